@@ -1,0 +1,57 @@
+"""The small fast net of the default recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.common import check_dropout, check_image_size, check_widths, initialise
+from models.registry import register
+
+# Early pooling makes the net fast; a third one would leave too few pixels of a 28x28 image.
+_POOLED_LAYERS = (0, 2)
+
+
+@register("quicknet")
+class QuickNet(nn.Module):
+    """A plain stack of 3x3 convolutions with global max pooling.
+
+    Its ingredients (convolution, max pooling, batch normalisation and GELU in this order, and the
+    maximum over the last map) are those of the small nets in Jordan: 94% on CIFAR-10 in 3.29
+    Seconds on a Single GPU, 2024, arXiv 2404.00498.
+
+    Args:
+        widths: channels of each convolution; 2x2 max pooling comes after the first and the third.
+        dropout: before the linear layer.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        image_size: tuple[int, int],
+        widths: Sequence[int] = (32, 64, 64, 128, 128),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_widths(widths)
+        check_dropout(dropout)
+        check_image_size(image_size, minimum=4)
+        layers: list[nn.Module] = []
+        for index, (before, width) in enumerate(zip([in_channels, *widths], widths, strict=False)):
+            layers.append(nn.Conv2d(before, width, 3, padding=1, bias=False))
+            if index in _POOLED_LAYERS:
+                layers.append(nn.MaxPool2d(2))
+            layers += [nn.BatchNorm2d(width), nn.GELU()]
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(widths[-1], num_classes)
+        initialise(self.features)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        features = self.features(images).amax((2, 3))
+        logits: torch.Tensor = self.classifier(self.dropout(features))
+        return logits

@@ -1,0 +1,63 @@
+"""Networks of timm (PyTorch Image Models), an optional package, from `timm:NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.registry import suggestion
+
+PREFIX = "timm:"
+
+
+def create(
+    name: str, arguments: Mapping[str, Any], num_classes: int, in_channels: int
+) -> nn.Module:
+    """`timm.create_model`; networks bound to one image size take it as the argument img_size.
+
+    Raises:
+        ValueError: timm cannot be imported, has no such network, or refuses the arguments.
+    """
+    timm = _import(name)
+    timm_name = name.removeprefix(PREFIX)
+    # With a colon it is a place where timm looks for weights and configuration, such as hf-hub:.
+    if ":" not in timm_name and not timm.is_model(timm_name):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {timm_name!r}"
+            f"{suggestion(timm_name, timm.list_models())} "
+            f"timm.list_models() lists all of them."
+        )
+    data = {"num_classes": num_classes, "in_chans": in_channels}
+    for key in arguments:
+        if key in data:
+            raise ValueError(f"{name} gets {key} = {data[key]} from the data: leave it out.")
+    try:
+        model = timm.create_model(timm_name, **data, **arguments)
+    except Exception as error:  # whatever the architecture, a download or a weights file raises
+        message = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} cannot be built with {dict(arguments)}: {message}") from error
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{name} needs a package that is not installed, {error.name}: "
+            f"run `pip install timm`, which brings torchvision."
+        ) from error
+    except Exception as error:  # a torchvision of another build of torch raises a RuntimeError
+        raise ValueError(
+            f"{name} needs timm, whose import fails: {type(error).__name__}: {error}. timm needs "
+            f"a torchvision made for the installed torch {torch.__version__}: install torch and "
+            f"torchvision together and of one kind (both for the CPU or both for one version of "
+            f"CUDA), then run `pip install timm`."
+        ) from error
+    module: ModuleType = timm
+    return module

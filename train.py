@@ -1,0 +1,42 @@
+"""Train a model: read the configuration, build the parts, fit, report.
+
+python train.py --config configs/fashion_mnist.yaml [--data.root DIR] [--output_dir DIR] [--a.b value]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from trainer import command_line, exit_codes, processes
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Do the run that the arguments describe, or what is left of it."""
+    config = command_line.parse(arguments)
+    processes.check_count(config)
+    # Torch and its company take seconds to import: only after --help and a mistyped key.
+    from trainer.engine import Engine
+    from trainer.parts import build_model
+    from trainer.session import Session
+
+    with Session(config) as session:
+        if not session.open():
+            return
+        dataset = session.load_dataset()
+        model = build_model(session.config, dataset)
+        engine = Engine(
+            session.accelerator, session.config, dataset, model, session.checkpoints, session.stop
+        )
+        session.start(engine)
+        engine.fit()
+        session.finish(engine)
+
+
+def main() -> None:
+    """The command: exits with a code of the contract."""
+    sys.exit(exit_codes.run(lambda: train(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""From a YAML file and the command line to a `RunConfig`, and back to YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings
+
+from trainer.config import RunConfig, flatten, validate
+from trainer.errors import UserError
+
+DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "fashion_mnist.yaml"
+
+DESCRIPTION = """
+Train a convolutional image classifier. The run is a function of its configuration: the same result
+on any number of processes, and after any kill when the same command is given again.
+
+example: python train.py --config configs/digits.yaml --train.epochs 5
+"""
+
+
+def parse(arguments: Sequence[str]) -> RunConfig:
+    """The configuration that a command line asks for; `--help` prints and exits.
+
+    Without `--config` it is the default recipe. `output_dir` is filled in from the file's name.
+
+    Raises:
+        UserError: names the key or the file that is wrong.
+    """
+    arguments = list(arguments)
+    if not any(word == "--config" or word.startswith("--config=") for word in arguments):
+        arguments = ["--config", str(DEFAULT_RECIPE), *arguments]
+    config, path = _parse(arguments)
+    if config.output_dir is None:
+        config = dataclasses.replace(config, output_dir=str(Path("runs") / path.stem))
+    return config
+
+
+def read(path: Path) -> RunConfig:
+    """The configuration in a YAML file.
+
+    Raises:
+        UserError: names the key or the file that is wrong.
+    """
+    return _parse(["--config", str(path)])[0]
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole configuration, so that running it again repeats the run."""
+    import yaml
+
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def _parse(arguments: list[str]) -> tuple[RunConfig, Path]:
+    parser = _parser()
+    try:
+        values = parser.parse_args(arguments)
+        path = Path(str(values.pop("config")[-1]))
+        config = RunConfig(**parser.instantiate(values).as_dict())
+    except (ArgumentError, TypeError) as error:
+        raise UserError(_readable(str(error))) from error
+    validate(config)
+    return config, path
+
+
+def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog="train.py", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="the recipe, a YAML file")
+    parser.add_class_arguments(RunConfig)
+    return parser
+
+
+def _readable(message: str) -> str:
+    """The library's message in one line, with the nearest key where one is unknown."""
+    message = re.sub(r"\s*\n\s*", " ", message).strip()
+    message = re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
+    message = message.replace("<class 'int'>", "whole number").replace("<class 'float'>", "number")
+    known = list(flatten(RunConfig()))
+    for key in re.findall(r"--([\w.]+)|option '(\w+)'", message):
+        wrong = key[0] or key[1]
+        nearest = difflib.get_close_matches(wrong, known, 1) or [
+            name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)
+        ]
+        if nearest and wrong not in known:
+            return f"{message}; did you mean {nearest[0]}?"
+    return message

@@ -1,0 +1,248 @@
+"""The configuration of a run: every key, its meaning, its default, and what values it may take.
+
+Imports nothing heavy, so that `--help` and a mistyped key answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from trainer.errors import UserError
+
+DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+AugmentName = Literal["none", "shift", "flip_shift", "flip_shift_cutout"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images, and how they are divided and scaled."""
+
+    name: DataName = "fashion_mnist"
+    """data set; idx and npy are one's own files in data.root, digits needs no files"""
+    root: str | None = None
+    """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
+    train_size: int | None = None
+    """how many training images, the first in file order; null: all"""
+    test_size: int | None = None
+    """how many test images, the first in file order; null: all"""
+    validation_size: int | None = None
+    """how many of the training images are held out; null: 10 %, 0: none"""
+    validation: Literal["stratified", "first"] = "stratified"
+    """which are held out: a stratified draw, or the first in file order"""
+    scaling: Literal["global", "per_pixel"] = "global"
+    """one mean and deviation for all pixels, or one of each for every pixel; from the training split"""
+    augment: AugmentName = "none"
+    """random transforms of the training images, drawn anew for every sample in every epoch"""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "lab_cnn"
+    """a registered name, path/to/file.py:ClassName, or timm:NAME"""
+    args: dict[str, Any] = field(default_factory=dict)
+    """keyword arguments of the model; on the command line a JSON object that replaces"""
+    weights: str | None = None
+    """a .safetensors file to start from; null: random weights by the seed"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop."""
+
+    epochs: int = 15
+    """passes over the training images"""
+    batch_size: int = 100
+    """samples of one optimiser step, all processes together"""
+    accumulation: int = 1
+    """micro-batches a process computes one after the other, where train.microbatches is null"""
+    microbatches: int | None = None
+    """equal pieces of a batch, the unit of arithmetic; null: processes x accumulation, then pinned"""
+    reduction: Literal["exact", "fast"] = "exact"
+    """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """arithmetic of the forward pass; fp16 needs a GPU"""
+    label_smoothing: float = 0.0
+    """share of the target spread evenly over all classes"""
+    clip_norm: float | None = None
+    """largest norm of the whole gradient; null: no limit"""
+    patience: int | None = None
+    """stop after so many epochs without a better validation accuracy; null: never"""
+    max_seconds: float | None = None
+    """stop after this time with everything saved, as if asked to; null: no limit"""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser."""
+
+    name: OptimizerName = "adam"
+    """muon: for the filters and matrices, AdamW for the rest"""
+    lr: float = 1e-3
+    """learning rate at the top of the schedule"""
+    weight_decay: float = 0.0
+    """decay of weights; biases and norms are left out"""
+    momentum: float = 0.9
+    """of sgd, rmsprop and muon"""
+    nesterov: bool = True
+    """Nesterov's momentum, of sgd and muon"""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run."""
+
+    name: ScheduleName = "constant"
+    """shape after the warm-up"""
+    warmup_epochs: float = 0.0
+    """linear rise from near zero to optimizer.lr"""
+    final_fraction: float = 0.0
+    """share of optimizer.lr at the end, of linear and cosine"""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Saving."""
+
+    every_epochs: int | None = 1
+    """null: only by steps"""
+    every_steps: int | None = None
+    """null: only by epochs"""
+    keep: int = 2
+    """how many of the newest to keep"""
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Weights & Biases; metrics.jsonl is always written."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where logged in, offline elsewhere"""
+    project: str = "lockstep"
+    """project name at Weights & Biases"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run."""
+
+    seed: int = 0
+    """the one source of all randomness of the run"""
+    output_dir: str | None = None
+    """folder of the run; null: runs/NAME, NAME that of the configuration file"""
+    resume: str = "auto"
+    """auto: go on where output_dir stands; none: only an empty folder; or a checkpoint's path"""
+    processes: int | None = None
+    """how many processes this run must have; null: as launched"""
+    threads: int | None = None
+    """threads of each process; null: cores / processes of this machine, then pinned"""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+# Keys that cannot change the weights: a run may be resumed with other values of them.
+FREE_KEYS = frozenset(
+    {"output_dir", "resume", "processes", "data.root", "train.accumulation", "train.max_seconds"}
+    | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
+    | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
+)
+
+# Keys whose null is filled in at the first start and then belongs to the run.
+PINNED_KEYS = ("threads", "train.microbatches")
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """All keys in dotted form, in the order of declaration; `model.args` stays one value."""
+    flat: dict[str, Any] = {}
+    for key in dataclasses.fields(config):
+        value = getattr(config, key.name)
+        if dataclasses.is_dataclass(value):
+            for inner in dataclasses.fields(value):
+                flat[f"{key.name}.{inner.name}"] = getattr(value, inner.name)
+        else:
+            flat[key.name] = value
+    return flat
+
+
+def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """A copy of `config` with the dotted keys of `changes` set."""
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        if section:
+            value = dataclasses.replace(getattr(config, section), **{key: value})
+        config = dataclasses.replace(config, **{section or key: value})
+    return config
+
+
+def validate(config: RunConfig) -> None:
+    """Check every value's range.
+
+    Raises:
+        UserError: names the first key that is out of range, its value and what it may be.
+    """
+    values = flatten(config)
+
+    def require(key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UserError(f"{key}: must be {rule}, found {values[key]!r}")
+
+    for key in ("train.epochs", "train.batch_size", "train.accumulation", "checkpoint.keep"):
+        require(key, values[key] >= 1, "at least 1")
+    for key in (
+        "processes",
+        "threads",
+        "data.train_size",
+        "data.test_size",
+        "train.microbatches",
+        "train.patience",
+        "checkpoint.every_epochs",
+        "checkpoint.every_steps",
+    ):
+        require(key, values[key] is None or values[key] >= 1, "null or at least 1")
+    require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
+    size = values["data.validation_size"]
+    require("data.validation_size", size is None or size >= 0, "null, 0 or more")
+    microbatches = values["train.microbatches"]
+    require(
+        "train.microbatches",
+        microbatches is None or microbatches <= values["train.batch_size"],
+        f"at most train.batch_size, which is {values['train.batch_size']}",
+    )
+    require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
+    for key in ("train.clip_norm", "train.max_seconds"):
+        require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")
+    require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
+    require("optimizer.weight_decay", 0 <= values["optimizer.weight_decay"] < 1e6, "0 or more")
+    require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
+    require(
+        "schedule.warmup_epochs",
+        0 <= values["schedule.warmup_epochs"] < values["train.epochs"],
+        f"0 or more and less than train.epochs, which is {values['train.epochs']}",
+    )
+    require("schedule.final_fraction", 0 <= values["schedule.final_fraction"] <= 1, "in [0, 1]")
+    own_files = values["data.name"] in ("idx", "npy")
+    require("data.root", not own_files or bool(values["data.root"]),
+            f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip
+
+
+def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
+    """One line a key that would change the run: `key: ours against theirs`."""
+    pairs = zip(flatten(ours).items(), flatten(theirs).values(), strict=True)
+    return [
+        f"{key}: {mine!r} against {other!r}"
+        for (key, mine), other in pairs
+        if key not in FREE_KEYS and mine != other
+    ]
+
+
+DATA_NAMES: tuple[str, ...] = get_args(DataName)

@@ -1,0 +1,153 @@
+"""IDX files, the format in which MNIST was published, and folders with the four of a data set.
+
+An IDX file is two zero bytes, a type, the number of dimensions, the size of each as a big-endian
+32-bit integer, and then the values (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.data.source import LabelledImages, SourceData
+from trainer.errors import UserError
+
+TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+NAMES = TRAIN + TEST
+
+_UNSIGNED_BYTE = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+# Deflate can shrink 1,032 to 1 at most (zlib's technical details), so that a header which
+# announces more than that has lied; nothing is set aside or unpacked for it.
+_DEFLATE_LIMIT = 1032
+_LARGEST_BYTES = 2**32
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """The file of this IDX name in the folder, unpacked or gzipped; None where there is none."""
+    candidates = (folder / name, folder / f"{name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def missing(folder: Path) -> list[str]:
+    """Which of the four names the folder lacks."""
+    return [name for name in NAMES if find(folder, name) is None]
+
+
+def locate(folder: Path, key: str) -> dict[str, Path]:
+    """The four files of a folder, by name.
+
+    Args:
+        key: where the folder's name came from, for the message.
+
+    Raises:
+        UserError: names the files that are not there.
+    """
+    found = {name: path for name in NAMES if (path := find(folder, name))}
+    if len(found) < len(NAMES):
+        absent = ", ".join(name for name in NAMES if name not in found)
+        kind = "there is no such folder" if not folder.is_dir() else f"lacks {absent}"
+        raise UserError(
+            f"{key}: {folder} {kind}; there must be the four files {', '.join(NAMES)}, "
+            "each with or without .gz"
+        )
+    return found
+
+
+def read_folder(folder: Path) -> SourceData:
+    """Any data set of four IDX files, in data.root."""
+    paths = locate(folder, "data.root")
+    return SourceData(
+        train=read_part(paths, TRAIN),
+        test=read_part(paths, TEST),
+        class_names=None,
+        origin=f"data.root {folder}",
+    )
+
+
+def read_part(paths: dict[str, Path], names: tuple[str, str]) -> LabelledImages:
+    """Images and labels of one part, with the channel axis that IDX leaves out."""
+    images, labels = (paths[name] for name in names)
+    return LabelledImages(
+        images=read(images, dimensions=3)[:, None],
+        labels=read(labels, dimensions=1),
+        images_file=str(images),
+        labels_file=str(labels),
+    )
+
+
+def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The values of one IDX file of unsigned bytes, gzipped or not.
+
+    What decides is the content, never the name. At most the announced number of bytes and one more
+    are unpacked.
+
+    Args:
+        dimensions: 3 for images, 1 for labels.
+
+    Raises:
+        UserError: the file is no such IDX file, is damaged, too short, too long or too large.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            if not packed:
+                return _read_values(file, path, dimensions, path.stat().st_size)
+            with gzip.GzipFile(fileobj=file) as stream:
+                limit = path.stat().st_size * _DEFLATE_LIMIT
+                return _read_values(stream, path, dimensions, limit)
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """The header of an IDX file of unsigned bytes of this shape."""
+    start = bytes((0, 0, _UNSIGNED_BYTE, len(shape)))
+    return start + struct.pack(f">{len(shape)}I", *shape)
+
+
+def _read_values(
+    stream: io.BufferedIOBase, path: Path, dimensions: int, limit_bytes: int
+) -> npt.NDArray[np.uint8]:
+    """Header and values. No more than `limit_bytes` can be in the file, whatever it announces."""
+    shape = _read_shape(stream, path, dimensions)
+    announced = math.prod(shape)
+    if announced > min(limit_bytes, _LARGEST_BYTES):
+        raise UserError(
+            f"{path}: announces {announced} bytes in the shape {shape}; the file can hold "
+            f"{limit_bytes} at most, and {_LARGEST_BYTES} are the most that one may have"
+        )
+    values = np.empty(announced, dtype=np.uint8)
+    view = values.data
+    read_bytes = 0
+    while read_bytes < announced and (count := stream.readinto(view[read_bytes:])):
+        read_bytes += count
+    if read_bytes < announced:
+        raise UserError(f"{path}: cut off after {read_bytes} of {announced} bytes of {shape}")
+    if stream.read(1):
+        raise UserError(f"{path}: goes on after the {announced} bytes of {shape} that it announces")
+    return values.reshape(shape)
+
+
+def _read_shape(stream: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
+    start = stream.read(4)
+    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if start != expected:
+        kind = "images (3 dimensions)" if dimensions == 3 else "labels (1 dimension)"
+        raise UserError(
+            f"{path}: starts with {start.hex(' ') or 'nothing'}; an IDX file of {kind} starts with "
+            f"{expected.hex(' ')}"
+        )
+    sizes = stream.read(4 * dimensions)
+    if len(sizes) < 4 * dimensions:
+        raise UserError(f"{path}: cut off in its header, after {4 + len(sizes)} bytes")
+    return struct.unpack(f">{dimensions}I", sizes)

@@ -1,0 +1,153 @@
+"""Folders with four NumPy files: features and targets for training and for testing."""
+
+from __future__ import annotations
+
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.data.source import LabelledImages, SourceData
+from trainer.errors import UserError
+
+_SUFFIXES = (
+    "_train_features.npy",
+    "_train_targets.npy",
+    "_test_features.npy",
+    "_test_targets.npy",
+)
+_CHUNK_BYTES = 2**24
+# NumPy reads headers with Python's own parser: a hostile one brings up any of these.
+_HEADER_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
+
+
+def locate(folder: Path) -> tuple[Path, Path, Path, Path]:
+    """The four files: features and targets for training, then those for testing.
+
+    Raises:
+        UserError: a file is missing, or the folder holds several sets.
+    """
+    if not folder.is_dir():
+        raise UserError(f"data.root: there is no folder {folder}")
+    prefixes = sorted(
+        {
+            path.name.removesuffix(suffix)
+            for suffix in _SUFFIXES
+            for path in folder.glob(f"[!.]*{suffix}")
+        }
+    )
+    if len(prefixes) != 1:
+        found = f"sets named {', '.join(prefixes)}" if prefixes else "none"
+        raise UserError(
+            f"data.root: {folder} must hold one set of four files NAME{', NAME'.join(_SUFFIXES)}; "
+            f"found {found}"
+        )
+    train_features, train_targets, test_features, test_targets = (
+        folder / f"{prefixes[0]}{suffix}" for suffix in _SUFFIXES
+    )
+    paths = (train_features, train_targets, test_features, test_targets)
+    absent = [path.name for path in paths if not path.is_file()]
+    if absent:
+        raise UserError(f"data.root: {folder} lacks {', '.join(absent)}")
+    return paths
+
+
+def read_folder(folder: Path) -> SourceData:
+    """Any data set of four NumPy files, in data.root."""
+    train_features, train_targets, test_features, test_targets = locate(folder)
+    return SourceData(
+        train=_read_part(train_features, train_targets),
+        test=_read_part(test_features, test_targets),
+        class_names=None,
+        origin=f"data.root {folder}",
+    )
+
+
+def read_features(path: Path) -> npt.NDArray[np.uint8]:
+    """Images as uint8 (n, channels, height, width).
+
+    The file holds (n, height, width) or (n, height, width, channels) with 1 or 3 channels, of any
+    type of real number, as long as every value is a whole number from 0 to 255.
+
+    Raises:
+        UserError: another shape or type, a value that is no pixel, or a damaged file.
+    """
+    values = _open(path)
+    if values.ndim == 3:
+        values = values[..., None]
+    if values.ndim != 4 or values.shape[3] not in (1, 3):
+        raise UserError(
+            f"{path}: found the shape {values.shape}; features are (images, height, width) or "
+            "(images, height, width, channels) with 1 or 3 channels"
+        )
+    if values.dtype.kind not in "uif":
+        raise UserError(f"{path}: found the type {values.dtype}; features are uint8")
+    pixels = values if values.dtype == np.uint8 else _to_pixels(values, path)
+    # A copy in any case: the file is only mapped, and torch wants memory that can be written.
+    return np.array(pixels.transpose(0, 3, 1, 2), order="C")
+
+
+def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
+    """Labels, integers (n,).
+
+    Raises:
+        UserError: another shape or type, or a damaged file.
+    """
+    values = _open(path)
+    if values.ndim != 1 or values.dtype.kind not in "ui":
+        raise UserError(
+            f"{path}: found the type {values.dtype} and the shape {values.shape}; targets are "
+            "integers of one dimension, one class for each image"
+        )
+    return np.array(values)
+
+
+def _read_part(features: Path, targets: Path) -> LabelledImages:
+    return LabelledImages(
+        read_features(features), read_targets(targets), str(features), str(targets)
+    )
+
+
+def _open(path: Path) -> npt.NDArray[Any]:
+    """The array, mapped and not yet read: a header that announces too much costs no memory."""
+    try:
+        with np.errstate(over="ignore"):  # an absurd shape is an error of its own
+            values = np.lib.format.open_memmap(path, mode="r")
+    except (*_HEADER_ERRORS, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a .npy file, damaged or cut off ({error})"
+        ) from error
+    expected_bytes = values.offset + values.nbytes
+    if path.stat().st_size != expected_bytes:
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes long, but its header announces {expected_bytes}"
+        )
+    return values
+
+
+def _to_pixels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:
+    """The values as uint8, after a check that nothing is lost by it."""
+    pixels = np.empty(values.shape, dtype=np.uint8)
+    step = max(1, _CHUNK_BYTES // max(1, values[:1].nbytes))
+    for begin in range(0, len(values), step):
+        chunk = np.asarray(values[begin : begin + step])
+        # NaN fails every comparison, infinities fail the range.
+        wrong = ~((chunk >= 0) & (chunk <= 255) & (np.floor(chunk) == chunk))
+        if wrong.any():
+            image, row, column, channel = np.argwhere(wrong)[0].tolist()
+            raise UserError(
+                f"{path}: value {chunk[image, row, column, channel]} at image {begin + image}, "
+                f"row {row}, column {column}, channel {channel}; features must be whole numbers "
+                "from 0 to 255, not scaled"
+            )
+        pixels[begin : begin + step] = chunk
+    return pixels

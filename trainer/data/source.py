@@ -1,0 +1,112 @@
+"""What every source yields before it is divided, and the one check that all of them pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and labels as they were read.
+
+    Args:
+        images: uint8 (n, channels, height, width).
+        labels: integers (n,), of any integer type.
+        images_file: the file of the images, for messages.
+        labels_file: the file of the labels, for messages.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.integer[Any]]
+    images_file: str
+    labels_file: str
+
+
+@dataclass(frozen=True, eq=False)
+class SourceData:
+    """Everything that a source has.
+
+    Args:
+        class_names: None where the source does not know them: then they are the numbers from 0 to
+            the largest training label.
+        origin: where the files came from, for people.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...] | None
+    origin: str
+
+
+def check(data: SourceData) -> tuple[str, ...]:
+    """Make sure that images and labels fit together, and return the class names.
+
+    Raises:
+        UserError: names the file, what was found and what would be right.
+    """
+    for part in (data.train, data.test):
+        _check_counts(part)
+    _check_sizes(data.train, data.test)
+    class_names = data.class_names or _numbered(data.train)
+    for part in (data.train, data.test):
+        _check_range(part, len(class_names))
+    return class_names
+
+
+def _check_counts(part: LabelledImages) -> None:
+    if len(part.images) != len(part.labels):
+        raise UserError(
+            f"{part.images_file} holds {len(part.images)} images, but {part.labels_file} holds "
+            f"{len(part.labels)} labels; there must be one label for each image"
+        )
+    if part.images.size == 0:
+        raise UserError(
+            f"{part.images_file}: holds no pixels, its shape (images, channels, height, width) is "
+            f"{part.images.shape}; there must be at least one image"
+        )
+
+
+def _check_sizes(train: LabelledImages, test: LabelledImages) -> None:
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(
+            f"{train.images_file} holds images of {_size(train)}, but {test.images_file} of "
+            f"{_size(test)}; training and test images must have the same size"
+        )
+
+
+def _size(part: LabelledImages) -> str:
+    channels, height, width = part.images.shape[1:]
+    return f"{height} x {width} pixels and {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _numbered(train: LabelledImages) -> tuple[str, ...]:
+    """Classes by their numbers. The largest label decides, so it must not be absurd."""
+    position = int(train.labels.argmax())
+    classes = int(train.labels[position]) + 1
+    if classes > len(train.labels):
+        raise UserError(
+            f"{train.labels_file}: label {classes - 1} at position {position} would mean {classes} "
+            f"classes, more than the {len(train.labels)} training images; classes count from 0"
+        )
+    if classes < 2:
+        raise UserError(
+            f"{train.labels_file}: no label is above {classes - 1}; classes count from 0, and "
+            "there must be at least 2"
+        )
+    return tuple(map(str, range(classes)))
+
+
+def _check_range(part: LabelledImages, classes: int) -> None:
+    outside = (part.labels < 0) | (part.labels >= classes)
+    if outside.any():
+        position = int(outside.argmax())
+        raise UserError(
+            f"{part.labels_file}: label {part.labels[position]} at position {position}; with "
+            f"{classes} classes a label must be between 0 and {classes - 1}"
+        )

@@ -1,0 +1,77 @@
+"""Which of the training images are held out for validation."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer import seeding
+from trainer.config import DataConfig
+from trainer.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+def take(key: str, size: int | None, found: int) -> int:
+    """How many images to use of those found; null means all.
+
+    Raises:
+        UserError: there are fewer than asked for.
+    """
+    if size is None:
+        return found
+    if not 1 <= size <= found:
+        raise UserError(f"{key}: {size} images asked for; there are {found}, so 1 to {found}")
+    return size
+
+
+def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+    """Positions of the training and of the validation images, both in file order.
+
+    Args:
+        labels: the classes of the images to divide, int64 (n,).
+
+    Raises:
+        UserError: the validation set cannot be of this size.
+    """
+    count = len(labels)
+    size = config.validation_size
+    # 10 % in whole numbers, half up.
+    held_out = (count + 5) // 10 if size is None else size
+    if not 0 <= held_out < count:
+        raise UserError(
+            f"data.validation_size: {held_out} of {count} training images leave none to train on; "
+            f"0 to {count - 1} can be held out"
+        )
+    positions = np.arange(count, dtype=np.int64)
+    if config.validation == "first" or held_out == 0:
+        return positions[held_out:], positions[:held_out]
+    _check_stratified(labels, held_out)
+    from sklearn.model_selection import train_test_split
+
+    train, validation = train_test_split(
+        positions,
+        test_size=held_out,
+        stratify=labels,
+        random_state=seeding.integer(seed, "split") % 2**32,
+    )
+    return np.sort(train), np.sort(validation)
+
+
+def _check_stratified(labels: Indices, held_out: int) -> None:
+    """A stratified draw needs room for every class on both sides."""
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise UserError(
+            f"data.validation: a stratified draw needs at least 2 training images of every class, "
+            f"found {counts.min()} of class {classes[counts.argmin()]}; use more training images, "
+            "or data.validation: first"
+        )
+    most = len(labels) - len(classes)
+    if not len(classes) <= held_out <= most:
+        raise UserError(
+            f"data.validation_size: a stratified draw of {held_out} out of {len(labels)} training "
+            f"images of {len(classes)} classes is not possible; hold out 0"
+            + (f" or {len(classes)} to {most}" if most >= len(classes) else "")
+            + ", or use data.validation: first"
+        )

@@ -1,0 +1,327 @@
+"""The engine: trains a model on a data set, and evaluates it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from trainer import checkpoint, evaluation, optim, processes
+from trainer.augment import Augmentation
+from trainer.checkpoint import Checkpoint, Checkpoints, RunState
+from trainer.config import RunConfig
+from trainer.data import Dataset, ImageSet
+from trainer.errors import RankError, StoppedOnRequest, UserError
+from trainer.metrics import Predictions
+from trainer.preemption import StopRequest
+from trainer.sampling import EpochSampler
+from trainer.schedules import learning_rate
+from trainer.step import StepResult, TrainStep
+
+Record = dict[str, Any]
+
+LOG_SECONDS = 1.0
+
+
+class Observer(Protocol):
+    """Sees what happens in a run, on rank 0; it cannot change the run."""
+
+    def epoch_started(self, epoch: int, steps: int, done: int) -> None:
+        """An epoch of `steps` steps begins, or goes on after `done` of them."""
+
+    def steps_done(self, records: Sequence[Record], progress: Record) -> None:
+        """Steps since the last call, and the running figures of the epoch."""
+
+    def epoch_done(self, record: Record) -> None:
+        """An epoch was trained and validated."""
+
+    def flush(self) -> Record:
+        """Bring everything seen so far to the disk; what to remember for a resume, as JSON."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss of a step is infinite or not a number."""
+
+
+class Engine:
+    """Trains one model on one data set; all ranks make the same calls.
+
+        fit
+          for each epoch
+            for each step                   TrainStep: forward, backward, reduction, update
+              at log points                 losses to the observer, stop if any rank was asked to
+              every checkpoint.every_steps  save
+            validate                        keep the best weights, stop early
+            every checkpoint.every_epochs   save
+        evaluate                            predictions for every sample, once
+
+    Args:
+        accelerator: the processes and devices.
+        config: with `threads` and `train.microbatches` filled in.
+        dataset: its images are moved to the device.
+        model: with its first weights.
+        checkpoints: where to save.
+        stop: the flag that signals set.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        config: RunConfig,
+        dataset: Dataset,
+        model: nn.Module,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+    ) -> None:
+        self.accelerator = accelerator
+        self.config = config
+        self.data = dataset.to(accelerator.device)
+        self.observer: Observer | None = None
+        self.checkpoints = checkpoints
+        self.stop = stop
+        self.module = model.to(accelerator.device)
+        self.optimizer = accelerator.prepare_optimizer(optim.build(config.optimizer, self.module))
+        wrapped = accelerator.prepare_model(
+            self.module, evaluation_mode=config.train.reduction == "exact"
+        )
+        self.train_step = TrainStep(
+            accelerator, wrapped, self.optimizer, config.train, config.seed
+        )
+        assert config.train.microbatches is not None
+        self.sampler = EpochSampler(
+            self.data.train,
+            batch_size=config.train.batch_size,
+            microbatches=config.train.microbatches,
+            seed=config.seed,
+            num_replicas=accelerator.num_processes,
+            rank=accelerator.process_index,
+        )
+        self.augmentation = Augmentation(config.data.augment, config.seed)
+        self.state = RunState()
+        self.best_weights: checkpoint.Tensors = {}
+        self.started_s = time.monotonic()
+        self.pending: list[tuple[int, float, int, StepResult]] = []
+        self.log_interval = 1
+
+    # ------------------------------------------------------------------ training
+
+    def fit(self) -> None:
+        """Train to the end of the run from wherever it stands.
+
+        Raises:
+            StoppedOnRequest: asked to by a signal or by `train.max_seconds`; a checkpoint is saved.
+            NonFiniteLoss: names the first step whose loss was not finite.
+        """
+        while self.state.epoch <= self.config.train.epochs and not self._out_of_patience():
+            self._train_epoch()
+            self._finish_epoch()
+        if self.checkpoints.saved_step != self.state.step:
+            self.save()
+
+    def _train_epoch(self) -> None:
+        epoch, done = self.state.epoch, self._steps_done_in_epoch()
+        self.sampler.set_position(epoch, done)
+        if self.observer:
+            self.observer.epoch_started(epoch, self.sampler.steps, done)
+        self.module.train()
+        self.clock_s = time.perf_counter()
+        every_steps = self.config.checkpoint.every_steps
+        for step_of_epoch, samples in enumerate(self.sampler, start=done):
+            self._do_step(step_of_epoch, samples.to(self.accelerator.device))
+            last = step_of_epoch + 1 == self.sampler.steps
+            if len(self.pending) >= self.log_interval or last:
+                self._log_point()
+            if every_steps and self.state.step % every_steps == 0 and not last:
+                self.save()
+
+    def _do_step(self, step_of_epoch: int, samples: torch.Tensor) -> None:
+        self.state.step += 1
+        lr = self._set_learning_rate()
+        sizes = self.sampler.sizes(step_of_epoch)
+        pixels, targets = self.data.train.__getitems__(samples)
+        images = self.data.scaling.apply(self.augmentation(pixels, samples, self.state.epoch))
+        try:
+            result = self.train_step(self.state.step, images, targets, sizes)
+        except torch.cuda.OutOfMemoryError as error:
+            raise RankError(
+                f"train.microbatches: a micro-batch of {max(sizes)} samples does not fit into the "
+                f"GPU's memory; more than {self.config.train.microbatches} micro-batches make "
+                f"them smaller at the same train.batch_size"
+            ) from error
+        self.pending.append((self.state.step, lr, sum(sizes), result))
+
+    def _set_learning_rate(self) -> float:
+        steps, config = self.sampler.steps, self.config
+        lr = learning_rate(
+            config.schedule, config.optimizer.lr, self.state.step, config.train.epochs * steps, steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _finish_epoch(self) -> None:
+        state, count = self.state, len(self.data.train)
+        record = {
+            "event": "epoch",
+            "epoch": state.epoch,
+            "train_loss": state.loss_sum / count,
+            "train_accuracy": state.hits / count,
+            "validation_loss": None,
+            "validation_accuracy": None,
+            "seconds": state.epoch_seconds,
+            "samples_per_second": count / state.epoch_seconds,
+        }
+        if len(self.data.validation):
+            validation = self.evaluate(self.data.validation)
+            record["validation_loss"] = validation.mean_loss
+            record["validation_accuracy"] = validation.accuracy
+            if state.best_accuracy is None or validation.accuracy > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
+                self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
+        if self.observer:
+            self.observer.epoch_done(record)
+        state.train_seconds += state.epoch_seconds
+        state.epoch_seconds = state.loss_sum = state.hits = 0.0
+        state.epoch += 1
+        every_epochs, every_steps = self.config.checkpoint.every_epochs, self.config.checkpoint.every_steps
+        if (every_epochs and (state.epoch - 1) % every_epochs == 0) or (
+            every_steps and state.step % every_steps == 0
+        ):
+            self.save()
+
+    def _out_of_patience(self) -> bool:
+        patience, best_epoch = self.config.train.patience, self.state.best_epoch
+        if patience is None or best_epoch is None:
+            return False
+        return self.state.epoch - 1 - best_epoch >= patience
+
+    def _steps_done_in_epoch(self) -> int:
+        return self.state.step - (self.state.epoch - 1) * self.sampler.steps
+
+    # ------------------------------------------------------------------ log points
+
+    def _log_point(self) -> None:
+        """Bring the losses to the host, and stop where any rank was asked to."""
+        before_s = self.clock_s
+        steps = len(self.pending)
+        self._flush()
+        limit_s = self.config.train.max_seconds
+        late = limit_s is not None and time.monotonic() - self.started_s > limit_s
+        # Rank 0 says how many steps make about a second; others agree, so that all stop together.
+        seconds_per_step = (self.clock_s - before_s) / steps
+        wanted = min(LOG_SECONDS / max(seconds_per_step, 1e-6), 4.0 * steps)
+        proposal = max(1.0, wanted) if self.accelerator.is_main_process else 0.0
+        asked = self.stop.signal is not None or late
+        stop, interval = processes.agree(self.accelerator, [float(asked), proposal])
+        self.log_interval = int(interval)
+        if stop:
+            self.save()
+            why = self.stop.signal.name if self.stop.signal else "train.max_seconds or another rank"
+            raise StoppedOnRequest(
+                f"stopped at step {self.state.step} ({why}), everything is saved; "
+                f"the same command goes on from there"
+            )
+
+    def _flush(self) -> None:
+        """Bring the pending losses to the host, which waits for the device."""
+        if not self.pending:
+            return
+        steps, lrs, counts, results = zip(*self.pending, strict=True)
+        self.pending = []
+        losses = torch.stack([result.loss for result in results]).tolist()
+        accuracies = torch.stack([result.accuracy for result in results]).tolist()
+        now_s = time.perf_counter()
+        self.state.epoch_seconds += now_s - self.clock_s
+        self.clock_s = now_s
+        for loss, accuracy, count in zip(losses, accuracies, counts, strict=True):
+            self.state.loss_sum += loss * count
+            self.state.hits += accuracy * count
+        if self.observer:
+            self.observer.steps_done(
+                [
+                    {"event": "step", "epoch": self.state.epoch, "step": step, "loss": loss, "lr": lr}
+                    for step, loss, lr in zip(steps, losses, lrs, strict=True)
+                ],
+                self._progress(),
+            )
+        for step, loss in zip(steps, losses, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(
+                    f"the loss of step {step} is {loss}: training cannot go on from there; a lower "
+                    f"optimizer.lr, a warm-up (schedule.warmup_epochs) or train.clip_norm may help"
+                )
+
+    def _progress(self) -> Record:
+        done = self._steps_done_in_epoch()
+        samples = min(done * self.config.train.batch_size, len(self.data.train))
+        return {
+            "steps": done,
+            "loss": self.state.loss_sum / samples,
+            "accuracy": self.state.hits / samples,
+            "samples_per_second": samples / self.state.epoch_seconds,
+        }
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self, images: ImageSet) -> Predictions:
+        """Predictions of the present weights, the same on all ranks; a collective."""
+        return evaluation.predict(self.accelerator, self.module, images, self.data.scaling)
+
+    def choose_weights(self) -> None:
+        """Load the best weights on validation, where there are any; else the last ones stay."""
+        if self.best_weights:
+            self.module.load_state_dict(self.best_weights)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save(self) -> None:
+        """Save a checkpoint of the run as it stands; rank 0 writes."""
+        self._flush()
+        if self.observer:
+            self.state.observer = self.observer.flush()
+        self.checkpoints.saved_step = self.state.step
+        if self.accelerator.is_main_process:
+            optimizer, numbers = checkpoint.optimizer_state(self.optimizer.optimizer)
+            files = {"model": self.module.state_dict(), "optimizer": optimizer}
+            if self.best_weights:
+                files["best"] = self.best_weights
+            scaler = self.accelerator.scaler
+            small = {
+                "run": dataclasses.asdict(self.state),
+                "optimizer": numbers,
+                "scaler": scaler.state_dict() if scaler else None,
+                "data_fingerprint": self.data.fingerprint,
+            }
+            self.checkpoints.save(self.state.step, files, small)
+        self.clock_s = time.perf_counter()
+
+    def load(self, saved: Checkpoint) -> None:
+        """Go to where a checkpoint stands.
+
+        Raises:
+            UserError: it belongs to other data.
+        """
+        if saved.state["data_fingerprint"] != self.data.fingerprint:
+            raise UserError(
+                f"data.root: the images differ from those that {saved.folder} was trained on "
+                f"(fingerprint {self.data.fingerprint[:12]} against "
+                f"{saved.state['data_fingerprint'][:12]}); use the same files"
+            )
+        self.state = RunState(**saved.state["run"])
+        self.module.load_state_dict(saved.tensors("model"))
+        self.best_weights = {
+            name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors("best").items()
+        }
+        checkpoint.load_optimizer_state(
+            self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
+        )
+        if self.accelerator.scaler and saved.state["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved.state["scaler"])
+        self.checkpoints.saved_step = self.state.step
+

@@ -1,0 +1,59 @@
+"""Predictions of a model for a set of images, the same bits at any process count."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from torch import nn
+
+from trainer.data import ImageSet, Scaling
+from trainer.metrics import Predictions
+
+BLOCK_SAMPLES = 500
+
+
+@torch.inference_mode()
+def predict(
+    accelerator: Accelerator, model: nn.Module, images: ImageSet, scaling: Scaling
+) -> Predictions:
+    """Classify every image once; a collective, all ranks return the same.
+
+    The images are cut into blocks by their index, so that a block's arithmetic does not depend on
+    how many processes there are; they take the blocks in turn. The shorter ranks' gaps are filled
+    with index -1, which is dropped after gathering.
+
+    Args:
+        model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
+        images: on the device already.
+    """
+    count, device = len(images), accelerator.device
+    blocks = -(-count // BLOCK_SAMPLES)
+    rounds = -(-blocks // accelerator.num_processes)
+    size = rounds * BLOCK_SAMPLES
+    index = torch.full((size,), -1, dtype=torch.int64, device=device)
+    predicted = torch.zeros(size, dtype=torch.int64, device=device)
+    floats = torch.zeros(size, 2, device=device)
+    was_training = model.training
+    model.eval()
+    filled = 0
+    for block in range(accelerator.process_index, blocks, accelerator.num_processes):
+        first = block * BLOCK_SAMPLES
+        samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
+        pixels, targets = images.__getitems__(samples)
+        logits = model(scaling.apply(pixels)).float()
+        probability, best = logits.softmax(1).max(1)
+        place = slice(filled, filled + len(samples))
+        index[place], predicted[place] = samples, best
+        floats[place, 0] = probability
+        floats[place, 1] = F.cross_entropy(logits, targets, reduction="none")
+        filled += len(samples)
+    model.train(was_training)
+    index, predicted, floats = accelerator.gather((index, predicted, floats))
+    order = torch.argsort(index)[len(index) - count :]
+    return Predictions(
+        target=images.targets.cpu().numpy(),
+        predicted=predicted[order].cpu().numpy(),
+        probability=floats[order, 0].cpu().numpy(),
+        loss=floats[order, 1].cpu().numpy(),
+    )

@@ -1,0 +1,67 @@
+"""The parts of a run, built from its configuration; mistakes in it become `UserError`s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+import models
+from trainer import seeding
+from trainer.config import RunConfig
+from trainer.data import Dataset
+from trainer.errors import UserError
+
+
+def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
+    """The network with its first weights, tried on two images of the data set's shape.
+
+    Raises:
+        UserError: names `model.name` or `model.weights`, and what is wrong with it.
+    """
+    name, arguments = config.model.name, config.model.args
+    channels, height, width = dataset.train.images.shape[1:]
+    num_classes, image_size = len(dataset.class_names), (height, width)
+
+    def check(model: nn.Module) -> None:
+        models.check_output(
+            model, num_classes=num_classes, in_channels=channels, image_size=image_size
+        )
+
+    seeding.seed_torch(config.seed, "initialisation")
+    try:
+        model = models.create(
+            name, arguments, num_classes=num_classes, in_channels=channels, image_size=image_size
+        )
+        check(model)
+    except ValueError as error:
+        raise UserError(f"model.name {name}: {error}") from error
+    if config.model.weights is not None:
+        load_weights(model, Path(config.model.weights))
+    # Convolutions run 1.4 to 1.7 times as fast in this layout (two CPU cores, nets of 3 x 3
+    # filters), but a model that calls view() on their output cannot use it.
+    model = model.to(memory_format=torch.channels_last)
+    try:
+        check(model)
+    except ValueError:
+        return model.to(memory_format=torch.contiguous_format)
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model from a .safetensors file that names its parameters and buffers.
+
+    Raises:
+        UserError: the file is missing or no safetensors file, or it does not fit the model.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"model.weights: {path} cannot be read ({error})") from error
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"model.weights: {path} does not fit the model: {error}") from error

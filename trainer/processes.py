@@ -1,0 +1,141 @@
+"""The processes of a run: how they start, how many threads each has, and how they agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.config import RunConfig
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+def launched_rank() -> int:
+    """This process's rank by the launcher's variables; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def launched_count() -> int:
+    """How many processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_count(config: RunConfig) -> None:
+    """Compare `processes` with how many there are, before anything is loaded or waited for.
+
+    Raises:
+        UserError: the count is another, or the micro-batches do not divide by it.
+    """
+    count = launched_count()
+    if config.processes not in (None, count):
+        raise UserError(
+            f"processes: this run must have {config.processes}, but {count} were started; "
+            f"launch it with that many (launch/cpu_processes.sh N, or torchrun --nproc_per_node N)"
+        )
+
+
+def check_microbatches(config: RunConfig) -> None:
+    """Check that the micro-batches, filled in by now, divide by the process count.
+
+    Raises:
+        UserError: lists the process counts that work.
+    """
+    count, microbatches = launched_count(), config.train.microbatches
+    assert microbatches is not None
+    if microbatches % count:
+        divisors = [n for n in range(1, microbatches + 1) if microbatches % n == 0]
+        raise UserError(
+            f"train.microbatches: {microbatches} do not divide by {count} processes; "
+            f"with {microbatches} start one of {', '.join(map(str, divisors))} processes"
+        )
+
+
+def default_threads() -> int:
+    """The cores that this process may use, divided by the processes of this machine."""
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // local_processes)
+
+
+def create_accelerator(config: RunConfig) -> Accelerator:
+    """Join the process group, on the GPUs where there are any, else on the CPU.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    on_cpu = on_cpu or not torch.accelerator.is_available()
+    if config.train.precision == "fp16" and on_cpu:
+        raise UserError(
+            "train.precision: fp16 needs a GPU, and this run is on the CPU; "
+            "use fp32, or bf16 to try lower precision"
+        )
+    precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
+    # DDP would overwrite every rank's batch-norm statistics by those of rank 0.
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler])
+
+
+def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call `function` on rank 0 and give its result, or its `UserError`, to every rank."""
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = function()
+        except UserError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    result, message = outcome
+    if message is not None:
+        raise UserError(message)
+    return result  # type: ignore[no-any-return]
+
+
+def together(accelerator: Accelerator, function: Callable[[], T], *, once: bool = False) -> T:
+    """Call `function` on every rank; where any raises a `UserError`, all raise the first of them.
+
+    Args:
+        once: one rank of each machine goes first, alone, and the others call it afterwards.
+    """
+    if once and not accelerator.is_local_main_process:
+        _share_errors("")
+    message, result = "", None
+    try:
+        result = function()
+    except UserError as error:
+        message = str(error)
+    if once and accelerator.is_local_main_process:
+        _share_errors(message)
+    _share_errors(message)
+    return result  # type: ignore[return-value]
+
+
+def _share_errors(message: str) -> None:
+    from accelerate.utils import gather_object
+
+    failures = [text for text in gather_object([message]) if text]
+    if failures:
+        raise UserError(failures[0])
+
+
+def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
+    """The largest of each value over all ranks: a collective that waits for the device."""
+    if accelerator.num_processes == 1:
+        return values
+    import torch
+    import torch.distributed as dist
+
+    tensor = torch.tensor(values, dtype=torch.float32, device=accelerator.device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    agreed: list[float] = tensor.tolist()
+    return agreed

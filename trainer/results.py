@@ -1,0 +1,89 @@
+"""results.json and predictions.npz: what a finished run found."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.checkpoint import RunState
+from trainer.config import RunConfig
+from trainer.data import Dataset
+from trainer.files import write_file
+from trainer.metrics import Predictions, per_class_results
+
+# The lab that this project grew from trains on the first 10,000 images and tests on the first 1,000.
+LAB_TRAIN_SAMPLES = 10_000
+LAB_TEST_SAMPLES = 1_000
+
+
+def test_results(
+    predictions: Predictions, class_names: tuple[str, ...], config: RunConfig
+) -> dict[str, Any]:
+    """The part `test` of results.json."""
+    results: dict[str, Any] = {"accuracy": predictions.accuracy}
+    if config.data.train_size == LAB_TRAIN_SAMPLES and len(predictions) > LAB_TEST_SAMPLES:
+        hits = predictions.predicted == predictions.target
+        results["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
+    results |= {"loss": predictions.mean_loss, "samples": len(predictions)}
+    return results | per_class_results(predictions, class_names)
+
+
+def run_results(
+    config: RunConfig,
+    dataset: Dataset,
+    state: RunState,
+    *,
+    device: str,
+    processes: int,
+    parameters: int,
+) -> dict[str, Any]:
+    """The rest of results.json but for the digests of the weights."""
+    epochs = state.epoch - 1
+    return {
+        "validation": {"best_accuracy": state.best_accuracy, "best_epoch": state.best_epoch},
+        "train": {
+            "epochs": epochs,
+            "steps": state.step,
+            "seconds": state.train_seconds,
+            "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
+            "processes": processes,
+            "threads": config.threads,
+            "microbatches": config.train.microbatches,
+            "device": device,
+            "precision": config.train.precision,
+        },
+        "model": {"name": config.model.name, "parameters": parameters},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "seed": config.seed,
+        "versions": _versions(),
+    }
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predictions.npz: index, target, predicted, probability, each of shape (n,)."""
+
+    def write(temporary: Path) -> None:
+        np.savez(
+            temporary,
+            index=np.arange(len(predictions)),
+            target=predictions.target,
+            predicted=predictions.predicted,
+            probability=predictions.probability,
+        )
+
+    write_file(path, write)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors")
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}

@@ -1,0 +1,82 @@
+"""Every random stream of a run, named here and nowhere else.
+
+A stream is a pure function of the run's seed, its own name and the position at which it is read.
+None depends on the rank, the process count, the time, or on how often another stream was read.
+
+    split            which training samples are held out for validation
+    initialisation   the model's first weights
+    order            the permutation of the training samples                      (epoch)
+    augmentation     the transform of a sample                                    (epoch, sample)
+    forward          torch's own generators: dropout and the like in the model    (step, micro-batch)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Stream = Literal["split", "initialisation", "order", "augmentation", "forward"]
+
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+
+
+def integer(seed: int, stream: Stream, *position: int) -> int:
+    """A 63-bit integer of the stream at this position."""
+    text = "/".join([str(seed), stream, *map(str, position)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
+    """A numpy generator that starts at this position of the stream."""
+    return np.random.Generator(np.random.Philox(key=integer(seed, stream, *position)))
+
+
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of the training samples in an epoch: int64, shape (size,)."""
+    return generator(seed, "order", epoch).permutation(size)
+
+
+def uniform(
+    seed: int, stream: Stream, epoch: int, samples: torch.Tensor, count: int
+) -> torch.Tensor:
+    """`count` numbers in [0, 1) for each sample: float32, shape (len(samples), count).
+
+    Number i of sample s is a hash of (seed, stream, epoch, s, i) alone, so a sample gets the same
+    numbers in whatever batch, process or order it is drawn. The hash is the output function of
+    SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), in
+    wrapping 64-bit integers, which are exact on every device.
+
+    Args:
+        samples: int64 indices of the samples, shape (n,), on any device.
+    """
+    import torch
+
+    key = integer(seed, stream, epoch)
+    counters = samples[:, None] * count + torch.arange(1, count + 1, device=samples.device)
+    state = counters * _signed(_GOLDEN_GAMMA) + key
+    state = (state ^ _shift_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift_right(state, 27)) * _signed(0x94D049BB133111EB)
+    state = state ^ _shift_right(state, 31)
+    return _shift_right(state, 40).float() * 2.0**-24
+
+
+def seed_torch(seed: int, stream: Stream, *position: int) -> None:
+    """Set torch's own generators, on every device, to this position of the stream."""
+    import torch
+
+    torch.manual_seed(integer(seed, stream, *position))
+
+
+def _signed(constant: int) -> int:
+    """The same 64 bits as a signed integer: torch has no unsigned arithmetic."""
+    return constant - (1 << 64) if constant >= 1 << 63 else constant
+
+
+def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """A logical right shift; torch's own shift copies the sign bit into the left."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,223 @@
+"""A run from opening its folder to writing its results."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from trainer import console, data, exit_codes, processes, report, results, tracking
+from trainer.checkpoint import Checkpoint, Checkpoints, open_checkpoint, packed, weights_sha256
+from trainer.config import RunConfig, flatten
+from trainer.data import Dataset
+from trainer.engine import Engine
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.files import write_file, write_json
+from trainer.observers import RunObserver
+from trainer.preemption import StopRequest
+from trainer.run_folder import Opening, RunFolder
+
+log = logging.getLogger("lockstep")
+
+
+class Session:
+    """The processes, the folder, the screen and the trackers of one run.
+
+    Use it as a context: what ends the run is written into status.json, and goes on.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        assert config.output_dir is not None
+        self.config = config
+        self.path = Path(config.output_dir)
+        self.folder = RunFolder(self.path)
+        self.stop = StopRequest()
+        self.accelerator = processes.create_accelerator(config)
+        self.is_main = self.accelerator.is_main_process
+        self.progress = console.Progress()
+        self.tracker = tracking.WandbTracker()
+        self.engine: Engine | None = None
+        self.opened = False
+
+    # ------------------------------------------------------------------ before the training
+
+    def open(self) -> bool:
+        """Take the folder and fill in what belongs to the run; whether anything is left to do."""
+        self.stop.install()
+        opening = processes.on_main(self.accelerator, self._open_folder)
+        self.opened = opening.state != "finished"
+        if not self.opened:
+            self.say(f"{self.path} holds this run, finished: nothing is left to do")
+            return False
+        self.config = opening.config
+        processes.check_microbatches(self.config)
+        assert self.config.threads is not None
+        torch.set_num_threads(self.config.threads)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint.keep)
+        return True
+
+    def _open_folder(self) -> Opening:
+        pins = {
+            "threads": processes.default_threads(),
+            "train.microbatches": self.accelerator.num_processes * self.config.train.accumulation,
+        }
+        return self.folder.open(self.config, pins)
+
+    def load_dataset(self) -> Dataset:
+        """Find or download the files, on one process of each machine first, and read them."""
+
+        def load() -> Dataset:
+            data.prepare(self.config.data)
+            return data.load(self.config.data, self.config.seed)
+
+        return processes.together(self.accelerator, load, once=True)
+
+    def start(self, engine: Engine) -> None:
+        """Resume where there is a checkpoint, write config.yaml, and say what will run."""
+        saved = processes.on_main(self.accelerator, self._find_checkpoint)
+        if saved:
+            engine.load(saved)
+        self.engine = engine
+        if not self.is_main:
+            return
+        self.folder.write_config(self.config)
+        self._write_status("running", None)
+        self._print_header(engine, saved)
+        remembered = engine.state.observer
+        metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered.get("metrics_bytes", 0))
+        self.tracker.start(
+            flatten(self.config),
+            self.path,
+            self.config.tracking.wandb,
+            self.config.tracking.project,
+            self.path.name,
+            remembered.get("wandb_run_id"),
+        )
+        engine.observer = RunObserver(self.config.train.epochs, self.progress, metrics, self.tracker)
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        match self.config.resume:
+            case "none":
+                return None
+            case "auto":
+                return self.checkpoints.newest()
+            case path:
+                saved = open_checkpoint(Path(path))
+                length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
+                self.folder.take_metrics(saved.folder, length_bytes)
+                return saved
+
+    def _print_header(self, engine: Engine, saved: Checkpoint | None) -> None:
+        config, train, dataset = self.config, self.config.train, engine.data
+        parameters = sum(p.numel() for p in engine.module.parameters())
+        count = self.accelerator.num_processes
+        images = " x ".join(map(str, dataset.train.images.shape[1:]))
+        facts = {
+            "run": str(self.path) + (f", going on after step {engine.state.step}" if saved else ""),
+            "device": device_name(self.accelerator.device),
+            "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
+            "precision": train.precision,
+            "model": f"{config.model.name}, {parameters:,} parameters",
+            "data": f"{dataset.name}, {images}, from {dataset.source}",
+            "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+            f"{len(dataset.test):,} test",
+            "global batch": f"{train.batch_size} samples, {train.microbatches} micro-batches, "
+            f"{train.reduction} reduction",
+            "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
+            f"{config.schedule.name} schedule, {train.epochs} epochs",
+        }
+        console.print_header(facts)
+
+    # ------------------------------------------------------------------ after the training
+
+    def finish(self, engine: Engine) -> None:
+        """Evaluate the chosen weights on the test set, once, and write everything out."""
+        final_sha256 = weights_sha256(engine.module.state_dict())
+        engine.choose_weights()
+        predictions = engine.evaluate(engine.data.test)
+        if not self.is_main:
+            return
+        weights = {name: packed(t) for name, t in engine.module.state_dict().items()}
+        metadata = {"model": json.dumps(self._model_metadata(engine.data))}
+        write_file(
+            self.path / "model.safetensors", lambda path: save_file(weights, path, metadata)
+        )
+        results.write_predictions(self.path / "predictions.npz", predictions)
+        found = {
+            "test": results.test_results(predictions, engine.data.class_names, self.config),
+            **results.run_results(
+                self.config,
+                engine.data,
+                engine.state,
+                device=device_name(self.accelerator.device),
+                processes=self.accelerator.num_processes,
+                parameters=sum(p.numel() for p in engine.module.parameters()),
+            ),
+            "weights_sha256": weights_sha256(weights),
+            "final_weights_sha256": final_sha256,
+        }
+        write_json(self.path / "results.json", found)
+        self._write_status("finished", exit_codes.FINISHED)
+        self.progress.close()
+        self._report(engine.data, found)
+
+    def _model_metadata(self, dataset: Dataset) -> dict[str, Any]:
+        """What it takes to build the model again and to feed it."""
+        channels, *image_size = dataset.train.images.shape[1:]
+        return {
+            "name": self.config.model.name,
+            "args": self.config.model.args,
+            "num_classes": len(dataset.class_names),
+            "in_channels": channels,
+            "image_size": image_size,
+            "class_names": dataset.class_names,
+            "mean": dataset.scaling.mean.tolist(),
+            "deviation": dataset.scaling.deviation.tolist(),
+        }
+
+    def _report(self, dataset: Dataset, found: dict[str, Any]) -> None:
+        """Pictures and the page; their failure does not cost the training."""
+        pixels = dataset.test.images.permute(0, 2, 3, 1).cpu().numpy()
+        try:
+            report.write_report(self.path, pixels[..., 0] if pixels.shape[3] == 1 else pixels)
+        except Exception as error:
+            log.warning("the report could not be written: %s: %s", type(error).__name__, error)
+        self.tracker.finish(found, self.path)
+        console.print_results(found, self.path)
+
+    # ------------------------------------------------------------------ throughout
+
+    def say(self, text: str) -> None:
+        """Print a line, on rank 0."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.progress.close()
+        if error is not None and self.opened and self.is_main:
+            code = exit_codes.of(error)
+            self._write_status("stopped" if code == exit_codes.STOPPED_ON_REQUEST else "failed", code)
+        if error is None or isinstance(error, StoppedOnRequest | UserError):
+            self.accelerator.end_training()
+
+    def _write_status(self, state: State, exit_code: int | None) -> None:
+        step = self.engine.state.step if self.engine else 0
+        self.folder.write_status(state, exit_code, step)
+
+
+def device_name(device: torch.device) -> str:
+    """The device as results.json and the screen name it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,314 @@
+"""The course of a run, written down: metrics.jsonl always, Weights & Biases where wanted.
+
+metrics.jsonl is the record that resuming and the report rely on, so its errors rise. Weights &
+Biases is a convenience: whatever goes wrong there costs one warning line and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import netrc
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from urllib.parse import urlsplit
+
+from trainer.errors import UserError
+from trainer.files import sync
+
+if TYPE_CHECKING:
+    import wandb
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+Record = dict[str, Any]
+T = TypeVar("T")
+
+INIT_TIMEOUT_S = 8
+"""how long the server may take to accept the run; after that it is kept offline"""
+CALL_TIMEOUT_S = 60
+"""how long any other call to the library may take"""
+FINISH_TIMEOUT_S = 180
+"""how long the last uploads may take"""
+
+PICTURES = ("curves", "confusion", "mistakes")
+
+logger = logging.getLogger("lockstep")
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, only ever appended to.
+
+    Args:
+        path: the file; made where it is missing.
+        length_bytes: what stands after it is cut off: the length at the checkpoint from which
+            the run goes on, 0 for a new run.
+
+    Raises:
+        UserError: the file is shorter than `length_bytes`.
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, length_bytes: int = 0) -> None:
+        size_bytes = path.stat().st_size if path.exists() else 0
+        if size_bytes < length_bytes:
+            raise UserError(
+                f"{path}: has {size_bytes} bytes, but had {length_bytes} when the checkpoint was "
+                "saved; put the file back as it was, or start anew in another output_dir"
+            )
+        self._path = path
+        # Unbuffered, so that a full disk shows at once and not again when the file is closed.
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(length_bytes)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append the records, a line each; numbers that JSON lacks (NaN, infinity) become null.
+
+        Raises:
+            OSError: the disk is full or the like; the last line may then be incomplete.
+        """
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        rest = memoryview("".join(lines).encode())
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def sync(self) -> int:
+        """Bring everything to the disk; gives the file's length in bytes."""
+        sync(self._path)
+        return self._path.stat().st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class WandbTracker:
+    """A run at Weights & Biases (rank 0 only): inactive until `start`, and again after a failure.
+
+    Every call to the library has a time limit. The first that fails or takes longer gives one
+    warning and ends the tracking, never the training.
+    """
+
+    def __init__(self) -> None:
+        self._run: wandb.Run | None = None
+
+    def start(
+        self,
+        config: dict[str, Any],
+        output_dir: Path,
+        mode: Mode,
+        project: str,
+        name: str,
+        run_id: str,
+    ) -> None:
+        """Open the run, or go on with the one of this `run_id`; its files go to output_dir/wandb.
+
+        `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
+        offline. Where the server refuses or does not answer in time, the run is kept offline.
+        """
+        if mode == "auto" and os.environ.get("WANDB_MODE") in get_args(Mode):
+            mode = cast(Mode, os.environ["WANDB_MODE"])
+        if mode == "disabled":
+            return
+        try:
+            import wandb
+        except ImportError:
+            level = logging.INFO if mode == "auto" else logging.WARNING
+            logger.log(level, "Weights & Biases is off: the package wandb is not installed")
+            return
+
+        def open_run(online: bool) -> wandb.Run:
+            wandb.setup(_settings())
+            return wandb.init(
+                id=run_id,
+                name=name,
+                project=project,
+                config=config,
+                dir=output_dir,
+                mode="online" if online else "offline",
+                resume="allow",
+                settings=_settings(),
+            )
+
+        try:
+            has_key = mode != "offline" and _within(CALL_TIMEOUT_S, _has_key)
+            if mode == "online" and not has_key:
+                raise RuntimeError("no key found; `wandb login` stores one")
+            if has_key:
+                self._run = _within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
+        except (Exception, SystemExit) as error:
+            logger.warning("Weights & Biases: this run is kept offline: %s", _first_line(error))
+            _let_go()  # else the failed attempt holds on to the run's id
+        if self._run is None:
+            self._run = self._attempt(lambda: open_run(online=False))
+        if self._run is not None:
+            run = self._run
+            self._attempt(lambda: run.define_metric("epoch/*", step_metric="epoch"))
+
+    def log(self, records: Sequence[Record]) -> None:
+        """Pass on records of metrics.jsonl: steps as train/loss and train/lr, epochs as epoch/*."""
+        run = self._run
+        if run is not None:
+            self._attempt(lambda: _log_records(run, records))
+
+    def finish(self, results: dict[str, Any] | None, output_dir: Path) -> None:
+        """Log the results and the pictures in `output_dir`, and close the run.
+
+        Args:
+            results: what results.json holds, or None where the run ended before its end.
+        """
+        run = self._run
+        if run is not None and results is not None:
+            self._attempt(lambda: _log_results(run, results, output_dir))
+        if run is not None and self._run is not None:
+            exit_code = 0 if results is not None else 1
+            self._attempt(lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S)
+        self._run = None
+
+    def _attempt(self, call: Callable[[], T], limit_s: float = CALL_TIMEOUT_S) -> T | None:
+        """The result of `call`; where it fails, a warning, and the tracking is over."""
+        try:
+            return _within(limit_s, call)
+        except (Exception, SystemExit) as error:
+            self._run = None
+            logger.warning(
+                "Weights & Biases is off from here on; metrics.jsonl has everything: %s",
+                _first_line(error),
+            )
+            _let_go()
+            return None
+
+
+def _settings() -> wandb.Settings:
+    """Settings that neither print, nor ask, nor collect anything but what is logged."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        quiet=True,
+        console="off",
+        init_timeout=INIT_TIMEOUT_S,
+        login_timeout=1,
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+
+
+def _has_key() -> bool:
+    """Whether wandb would find a key: in the environment, its settings or the netrc file.
+
+    The library's own question for it may ask the user, or the server.
+    """
+    import wandb
+
+    settings = wandb.setup(_settings()).settings
+    variables = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    if settings.api_key or any(os.environ.get(name) for name in variables):
+        return True
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        keys = netrc.netrc(path)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    # api.wandb.ai: keys of the public server stay under its first name.
+    hosts = (urlsplit(settings.base_url).hostname or "", "api.wandb.ai")
+    return any(keys.authenticators(host) for host in hosts)
+
+
+def _log_records(run: wandb.Run, records: Sequence[Record]) -> None:
+    for record in records:
+        if record["event"] == "step":
+            metrics = {f"train/{key}": record[key] for key in ("loss", "lr")}
+            run.log({**metrics, "epoch": record["epoch"]}, step=record["step"])
+        elif record["event"] == "epoch":
+            metrics = {
+                f"epoch/{key}": value
+                for key, value in record.items()
+                if key not in ("event", "epoch") and value is not None
+            }
+            run.log({**metrics, "epoch": record["epoch"]})
+
+
+def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> None:
+    import numpy as np
+    import wandb
+
+    test = results["test"]
+    per_class = test["per_class"]
+    confusion = np.array(test["confusion"])
+    target, predicted = (
+        np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
+    )
+    values: dict[str, Any] = {
+        f"test/{key}": test[key] for key in ("accuracy", "lab_accuracy", "loss") if key in test
+    }
+    values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}
+    values["test/per_class"] = wandb.Table(
+        columns=list(per_class[0]), data=[list(row.values()) for row in per_class]
+    )
+    values["test/confusion"] = wandb.plot.confusion_matrix(
+        y_true=target.tolist(),
+        preds=predicted.tolist(),
+        class_names=[row["name"] for row in per_class],
+        title="Test set",
+    )
+    for name in PICTURES:
+        path = output_dir / f"{name}.png"
+        if path.exists():
+            values[f"pictures/{name}"] = wandb.Image(str(path))
+    run.log(values)
+    run.summary.update({"test/worst_class": test["worst_class"]})
+
+
+def _let_go() -> None:
+    """End wandb's service process; also keeps wandb from waiting for it when Python exits."""
+    import wandb
+
+    # It has failed already and been reported: that it cannot say goodbye either is no news.
+    with contextlib.suppress(Exception, SystemExit):
+        _within(5, wandb.teardown)
+
+
+def _within(limit_s: float, call: Callable[[], T]) -> T:
+    """The result of `call`, run in a thread that is left behind after `limit_s` seconds.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="wandb call", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {limit_s} s")
+    return results[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _finite(record: Record) -> Record:
+    """The record with null for the floats that JSON has no word for."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
