@@ -33,7 +33,6 @@ def download(md5: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> No
         DownloadError: a file is still missing after the last mirror.
     """
     partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
     remaining = list(md5)
     failures: list[str] = []
     for mirror in mirrors:
@@ -43,6 +42,7 @@ def download(md5: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> No
                 del remaining[0]
         except (ValueError, OSError) as error:
             failures.append(f"{mirror}{remaining[0]}: {_reason(error)}")
+    # With what a process that was killed had begun.
     shutil.rmtree(partial, ignore_errors=True)
     if remaining:
         raise DownloadError("\n".join(failures))

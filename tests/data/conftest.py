@@ -1,0 +1,107 @@
+"""Real files and real servers for the tests of the data sources."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from idx_files import idx_bytes, write_idx_folder
+
+from trainer.data import idx
+from trainer.data.known import FASHION_MNIST, KnownSet
+
+
+@dataclass
+class Mirror:
+    """A web server with files, that can be made to misbehave."""
+
+    files: dict[str, bytes]
+    address: str = ""
+    announced_but_cut: bool = False
+    hang_half_way: bool = False
+    delay_s: float = 0.0
+    requests: Counter[str] = field(default_factory=Counter)
+
+
+@pytest.fixture
+def start_mirror() -> Iterator[Callable[..., Mirror]]:
+    """Starts servers on this machine and stops them after the test."""
+    servers: list[ThreadingHTTPServer] = []
+    released = threading.Event()
+
+    def start(files: dict[str, bytes], **behaviour: Any) -> Mirror:
+        mirror = Mirror(files, **behaviour)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.rpartition("/")[2]
+                mirror.requests[name] += 1
+                time.sleep(mirror.delay_s)
+                if name not in mirror.files:
+                    self.send_error(404)
+                    return
+                content = mirror.files[name]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                half = mirror.announced_but_cut or mirror.hang_half_way
+                self.wfile.write(content[: len(content) // 2] if half else content)
+                if mirror.hang_half_way:
+                    self.wfile.flush()
+                    released.wait(30)
+
+            def log_message(self, *_: Any) -> None:
+                """Keep the test's output clean."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        mirror.address = f"http://127.0.0.1:{server.server_port}/"
+        return mirror
+
+    yield start
+    released.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Published:
+    """A small data set that stands for a published one, with its .gz files."""
+
+    known: KnownSet
+    files: dict[str, bytes]
+
+    def at(self, *mirrors: str) -> KnownSet:
+        return replace(self.known, mirrors=mirrors)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Published:
+    arrays = write_idx_folder(tmp_path / "publisher", classes=10)
+    content = {name: idx_bytes(arrays[name]) for name in idx.NAMES}
+    files = {f"{name}.gz": gzip.compress(content[name]) for name in idx.NAMES}
+    md5 = tuple(hashlib.md5(files[f"{name}.gz"]).hexdigest() for name in idx.NAMES)
+    sha256 = tuple(hashlib.sha256(content[name]).hexdigest() for name in idx.NAMES)
+    known = replace(
+        FASHION_MNIST, md5=md5, sha256=sha256, package_folder=tmp_path / "package", mirrors=()
+    )
+    return Published(known, files)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of Fashion-MNIST, apart from this machine's real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.delenv("LOCKSTEP_DATA", raising=False)
+    return tmp_path / "caches" / "lockstep" / "fashion_mnist"

@@ -1,0 +1,54 @@
+"""The scaling of the pixels, against scikit-learn and against plain float64."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from trainer.data import scaling
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    values = np.random.default_rng(3).integers(0, 256, (50, 3, 6, 7), dtype=np.uint8)
+    values[:, 0, 0, 0] = 0
+    values[:, 1, 2, 3] = 255
+    return torch.from_numpy(values)
+
+
+def test_per_pixel_is_scikit_learns_standard_scaler(images: torch.Tensor) -> None:
+    flat = images.flatten(1).numpy().astype(np.float64)
+    expected = StandardScaler().fit_transform(flat).reshape(images.shape)
+    fitted = scaling.fit(images, "per_pixel")
+    assert fitted.mean.shape == fitted.deviation.shape == images.shape[1:]
+    assert fitted.deviation[0, 0, 0] == 1
+    assert fitted.deviation[1, 2, 3] == 1
+    np.testing.assert_allclose(fitted.apply(images).numpy(), expected, atol=1e-5)
+
+
+def test_global_is_one_mean_and_one_deviation(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scaling.fit(images, "global")
+    assert whole.mean.shape == whole.deviation.shape == (1, 1, 1)
+    values = images.numpy().astype(np.float64)
+    assert whole.mean.item() == np.float32(values.mean())
+    assert whole.deviation.item() == np.float32(values.std())
+    assert whole.apply(images).dtype == torch.float32
+    monkeypatch.setattr(scaling, "_CHUNK_PIXELS", 1)
+    in_pieces = scaling.fit(images, "global")
+    assert torch.equal(whole.mean, in_pieces.mean)
+    assert torch.equal(whole.deviation, in_pieces.deviation)
+
+
+@pytest.mark.parametrize("kind", ["global", "per_pixel"])
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_constant_images_become_zero_and_not_nan(
+    kind: Literal["global", "per_pixel"], value: int
+) -> None:
+    images = torch.full((1003, 1, 3, 3), value, dtype=torch.uint8)
+    assert torch.equal(scaling.fit(images, kind).apply(images), torch.zeros(images.shape))

@@ -1,0 +1,89 @@
+"""Taking the validation images out of the training images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.config import DataConfig
+from trainer.data.split import split, take
+from trainer.errors import UserError
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    classes=st.integers(2, 6),
+    each=st.integers(2, 20),
+    held_out_share=st.floats(0, 1),
+    how=st.sampled_from(["stratified", "first"]),
+    seed=st.integers(0, 2**62),
+)
+def test_every_image_is_in_one_part_and_in_file_order(
+    classes: int,
+    each: int,
+    held_out_share: float,
+    how: Literal["stratified", "first"],
+    seed: int,
+) -> None:
+    labels = np.random.default_rng(0).permutation(np.arange(classes * each) % classes)
+    size = round(classes + held_out_share * (len(labels) - 2 * classes))
+    config = DataConfig(validation_size=size, validation=how)
+    train, validation = split(config, labels, seed)
+    assert len(validation) == size
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(labels)))
+    assert np.all(np.diff(train) > 0)
+    assert np.all(np.diff(validation) > 0)
+    if how == "first":
+        assert validation.tolist() == list(range(size))
+    else:
+        counts = np.bincount(labels[validation], minlength=classes)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_the_stratified_draw_depends_on_the_seed_alone() -> None:
+    labels = np.arange(200) % 4
+    config = DataConfig()
+    first, again, other = (split(config, labels, seed)[1].tolist() for seed in (1, 1, 2**62))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(60, 6), (65, 7), (64, 6), (4, 0)])
+def test_null_is_a_tenth_rounded(count: int, held_out: int) -> None:
+    labels = np.arange(count) % 2
+    assert len(split(DataConfig(), labels, 0)[1]) == held_out
+
+
+def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
+    train, validation = split(DataConfig(validation_size=0), np.array([0, 0, 1]), 0)
+    assert train.tolist() == [0, 1, 2]
+    assert validation.tolist() == []
+
+
+@pytest.mark.parametrize("how", ["stratified", "first"])
+def test_something_must_be_left_to_train_on(how: Literal["stratified", "first"]) -> None:
+    config = DataConfig(validation_size=40, validation=how)
+    with pytest.raises(UserError, match=r"data\.validation_size: 40 of 40 .* 0 to 39 can be"):
+        split(config, np.arange(40) % 4, 0)
+
+
+def test_a_class_with_one_image_cannot_be_divided() -> None:
+    with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class 2"):
+        split(DataConfig(validation_size=5), np.array([0, 1] * 10 + [2]), 0)
+
+
+@pytest.mark.parametrize("size", [3, 37])
+def test_a_stratified_draw_needs_every_class_on_both_sides(size: int) -> None:
+    with pytest.raises(UserError, match=r"data\.validation_size: .* hold out 0 or 4 to 36, or"):
+        split(DataConfig(validation_size=size), np.arange(40) % 4, 0)
+
+
+def test_how_many_images_are_taken() -> None:
+    assert take("data.train_size", None, 12) == 12
+    assert take("data.train_size", 5, 12) == 5
+    with pytest.raises(UserError, match=r"data\.test_size: 13 images .* 1 to 12"):
+        take("data.test_size", 13, 12)

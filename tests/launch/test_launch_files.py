@@ -1,0 +1,112 @@
+"""Accelerate's launch files start as many processes as they say, as real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH = REPOSITORY / "launch"
+FILES = sorted(path.name for path in LAUNCH.glob("*.yaml"))
+
+PROBE = """
+from trainer.config import RunConfig
+from trainer.processes import create_accelerator
+
+accelerator = create_accelerator(RunConfig())
+line = f"rank {accelerator.process_index} of {accelerator.num_processes}, {accelerator.device.type}"
+print(line + "\\n", end="", flush=True)
+accelerator.wait_for_everyone()
+accelerator.end_training()
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    path = tmp_path / "probe.py"
+    path.write_text(PROBE, encoding="utf-8")
+    return path
+
+
+def start(file: str, probe: Path, *options: str, use_cpu: bool = True) -> subprocess.Popen[str]:
+    """Start a launch file as a user does, from a shell without the launchers' own variables."""
+    inherited = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in inherited and not name.startswith("ACCELERATE_")
+    }
+    environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    if use_cpu:
+        environment["ACCELERATE_USE_CPU"] = "true"
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    return subprocess.Popen(
+        [*command, "--config_file", str(LAUNCH / file), *options, str(probe)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def lines_of(*launches: subprocess.Popen[str]) -> list[str]:
+    """What the probes of all launches printed, sorted; fails where a launch failed."""
+    found = []
+    try:
+        for launch in launches:
+            output, _ = launch.communicate(timeout=120)
+            assert launch.returncode == 0, output
+            found += re.findall(r"rank \d+ of \d+, \w+", output)
+    finally:
+        for launch in launches:
+            launch.kill()
+    return sorted(found)
+
+
+def test_one_cpu_process(probe: Path) -> None:
+    assert lines_of(start("cpu.yaml", probe, use_cpu=False)) == ["rank 0 of 1, cpu"]
+
+
+def test_two_cpu_processes_are_two(probe: Path) -> None:
+    assert lines_of(start("cpu_2.yaml", probe)) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
+
+
+def test_two_cpu_processes_need_no_variable_where_there_is_no_gpu(probe: Path) -> None:
+    import torch
+
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has a GPU")
+    launch = start("cpu_2.yaml", probe, use_cpu=False)
+    assert lines_of(launch) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
+
+
+def test_the_count_of_a_launch_file_can_be_changed_on_the_command_line(probe: Path) -> None:
+    launch = start("gpus.yaml", probe, "--num_processes", "3")
+    assert lines_of(launch) == [f"rank {rank} of 3, cpu" for rank in range(3)]
+
+
+def test_two_machines_form_one_group(probe: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    options += ["--main_process_port", str(port)]
+    machines = [start("nodes.yaml", probe, *options, "--machine_rank", str(m)) for m in (0, 1)]
+    assert lines_of(*machines) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_accelerate_knows_every_key(file: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    settings = load_config_from_file(str(LAUNCH / file))
+    assert settings.num_processes >= settings.num_machines
+    assert settings.mixed_precision == "no"
+    # MULTI_CPU starts one process without a word.
+    assert settings.distributed_type in ("NO", "MULTI_GPU")

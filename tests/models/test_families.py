@@ -1,0 +1,210 @@
+"""Every registered network: shapes, sizes, parameter counts, gradients, refused arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import models
+
+# The smallest square image that each network takes, and the arguments that keep the tests fast.
+SMALLEST = {
+    "alexnet_small": 4,
+    "lab_cnn": 4,
+    "lenet5": 12,
+    "preact_resnet": 1,
+    "quicknet": 4,
+    "vgg_small": 8,
+    "wide_resnet": 1,
+}
+LIGHT: dict[str, dict[str, Any]] = {
+    "preact_resnet": {"depth": 8},
+    "wide_resnet": {"depth": 10, "widen_factor": 1},
+}
+
+
+def build(
+    name: str,
+    arguments: dict[str, Any] | None = None,
+    num_classes: int = 10,
+    in_channels: int = 1,
+    image_size: tuple[int, int] = (28, 28),
+) -> nn.Module:
+    return models.create(
+        name,
+        arguments or {},
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+    )
+
+
+def count(name: str, arguments: dict[str, Any], in_channels: int) -> int:
+    network = build(name, arguments, in_channels=in_channels)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_every_registered_network_is_tested_here() -> None:
+    assert models.names() == sorted(SMALLEST)
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+@pytest.mark.parametrize("image_size", [(28, 28), (32, 32), (64, 64), (20, 33), (12, 12)])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_logits_for_any_image(name: str, image_size: tuple[int, int], in_channels: int) -> None:
+    network = build(name, LIGHT.get(name), 7, in_channels, image_size)
+    images = torch.rand(3, in_channels, *image_size)
+    assert network(images).shape == (3, 7)
+    models.check_output(network, num_classes=7, in_channels=in_channels, image_size=image_size)
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_smallest_image(name: str) -> None:
+    side = SMALLEST[name]
+    network = build(name, LIGHT.get(name), image_size=(side, side))
+    models.check_output(network, num_classes=10, in_channels=1, image_size=(side, side))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, side in SMALLEST.items() if side > 1))
+@pytest.mark.parametrize("axis", [0, 1])
+def test_smaller_images_are_refused(name: str, axis: int) -> None:
+    side = SMALLEST[name]
+    height, width = (side - 1, 40) if axis == 0 else (40, side - 1)
+    with pytest.raises(ValueError) as caught:
+        build(name, image_size=(height, width))
+    assert f"{name}: images of {height}x{width} pixels are too small" in str(caught.value)
+    assert f"at least {side}x{side}" in str(caught.value)
+
+
+def test_lab_cnn_parameters() -> None:
+    convolutions = (5 * 5 * 1 * 16 + 16) + (5 * 5 * 16 * 32 + 32)
+    assert count("lab_cnn", {}, 1) == convolutions + 1568 * 10 + 10 == 28_938
+
+
+def test_lenet5_parameters() -> None:
+    convolutions = (5 * 5 * 1 * 6 + 6) + (5 * 5 * 6 * 16 + 16)
+    linear = (400 * 120 + 120) + (120 * 84 + 84) + (84 * 10 + 10)
+    assert count("lenet5", {}, 1) == convolutions + linear == 61_706
+
+
+def test_wide_resnet_parameters() -> None:
+    total = 3 * 16 * 9
+    before = 16
+    for width in (64, 128, 256):
+        total += 2 * before + before * width * 9 + 2 * width + width * width * 9 + before * width
+        total += 2 * (2 * width + width * width * 9)
+        before = width
+    total += 2 * 256 + 256 * 10 + 10
+    assert count("wide_resnet", {}, 3) == total == 2_748_890
+
+
+@pytest.mark.parametrize(
+    ("depth", "widen_factor", "millions"), [(16, 4, 2.7), (28, 10, 36.5), (40, 4, 8.9)]
+)
+def test_wide_resnets_are_as_large_as_in_the_paper(
+    depth: int, widen_factor: int, millions: float
+) -> None:
+    parameters = count("wide_resnet", {"depth": depth, "widen_factor": widen_factor}, 3)
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+@pytest.mark.parametrize(("name", "fixed"), [("preact_resnet", 2), ("wide_resnet", 4)])
+def test_depth_counts_the_layers(name: str, fixed: int) -> None:
+    for blocks in (1, 2, 4):
+        network = build(name, {"depth": 6 * blocks + fixed})
+        kernels = [m.kernel_size for m in network.modules() if isinstance(m, nn.Conv2d)]
+        assert kernels.count((3, 3)) == 1 + 6 * blocks
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_every_parameter_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = build(name, LIGHT.get(name))
+    loss = nn.functional.cross_entropy(network(torch.randn(8, 1, 28, 28)), torch.arange(8))
+    assert 1.0 < loss.item() < 6.0  # near log(10): the first logits are neither 0 nor huge
+    torch.autograd.backward(loss)
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_first_weights_follow_from_torchs_seed(name: str) -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        weights.append(nn.utils.parameters_to_vector(build(name, LIGHT.get(name)).parameters()))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_the_classifier_is_the_last_matrix(name: str) -> None:
+    matrices = [p for p in build(name, num_classes=7).parameters() if p.ndim >= 2]
+    assert matrices[-1].shape[0] == 7
+
+
+@pytest.mark.parametrize("name", ["alexnet_small", "quicknet", "vgg_small", "wide_resnet"])
+def test_dropout_acts_in_training_alone(name: str) -> None:
+    def spread(dropout: float, training: bool) -> float:
+        torch.manual_seed(0)
+        network = build(name, {**LIGHT.get(name, {}), "dropout": dropout}).train(training)
+        images = torch.rand(4, 1, 28, 28)
+        difference: torch.Tensor = network(images) - network(images)
+        return difference.abs().max().item()
+
+    assert spread(0.5, training=True) > 0
+    assert spread(0.5, training=False) == 0
+    assert spread(0.0, training=True) == 0
+
+
+@pytest.mark.parametrize("widths", [[8], [8, 16], [4, 8, 8, 16]])
+@pytest.mark.parametrize("name", ["quicknet", "vgg_small"])
+def test_widths(name: str, widths: list[int]) -> None:
+    network = build(name, {"widths": widths})
+    models.check_output(network, num_classes=10, in_channels=1, image_size=(28, 28))
+    per_block = {"quicknet": 1, "vgg_small": 2}[name]
+    found = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert found == [width for width in widths for _ in range(per_block)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("alexnet_small", {"dropout": 1.0}, "dropout is 1.0, but must be a number in [0, 1)"),
+        ("wide_resnet", {"dropout": -0.1}, "dropout is -0.1,"),
+        ("quicknet", {"dropout": "much"}, "dropout is 'much',"),
+        ("vgg_small", {"dropout": True}, "dropout is True,"),
+        ("quicknet", {"dropout": float("nan")}, "dropout is nan,"),
+        ("quicknet", {"widths": []}, "widths is [], but must be a list of whole numbers"),
+        ("quicknet", {"widths": [32, 0]}, "widths is [32, 0],"),
+        ("vgg_small", {"widths": [32.5]}, "widths is [32.5],"),
+        ("vgg_small", {"widths": 64}, "widths is 64,"),
+        ("vgg_small", {"widths": [8] * 5}, "images of 28x28 pixels are too small"),
+        ("wide_resnet", {"depth": 17}, "depth is 17, but must be 6n + 4: 10, 16, 22, 28, ..."),
+        ("wide_resnet", {"depth": 4}, "depth is 4, but must be 6n + 4"),
+        ("preact_resnet", {"depth": 18}, "depth is 18, but must be 6n + 2: 8, 14, 20, 26, ..."),
+        ("preact_resnet", {"depth": "20"}, "depth is '20', but must be 6n + 2"),
+        ("preact_resnet", {"width": 0}, "width is 0, but must be a whole number of at least 1"),
+        ("wide_resnet", {"widen_factor": 1.5}, "widen_factor is 1.5,"),
+    ],
+)
+def test_refused_values(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        build(name, arguments)
+    assert str(caught.value).startswith(f"{name}: {message}")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_backward_is_deterministic_on_cuda(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        network = build(name, LIGHT.get(name)).cuda()
+        network(torch.rand(8, 1, 28, 28, device="cuda")).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,228 @@
+"""The pictures of a run, drawn with matplotlib's objects alone: no pyplot, no global state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.files import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+
+BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#6b7280"
+DOTS_PER_INCH = 130
+MOST_CLASSES_WITH_LARGE_TEXT = 20
+
+
+def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> Figure:
+    """Training loss per iteration, and accuracy per epoch.
+
+    Args:
+        steps: records of event "step" with step and loss (None where it was not finite).
+        epochs: records of event "epoch"; train_accuracy and validation_accuracy may be missing
+            or None.
+    """
+    figure = _figure(11, 4.2)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _draw_loss(loss_axes, steps)
+    _draw_accuracy(accuracy_axes, epochs)
+    return figure
+
+
+def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
+    """The confusion matrix: counts as numbers, shares of the true class as colours.
+
+    Args:
+        confusion: counts, shape (classes, classes), rows true, columns predicted.
+    """
+    classes = len(names)
+    large = classes <= MOST_CLASSES_WITH_LARGE_TEXT
+    cell_inch, text_size, label_size = (0.62, 9, 9.5) if large else (0.25, 5.5, 6.5)
+    labels = [_short(name, 20) for name in names]
+    margin_inch = 0.9 + max(map(len, labels)) * label_size * 0.62 / 72
+    side_inch = max(classes * cell_inch, 2.4)
+    figure = _figure(side_inch + margin_inch + 0.9, side_inch + margin_inch)
+    axes = figure.subplots()
+
+    support = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(support, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(confusion), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "#1f2937"
+        axes.text(
+            column,
+            row,
+            str(confusion[row, column]),
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=_fitting_size(confusion.max(), cell_inch, text_size),
+        )
+    axes.set_xticks(range(classes), labels, rotation=90, fontsize=label_size)
+    axes.set_yticks(range(classes), labels, fontsize=label_size)
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class", labelpad=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class", color=GREY)
+    bar.ax.yaxis.set_major_formatter(_percent())
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
+
+
+def draw_mistakes(
+    images: np.ndarray,
+    target: np.ndarray,
+    predicted: np.ndarray,
+    probability: np.ndarray,
+    names: Sequence[str],
+) -> Figure:
+    """A grid of images with true -> predicted class and the probability given to the latter.
+
+    Args:
+        images: uint8, shape (n, height, width) or (n, height, width, 3); n may be 0.
+        target, predicted: class indices, shape (n,).
+        probability: between 0 and 1, shape (n,).
+    """
+    if len(images) == 0:
+        figure = _figure(6, 2)
+        figure.text(0.5, 0.5, "No mistakes on the test set.", ha="center", va="center", size=14)
+        return figure
+    columns = min(len(images), 6)
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(1.75 * max(columns, 2), 2.2 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, true, guess, share in zip(
+        grid, images, target, predicted, probability, strict=False
+    ):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(
+            f"{_short(names[true], 16)}\n→ {_short(names[guess], 16)}\n{share:.1%}",
+            fontsize=9,
+            linespacing=1.25,
+        )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, whole or not at all; the same figure gives the same bytes."""
+    write_file(
+        path,
+        lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None}),
+    )
+
+
+def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    step = np.array([record["step"] for record in steps])
+    loss = np.array([record["loss"] for record in steps], dtype=float)  # None becomes NaN
+    thin_step, thin_loss = _thin(step, loss)
+    axes.plot(thin_step, thin_loss, color=BLUE, alpha=0.3, linewidth=0.8, label="each iteration")
+    window = 2 * (len(loss) // 60) + 1
+    style = "-" if len(loss) > 1 else "o"
+    label = f"mean of {window} iterations" if window > 1 else "loss"
+    axes.plot(step, _smooth(loss, window), style, color=BLUE, linewidth=1.8, label=label)
+    axes.set_title("Training loss")
+    axes.set_xlabel("iteration")
+    axes.set_ylim(bottom=min(0, np.nanmin(loss, initial=0)))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    _finish(axes)
+
+
+def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title("Accuracy")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(_percent())
+    kinds = (("train_accuracy", GREY, "training"), ("validation_accuracy", ORANGE, "validation"))
+    for key, colour, label in kinds:
+        points = [
+            (record["epoch"], record[key]) for record in epochs if record.get(key) is not None
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
+            if key == "validation_accuracy":
+                axes.set_title("Validation accuracy")
+                best = int(np.argmax(y))
+                axes.annotate(
+                    f"{y[best]:.2%}",
+                    (x[best], y[best]),
+                    (0, 8),
+                    textcoords="offset points",
+                    ha="center",
+                    color=colour,
+                    weight="bold",
+                )
+    axes.margins(y=0.15)
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    """The look that all curves share."""
+    axes.grid(color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9ca3af")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred running mean over an odd window that shrinks at the ends; NaN is left out."""
+    known = np.isfinite(values)
+    ones = np.ones(window)
+    sums = np.convolve(np.where(known, values, 0.0), ones)
+    counts = np.convolve(known.astype(float), ones)
+    half = window // 2
+    inner = slice(half, half + len(values))
+    return np.where(counts[inner] > 0, sums[inner] / np.maximum(counts[inner], 1), np.nan)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, most: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each of at most `most` pieces: quick to draw, no spike lost."""
+    starts = np.arange(0, len(x), math.ceil(len(x) / most))
+    pairs = np.stack([np.fmin.reduceat(y, starts), np.fmax.reduceat(y, starts)], axis=1)
+    return np.repeat(x[starts], 2), pairs.ravel()
+
+
+def _fitting_size(largest: int, cell_inch: float, size: float) -> float:
+    """A font size at which the number fits into its cell (a digit is about 0.64 em wide)."""
+    return min(size, 0.9 * cell_inch * 72 / (0.64 * len(str(largest))))
+
+
+def _short(name: str, length: int) -> str:
+    """A class's name for a narrow place; a dollar sign is no formula."""
+    name = name if len(name) <= length else name[: length - 1] + "…"
+    return name.replace("$", r"\$")
+
+
+def _percent() -> Any:
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(xmax=1, symbol=" %")
+
+
+def _figure(width_inch: float, height_inch: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
