@@ -1,6 +1,6 @@
 """Train a model: read the configuration, build the parts, fit, report.
 
-python train.py --config configs/fashion_mnist.yaml [--data.root DIR] [--output_dir DIR] [--a.b value]
+python train.py --config configs/fashion_mnist.yaml [--output_dir DIR] [--a.b value ...]
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ _POOLED_LAYERS = (0, 2)
 class QuickNet(nn.Module):
     """A plain stack of 3x3 convolutions with global max pooling.
 
-    Its ingredients (convolution, max pooling, batch normalisation and GELU in this order, and the
-    maximum over the last map) are those of the small nets in Jordan: 94% on CIFAR-10 in 3.29
-    Seconds on a Single GPU, 2024, arXiv 2404.00498.
+    Its ingredients (convolutions without bias, batch normalisation, GELU, and the maximum over the
+    last map) are those of the small nets in Jordan: 94% on CIFAR-10 in 3.29 Seconds on a Single
+    GPU, 2024, arXiv 2404.00498. Unlike there, pooling comes after the activation.
 
     Args:
         widths: channels of each convolution; 2x2 max pooling comes after the first and the third.
@@ -41,10 +41,10 @@ class QuickNet(nn.Module):
         check_image_size(image_size, minimum=4)
         layers: list[nn.Module] = []
         for index, (before, width) in enumerate(zip([in_channels, *widths], widths, strict=False)):
-            layers.append(nn.Conv2d(before, width, 3, padding=1, bias=False))
+            convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(width), nn.GELU()]
             if index in _POOLED_LAYERS:
                 layers.append(nn.MaxPool2d(2))
-            layers += [nn.BatchNorm2d(width), nn.GELU()]
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(widths[-1], num_classes)

@@ -19,7 +19,12 @@ def test_flip_mirrors_the_chosen_alone() -> None:
 
 def test_shift_moves_whole_pixels_and_brings_in_black() -> None:
     down_and_left = shift(IMAGE, torch.tensor([1]), torch.tensor([-2]))
-    assert down_and_left[0, 0].tolist() == [[0, 0, 0, 0], [3, 4, 0, 0], [7, 8, 0, 0], [11, 12, 0, 0]]
+    assert down_and_left[0, 0].tolist() == [
+        [0, 0, 0, 0],
+        [3, 4, 0, 0],
+        [7, 8, 0, 0],
+        [11, 12, 0, 0],
+    ]
     assert torch.equal(shift(IMAGE, torch.tensor([0]), torch.tensor([0])), IMAGE)
 
 

@@ -11,7 +11,10 @@ from trainer.metrics import Predictions, per_class_results
 def predictions(target: list[int], predicted: list[int]) -> Predictions:
     count = len(target)
     return Predictions(
-        np.array(target), np.array(predicted), np.full(count, 0.5), np.arange(count, dtype=np.float32)
+        np.array(target),
+        np.array(predicted),
+        np.full(count, 0.5),
+        np.arange(count, dtype=np.float32),
     )
 
 

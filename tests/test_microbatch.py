@@ -67,7 +67,7 @@ def test_any_division_into_blocks_gives_the_same_bits(
 
 
 def test_the_order_of_addition_matters() -> None:
-    """Else the tests above could not fail: these four numbers have another sum from left to right."""
+    """Else the tests above could not fail: from left to right these have another sum."""
     values = [1e8, 1.0, -1e8, 1.0]
     from_left = torch.tensor(0.0)
     for value in values:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], e
     size, processes, each, batch_size = shape
     ranks = samplers(size, processes, batch_size, processes * each)
     steps = steps_of(ranks, epoch)
-    assert sorted(sum(steps, [])) == list(range(size))
+    assert sorted(chain.from_iterable(steps)) == list(range(size))
     assert len(steps) == len(ranks[0])
     assert all(len(step) == batch_size for step in steps[:-1])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,9 @@ from trainer.schedules import learning_rate
 
 def rates(config: ScheduleConfig, epochs: int = 10, steps_per_epoch: int = 10) -> list[float]:
     total = epochs * steps_per_epoch
-    return [learning_rate(config, 2.0, step, total, steps_per_epoch) for step in range(1, total + 1)]
+    return [
+        learning_rate(config, 2.0, step, total, steps_per_epoch) for step in range(1, total + 1)
+    ]
 
 
 def test_constant_stays() -> None:
@@ -21,7 +25,7 @@ def test_constant_stays() -> None:
 
 def test_linear_falls_in_equal_steps_to_its_end() -> None:
     values = rates(ScheduleConfig("linear", final_fraction=0.1))
-    falls = [before - after for before, after in zip(values, values[1:], strict=False)]
+    falls = [before - after for before, after in pairwise(values)]
     assert values[0] == 2.0
     assert falls == pytest.approx([1.8 / 100] * 99)
     assert values[-1] == pytest.approx(0.2 + 1.8 / 100)

@@ -49,7 +49,11 @@ def test_the_streams_are_what_they_were() -> None:
     """A change here changes every run that was ever made: it needs a new major version."""
     assert seeding.integer(0, "order", 1) == 4374215849138048446
     np.testing.assert_array_equal(seeding.permutation(0, 1, 5), [1, 2, 3, 0, 4])
-    assert draw([0, 1, 12345])[:, 0].tolist() == [0.4851088523864746, 0.8924769163131714, 0.8171314597129822]
+    assert draw([0, 1, 12345])[:, 0].tolist() == [
+        0.4851088523864746,
+        0.8924769163131714,
+        0.8171314597129822,
+    ]
 
 
 def test_torch_is_seeded_by_position() -> None:

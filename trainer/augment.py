@@ -52,9 +52,7 @@ def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
     return moved.view_as(images) * inside[:, None]
 
 
-def cutout(
-    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int
-) -> torch.Tensor:
+def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
     """Blacken a square in each image (DeVries, Taylor: Improved Regularization of Convolutional
     Neural Networks with Cutout, 2017).
 

@@ -201,7 +201,10 @@ def packed(tensor: torch.Tensor) -> torch.Tensor:
 
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
 
 
 def _checksum(entries: dict[str, Any]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from trainer.config import RunConfig, flatten, validate
 from trainer.errors import UserError
@@ -74,7 +73,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="train.py", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="the recipe, a YAML file")
+    parser.add_argument("--config", action="config", help="the recipe, a YAML file")
     parser.add_class_arguments(RunConfig)
     return parser
 

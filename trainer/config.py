@@ -34,7 +34,7 @@ class DataConfig:
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
     scaling: Literal["global", "per_pixel"] = "global"
-    """one mean and deviation for all pixels, or one of each for every pixel; from the training split"""
+    """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: AugmentName = "none"
     """random transforms of the training images, drawn anew for every sample in every epoch"""
 
@@ -62,7 +62,7 @@ class TrainConfig:
     accumulation: int = 1
     """micro-batches a process computes one after the other, where train.microbatches is null"""
     microbatches: int | None = None
-    """equal pieces of a batch, the unit of arithmetic; null: processes x accumulation, then pinned"""
+    """equal pieces of a batch; null: processes x accumulation, then pinned"""
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -19,33 +17,16 @@ from trainer.config import RunConfig
 from trainer.data import Dataset, ImageSet
 from trainer.errors import RankError, StoppedOnRequest, UserError
 from trainer.metrics import Predictions
+from trainer.observer import Observer, Record
 from trainer.preemption import StopRequest
 from trainer.sampling import EpochSampler
 from trainer.schedules import learning_rate
 from trainer.step import StepResult, TrainStep
 
-Record = dict[str, Any]
-
 LOG_SECONDS = 1.0
 
 
-class Observer(Protocol):
-    """Sees what happens in a run, on rank 0; it cannot change the run."""
-
-    def epoch_started(self, epoch: int, steps: int, done: int) -> None:
-        """An epoch of `steps` steps begins, or goes on after `done` of them."""
-
-    def steps_done(self, records: Sequence[Record], progress: Record) -> None:
-        """Steps since the last call, and the running figures of the epoch."""
-
-    def epoch_done(self, record: Record) -> None:
-        """An epoch was trained and validated."""
-
-    def flush(self) -> Record:
-        """Bring everything seen so far to the disk; what to remember for a resume, as JSON."""
-
-
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLossError(RuntimeError):
     """The loss of a step is infinite or not a number."""
 
 
@@ -90,9 +71,7 @@ class Engine:
         wrapped = accelerator.prepare_model(
             self.module, evaluation_mode=config.train.reduction == "exact"
         )
-        self.train_step = TrainStep(
-            accelerator, wrapped, self.optimizer, config.train, config.seed
-        )
+        self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
         assert config.train.microbatches is not None
         self.sampler = EpochSampler(
             self.data.train,
@@ -116,7 +95,7 @@ class Engine:
 
         Raises:
             StoppedOnRequest: asked to by a signal or by `train.max_seconds`; a checkpoint is saved.
-            NonFiniteLoss: names the first step whose loss was not finite.
+            NonFiniteLossError: names the first step whose loss was not finite.
         """
         while self.state.epoch <= self.config.train.epochs and not self._out_of_patience():
             self._train_epoch()
@@ -159,7 +138,11 @@ class Engine:
     def _set_learning_rate(self) -> float:
         steps, config = self.sampler.steps, self.config
         lr = learning_rate(
-            config.schedule, config.optimizer.lr, self.state.step, config.train.epochs * steps, steps
+            config.schedule,
+            config.optimizer.lr,
+            self.state.step,
+            config.train.epochs * steps,
+            steps,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -189,7 +172,10 @@ class Engine:
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0
         state.epoch += 1
-        every_epochs, every_steps = self.config.checkpoint.every_epochs, self.config.checkpoint.every_steps
+        every_epochs, every_steps = (
+            self.config.checkpoint.every_epochs,
+            self.config.checkpoint.every_steps,
+        )
         if (every_epochs and (state.epoch - 1) % every_epochs == 0) or (
             every_steps and state.step % every_steps == 0
         ):
@@ -245,14 +231,20 @@ class Engine:
         if self.observer:
             self.observer.steps_done(
                 [
-                    {"event": "step", "epoch": self.state.epoch, "step": step, "loss": loss, "lr": lr}
+                    {
+                        "event": "step",
+                        "epoch": self.state.epoch,
+                        "step": step,
+                        "loss": loss,
+                        "lr": lr,
+                    }
                     for step, loss, lr in zip(steps, losses, lrs, strict=True)
                 ],
                 self._progress(),
             )
         for step, loss in zip(steps, losses, strict=True):
             if not math.isfinite(loss):
-                raise NonFiniteLoss(
+                raise NonFiniteLossError(
                     f"the loss of step {step} is {loss}: training cannot go on from there; a lower "
                     f"optimizer.lr, a warm-up (schedule.warmup_epochs) or train.clip_norm may help"
                 )
@@ -315,13 +307,10 @@ class Engine:
             )
         self.state = RunState(**saved.state["run"])
         self.module.load_state_dict(saved.tensors("model"))
-        self.best_weights = {
-            name: tensor.to(self.accelerator.device) for name, tensor in saved.tensors("best").items()
-        }
+        self.best_weights = saved.tensors("best")
         checkpoint.load_optimizer_state(
             self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
         )
         if self.accelerator.scaler and saved.state["scaler"]:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])
         self.checkpoints.saved_step = self.state.step
-

@@ -19,7 +19,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

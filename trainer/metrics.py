@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a set of images, in file order, each sample once; arrays of shape (n,)."""
+    """What a model says of images: each sample once, in file order; arrays of shape (n,)."""
 
     target: np.ndarray
     """the true class, int64"""
@@ -54,7 +54,7 @@ def per_class_results(predictions: Predictions, class_names: Sequence[str]) -> d
         target, predicted, labels=labels, zero_division=0
     )
     correct = confusion.diagonal()
-    per_class = [
+    per_class: list[dict[str, Any]] = [
         {
             "name": name,
             "support": int(support[label]),

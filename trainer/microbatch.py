@@ -147,7 +147,7 @@ def _flatten(leaf: Leaf) -> torch.Tensor:
 
 
 def _unflatten(flat: torch.Tensor, like: Leaf) -> Leaf:
-    pieces = flat.split([tensor.numel() for tensor in like])
+    pieces = torch.split(flat, [tensor.numel() for tensor in like])
     return [
         torch.empty_like(tensor).copy_(piece.view(tensor.shape))
         for piece, tensor in zip(pieces, like, strict=True)

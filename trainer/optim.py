@@ -119,9 +119,9 @@ def orthogonalise(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
         iterations: five bring the singular values into about [0.7, 1.2].
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    result = matrix.T if tall else matrix
+    result = torch.t(matrix) if tall else matrix
     result = result / (result.norm() + 1e-7)
     for _ in range(iterations):
-        gram = result @ result.T
+        gram = result @ torch.t(result)
         result = 3.4445 * result + (-4.7750 * gram + 2.0315 * gram @ gram) @ result
-    return result.T if tall else result
+    return torch.t(result) if tall else result

@@ -31,6 +31,7 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> Figure:
             or None.
     """
     figure = _figure(11, 4.2)
+    figure.set_layout_engine("constrained")
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _draw_loss(loss_axes, steps)
     _draw_accuracy(accuracy_axes, epochs)
@@ -47,10 +48,12 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     large = classes <= MOST_CLASSES_WITH_LARGE_TEXT
     cell_inch, text_size, label_size = (0.62, 9, 9.5) if large else (0.25, 5.5, 6.5)
     labels = [_short(name, 20) for name in names]
-    margin_inch = 0.9 + max(map(len, labels)) * label_size * 0.62 / 72
-    side_inch = max(classes * cell_inch, 2.4)
-    figure = _figure(side_inch + margin_inch + 0.9, side_inch + margin_inch)
-    axes = figure.subplots()
+    side_inch = max(classes * cell_inch, 2.5)
+    # Placed by hand: labels of any length hang out of the figure, which is cut to fit when saved.
+    width_inch = side_inch + 0.5
+    figure = _figure(width_inch, side_inch)
+    axes = figure.add_axes((0, 0, side_inch / width_inch, 1))
+    bar_axes = figure.add_axes((1 - 0.2 / width_inch, 0, 0.2 / width_inch, 1))
 
     support = confusion.sum(axis=1, keepdims=True)
     shares = confusion / np.maximum(support, 1)
@@ -72,10 +75,10 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     axes.set_ylabel("true class", labelpad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar = figure.colorbar(image, cax=bar_axes, format=_percent())
     bar.set_label("share of the true class", color=GREY)
-    bar.ax.yaxis.set_major_formatter(_percent())
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0)
+    bar.ax.spines[:].set_visible(False)
     return figure
 
 
@@ -99,19 +102,34 @@ def draw_mistakes(
         return figure
     columns = min(len(images), 6)
     rows = math.ceil(len(images) / columns)
-    figure = _figure(1.75 * max(columns, 2), 2.2 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, image, true, guess, share in zip(
-        grid, images, target, predicted, probability, strict=False
+    tall = images.shape[1] / images.shape[2]
+    pitch = tall + 0.48  # an image is 1 wide and `tall` high, its caption stands above it
+    figure = _figure(1.75 * columns, 1.65 * rows * pitch)
+    # One pair of axes for all images: many are slow to lay out.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for place, (image, true, guess, share) in enumerate(
+        zip(images, target, predicted, probability, strict=True)
     ):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(
-            f"{_short(names[true], 16)}\n→ {_short(names[guess], 16)}\n{share:.1%}",
-            fontsize=9,
-            linespacing=1.25,
+        left, top = 1.08 * (place % columns), pitch * (place // columns)
+        axes.imshow(
+            image,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="nearest",
+            extent=(left, left + 1, top + tall, top),
         )
+        axes.text(
+            left + 0.5,
+            top - 0.04,
+            f"{_short(names[true], 16)}\n→ {_short(names[guess], 16)}\n{100 * share:.2f} %",
+            ha="center",
+            va="bottom",
+            fontsize=9,
+        )
+    axes.set_xlim(-0.04, 1.08 * columns - 0.04)
+    axes.set_ylim(rows * pitch - 0.44, -0.48)
     return figure
 
 
@@ -129,7 +147,7 @@ def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
     step = np.array([record["step"] for record in steps])
     loss = np.array([record["loss"] for record in steps], dtype=float)  # None becomes NaN
     thin_step, thin_loss = _thin(step, loss)
-    axes.plot(thin_step, thin_loss, color=BLUE, alpha=0.3, linewidth=0.8, label="each iteration")
+    axes.plot(thin_step, thin_loss, color=BLUE, alpha=0.4, linewidth=0.8, label="each iteration")
     window = 2 * (len(loss) // 60) + 1
     style = "-" if len(loss) > 1 else "o"
     label = f"mean of {window} iterations" if window > 1 else "loss"
@@ -157,18 +175,8 @@ def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
             x, y = zip(*points, strict=True)
             axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
             if key == "validation_accuracy":
-                axes.set_title("Validation accuracy")
                 best = int(np.argmax(y))
-                axes.annotate(
-                    f"{y[best]:.2%}",
-                    (x[best], y[best]),
-                    (0, 8),
-                    textcoords="offset points",
-                    ha="center",
-                    color=colour,
-                    weight="bold",
-                )
-    axes.margins(y=0.15)
+                axes.set_title(f"Validation accuracy: {100 * y[best]:.2f} % after epoch {x[best]}")
     _finish(axes)
 
 
@@ -223,6 +231,6 @@ def _figure(width_inch: float, height_inch: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
+    figure = Figure(figsize=(width_inch, height_inch))
     FigureCanvasAgg(figure)
     return figure

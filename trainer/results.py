@@ -15,7 +15,7 @@ from trainer.data import Dataset
 from trainer.files import write_file
 from trainer.metrics import Predictions, per_class_results
 
-# The lab that this project grew from trains on the first 10,000 images and tests on the first 1,000.
+# The lab's protocol: train on the first 10,000 images, test on the first 1,000.
 LAB_TRAIN_SAMPLES = 10_000
 LAB_TEST_SAMPLES = 1_000
 

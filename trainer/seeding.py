@@ -5,9 +5,9 @@ None depends on the rank, the process count, the time, or on how often another s
 
     split            which training samples are held out for validation
     initialisation   the model's first weights
-    order            the permutation of the training samples                      (epoch)
-    augmentation     the transform of a sample                                    (epoch, sample)
-    forward          torch's own generators: dropout and the like in the model    (step, micro-batch)
+    order            the permutation of the training samples              (epoch)
+    augmentation     the transform of a sample                            (epoch, sample)
+    forward          torch's own generators: dropout and the like          (step, micro-batch)
 """
 
 from __future__ import annotations

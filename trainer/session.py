@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import platform
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,9 +21,9 @@ from trainer.data import Dataset
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.files import write_file, write_json
-from trainer.observers import RunObserver
+from trainer.observer import RunObserver
 from trainer.preemption import StopRequest
-from trainer.run_folder import Opening, RunFolder
+from trainer.run_folder import Opening, RunFolder, State
 
 log = logging.getLogger("lockstep")
 
@@ -88,17 +91,24 @@ class Session:
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
-        remembered = engine.state.observer
-        metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered.get("metrics_bytes", 0))
+        remembered = engine.state.observer or {
+            "metrics_bytes": 0,
+            "wandb_run_id": self._new_run_id(),
+        }
+        run_id = remembered["wandb_run_id"]
+        metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
+        wandb = self.config.tracking
         self.tracker.start(
-            flatten(self.config),
-            self.path,
-            self.config.tracking.wandb,
-            self.config.tracking.project,
-            self.path.name,
-            remembered.get("wandb_run_id"),
+            flatten(self.config), self.path, wandb.wandb, wandb.project, self.path.name, run_id
         )
-        engine.observer = RunObserver(self.config.train.epochs, self.progress, metrics, self.tracker)
+        engine.observer = RunObserver(
+            self.config.train.epochs, self.progress, metrics, self.tracker, run_id
+        )
+
+    def _new_run_id(self) -> str:
+        """A name that no other run has, from place and time, as no random stream may be used."""
+        moment = f"{platform.node()}/{self.path.resolve()}/{time.time_ns()}"
+        return hashlib.sha256(moment.encode()).hexdigest()[:12]
 
     def _find_checkpoint(self) -> Checkpoint | None:
         match self.config.resume:
@@ -144,9 +154,7 @@ class Session:
             return
         weights = {name: packed(t) for name, t in engine.module.state_dict().items()}
         metadata = {"model": json.dumps(self._model_metadata(engine.data))}
-        write_file(
-            self.path / "model.safetensors", lambda path: save_file(weights, path, metadata)
-        )
+        write_file(self.path / "model.safetensors", lambda path: save_file(weights, path, metadata))
         results.write_predictions(self.path / "predictions.npz", predictions)
         found = {
             "test": results.test_results(predictions, engine.data.class_names, self.config),
@@ -207,9 +215,11 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.progress.close()
+        self.tracker.finish(None, self.path)
         if error is not None and self.opened and self.is_main:
             code = exit_codes.of(error)
-            self._write_status("stopped" if code == exit_codes.STOPPED_ON_REQUEST else "failed", code)
+            stopped = code == exit_codes.STOPPED_ON_REQUEST
+            self._write_status("stopped" if stopped else "failed", code)
         if error is None or isinstance(error, StoppedOnRequest | UserError):
             self.accelerator.end_training()
 

@@ -1,4 +1,4 @@
-"""One optimiser step: a function of the weights, the optimiser's state, the step and its samples."""
+"""One optimiser step: from weights, optimiser state and samples to the next weights and state."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class TrainStep:
         before = [buffer.clone() for buffer in self.averaged + self.counted]
         own_sizes = [sizes[index] for index in self.own]
         sums = microbatch.Accumulator(self.microbatches)
-        pieces = zip(self.own, images.split(own_sizes), targets.split(own_sizes), strict=True)
+        pieces = zip(
+            self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
+        )
         for index, piece, piece_targets in pieces:
             self._restore(before)
             seeding.seed_torch(self.seed, "forward", step, index)

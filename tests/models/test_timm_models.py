@@ -36,6 +36,7 @@ def outcomes() -> dict[str, Any]:
     finished = subprocess.run(
         [sys.executable, str(worker), json.dumps(list(attempts.values()))],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=False,
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from trainer.console import Progress
-from trainer.engine import Record
 from trainer.tracking import MetricsLog, WandbTracker
+
+Record = dict[str, Any]
+
+
+class Observer(Protocol):
+    """Sees what happens in a run, on rank 0; it cannot change the run."""
+
+    def epoch_started(self, epoch: int, steps: int, done: int) -> None:
+        """An epoch of `steps` steps begins, or goes on after `done` of them."""
+
+    def steps_done(self, records: Sequence[Record], progress: Record) -> None:
+        """Steps since the last call, and the running figures of the epoch."""
+
+    def epoch_done(self, record: Record) -> None:
+        """An epoch was trained and validated."""
+
+    def flush(self) -> Record:
+        """Bring everything seen so far to the disk; what to remember for a resume, as JSON."""
 
 
 class RunObserver:
@@ -17,15 +35,22 @@ class RunObserver:
         progress: the screen.
         metrics: metrics.jsonl.
         tracker: Weights & Biases.
+        wandb_run_id: the run there, to go on with after a resume.
     """
 
     def __init__(
-        self, epochs: int, progress: Progress, metrics: MetricsLog, tracker: WandbTracker
+        self,
+        epochs: int,
+        progress: Progress,
+        metrics: MetricsLog,
+        tracker: WandbTracker,
+        wandb_run_id: str,
     ) -> None:
         self.epochs = epochs
         self.progress = progress
         self.metrics = metrics
         self.tracker = tracker
+        self.wandb_run_id = wandb_run_id
 
     def epoch_started(self, epoch: int, steps: int, done: int) -> None:
         """An epoch of `steps` steps begins, or goes on after `done` of them."""
@@ -48,7 +73,7 @@ class RunObserver:
 
     def flush(self) -> Record:
         """Bring metrics.jsonl to the disk; its length and the tracker's run, for a resume."""
-        return {"metrics_bytes": self.metrics.sync(), "wandb_run_id": self.tracker.run_id}
+        return {"metrics_bytes": self.metrics.sync(), "wandb_run_id": self.wandb_run_id}
 
     def _record(self, records: Sequence[Record]) -> None:
         self.metrics.write(list(records))

@@ -1,0 +1,178 @@
+"""The report of a finished run: pictures and one HTML page, made from the run's files only."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer import plots
+from trainer.files import write_text
+
+MOST_MISTAKES = 24
+LAB_SAMPLES = 1000
+
+
+def write_report(output_dir: Path, test_images: np.ndarray) -> None:
+    """Write curves.png, confusion.png, mistakes.png and report.html into `output_dir`.
+
+    Reads config.yaml, metrics.jsonl, results.json and predictions.npz there, so a report can be
+    made again at any time.
+
+    Args:
+        test_images: the test set in file order, uint8, shape (n, height, width) or
+            (n, height, width, 3).
+
+    Raises:
+        OSError, KeyError, ValueError: a file is missing or is not what the run wrote.
+    """
+    results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
+    config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
+    steps, epochs = _read_metrics(output_dir / "metrics.jsonl")
+    names = [row["name"] for row in results["test"]["per_class"]]
+    confusion = np.array(results["test"]["confusion"])
+    mistakes = _read_mistakes(output_dir / "predictions.npz")
+    images = test_images[mistakes["index"]]
+
+    plots.save(plots.draw_curves(steps, epochs), output_dir / "curves.png")
+    plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")
+    answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
+    plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
+
+    page = _template().render(
+        results=results,
+        worst=_worst_class(results["test"], confusion, names),
+        mistakes=[
+            {
+                "picture": _image_uri(image),
+                "true": names[target],
+                "predicted": names[predicted],
+                "probability": float(probability),
+            }
+            for image, target, predicted, probability in zip(images, *answers, strict=True)
+        ],
+        pictures={name: _file_uri(output_dir / f"{name}.png") for name in ("curves", "confusion")},
+        lab_samples=min(LAB_SAMPLES, results["test"]["samples"]),
+        facts=_facts(results),
+        config_text=config_text,
+        exact=_is_exact(config_text),
+        command=_command(output_dir),
+    )
+    write_text(output_dir / "report.html", page)
+
+
+def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of the steps and those of the epochs."""
+    with path.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    steps = [record for record in records if record["event"] == "step"]
+    return steps, [record for record in records if record["event"] == "epoch"]
+
+
+def _read_mistakes(path: Path) -> dict[str, np.ndarray]:
+    """The rows of predictions.npz with the wrong answers given most confidently, best first."""
+    with np.load(path, allow_pickle=False) as arrays:
+        columns = {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
+    wrong = np.flatnonzero(columns["target"] != columns["predicted"])
+    order = np.argsort(-columns["probability"][wrong], kind="stable")
+    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
+
+
+def _worst_class(
+    test: dict[str, Any], confusion: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """The row of the worst class, and what it was most often taken for (None: nothing)."""
+    place = names.index(test["worst_class"])
+    others = confusion[place].copy()
+    others[place] = 0
+    taken_for = int(others.argmax())
+    row: dict[str, Any] = test["per_class"][place]
+    return {
+        **row,
+        "taken_for": names[taken_for] if others[taken_for] else None,
+        "taken_count": int(others[taken_for]),
+    }
+
+
+def _facts(results: dict[str, Any]) -> dict[str, str]:
+    """What was trained, on what and how long: label and text."""
+    train, data, model = results["train"], results["data"], results["model"]
+    best = results["validation"]["best_accuracy"]
+    facts = {
+        "Model": f"{model['name']}, {model['parameters']:,} parameters",
+        "Data": f"{data['name']}: {data['train']:,} training, {data['validation']:,} validation "
+        f"and {data['test']:,} test images",
+        "Training": f"{train['epochs']:,} epochs, {train['steps']:,} steps, "
+        f"{duration(train['seconds'])}, {train['samples_per_second']:,.0f} images/s",
+        "Device": f"{train['device']}, {train['precision']}, processes: {train['processes']}, "
+        f"micro-batches: {train['microbatches']}",
+        "Seed": str(results["seed"]),
+    }
+    if best is not None:
+        epoch = results["validation"]["best_epoch"]
+        facts["Best validation"] = f"{percent(best)} after epoch {epoch}"
+    return facts
+
+
+def _is_exact(config_text: str) -> bool:
+    import yaml
+
+    return bool(yaml.safe_load(config_text)["train"]["reduction"] == "exact")
+
+
+def _command(output_dir: Path) -> str:
+    """The command that repeats the run beside it."""
+    again = output_dir.with_name(f"{output_dir.name}-again")
+    config = output_dir / "config.yaml"
+    return shlex.join(["python", "train.py", "--config", str(config), "--output_dir", str(again)])
+
+
+def percent(share: float) -> str:
+    """0.9057 as 90.57 %, with a space that does not break."""
+    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading: 41.3 s, 12 min 5 s or 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment.get_template("report.html")
+
+
+def _image_uri(image: np.ndarray) -> str:
+    from PIL import Image
+
+    memory = io.BytesIO()
+    Image.fromarray(image).save(memory, "PNG")
+    return _uri(memory.getvalue())
+
+
+def _file_uri(path: Path) -> str:
+    return _uri(path.read_bytes())
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
