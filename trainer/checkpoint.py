@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.errors import UserError
-from trainer.files import sync, write_json
+from trainer.files import sync, to_json, write_file, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -101,8 +101,7 @@ class Checkpoints:
         names = []
         for name, tensors in files.items():
             path = temporary / f"{name}.safetensors"
-            save_file({key: packed(tensor) for key, tensor in tensors.items()}, path)
-            sync(path)
+            write_tensors(path, tensors)
             names.append(path.name)
         state = {"format_version": FORMAT_VERSION, "files": names, **state}
         write_json(temporary / "state.json", state)
@@ -136,9 +135,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         UserError: names the file that is missing or damaged, or a format of a later version.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
         entries = dict(manifest["files"])
-        whole = manifest["checksum"] == _checksum(entries)
+        whole = manifest["checksum"] == _checksum(entries) and text == to_json(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / MANIFEST}: missing or damaged ({error})") from error
     if not whole:
@@ -190,11 +190,19 @@ def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         if tensors[name].is_floating_point():
-            digest.update(packed(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(_packed(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def packed(tensor: torch.Tensor) -> torch.Tensor:
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all."""
+    packed = {name: _packed(tensor) for name, tensor in tensors.items()}
+    write_file(path, lambda temporary: save_file(packed, temporary, metadata))
+
+
+def _packed(tensor: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU, C-contiguous and in memory of its own, as safetensors wants them."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 

@@ -63,9 +63,20 @@ def _parse(arguments: list[str]) -> tuple[RunConfig, Path]:
         path = Path(str(values.pop("config")[-1]))
         config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
-        raise UserError(_readable(str(error))) from error
+        raise UserError(_where(arguments) + _readable(str(error))) from error
     validate(config)
     return config, path
+
+
+def _where(arguments: list[str]) -> str:
+    """The file's name where it is the file, without the other words, that is wrong."""
+    place = next(i for i, word in enumerate(arguments) if word.split("=")[0] == "--config")
+    word = arguments[place : place + 1 if "=" in arguments[place] else place + 2]
+    try:
+        _parser().parse_args(word)
+    except (ArgumentError, TypeError):
+        return f"{word[-1].removeprefix('--config=')}: "
+    return ""
 
 
 def _parser() -> ArgumentParser:
@@ -81,10 +92,12 @@ def _parser() -> ArgumentParser:
 def _readable(message: str) -> str:
     """The library's message in one line, with the nearest key where one is unknown."""
     message = re.sub(r"\s*\n\s*", " ", message).strip()
+    if message.startswith("Unexpected config:"):
+        return "holds no keys; a recipe is YAML such as `seed: 0`"
     message = re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
     message = message.replace("<class 'int'>", "whole number").replace("<class 'float'>", "number")
     known = list(flatten(RunConfig()))
-    for key in re.findall(r"--([\w.]+)|option '(\w+)'", message):
+    for key in re.findall(r"--([\w.]+)|[oO]ption '(\w+)'", message):
         wrong = key[0] or key[1]
         nearest = difflib.get_close_matches(wrong, known, 1) or [
             name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)

@@ -17,7 +17,10 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors leaves files that their owner alone may read
         sync(temporary)
         temporary.replace(path)
     except BaseException:
@@ -33,7 +36,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all; NaN is an error."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """The one way in which a file of ours holds `value` as JSON."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def sync(path: Path) -> None:

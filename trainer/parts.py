@@ -38,7 +38,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         )
         check(model)
     except ValueError as error:
-        raise UserError(f"model.name {name}: {error}") from error
+        raise UserError(f"model.name, model.args: {error}") from error
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
     # Convolutions run 1.4 to 1.7 times as fast in this layout (two CPU cores, nets of 3 x 3

@@ -31,7 +31,7 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> Figure:
             or None.
     """
     figure = _figure(11, 4.2)
-    figure.set_layout_engine("constrained")
+    figure.subplots_adjust(0, 0, 1, 1, wspace=0.18)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _draw_loss(loss_axes, steps)
     _draw_accuracy(accuracy_axes, epochs)
@@ -68,6 +68,7 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
             va="center",
             color=colour,
             fontsize=_fitting_size(confusion.max(), cell_inch, text_size),
+            in_layout=False,  # it cannot stick out, so it need not be measured
         )
     axes.set_xticks(range(classes), labels, rotation=90, fontsize=label_size)
     axes.set_yticks(range(classes), labels, fontsize=label_size)
@@ -135,9 +136,13 @@ def draw_mistakes(
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole or not at all; the same figure gives the same bytes."""
+    # savefig's own "tight" would draw everything twice.
+    extent = figure.get_tightbbox().padded(0.15)
     write_file(
         path,
-        lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None}),
+        lambda temporary: figure.savefig(
+            temporary, dpi=DOTS_PER_INCH, bbox_inches=extent, metadata={"Software": None}
+        ),
     )
 
 
@@ -146,16 +151,17 @@ def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
 
     step = np.array([record["step"] for record in steps])
     loss = np.array([record["loss"] for record in steps], dtype=float)  # None becomes NaN
-    thin_step, thin_loss = _thin(step, loss)
-    axes.plot(thin_step, thin_loss, color=BLUE, alpha=0.4, linewidth=0.8, label="each iteration")
     window = 2 * (len(loss) // 60) + 1
-    style = "-" if len(loss) > 1 else "o"
-    label = f"mean of {window} iterations" if window > 1 else "loss"
-    axes.plot(step, _smooth(loss, window), style, color=BLUE, linewidth=1.8, label=label)
+    raw_look = {"alpha": 0.4, "linewidth": 0.8} if window > 1 else {"marker": "o", "markersize": 4}
+    axes.plot(*_thin(step, loss), color=BLUE, label="each iteration", **raw_look)
+    if window > 1:
+        smooth = _thin(step, _smooth(loss, window))
+        axes.plot(*smooth, color=BLUE, linewidth=1.8, label=f"mean of {window:,} iterations")
     axes.set_title("Training loss")
     axes.set_xlabel("iteration")
     axes.set_ylim(bottom=min(0, np.nanmin(loss, initial=0)))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     _finish(axes)
 
 
@@ -195,12 +201,13 @@ def _finish(axes: Axes) -> None:
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Centred running mean over an odd window that shrinks at the ends; NaN is left out."""
     known = np.isfinite(values)
-    ones = np.ones(window)
-    sums = np.convolve(np.where(known, values, 0.0), ones)
-    counts = np.convolve(known.astype(float), ones)
-    half = window // 2
-    inner = slice(half, half + len(values))
-    return np.where(counts[inner] > 0, sums[inner] / np.maximum(counts[inner], 1), np.nan)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    place = np.arange(len(values))
+    first = np.maximum(place - window // 2, 0)
+    last = np.minimum(place + window // 2 + 1, len(values))
+    count = counts[last] - counts[first]
+    return np.where(count > 0, (sums[last] - sums[first]) / np.maximum(count, 1), np.nan)
 
 
 def _thin(x: np.ndarray, y: np.ndarray, most: int = 4000) -> tuple[np.ndarray, np.ndarray]:

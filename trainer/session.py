@@ -12,18 +12,23 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from trainer import console, data, exit_codes, processes, report, results, tracking
-from trainer.checkpoint import Checkpoint, Checkpoints, open_checkpoint, packed, weights_sha256
+from trainer.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    open_checkpoint,
+    weights_sha256,
+    write_tensors,
+)
 from trainer.config import RunConfig, flatten
 from trainer.data import Dataset
 from trainer.engine import Engine
-from trainer.errors import StoppedOnRequest, UserError
-from trainer.files import write_file, write_json
-from trainer.observer import RunObserver
+from trainer.errors import StoppedOnRequest
+from trainer.files import write_json
 from trainer.preemption import StopRequest
 from trainer.run_folder import Opening, RunFolder, State
+from trainer.run_observer import RunObserver
 
 log = logging.getLogger("lockstep")
 
@@ -152,9 +157,9 @@ class Session:
         predictions = engine.evaluate(engine.data.test)
         if not self.is_main:
             return
-        weights = {name: packed(t) for name, t in engine.module.state_dict().items()}
+        weights = engine.module.state_dict()
         metadata = {"model": json.dumps(self._model_metadata(engine.data))}
-        write_file(self.path / "model.safetensors", lambda path: save_file(weights, path, metadata))
+        write_tensors(self.path / "model.safetensors", weights, metadata)
         results.write_predictions(self.path / "predictions.npz", predictions)
         found = {
             "test": results.test_results(predictions, engine.data.class_names, self.config),
@@ -171,7 +176,6 @@ class Session:
         }
         write_json(self.path / "results.json", found)
         self._write_status("finished", exit_codes.FINISHED)
-        self.progress.close()
         self._report(engine.data, found)
 
     def _model_metadata(self, dataset: Dataset) -> dict[str, Any]:
@@ -206,6 +210,7 @@ class Session:
             print(text, flush=True)
 
     def __enter__(self) -> Session:
+        self.progress.__enter__()
         return self
 
     def __exit__(
@@ -214,13 +219,15 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.close()
+        self.progress.__exit__(kind, error, traceback)
         self.tracker.finish(None, self.path)
         if error is not None and self.opened and self.is_main:
             code = exit_codes.of(error)
             stopped = code == exit_codes.STOPPED_ON_REQUEST
             self._write_status("stopped" if stopped else "failed", code)
-        if error is None or isinstance(error, StoppedOnRequest | UserError):
+        if error is None or isinstance(error, StoppedOnRequest):
+            # A rank that leaves early would break the connections that others still use.
+            self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
 
     def _write_status(self, state: State, exit_code: int | None) -> None:

@@ -95,6 +95,7 @@ class WandbTracker:
 
     def __init__(self) -> None:
         self._run: wandb.Run | None = None
+        self._step = 0
 
     def start(
         self,
@@ -153,7 +154,7 @@ class WandbTracker:
         """Pass on records of metrics.jsonl: steps as train/loss and train/lr, epochs as epoch/*."""
         run = self._run
         if run is not None:
-            self._attempt(lambda: _log_records(run, records))
+            self._attempt(lambda: self._log_records(run, records))
 
     def finish(self, results: dict[str, Any] | None, output_dir: Path) -> None:
         """Log the results and the pictures in `output_dir`, and close the run.
@@ -168,6 +169,17 @@ class WandbTracker:
             exit_code = 0 if results is not None else 1
             self._attempt(lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S)
         self._run = None
+
+    def _log_records(self, run: wandb.Run, records: Sequence[Record]) -> None:
+        for record in records:
+            if record["event"] == "step":
+                self._step = record["step"]
+                values = {f"train/{key}": record[key] for key in ("loss", "lr")}
+            else:
+                values = {f"epoch/{key}": value for key, value in record.items()
+                          if key not in ("event", "epoch") and value is not None}  # fmt: skip
+            # An epoch joins the row of its last step; without a step it would take the next one's.
+            run.log({**values, "epoch": record["epoch"]}, step=self._step)
 
     def _attempt(self, call: Callable[[], T], limit_s: float = CALL_TIMEOUT_S) -> T | None:
         """The result of `call`; where it fails, a warning, and the tracking is over."""
@@ -219,22 +231,8 @@ def _has_key() -> bool:
     except (OSError, netrc.NetrcParseError):
         return False
     # api.wandb.ai: keys of the public server stay under its first name.
-    hosts = (urlsplit(settings.base_url).hostname or "", "api.wandb.ai")
+    hosts = (urlsplit(settings.base_url).netloc, "api.wandb.ai")
     return any(keys.authenticators(host) for host in hosts)
-
-
-def _log_records(run: wandb.Run, records: Sequence[Record]) -> None:
-    for record in records:
-        if record["event"] == "step":
-            metrics = {f"train/{key}": record[key] for key in ("loss", "lr")}
-            run.log({**metrics, "epoch": record["epoch"]}, step=record["step"])
-        elif record["event"] == "epoch":
-            metrics = {
-                f"epoch/{key}": value
-                for key, value in record.items()
-                if key not in ("event", "epoch") and value is not None
-            }
-            run.log({**metrics, "epoch": record["epoch"]})
 
 
 def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> None:

@@ -1,0 +1,125 @@
+"""What the tests of several processes start under a launcher: one task, its outcome as JSON.
+
+Usage: worker.py TASK OUTPUT, TASK a JSON object {"name": ..., ...}; rank 0 writes OUTPUT.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from trainer import data, evaluation, processes
+from trainer.checkpoint import Checkpoints, weights_sha256
+from trainer.config import RunConfig, replace
+from trainer.engine import Engine
+from trainer.microbatch import Accumulator, reduce, share
+from trainer.parts import build_model
+from trainer.preemption import StopRequest
+
+
+def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str) -> list[Any]:
+    """Digests of the weights and of the validation's predictions after each run on the digits."""
+    outcomes = []
+    for number, changes in enumerate(runs):
+        config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
+        dataset = data.load(config.data, config.seed)
+        engine = Engine(
+            accelerator,
+            config,
+            dataset,
+            build_model(config, dataset),
+            Checkpoints(Path(folder) / f"{number}-{accelerator.num_processes}", keep=1),
+            StopRequest(),
+        )
+        engine.fit()
+        predictions = engine.evaluate(engine.data.test)
+        state = engine.optimizer.optimizer.state_dict()["state"]
+        momenta = {
+            f"{index}.{name}": value
+            for index, values in state.items()
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor)
+        }
+        outcomes.append(
+            {
+                "weights": weights_sha256(engine.module.state_dict()),
+                "optimizer": weights_sha256(momenta),
+                "losses": predictions.loss.tolist(),
+                "accuracy": predictions.accuracy,
+                "batches": [
+                    int(value)
+                    for name, value in engine.module.state_dict().items()
+                    if name.endswith("num_batches_tracked")
+                ],
+            }
+        )
+    return outcomes
+
+
+def reduce_each(accelerator: Accelerator, cases: list[int]) -> list[Any]:
+    """The root of the tree on every rank, for leaves that all ranks can make."""
+    outcomes = []
+    for count in cases:
+        leaves = make_leaves(count)
+        sums = Accumulator(count)
+        for index in share(accelerator.process_index, accelerator.num_processes, count):
+            sums.add(index, [tensor.clone() for tensor in leaves[index]])
+        root = reduce(sums.nodes, count)
+        every_rank = accelerator.gather(torch.cat([t.flatten() for t in root])[None])
+        outcomes.append(every_rank.tolist())
+    return outcomes
+
+
+def make_leaves(count: int) -> list[list[torch.Tensor]]:
+    """Tensors of widely different sizes, so that another order of addition shows."""
+    generator = torch.Generator().manual_seed(count)
+
+    def leaf() -> list[torch.Tensor]:
+        scale = 10.0 ** torch.randint(-3, 4, (5,), generator=generator)
+        return [torch.randn(5, generator=generator) * scale, torch.randn(2, 2, generator=generator)]
+
+    return [leaf() for _ in range(count)]
+
+
+def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
+    """Predictions for test sets of several sizes by a model that is not trained."""
+    config = replace(RunConfig(), {"data.name": "digits", "model.name": "lab_cnn"})
+    dataset = data.load(config.data, config.seed)
+    model = build_model(config, dataset)
+    outcomes = []
+    for size in sizes:
+        images = data.ImageSet(dataset.train.images[:size], dataset.train.targets[:size])
+        predictions = evaluation.predict(accelerator, model, images, dataset.scaling)
+        outcomes.append(
+            {
+                "target": predictions.target.tolist(),
+                "predicted": predictions.predicted.tolist(),
+                "probability": predictions.probability.tolist(),
+                "loss": predictions.loss.tolist(),
+            }
+        )
+    return outcomes
+
+
+TASKS = {"train": train_each, "reduce": reduce_each, "predict": predict_each}
+
+
+def main() -> None:
+    """Do the task on all ranks."""
+    task = json.loads(sys.argv[1])
+    accelerator = processes.create_accelerator(RunConfig())
+    torch.set_num_threads(1)
+    outcome = TASKS[task.pop("name")](accelerator, **task)
+    if accelerator.is_main_process:
+        Path(sys.argv[2]).write_text(json.dumps(outcome))
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Checkpoints: whole or not at all, and what was saved is what comes back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.checkpoint import (
+    Checkpoints,
+    _checksum,
+    load_optimizer_state,
+    open_checkpoint,
+    optimizer_state,
+    weights_sha256,
+)
+from trainer.config import OptimizerConfig
+from trainer.errors import UserError
+from trainer.files import to_json
+from trainer.optim import build
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints", keep=2)
+
+
+def save(checkpoints: Checkpoints, step: int) -> Path:
+    tensors = {"weight": torch.full((3, 2), float(step)), "scalar": torch.tensor(step)}
+    return checkpoints.save(step, {"model": tensors}, {"run": {"step": step}})
+
+
+def test_what_was_saved_comes_back(checkpoints: Checkpoints) -> None:
+    channels_last = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    shared = torch.randn(5)
+    tensors = {"a": channels_last, "b": shared, "c": shared, "d": torch.tensor(7)}
+    checkpoints.save(12, {"model": tensors}, {"note": "ü"})
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.folder.name == "step-00000012"
+    assert saved.state["note"] == "ü"
+    assert saved.tensors("best") == {}
+    loaded = saved.tensors("model")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_the_newest_are_kept_and_nothing_else_is_left(checkpoints: Checkpoints) -> None:
+    for step in (1, 2, 3, 10):
+        save(checkpoints, step)
+    names = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert names == ["step-00000003", "step-00000010"]
+
+
+def test_without_a_checkpoint_there_is_none(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest() is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "extend"])
+def test_damage_is_named_set_aside_and_the_one_before_used(
+    checkpoints: Checkpoints, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(checkpoints, 1)
+    path = save(checkpoints, 2) / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    elif damage == "truncate":
+        content = content[:-1]
+    elif damage == "extend":
+        content += b"0"
+    path.write_bytes(content)
+    if damage == "remove":
+        path.unlink()
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.state["run"] == {"step": 1}
+    assert name in caplog.text
+    assert (checkpoints.folder / "damaged-step-00000002").is_dir()
+
+
+def test_a_half_written_checkpoint_does_not_count(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 1)
+    hidden = checkpoints.folder / ".step-00000002"
+    shutil.copytree(checkpoints.folder / "step-00000001", hidden)
+    (hidden / "manifest.json").unlink()
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.folder.name == "step-00000001"
+    save(checkpoints, 2)
+    assert not hidden.exists()
+
+
+def test_a_later_format_is_refused(checkpoints: Checkpoints) -> None:
+    folder = checkpoints.save(1, {}, {"format_version": 99})
+    with pytest.raises(UserError, match="format_version 99 is from a later version"):
+        open_checkpoint(folder)
+
+
+def test_a_manifest_cannot_lead_outside(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = save(checkpoints, 1)
+    (tmp_path / "secret").write_text("x")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for target in ("../../secret", str(tmp_path / "secret")):
+        files = manifest["files"] | {target: manifest["files"]["state.json"]}
+        text = to_json({"files": files, "checksum": _checksum(files)})
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match="no plain file of the checkpoint's folder"):
+            open_checkpoint(folder)
+
+
+def test_a_pickle_in_disguise_is_not_run(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = save(checkpoints, 1)
+    target = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path(target),)  # type: ignore[return-value]
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError):
+        open_checkpoint(folder)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "muon"])
+def test_an_optimiser_goes_on_as_if_never_stopped(name: str, checkpoints: Checkpoints) -> None:
+    def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for step in range(count):
+            generator = torch.Generator().manual_seed(step)
+            images = torch.randn(8, 2, 6, 6, generator=generator)
+            optimizer.zero_grad()
+            model(images.to(memory_format=torch.channels_last)).square().mean().backward()
+            optimizer.step()
+
+    def start() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 6, 3), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 3)
+        )
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model, build(OptimizerConfig(name, lr=0.01), model)  # type: ignore[arg-type]
+
+    model, optimizer = start()
+    steps(model, optimizer, 3)
+    tensors, numbers = optimizer_state(optimizer)
+    checkpoints.save(3, {"model": model.state_dict(), "optimizer": tensors}, {"numbers": numbers})
+    steps(model, optimizer, 3)
+
+    again, its_optimizer = start()
+    saved = checkpoints.newest()
+    assert saved is not None
+    again.load_state_dict(saved.tensors("model"))
+    load_optimizer_state(its_optimizer, saved.tensors("optimizer"), saved.state["numbers"])
+    assert again[0].weight.is_contiguous(memory_format=torch.channels_last)
+    steps(again, its_optimizer, 3)
+    assert weights_sha256(again.state_dict()) == weights_sha256(model.state_dict())
+
+
+def test_the_digest_is_the_one_of_the_documentation() -> None:
+    """Floating-point tensors alone, in name order, C-contiguous; computed here by other means."""
+    import hashlib
+
+    tensors = {
+        "b": torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last),
+        "a": torch.randn(4),
+        "count": torch.tensor(3),
+    }
+    expected = hashlib.sha256(tensors["a"].numpy().tobytes() + tensors["b"].numpy().tobytes("C"))
+    assert weights_sha256(tensors) == expected.hexdigest()

@@ -1,0 +1,142 @@
+"""From YAML and the command line to a configuration, and the messages for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from trainer import command_line
+from trainer.config import RunConfig, differences, flatten, replace
+from trainer.errors import UserError
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 3\nmodel: {name: vgg_small, args: {widths: [8]}}\ntrain: {epochs: 4}\n")
+    return path
+
+
+def parse(recipe: Path, *words: str) -> RunConfig:
+    return command_line.parse(["--config", str(recipe), *words])
+
+
+def test_command_line_goes_over_the_file_goes_over_the_defaults(recipe: Path) -> None:
+    config = parse(recipe, "--train.epochs", "7", "--optimizer.lr=1e-2")
+    assert (config.seed, config.train.epochs, config.optimizer.lr) == (3, 7, 0.01)
+    assert config.train.batch_size == RunConfig().train.batch_size
+
+
+def test_output_dir_is_named_after_the_recipe(recipe: Path) -> None:
+    assert parse(recipe).output_dir == "runs/mine"
+    assert parse(recipe, "--output_dir", "x/y").output_dir == "x/y"
+
+
+def test_null_and_objects_on_the_command_line(recipe: Path) -> None:
+    config = parse(recipe, "--train.max_seconds", "null", "--model.args", "{}")
+    assert config.train.max_seconds is None
+    assert config.model.args == {}
+    assert parse(recipe, "--model.args", '{"dropout": 0.1}').model.args == {"dropout": 0.1}
+
+
+def test_a_configuration_survives_yaml(recipe: Path, tmp_path: Path) -> None:
+    config = parse(recipe, "--train.clip_norm", "1.5", "--data.root", "ü/1e3")
+    (tmp_path / "again.yaml").write_text(command_line.to_yaml(config), encoding="utf-8")
+    assert command_line.read(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)
+def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
+    assert command_line.read(path).train.microbatches == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--train.epochz", "3"], ["--train.epochz", "did you mean train.epochs?"]),
+        (["--epochs", "3"], ["--epochs", "did you mean train.epochs?"]),
+        (["--train.epochs", "many"], ["train.epochs", "whole number", "many"]),
+        (["--train.epochs", "1.5"], ["train.epochs", "1.5"]),
+        (["--train.epochs", "0"], ["train.epochs", "at least 1", "0"]),
+        (["--train.batch_size", "0"], ["train.batch_size", "at least 1"]),
+        (["--train.precision", "no"], ["train.precision", "fp32", "bf16"]),
+        (["--train.microbatches", "500"], ["train.microbatches", "at most train.batch_size"]),
+        (["--train.label_smoothing", "1"], ["train.label_smoothing", "[0, 1)"]),
+        (["--train.clip_norm", "-1"], ["train.clip_norm", "positive"]),
+        (["--optimizer.lr", ".nan"], ["optimizer.lr", "positive and finite"]),
+        (["--optimizer.momentum", "1"], ["optimizer.momentum"]),
+        (["--schedule.warmup_epochs", "4"], ["schedule.warmup_epochs", "less than train.epochs"]),
+        (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
+        (["--data.name", "npy"], ["data.root", "npy"]),
+        (["--seed", "-1"], ["seed", "between 0"]),
+        (["--seed"], ["--seed"]),
+        (["--model.args", "[1]"], ["model.args"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_named_with_what_would_be_right(
+    recipe: Path, words: list[str], expected: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(recipe, *words)
+    for part in expected:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sead: 3\n", ["sead", "did you mean seed?"]),
+        ("train: {epochz: 3}\n", ["epochz", "did you mean train.epochs?"]),
+        ("train: [1\n", ["mine.yaml"]),
+        ("train: {precision: no}\n", ["train.precision", "False"]),
+        ("just text\n", ["mine.yaml", "holds no keys"]),
+        ("", ["mine.yaml", "holds no keys"]),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(recipe: Path, text: str, expected: list[str]) -> None:
+    recipe.write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse(recipe)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        parse(tmp_path / "nowhere.yaml")
+
+
+def test_an_empty_object_is_all_defaults(recipe: Path) -> None:
+    recipe.write_text("{}")
+    assert replace(parse(recipe), {"output_dir": None}) == RunConfig()
+
+
+def test_what_cannot_change_a_run_makes_no_difference() -> None:
+    config = RunConfig()
+    free = {"output_dir": "x", "data.root": "y", "tracking.wandb": "offline", "checkpoint.keep": 9}
+    assert differences(config, replace(config, free)) == []
+    changed = replace(config, {"seed": 4, "optimizer.lr": 0.5})
+    assert differences(config, changed) == ["seed: 0 against 4", "optimizer.lr: 0.001 against 0.5"]
+
+
+def test_help_is_fast_and_describes_every_key() -> None:
+    """Fast means without torch; the time itself is only bounded generously here."""
+    started_s = time.perf_counter()
+    code = "import sys, train; sys.argv = ['train.py', '--help']\ntry: train.main()\n"
+    code += "finally: print('torch' in sys.modules, file=sys.stderr)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0
+    assert finished.stderr.strip() == "False"
+    assert time.perf_counter() - started_s < 5
+    for key in flatten(RunConfig()):
+        assert f"--{key} " in finished.stdout
+    assert "samples of one optimiser step" in finished.stdout

@@ -1,0 +1,190 @@
+"""The pictures, by what is drawn in them."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def steps(losses: Sequence[float | None]) -> list[dict[str, float | None]]:
+    return [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def texts(figure: Figure) -> list[str]:
+    """All text of a figure that is drawn."""
+    from matplotlib.text import Text
+
+    found = figure.findobj(Text)
+    return [text.get_text() for text in found if text.get_visible() and text.get_text()]
+
+
+def test_curves_hold_every_loss_and_the_accuracies(tmp_path: Path) -> None:
+    losses = [2.0 / step for step in range(1, 201)]
+    epochs = [
+        {"epoch": 1, "train_accuracy": 0.5, "validation_accuracy": 0.6},
+        {"epoch": 2, "train_accuracy": 0.7, "validation_accuracy": 0.8},
+        {"epoch": 3, "train_accuracy": 0.9, "validation_accuracy": 0.75},
+    ]
+    figure = plots.draw_curves(steps(losses), epochs)
+    loss_axes, accuracy_axes = figure.axes
+    raw, smooth = loss_axes.lines
+    assert set(raw.get_ydata()) == set(losses)
+    assert np.ptp(np.diff(smooth.get_ydata()[::2])) < np.ptp(np.diff(losses))
+    train, validation = accuracy_axes.lines
+    assert list(train.get_ydata()) == [0.5, 0.7, 0.9]
+    assert list(validation.get_xdata()) == [1, 2, 3]
+    assert accuracy_axes.get_title() == "Validation accuracy: 80.00 % after epoch 2"
+    plots.save(figure, tmp_path / "curves.png")
+    assert pixels(tmp_path / "curves.png").std() > 5
+
+
+@pytest.mark.parametrize("losses", [[2.3], [2.3, None, 1.9], [2.0] * 61])
+@pytest.mark.parametrize("epochs", [[], [{"epoch": 1, "validation_accuracy": None}]])
+def test_curves_without_validation(
+    tmp_path: Path, losses: list[float | None], epochs: list[dict[str, float | None]]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.draw_curves(steps(losses), epochs)
+        plots.save(figure, tmp_path / "curves.png")
+    assert "not measured" in texts(figure)
+    assert len(figure.axes[0].lines[0].get_ydata()) >= len(losses)
+
+
+def test_one_epoch_shows_its_point() -> None:
+    figure = plots.draw_curves(steps([1.0]), [{"epoch": 1, "validation_accuracy": 0.5}])
+    (line,) = figure.axes[1].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1], [0.5])
+    assert line.get_marker() == "o", "one point makes no line"
+
+
+def test_a_long_run_is_thinned_without_losing_a_spike() -> None:
+    losses = np.full(100_001, 0.5)
+    losses[77_777] = 9.0
+    figure = plots.draw_curves(steps(losses.tolist()), [])
+    raw = figure.axes[0].lines[0].get_ydata()
+    assert len(raw) <= 8002
+    assert raw.max() == 9.0
+
+
+@pytest.mark.parametrize("window", [1, 3, 7, 99])
+def test_smoothing_is_the_mean_of_the_known_neighbours(window: int) -> None:
+    values = np.array([3.0, 1.0, np.nan, 5.0, 2.0, 8.0, 4.0])
+    half = window // 2
+    expected = [
+        np.nanmean(part) if np.isfinite(part := values[max(i - half, 0) : i + half + 1]).any()
+        else np.nan
+        for i in range(len(values))
+    ]  # fmt: skip
+    np.testing.assert_allclose(plots._smooth(values, window), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 30, 100])
+def test_confusion_names_every_class_and_counts_every_cell(tmp_path: Path, classes: int) -> None:
+    names = [f"class {place}" for place in range(classes)]
+    confusion = np.eye(classes, dtype=int) * 17
+    confusion[0, 1] = 5
+    figure = plots.draw_confusion(confusion, names)
+    axes = figure.axes[0]
+    counts = [text.get_text() for text in axes.texts]
+    assert counts.count("17") == classes
+    assert sorted(set(counts)) == ["17", "5"], "an empty cell stays empty"
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == names
+    shares = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(shares[0, :2], [17 / 22, 5 / 22])
+    plots.save(figure, tmp_path / "confusion.png")
+    height, width, _ = pixels(tmp_path / "confusion.png").shape
+    assert 300 <= min(height, width) <= max(height, width) <= 4200
+
+
+def test_labels_neither_overlap_nor_are_cut_off() -> None:
+    names = ["a class with a name that is far too long to be shown", "b", "$x^{$", "ж" * 20]
+    for classes in (4, 10, 100):
+        many = (names * 25)[:classes]
+        figure = plots.draw_confusion(np.eye(classes, dtype=int), many)
+        whole = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+        assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
+        tops = sorted((box.y0, box.y1) for box in boxes)
+        assert all(lower[1] <= upper[0] for lower, upper in itertools.pairwise(tops))
+
+
+def test_an_absent_class_is_no_division_by_zero() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.draw_confusion(np.array([[0, 0], [3, 1]]), ["absent", "present"])
+    assert np.asarray(figure.axes[0].images[0].get_array())[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3), (8, 20)])
+@pytest.mark.parametrize("count", [1, 7, 24])
+def test_mistakes_show_image_classes_and_probability(
+    tmp_path: Path, shape: tuple[int, ...], count: int
+) -> None:
+    images = np.arange(count * int(np.prod(shape))).reshape(count, *shape).astype(np.uint8)
+    target, predicted = np.zeros(count, dtype=int), np.ones(count, dtype=int)
+    probability = np.full(count, 0.9736, dtype=np.float32)
+    figure = plots.draw_mistakes(images, target, predicted, probability, ["Shirt", "Coat"])
+    assert texts(figure).count("Shirt\n→ Coat\n97.36 %") == count
+    drawn = figure.axes[0].images
+    assert len(drawn) == count
+    np.testing.assert_array_equal(np.asarray(drawn[-1].get_array()), images[-1])
+    plots.save(figure, tmp_path / "mistakes.png")
+    assert pixels(tmp_path / "mistakes.png").std() > 5
+
+
+def test_no_mistakes_is_said(tmp_path: Path) -> None:
+    nothing = np.empty(0, dtype=int)
+    figure = plots.draw_mistakes(
+        np.empty((0, 28, 28), dtype=np.uint8), nothing, nothing, nothing.astype(float), ["a", "b"]
+    )
+    assert texts(figure) == ["No mistakes on the test set."]
+    plots.save(figure, tmp_path / "mistakes.png")
+    assert pixels(tmp_path / "mistakes.png").min() < 100
+
+
+def test_a_dollar_is_no_formula(tmp_path: Path) -> None:
+    names = [r"$\broken{$", "cheap $ dear $"]
+    plots.save(plots.draw_confusion(np.eye(2, dtype=int), names), tmp_path / "confusion.png")
+    images, one = np.zeros((1, 4, 4), dtype=np.uint8), np.zeros(1, dtype=int)
+    figure = plots.draw_mistakes(images, one, one + 1, np.ones(1), names)
+    plots.save(figure, tmp_path / "mistakes.png")
+    assert (tmp_path / "mistakes.png").exists()
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        plots.save(plots.draw_curves(steps([2.0, 1.0]), []), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_no_global_state_of_matplotlib_is_touched() -> None:
+    code = (
+        "import sys, trainer.plots as plots\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "plots.draw_curves([{'step': 1, 'loss': 2.0}], [])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    folder = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)

@@ -1,0 +1,425 @@
+"""metrics.jsonl, and Weights & Biases by reading back the file that a real offline run wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.errors import UserError
+from trainer.tracking import MetricsLog
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+STEPS = [
+    {
+        "event": "step",
+        "epoch": 1 + (step - 1) // 3,
+        "step": step,
+        "loss": 2 / step,
+        "lr": 1e-3 * step,
+    }
+    for step in range(1, 6)
+]
+EPOCH = {
+    "event": "epoch",
+    "epoch": 1,
+    "train_loss": 1.25,
+    "train_accuracy": 0.5,
+    "validation_loss": None,
+    "validation_accuracy": 0.75,
+    "seconds": 2.5,
+    "samples_per_second": 1000.0,
+}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_records_are_appended_a_line_each(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(STEPS[:2])
+    log.write([])
+    log.write([EPOCH])
+    assert lines(tmp_path / "metrics.jsonl") == [*STEPS[:2], EPOCH], "nothing waits in a buffer"
+    assert log.sync() == (tmp_path / "metrics.jsonl").stat().st_size
+    log.close()
+
+
+def test_losses_are_exact_and_non_finite_ones_null(tmp_path: Path) -> None:
+    losses = [float(np.float32(0.1)), 1e-300, float("nan"), float("inf"), float("-inf")]
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write([{"event": "step", "loss": loss} for loss in losses])
+    log.close()
+    read = [record["loss"] for record in lines(tmp_path / "metrics.jsonl")]
+    assert read == [losses[0], losses[1], None, None, None]
+
+
+def test_resume_cuts_what_the_checkpoint_did_not_see(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.write(STEPS[:2])
+    length_bytes = log.sync()
+    log.write(STEPS[2:4])
+    log.close()
+    with path.open("a") as file:
+        file.write('{"event": "st')  # killed in the middle of a line
+    log = MetricsLog(path, length_bytes)
+    log.write(STEPS[2:])
+    assert log.sync() == path.stat().st_size
+    log.close()
+    assert lines(path) == STEPS
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("old\n", encoding="utf-8")
+    MetricsLog(path).close()
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", [None, b'{"event": "step"}\n'])
+def test_a_file_that_is_too_short_is_refused_and_kept(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: has \d+ bytes, but had 1000"):
+        MetricsLog(path, length_bytes=1000)
+    assert (path.read_bytes() if path.exists() else None) == content
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_an_error_that_the_caller_sees(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from trainer.tracking import MetricsLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "log = MetricsLog(Path(sys.argv[1]))\n"
+        "try:\n"
+        "    for step in range(100):\n"
+        "        log.write([{'event': 'step', 'step': step}])\n"
+        "except OSError as error:\n"
+        "    log.close()\n"
+        "    print('stopped at', step, error.strerror)\n"
+    )
+    path = tmp_path / "metrics.jsonl"
+    done = run_python(code, tmp_path, str(path))
+    assert done.stdout.startswith("stopped at "), done.stderr
+    assert path.stat().st_size == 1000, "what fitted was written"
+
+
+DRIVER = """
+import json, logging, os, signal, sys, time
+from pathlib import Path
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+from trainer import tracking
+from trainer.tracking import WandbTracker
+assert "wandb" not in sys.modules
+out, mode = Path("run"), sys.argv[1]
+inputs = json.loads(Path("inputs.json").read_text())
+tracker = WandbTracker()
+begin = time.monotonic()
+PREPARE
+tracker.start({"seed": 7, "train": {"epochs": 2}}, out, mode, "lab", "my run", "abc123")
+print("start_s", time.monotonic() - begin)
+tracker.log(inputs["steps"][:3])
+BETWEEN
+tracker.log([inputs["epoch"]])
+tracker.log(inputs["steps"][3:])
+begin = time.monotonic()
+tracker.finish(inputs["results"] if FINISHED else None, out)
+print("finish_s", time.monotonic() - begin)
+print("wandb imported", "wandb" in sys.modules)
+"""
+
+RESULTS: dict[str, Any] = {
+    "test": {
+        "accuracy": 0.625,
+        "lab_accuracy": 0.5,
+        "loss": 0.75,
+        "samples": 8,
+        "per_class": [
+            {"name": "T-shirt/top", "support": 4, "correct": 3, "accuracy": 0.75,
+             "precision": 0.6, "recall": 0.75, "f1": 0.667},
+            {"name": "Shirt", "support": 4, "correct": 2, "accuracy": 0.5,
+             "precision": 0.667, "recall": 0.5, "f1": 0.571},
+        ],
+        "worst_class": "Shirt",
+        "confusion": [[3, 1], [2, 2]],
+    }
+}  # fmt: skip
+
+
+def run_python(
+    code: str, folder: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code with no key, no netrc and no settings of whoever runs the tests."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    own = {"HOME": str(folder), "NETRC": str(folder / "netrc"), "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=kept | own | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+
+def track(
+    folder: Path,
+    mode: str,
+    *,
+    prepare: str = "",
+    between: str = "",
+    finished: bool = True,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """A run of five steps and an epoch with pictures, tracked in a process of its own."""
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    for place, name in enumerate(("curves", "confusion", "mistakes")):
+        Image.new("RGB", (20 + place, 10), (place, 0, 0)).save(run / f"{name}.png")
+    inputs = {"steps": STEPS, "epoch": EPOCH, "results": RESULTS}
+    (folder / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+    code = DRIVER.replace("PREPARE", prepare).replace("BETWEEN", between)
+    return run_python(code.replace("FINISHED", str(finished)), folder, mode, **variables)
+
+
+def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
+    return next(float(line.split()[1]) for line in done.stdout.splitlines() if name in line)
+
+
+def read_log(path: Path) -> Iterator[Any]:
+    """The protobuf records of a run-*.wandb file.
+
+    The format is that of LevelDB's log (github.com/google/leveldb, doc/log_format.md) after a
+    file header of 7 bytes, with a plain CRC-32 over the type and the data.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content = path.read_bytes()
+    assert content[:4] == b":W&B"
+    position, collected = 7, b""
+    while position < len(content):
+        left_in_block = 32768 - position % 32768
+        if left_in_block < 7:  # too little for a header: zeros
+            position += left_in_block
+            continue
+        checksum, length, kind = struct.unpack_from("<IHB", content, position)
+        data = content[position + 7 : position + 7 + length]
+        assert zlib.crc32(bytes([kind]) + data) == checksum
+        position += 7 + length
+        collected += data
+        if kind in (1, 4):  # a full record, or the last piece of one
+            record = Record()
+            record.ParseFromString(collected)
+            collected = b""
+            yield record
+    assert not collected
+
+
+class OfflineRun:
+    """What stands in the one offline run below a folder."""
+
+    def __init__(self, output_dir: Path) -> None:
+        (self.folder,) = output_dir.glob("wandb/offline-run-*")
+        (path,) = self.folder.glob("run-*.wandb")
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.files: set[str] = set()
+        self.run: Any = None
+        self.exit_code: int | None = None
+        for record in read_log(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "history":
+                row = self.rows.setdefault(record.history.step.num, {})
+                row.update(self._items(record.history.item))
+            elif kind == "run":
+                self.run = record.run
+                self.config.update(self._items(record.run.config.update))
+            elif kind == "summary":
+                self.summary.update(self._items(record.summary.update))
+            elif kind == "files":
+                self.files.update(file.path for file in record.files.files)
+            elif kind == "exit":
+                self.exit_code = record.exit.exit_code
+
+    @staticmethod
+    def _items(items: Any) -> dict[str, Any]:
+        return {
+            ">".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items
+        }
+
+    def table(self, key: str) -> dict[str, Any]:
+        """The columns and rows of a logged table."""
+        (path,) = {row[f"{key}>path"] for row in self.rows.values() if f"{key}>path" in row}
+        table: dict[str, Any] = json.loads((self.folder / "files" / path).read_text())
+        return table
+
+
+def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
+    done = track(tmp_path, "auto")
+    assert done.stderr == "", "offline without a key is no news"
+    run = OfflineRun(tmp_path / "run")
+    assert (run.run.run_id, run.run.project, run.run.display_name) == ("abc123", "lab", "my run")
+    assert run.config["seed"] == 7
+    assert run.config["train"] == {"epochs": 2}
+    assert run.exit_code == 0
+
+    for step in STEPS:
+        row = run.rows[step["step"]]
+        assert (row["train/loss"], row["train/lr"]) == (step["loss"], step["lr"])
+        assert row["epoch"] == step["epoch"]
+    row = run.rows[3]
+    for key in ("train_loss", "train_accuracy", "validation_accuracy", "samples_per_second"):
+        assert row[f"epoch/{key}"] == EPOCH[key]
+    assert "epoch/validation_loss" not in row
+
+    last = run.rows[max(run.rows)]
+    assert last["test/accuracy"] == 0.625
+    assert last["test/lab_accuracy"] == 0.5
+    assert last["test/class_accuracy/T-shirt/top"] == 0.75
+    assert last["test/class_accuracy/Shirt"] == 0.5
+    assert run.summary["test/worst_class"] == "Shirt"
+    per_class = run.table("test/per_class")
+    assert per_class["columns"] == list(RESULTS["test"]["per_class"][0])
+    assert per_class["data"] == [list(row.values()) for row in RESULTS["test"]["per_class"]]
+    assert run.table("test/confusion_table")["data"] == [
+        ["T-shirt/top", "T-shirt/top", 3],
+        ["T-shirt/top", "Shirt", 1],
+        ["Shirt", "T-shirt/top", 2],
+        ["Shirt", "Shirt", 2],
+    ]
+    for name in ("curves", "confusion", "mistakes"):
+        path = last[f"pictures/{name}>path"]
+        assert path in run.files
+        logged = (run.folder / "files" / path).read_bytes()
+        assert logged == (tmp_path / "run" / f"{name}.png").read_bytes()
+
+
+def test_a_long_log_is_whole(tmp_path: Path) -> None:
+    many = "tracker.log([{'event': 'step', 'epoch': 1, 'step': s, 'loss': 1 / s, 'lr': 0.1}"
+    track(tmp_path, "offline", between=f"{many} for s in range(4, 1001)])")
+    rows = OfflineRun(tmp_path / "run").rows
+    assert [rows[step]["train/loss"] for step in range(6, 1001)] == [
+        1 / step for step in range(6, 1001)
+    ]
+
+
+def test_a_run_that_stopped_early_is_closed_as_such(tmp_path: Path) -> None:
+    done = track(tmp_path, "offline", finished=False)
+    assert done.stderr == ""
+    run = OfflineRun(tmp_path / "run")
+    assert run.exit_code == 1
+    assert run.rows[5]["train/loss"] == STEPS[4]["loss"]
+    assert not any("test/accuracy" in row for row in run.rows.values())
+
+
+@pytest.mark.parametrize(("mode", "variable"), [("disabled", "offline"), ("auto", "disabled")])
+def test_disabled_does_not_even_import_it(tmp_path: Path, mode: str, variable: str) -> None:
+    done = track(tmp_path, mode, WANDB_MODE=variable)
+    assert "wandb imported False" in done.stdout
+    assert done.stderr == ""
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "level"), [("auto", "INFO"), ("offline", "WARNING"), ("online", "WARNING")]
+)
+def test_not_installed_is_one_line(tmp_path: Path, mode: str, level: str) -> None:
+    done = track(tmp_path, mode, prepare="sys.modules['wandb'] = None")
+    assert done.stderr == f"{level} Weights & Biases is off: the package wandb is not installed\n"
+
+
+def assert_kept_offline(
+    done: subprocess.CompletedProcess[str], folder: Path, limit_s: float
+) -> None:
+    """One warning, soon, and an offline run that holds everything."""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("WARNING Weights & Biases: this run is kept offline: ")
+    assert seconds(done, "start_s") < limit_s
+    run = OfflineRun(folder / "run")
+    assert run.rows[5]["train/loss"] == STEPS[4]["loss"]
+    assert "pictures/curves>path" in run.rows[max(run.rows)]
+
+
+def test_a_malformed_key_falls_back(tmp_path: Path) -> None:
+    done = track(tmp_path, "auto", WANDB_API_KEY="too-short")
+    assert_kept_offline(done, tmp_path, 20)
+    assert "too-short" not in done.stderr
+
+
+def test_online_without_a_key_neither_asks_nor_fails(tmp_path: Path) -> None:
+    done = track(tmp_path, "online")
+    assert_kept_offline(done, tmp_path, 20)
+    assert "wandb login" in done.stderr
+
+
+# Port 9 of this machine (discard) has no listener, so this is a network that refuses.
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("where", ["environment", "netrc"])
+def test_a_server_out_of_reach_falls_back(tmp_path: Path, where: str) -> None:
+    key = "0123456789" * 4
+    variables = {"WANDB_BASE_URL": NOWHERE}
+    if where == "netrc":
+        text = f"machine 127.0.0.1:9\n  login user\n  password {key}\n"
+        (tmp_path / "netrc").write_text(text, encoding="utf-8")
+    else:
+        variables["WANDB_API_KEY"] = key
+    done = track(tmp_path, "auto", **variables)
+    assert_kept_offline(done, tmp_path, 40)
+
+
+def test_a_dead_service_ends_the_tracking_with_one_warning(tmp_path: Path) -> None:
+    between = (
+        "import psutil\n"
+        "for child in psutil.Process().children(recursive=True):\n"
+        "    child.kill()\n"
+        "time.sleep(0.3)\n"
+    )
+    done = track(tmp_path, "offline", between=between)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("WARNING Weights & Biases is off from here on")
+    assert seconds(done, "finish_s") < 1
+
+
+def test_a_hanging_service_is_left_behind(tmp_path: Path) -> None:
+    between = (
+        "import psutil\n"
+        "for child in psutil.Process().children(recursive=True):\n"
+        "    child.suspend()\n"
+        "    with Path('stopped.txt').open('a') as file:\n"
+        "        print(child.pid, file=file)\n"
+        "tracking.FINISH_TIMEOUT_S = 2\n"
+    )
+    begin_s = time.monotonic()
+    try:
+        done = track(tmp_path, "offline", between=between)
+        assert "WARNING Weights & Biases is off from here on" in done.stderr
+        assert time.monotonic() - begin_s < 30, "nor does Python's exit wait for it"
+    finally:
+        for line in (tmp_path / "stopped.txt").read_text().splitlines():
+            os.kill(int(line), signal.SIGKILL)

@@ -1,0 +1,179 @@
+"""What a run says on the console: plain text in 80 columns, and a progress bar on a terminal.
+
+Lines go to standard output and the bar to standard error, so that a log file holds lines only.
+Whoever calls decides which process speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import locale
+import logging
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
+WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
+
+_TABLE_HEAD = "  epoch   train loss  accuracy   validation loss  accuracy       time   images/s"
+
+
+def print_header(facts: dict[str, str]) -> None:
+    """Print one block of aligned lines, a fact each: its name and its text."""
+    width = max(map(len, facts), default=0)
+    for name, text in facts.items():
+        _print(f"{name:<{width}}  {text}")
+    _print("")
+
+
+class Progress:
+    """The progress of a run, to be used as a context manager.
+
+    On a terminal there is a bar for the current epoch. Elsewhere there is a line at most every
+    `line_every_s` seconds. Both ways each finished epoch leaves one line of a table.
+    """
+
+    def __init__(self, line_every_s: float = 30.0) -> None:
+        self._line_every_s = line_every_s
+        self._bar: Any = None
+        self._epoch = self._epochs = self._steps = 0
+        self._next_line_s = 0.0
+        self._head_printed = False
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            # Warnings go above the bar instead of through it.
+            self._cleanup.enter_context(logging_redirect_tqdm([logging.getLogger("lockstep")]))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_bar()
+        self._cleanup.close()
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int = 0) -> None:
+        """Begin epoch `epoch` (from 1) of `epochs`, of whose `steps` steps `done` are done."""
+        self._close_bar()
+        self._epoch, self._epochs, self._steps = epoch, epochs, steps
+        self._next_line_s = time.monotonic() + self._line_every_s
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=steps,
+                initial=done,
+                desc=f"epoch {epoch}/{epochs}",
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+                # Python takes a C locale for UTF-8; the terminal does not.
+                ascii=locale.getencoding().lower().replace("-", "") != "utf8",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}{postfix}]",
+            )
+
+    def update(self, done: int, loss: float, accuracy: float, samples_per_second: float) -> None:
+        """Show the state after `done` steps of the epoch; accuracy between 0 and 1."""
+        values = f"loss {loss:.4f}, acc {_percent(accuracy)}, {samples_per_second:,.0f} img/s"
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_postfix_str(values)
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + self._line_every_s
+            _print(f"{self._place()}   step {done:,}/{self._steps:,}: {values}")
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Print the epoch's line of the table from its record of metrics.jsonl."""
+        self._close_bar()
+        if not self._head_printed:
+            _print(_TABLE_HEAD)
+            self._head_printed = True
+        _print(
+            f"{self._place()}  {_number(record.get('train_loss')):>11}"
+            f"{_percent(record.get('train_accuracy')):>10}"
+            f"{_number(record.get('validation_loss')):>18}"
+            f"{_percent(record.get('validation_accuracy')):>10}"
+            f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
+        )
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is None:
+            _print(text)
+        else:
+            self._bar.write(_printable(text), file=sys.stdout)
+
+    def _place(self) -> str:
+        return f"{self._epoch:>3}/{self._epochs}".ljust(7)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def print_results(results: dict[str, Any], output_dir: Path) -> None:
+    """Print the test accuracy, a table of the classes, the worst class and where the files are.
+
+    Args:
+        results: what results.json holds.
+        output_dir: the run's folder; of its files those that exist are listed.
+    """
+    test = results["test"]
+    correct = sum(row["correct"] for row in test["per_class"])
+    _print("")
+    _print(f"test accuracy  {_percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
+    if "lab_accuracy" in test:
+        samples = min(1000, test["samples"])
+        _print(f"lab accuracy   {_percent(test['lab_accuracy'])}  (first {samples:,} test images)")
+    _print("")
+    names = [_clip(row["name"]) for row in test["per_class"]]
+    width = max(map(len, ["class", *names]))
+    _print(f"{'class':<{width}}   images  accuracy  precision    recall        F1")
+    worst = None
+    for name, row in zip(names, test["per_class"], strict=True):
+        shares = (row["accuracy"], row["precision"], row["recall"], row["f1"])
+        cells = "".join(f"{_percent(share):>10}" for share in shares)
+        is_worst = row["name"] == test["worst_class"]
+        worst = row if is_worst else worst
+        mark = "  <- worst" if is_worst else ""
+        _print(f"{name:<{width}} {row['support']:>8,}{cells}{mark}")
+    _print("")
+    if worst is not None:
+        _print(f"worst class    {test['worst_class']}, {_percent(worst['accuracy'])}")
+    _print("")
+    for name in FILES:
+        if (output_dir / name).exists():
+            _print(f"{Path(name).stem:<13}  {output_dir / name}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _clip(name: str) -> str:
+    return name if len(name) <= WIDEST_NAME else name[: WIDEST_NAME - 3] + "..."
+
+
+def _print(text: str) -> None:
+    print(_printable(text), flush=True)
+
+
+def _printable(text: str) -> str:
+    """The text with a question mark for what standard output cannot encode."""
+    encoding = sys.stdout.encoding or "ascii"
+    return text.encode(encoding, "replace").decode(encoding)
