@@ -14,14 +14,33 @@ install_lockstep() {
     fi
     echo "${label}Installing into .venv (some minutes the first time)"
     make_environment
-    # Of pip's output only the errors: it would name some hundred files.
+    run_pip --editable "$repository$extras"
+    # Whatever the extras, the default is now there too.
+    fingerprint | tee -- "$environment/.installed" >"$stamp"
+}
+
+# What the tests need besides. timm and torchvision lie in a folder of their own, .venv/timm, which
+# only the tests of timm's models search: beside a CPU build of torch the import of torchvision
+# fails, and Accelerate's command line imports timm wherever it finds it. Without dependencies,
+# because timm's are there already and torchvision's torch might be another build.
+install_for_tests() {
+    install_lockstep "[test]" ""
+    local folder=$environment/timm stamp=$environment/.installed-timm
+    if [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]]; then
+        return
+    fi
+    rm -rf -- "$folder"
+    run_pip --no-deps --target "$folder" timm torchvision
+    fingerprint >"$stamp"
+}
+
+# Of pip's output only the errors: it would name some hundred files.
+run_pip() {
     if ! "$environment/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
-        --constraint "$repository/constraints.txt" --editable "$repository$extras"; then
+        --constraint "$repository/constraints.txt" "$@"; then
         echo "The installation failed, for the reason above. Started again, it goes on." >&2
         exit 1
     fi
-    # Whatever the extras, the default is now there too.
-    fingerprint | tee -- "$environment/.installed" >"$stamp"
 }
 
 # What an installation depends on; an editable one also on where the repository lies.

@@ -6,6 +6,6 @@ set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
-install_lockstep "[test]" ""
+install_for_tests
 cd -- "$repository"
 exec "$environment/bin/python" -m pytest "$@"

@@ -52,9 +52,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
 
 
 def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+    model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -13,11 +14,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
         """Take over the stop signals of this process."""
         for number in STOP_SIGNALS:
-            signal.signal(number, self._handle)
+            self._handlers_before[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        while self._handlers_before:
+            signal.signal(*self._handlers_before.popitem())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is signal.SIGINT and number == signal.SIGINT:

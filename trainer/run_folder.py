@@ -73,6 +73,11 @@ class RunFolder:
         value = {"state": state, "exit_code": exit_code, "step": step}
         write_json(self.path / "status.json", value)
 
+    def release(self) -> None:
+        """Give up the folder, for runs in the same process; the end of a process does it too."""
+        if self._lock:
+            self._lock.close()
+
     def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -51,12 +52,12 @@ class Session:
         self.tracker = tracking.WandbTracker()
         self.engine: Engine | None = None
         self.opened = False
+        self._cleanup = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ before the training
 
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
-        self.stop.install()
         opening = processes.on_main(self.accelerator, self._open_folder)
         self.opened = opening.state != "finished"
         if not self.opened:
@@ -102,6 +103,8 @@ class Session:
         }
         run_id = remembered["wandb_run_id"]
         metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
+        self._cleanup.callback(metrics.close)
+        self._cleanup.callback(self.tracker.finish, None, self.path)  # where it is not finished yet
         wandb = self.config.tracking
         self.tracker.start(
             flatten(self.config), self.path, wandb.wandb, wandb.project, self.path.name, run_id
@@ -210,7 +213,10 @@ class Session:
             print(text, flush=True)
 
     def __enter__(self) -> Session:
-        self.progress.__enter__()
+        self.stop.install()
+        self._cleanup.callback(self.stop.restore)
+        self._cleanup.callback(self.folder.release)
+        self._cleanup.enter_context(self.progress)
         return self
 
     def __exit__(
@@ -219,12 +225,11 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.__exit__(kind, error, traceback)
-        self.tracker.finish(None, self.path)
         if error is not None and self.opened and self.is_main:
             code = exit_codes.of(error)
             stopped = code == exit_codes.STOPPED_ON_REQUEST
             self._write_status("stopped" if stopped else "failed", code)
+        self._cleanup.close()
         if error is None or isinstance(error, StoppedOnRequest):
             # A rank that leaves early would break the connections that others still use.
             self.accelerator.wait_for_everyone()

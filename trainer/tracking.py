@@ -34,6 +34,8 @@ CALL_TIMEOUT_S = 60
 """how long any other call to the library may take"""
 FINISH_TIMEOUT_S = 180
 """how long the last uploads may take"""
+GOODBYE_TIMEOUT_S = 5
+"""how long the library may take to end after it has failed"""
 
 PICTURES = ("curves", "confusion", "mistakes")
 
@@ -117,9 +119,12 @@ class WandbTracker:
             return
         try:
             import wandb
-        except ImportError:
+        except ModuleNotFoundError:
             level = logging.INFO if mode == "auto" else logging.WARNING
             logger.log(level, "Weights & Biases is off: the package wandb is not installed")
+            return
+        except Exception as error:  # what a broken installation raises can be anything
+            logger.warning("Weights & Biases is off: wandb's import: %s", _first_line(error))
             return
 
         def open_run(online: bool) -> wandb.Run:
@@ -267,12 +272,20 @@ def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> N
 
 
 def _let_go() -> None:
-    """End wandb's service process; also keeps wandb from waiting for it when Python exits."""
+    """End wandb's service process, so that neither Python's exit nor a pipe waits for it.
+
+    What it has written to the disk stays there for `wandb sync`.
+    """
+    import psutil  # type: ignore[import-untyped, unused-ignore]
     import wandb
 
     # It has failed already and been reported: that it cannot say goodbye either is no news.
     with contextlib.suppress(Exception, SystemExit):
-        _within(5, wandb.teardown)
+        _within(GOODBYE_TIMEOUT_S, wandb.teardown)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it may end by itself meanwhile
+            if child.name().startswith("wandb-core"):
+                child.kill()
 
 
 def _within(limit_s: float, call: Callable[[], T]) -> T:

@@ -47,7 +47,8 @@ def start(file: str, probe: Path, *options: str, use_cpu: bool = True) -> subpro
     environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     if use_cpu:
         environment["ACCELERATE_USE_CPU"] = "true"
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    # `accelerate launch`, with everything that this command imports.
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     return subprocess.Popen(
         [*command, "--config_file", str(LAUNCH / file), *options, str(probe)],
         env=environment,

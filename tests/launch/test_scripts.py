@@ -179,8 +179,10 @@ class TestInstalling:
     ) -> None:
         place.run("launch/quickstart.sh")
         place.run("launch/test.sh")
-        (install,) = place.installs()
+        install, apart = place.installs()
         assert install.endswith(f"--editable {place.root}[test]")
+        # No other torch comes with torchvision, and Accelerate's command line does not see timm.
+        assert apart.endswith(f"--no-deps --target {place.root}/.venv/timm timm torchvision")
         for script in ("launch/test.sh", "launch/quickstart.sh"):
             place.run(script)
             assert not place.installs()

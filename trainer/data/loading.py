@@ -95,6 +95,8 @@ def _root(config: DataConfig) -> Path:
 
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
     images = torch.from_numpy(part.images[positions])
+    # A single channel leaves the strides open, and torch takes one choice for channels_last.
+    images = images.flatten().view(images.shape)
     return ImageSet(images, torch.from_numpy(part.labels[positions].astype(np.int64)))
 
 

@@ -1,0 +1,72 @@
+"""The command under the launchers that people use."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launch import launcher
+from tests.runs import Run, train_apart, train_here
+
+SHORT = ["--train.epochs", "2"]
+
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
+    "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    assert train_here(folder, *SHORT) == 0
+    return Run(folder, 0)
+
+
+@pytest.mark.parametrize("words", [ACCELERATE, launcher(2)], ids=["accelerate", "torchrun"])
+def test_two_processes_do_the_run_of_one(words: list[str], alone: Run, tmp_path: Path) -> None:
+    run = train_apart(tmp_path / "run", *SHORT, "--processes", "2", launcher=words)
+    assert run.exit_code == 0, run.errors
+    results, expected = run.json("results.json"), alone.json("results.json")
+    assert results["train"]["processes"] == 2
+    assert run.digest == alone.digest
+    assert results["test"] == expected["test"]
+    assert run.metrics("step") == alone.metrics("step")
+    # Rank 0 alone speaks.
+    assert run.output.count("test accuracy") == 1
+    assert run.output.count("1,293 training") == 1
+
+
+def test_a_mistake_is_said_once_and_ends_all_processes(tmp_path: Path) -> None:
+    run = train_apart(tmp_path / "run", "--model.name", "lenet7", launcher=launcher(2))
+    assert run.exit_code == 1  # the launcher's own; status.json has ours
+    assert run.json("status.json") == {"state": "failed", "exit_code": 2, "step": 0}
+    assert run.errors.count("model.name, model.args: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["--processes", "4"], "processes: this run must have 4, but 2 were started"),
+        (["--train.microbatches", "5"], "with 5 start one of 1, 5 processes"),
+    ],
+)
+def test_a_count_that_does_not_fit_is_an_error_at_once(
+    change: list[str], expected: str, tmp_path: Path
+) -> None:
+    run = train_apart(tmp_path / "run", *change, launcher=launcher(2))
+    assert run.exit_code == 1
+    assert run.errors.count(expected) == 1
+
+
+def test_null_microbatches_are_pinned_at_the_first_start(tmp_path: Path) -> None:
+    """A run of two processes with accumulation 3 is repeated by one process."""
+    more = [*SHORT, "--train.microbatches", "null", "--train.accumulation", "3"]
+    two = train_apart(tmp_path / "two", *more, launcher=launcher(2))
+    assert two.exit_code == 0, two.errors
+    assert two.json("results.json")["train"]["microbatches"] == 6
+    assert train_here(tmp_path / "one", config=tmp_path / "two" / "config.yaml") == 0
+    assert Run(tmp_path / "one", 0).digest == two.digest

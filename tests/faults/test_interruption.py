@@ -1,0 +1,131 @@
+"""Runs that are killed or asked to stop end, after the same command, as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launch import environment, launcher
+from tests.runs import Run, command, train_apart, train_here
+
+# Long enough to be interrupted: 15 epochs of 22 steps, a checkpoint every 10 steps.
+LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train_here(folder, *LONG) == 0
+    return Run(folder, 0)
+
+
+def start(folder: Path, processes: int = 1) -> subprocess.Popen[str]:
+    """Start a run and wait until it has trained some steps past its newest checkpoint."""
+    before = steps_logged(folder)
+    process = subprocess.Popen(
+        command(folder, *LONG, launcher=launcher(processes)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 120
+    while steps_logged(folder) <= before + 15:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    return process
+
+
+def steps_logged(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_text().count('"step", "epoch"') if path.exists() else 0
+
+
+def check_same(run: Run, undisturbed: Run) -> None:
+    """The weights, and the record without gap or repeat."""
+    assert run.exit_code == 0, run.errors
+    assert run.digest == undisturbed.digest
+    assert run.metrics("step") == undisturbed.metrics("step")
+    changing = {"seconds", "samples_per_second"}
+    epochs = [
+        [{k: v for k, v in record.items() if k not in changing} for record in one.metrics("epoch")]
+        for one in (run, undisturbed)
+    ]
+    assert epochs[0] == epochs[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_request_to_stop_saves_and_the_same_command_goes_on(
+    number: signal.Signals, undisturbed: Run, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "run")
+    process.send_signal(number)
+    asked_s = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - asked_s < 10
+    assert process.returncode == 75, output
+    assert "everything is saved" in output
+    assert "Traceback" not in output
+    stopped = Run(tmp_path / "run", 75)
+    status = stopped.json("status.json")
+    assert (status["state"], status["exit_code"]) == ("stopped", 75)
+    assert 0 < status["step"] < 330
+    assert len(stopped.metrics("step")) == status["step"]
+    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+
+
+def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        process = start(tmp_path / "run")
+        process.kill()
+        process.communicate()
+    again = train_apart(tmp_path / "run", *LONG)
+    assert "going on after step" in again.output
+    check_same(again, undisturbed)
+
+
+def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path: Path) -> None:
+    process = start(tmp_path / "run", processes=2)
+    for child in children_of(process.pid):
+        os.kill(child, signal.SIGKILL)
+    process.communicate(timeout=60)
+    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+
+
+def test_max_seconds_stops_like_a_request_and_finished_on_two_processes(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    assert train_here(tmp_path / "run", *LONG, "--train.max_seconds", "0.5") == 75
+    assert Run(tmp_path / "run", 75).json("status.json")["state"] == "stopped"
+    check_same(train_apart(tmp_path / "run", *LONG, launcher=launcher(2)), undisturbed)
+
+
+def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: Path) -> None:
+    """The run goes on from there, with the record of what led to it."""
+    newest = sorted((undisturbed.folder / "checkpoints").iterdir())[0]
+    assert newest.name == "step-00000320"
+    assert train_here(tmp_path / "run", *LONG, "--resume", str(newest)) == 0
+    check_same(Run(tmp_path / "run", 0), undisturbed)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    second = train_apart(tmp_path / "run", *LONG)
+    assert second.exit_code == 2
+    assert "in use by another run" in second.errors
+    process.kill()
+    process.communicate()
+
+
+def children_of(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in children.split()]

@@ -1,0 +1,89 @@
+"""Doing whole runs in tests, and reading what they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+import train
+from tests.conftest import REPOSITORY
+from trainer import exit_codes
+
+DIGITS = REPOSITORY / "configs" / "digits.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and how its command ended."""
+
+    folder: Path
+    exit_code: int
+    output: str = ""
+    errors: str = ""
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    def metrics(self, event: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        return [record for record in map(json.loads, lines) if record["event"] == event]
+
+    @property
+    def digest(self) -> str:
+        digest: str = self.json("results.json")["final_weights_sha256"]
+        return digest
+
+
+def words(folder: Path, *more: str, config: Path = DIGITS) -> list[str]:
+    """Arguments of train.py for a run in `folder` that takes seconds and asks nobody."""
+    quiet = ["--tracking.wandb", "disabled", "--threads", "1"]
+    return ["--config", str(config), "--output_dir", str(folder), *quiet, *more]
+
+
+def train_here(folder: Path, *more: str, config: Path = DIGITS) -> int:
+    """Do a run in this process, which has everything imported; its exit code."""
+    return exit_codes.run(lambda: train.train(words(folder, *more, config=config)))
+
+
+def command(folder: Path, *more: str, launcher: list[str] | None = None) -> list[str]:
+    """The command line of a run in a process of its own."""
+    return [*(launcher or [sys.executable]), str(REPOSITORY / "train.py"), *words(folder, *more)]
+
+
+def train_apart(folder: Path, *more: str, launcher: list[str] | None = None, **env: str) -> Run:
+    """Do a run in processes of its own."""
+    from tests.distributed.launch import environment
+
+    finished = subprocess.run(
+        command(folder, *more, launcher=launcher),
+        cwd=folder.parent,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Run(folder, finished.returncode, finished.stdout, finished.stderr)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a safetensors file as the documentation defines it, by numpy alone."""
+    digest = hashlib.sha256()
+    tensors = load_file(path)
+    for name in sorted(tensors):
+        if np.issubdtype(tensors[name].dtype, np.floating):
+            digest.update(tensors[name].tobytes("C"))
+    return digest.hexdigest()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
