@@ -170,7 +170,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(
         (["--train.precision", "fp16"], ["train.precision", "GPU"]),
         (["--data.name", "npy", "--data.root", "nowhere"], ["nowhere"]),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_a_mistake_ends_with_2_and_a_message_and_can_be_mended(
     tmp_path: Path, change: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]

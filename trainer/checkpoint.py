@@ -56,6 +56,8 @@ class RunState:
     """best validation accuracy so far"""
     best_epoch: int | None = None
     """its epoch; of equals the first"""
+    rounding: list[str] = dataclasses.field(default_factory=list)
+    """what changed on a resume, so that the run is equal to rounding alone and not in bits"""
     observer: dict[str, Any] = dataclasses.field(default_factory=dict)
     """what the observer wants back on resume"""
 

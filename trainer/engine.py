@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 
@@ -10,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import checkpoint, evaluation, optim, processes
+from trainer import checkpoint, environment, evaluation, optim, processes
 from trainer.augment import Augmentation
 from trainer.checkpoint import Checkpoint, Checkpoints, RunState
 from trainer.config import RunConfig
@@ -24,6 +25,8 @@ from trainer.schedules import learning_rate
 from trainer.step import StepResult, TrainStep
 
 LOG_SECONDS = 1.0
+
+log = logging.getLogger("lockstep")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -82,6 +85,9 @@ class Engine:
             rank=accelerator.process_index,
         )
         self.augmentation = Augmentation(config.data.augment, config.seed)
+        self.environment = environment.describe(accelerator.device)
+        if accelerator.device.type == "cuda" and config.train.reduction == "exact":
+            environment.choose_deterministic_kernels()
         self.state = RunState()
         self.best_weights: checkpoint.Tensors = {}
         self.started_s = time.monotonic()
@@ -157,6 +163,7 @@ class Engine:
             "train_accuracy": state.hits / count,
             "validation_loss": None,
             "validation_accuracy": None,
+            "weights_sha256": None,
             "seconds": state.epoch_seconds,
             "samples_per_second": count / state.epoch_seconds,
         }
@@ -168,6 +175,7 @@ class Engine:
                 state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
                 self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
         if self.observer:
+            record["weights_sha256"] = checkpoint.weights_sha256(self.module.state_dict())
             self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0
@@ -289,6 +297,7 @@ class Engine:
                 "optimizer": numbers,
                 "scaler": scaler.state_dict() if scaler else None,
                 "data_fingerprint": self.data.fingerprint,
+                "environment": self.environment,
             }
             self.checkpoints.save(self.state.step, files, small)
         self.clock_s = time.perf_counter()
@@ -306,6 +315,9 @@ class Engine:
                 f"{saved.state['data_fingerprint'][:12]}); use the same files"
             )
         self.state = RunState(**saved.state["run"])
+        for change in environment.differences(saved.state["environment"], self.environment):
+            log.warning("from here on equal to rounding, not in bits: %s", change)
+            self.state.rounding.append(f"from step {self.state.step}: {change}")
         self.module.load_state_dict(saved.tensors("model"))
         self.best_weights = saved.tensors("best")
         checkpoint.load_optimizer_state(

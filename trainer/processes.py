@@ -78,6 +78,8 @@ def create_accelerator(config: RunConfig) -> Accelerator:
             "train.precision: fp16 needs a GPU, and this run is on the CPU; "
             "use fp32, or bf16 to try lower precision"
         )
+    # Read when the first CUDA context is made: without it matrix products have no fixed order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
     # DDP would overwrite every rank's batch-norm statistics by those of rank 0.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False)

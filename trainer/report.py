@@ -61,7 +61,6 @@ def write_report(output_dir: Path, test_images: np.ndarray) -> None:
         lab_samples=min(LAB_SAMPLES, results["test"]["samples"]),
         facts=_facts(results),
         config_text=config_text,
-        exact=_is_exact(config_text),
         command=_command(output_dir),
     )
     write_text(output_dir / "report.html", page)
@@ -118,12 +117,6 @@ def _facts(results: dict[str, Any]) -> dict[str, str]:
         epoch = results["validation"]["best_epoch"]
         facts["Best validation"] = f"{percent(best)} after epoch {epoch}"
     return facts
-
-
-def _is_exact(config_text: str) -> bool:
-    import yaml
-
-    return bool(yaml.safe_load(config_text)["train"]["reduction"] == "exact")
 
 
 def _command(output_dir: Path) -> str:

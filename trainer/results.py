@@ -12,6 +12,7 @@ import numpy as np
 from trainer.checkpoint import RunState
 from trainer.config import RunConfig
 from trainer.data import Dataset
+from trainer.environment import Environment
 from trainer.files import write_file
 from trainer.metrics import Predictions, per_class_results
 
@@ -40,9 +41,13 @@ def run_results(
     device: str,
     processes: int,
     parameters: int,
+    environment: Environment,
 ) -> dict[str, Any]:
     """The rest of results.json but for the digests of the weights."""
     epochs = state.epoch - 1
+    rounding = list(state.rounding)
+    if config.train.reduction == "fast":
+        rounding.append("train.reduction: fast, whose sums depend on the process count")
     return {
         "validation": {"best_accuracy": state.best_accuracy, "best_epoch": state.best_epoch},
         "train": {
@@ -51,7 +56,6 @@ def run_results(
             "seconds": state.train_seconds,
             "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
             "processes": processes,
-            "threads": config.threads,
             "microbatches": config.train.microbatches,
             "device": device,
             "precision": config.train.precision,
@@ -66,6 +70,8 @@ def run_results(
         },
         "seed": config.seed,
         "versions": _versions(),
+        "environment": environment,
+        "equality": {"in_bits": not rounding, "because": rounding},
     }
 
 

@@ -137,7 +137,7 @@ class Session:
         images = " x ".join(map(str, dataset.train.images.shape[1:]))
         facts = {
             "run": str(self.path) + (f", going on after step {engine.state.step}" if saved else ""),
-            "device": device_name(self.accelerator.device),
+            "device": engine.environment["device"],
             "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
             "precision": train.precision,
             "model": f"{config.model.name}, {parameters:,} parameters",
@@ -170,9 +170,10 @@ class Session:
                 self.config,
                 engine.data,
                 engine.state,
-                device=device_name(self.accelerator.device),
+                device=engine.environment["device"],
                 processes=self.accelerator.num_processes,
                 parameters=sum(p.numel() for p in engine.module.parameters()),
+                environment=engine.environment,
             ),
             "weights_sha256": weights_sha256(weights),
             "final_weights_sha256": final_sha256,
@@ -238,8 +239,3 @@ class Session:
     def _write_status(self, state: State, exit_code: int | None) -> None:
         step = self.engine.state.step if self.engine else 0
         self.folder.write_status(state, exit_code, step)
-
-
-def device_name(device: torch.device) -> str:
-    """The device as results.json and the screen name it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -20,8 +20,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Any]:
     """What came of each attempt; one process for all, because importing timm takes seconds."""
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed")
+    # Where torchvision cannot be imported, neither can `accelerate launch` be used, so timm has
+    # a folder of its own there, which launch/test.sh fills.
+    apart = Path(sys.prefix) / "timm"
+    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
     attempts: dict[str, tuple[str, dict[str, Any]]] = {
         "plain": ("timm:resnet18", {}),
         "with argument": ("timm:resnet18", {"stem_width": 32, "stem_type": "deep"}),
@@ -31,7 +34,7 @@ def outcomes() -> dict[str, Any]:
         "other image size": ("timm:vit_tiny_patch16_224", {}),
         "given image size": ("timm:vit_tiny_patch16_224", {"img_size": 28, "patch_size": 7}),
     }
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join([str(REPOSITORY), str(apart)])
     worker = Path(__file__).with_name("timm_worker.py")
     finished = subprocess.run(
         [sys.executable, str(worker), json.dumps(list(attempts.values()))],

@@ -1,0 +1,31 @@
+"""`python -m trainer COMMAND`: what there is to do besides training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from trainer import exit_codes
+from trainer.commands import compare
+
+COMMANDS = {"compare": compare}
+
+
+def main() -> None:
+    """Run a command; exits with a code of the contract."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=(module.__doc__ or "").splitlines()[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    arguments = parser.parse_args()
+    sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
+
+
+if __name__ == "__main__":
+    main()
