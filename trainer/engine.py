@@ -48,7 +48,7 @@ class Engine:
     Args:
         accelerator: the processes and devices.
         config: with `threads` and `train.microbatches` filled in.
-        dataset: its images are moved to the device.
+        dataset: its images are moved to the device where they fit.
         model: with its first weights.
         checkpoints: where to save.
         stop: the flag that signals set.
@@ -65,7 +65,7 @@ class Engine:
     ) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.data = dataset.to(accelerator.device)
+        self.data = _resident_where_it_fits(dataset, accelerator.device)
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
         self.stop = stop
@@ -118,7 +118,7 @@ class Engine:
         self.clock_s = time.perf_counter()
         every_steps = self.config.checkpoint.every_steps
         for step_of_epoch, samples in enumerate(self.sampler, start=done):
-            self._do_step(step_of_epoch, samples.to(self.accelerator.device))
+            self._do_step(step_of_epoch, samples)
             last = step_of_epoch + 1 == self.sampler.steps
             if len(self.pending) >= self.log_interval or last:
                 self._log_point()
@@ -129,7 +129,9 @@ class Engine:
         self.state.step += 1
         lr = self._set_learning_rate()
         sizes = self.sampler.sizes(step_of_epoch)
-        pixels, targets = self.data.train.__getitems__(samples)
+        device = self.accelerator.device
+        pixels, targets = self.data.train.__getitems__(samples.to(self.data.train.images.device))
+        pixels, targets, samples = pixels.to(device), targets.to(device), samples.to(device)
         images = self.data.scaling.apply(self.augmentation(pixels, samples, self.state.epoch))
         try:
             result = self.train_step(self.state.step, images, targets, sizes)
@@ -326,3 +328,13 @@ class Engine:
         if self.accelerator.scaler and saved.state["scaler"]:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])
         self.checkpoints.saved_step = self.state.step
+
+
+def _resident_where_it_fits(dataset: Dataset, device: torch.device) -> Dataset:
+    """The data set on the device; without its images where they would take half of what is free."""
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        sets = (dataset.train, dataset.validation, dataset.test)
+        if sum(images.images.nbytes for images in sets) > free_bytes / 2:
+            return dataclasses.replace(dataset, scaling=dataset.scaling.to(device))
+    return dataset.to(device)

@@ -25,7 +25,7 @@ def predict(
 
     Args:
         model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
-        images: on the device already.
+        images: on the device, or where they do not fit, on the CPU.
     """
     count, device = len(images), accelerator.device
     blocks = -(-count // BLOCK_SAMPLES)
@@ -40,13 +40,13 @@ def predict(
     for block in range(accelerator.process_index, blocks, accelerator.num_processes):
         first = block * BLOCK_SAMPLES
         samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
-        pixels, targets = images.__getitems__(samples)
-        logits = model(scaling.apply(pixels)).float()
+        pixels, targets = images.__getitems__(samples.to(images.images.device))
+        logits = model(scaling.apply(pixels.to(device))).float()
         probability, best = logits.softmax(1).max(1)
         place = slice(filled, filled + len(samples))
         index[place], predicted[place] = samples, best
         floats[place, 0] = probability
-        floats[place, 1] = F.cross_entropy(logits, targets, reduction="none")
+        floats[place, 1] = F.cross_entropy(logits, targets.to(device), reduction="none")
         filled += len(samples)
     model.train(was_training)
     index, predicted, floats = accelerator.gather((index, predicted, floats))

@@ -1,0 +1,67 @@
+"""Imports point down: a module knows those of the layers below it, and none beside or above."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+# From the bottom up. A package counts as one module.
+LAYERS = [
+    {"errors", "files", "environment", "observer"},
+    {"config", "seeding", "microbatch", "preemption"},
+    {"sampling", "augment", "optim", "schedules", "metrics", "checkpoint", "data", "processes"},
+    {"tracking", "console", "plots", "command_line"},
+    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
+    {"engine", "parts"},
+    {"session", "commands"},
+    {"__main__"},
+]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> dict[str, list[Path]]:
+    """Each module of `trainer` with its files."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((REPOSITORY / "trainer").rglob("*.py")):
+        place = path.relative_to(REPOSITORY / "trainer").parts
+        found.setdefault(place[0].removesuffix(".py"), []).append(path)
+    found.pop("__init__")
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(modules()) == set(LAYER_OF)
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for module, paths in modules().items():
+        names = {name for path in paths for name in imported(path)}
+        others = {name.split(".")[1] for name in names if name.startswith("trainer.")} - {module}
+        wrong += [(module, other) for other in others if LAYER_OF[other] >= LAYER_OF[module]]
+    assert wrong == []
+
+
+def test_models_know_nothing_of_the_trainer() -> None:
+    for path in (REPOSITORY / "models").rglob("*.py"):
+        packages = {name.split(".")[0] for name in imported(path)}
+        assert not {"trainer", "accelerate", "numpy"} & packages, path
+
+
+def test_the_entry_point_stays_short_and_the_files_hold_one_subject() -> None:
+    assert len((REPOSITORY / "train.py").read_text().splitlines()) < 60
+    for path in [*REPOSITORY.glob("trainer/**/*.py"), *REPOSITORY.glob("models/*.py")]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 340, path
