@@ -74,6 +74,7 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
         (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
         (["--data.name", "npy"], ["data.root", "npy"]),
         (["--seed", "-1"], ["seed", "between 0"]),
+        (["--train.patience", "2", "--data.validation_size", "0"], ["train.patience"]),
         (["--seed"], ["--seed"]),
         (["--model.args", "[1]"], ["model.args"]),
     ],

@@ -255,6 +255,27 @@ class Net(nn.Module):
     assert "(2, 10)" in message
 
 
+def test_a_model_that_cannot_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "frozen.py"
+    plugin.write_text("""
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+""")
+    assert train_here(tmp_path / "run", "--model.name", f"{plugin}:Net") == 2
+    assert "no parameter that could be trained" in capsys.readouterr().err
+
+
+def test_more_threads_than_cores_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = ["--threads", "512", "--train.epochs", "1", "--data.train_size", "60"]
+    assert train_here(tmp_path / "run", *few) == 0
+    assert "threads: 1 processes of 512 threads share" in caplog.text
+
+
 def test_the_labs_example_reaches_what_the_lab_reaches(shared_data: Path, tmp_path: Path) -> None:
     recipe = REPOSITORY / "configs" / "lab_mnist.yaml"
     root = str(shared_data / "mnist-lab")

@@ -230,6 +230,11 @@ def validate(config: RunConfig) -> None:
         f"0 or more and less than train.epochs, which is {values['train.epochs']}",
     )
     require("schedule.final_fraction", 0 <= values["schedule.final_fraction"] <= 1, "in [0, 1]")
+    require(
+        "train.patience",
+        values["train.patience"] is None or size != 0,
+        "null where data.validation_size is 0, as there is nothing to judge by",
+    )
     own_files = values["data.name"] in ("idx", "npy")
     require("data.root", not own_files or bool(values["data.root"]),
             f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip

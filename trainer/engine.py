@@ -318,7 +318,8 @@ class Engine:
             )
         self.state = RunState(**saved.state["run"])
         for change in environment.differences(saved.state["environment"], self.environment):
-            log.warning("from here on equal to rounding, not in bits: %s", change)
+            if self.accelerator.is_main_process:
+                log.warning("from here on equal to rounding, not in bits: %s", change)
             self.state.rounding.append(f"from step {self.state.step}: {change}")
         self.module.load_state_dict(saved.tensors("model"))
         self.best_weights = saved.tensors("best")

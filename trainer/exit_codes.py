@@ -39,4 +39,7 @@ def run(command: Callable[[], None]) -> int:
         if launched_rank() == 0:
             print(error, file=sys.stderr)
         return of(error)
+    except KeyboardInterrupt as error:
+        print("interrupted; the newest checkpoint is what is saved", file=sys.stderr)
+        return of(error)
     return FINISHED

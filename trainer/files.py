@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def to_json(value: Any) -> str:
 
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk, so that a power cut cannot take it back."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

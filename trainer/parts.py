@@ -39,6 +39,8 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         check(model)
     except ValueError as error:
         raise UserError(f"model.name, model.args: {error}") from error
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"model.name: {name} has no parameter that could be trained")
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
     # Convolutions run 1.4 to 1.7 times as fast in this layout (two CPU cores, nets of 3 x 3

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
+if sys.platform != "win32":
+    STOP_SIGNALS.append(signal.SIGUSR1)
 
 
 class StopRequest:

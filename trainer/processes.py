@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("lockstep")
+
 
 def launched_rank() -> int:
     """This process's rank by the launcher's variables; 0 without a launcher."""
@@ -23,6 +27,11 @@ def launched_rank() -> int:
 def launched_count() -> int:
     """How many processes the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_count() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def check_count(config: RunConfig) -> None:
@@ -55,10 +64,28 @@ def check_microbatches(config: RunConfig) -> None:
         )
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """The cores that this process may use, divided by the processes of this machine."""
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // local_processes)
+    return max(1, usable_cores() // local_count())
+
+
+def set_threads(threads: int) -> None:
+    """Compute with so many threads in this process; warn where the machine has too few cores."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if threads * local_count() > usable_cores() and launched_rank() == 0:
+        log.warning(
+            "threads: %d processes of %d threads share %d cores, which is slow",
+            local_count(), threads, usable_cores(),
+        )  # fmt: skip
 
 
 def create_accelerator(config: RunConfig) -> Accelerator:

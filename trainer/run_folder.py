@@ -65,8 +65,9 @@ class RunFolder:
                 write_text(target, file.read(length_bytes).decode("utf-8"))
 
     def write_config(self, config: RunConfig) -> None:
-        """Write config.yaml."""
-        write_text(self.path / "config.yaml", command_line.to_yaml(config))
+        """Write config.yaml; from now on the run goes on from its own checkpoints."""
+        text = command_line.to_yaml(replace(config, {"resume": "auto"}))
+        write_text(self.path / "config.yaml", text)
 
     def write_status(self, state: State, exit_code: int | None, step: int) -> None:
         """Write status.json, for scripts that see only a launcher's exit code."""

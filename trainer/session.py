@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from trainer import console, data, exit_codes, processes, report, results, tracking
 from trainer.checkpoint import (
     Checkpoint,
@@ -66,7 +64,7 @@ class Session:
         self.config = opening.config
         processes.check_microbatches(self.config)
         assert self.config.threads is not None
-        torch.set_num_threads(self.config.threads)
+        processes.set_threads(self.config.threads)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint.keep)
         return True
 

@@ -52,6 +52,8 @@ def _download_file(url: str, md5: str, partial: Path, folder: Path) -> None:
     """Fill a file in `partial`, so that what a killed process leaves behind is found again."""
     import pooch
 
+    pooch.get_logger().setLevel("WARNING")  # else it announces every attempt
+
     name = url.rpartition("/")[2]
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
