@@ -117,19 +117,6 @@ def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: 
     check_same(Run(tmp_path / "run", 0), undisturbed)
 
 
-def test_a_second_interrupt_stops_at_once(undisturbed: Run, tmp_path: Path) -> None:
-    """Both arrive before the run comes to a point where it could save."""
-    process = start(tmp_path / "run")
-    process.send_signal(signal.SIGSTOP)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode in (1, 75), output  # 75 where the first was answered in between
-    assert "Traceback" not in output
-    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
-
-
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     second = train_apart(tmp_path / "run", *LONG)
