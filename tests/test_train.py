@@ -264,14 +264,14 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return x.flatten(1)[:, :10]
 """)
-    assert train_here(tmp_path / "run", "--model.name", f"{plugin}:Net") == 2
+    assert train_here(tmp_path / "run", "--model.name", f"{plugin}:Net", "--model.args", "{}") == 2
     assert "no parameter that could be trained" in capsys.readouterr().err
 
 
 def test_more_threads_than_cores_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = ["--threads", "512", "--train.epochs", "1", "--data.train_size", "60"]
+    few = ["--threads", "512", "--train.epochs", "1", "--data.train_size", "200"]
     assert train_here(tmp_path / "run", *few) == 0
     assert "threads: 1 processes of 512 threads share" in caplog.text
 

@@ -38,7 +38,8 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         )
         check(model)
     except ValueError as error:
-        raise UserError(f"model.name, model.args: {error}") from error
+        hint = " (--model.args '{}' clears those of the recipe)" if arguments else ""
+        raise UserError(f"model.name, model.args: {error}{hint}") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
     if config.model.weights is not None:
