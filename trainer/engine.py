@@ -92,7 +92,7 @@ class Engine:
         self.best_weights: checkpoint.Tensors = {}
         self.started_s = time.monotonic()
         self.pending: list[tuple[int, float, int, StepResult]] = []
-        self.log_interval = 1
+        self.next_log_step = 0
 
     # ------------------------------------------------------------------ training
 
@@ -120,7 +120,7 @@ class Engine:
         for step_of_epoch, samples in enumerate(self.sampler, start=done):
             self._do_step(step_of_epoch, samples)
             last = step_of_epoch + 1 == self.sampler.steps
-            if len(self.pending) >= self.log_interval or last:
+            if self.state.step >= self.next_log_step or last:
                 self._log_point()
             if every_steps and self.state.step % every_steps == 0 and not last:
                 self.save()
@@ -204,18 +204,16 @@ class Engine:
 
     def _log_point(self) -> None:
         """Bring the losses to the host, and stop where any rank was asked to."""
-        before_s = self.clock_s
-        steps = len(self.pending)
         self._flush()
         limit_s = self.config.train.max_seconds
         late = limit_s is not None and time.monotonic() - self.started_s > limit_s
         # Rank 0 says how many steps make about a second; others agree, so that all stop together.
-        seconds_per_step = (self.clock_s - before_s) / steps
-        wanted = min(LOG_SECONDS / max(seconds_per_step, 1e-6), 4.0 * steps)
-        proposal = max(1.0, wanted) if self.accelerator.is_main_process else 0.0
+        seconds_per_step = self.state.epoch_seconds / self._steps_done_in_epoch()
+        interval = max(1.0, LOG_SECONDS / seconds_per_step)
+        proposal = interval if self.accelerator.is_main_process else 0.0
         asked = self.stop.signal is not None or late
         stop, interval = processes.agree(self.accelerator, [float(asked), proposal])
-        self.log_interval = int(interval)
+        self.next_log_step = self.state.step + int(interval)
         if stop:
             self.save()
             why = self.stop.signal.name if self.stop.signal else "train.max_seconds or another rank"

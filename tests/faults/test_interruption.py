@@ -109,6 +109,13 @@ def test_max_seconds_stops_like_a_request_and_finished_on_two_processes(
     check_same(train_apart(tmp_path / "run", *LONG, launcher=launcher(2)), undisturbed)
 
 
+def test_a_request_is_noticed_in_the_middle_of_frequent_checkpoints(tmp_path: Path) -> None:
+    """646 steps an epoch, a checkpoint after each of them."""
+    more = ["--train.batch_size", "2", "--train.microbatches", "2", "--checkpoint.every_steps", "1"]
+    assert train_here(tmp_path / "run", *more, "--train.max_seconds", "0.5") == 75
+    assert Run(tmp_path / "run", 75).json("status.json")["step"] < 500
+
+
 def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: Path) -> None:
     """The run goes on from there, with the record of what led to it."""
     newest = sorted((undisturbed.folder / "checkpoints").iterdir())[0]
