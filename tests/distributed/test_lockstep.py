@@ -39,6 +39,19 @@ RUNS: list[dict[str, Any]] = [
         "data.augment": "flip_shift",
     },
     {"model.name": "lab_cnn", "train.batch_size": 224, "train.microbatches": 224},
+    # Pieces of 33 and 32 samples, then of 17 and 16: its conditional layer is used by some alone.
+    {
+        "model.name": f"{Path(__file__).with_name('odd_model.py')}:OddModel",
+        "train.batch_size": 129,
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.1,
+    },
+    {
+        "model.name": "alexnet_small",
+        "optimizer.name": "sgd",
+        "optimizer.lr": 1e-3,
+        "data.augment": "flip_shift_cutout",
+    },
 ]
 
 
@@ -72,6 +85,24 @@ def test_a_change_of_any_part_changes_the_bits(alone: Any, tmp_path: Path) -> No
 
 def test_batch_norm_counts_steps_and_not_forward_passes(alone: Any) -> None:
     assert set(alone[1]["batches"]) == {4}
+
+
+def test_a_draw_that_depends_on_the_rank_is_found(tmp_path: Path) -> None:
+    """The comparison sees it: the plug-in draws from a generator of its own, seeded by the rank."""
+    plugin = tmp_path / "ranked.py"
+    plugin.write_text("""
+import os
+import torch
+from models.lab import LabCNN
+
+class Ranked(LabCNN):
+    def forward(self, images):
+        generator = torch.Generator().manual_seed(int(os.environ.get("RANK", "0")))
+        return super().forward(images + 0.01 * torch.randn(images.shape, generator=generator))
+""")
+    run = {"model.name": f"{plugin}:Ranked"}
+    (one,), (two,) = (train(processes, tmp_path, [run]) for processes in (1, 2))
+    assert one["weights"] != two["weights"]
 
 
 def test_micro_batches_that_are_no_power_of_two(tmp_path: Path) -> None:
