@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,3 +169,19 @@ def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     agreed: list[float] = tensor.tolist()
     return agreed
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Leave the process group when all ranks are done with it.
+
+    Gloo aborts a process whose peer closes the connection while it is still in a collective, and
+    a barrier is a collective too. So the ranks count themselves in the launcher's key-value store.
+    """
+    import torch.distributed as dist
+
+    if accelerator.num_processes > 1:
+        store = dist.distributed_c10d._get_default_store()
+        store.add("lockstep/done", 1)
+        while store.add("lockstep/done", 0) < accelerator.num_processes:
+            time.sleep(0.02)
+    accelerator.end_training()

@@ -230,9 +230,7 @@ class Session:
             self._write_status("stopped" if stopped else "failed", code)
         self._cleanup.close()
         if error is None or isinstance(error, StoppedOnRequest):
-            # A rank that leaves early would break the connections that others still use.
-            self.accelerator.wait_for_everyone()
-            self.accelerator.end_training()
+            processes.leave(self.accelerator)
 
     def _write_status(self, state: State, exit_code: int | None) -> None:
         step = self.engine.state.step if self.engine else 0

@@ -117,8 +117,7 @@ def main() -> None:
     outcome = TASKS[task.pop("name")](accelerator, **task)
     if accelerator.is_main_process:
         Path(sys.argv[2]).write_text(json.dumps(outcome))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    processes.leave(accelerator)
 
 
 if __name__ == "__main__":
