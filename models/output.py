@@ -15,7 +15,7 @@ from models.construct import describe, file_of
 def check_output(
     model: nn.Module, *, num_classes: int, in_channels: int, image_size: tuple[int, int]
 ) -> None:
-    """Run two black images through the network and check what comes out.
+    """Run two black images through the network, in both modes, and check what comes out.
 
     Training flags, buffers and torch's generators are afterwards as they were before. Only lazy
     layers change: they learn their shapes and draw their weights.
@@ -34,19 +34,23 @@ def check_output(
     device = torch.device("cpu") if first is None else first.device
     images = torch.zeros(2, in_channels, *image_size, device=device)
     wanted = (2, num_classes)
-    with _unchanged(model, device), torch.no_grad():
-        try:
-            logits = model.eval()(images)
-        except Exception as error:
-            message = describe(error, file_of(type(model)))
-            shape = tuple(images.shape)
-            raise ValueError(f"{name} fails on images of shape {shape}: {message}") from error
     must = f"it must be a floating-point tensor of shape {wanted}, a logit for each class."
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(f"{name} returns a {type(logits).__name__} for two images; {must}")
-    if tuple(logits.shape) != wanted or not logits.is_floating_point():
-        found = f"shape {tuple(logits.shape)} and type {logits.dtype}"
-        raise ValueError(f"{name} returns a tensor of {found} for two images; {must}")
+    for training in (False, True):
+        mode = "in training, " if training else ""
+        with _unchanged(model, device), torch.no_grad():
+            try:
+                logits = model.train(training)(images)
+            except Exception as error:
+                message = describe(error, file_of(type(model)))
+                shape = tuple(images.shape)
+                text = f"{name} fails {mode}on images of shape {shape}: {message}"
+                raise ValueError(text) from error
+        if not isinstance(logits, torch.Tensor):
+            found = f"a {type(logits).__name__}"
+            raise ValueError(f"{name} returns {mode}{found} for two images; {must}")
+        if tuple(logits.shape) != wanted or not logits.is_floating_point():
+            found = f"a tensor of shape {tuple(logits.shape)} and type {logits.dtype}"
+            raise ValueError(f"{name} returns {mode}{found} for two images; {must}")
 
 
 @contextmanager

@@ -194,6 +194,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
     assert run.json("status.json")["exit_code"] == 1
 
 
+def test_weights_that_the_last_step_destroyed_are_no_result(tmp_path: Path) -> None:
+    """One step of one epoch: its own loss is finite, only the evaluation shows the damage."""
+    more = ["--optimizer.name", "sgd", "--optimizer.lr", "1e30", "--train.epochs", "1"]
+    more += ["--train.batch_size", "2000", "--data.validation_size", "0"]
+    more += ["--schedule.warmup_epochs", "0"]
+    run = train_apart(tmp_path / "run", *more)
+    assert run.exit_code == 1
+    assert "the loss of the evaluation after step 1 is nan" in run.errors
+    assert run.json("status.json")["state"] == "failed"
+    assert not (run.folder / "results.json").exists()
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     """At a rate that soon destroys the net the best epoch is not the last."""
     more = ["--train.epochs", "30", "--train.patience", "2", "--optimizer.lr", "0.3"]

@@ -117,6 +117,17 @@ class Checkpoints:
             shutil.rmtree(old)
         return final
 
+    def set_aside_after(self, step: int) -> None:
+        """Take the checkpoints after `step` out of the way of a run that goes on from there.
+
+        What metrics.jsonl held at them is cut off; the run will come by there again.
+        """
+        for folder in sorted(self.folder.glob("step-*")):
+            if int(folder.name.removeprefix("step-")) > step:
+                aside = folder.with_name(f"superseded-{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; damaged ones are named and set aside."""
         for folder in sorted(self.folder.glob("step-*"), reverse=True):

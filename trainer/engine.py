@@ -26,6 +26,8 @@ from trainer.step import StepResult, TrainStep
 
 LOG_SECONDS = 1.0
 
+ADVICE = "a lower optimizer.lr, schedule.warmup_epochs or train.clip_norm may help"
+
 log = logging.getLogger("lockstep")
 
 
@@ -253,8 +255,7 @@ class Engine:
         for step, loss in zip(steps, losses, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"the loss of step {step} is {loss}: training cannot go on from there; a lower "
-                    f"optimizer.lr, a warm-up (schedule.warmup_epochs) or train.clip_norm may help"
+                    f"the loss of step {step} is {loss}: training cannot go on; {ADVICE}"
                 )
 
     def _progress(self) -> Record:
@@ -270,8 +271,18 @@ class Engine:
     # ------------------------------------------------------------------ evaluation
 
     def evaluate(self, images: ImageSet) -> Predictions:
-        """Predictions of the present weights, the same on all ranks; a collective."""
-        return evaluation.predict(self.accelerator, self.module, images, self.data.scaling)
+        """Predictions of the present weights, the same on all ranks; a collective.
+
+        Raises:
+            NonFiniteLossError: the weights are of no use any more.
+        """
+        found = evaluation.predict(self.accelerator, self.module, images, self.data.scaling)
+        if not math.isfinite(found.mean_loss):
+            raise NonFiniteLossError(
+                f"the loss of the evaluation after step {self.state.step} is {found.mean_loss}; "
+                f"{ADVICE}"
+            )
+        return found
 
     def choose_weights(self) -> None:
         """Load the best weights on validation, where there are any; else the last ones stay."""

@@ -109,8 +109,9 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # Read when the first CUDA context is made: without it matrix products have no fixed order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
-    # DDP would overwrite every rank's batch-norm statistics by those of rank 0.
-    handler = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # DDP would overwrite every rank's batch-norm statistics by those of rank 0, and would fail
+    # where a parameter takes no part in a step.
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler])
 
 

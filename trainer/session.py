@@ -102,6 +102,7 @@ class Session:
         run_id = remembered["wandb_run_id"]
         metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
         self._cleanup.callback(metrics.close)
+        self.checkpoints.set_aside_after(engine.state.step)
         self._cleanup.callback(self.tracker.finish, None, self.path)  # where it is not finished yet
         wandb = self.config.tracking
         self.tracker.start(

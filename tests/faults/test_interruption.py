@@ -124,6 +124,18 @@ def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: 
     check_same(Run(tmp_path / "run", 0), undisturbed)
 
 
+def test_going_back_to_an_older_checkpoint_in_the_same_folder(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    """Stopped again before it has come by the newer checkpoint, the run still goes on."""
+    keep = ["--checkpoint.keep", "100", "--train.max_seconds"]
+    assert train_here(tmp_path / "run", *LONG, *keep, "1.5") == 75
+    oldest = sorted((tmp_path / "run" / "checkpoints").iterdir())[0]
+    assert train_here(tmp_path / "run", *LONG, *keep, "0.01", "--resume", str(oldest)) == 75
+    assert train_here(tmp_path / "run", *LONG) == 0
+    check_same(Run(tmp_path / "run", 0), undisturbed)
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     second = train_apart(tmp_path / "run", *LONG)

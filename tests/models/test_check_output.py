@@ -110,3 +110,19 @@ def test_lazy_layers_learn_their_shapes() -> None:
     check(network)
     assert sum(p.numel() for p in network.parameters()) == (9 * 4 + 4) + 8 + (4 * 26 * 18 + 1) * 10
     assert network.training and network[1].num_batches_tracked == 0
+
+
+def test_what_only_training_does_is_checked_too() -> None:
+    """A second output beside the logits in training, as nets with auxiliary heads have it."""
+
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, int]:
+            logits: torch.Tensor = self.head(images.flatten(1))
+            return (logits, 1) if self.training else logits
+
+    with pytest.raises(ValueError, match="Auxiliary returns in training, a tuple for two images"):
+        models.check_output(Auxiliary(), num_classes=10, in_channels=1, image_size=(8, 8))
