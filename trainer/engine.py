@@ -67,7 +67,7 @@ class Engine:
     ) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.data = _resident_where_it_fits(dataset, accelerator.device)
+        self.data = dataset.where_it_fits(accelerator.device)
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
         self.stop = stop
@@ -338,13 +338,3 @@ class Engine:
         if self.accelerator.scaler and saved.state["scaler"]:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])
         self.checkpoints.saved_step = self.state.step
-
-
-def _resident_where_it_fits(dataset: Dataset, device: torch.device) -> Dataset:
-    """The data set on the device; without its images where they would take half of what is free."""
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        sets = (dataset.train, dataset.validation, dataset.test)
-        if sum(images.images.nbytes for images in sets) > free_bytes / 2:
-            return dataclasses.replace(dataset, scaling=dataset.scaling.to(device))
-    return dataset.to(device)

@@ -85,3 +85,12 @@ class Dataset:
             test=self.test.to(device),
             scaling=self.scaling.to(device),
         )
+
+    def where_it_fits(self, device: torch.device) -> Dataset:
+        """On the device; without the images where they would take half of its free memory."""
+        if device.type == "cuda":
+            free_bytes, _ = torch.cuda.mem_get_info(device)
+            sets = (self.train, self.validation, self.test)
+            if sum(images.images.nbytes for images in sets) > free_bytes / 2:
+                return replace(self, scaling=self.scaling.to(device))
+        return self.to(device)
