@@ -24,7 +24,9 @@ def train(arguments: Sequence[str]) -> None:
         if not session.open():
             return
         dataset = session.load_dataset()
-        model = build_model(session.config, dataset)
+        model = processes.together(
+            session.accelerator, lambda: build_model(session.config, dataset)
+        )
         engine = Engine(
             session.accelerator, session.config, dataset, model, session.checkpoints, session.stop
         )

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.errors import UserError
+from trainer.errors import LaterFormatError, UserError
 from trainer.files import sync, to_json, write_file, write_json
 
 FORMAT_VERSION = 1
@@ -133,6 +133,8 @@ class Checkpoints:
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
             try:
                 return open_checkpoint(folder)
+            except LaterFormatError:
+                raise
             except UserError as error:
                 aside = folder.with_name(f"damaged-{folder.name}")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -164,7 +166,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             raise UserError(f"{path}: damaged, its size or SHA-256 differs from the manifest's")
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if state["format_version"] > FORMAT_VERSION:
-        raise UserError(
+        raise LaterFormatError(
             f"{folder}: format_version {state['format_version']} is from a later version of "
             f"Lockstep; this one reads up to {FORMAT_VERSION}"
         )

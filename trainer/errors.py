@@ -15,5 +15,9 @@ class RankError(UserError):
     """A `UserError` of one rank alone; any other is the same on all ranks, and rank 0 prints it."""
 
 
+class LaterFormatError(UserError):
+    """A checkpoint of a later version: whole, and not to be touched."""
+
+
 class StoppedOnRequest(Exception):  # noqa: N818 - nothing went wrong
     """The run was asked to stop and has saved everything; the same command goes on."""

@@ -15,8 +15,8 @@ from trainer.config import OptimizerConfig
 def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over the model's trainable parameters.
 
-    Parameters of fewer than two dimensions (biases, norms) are not decayed. Where the optimiser
-    has a fused kernel for every device, it is used.
+    Parameters of fewer than two dimensions (biases, norms) are not decayed. Adam's kernels are
+    fused; SGD's fails where a parameter gets its first gradient after the first step.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim >= 2]
@@ -28,7 +28,7 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
         case "sgd":
             nesterov = config.nesterov and momentum > 0
             return torch.optim.SGD(
-                groups, config.lr, momentum=momentum, nesterov=nesterov, fused=True
+                groups, config.lr, momentum=momentum, nesterov=nesterov, foreach=True
             )
         case "adam":
             return torch.optim.Adam(groups, config.lr, fused=True)

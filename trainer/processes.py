@@ -112,7 +112,10 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # DDP would overwrite every rank's batch-norm statistics by those of rank 0, and would fail
     # where a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler])
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler])
+    # An environment variable may have set it, and `backward` would divide every loss by it.
+    accelerator.gradient_accumulation_steps = 1
+    return accelerator
 
 
 def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ def test_results(
 ) -> dict[str, Any]:
     """The part `test` of results.json."""
     results: dict[str, Any] = {"accuracy": predictions.accuracy}
-    if config.data.train_size == LAB_TRAIN_SAMPLES and len(predictions) > LAB_TEST_SAMPLES:
+    if config.data.train_size == LAB_TRAIN_SAMPLES and len(predictions) >= LAB_TEST_SAMPLES:
         hits = predictions.predicted == predictions.target
         results["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
     results |= {"loss": predictions.mean_loss, "samples": len(predictions)}

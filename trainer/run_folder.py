@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from trainer import command_line
-from trainer.config import PINNED_KEYS, RunConfig, differences, flatten, replace
+from trainer.config import PINNED_KEYS, RunConfig, differences, flatten, replace, validate
 from trainer.errors import UserError
 from trainer.files import write_json, write_text
 
@@ -54,7 +54,9 @@ class RunFolder:
             config = _as_there(config, _run_of(Path(config.resume)), "resume")
         if stored:
             config = _as_there(config, self.path, "output_dir")
-        return Opening(_pin(config, pins), self._stored_state() if stored else None)
+        config = _pin(config, pins)
+        validate(config)
+        return Opening(config, self._stored_state() if stored else None)
 
     def take_metrics(self, saved: Path, length_bytes: int) -> None:
         """Begin metrics.jsonl with what led to a checkpoint of a run in another folder."""
