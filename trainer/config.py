@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from trainer.errors import UserError
 
@@ -248,6 +248,3 @@ def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
         for (key, mine), other in pairs
         if key not in FREE_KEYS and mine != other
     ]
-
-
-DATA_NAMES: tuple[str, ...] = get_args(DataName)

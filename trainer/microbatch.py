@@ -58,13 +58,10 @@ class Accumulator:
 
     def add(self, index: int, leaf: Leaf) -> None:
         """Take leaf `index`; the indices come in rising order without a gap."""
-        self._push((index, index + 1), leaf)
+        self.add_node((index, index + 1), leaf)
 
     def add_node(self, interval: Interval, value: Leaf) -> None:
         """Take the finished sum of a subtree."""
-        self._push(interval, value)
-
-    def _push(self, interval: Interval, value: Leaf) -> None:
         while self.nodes:
             (first, middle), left = self.nodes[-1]
             if self._splits.get((first, interval[1])) != middle:
