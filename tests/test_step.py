@@ -104,6 +104,41 @@ def test_other_buffers_and_unused_parameters_stay(
     assert model.norm.num_batches_tracked == 1
 
 
+class Recorder(Net):
+    """Buffers of every kind, also ones that a forward pass replaces instead of changing them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.tensor(2**40 + 1))
+        self.register_buffer("warm", torch.tensor(True))
+        self.register_buffer("smallest", torch.tensor(torch.inf))
+        self.register_buffer("untouched", torch.tensor([-torch.inf, torch.nan, 3e38]))
+        self.register_buffer("precise", torch.tensor(1 / 3, dtype=torch.float64))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.count = self.count + len(images)
+        self.warm.fill_(False)
+        self.smallest = torch.minimum(self.smallest, images.detach().amin())
+        self.precise.add_(1.0)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("samples", [3, 22])
+def test_buffers_of_every_kind(accelerator: Accelerator, samples: int) -> None:
+    """The first micro-batch counts, exactly; the others move by the mean, from infinity too."""
+    model = Recorder()
+    do_step(accelerator, model, 4, samples=samples)
+    sizes = cut(samples, 4)
+    assert model.count == 2**40 + 1 + sizes[0]
+    assert model.warm.dtype == torch.bool
+    assert not model.warm
+    pieces = zip(IMAGES[:samples].split(sizes), sizes, strict=True)
+    mean = sum(piece.amin() * size / samples for piece, size in pieces if size)
+    assert model.smallest.item() == pytest.approx(float(mean), rel=1e-5)
+    assert model.untouched.tolist() == pytest.approx([-torch.inf, torch.nan, 3e38], nan_ok=True)
+    assert model.precise.item() == pytest.approx(4 / 3, rel=1e-14)
+
+
 def test_dropout_is_a_function_of_the_step(accelerator: Accelerator) -> None:
     ends = []
     for step, draws_before in ((3, 0), (3, 17), (4, 0)):

@@ -67,7 +67,8 @@ class Accumulator:
             if self._splits.get((first, interval[1])) != middle:
                 break
             self.nodes.pop()
-            torch._foreach_add_(left, value)
+            for mine, other in zip(_by_dtype(left), _by_dtype(value), strict=True):
+                torch._foreach_add_(mine, other)
             interval, value = (first, interval[1]), left
         self.nodes.append((interval, value))
 
@@ -96,56 +97,69 @@ def reduce(nodes: Sequence[tuple[Interval, Leaf]], leaves: int) -> Leaf:
     operands). Elsewhere, for example 6 micro-batches on 2 processes, all gather the blocks'
     largest subtrees and each finishes the tree.
     """
-    like = nodes[0][1]
     if not dist.is_initialized() or dist.get_world_size() == 1:
         ((_, root),) = nodes
         return root
     processes = dist.get_world_size()
+    flat = [(interval, _flatten(value)) for interval, value in nodes]
     if len(nodes) == 1 and leaves & (leaves - 1) == 0 and processes & (processes - 1) == 0:
-        return _unflatten(_butterfly(_flatten(like)), like)
-    return _unflatten(_gather_and_finish(nodes, leaves, processes), like)
+        return _unflatten(_butterfly(flat[0][1]), nodes[0][1])
+    return _unflatten(_gather_and_finish(flat, leaves, processes), nodes[0][1])
 
 
-def _butterfly(total: torch.Tensor) -> torch.Tensor:
-    received = torch.empty_like(total)
+def _butterfly(total: Leaf) -> Leaf:
+    received = [torch.empty_like(vector) for vector in total]
     distance = 1
     while distance < dist.get_world_size():
         partner = dist.get_rank() ^ distance
-        exchange = [
-            dist.P2POp(dist.isend, total, partner),
-            dist.P2POp(dist.irecv, received, partner),
-        ]
+        exchange = [dist.P2POp(dist.isend, vector, partner) for vector in total]
+        exchange += [dist.P2POp(dist.irecv, vector, partner) for vector in received]
         for request in dist.batch_isend_irecv(exchange):
             request.wait()
-        total = total + received
+        for mine, other in zip(total, received, strict=True):
+            mine.add_(other)
         distance *= 2
     return total
 
 
-def _gather_and_finish(
-    nodes: Sequence[tuple[Interval, Leaf]], leaves: int, processes: int
-) -> torch.Tensor:
+def _gather_and_finish(nodes: Sequence[tuple[Interval, Leaf]], leaves: int, processes: int) -> Leaf:
     blocks = [subtrees(leaves, share(rank, processes, leaves)) for rank in range(processes)]
-    own = [_flatten(value) for _, value in nodes]
-    padding = [torch.zeros_like(own[0])] * (max(map(len, blocks)) - len(own))
-    sent = torch.stack(own + padding)
-    gathered = [torch.empty_like(sent) for _ in range(processes)]
-    dist.all_gather(gathered, sent)
+    own = [vectors for _, vectors in nodes]
+    # Every rank sends as many nodes as the one that has most.
+    own += [[torch.zeros_like(vector) for vector in own[0]]] * (max(map(len, blocks)) - len(own))
+    gathered = [_all_gather(torch.stack(same_dtype)) for same_dtype in zip(*own, strict=True)]
     finish = Accumulator(leaves)
-    for block, values in zip(blocks, gathered, strict=True):
-        for interval, value in zip(block, values, strict=False):  # the rest is padding
-            finish.add_node(interval, [value.clone()])
-    ((_, (total,)),) = finish.nodes
+    for rank, block in enumerate(blocks):
+        for place, interval in enumerate(block):
+            finish.add_node(interval, [vectors[rank][place] for vectors in gathered])
+    ((_, total),) = finish.nodes
     return total
 
 
-def _flatten(leaf: Leaf) -> torch.Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in leaf])
+def _all_gather(vectors: torch.Tensor) -> list[torch.Tensor]:
+    gathered = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, vectors)
+    return gathered
 
 
-def _unflatten(flat: torch.Tensor, like: Leaf) -> Leaf:
-    pieces = torch.split(flat, [tensor.numel() for tensor in like])
-    return [
-        torch.empty_like(tensor).copy_(piece.view(tensor.shape))
-        for piece, tensor in zip(pieces, like, strict=True)
-    ]
+def _by_dtype(leaf: Leaf) -> list[Leaf]:
+    """The tensors of each dtype: a conversion to a common one could round, or fill a memory."""
+    groups: dict[torch.dtype, Leaf] = {}
+    for tensor in leaf:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
+
+
+def _flatten(leaf: Leaf) -> Leaf:
+    """One vector for each dtype."""
+    return [torch.cat([tensor.reshape(-1) for tensor in group]) for group in _by_dtype(leaf)]
+
+
+def _unflatten(vectors: Leaf, like: Leaf) -> Leaf:
+    """The inverse: tensors of the shapes and memory layouts of `like`."""
+    result = [torch.empty_like(tensor) for tensor in like]
+    for vector, group in zip(vectors, _by_dtype(result), strict=True):
+        pieces = torch.split(vector, [tensor.numel() for tensor in group])
+        for tensor, piece in zip(group, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
+    return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -38,7 +39,7 @@ class TrainStep:
 
     Buffers (batch norm's running statistics): every micro-batch starts from the step's own values.
     A floating-point buffer then moves by the mean of the micro-batches' changes, weighted by their
-    samples; any other (batch norm's count of steps) by the change of the first micro-batch.
+    samples; any other (batch norm's count of steps) becomes what the first micro-batch made of it.
 
     Args:
         accelerator: for autocast, gradient scaling and clipping.
@@ -66,11 +67,9 @@ class TrainStep:
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = microbatch.share(rank, processes, config.microbatches)
+        wrapped = isinstance(model, DistributedDataParallel)
+        self.module = cast("nn.Module", model.module) if wrapped else model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        # What the forward pass of a single micro-batch leaves in the buffers is already right.
-        buffers = list(model.buffers()) if config.microbatches > 1 else []
-        self.averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self.counted = [buffer for buffer in buffers if not buffer.is_floating_point()]
         self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
         self.some_missing = False
 
@@ -87,23 +86,23 @@ class TrainStep:
         """
         self.optimizer.zero_grad()
         # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
-        overlapped = isinstance(self.model, DistributedDataParallel) and sizes[-1] > 0
-        before = [buffer.clone() for buffer in self.averaged + self.counted]
+        overlapped = self.model is not self.module and sizes[-1] > 0
+        before = [buffer.detach().clone() for buffer in self._buffers()]
         own_sizes = [sizes[index] for index in self.own]
         sums = microbatch.Accumulator(self.microbatches)
         pieces = zip(
             self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
         )
         for index, piece, piece_targets in pieces:
-            self._restore(before)
+            self._set_buffers(before)
             seeding.seed_torch(self.seed, "forward", step, index)
-            with self._synchronisation(overlapped and index == self.own[-1]):
+            with self._synchronisation(overlapped, last=index == self.own[-1]):
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
             gradients = [] if overlapped else self._take_gradients()
             changes = self._buffer_changes(before, len(piece) / sum(sizes), first=index == 0)
             sums.add(index, [measured, *changes, *gradients])
         measured, *total = microbatch.reduce(sums.nodes, self.microbatches)
-        self._apply_buffer_changes(before, total[: len(before)])
+        self._set_buffers(_changed(before, total[: len(before)]))
         if not overlapped:
             self._set_gradients(total[len(before) :])
         if self.config.clip_norm is not None:
@@ -111,10 +110,12 @@ class TrainStep:
         self.optimizer.step()
         return StepResult(loss=measured[0], accuracy=measured[1])
 
-    def _synchronisation(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
-        """DDP's exchange, if this is DDP, happens in each rank's last backward pass alone."""
-        if isinstance(self.model, DistributedDataParallel) and not wanted:
-            return self.model.no_sync()
+    def _synchronisation(
+        self, overlapped: bool, last: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """DDP's exchange, where there is one, happens in each rank's last backward pass alone."""
+        if overlapped and not last:
+            return cast("DistributedDataParallel", self.model).no_sync()
         return contextlib.nullcontext()
 
     def _backward(
@@ -123,7 +124,7 @@ class TrainStep:
         """Leave the gradients in the parameters; returns the parts of loss and accuracy: (2,)."""
         if len(targets) == 0:
             return torch.zeros(2, device=self.accelerator.device)
-        logits = self.model(images).float()
+        logits = (self.model if overlapped else self.module)(images).float()
         smoothing = self.config.label_smoothing
         loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / total
         # DDP takes the mean over the ranks where the sum is wanted.
@@ -154,18 +155,47 @@ class TrainStep:
         for parameter, gradient, ranks in zip(self.parameters, gradients, present, strict=True):
             parameter.grad = gradient if ranks else None
 
-    def _restore(self, before: Leaf) -> None:
-        if before:
-            torch._foreach_copy_(self.averaged + self.counted, before)
+    def _buffers(self) -> Leaf:
+        """Asked for anew each time, as a forward pass may put another tensor in a buffer's place.
 
+        What the forward pass of a single micro-batch leaves in them is already right: then none.
+        """
+        return list(self.module.buffers()) if self.microbatches > 1 else []
+
+    @torch.no_grad()
+    def _set_buffers(self, values: Leaf) -> None:
+        if values:
+            torch._foreach_copy_(self._buffers(), values)
+
+    @torch.no_grad()
     def _buffer_changes(self, before: Leaf, weight: float, first: bool) -> Leaf:
-        middle = len(self.averaged)
-        averaged = zip(self.averaged, before[:middle], strict=True)
-        counted = zip(self.counted, before[middle:], strict=True)
-        changes = [(buffer - old) * weight for buffer, old in averaged]
-        return changes + [(buffer.long() - old.long()).float() * first for buffer, old in counted]
+        """This micro-batch's parts of the sums that `_changed` takes."""
+        pairs = zip(self._buffers(), before, strict=True)
+        return [
+            _nothing_if(weight == 0, (buffer - _finite(old)) * weight)
+            if _is_averaged(buffer)
+            else _nothing_if(not first, buffer.to(torch.int64, copy=True))
+            for buffer, old in pairs
+        ]
 
-    def _apply_buffer_changes(self, before: Leaf, changes: Leaf) -> None:
-        self._restore(before)
-        for buffer, change in zip(self.averaged + self.counted, changes, strict=True):
-            buffer.add_(change if buffer.is_floating_point() else change.round().to(buffer.dtype))
+
+def _is_averaged(buffer: torch.Tensor) -> bool:
+    return buffer.is_floating_point() or buffer.is_complex()
+
+
+def _finite(buffer: torch.Tensor) -> torch.Tensor:
+    """Zeros in place of what no change could be counted from: a plug-in may start at infinity."""
+    return torch.nan_to_num(buffer, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _nothing_if(condition: bool, value: torch.Tensor) -> torch.Tensor:
+    """No part of a sum; a factor of 0 would not do, as 0 * infinity is not a number."""
+    return torch.zeros_like(value) if condition else value
+
+
+def _changed(before: Leaf, sums: Leaf) -> Leaf:
+    """The buffers after the step."""
+    return [
+        _finite(old) + total if _is_averaged(old) else total
+        for old, total in zip(before, sums, strict=True)
+    ]

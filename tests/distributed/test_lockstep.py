@@ -120,3 +120,12 @@ def test_the_fast_reduction_is_equal_to_rounding(alone: Any, tmp_path: Path) -> 
     for outcome, exact in zip(fast, (alone[0], alone[2], alone[6]), strict=True):
         assert outcome["losses"] == pytest.approx(exact["losses"], rel=1e-2, abs=1e-3)
         assert outcome["batches"] == exact["batches"]
+
+
+def test_the_fast_reduction_where_a_rank_has_no_sample(tmp_path: Path) -> None:
+    """The second step of 61 samples has one: the other rank's model does no backward pass."""
+    run = RUNS[2] | {"data.train_size": 61, "data.validation_size": 0, "train.batch_size": 60}
+    (exact,) = train(1, tmp_path, [run])
+    (fast,) = train(2, tmp_path, [run | {"train.reduction": "fast"}])
+    assert fast["losses"] == pytest.approx(exact["losses"], rel=1e-2, abs=1e-3)
+    assert fast["batches"] == exact["batches"]
