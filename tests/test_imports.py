@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "files", "environment", "observer"},
     {"config", "seeding", "microbatch", "preemption"},
     {"sampling", "augment", "optim", "schedules", "metrics", "checkpoint", "data", "processes"},
-    {"tracking", "console", "plots", "command_line"},
+    {"averaging", "tracking", "console", "plots", "command_line"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
     {"engine", "parts"},
     {"session", "commands"},

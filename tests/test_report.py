@@ -201,7 +201,7 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
 def test_which_equality_holds_is_said(tmp_path: Path) -> None:
     assert "the same bits, on any number of processes" in report(tmp_path).text
     page = report(tmp_path, rounding=["from step 7: threads 1 against 2"])
-    assert "up to rounding, not with the same bits, because of from step 7: threads" in page.text
+    assert "Equal to rounding, not in bits: from step 7: threads 1 against 2" in page.text
 
 
 def test_mistakes_are_the_most_confident_ones_and_right_images(tmp_path: Path) -> None:

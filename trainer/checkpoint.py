@@ -4,6 +4,7 @@
         model.safetensors       weights and buffers
         optimizer.safetensors   the optimiser's tensors, named PARAMETER_INDEX.NAME
         best.safetensors        the best weights on validation so far, where there are any
+        ema.safetensors         the moving average of the weights, where one is kept
         state.json              everything small: position, best, optimiser's numbers, configuration
         manifest.json           size and SHA-256 of each file, and a checksum of itself
 
@@ -18,7 +19,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,13 @@ class RunState:
     best_epoch: int | None = None
     """its epoch; of equals the first"""
     rounding: list[str] = dataclasses.field(default_factory=list)
-    """what changed on a resume, so that the run is equal to rounding alone and not in bits"""
+    """why the run is equal to rounding alone and not in bits"""
     observer: dict[str, Any] = dataclasses.field(default_factory=dict)
     """what the observer wants back on resume"""
+
+    def note_rounding(self, reasons: Iterable[str]) -> None:
+        """Remember why the run is not equal in bits, each reason once."""
+        self.rounding += [reason for reason in reasons if reason not in self.rounding]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,8 @@ class TrainConfig:
     """share of the target spread evenly over all classes"""
     clip_norm: float | None = None
     """largest norm of the whole gradient; null: no limit"""
+    ema_decay: float | None = None
+    """decay of a moving average of the weights, which is validated and chosen; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     max_seconds: float | None = None
@@ -221,6 +223,8 @@ def validate(config: RunConfig) -> None:
     require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
     for key in ("train.clip_norm", "train.max_seconds"):
         require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")
+    decay = values["train.ema_decay"]
+    require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
     require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
     require("optimizer.weight_decay", 0 <= values["optimizer.weight_decay"] < 1e6, "0 or more")
     require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -13,6 +14,7 @@ from torch import nn
 
 from trainer import checkpoint, environment, evaluation, optim, processes
 from trainer.augment import Augmentation
+from trainer.averaging import WeightAverage
 from trainer.checkpoint import Checkpoint, Checkpoints, RunState
 from trainer.config import RunConfig
 from trainer.data import Dataset, ImageSet
@@ -88,8 +90,9 @@ class Engine:
         )
         self.augmentation = Augmentation(config.data.augment, config.seed)
         self.environment = environment.describe(accelerator.device)
-        if accelerator.device.type == "cuda" and config.train.reduction == "exact":
-            environment.choose_deterministic_kernels()
+        self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
+        decay = config.train.ema_decay
+        self.average = WeightAverage(self.module, decay) if decay else None
         self.state = RunState()
         self.best_weights: checkpoint.Tensors = {}
         self.started_s = time.monotonic()
@@ -143,17 +146,14 @@ class Engine:
                 f"GPU's memory; more than {self.config.train.microbatches} micro-batches make "
                 f"them smaller at the same train.batch_size"
             ) from error
+        if self.average:
+            self.average.update(self.state.step)
         self.pending.append((self.state.step, lr, sum(sizes), result))
 
     def _set_learning_rate(self) -> float:
         steps, config = self.sampler.steps, self.config
-        lr = learning_rate(
-            config.schedule,
-            config.optimizer.lr,
-            self.state.step,
-            config.train.epochs * steps,
-            steps,
-        )
+        total = config.train.epochs * steps
+        lr = learning_rate(config.schedule, config.optimizer.lr, self.state.step, total, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
@@ -172,24 +172,22 @@ class Engine:
             "samples_per_second": count / state.epoch_seconds,
         }
         if len(self.data.validation):
-            validation = self.evaluate(self.data.validation)
+            with self.average.in_place() if self.average else contextlib.nullcontext():
+                validation = self.evaluate(self.data.validation)
+                if state.best_accuracy is None or validation.accuracy > state.best_accuracy:
+                    state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
+                    self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
             record["validation_loss"] = validation.mean_loss
             record["validation_accuracy"] = validation.accuracy
-            if state.best_accuracy is None or validation.accuracy > state.best_accuracy:
-                state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
-                self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
         if self.observer:
             record["weights_sha256"] = checkpoint.weights_sha256(self.module.state_dict())
             self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0
         state.epoch += 1
-        every_epochs, every_steps = (
-            self.config.checkpoint.every_epochs,
-            self.config.checkpoint.every_steps,
-        )
-        if (every_epochs and (state.epoch - 1) % every_epochs == 0) or (
-            every_steps and state.step % every_steps == 0
+        every = self.config.checkpoint
+        if (every.every_epochs and (state.epoch - 1) % every.every_epochs == 0) or (
+            every.every_steps and state.step % every.every_steps == 0
         ):
             self.save()
 
@@ -239,15 +237,10 @@ class Engine:
             self.state.loss_sum += loss * count
             self.state.hits += accuracy * count
         if self.observer:
+            epoch = self.state.epoch
             self.observer.steps_done(
                 [
-                    {
-                        "event": "step",
-                        "epoch": self.state.epoch,
-                        "step": step,
-                        "loss": loss,
-                        "lr": lr,
-                    }
+                    {"event": "step", "epoch": epoch, "step": step, "loss": loss, "lr": lr}
                     for step, loss, lr in zip(steps, losses, lrs, strict=True)
                 ],
                 self._progress(),
@@ -285,9 +278,10 @@ class Engine:
         return found
 
     def choose_weights(self) -> None:
-        """Load the best weights on validation, where there are any; else the last ones stay."""
-        if self.best_weights:
-            self.module.load_state_dict(self.best_weights)
+        """Load the best weights on validation; without validation the last, averaged if asked."""
+        chosen = self.best_weights or (self.average.tensors if self.average else {})
+        if chosen:
+            self.module.load_state_dict(chosen)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -297,11 +291,16 @@ class Engine:
         if self.observer:
             self.state.observer = self.observer.flush()
         self.checkpoints.saved_step = self.state.step
+        self.state.note_rounding(
+            f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
+        )
         if self.accelerator.is_main_process:
             optimizer, numbers = checkpoint.optimizer_state(self.optimizer.optimizer)
             files = {"model": self.module.state_dict(), "optimizer": optimizer}
             if self.best_weights:
                 files["best"] = self.best_weights
+            if self.average:
+                files["ema"] = self.average.tensors
             scaler = self.accelerator.scaler
             small = {
                 "run": dataclasses.asdict(self.state),
@@ -326,12 +325,12 @@ class Engine:
                 f"{saved.state['data_fingerprint'][:12]}); use the same files"
             )
         self.state = RunState(**saved.state["run"])
-        for change in environment.differences(saved.state["environment"], self.environment):
-            if self.accelerator.is_main_process:
-                log.warning("from here on equal to rounding, not in bits: %s", change)
-            self.state.rounding.append(f"from step {self.state.step}: {change}")
+        changes = environment.differences(saved.state["environment"], self.environment)
+        self.state.note_rounding(f"from step {self.state.step}: {change}" for change in changes)
         self.module.load_state_dict(saved.tensors("model"))
         self.best_weights = saved.tensors("best")
+        if self.average:
+            self.average.load(saved.tensors("ema"))
         checkpoint.load_optimizer_state(
             self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
         )

@@ -15,6 +15,8 @@ from trainer.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from trainer.environment import Environment
+
 T = TypeVar("T")
 
 log = logging.getLogger("lockstep")
@@ -173,6 +175,46 @@ def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     agreed: list[float] = tensor.tolist()
     return agreed
+
+
+def check_same_start(
+    accelerator: Accelerator, *, weights: str, images: str, environment: Environment
+) -> list[str]:
+    """Compare what the ranks start from; a collective.
+
+    Args:
+        weights: digest of the model's weights.
+        images: fingerprint of the data set.
+        environment: what decides how this rank rounds.
+
+    Returns:
+        How the environments differ from rank 0's, which bits cannot survive.
+
+    Raises:
+        UserError: the weights or the images differ, so it would be no training of one model.
+    """
+    if accelerator.num_processes == 1:
+        return []
+    from accelerate.utils import gather_object
+
+    from trainer.environment import differences
+
+    found = []
+    starts = gather_object([(weights, images, environment)])
+    for rank, (other_weights, other_images, other_environment) in enumerate(starts):
+        if other_images != starts[0][1]:
+            raise UserError(
+                f"data.root: the images of rank {rank} differ from those of rank 0 "
+                f"(fingerprint {other_images[:12]} against {starts[0][1][:12]}); use the same files"
+            )
+        if other_weights != starts[0][0]:
+            raise UserError(
+                f"model.name: rank {rank} begins with other weights than rank 0; a model must draw "
+                f"them from torch's generators, which are seeded, or get them by model.weights"
+            )
+        lines = differences(starts[0][2], other_environment)
+        found += [f"rank 0 against rank {rank}: {line}" for line in lines]
+    return found
 
 
 def leave(accelerator: Accelerator) -> None:

@@ -50,6 +50,7 @@ class Session:
         self.tracker = tracking.WandbTracker()
         self.engine: Engine | None = None
         self.opened = False
+        self.reasons_said = 0
         self._cleanup = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ before the training
@@ -88,10 +89,18 @@ class Session:
         """Resume where there is a checkpoint, write config.yaml, and say what will run."""
         saved = processes.on_main(self.accelerator, self._find_checkpoint)
         if saved:
-            engine.load(saved)
+            processes.together(self.accelerator, lambda: engine.load(saved))
+        differing = processes.check_same_start(
+            self.accelerator,
+            weights=weights_sha256(engine.module.state_dict()),
+            images=engine.data.fingerprint,
+            environment=engine.environment,
+        )
+        engine.state.note_rounding(differing)
         self.engine = engine
         if not self.is_main:
             return
+        self._say_rounding(engine)
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
@@ -111,6 +120,12 @@ class Session:
         engine.observer = RunObserver(
             self.config.train.epochs, self.progress, metrics, self.tracker, run_id
         )
+
+    def _say_rounding(self, engine: Engine) -> None:
+        """Warn of what breaks the equality in bits, of each reason once."""
+        for reason in engine.state.rounding[self.reasons_said :]:
+            log.warning("equal to rounding, not in bits: %s", reason)
+        self.reasons_said = len(engine.state.rounding)
 
     def _new_run_id(self) -> str:
         """A name that no other run has, from place and time, as no random stream may be used."""
@@ -159,6 +174,7 @@ class Session:
         predictions = engine.evaluate(engine.data.test)
         if not self.is_main:
             return
+        self._say_rounding(engine)
         weights = engine.module.state_dict()
         metadata = {"model": json.dumps(self._model_metadata(engine.data))}
         write_tensors(self.path / "model.safetensors", weights, metadata)

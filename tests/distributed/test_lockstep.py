@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from tests.distributed.launch import run_worker
+from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, changes, matrix, pairs
 
 COMMON = {"train.epochs": 1, "train.batch_size": 128, "data.train_size": 500, "optimizer.lr": 0.01}
 """450 training samples: the last step has 66, in uneven pieces."""
 
-# Every model family, optimiser and part that could break the promise, each at least once.
+QUICKNET = {
+    "model.name": "quicknet",
+    "model.args": {"widths": [8, 16, 16], "dropout": 0.3},
+    "optimizer.name": "muon",
+    "data.augment": "flip_shift_cutout",
+    "train.label_smoothing": 0.1,
+    "train.clip_norm": 1.0,
+}
+VGG = {
+    "model.name": "vgg_small",
+    "model.args": {"widths": [8, 16]},
+    "optimizer.name": "sgd",
+    "data.augment": "shift",
+    "train.microbatches": 8,
+    "schedule.name": "linear",
+}
+# Pieces of 33 and 32 samples, then of 17 and 16: its conditional layer is used by some alone.
+ODD_MODEL = {
+    "model.name": f"{Path(__file__).with_name('odd_model.py')}:OddModel",
+    "train.batch_size": 129,
+    "optimizer.name": "adamw",
+    "optimizer.weight_decay": 0.1,
+}
 RUNS: list[dict[str, Any]] = [
-    {"model.name": "lab_cnn", "optimizer.name": "adam", "schedule.name": "cosine"},
-    {
-        "model.name": "quicknet",
-        "model.args": {"widths": [8, 16, 16], "dropout": 0.3},
-        "optimizer.name": "muon",
-        "data.augment": "flip_shift_cutout",
-        "train.label_smoothing": 0.1,
-        "train.clip_norm": 1.0,
-    },
-    {
-        "model.name": "vgg_small",
-        "model.args": {"widths": [8, 16]},
-        "optimizer.name": "sgd",
-        "data.augment": "shift",
-        "train.microbatches": 8,
-        "schedule.name": "linear",
-    },
-    {"model.name": "preact_resnet", "optimizer.name": "rmsprop", "optimizer.lr": 1e-3},
-    {
-        "model.name": "wide_resnet",
-        "model.args": {"depth": 10, "widen_factor": 1, "dropout": 0.2},
-        "optimizer.name": "adamw",
-        "data.augment": "flip_shift",
-    },
+    QUICKNET,
+    VGG,
+    ODD_MODEL,
     {"model.name": "lab_cnn", "train.batch_size": 224, "train.microbatches": 224},
-    # Pieces of 33 and 32 samples, then of 17 and 16: its conditional layer is used by some alone.
-    {
-        "model.name": f"{Path(__file__).with_name('odd_model.py')}:OddModel",
-        "train.batch_size": 129,
-        "optimizer.name": "adamw",
-        "optimizer.weight_decay": 0.1,
-    },
-    {
-        "model.name": "alexnet_small",
-        "optimizer.name": "sgd",
-        "optimizer.lr": 1e-3,
-        "data.augment": "flip_shift_cutout",
-    },
+    QUICKNET | {"train.precision": "bf16", "train.ema_decay": 0.99},
 ]
+
+# 180 training samples in steps of 64, 64 and 52.
+SMALL = {"data.train_size": 200, "train.batch_size": 64, "optimizer.lr": 1e-3}
 
 
 def train(processes: int, folder: Path, runs: list[dict[str, Any]]) -> Any:
@@ -74,17 +70,69 @@ def test_the_process_count_changes_nothing(processes: int, alone: Any, tmp_path:
         assert several == one, run
 
 
+@pytest.fixture(scope="module")
+def large_digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The digits at 16 x 16 pixels, as LeNet-5 needs more than 8 x 8."""
+    folder = tmp_path_factory.mktemp("data")
+    digits = load_digits()
+    images = np.kron(digits.images * 15, np.ones((1, 2, 2))).astype(np.uint8)
+    for part, place in (("train", slice(300)), ("test", slice(300, 400))):
+        np.save(folder / f"digits_{part}_features.npy", images[place])
+        np.save(folder / f"digits_{part}_targets.npy", digits.target[place])
+    return {"data.name": "npy", "data.root": str(folder)}
+
+
+def test_the_matrix_holds_every_pair_of_parts() -> None:
+    values = {"model.name": list(FAMILIES), "optimizer.name": OPTIMIZERS, **PARTS}
+    possible = {
+        tuple(sorted([(one, first), (other, second)]))
+        for one, other in combinations(values, 2)
+        for first, second in product(values[one], values[other])
+    }
+    without = {name for name, (_, has_dropout) in FAMILIES.items() if not has_dropout}
+    impossible = {(("dropout", 0.3), ("model.name", name)) for name in without}
+    covered = set().union(*(pairs(combination) for combination in matrix()))
+    assert covered == possible - impossible
+
+
+@pytest.fixture(scope="module")
+def matrix_runs(large_digits: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        SMALL
+        | changes(combination)
+        | (large_digits if combination["model.name"] == "lenet5" else {})
+        for combination in matrix()
+    ]
+
+
+@pytest.fixture(scope="module")
+def matrix_alone(
+    matrix_runs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    return train(1, tmp_path_factory.mktemp("matrix"), matrix_runs)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_family_with_every_optimiser_and_part(
+    processes: int, matrix_runs: list[dict[str, Any]], matrix_alone: Any, tmp_path: Path
+) -> None:
+    together = train(processes, tmp_path, matrix_runs)
+    for run, one, several in zip(matrix_runs, matrix_alone, together, strict=True):
+        assert several == one, run
+    assert len({outcome["weights"] for outcome in matrix_alone}) == len(matrix_runs)
+
+
 def test_a_change_of_any_part_changes_the_bits(alone: Any, tmp_path: Path) -> None:
     """Else the comparison above could not fail: seed, micro-batches and parts all enter."""
-    changed = [RUNS[1] | change for change in (
+    changed = [QUICKNET | change for change in (
         {"seed": 1}, {"train.microbatches": 2}, {"train.clip_norm": 0.5}, {"data.augment": "shift"}
     )]  # fmt: skip
     digests = {outcome["weights"] for outcome in train(1, tmp_path, changed)}
-    assert len(digests | {alone[1]["weights"]}) == len(changed) + 1
+    assert len(digests | {alone[0]["weights"]}) == len(changed) + 1
 
 
 def test_batch_norm_counts_steps_and_not_forward_passes(alone: Any) -> None:
-    assert set(alone[1]["batches"]) == {4}
+    assert set(alone[0]["batches"]) == {4}
 
 
 def test_a_draw_that_depends_on_the_rank_is_found(tmp_path: Path) -> None:
@@ -107,24 +155,27 @@ class Ranked(LabCNN):
 
 def test_micro_batches_that_are_no_power_of_two(tmp_path: Path) -> None:
     """On 2 processes a block of 3 is no subtree; on 3 processes there is no butterfly."""
-    run = RUNS[1] | {"train.microbatches": 6}
+    run = QUICKNET | {"train.microbatches": 6}
     outcomes = [train(processes, tmp_path, [run]) for processes in (1, 2, 3, 6)]
     assert outcomes[1:] == outcomes[:1] * 3
 
 
+def test_eight_processes(tmp_path: Path) -> None:
+    assert train(8, tmp_path, [VGG]) == train(1, tmp_path, [VGG])
+
+
 def test_the_fast_reduction_is_equal_to_rounding(alone: Any, tmp_path: Path) -> None:
     """DDP sums over the ranks in an order of its own, also where the last step is short."""
-    runs = [RUNS[0] | {"train.reduction": "fast"}, RUNS[2] | {"train.reduction": "fast"}]
-    runs.append(RUNS[6] | {"train.reduction": "fast"})
+    runs = [run | {"train.reduction": "fast"} for run in RUNS[:3]]
     fast = train(2, tmp_path, runs)
-    for outcome, exact in zip(fast, (alone[0], alone[2], alone[6]), strict=True):
+    for outcome, exact in zip(fast, alone[:3], strict=True):
         assert outcome["losses"] == pytest.approx(exact["losses"], rel=1e-2, abs=1e-3)
         assert outcome["batches"] == exact["batches"]
 
 
 def test_the_fast_reduction_where_a_rank_has_no_sample(tmp_path: Path) -> None:
     """The second step of 61 samples has one: the other rank's model does no backward pass."""
-    run = RUNS[2] | {"data.train_size": 61, "data.validation_size": 0, "train.batch_size": 60}
+    run = VGG | {"data.train_size": 61, "data.validation_size": 0, "train.batch_size": 60}
     (exact,) = train(1, tmp_path, [run])
     (fast,) = train(2, tmp_path, [run | {"train.reduction": "fast"}])
     assert fast["losses"] == pytest.approx(exact["losses"], rel=1e-2, abs=1e-3)

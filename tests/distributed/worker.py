@@ -37,6 +37,8 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
             StopRequest(),
         )
         engine.fit()
+        weights = weights_sha256(engine.module.state_dict())
+        engine.choose_weights()
         predictions = engine.evaluate(engine.data.test)
         state = engine.optimizer.optimizer.state_dict()["state"]
         momenta = {
@@ -47,7 +49,8 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         }
         outcomes.append(
             {
-                "weights": weights_sha256(engine.module.state_dict()),
+                "weights": weights,
+                "chosen": weights_sha256(engine.module.state_dict()),
                 "optimizer": weights_sha256(momenta),
                 "losses": predictions.loss.tolist(),
                 "accuracy": predictions.accuracy,
