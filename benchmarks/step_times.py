@@ -1,0 +1,149 @@
+"""Times optimiser steps of several trainers in turn, in every process of a group.
+
+Usage: step_times.py CASE OUTPUT, CASE a JSON object; rank 0 writes OUTPUT, the seconds of each
+trainer's block of steps in each round. Started by lockstep.py under a launcher.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import models
+from trainer import environment, optim, processes, seeding
+from trainer.config import OptimizerConfig, RunConfig, TrainConfig
+from trainer.microbatch import cut
+from trainer.step import StepResult, TrainStep
+
+Step = Callable[[int, torch.Tensor, torch.Tensor, Sequence[int]], object]
+
+LABEL_SMOOTHING = 0.1
+
+
+class Case:
+    """A model, an optimiser and a batch, for any number of trainers that start alike."""
+
+    def __init__(self, accelerator: Accelerator, case: dict[str, Any]) -> None:
+        self.accelerator = accelerator
+        self.model, self.model_args = case["model"], case["model_args"]
+        # So small that no weights grow: the time of a step must not depend on their values.
+        self.optimizer = OptimizerConfig(name=case["optimizer"], lr=1e-5)
+        self.batch_size, self.microbatches = case["batch_size"], case["microbatches"]
+        own = self.batch_size // accelerator.num_processes
+        generator = torch.Generator().manual_seed(accelerator.process_index)
+        self.images = torch.randn(own, 1, 28, 28, generator=generator)
+        self.targets = torch.randint(10, (own,), generator=generator)
+
+    def build(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A new model with its optimiser."""
+        seeding.seed_torch(0, "initialisation")
+        model = models.create(
+            self.model, self.model_args, num_classes=10, in_channels=1, image_size=(28, 28)
+        )
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model, optim.build(self.optimizer, model)
+
+    def lockstep(
+        self, reduction: Literal["exact", "fast"], kind: type[TrainStep] = TrainStep
+    ) -> TrainStep:
+        """The project's own step."""
+        model, optimizer = self.build()
+        config = TrainConfig(
+            batch_size=self.batch_size,
+            microbatches=self.microbatches,
+            label_smoothing=LABEL_SMOOTHING,
+            reduction=reduction,
+        )
+        wrapped = self.accelerator.prepare_model(model, evaluation_mode=reduction == "exact")
+        return kind(
+            self.accelerator, wrapped, self.accelerator.prepare_optimizer(optimizer), config, seed=0
+        )
+
+
+class WithoutTree(TrainStep):
+    """The same engine with the tree removed: one backward pass straight into the optimiser."""
+
+    def __call__(
+        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+    ) -> StepResult:
+        self.optimizer.zero_grad()
+        seeding.seed_torch(self.seed, "forward", step, 0)
+        measured = self._backward(images, targets, sum(sizes), overlapped=False)
+        self.optimizer.step()
+        return StepResult(loss=measured[0], accuracy=measured[1])
+
+
+def bare_loop(case: Case, pieces: int) -> Step:
+    """What one writes by hand: DDP, and the rank's samples in so many backward passes."""
+    model, optimizer = case.build()
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+
+    def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
+        optimizer.zero_grad()
+        chunks = list(zip(images.chunk(pieces), targets.chunk(pieces), strict=True))
+        with wrapped.no_sync():
+            for chunk in chunks[:-1]:
+                backward(*chunk)
+        backward(*chunks[-1])
+        optimizer.step()
+
+    def backward(images: torch.Tensor, targets: torch.Tensor) -> None:
+        loss = F.cross_entropy(wrapped(images), targets, label_smoothing=LABEL_SMOOTHING)
+        (loss / pieces).backward()  # type: ignore[no-untyped-call]
+
+    return step
+
+
+TRAINERS: dict[str, Callable[[Case], Step]] = {
+    "exact": lambda case: case.lockstep("exact"),
+    "fast": lambda case: case.lockstep("fast"),
+    "without the tree": lambda case: case.lockstep("exact", WithoutTree),
+    "bare DDP": lambda case: bare_loop(case, case.microbatches // case.accelerator.num_processes),
+    "bare DDP, one piece": lambda case: bare_loop(case, 1),
+}
+
+
+def measure(case: Case, names: list[str], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds of each trainer's block of steps, a round an entry; the order turns each round."""
+    trainers = {name: TRAINERS[name](case) for name in names}
+    sizes = cut(case.batch_size, case.microbatches)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-1, rounds):  # one to warm up
+        order = names if number % 2 else names[::-1]
+        for name in order:
+            case.accelerator.wait_for_everyone()
+            start_s = time.perf_counter()
+            for step in range(steps):
+                trainers[name](step, case.images, case.targets, sizes)
+            case.accelerator.wait_for_everyone()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start_s)
+    return seconds
+
+
+def main() -> None:
+    """Measure on all ranks."""
+    task = json.loads(sys.argv[1])
+    accelerator = processes.create_accelerator(RunConfig())
+    torch.set_num_threads(task["threads"])
+    environment.choose_kernels(deterministic=True)
+    case = Case(accelerator, task)
+    seconds = measure(case, task["trainers"], task["rounds"], task["steps"])
+    parameters = sum(parameter.numel() for parameter in case.build()[0].parameters())
+    if accelerator.is_main_process:
+        Path(sys.argv[2]).write_text(json.dumps({"seconds": seconds, "parameters": parameters}))
+    processes.leave(accelerator)
+
+
+if __name__ == "__main__":
+    main()
