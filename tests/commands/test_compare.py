@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -42,21 +43,47 @@ def test_the_same_run_twice_is_bit_identical(
     assert json.loads((run / "results.json").read_text())["final_weights_sha256"] in output
 
 
+@pytest.fixture(scope="module")
+def decayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with another weight decay: it acts from step 1 on, the loss of step 2 shows it."""
+    folder = tmp_path_factory.mktemp("runs") / "decayed"
+    assert train_here(folder, *SHORT, "--optimizer.weight_decay", "0.5") == 0
+    return folder
+
+
 def test_the_first_step_that_differs_is_named_and_the_tensors(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, decayed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A weight decay acts from step 1 on, so the loss of step 2 is the first that shows it."""
-    assert train_here(tmp_path / "other", *SHORT, "--optimizer.weight_decay", "0.5") == 0
-    capsys.readouterr()
-    _, output, _ = compare(capsys, run, tmp_path / "other")
+    _, output, _ = compare(capsys, run, decayed)
     assert output.startswith("different: step 2 (epoch 1): loss ")
+    assert "configured differently: optimizer.weight_decay: 0.01 against 0.5" in output
     assert ".weight: largest difference " in output
-    _, output, _ = compare(capsys, run, tmp_path / "other", "--json")
-    found = json.loads(output)
+    found = json.loads(compare(capsys, run, decayed, "--json")[1])
     assert found["identical"] is False
+    assert {tensor["checkpoint"] for tensor in found["tensors"]} == {"step-00000005"}
     differences = [tensor["largest_difference"] for tensor in found["tensors"]]
     assert differences == sorted(differences, reverse=True)
     assert min(differences) > 0
+
+
+def test_the_exported_weights_where_the_checkpoints_are_gone(
+    run: Path, decayed: Path, tmp_path: Path
+) -> None:
+    from trainer.commands.compare import compare as find
+
+    shutil.copytree(decayed, tmp_path / "pruned")
+    shutil.rmtree(tmp_path / "pruned" / "checkpoints")
+    found = find(run, tmp_path / "pruned")
+    assert {tensor["checkpoint"] for tensor in found["tensors"]} == {"model.safetensors"}
+
+
+def test_another_model(run: Path, tmp_path: Path) -> None:
+    from trainer.commands.compare import compare as find
+
+    more = ["--model.args", "{widths: [16, 32]}"]
+    assert train_here(tmp_path / "other", *SHORT, *more) == 0
+    tensors = find(run, tmp_path / "other")["tensors"]
+    assert [tensor["largest_difference"] for tensor in tensors] == [None] * 5
 
 
 def test_what_rounds_differently_is_said(
@@ -68,14 +95,32 @@ def test_what_rounds_differently_is_said(
     assert "equal at best to rounding, not in bits: threads 1 against 2" in output
 
 
-def test_a_run_that_ended_earlier(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its last line is half written, its checkpoint says how it rounds though it is damaged."""
     from trainer.commands.compare import compare as find
 
     part = tmp_path / "part"
-    part.mkdir()
+    shutil.copytree(run, part)
+    (part / "results.json").unlink()
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (part / "metrics.jsonl").write_text("".join(lines[:4]))
-    assert find(run, part)["first_difference"] == "one run ends before step 5 (epoch 1)"
+    (part / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:9])
+    for state in part.glob("checkpoints/*/state.json"):
+        state.write_text(state.read_text().replace('"threads": "1"', '"threads": "3"'))
+    found = find(run, part)
+    assert found["first_difference"] == "one run ends before step 5 (epoch 1)"
+    assert found["expected_because"] == ["threads 1 against 3"]
+    assert "state.json: damaged" in caplog.text
+
+
+def test_the_chosen_weights_are_compared_too(run: Path, tmp_path: Path) -> None:
+    from trainer.commands.compare import compare as find
+
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    results = json.loads((other / "results.json").read_text())
+    results["weights_sha256"] = "0" * 64
+    (other / "results.json").write_text(json.dumps(results))
+    assert str(find(run, other)["first_difference"]).startswith("the chosen weights")
 
 
 def test_a_folder_without_a_run(

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from trainer import command_line, config
 from trainer.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.checkpoint import Tensors
+    from trainer.environment import Environment
+
 MOST_TENSORS = 5
+
+log = logging.getLogger("lockstep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +37,26 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the comparison.
 
     Raises:
-        UserError: a folder holds no run.
+        UserError: a folder holds no run, or a file in it is damaged.
     """
     found = compare(arguments.run_a, arguments.run_b)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
     if found["identical"]:
-        print(f"bit-identical: {found['steps']} steps, weights {found['weights_sha256']}")
+        end = f"weights {found['weights_sha256']}" if found["weights_sha256"] else "both unfinished"
+        print(f"bit-identical: {found['steps']} steps, {end}")
     else:
         print(f"different: {found['first_difference']}")
+    for line in found["configuration"]:
+        print(f"configured differently: {line}")
     for difference in found["expected_because"]:
         print(f"equal at best to rounding, not in bits: {difference}")
     for tensor in found["tensors"]:
-        print(f"  {tensor['name']}: largest difference {tensor['largest_difference']:.3g}")
+        largest = tensor["largest_difference"]
+        how = "in one run alone, or of another shape"
+        how = how if largest is None else f"largest difference {largest:.3g}"
+        print(f"  {tensor['name']}: {how} ({tensor['checkpoint']})")
 
 
 def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
@@ -48,22 +64,28 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
 
     Returns:
         `identical`; `steps` compared; `weights_sha256` at their end, None where a run has none;
-        `first_difference` in words, or None; `expected_because`, differences of machine, threads
-        or versions that change the rounding; `tensors`, those of the newest common checkpoint
-        that differ most.
+        `first_difference` in words, or None; `configuration`, the keys that could be the cause;
+        `expected_because`, differences of machine, threads or versions that change the rounding;
+        `tensors`, those that differ most in the first common checkpoint with any difference.
+
+    Raises:
+        UserError: a folder holds no run, or a file in it is damaged.
     """
-    records = [_records(run) for run in (run_a, run_b)]
-    first = _first_difference(*records)
-    digests = [_results(run).get("final_weights_sha256") for run in (run_a, run_b)]
-    if first is None and digests[0] != digests[1]:
-        first = "the final weights, though every recorded loss is equal"
+    runs = (run_a, run_b)
+    records = [_records(run) for run in runs]
+    steps = [sum(record["event"] == "step" for record in lines) for lines in records]
+    if steps == [0, 0]:
+        raise UserError(f"{run_a}, {run_b}: there is nothing to compare, both are before step 1")
+    results = [_read_json(run / "results.json") for run in runs]
+    first = _first_difference(*records) or _difference_at_the_end(*results)
     return {
         "identical": first is None,
-        "steps": sum(record["event"] == "step" for record in records[0]),
-        "weights_sha256": digests[0],
+        "steps": min(steps),
+        "weights_sha256": results[0].get("final_weights_sha256"),
         "first_difference": first,
-        "expected_because": _environment_differences(run_a, run_b),
-        "tensors": [] if first is None else _tensor_differences(run_a, run_b),
+        "configuration": [] if first is None else _configuration_differences(*runs),
+        "expected_because": _environment_differences(*runs),
+        "tensors": [] if first is None else _tensor_differences(*runs),
     }
 
 
@@ -71,25 +93,42 @@ def _records(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{run}: no run, there is no metrics.jsonl in it")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # What follows the last end of a line was being written when the run was killed.
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: a line is no JSON ({error}); the file is damaged") from error
 
 
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return results
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object from a file; an empty one where there is no file, as the run has not ended."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: no JSON ({error}); the file is damaged") from error
+    return found
 
 
 def _first_difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str | None:
     for mine, other in zip_longest(ours, theirs):
         if mine is None or other is None:
-            longer = mine or other
-            return f"one run ends before {_place(longer)}"
+            return f"one run ends before {_place(mine or other)}"
         if mine["event"] != other["event"]:
             return f"{_place(mine)} against {_place(other)}"
         for key in ("step", "epoch", "lr", "loss", "weights_sha256", "validation_loss"):
             if mine.get(key) != other.get(key):
                 return f"{_place(mine)}: {key} {mine.get(key)} against {other.get(key)}"
+    return None
+
+
+def _difference_at_the_end(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    for key, what in {
+        "final_weights_sha256": "the last weights, though every recorded loss is equal",
+        "weights_sha256": "the chosen weights, though the last ones are equal",
+    }.items():
+        if ours.get(key) != theirs.get(key):
+            return f"{what}: {ours.get(key)} against {theirs.get(key)}"
     return None
 
 
@@ -99,32 +138,84 @@ def _place(record: dict[str, Any]) -> str:
     return f"the end of epoch {record['epoch']}"
 
 
+def _configuration_differences(run_a: Path, run_b: Path) -> list[str]:
+    paths = [run / "config.yaml" for run in (run_a, run_b)]
+    if not all(path.exists() for path in paths):
+        return []
+    return config.differences(command_line.read(paths[0]), command_line.read(paths[1]))
+
+
 def _environment_differences(run_a: Path, run_b: Path) -> list[str]:
     from trainer.environment import differences
 
-    ours, theirs = (_results(run).get("environment", {}) for run in (run_a, run_b))
-    return differences(ours, theirs)
+    return differences(_environment(run_a), _environment(run_b))
+
+
+def _environment(run: Path) -> Environment:
+    """Where a run was done: from its results or, where it has not ended, its newest checkpoint."""
+    states = [
+        run / "results.json",
+        *sorted(run.glob("checkpoints/step-*/state.json"), reverse=True),
+    ]
+    found: Environment = next(
+        (state["environment"] for state in map(_read_json, states) if "environment" in state), {}
+    )
+    return found
 
 
 def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
-    """Of the newest checkpoint that both have, the tensors that differ most."""
+    """The tensors that differ most in the first common checkpoint where any does.
+
+    The kept checkpoints may all be older than the difference; model.safetensors is the last resort.
+    """
+    from safetensors.torch import load_file
+
     from trainer.checkpoint import open_checkpoint
 
     steps = [{path.name for path in run.glob("checkpoints/step-*")} for run in (run_a, run_b)]
-    common = sorted(steps[0] & steps[1])
-    if not common:
-        return []
-    ours, theirs = (
-        open_checkpoint(run / "checkpoints" / common[-1]).tensors("model") for run in (run_a, run_b)
-    )
-    rows: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "checkpoint": common[-1],
-            "largest_difference": float((ours[name].double() - theirs[name].double()).abs().max()),
-        }
-        for name in ours
-        if name in theirs and ours[name].shape == theirs[name].shape
-    ]
-    differing = [row for row in rows if row["largest_difference"] != 0]
-    return sorted(differing, key=lambda row: -row["largest_difference"])[:MOST_TENSORS]
+    for name in sorted(steps[0] & steps[1]):
+        try:
+            ours, theirs = (
+                open_checkpoint(run / "checkpoints" / name).tensors("model")
+                for run in (run_a, run_b)
+            )
+        except UserError as error:
+            log.warning("passed over: %s", error)
+            continue
+        if rows := _differing(ours, theirs, name):
+            return rows
+    models = [run / "model.safetensors" for run in (run_a, run_b)]
+    if all(model.exists() for model in models):
+        return _differing(load_file(models[0]), load_file(models[1]), "model.safetensors")
+    return []
+
+
+def _differing(ours: Tensors, theirs: Tensors, where: str) -> list[dict[str, Any]]:
+    """The tensors that differ most, those without a counterpart first."""
+    from trainer.checkpoint import weights_sha256
+
+    rows: list[dict[str, Any]] = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(name), theirs.get(name)
+        if mine is None or other is None or mine.shape != other.shape:
+            largest = None
+        elif weights_sha256({name: mine}) == weights_sha256({name: other}):
+            continue
+        else:
+            largest = _largest_difference(mine, other)
+        rows.append({"name": name, "checkpoint": where, "largest_difference": largest})
+    rows.sort(key=lambda row: _worst(row["largest_difference"]), reverse=True)
+    return rows[:MOST_TENSORS]
+
+
+def _worst(difference: float | None) -> float:
+    return float("inf") if difference is None else difference
+
+
+def _largest_difference(mine: torch.Tensor, other: torch.Tensor) -> float:
+    """Infinite where one alone is not a number."""
+    import torch
+
+    difference = (mine.to(torch.complex128) - other.to(torch.complex128)).abs()
+    equal = (mine == other) | (mine.isnan() & other.isnan())
+    return float(difference.nan_to_num(nan=float("inf")).masked_fill(equal, 0.0).max())
