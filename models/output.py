@@ -13,9 +13,14 @@ from models.construct import describe, file_of
 
 
 def check_output(
-    model: nn.Module, *, num_classes: int, in_channels: int, image_size: tuple[int, int]
+    model: nn.Module,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    samples: int = 2,
 ) -> None:
-    """Run two black images through the network, in both modes, and check what comes out.
+    """Run black images through the network, in both modes, and check what comes out.
 
     Training flags, buffers and torch's generators are afterwards as they were before. Only lazy
     layers change: they learn their shapes and draw their weights.
@@ -25,15 +30,16 @@ def check_output(
         num_classes: how many logits the network should return for an image.
         in_channels: of an image.
         image_size: height and width in pixels.
+        samples: how many images.
 
     Raises:
-        ValueError: the forward pass fails, or returns no floating-point (2, num_classes).
+        ValueError: the forward pass fails, or returns no floating-point (samples, num_classes).
     """
     name = type(model).__name__
     first = next(model.parameters(), None)
     device = torch.device("cpu") if first is None else first.device
-    images = torch.zeros(2, in_channels, *image_size, device=device)
-    wanted = (2, num_classes)
+    images = torch.zeros(samples, in_channels, *image_size, device=device)
+    wanted = (samples, num_classes)
     must = f"it must be a floating-point tensor of shape {wanted}, a logit for each class."
     for training in (False, True):
         mode = "in training, " if training else ""
@@ -47,10 +53,14 @@ def check_output(
                 raise ValueError(text) from error
         if not isinstance(logits, torch.Tensor):
             found = f"a {type(logits).__name__}"
-            raise ValueError(f"{name} returns {mode}{found} for two images; {must}")
+            raise ValueError(
+                f"{name} returns {mode}{found} for images of shape {tuple(images.shape)}; {must}"
+            )
         if tuple(logits.shape) != wanted or not logits.is_floating_point():
             found = f"a tensor of shape {tuple(logits.shape)} and type {logits.dtype}"
-            raise ValueError(f"{name} returns {mode}{found} for two images; {must}")
+            raise ValueError(
+                f"{name} returns {mode}{found} for images of shape {tuple(images.shape)}; {must}"
+            )
 
 
 @contextmanager

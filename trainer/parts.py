@@ -14,21 +14,31 @@ from trainer import seeding
 from trainer.config import RunConfig
 from trainer.data import Dataset
 from trainer.errors import UserError
+from trainer.microbatch import cut
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     """The network with its first weights, tried on two images of the data set's shape.
 
+    Args:
+        config: with `train.microbatches` filled in.
+        dataset: for the shape of the images, and their number.
+
     Raises:
-        UserError: names `model.name` or `model.weights`, and what is wrong with it.
+        UserError: names `model.name` or `model.weights`, and what is wrong with it; or
+            `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
     name, arguments = config.model.name, config.model.args
     channels, height, width = dataset.train.images.shape[1:]
     num_classes, image_size = len(dataset.class_names), (height, width)
 
-    def check(model: nn.Module) -> None:
+    def check(model: nn.Module, samples: int = 2) -> None:
         models.check_output(
-            model, num_classes=num_classes, in_channels=channels, image_size=image_size
+            model,
+            num_classes=num_classes,
+            in_channels=channels,
+            image_size=image_size,
+            samples=samples,
         )
 
     seeding.seed_torch(config.seed, "initialisation")
@@ -42,6 +52,15 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         raise UserError(f"model.name, model.args: {error}{hint}") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
+    if _smallest_microbatch(config, len(dataset.train)) == 1:
+        try:
+            check(model, samples=1)
+        except ValueError as error:
+            raise UserError(
+                f"train.batch_size, train.microbatches: {config.train.batch_size} and "
+                f"{config.train.microbatches} leave micro-batches of a single image of "
+                f"{len(dataset.train)}, but {error}; choose another batch size"
+            ) from error
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
     # Convolutions run 1.4 to 1.7 times as fast in this layout (two CPU cores, nets of 3 x 3
@@ -52,6 +71,14 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     except ValueError:
         _set_layout(model, torch.contiguous_format)
     return model
+
+
+def _smallest_microbatch(config: RunConfig, samples: int) -> int:
+    """The size of the smallest micro-batch of an epoch that is not empty."""
+    batch_size, microbatches = config.train.batch_size, config.train.microbatches
+    assert microbatches is not None
+    steps = {min(batch_size, samples), samples % batch_size}
+    return min(size for step in steps for size in cut(step, microbatches) if size)
 
 
 def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:

@@ -18,12 +18,12 @@ def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
     return tree(leaves[:half]) + tree(leaves[half:])
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("processes", [2, 3, 4, 6, 8])
 def test_every_rank_has_the_bits_of_the_tree(processes: int, tmp_path: Path) -> None:
     """Butterfly where the blocks are subtrees, their exchange elsewhere (6 leaves on 2 ranks)."""
-    counts = [processes * each for each in (1, 2, 3, 4, 5)]
+    counts = [processes * each for each in range(1, 18)]
     outcomes = run_worker(processes, tmp_path / "out", name="reduce", cases=counts)
     for count, ranks in zip(counts, outcomes, strict=True):
-        leaves = [torch.cat([part.flatten() for part in leaf]) for leaf in make_leaves(count)]
-        expected = tree(leaves).tolist()
-        assert ranks == [expected] * processes
+        parts = zip(*make_leaves(count), strict=True)
+        root = [tree([tensor.flatten() for tensor in part]).double() for part in parts]
+        assert ranks == [torch.cat(root).tolist()] * processes

@@ -6,7 +6,9 @@ Usage: worker.py TASK OUTPUT, TASK a JSON object {"name": ..., ...}; rank 0 writ
 from __future__ import annotations
 
 import json
+import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,33 +67,44 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
 
 
 def reduce_each(accelerator: Accelerator, cases: list[int]) -> list[Any]:
-    """The root of the tree on every rank, for leaves that all ranks can make."""
-    outcomes = []
-    for count in cases:
+    """The root of the tree on every rank, for leaves that all ranks can make.
+
+    The ranks come to each exchange in another order, some of them late.
+    """
+    rank, outcomes = accelerator.process_index, []
+    for number, count in enumerate(cases):
         leaves = make_leaves(count)
         sums = Accumulator(count)
-        for index in share(accelerator.process_index, accelerator.num_processes, count):
+        for index in share(rank, accelerator.num_processes, count):
             sums.add(index, [tensor.clone() for tensor in leaves[index]])
+        time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.01, 0.05]))
         root = reduce(sums.nodes, count)
-        every_rank = accelerator.gather(torch.cat([t.flatten() for t in root])[None])
+        assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
+        every_rank = accelerator.gather(torch.cat([t.flatten().double() for t in root])[None])
         outcomes.append(every_rank.tolist())
     return outcomes
 
 
 def make_leaves(count: int) -> list[list[torch.Tensor]]:
-    """Tensors of widely different sizes, so that another order of addition shows."""
+    """Tensors of three types and widely different sizes: another order of addition shows."""
     generator = torch.Generator().manual_seed(count)
 
     def leaf() -> list[torch.Tensor]:
         scale = 10.0 ** torch.randint(-3, 4, (5,), generator=generator)
-        return [torch.randn(5, generator=generator) * scale, torch.randn(2, 2, generator=generator)]
+        return [
+            torch.randn(5, generator=generator) * scale,
+            torch.randint(-9, 9, (3,), generator=generator),
+            torch.randn(2, 2, generator=generator, dtype=torch.float64) * scale[0],
+            torch.randn(2, 3, 1, 1, generator=generator).to(memory_format=torch.channels_last),
+        ]
 
     return [leaf() for _ in range(count)]
 
 
 def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
     """Predictions for test sets of several sizes by a model that is not trained."""
-    config = replace(RunConfig(), {"data.name": "digits", "model.name": "lab_cnn"})
+    changes = {"data.name": "digits", "model.name": "lab_cnn", "train.microbatches": 1}
+    config = replace(RunConfig(), changes)
     dataset = data.load(config.data, config.seed)
     model = build_model(config, dataset)
     outcomes = []
