@@ -37,6 +37,8 @@ class DataConfig:
     """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: AugmentName = "none"
     """random transforms of the training images, drawn anew for every sample in every epoch"""
+    mixup: float = 0.0
+    """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def validate(config: RunConfig) -> None:
         microbatches is None or microbatches <= values["train.batch_size"],
         f"at most train.batch_size, which is {values['train.batch_size']}",
     )
+    require("data.mixup", 0 <= values["data.mixup"] < float("inf"), "0 or positive and finite")
     require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
     for key in ("train.clip_norm", "train.max_seconds"):
         require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")

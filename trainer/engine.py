@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer import checkpoint, environment, evaluation, optim, processes
-from trainer.augment import Augmentation
 from trainer.averaging import WeightAverage
+from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoint, Checkpoints, RunState
 from trainer.config import RunConfig
 from trainer.data import Dataset, ImageSet
@@ -22,7 +22,6 @@ from trainer.errors import RankError, StoppedOnRequest, UserError
 from trainer.metrics import Predictions
 from trainer.observer import Observer, Record
 from trainer.preemption import StopRequest
-from trainer.sampling import EpochSampler
 from trainer.schedules import learning_rate
 from trainer.step import StepResult, TrainStep
 
@@ -79,16 +78,13 @@ class Engine:
             self.module, evaluation_mode=config.train.reduction == "exact"
         )
         self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
-        assert config.train.microbatches is not None
-        self.sampler = EpochSampler(
-            self.data.train,
-            batch_size=config.train.batch_size,
-            microbatches=config.train.microbatches,
-            seed=config.seed,
-            num_replicas=accelerator.num_processes,
-            rank=accelerator.process_index,
+        self.batches = Batches(
+            self.data,
+            config,
+            accelerator.device,
+            accelerator.num_processes,
+            accelerator.process_index,
         )
-        self.augmentation = Augmentation(config.data.augment, config.seed)
         self.environment = environment.describe(accelerator.device)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
         decay = config.train.ema_decay
@@ -116,42 +112,36 @@ class Engine:
 
     def _train_epoch(self) -> None:
         epoch, done = self.state.epoch, self._steps_done_in_epoch()
-        self.sampler.set_position(epoch, done)
         if self.observer:
-            self.observer.epoch_started(epoch, self.sampler.steps, done)
+            self.observer.epoch_started(epoch, self.batches.steps, done)
         self.module.train()
         self.clock_s = time.perf_counter()
         every_steps = self.config.checkpoint.every_steps
-        for step_of_epoch, samples in enumerate(self.sampler, start=done):
-            self._do_step(step_of_epoch, samples)
-            last = step_of_epoch + 1 == self.sampler.steps
+        for step_of_epoch, batch in enumerate(self.batches.of_epoch(epoch, done), start=done + 1):
+            self._do_step(batch)
+            last = step_of_epoch == self.batches.steps
             if self.state.step >= self.next_log_step or last:
                 self._log_point()
             if every_steps and self.state.step % every_steps == 0 and not last:
                 self.save()
 
-    def _do_step(self, step_of_epoch: int, samples: torch.Tensor) -> None:
+    def _do_step(self, batch: Batch) -> None:
         self.state.step += 1
         lr = self._set_learning_rate()
-        sizes = self.sampler.sizes(step_of_epoch)
-        device = self.accelerator.device
-        pixels, targets = self.data.train.__getitems__(samples.to(self.data.train.images.device))
-        pixels, targets, samples = pixels.to(device), targets.to(device), samples.to(device)
-        images = self.data.scaling.apply(self.augmentation(pixels, samples, self.state.epoch))
         try:
-            result = self.train_step(self.state.step, images, targets, sizes)
+            result = self.train_step(self.state.step, batch.images, batch.targets, batch.sizes)
         except torch.cuda.OutOfMemoryError as error:
             raise RankError(
-                f"train.microbatches: a micro-batch of {max(sizes)} samples does not fit into the "
-                f"GPU's memory; more than {self.config.train.microbatches} micro-batches make "
-                f"them smaller at the same train.batch_size"
+                f"train.microbatches: a micro-batch of {max(batch.sizes)} samples does not fit "
+                f"into the GPU's memory; more than {self.config.train.microbatches} micro-batches "
+                f"make them smaller at the same train.batch_size"
             ) from error
         if self.average:
             self.average.update(self.state.step)
-        self.pending.append((self.state.step, lr, sum(sizes), result))
+        self.pending.append((self.state.step, lr, sum(batch.sizes), result))
 
     def _set_learning_rate(self) -> float:
-        steps, config = self.sampler.steps, self.config
+        steps, config = self.batches.steps, self.config
         total = config.train.epochs * steps
         lr = learning_rate(config.schedule, config.optimizer.lr, self.state.step, total, steps)
         for group in self.optimizer.param_groups:
@@ -198,7 +188,7 @@ class Engine:
         return self.state.epoch - 1 - best_epoch >= patience
 
     def _steps_done_in_epoch(self) -> int:
-        return self.state.step - (self.state.epoch - 1) * self.sampler.steps
+        return self.state.step - (self.state.epoch - 1) * self.batches.steps
 
     # ------------------------------------------------------------------ log points
 

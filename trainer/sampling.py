@@ -50,6 +50,8 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         self.batch_size = batch_size
         self.microbatches = microbatches
         self.first_step = 0
+        self.drawn: tuple[int, int] | None = None
+        self.order = torch.empty(0, dtype=torch.int64)
 
     def set_position(self, epoch: int, first_step: int) -> None:
         """Go to an epoch (from 1) and to the step of it (from 0) that comes next."""
@@ -67,12 +69,24 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Indices of this rank's samples for each step from `first_step` on: int64, (n,)."""
-        order = torch.from_numpy(seeding.permutation(self.seed, self.epoch, self.size))
-        own = share(self.rank, self.num_replicas, self.microbatches)
         for step in range(self.first_step, self.steps):
-            sizes = self.sizes(step)
-            begin = step * self.batch_size + sum(sizes[: own.start])
-            yield order[begin : begin + sum(sizes[own.start : own.stop])]
+            samples, own = self.step_samples(step)
+            yield samples[own]
+
+    def step_samples(self, step: int) -> tuple[torch.Tensor, slice]:
+        """Indices of a step's samples over all ranks, int64, (n,), and which are this rank's."""
+        sizes = self.sizes(step)
+        block = share(self.rank, self.num_replicas, self.microbatches)
+        first, begin = step * self.batch_size, sum(sizes[: block.start])
+        own = slice(begin, begin + sum(sizes[block.start : block.stop]))
+        return self._order()[first : first + sum(sizes)], own
+
+    def _order(self) -> torch.Tensor:
+        """The epoch's permutation, kept until the next epoch asks for its own."""
+        if self.drawn != (self.seed, self.epoch):
+            order = seeding.permutation(self.seed, self.epoch, self.size)
+            self.order, self.drawn = torch.from_numpy(order), (self.seed, self.epoch)
+        return self.order
 
     def __len__(self) -> int:
         """Steps that are left of the epoch."""

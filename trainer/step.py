@@ -26,7 +26,7 @@ class StepResult:
     loss: torch.Tensor
     """mean over the step's samples"""
     accuracy: torch.Tensor
-    """share of them that the model classified rightly before the update"""
+    """share of them that the model classified rightly, by the larger share, before the update"""
 
 
 class TrainStep:
@@ -81,7 +81,7 @@ class TrainStep:
         Args:
             step: counted over the whole run from 1.
             images: this rank's samples, scaled: float32, (n, channels, height, width).
-            targets: their classes, int64, (n,).
+            targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
         """
         self.optimizer.zero_grad()
@@ -129,7 +129,8 @@ class TrainStep:
         loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / total
         # DDP takes the mean over the ranks where the sum is wanted.
         self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
-        hits = (logits.argmax(1) == targets).sum()
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        hits = (logits.argmax(1) == classes).sum()
         return torch.stack([loss.detach(), hits / total])
 
     def _take_gradients(self) -> Leaf:

@@ -21,6 +21,7 @@ OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "muon"]
 PARTS: dict[str, list[Any]] = {
     "dropout": [0.0, 0.3],
     "data.augment": ["none", "shift", "flip_shift", "flip_shift_cutout"],
+    "data.mixup": [0.0, 0.4],
     "train.microbatches": [4, 8],
     "schedule.name": ["constant", "linear", "cosine"],
     "train.clip_norm": [None, 1.0],

@@ -1,0 +1,94 @@
+"""The batches of the training: from the order of the samples to scaled images on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from trainer import mixup
+from trainer.augment import Augmentation
+from trainer.config import RunConfig
+from trainer.data import Dataset
+from trainer.sampling import EpochSampler
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of the samples of an optimiser step, on the device."""
+
+    images: torch.Tensor
+    """augmented and scaled: float32, (n, channels, height, width)"""
+    targets: torch.Tensor
+    """their classes: int64, (n,); mixed: the shares of the classes, float32, (n, classes)"""
+    sizes: list[int]
+    """samples in each micro-batch of the step, over all processes"""
+
+
+class Batches:
+    """Makes the batches of any step.
+
+    Args:
+        dataset: where its training images fit, they are on the device already.
+        config: with `train.microbatches` filled in.
+        device: where the batches go.
+        num_replicas: process count.
+        rank: this process.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        device: torch.device,
+        num_replicas: int,
+        rank: int,
+    ) -> None:
+        assert config.train.microbatches is not None
+        self.data = dataset
+        self.device = device
+        self.seed = config.seed
+        self.alpha = config.data.mixup
+        self.augmentation = Augmentation(config.data.augment, config.seed)
+        self.sampler = EpochSampler(
+            dataset.train,
+            batch_size=config.train.batch_size,
+            microbatches=config.train.microbatches,
+            seed=config.seed,
+            num_replicas=num_replicas,
+            rank=rank,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.sampler.steps
+
+    def of_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The batches of an epoch (from 1) from a step of it (from 0) on."""
+        self.sampler.set_position(epoch, first_step)
+        for step, samples in enumerate(self.sampler, start=first_step):
+            images, targets = self._fetch(samples, epoch)
+            if self.alpha:
+                images, targets = self._mix(images, targets, epoch, step)
+            yield Batch(images, targets, self.sampler.sizes(step))
+
+    def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, targets = self.data.train.__getitems__(samples.to(self.data.train.images.device))
+        pixels, targets = pixels.to(self.device), targets.to(self.device)
+        images = self.augmentation(pixels, samples.to(self.device), epoch)
+        return self.data.scaling.apply(images), targets
+
+    def _mix(
+        self, images: torch.Tensor, targets: torch.Tensor, epoch: int, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        samples, own = self.sampler.step_samples(step)
+        number = (epoch - 1) * self.steps + step + 1
+        partners, weights = mixup.draw_pairs(self.seed, number, len(samples), self.alpha)
+        others, other_targets = self._fetch(samples[partners[own]], epoch)
+        weights, classes = weights[own].to(self.device), len(self.data.class_names)
+        return (
+            mixup.mix(images, others, weights),
+            mixup.mix_targets(targets, other_targets, weights, classes),
+        )
