@@ -9,8 +9,8 @@ from tests.conftest import REPOSITORY
 
 # From the bottom up. A package counts as one module.
 LAYERS = [
-    {"errors", "files", "environment", "observer"},
-    {"config", "seeding", "microbatch", "preemption"},
+    {"allocator", "errors", "files", "environment", "observer"},
+    {"config", "seeding", "microbatch", "packing", "preemption"},
     {
         "sampling",
         "augment",
@@ -22,7 +22,7 @@ LAYERS = [
         "data",
         "processes",
     },
-    {"averaging", "batches", "tracking", "console", "plots", "command_line"},
+    {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
     {"engine", "parts"},
     {"session", "commands"},

@@ -50,7 +50,7 @@ def tree_splits(leaves: int) -> dict[Interval, int]:
 
 
 class Accumulator:
-    """Adds leaves, lists of tensors, in the tree's order as they come; it owns what it is given."""
+    """Adds leaves, lists of vectors, in the tree's order as they come; it owns what it is given."""
 
     def __init__(self, leaves: int) -> None:
         self._splits = tree_splits(leaves)
@@ -67,8 +67,8 @@ class Accumulator:
             if self._splits.get((first, interval[1])) != middle:
                 break
             self.nodes.pop()
-            for mine, other in zip(_by_dtype(left), _by_dtype(value), strict=True):
-                torch._foreach_add_(mine, other)
+            for mine, other in zip(left, value, strict=True):
+                mine.add_(other)
             interval, value = (first, interval[1]), left
         self.nodes.append((interval, value))
 
@@ -101,10 +101,9 @@ def reduce(nodes: Sequence[tuple[Interval, Leaf]], leaves: int) -> Leaf:
         ((_, root),) = nodes
         return root
     processes = dist.get_world_size()
-    flat = [(interval, _flatten(value)) for interval, value in nodes]
     if len(nodes) == 1 and leaves & (leaves - 1) == 0 and processes & (processes - 1) == 0:
-        return _unflatten(_butterfly(flat[0][1]), nodes[0][1])
-    return _unflatten(_gather_and_finish(flat, leaves, processes), nodes[0][1])
+        return _butterfly(nodes[0][1])
+    return _gather_and_finish(nodes, leaves, processes)
 
 
 def _butterfly(total: Leaf) -> Leaf:
@@ -140,26 +139,3 @@ def _all_gather(vectors: torch.Tensor) -> list[torch.Tensor]:
     gathered = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, vectors)
     return gathered
-
-
-def _by_dtype(leaf: Leaf) -> list[Leaf]:
-    """The tensors of each dtype: a conversion to a common one could round, or fill a memory."""
-    groups: dict[torch.dtype, Leaf] = {}
-    for tensor in leaf:
-        groups.setdefault(tensor.dtype, []).append(tensor)
-    return list(groups.values())
-
-
-def _flatten(leaf: Leaf) -> Leaf:
-    """One vector for each dtype."""
-    return [torch.cat([tensor.reshape(-1) for tensor in group]) for group in _by_dtype(leaf)]
-
-
-def _unflatten(vectors: Leaf, like: Leaf) -> Leaf:
-    """The inverse: tensors of the shapes and memory layouts of `like`."""
-    result = [torch.empty_like(tensor) for tensor in like]
-    for vector, group in zip(vectors, _by_dtype(result), strict=True):
-        pieces = torch.split(vector, [tensor.numel() for tensor in group])
-        for tensor, piece in zip(group, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
-    return result

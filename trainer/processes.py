@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainer.allocator import keep_freed_memory
 from trainer.config import RunConfig
 from trainer.errors import UserError
 
@@ -108,6 +109,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
             "train.precision: fp16 needs a GPU, and this run is on the CPU; "
             "use fp32, or bf16 to try lower precision"
         )
+    keep_freed_memory()
     # Read when the first CUDA context is made: without it matrix products have no fixed order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)

@@ -70,7 +70,12 @@ def seed_torch(seed: int, stream: Stream, *position: int) -> None:
     """Set torch's own generators, on every device, to this position of the stream."""
     import torch
 
-    torch.manual_seed(integer(seed, stream, *position))
+    value = integer(seed, stream, *position)
+    if torch.accelerator.is_available():
+        torch.manual_seed(value)
+    else:
+        # torch.manual_seed would put a call aside for the GPU each time, with its stack.
+        torch.default_generator.manual_seed(value)
 
 
 def _signed(constant: int) -> int:

@@ -15,8 +15,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import microbatch, seeding
+from trainer.buffers import StepBuffers
 from trainer.config import TrainConfig
 from trainer.microbatch import Leaf
+from trainer.packing import inverse, layout, memory_order, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,6 @@ class TrainStep:
     loss, a mask of the parameters that got one, its part of the loss and of the accuracy, and the
     changes of the buffers. With `reduction: fast` DDP sums the gradients instead, overlapped with
     the backward pass, and the leaf holds the rest.
-
-    Buffers (batch norm's running statistics): every micro-batch starts from the step's own values.
-    A floating-point buffer then moves by the mean of the micro-batches' changes, weighted by their
-    samples; any other (batch norm's count of steps) becomes what the first micro-batch made of it.
 
     Args:
         accelerator: for autocast, gradient scaling and clipping.
@@ -70,6 +68,7 @@ class TrainStep:
         wrapped = isinstance(model, DistributedDataParallel)
         self.module = cast("nn.Module", model.module) if wrapped else model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.orders = [memory_order(parameter) for parameter in self.parameters]
         self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
         self.some_missing = False
 
@@ -84,27 +83,34 @@ class TrainStep:
             targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
         """
-        self.optimizer.zero_grad()
+        self._clear_gradients()
         # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
         overlapped = self.model is not self.module and sizes[-1] > 0
-        before = [buffer.detach().clone() for buffer in self._buffers()]
+        # What the forward pass of a single micro-batch leaves in the buffers is right already.
+        buffers = StepBuffers(self.module) if self.microbatches > 1 else None
         own_sizes = [sizes[index] for index in self.own]
         sums = microbatch.Accumulator(self.microbatches)
         pieces = zip(
             self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
         )
         for index, piece, piece_targets in pieces:
-            self._set_buffers(before)
+            if buffers and index != self.own[0]:
+                buffers.restore()
             seeding.seed_torch(self.seed, "forward", step, index)
             with self._synchronisation(overlapped, last=index == self.own[-1]):
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
-            gradients = [] if overlapped else self._take_gradients()
-            changes = self._buffer_changes(before, len(piece) / sum(sizes), first=index == 0)
-            sums.add(index, [measured, *changes, *gradients])
-        measured, *total = microbatch.reduce(sums.nodes, self.microbatches)
-        self._set_buffers(_changed(before, total[: len(before)]))
+            changes = buffers.changes(len(piece) / sum(sizes), index == 0) if buffers else []
+            leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
+            packed = layout(leaf)
+            # A sum of one needs no vectors.
+            sums.add(index, pack(leaf) if self.microbatches > 1 else leaf)
+            del leaf  # the next micro-batch needs the memory
+        root = microbatch.reduce(sums.nodes, self.microbatches)
+        measured, *total = unpack(root, packed) if self.microbatches > 1 else root
+        if buffers:
+            buffers.finish(total[: len(changes)])
         if not overlapped:
-            self._set_gradients(total[len(before) :])
+            self._set_gradients(total[len(changes) :])
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
@@ -133,17 +139,26 @@ class TrainStep:
         hits = (logits.argmax(1) == classes).sum()
         return torch.stack([loss.detach(), hits / total])
 
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def _take_gradients(self) -> Leaf:
-        """The gradients, zeros for those that are missing, and the mask of those that are there."""
+        """The mask of the gradients that are there, and the gradients, zeros for the others.
+
+        Their dimensions are permuted into the order in which the parameters' lie in memory.
+        """
         gradients = [parameter.grad for parameter in self.parameters]
-        self.optimizer.zero_grad()
+        self._clear_gradients()
         mask = self.full_mask.clone()
         if any(gradient is None for gradient in gradients):
             self.some_missing = True
             mask.copy_(torch.tensor([gradient is not None for gradient in gradients]))
         filled = [
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self.parameters, gradients, strict=True)
+            (torch.zeros_like(parameter) if gradient is None else gradient).permute(order)
+            for parameter, gradient, order in zip(
+                self.parameters, gradients, self.orders, strict=True
+            )
         ]
         return [mask, *filled]
 
@@ -153,50 +168,6 @@ class TrainStep:
         # Reading the mask waits for the device; who had every gradient himself knows the sum.
         present = mask.tolist() if self.some_missing else [1.0] * len(gradients)
         self.some_missing = False
-        for parameter, gradient, ranks in zip(self.parameters, gradients, present, strict=True):
-            parameter.grad = gradient if ranks else None
-
-    def _buffers(self) -> Leaf:
-        """Asked for anew each time, as a forward pass may put another tensor in a buffer's place.
-
-        What the forward pass of a single micro-batch leaves in them is already right: then none.
-        """
-        return list(self.module.buffers()) if self.microbatches > 1 else []
-
-    @torch.no_grad()
-    def _set_buffers(self, values: Leaf) -> None:
-        if values:
-            torch._foreach_copy_(self._buffers(), values)
-
-    @torch.no_grad()
-    def _buffer_changes(self, before: Leaf, weight: float, first: bool) -> Leaf:
-        """This micro-batch's parts of the sums that `_changed` takes."""
-        pairs = zip(self._buffers(), before, strict=True)
-        return [
-            _nothing_if(weight == 0, (buffer - _finite(old)) * weight)
-            if _is_averaged(buffer)
-            else _nothing_if(not first, buffer.to(torch.int64, copy=True))
-            for buffer, old in pairs
-        ]
-
-
-def _is_averaged(buffer: torch.Tensor) -> bool:
-    return buffer.is_floating_point() or buffer.is_complex()
-
-
-def _finite(buffer: torch.Tensor) -> torch.Tensor:
-    """Zeros in place of what no change could be counted from: a plug-in may start at infinity."""
-    return torch.nan_to_num(buffer, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _nothing_if(condition: bool, value: torch.Tensor) -> torch.Tensor:
-    """No part of a sum; a factor of 0 would not do, as 0 * infinity is not a number."""
-    return torch.zeros_like(value) if condition else value
-
-
-def _changed(before: Leaf, sums: Leaf) -> Leaf:
-    """The buffers after the step."""
-    return [
-        _finite(old) + total if _is_averaged(old) else total
-        for old, total in zip(before, sums, strict=True)
-    ]
+        sums = zip(self.parameters, gradients, self.orders, present, strict=True)
+        for parameter, gradient, order, ranks in sums:
+            parameter.grad = gradient.permute(inverse(order)) if ranks else None

@@ -20,6 +20,7 @@ from trainer.checkpoint import Checkpoints, weights_sha256
 from trainer.config import RunConfig, replace
 from trainer.engine import Engine
 from trainer.microbatch import Accumulator, reduce, share
+from trainer.packing import layout, pack, unpack
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
 
@@ -76,9 +77,9 @@ def reduce_each(accelerator: Accelerator, cases: list[int]) -> list[Any]:
         leaves = make_leaves(count)
         sums = Accumulator(count)
         for index in share(rank, accelerator.num_processes, count):
-            sums.add(index, [tensor.clone() for tensor in leaves[index]])
+            sums.add(index, pack(leaves[index]))
         time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.01, 0.05]))
-        root = reduce(sums.nodes, count)
+        root = unpack(reduce(sums.nodes, count), layout(leaves[0]))
         assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
         every_rank = accelerator.gather(torch.cat([t.flatten().double() for t in root])[None])
         outcomes.append(every_rank.tolist())
