@@ -18,8 +18,8 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 keep_freed_memory()
-for step in range(6):
-    if step == 1:
+for step in range(15):
+    if step == 10:  # by then the heap has grown to what a step needs, gaps included
         before = faults()
     blocks = [torch.ones(2_000_000) for _ in range(8)]
     del blocks
@@ -39,5 +39,5 @@ def page_faults(**more: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
 def test_a_step_finds_its_memory_mapped_unless_the_user_wants_it_otherwise() -> None:
-    assert page_faults() < PAGES_OF_A_STEP / 10
+    assert page_faults() < PAGES_OF_A_STEP / 8  # one block of eight, once
     assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > PAGES_OF_A_STEP
