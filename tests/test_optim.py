@@ -21,6 +21,7 @@ def small_net() -> nn.Module:
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_learns_and_repeats_itself(name: OptimizerName) -> None:
+    torch.manual_seed(0)
     images, targets = torch.randn(30, 1, 5, 5), torch.randint(0, 3, (30,))
     ends = []
     for _ in range(2):
@@ -94,3 +95,15 @@ def test_a_parameter_without_gradient_stays() -> None:
     model[4](torch.randn(2, 8)).sum().backward()
     optimizer.step()
     assert torch.equal(model[0].weight, before)
+
+
+def test_orthogonalise_is_the_newton_schulz_iteration_on_the_whole_matrix() -> None:
+    """Also where directions are missing, as the gradients of dead filters are."""
+    torch.manual_seed(0)
+    full = torch.randn(24, 100)
+    for matrix in (full, full.t(), torch.cat([full[:20], torch.zeros(4, 100)]), full[:1]):
+        expected = matrix.double() / matrix.double().norm()
+        for _ in range(5):
+            gram = expected @ expected.t()
+            expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+        torch.testing.assert_close(orthogonalise(matrix), expected.float(), rtol=1e-4, atol=1e-5)
