@@ -107,18 +107,38 @@ def reduce(nodes: Sequence[tuple[Interval, Leaf]], leaves: int) -> Leaf:
 
 
 def _butterfly(total: Leaf) -> Leaf:
-    received = [torch.empty_like(vector) for vector in total]
     distance = 1
     while distance < dist.get_world_size():
         partner = dist.get_rank() ^ distance
-        exchange = [dist.P2POp(dist.isend, vector, partner) for vector in total]
-        exchange += [dist.P2POp(dist.irecv, vector, partner) for vector in received]
+        sent = _as_bytes(total)
+        received = torch.empty_like(sent)
+        exchange = [
+            dist.P2POp(dist.isend, sent, partner),
+            dist.P2POp(dist.irecv, received, partner),
+        ]
         for request in dist.batch_isend_irecv(exchange):
             request.wait()
-        for mine, other in zip(total, received, strict=True):
+        for mine, other in zip(_widest_first(total), _from_bytes(received, total), strict=True):
             mine.add_(other)
         distance *= 2
     return total
+
+
+def _widest_first(vectors: Leaf) -> Leaf:
+    """In this order each begins at a multiple of its own width, as a view of the bytes must."""
+    return sorted(vectors, key=torch.Tensor.element_size, reverse=True)
+
+
+def _as_bytes(vectors: Leaf) -> torch.Tensor:
+    """One message instead of one a type: half the wake-ups of the threads that send and receive."""
+    pieces = [vector.view(torch.uint8) for vector in _widest_first(vectors)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _from_bytes(message: torch.Tensor, like: Leaf) -> Leaf:
+    vectors = _widest_first(like)
+    pieces = torch.split(message, [vector.nbytes for vector in vectors])
+    return [piece.view(vector.dtype) for piece, vector in zip(pieces, vectors, strict=True)]
 
 
 def _gather_and_finish(nodes: Sequence[tuple[Interval, Leaf]], leaves: int, processes: int) -> Leaf:
