@@ -1,6 +1,8 @@
-"""The error that a user can mend."""
+"""What can end a run, apart from its own end."""
 
 from __future__ import annotations
+
+ADVICE = "a lower optimizer.lr, schedule.warmup_epochs or train.clip_norm may help"
 
 
 class UserError(Exception):
@@ -11,12 +13,42 @@ class UserError(Exception):
     """
 
 
-class RankError(UserError):
-    """A `UserError` of one rank alone; any other is the same on all ranks, and rank 0 prints it."""
+class RankError(Exception):
+    """Like a `UserError`, but of one rank alone, which prints it."""
 
 
-class LaterFormatError(UserError):
-    """A checkpoint of a later version: whole, and not to be touched."""
+class NonFiniteLossError(Exception):
+    """A loss is infinite or not a number; the same on all ranks.
+
+    Args:
+        message: says where.
+        step: the optimiser step whose loss it is; None for a loss of an evaluation.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(f"{message}; {ADVICE}")
+        self.step = step
+
+
+class LostRankError(Exception):
+    """Another rank than this one has failed.
+
+    Args:
+        message: names it.
+        speaks: whether it is for this rank to say so.
+    """
+
+    def __init__(self, message: str, *, speaks: bool) -> None:
+        super().__init__(message)
+        self.speaks = speaks
+
+
+class UnreadableError(UserError):
+    """A file that may well be whole, but may not be read."""
+
+
+class OtherFormatError(UserError):
+    """A checkpoint of another version: whole, and not to be touched."""
 
 
 class StoppedOnRequest(Exception):  # noqa: N818 - nothing went wrong

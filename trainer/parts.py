@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 import models
@@ -15,6 +13,7 @@ from trainer.config import RunConfig
 from trainer.data import Dataset
 from trainer.errors import UserError
 from trainer.microbatch import cut
+from trainer.tensor_files import mismatch, read_specs, read_tensors, specs_of
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -92,10 +91,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UserError: the file is missing or no safetensors file, or it does not fit the model.
     """
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"model.weights: {path} cannot be read ({error})") from error
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"model.weights: {path} does not fit the model: {error}") from error
+        file = path.resolve()  # a link that the user names is followed
+        # Before the values, so that a file of another size costs no memory; types are converted.
+        difference = mismatch(read_specs(file), specs_of(model.state_dict()), any_dtype=True)
+        if difference:
+            raise UserError(f"does not fit the model: it {difference}")
+        model.load_state_dict(read_tensors(file))
+    except (UserError, RuntimeError) as error:
+        raise UserError(f"model.weights: {path}: {error}") from error

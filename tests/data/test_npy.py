@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,28 @@ def test_a_hostile_or_broken_file_is_refused(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"features\.npy"):
         npy.read_features(path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("shape", [(10**17, 0, 1), (0, 10**15, 10**3), (10**17, 1, 0, 3)])
+def test_an_absurd_shape_of_no_pixels_costs_no_time(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Its size is that of its file, so nothing else is wrong with it."""
+    path = tmp_path / "features.npy"
+    path.write_bytes(header(f"{{'descr':'<f8','fortran_order':False,'shape':{shape}}}\n"))
+    with pytest.raises(UserError, match=r"features\.npy: holds no pixels"):
+        npy.read_features(path)
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "features.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31))
+    os.truncate(path, 2**31 + 12)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"features\.npy: .* announces 2147483648 bytes for itself"):
+        npy.read_features(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
 
 
 @settings(max_examples=100, deadline=None)

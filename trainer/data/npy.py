@@ -19,6 +19,7 @@ _SUFFIXES = (
     "_test_targets.npy",
 )
 _CHUNK_BYTES = 2**24
+_LONGEST_HEADER_BYTES = 10_000
 # NumPy reads headers with Python's own parser: a hostile one brings up any of these.
 _HEADER_ERRORS = (
     ValueError,
@@ -82,6 +83,8 @@ def read_features(path: Path) -> npt.NDArray[np.uint8]:
         UserError: another shape or type, a value that is no pixel, or a damaged file.
     """
     values = _open(path)
+    if values.size == 0:  # its shape may be absurd all the same
+        raise UserError(f"{path}: holds no pixels, its shape is {values.shape}")
     if values.ndim == 3:
         values = values[..., None]
     if values.ndim != 4 or values.shape[3] not in (1, 3):
@@ -120,6 +123,7 @@ def _read_part(features: Path, targets: Path) -> LabelledImages:
 def _open(path: Path) -> npt.NDArray[Any]:
     """The array, mapped and not yet read: a header that announces too much costs no memory."""
     try:
+        _check_header_length(path)
         with np.errstate(over="ignore"):  # an absurd shape is an error of its own
             values = np.lib.format.open_memmap(path, mode="r")
     except (*_HEADER_ERRORS, OSError) as error:
@@ -132,6 +136,16 @@ def _open(path: Path) -> npt.NDArray[Any]:
             f"{path}: {path.stat().st_size} bytes long, but its header announces {expected_bytes}"
         )
     return values
+
+
+def _check_header_length(path: Path) -> None:
+    """NumPy refuses a long header too, but only when it has read all of it: up to 4 GiB."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    # Version 1 has two bytes for the length; 2 and 3 have four.
+    length = int.from_bytes(start[8:12], "little") if start[6:7] > b"\x01" else 0
+    if length > _LONGEST_HEADER_BYTES:
+        raise ValueError(f"its header announces {length} bytes for itself")
 
 
 def _to_pixels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,36 @@
+"""An optimiser's state in the form in which checkpoints hold it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer.tensor_files import Tensors
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """An optimiser's state as tensors, and as JSON values for what is no tensor."""
+    tensors: Tensors = {}
+    numbers: dict[str, Any] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
+            kind[f"{index}.{name}"] = value
+    return tensors, numbers
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Tensors, numbers: dict[str, Any]
+) -> None:
+    """Put a state of `optimizer_state` back; tensors take the memory layout of their parameters."""
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **numbers}.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

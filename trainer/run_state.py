@@ -1,0 +1,45 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+
+@dataclasses.dataclass
+class RunState:
+    """Where a run stands: all that resume needs to know besides the tensors."""
+
+    epoch: int = 1
+    """the current epoch, from 1; one more than the last when all are done"""
+    step: int = 0
+    """optimiser steps done in the whole run"""
+    loss_sum: float = 0.0
+    """sum of the losses of the current epoch's samples that were trained on"""
+    hits: float = 0.0
+    """how many of them were classified rightly"""
+    trained_samples: int = 0
+    """how many samples these are"""
+    epoch_samples: int = 0
+    """and how many with those of steps that were left out"""
+    epoch_seconds: float = 0.0
+    """time spent training in the current epoch"""
+    train_seconds: float = 0.0
+    """time spent training in the epochs before"""
+    best_accuracy: float | None = None
+    """best validation accuracy so far"""
+    best_epoch: int | None = None
+    """its epoch; of equals the first"""
+    best_step: int | None = None
+    """the last step of that epoch"""
+    skipped_steps: list[int] = dataclasses.field(default_factory=list)
+    """steps that were left out, in rising order, as their loss was not finite"""
+    rounding: list[str] = dataclasses.field(default_factory=list)
+    """why the run is equal to rounding alone and not in bits"""
+    observer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """what the observer wants back on resume"""
+
+    def note_rounding(self, reasons: Iterable[str]) -> None:
+        """Remember why the run is not equal in bits, each reason once."""
+        self.rounding += [reason for reason in reasons if reason not in self.rounding]
