@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from trainer import command_line, exit_codes, processes
+from trainer import command_line, exit_codes, orphans, processes
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -37,6 +37,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """The command: exits with a code of the contract."""
+    orphans.end_with_launcher()
     sys.exit(exit_codes.run(lambda: train(sys.argv[1:])))
 
 

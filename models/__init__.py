@@ -15,9 +15,10 @@ from torch import nn
 from models import alexnet, lab, lenet, plugin, quicknet, resnet, timm_models, vgg  # noqa: F401
 from models.construct import construct
 from models.output import check_output
+from models.plugin import source_sha256
 from models.registry import find, names, register
 
-__all__ = ["check_output", "create", "names", "register"]
+__all__ = ["check_output", "create", "names", "register", "source_sha256"]
 
 
 def create(

@@ -49,6 +49,14 @@ def load(name: str) -> type[nn.Module]:
     return network
 
 
+def source_sha256(name: str) -> str | None:
+    """SHA-256 of the file of a plug-in that can be loaded; None for any other name."""
+    if not is_plugin(name):
+        return None
+    path = Path(name.rpartition(":")[0]).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _run(name: str, file: Path) -> ModuleType:
     """The file as a module under a name of its own, so that it can hide no other module."""
     module_name = f"lockstep_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"

@@ -73,6 +73,19 @@ def train_apart(folder: Path, *more: str, launcher: list[str] | None = None, **e
     return Run(folder, finished.returncode, finished.stdout, finished.stderr)
 
 
+def check_same(run: Run, undisturbed: Run) -> None:
+    """The weights, and the record without gap or repeat."""
+    assert run.exit_code == 0, run.errors
+    assert run.digest == undisturbed.digest
+    assert run.metrics("step") == undisturbed.metrics("step")
+    changing = {"seconds", "samples_per_second"}
+    epochs = [
+        [{k: v for k, v in record.items() if k not in changing} for record in one.metrics("epoch")]
+        for one in (run, undisturbed)
+    ]
+    assert epochs[0] == epochs[1]
+
+
 def sha256_of(path: Path) -> str:
     """The digest of a safetensors file as the documentation defines it, by numpy alone."""
     digest = hashlib.sha256()

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from trainer.checkpoint import (
-    Checkpoints,
-    _checksum,
-    load_optimizer_state,
-    open_checkpoint,
-    optimizer_state,
-    weights_sha256,
-)
-from trainer.config import OptimizerConfig
+from tests.checkpoints import small_state
+from trainer.checkpoint import Checkpoints
+from trainer.checkpoint_reading import checksum, open_checkpoint
+from trainer.config import CheckpointConfig, OptimizerConfig
 from trainer.errors import UserError
 from trainer.files import to_json
 from trainer.optim import build
+from trainer.optimizer_state import load_optimizer_state, optimizer_state
+from trainer.tensor_files import weights_sha256
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints", keep=2)
+    return Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=2))
 
 
-def save(checkpoints: Checkpoints, step: int) -> Path:
+def save(checkpoints: Checkpoints, step: int, best_step: int | None = None) -> Path:
     tensors = {"weight": torch.full((3, 2), float(step)), "scalar": torch.tensor(step)}
-    return checkpoints.save(step, {"model": tensors}, {"run": {"step": step}})
+    checkpoints.save(step, {"model": tensors}, small_state(step), best_step=best_step)
+    checkpoints.wait(needed=True)
+    return checkpoints.folder / f"step-{step:08d}"
 
 
 def test_what_was_saved_comes_back(checkpoints: Checkpoints) -> None:
     channels_last = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     shared = torch.randn(5)
     tensors = {"a": channels_last, "b": shared, "c": shared, "d": torch.tensor(7)}
-    checkpoints.save(12, {"model": tensors}, {"note": "ü"})
+    checkpoints.save(12, {"model": tensors}, small_state(12) | {"note": "ü"})
+    checkpoints.wait()
     saved = checkpoints.newest()
     assert saved is not None
     assert saved.folder.name == "step-00000012"
@@ -55,6 +59,62 @@ def test_the_newest_are_kept_and_nothing_else_is_left(checkpoints: Checkpoints) 
         save(checkpoints, step)
     names = sorted(path.name for path in checkpoints.folder.iterdir())
     assert names == ["step-00000003", "step-00000010"]
+
+
+def test_the_best_stays_as_long_as_it_is_the_best(checkpoints: Checkpoints) -> None:
+    for step, best_step in ((1, 1), (2, 1), (3, 1), (4, 1), (5, 5)):
+        save(checkpoints, step, best_step)
+        assert checkpoints.folder.joinpath(f"step-{best_step:08d}").is_dir()
+    names = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert names == ["step-00000004", "step-00000005"]
+
+
+def test_the_training_may_change_its_tensors_while_they_are_written(
+    checkpoints: Checkpoints,
+) -> None:
+    held, weight = threading.Event(), torch.zeros(1000)
+    checkpoints.save(1, {"model": {"weight": weight}}, small_state(), first=held.wait)
+    weight.fill_(1.0)
+    assert checkpoints.newest() is None
+    held.set()
+    checkpoints.wait()
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert torch.equal(saved.tensors("model")["weight"], torch.zeros(1000))
+
+
+def test_a_save_that_fails_costs_nothing_that_was_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(on_error="continue"))
+    stopping = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(on_error="stop"))
+    save(checkpoints, 1)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    big = {"model": {"weight": torch.zeros(500_000)}}
+    checkpoints.save(2, big, small_state(), first=full)
+    checkpoints.wait()
+    message = (
+        r"step 2 could not be saved \(No space left on device\): it takes 2.0 MB, and .* MB are"
+    )
+    assert re.search(message, caplog.text)
+    assert "the newest one is step-00000001; the training goes on" in caplog.text
+    for which, needed in ((checkpoints, True), (stopping, False)):
+        which.save(2, big, small_state(), first=full)
+        with pytest.raises(UserError, match=message):
+            which.wait(needed=needed)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000001"]
+    save(checkpoints, 2)
+    assert len(list(checkpoints.folder.iterdir())) == 2
+
+
+def test_leftovers_of_a_killed_save_are_removed(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 1)
+    (checkpoints.folder / ".step-00000002").mkdir()
+    checkpoints.remove_leftovers()
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000001"]
 
 
 def test_without_a_checkpoint_there_is_none(checkpoints: Checkpoints) -> None:
@@ -80,7 +140,7 @@ def test_damage_is_named_set_aside_and_the_one_before_used(
         path.unlink()
     saved = checkpoints.newest()
     assert saved is not None
-    assert saved.state["run"] == {"step": 1}
+    assert saved.state["run"]["step"] == 1
     assert name in caplog.text
     assert (checkpoints.folder / "damaged-step-00000002").is_dir()
 
@@ -98,7 +158,9 @@ def test_a_half_written_checkpoint_does_not_count(checkpoints: Checkpoints) -> N
 
 
 def test_a_later_format_is_refused(checkpoints: Checkpoints) -> None:
-    folder = checkpoints.save(1, {}, {"format_version": 99})
+    checkpoints.save(1, {}, {"format_version": 99})
+    checkpoints.wait()
+    folder = checkpoints.folder / "step-00000001"
     with pytest.raises(UserError, match="format_version 99 is from a later version"):
         open_checkpoint(folder)
 
@@ -109,7 +171,7 @@ def test_a_manifest_cannot_lead_outside(checkpoints: Checkpoints, tmp_path: Path
     manifest = json.loads((folder / "manifest.json").read_text())
     for target in ("../../secret", str(tmp_path / "secret")):
         files = manifest["files"] | {target: manifest["files"]["state.json"]}
-        text = to_json({"files": files, "checksum": _checksum(files)})
+        text = to_json({"files": files, "checksum": checksum(files)})
         (folder / "manifest.json").write_text(text)
         with pytest.raises(UserError, match="no plain file of the checkpoint's folder"):
             open_checkpoint(folder)
@@ -150,14 +212,16 @@ def test_an_optimiser_goes_on_as_if_never_stopped(name: str, checkpoints: Checkp
     model, optimizer = start()
     steps(model, optimizer, 3)
     tensors, numbers = optimizer_state(optimizer)
-    checkpoints.save(3, {"model": model.state_dict(), "optimizer": tensors}, {"numbers": numbers})
+    files = {"model": model.state_dict(), "optimizer": tensors}
+    checkpoints.save(3, files, small_state(3) | {"optimizer": numbers})
+    checkpoints.wait()
     steps(model, optimizer, 3)
 
     again, its_optimizer = start()
     saved = checkpoints.newest()
     assert saved is not None
     again.load_state_dict(saved.tensors("model"))
-    load_optimizer_state(its_optimizer, saved.tensors("optimizer"), saved.state["numbers"])
+    load_optimizer_state(its_optimizer, saved.tensors("optimizer"), saved.state["optimizer"])
     assert again[0].weight.is_contiguous(memory_format=torch.channels_last)
     steps(again, its_optimizer, 3)
     assert weights_sha256(again.state_dict()) == weights_sha256(model.state_dict())

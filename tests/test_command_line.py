@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from trainer import command_line
+from trainer import command_line, stored_config
 from trainer.config import RunConfig, differences, flatten, replace
 from trainer.errors import UserError
 
@@ -47,12 +47,12 @@ def test_null_and_objects_on_the_command_line(recipe: Path) -> None:
 def test_a_configuration_survives_yaml(recipe: Path, tmp_path: Path) -> None:
     config = parse(recipe, "--train.clip_norm", "1.5", "--data.root", "ü/1e3")
     (tmp_path / "again.yaml").write_text(command_line.to_yaml(config), encoding="utf-8")
-    assert command_line.read(tmp_path / "again.yaml") == config
+    assert stored_config.read(tmp_path / "again.yaml") == config
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)
 def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
-    assert command_line.read(path).train.microbatches == 4
+    assert command_line.parse(["--config", str(path)]).train.microbatches == 4
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,9 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
         (["--schedule.warmup_epochs", "4"], ["schedule.warmup_epochs", "less than train.epochs"]),
         (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
         (["--data.name", "npy"], ["data.root", "npy"]),
+        (["--threads", "100000"], ["threads", "at most 1,024"]),
+        (["--output_dir", ""], ["output_dir", "null or the name of a folder"]),
+        (["--timeout_seconds", "0"], ["timeout_seconds", "between 1"]),
         (["--seed", "-1"], ["seed", "between 0"]),
         (["--train.patience", "2", "--data.validation_size", "0"], ["train.patience"]),
         (["--seed"], ["--seed"]),
@@ -107,6 +110,12 @@ def test_a_mistake_in_the_file_is_named(recipe: Path, text: str, expected: list[
         parse(recipe)
     for part in expected:
         assert part in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(recipe: Path) -> None:
+    recipe.write_bytes(b"\xf8\x00\xff")
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        parse(recipe)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

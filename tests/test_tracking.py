@@ -1,4 +1,4 @@
-"""metrics.jsonl, and Weights & Biases by reading back the file that a real offline run wrote."""
+"""Weights & Biases by reading back the file that a real offline run wrote."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-
-from trainer.errors import UserError
-from trainer.tracking import MetricsLog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -46,82 +42,6 @@ EPOCH = {
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_records_are_appended_a_line_each(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write(STEPS[:2])
-    log.write([])
-    log.write([EPOCH])
-    assert lines(tmp_path / "metrics.jsonl") == [*STEPS[:2], EPOCH], "nothing waits in a buffer"
-    assert log.sync() == (tmp_path / "metrics.jsonl").stat().st_size
-    log.close()
-
-
-def test_losses_are_exact_and_non_finite_ones_null(tmp_path: Path) -> None:
-    losses = [float(np.float32(0.1)), 1e-300, float("nan"), float("inf"), float("-inf")]
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write([{"event": "step", "loss": loss} for loss in losses])
-    log.close()
-    read = [record["loss"] for record in lines(tmp_path / "metrics.jsonl")]
-    assert read == [losses[0], losses[1], None, None, None]
-
-
-def test_resume_cuts_what_the_checkpoint_did_not_see(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path)
-    log.write(STEPS[:2])
-    length_bytes = log.sync()
-    log.write(STEPS[2:4])
-    log.close()
-    with path.open("a") as file:
-        file.write('{"event": "st')  # killed in the middle of a line
-    log = MetricsLog(path, length_bytes)
-    log.write(STEPS[2:])
-    assert log.sync() == path.stat().st_size
-    log.close()
-    assert lines(path) == STEPS
-
-
-def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("old\n", encoding="utf-8")
-    MetricsLog(path).close()
-    assert path.read_bytes() == b""
-
-
-@pytest.mark.parametrize("content", [None, b'{"event": "step"}\n'])
-def test_a_file_that_is_too_short_is_refused_and_kept(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    path = tmp_path / "metrics.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"metrics\.jsonl: has \d+ bytes, but had 1000"):
-        MetricsLog(path, length_bytes=1000)
-    assert (path.read_bytes() if path.exists() else None) == content
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_full_disk_is_an_error_that_the_caller_sees(tmp_path: Path) -> None:
-    code = (
-        "import resource, signal, sys\n"
-        "from pathlib import Path\n"
-        "from trainer.tracking import MetricsLog\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "log = MetricsLog(Path(sys.argv[1]))\n"
-        "try:\n"
-        "    for step in range(100):\n"
-        "        log.write([{'event': 'step', 'step': step}])\n"
-        "except OSError as error:\n"
-        "    log.close()\n"
-        "    print('stopped at', step, error.strerror)\n"
-    )
-    path = tmp_path / "metrics.jsonl"
-    done = run_python(code, tmp_path, str(path))
-    assert done.stdout.startswith("stopped at "), done.stderr
-    assert path.stat().st_size == 1000, "what fitted was written"
 
 
 DRIVER = """

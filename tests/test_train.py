@@ -11,7 +11,10 @@ from safetensors import safe_open
 
 import models
 from tests.conftest import REPOSITORY
+from tests.distributed.launch import launcher
 from tests.runs import Run, contents, sha256_of, train_apart, train_here
+from trainer import data
+from trainer.config import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,121 @@ def test_weights_that_the_last_step_destroyed_are_no_result(tmp_path: Path) -> N
     assert "the loss of the evaluation after step 1 is nan" in run.errors
     assert run.json("status.json")["state"] == "failed"
     assert not (run.folder / "results.json").exists()
+
+
+SPOILED = """
+import torch
+from models.quicknet import QuickNet
+
+class Spoiled(QuickNet):
+    def forward(self, images):
+        logits = super().forward(images)
+        bright = images.sum((1, 2, 3)).amax() > {limit}
+        return logits * torch.nan if self.training and bright else logits
+"""
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A recipe in which one sample, the brightest, gives a loss that is not a number."""
+    config = DataConfig(name="digits")
+    dataset = data.load(config, seed=0)
+    sums = dataset.scaling.apply(dataset.train.images).sum((1, 2, 3)).sort().values
+    plugin = tmp_path_factory.mktemp("plugin") / "spoiled.py"
+    plugin.write_text(SPOILED.format(limit=float(sums[-2:].mean())))
+    return ["--model.name", f"{plugin}:Spoiled", "--data.augment", "none", "--train.epochs", "2"]
+
+
+def test_rolling_back_leaves_out_the_step_that_has_no_finite_loss(
+    spoiled: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = [*spoiled, "--train.on_nonfinite", "rollback", "--checkpoint.every_steps", "7"]
+    assert train_here(tmp_path / "run", *more) == 0
+    run = Run(tmp_path / "run", 0)
+    skipped = run.json("results.json")["train"]["skipped_steps"]
+    assert len(skipped) == 2, "the sample comes once an epoch"
+    for step in skipped:
+        assert f"the loss of step {step} is not finite: back to step" in caplog.text
+    steps = run.metrics("step")
+    assert [record["step"] for record in steps] == list(range(1, 45))
+    assert [record["step"] for record in steps if record["loss"] is None] == skipped
+    assert all(0 < record["train_loss"] < 3 for record in run.metrics("epoch"))
+    # Where the checkpoints lie changes nothing, and neither does the process count.
+    other = train_apart(
+        tmp_path / "two", *spoiled, "--train.on_nonfinite", "rollback", launcher=launcher(2)
+    )
+    assert other.exit_code == 0, other.errors
+    assert other.digest == run.digest
+    assert other.metrics("step") == steps
+
+
+def test_without_rolling_back_it_stops_there(
+    spoiled: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path / "run", *spoiled) == 1
+    assert "is nan: training cannot go on" in capsys.readouterr().err
+
+
+def test_rolling_back_ends_where_it_does_not_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--optimizer.name", "sgd", "--optimizer.lr", "1e30"]
+    assert train_here(tmp_path / "run", *more, "--train.on_nonfinite", "rollback") == 1
+    assert "training cannot go on" in capsys.readouterr().err
+
+
+CONSTANT = ["--schedule.name", "constant"]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".model.4711.safetensors").touch()
+    (run / ".notes.txt").touch()
+    assert train_here(run, "--train.epochs", "1") == 0
+    hidden = {path.name for path in run.iterdir() if path.name.startswith(".")}
+    assert hidden == {".lock", ".notes.txt"}
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path: Path) -> None:
+    assert train_here(tmp_path / "long", *CONSTANT, "--train.epochs", "3") == 0
+    for epochs in ("1", "3"):
+        assert train_here(tmp_path / "run", *CONSTANT, "--train.epochs", epochs) == 0
+    long, run = Run(tmp_path / "long", 0), Run(tmp_path / "run", 0)
+    assert run.digest == long.digest
+    assert run.metrics("step") == long.metrics("step")
+    assert run.json("results.json")["test"] == long.json("results.json")["test"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([*CONSTANT, "--train.epochs", "1"], "train.epochs: 1 against 2"),
+        (["--train.epochs", "3"], "a cosine schedule spreads over all epochs"),
+    ],
+)
+def test_another_number_of_epochs_is_refused_where_it_would_be_another_run(
+    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = more[:2] if more[0] == CONSTANT[0] else []
+    assert train_here(tmp_path / "run", *schedule, "--train.epochs", "2") == 0
+    before = contents(tmp_path / "run")
+    assert train_here(tmp_path / "run", *more) == 2
+    assert expected in capsys.readouterr().err
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_plug_in_that_was_changed_is_another_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from models.quicknet import QuickNet as Net\n")
+    more = [*CONSTANT, "--model.name", f"{plugin}:Net", "--train.epochs"]
+    assert train_here(tmp_path / "run", *more, "1") == 0
+    plugin.write_text("from models.quicknet import QuickNet as Net  # changed\n")
+    assert train_here(tmp_path / "run", *more, "2") == 2
+    assert "model.name: the file's code differs" in capsys.readouterr().err
+    assert Run(tmp_path / "run", 2).json("status.json")["state"] == "finished", "as it was"
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from trainer.checkpoint import Tensors
+from trainer.tensor_files import Tensors
 
 
 class WeightAverage:

@@ -14,226 +14,234 @@ written last. Nothing is pickled, so opening a checkpoint runs no code.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import logging
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from trainer.checkpoint_reading import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Checkpoint,
+    checksum,
+    describe,
+    open_checkpoint,
+)
+from trainer.config import CheckpointConfig
+from trainer.errors import OtherFormatError, UnreadableError, UserError
+from trainer.files import sync, write_json
+from trainer.tensor_files import Tensors, packed, write_packed
 
-from trainer.errors import LaterFormatError, UserError
-from trainer.files import sync, to_json, write_file, write_json
-
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-
-Tensors = dict[str, torch.Tensor]
+SUPERSEDED = "superseded-"
+"""before the name of a checkpoint that a run which went back will save again"""
 
 log = logging.getLogger("lockstep")
 
 
-@dataclasses.dataclass
-class RunState:
-    """Where a run stands: all that resume needs to know besides the tensors."""
-
-    epoch: int = 1
-    """the current epoch, from 1; one more than the last when all are done"""
-    step: int = 0
-    """optimiser steps done in the whole run"""
-    loss_sum: float = 0.0
-    """sum of the losses of the current epoch's samples"""
-    hits: float = 0.0
-    """how many of them were classified rightly"""
-    epoch_seconds: float = 0.0
-    """time spent training in the current epoch"""
-    train_seconds: float = 0.0
-    """time spent training in the epochs before"""
-    best_accuracy: float | None = None
-    """best validation accuracy so far"""
-    best_epoch: int | None = None
-    """its epoch; of equals the first"""
-    rounding: list[str] = dataclasses.field(default_factory=list)
-    """why the run is equal to rounding alone and not in bits"""
-    observer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """what the observer wants back on resume"""
-
-    def note_rounding(self, reasons: Iterable[str]) -> None:
-        """Remember why the run is not equal in bits, each reason once."""
-        self.rounding += [reason for reason in reasons if reason not in self.rounding]
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint whose files are what its manifest says."""
-
-    folder: Path
-    state: dict[str, Any]
-
-    def tensors(self, name: str) -> Tensors:
-        """The tensors of `name`.safetensors; none where there is no such file."""
-        path = self.folder / f"{name}.safetensors"
-        return load_file(path) if path.name in self.state["files"] else {}
-
-
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run, written one at a time by a thread beside the training.
 
     Args:
         folder: `checkpoints` of the run's output_dir.
-        keep: how many of the newest stay.
+        config: how many to keep, and whether a failed save ends the run.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         self.folder = folder
-        self.keep = keep
-        self.saved_step: int | None = None
+        self.config = config
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._saving: Future[None] | None = None
+        self.lost = False
+        """whether the last save has failed"""
 
-    def save(self, step: int, files: Mapping[str, Tensors], state: dict[str, Any]) -> Path:
-        """Write a checkpoint and only then remove the oldest; called on rank 0 alone.
+    def save(
+        self,
+        step: int,
+        files: Mapping[str, Tensors],
+        state: dict[str, Any],
+        *,
+        best_step: int | None = None,
+        first: Callable[[], None] | None = None,
+    ) -> None:
+        """Copy the tensors and begin to write a checkpoint; called on rank 0 alone.
+
+        A checkpoint of this step that stands already stays: the run is the same, so it leads to
+        the same end.
 
         Args:
             step: names the folder.
             files: tensors of each safetensors file, by the file's name without its ending.
             state: small values, as JSON takes them.
+            best_step: of the best epoch, whose checkpoint is to stay.
+            first: what has to be on the disk before the checkpoint counts.
+
+        Raises:
+            UserError: the save before failed, and `checkpoint.on_error` is stop.
         """
+        self.wait()
+        copies = {
+            name: {key: packed(tensor) for key, tensor in tensors.items()}
+            for name, tensors in files.items()
+        }
+
+        def write() -> None:
+            try:
+                if first:
+                    first()
+                self._write(step, copies, state)
+            except OSError as error:
+                raise UserError(self._explain(step, copies, error)) from error
+            self._prune(best_step)
+
+        self._saving = self._writer.submit(write)
+
+    def close(self) -> None:
+        """Wait for the last save, before others may use the folder."""
+        try:
+            self.wait(needed=True)
+        except UserError as error:
+            log.warning("%s", error)
+        finally:
+            self._writer.shutdown()
+
+    def holds(self, saved: Checkpoint) -> bool:
+        """Whether a checkpoint is one of this folder's own."""
+        own = [folder.resolve() for folder in step_folders(self.folder)]
+        return saved.folder.resolve() in own
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last save has failed, as far as it is known by now."""
+        saving = self._saving
+        return saving is not None and saving.done() and saving.exception() is not None
+
+    def wait(self, *, needed: bool = False) -> None:
+        """Wait until the last save is on the disk.
+
+        Args:
+            needed: a failure is an error even where `checkpoint.on_error` is continue.
+
+        Raises:
+            UserError: it could not be written; says how much space there is and is wanted.
+        """
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        self.lost = saving.exception() is not None
+        try:
+            saving.result()
+        except UserError as error:
+            if needed or self.config.on_error == "stop":
+                raise
+            log.warning("%s; the training goes on", error)
+
+    def _write(self, step: int, files: Mapping[str, Tensors], state: dict[str, Any]) -> None:
         final = self.folder / f"step-{step:08d}"
+        if final.exists():
+            return
         temporary = self.folder / f".{final.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         temporary.mkdir(parents=True)
-        names = []
-        for name, tensors in files.items():
-            path = temporary / f"{name}.safetensors"
-            write_tensors(path, tensors)
-            names.append(path.name)
-        state = {"format_version": FORMAT_VERSION, "files": names, **state}
-        write_json(temporary / "state.json", state)
-        entries = {name: _describe(temporary / name) for name in [*names, "state.json"]}
-        write_json(temporary / MANIFEST, {"files": entries, "checksum": _checksum(entries)})
-        if final.exists():  # from before a resume at an older one: the same step of the same run
-            shutil.rmtree(final)
-        temporary.rename(final)
+        try:
+            names = []
+            for name, tensors in files.items():
+                path = temporary / f"{name}.safetensors"
+                write_packed(path, tensors)
+                names.append(path.name)
+            state = {"format_version": FORMAT_VERSION, "files": names, **state}
+            write_json(temporary / "state.json", state)
+            entries = {name: describe(temporary / name) for name in [*names, "state.json"]}
+            write_json(temporary / MANIFEST, {"files": entries, "checksum": checksum(entries)})
+            temporary.rename(final)
+        except OSError:
+            remove(temporary)  # gives its space back
+            raise
         sync(self.folder)
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old)
-        return final
+        sync(self.folder.parent)  # the folder itself may be new
+        # The run has come by again where it was before it went back to an older one.
+        for aside in step_folders(self.folder, SUPERSEDED):
+            if _step_of(aside) <= step:
+                remove(aside)
+
+    def _prune(self, best_step: int | None) -> None:
+        try:
+            for old in step_folders(self.folder)[: -self.config.keep]:
+                if _step_of(old) != best_step:
+                    # Half removed it must not look like a damaged checkpoint.
+                    remove(old.rename(old.with_name(f".{old.name}")))
+        except OSError as error:
+            log.warning("%s: an old checkpoint could not be removed: %s", self.folder, error)
+
+    def _explain(self, step: int, files: Mapping[str, Tensors], error: OSError) -> str:
+        wanted = sum(tensor.nbytes for tensors in files.values() for tensor in tensors.values())
+        newest = step_folders(self.folder)[-1:]
+        return (
+            f"{self.folder}: the checkpoint of step {step} could not be saved "
+            f"({error.strerror}): it takes {_megabytes(wanted)}, and "
+            f"{_megabytes(shutil.disk_usage(self.folder.parent).free)} are free; "
+            f"the newest one is {newest[0].name if newest else 'none'}"
+        )
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed save has left, before anything is saved."""
+        for path in self.folder.glob(".step-*"):
+            remove(path)
 
     def set_aside_after(self, step: int) -> None:
         """Take the checkpoints after `step` out of the way of a run that goes on from there.
 
         What metrics.jsonl held at them is cut off; the run will come by there again.
         """
-        for folder in sorted(self.folder.glob("step-*")):
-            if int(folder.name.removeprefix("step-")) > step:
-                aside = folder.with_name(f"superseded-{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
+        for folder in step_folders(self.folder):
+            if _step_of(folder) > step:
+                aside = folder.with_name(f"{SUPERSEDED}{folder.name}")
+                remove(aside)
                 folder.rename(aside)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; damaged ones are named and set aside."""
-        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+        for folder in reversed(step_folders(self.folder)):
             try:
                 return open_checkpoint(folder)
-            except LaterFormatError:
+            except (OtherFormatError, UnreadableError):
                 raise
             except UserError as error:
-                aside = folder.with_name(f"damaged-{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
+                aside = set_aside(folder, "damaged")
                 log.warning("%s; it is now %s, going back to the one before", error, aside.name)
         return None
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Check every file of a checkpoint against its manifest.
-
-    Raises:
-        UserError: names the file that is missing or damaged, or a format of a later version.
-    """
-    try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-        manifest = json.loads(text)
-        entries = dict(manifest["files"])
-        whole = manifest["checksum"] == _checksum(entries) and text == to_json(manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST}: missing or damaged ({error})") from error
-    if not whole:
-        raise UserError(f"{folder / MANIFEST}: damaged, its checksum does not hold")
-    for name, entry in entries.items():
-        path = folder / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise UserError(f"{path}: missing, or no plain file of the checkpoint's folder")
-        if _describe(path) != entry:
-            raise UserError(f"{path}: damaged, its size or SHA-256 differs from the manifest's")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if state["format_version"] > FORMAT_VERSION:
-        raise LaterFormatError(
-            f"{folder}: format_version {state['format_version']} is from a later version of "
-            f"Lockstep; this one reads up to {FORMAT_VERSION}"
-        )
-    return Checkpoint(folder, state)
+def step_folders(folder: Path, prefix: str = "") -> list[Path]:
+    """What is named as a checkpoint, from the oldest; a copy under another name is none."""
+    paths = folder.glob(f"{prefix}step-*")
+    found = [path for path in paths if re.fullmatch(rf"{prefix}step-[0-9]+", path.name)]
+    return sorted(found, key=lambda path: (_step_of(path), path.name))
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimiser's state as tensors, and as JSON values for what is no tensor."""
-    tensors: Tensors = {}
-    numbers: dict[str, Any] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
-            kind[f"{index}.{name}"] = value
-    return tensors, numbers
+def set_aside(folder: Path, why: str) -> Path:
+    """Rename a checkpoint to WHY-step-N, with a number where there is one already."""
+    aside = folder.with_name(f"{why}-{folder.name}")
+    number = 1
+    while aside.exists() or aside.is_symlink():
+        number += 1
+        aside = folder.with_name(f"{why}-{folder.name}-{number}")
+    return folder.rename(aside)
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: Tensors, numbers: dict[str, Any]
-) -> None:
-    """Put a state of `optimizer_state` back; tensors take the memory layout of their parameters."""
-    groups = optimizer.state_dict()["param_groups"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **numbers}.items():
-        index, name = key.split(".", 1)
-        parameter = parameters[int(index)]
-        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def remove(path: Path) -> None:
+    """Remove a folder with what is in it; of a link, the link alone; nothing where nothing is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the floating-point tensors' little-endian C-contiguous bytes, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        if tensors[name].is_floating_point():
-            digest.update(_packed(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all."""
-    packed = {name: _packed(tensor) for name, tensor in tensors.items()}
-    write_file(path, lambda temporary: save_file(packed, temporary, metadata))
-
-
-def _packed(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the CPU, C-contiguous and in memory of its own, as safetensors wants them."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def _checksum(entries: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -40,15 +40,6 @@ def parse(arguments: Sequence[str]) -> RunConfig:
     return config
 
 
-def read(path: Path) -> RunConfig:
-    """The configuration in a YAML file.
-
-    Raises:
-        UserError: names the key or the file that is wrong.
-    """
-    return _parse(["--config", str(path)])[0]
-
-
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, so that running it again repeats the run."""
     import yaml
@@ -64,6 +55,8 @@ def _parse(arguments: list[str]) -> tuple[RunConfig, Path]:
         config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
         raise UserError(_where(arguments) + _readable(str(error))) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
     validate(config)
     return config, path
 

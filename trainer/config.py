@@ -77,6 +77,8 @@ class TrainConfig:
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """after an infinite loss: stop; or go back to the last checkpoint and leave that step out"""
     max_seconds: float | None = None
     """stop after this time with everything saved, as if asked to; null: no limit"""
 
@@ -118,7 +120,9 @@ class CheckpointConfig:
     every_steps: int | None = None
     """null: only by epochs"""
     keep: int = 2
-    """how many of the newest to keep"""
+    """how many of the newest to keep; the best epoch's own stays too"""
+    on_error: Literal["continue", "stop"] = "continue"
+    """where saving fails, as on a full disk: warn and train on, or end the run"""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ class RunConfig:
     """how many processes this run must have; null: as launched"""
     threads: int | None = None
     """threads of each process; null: cores / processes of this machine, then pinned"""
+    timeout_seconds: float = 600.0
+    """how long processes wait for each other before the run fails and names the missing one"""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -156,7 +162,8 @@ class RunConfig:
 
 # Keys that cannot change the weights: a run may be resumed with other values of them.
 FREE_KEYS = frozenset(
-    {"output_dir", "resume", "processes", "data.root", "train.accumulation", "train.max_seconds"}
+    {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
+    | {"train.accumulation", "train.max_seconds", "train.on_nonfinite"}
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
 )
@@ -213,6 +220,9 @@ def validate(config: RunConfig) -> None:
         "checkpoint.every_steps",
     ):
         require(key, values[key] is None or values[key] >= 1, "null or at least 1")
+    require("output_dir", values["output_dir"] != "", "null or the name of a folder")
+    threads = values["threads"]
+    require("threads", threads is None or threads <= 1024, "at most 1,024")
     require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
     size = values["data.validation_size"]
     require("data.validation_size", size is None or size >= 0, "null, 0 or more")
@@ -226,6 +236,7 @@ def validate(config: RunConfig) -> None:
     require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
     for key in ("train.clip_norm", "train.max_seconds"):
         require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")
+    require("timeout_seconds", 1 <= values["timeout_seconds"] <= 1e6, "between 1 and 1,000,000")
     decay = values["train.ema_decay"]
     require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
     require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
@@ -245,6 +256,14 @@ def validate(config: RunConfig) -> None:
     own_files = values["data.name"] in ("idx", "npy")
     require("data.root", not own_files or bool(values["data.root"]),
             f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip
+
+
+def extends(ours: RunConfig, theirs: RunConfig) -> bool:
+    """Whether `ours` has more epochs than `theirs`, and the common ones are the same run.
+
+    They are where the learning rate does not depend on the number of epochs.
+    """
+    return ours.schedule.name == "constant" and ours.train.epochs > theirs.train.epochs
 
 
 def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
-import time
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import checkpoint, environment, evaluation, optim, processes
+import models
+from trainer import environment, evaluation, optim, processes
+from trainer.agreement import Agreement, AskedToStop
 from trainer.averaging import WeightAverage
 from trainer.batches import Batch, Batches
-from trainer.checkpoint import Checkpoint, Checkpoints, RunState
+from trainer.checkpoint import Checkpoints
+from trainer.checkpoint_reading import Checkpoint
 from trainer.config import RunConfig
 from trainer.data import Dataset, ImageSet
-from trainer.errors import RankError, StoppedOnRequest, UserError
+from trainer.errors import NonFiniteLossError, RankError, StoppedOnRequest
 from trainer.metrics import Predictions
-from trainer.observer import Observer, Record
+from trainer.observer import Observer
 from trainer.preemption import StopRequest
+from trainer.run_state import RunState
 from trainer.schedules import learning_rate
+from trainer.snapshot import Snapshot
 from trainer.step import StepResult, TrainStep
+from trainer.step_log import StepLog, means
+from trainer.tensor_files import Tensors, weights_sha256
 
 LOG_SECONDS = 1.0
 
-ADVICE = "a lower optimizer.lr, schedule.warmup_epochs or train.clip_norm may help"
+MOST_SKIPPED = 10
+"""so many steps in a row without a finite loss are no accident of one batch"""
 
 log = logging.getLogger("lockstep")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss of a step is infinite or not a number."""
 
 
 class Engine:
@@ -46,7 +48,7 @@ class Engine:
               every checkpoint.every_steps  save
             validate                        keep the best weights, stop early
             every checkpoint.every_epochs   save
-        evaluate                            predictions for every sample, once
+        evaluate                            predictions for every sample, once; may stop too
 
     Args:
         accelerator: the processes and devices.
@@ -71,7 +73,6 @@ class Engine:
         self.data = dataset.where_it_fits(accelerator.device)
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
-        self.stop = stop
         self.module = model.to(accelerator.device)
         self.optimizer = accelerator.prepare_optimizer(optim.build(config.optimizer, self.module))
         wrapped = accelerator.prepare_model(
@@ -87,13 +88,22 @@ class Engine:
         )
         self.environment = environment.describe(accelerator.device)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
-        decay = config.train.ema_decay
+        decay, name = config.train.ema_decay, config.model.name
         self.average = WeightAverage(self.module, decay) if decay else None
+        self.snapshot = Snapshot(
+            accelerator,
+            self.module,
+            self.optimizer,
+            self.average,
+            {"data.root": dataset.fingerprint, "model.name": models.source_sha256(name)},
+            self.environment,
+        )
         self.state = RunState()
-        self.best_weights: checkpoint.Tensors = {}
-        self.started_s = time.monotonic()
-        self.pending: list[tuple[int, float, int, StepResult]] = []
+        self.best_weights: Tensors = {}
+        self.agreement = Agreement(accelerator, stop, checkpoints, config.train.max_seconds)
+        self.step_log = StepLog()
         self.next_log_step = 0
+        self.saved_step: int | None = None
 
     # ------------------------------------------------------------------ training
 
@@ -104,18 +114,28 @@ class Engine:
             StoppedOnRequest: asked to by a signal or by `train.max_seconds`; a checkpoint is saved.
             NonFiniteLossError: names the first step whose loss was not finite.
         """
-        while self.state.epoch <= self.config.train.epochs and not self._out_of_patience():
-            self._train_epoch()
-            self._finish_epoch()
-        if self.checkpoints.saved_step != self.state.step:
+        if self.config.train.on_nonfinite == "rollback" and self.saved_step is None:
+            self.save()  # to go back to
+        try:
+            while self.state.epoch <= self.config.train.epochs and not self._out_of_patience():
+                try:
+                    self._train_epoch()
+                    self._finish_epoch()
+                except NonFiniteLossError as error:
+                    self._roll_back(error)
             self.save()
+            self.agreement.finish_saving()
+        except AskedToStop as asked:
+            self.save()
+            self.agreement.finish_saving(needed=True)
+            raise self._stopped(asked) from None
 
     def _train_epoch(self) -> None:
         epoch, done = self.state.epoch, self._steps_done_in_epoch()
         if self.observer:
             self.observer.epoch_started(epoch, self.batches.steps, done)
         self.module.train()
-        self.clock_s = time.perf_counter()
+        self.step_log.start_clock()
         every_steps = self.config.checkpoint.every_steps
         for step_of_epoch, batch in enumerate(self.batches.of_epoch(epoch, done), start=done + 1):
             self._do_step(batch)
@@ -128,6 +148,13 @@ class Engine:
     def _do_step(self, batch: Batch) -> None:
         self.state.step += 1
         lr = self._set_learning_rate()
+        if self.state.step in self.state.skipped_steps:
+            result = StepResult.skipped(self.accelerator.device)
+        else:
+            result = self._train_on(batch)
+        self.step_log.add(self.state.epoch, self.state.step, lr, sum(batch.sizes), result)
+
+    def _train_on(self, batch: Batch) -> StepResult:
         try:
             result = self.train_step(self.state.step, batch.images, batch.targets, batch.sizes)
         except torch.cuda.OutOfMemoryError as error:
@@ -138,7 +165,7 @@ class Engine:
             ) from error
         if self.average:
             self.average.update(self.state.step)
-        self.pending.append((self.state.step, lr, sum(batch.sizes), result))
+        return result
 
     def _set_learning_rate(self) -> float:
         steps, config = self.batches.steps, self.config
@@ -150,11 +177,12 @@ class Engine:
 
     def _finish_epoch(self) -> None:
         state, count = self.state, len(self.data.train)
+        loss, accuracy = means(state)
         record = {
             "event": "epoch",
             "epoch": state.epoch,
-            "train_loss": state.loss_sum / count,
-            "train_accuracy": state.hits / count,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
             "validation_loss": None,
             "validation_accuracy": None,
             "weights_sha256": None,
@@ -166,14 +194,16 @@ class Engine:
                 validation = self.evaluate(self.data.validation)
                 if state.best_accuracy is None or validation.accuracy > state.best_accuracy:
                     state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
+                    state.best_step = state.step
                     self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
             record["validation_loss"] = validation.mean_loss
             record["validation_accuracy"] = validation.accuracy
         if self.observer:
-            record["weights_sha256"] = checkpoint.weights_sha256(self.module.state_dict())
+            record["weights_sha256"] = weights_sha256(self.module.state_dict())
             self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0
+        state.trained_samples = state.epoch_samples = 0
         state.epoch += 1
         every = self.config.checkpoint
         if (every.every_epochs and (state.epoch - 1) % every.every_epochs == 0) or (
@@ -195,61 +225,20 @@ class Engine:
     def _log_point(self) -> None:
         """Bring the losses to the host, and stop where any rank was asked to."""
         self._flush()
-        limit_s = self.config.train.max_seconds
-        late = limit_s is not None and time.monotonic() - self.started_s > limit_s
         # Rank 0 says how many steps make about a second; others agree, so that all stop together.
         seconds_per_step = self.state.epoch_seconds / self._steps_done_in_epoch()
         interval = max(1.0, LOG_SECONDS / seconds_per_step)
-        proposal = interval if self.accelerator.is_main_process else 0.0
-        asked = self.stop.signal is not None or late
-        stop, interval = processes.agree(self.accelerator, [float(asked), proposal])
+        interval = self.agreement.check(interval if self.accelerator.is_main_process else 0.0)
         self.next_log_step = self.state.step + int(interval)
-        if stop:
-            self.save()
-            why = self.stop.signal.name if self.stop.signal else "train.max_seconds or another rank"
-            raise StoppedOnRequest(
-                f"stopped at step {self.state.step} ({why}), everything is saved; "
-                f"the same command goes on from there"
-            )
 
     def _flush(self) -> None:
-        """Bring the pending losses to the host, which waits for the device."""
-        if not self.pending:
-            return
-        steps, lrs, counts, results = zip(*self.pending, strict=True)
-        self.pending = []
-        losses = torch.stack([result.loss for result in results]).tolist()
-        accuracies = torch.stack([result.accuracy for result in results]).tolist()
-        now_s = time.perf_counter()
-        self.state.epoch_seconds += now_s - self.clock_s
-        self.clock_s = now_s
-        for loss, accuracy, count in zip(losses, accuracies, counts, strict=True):
-            self.state.loss_sum += loss * count
-            self.state.hits += accuracy * count
-        if self.observer:
-            epoch = self.state.epoch
-            self.observer.steps_done(
-                [
-                    {"event": "step", "epoch": epoch, "step": step, "loss": loss, "lr": lr}
-                    for step, loss, lr in zip(steps, losses, lrs, strict=True)
-                ],
-                self._progress(),
-            )
-        for step, loss in zip(steps, losses, strict=True):
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss of step {step} is {loss}: training cannot go on; {ADVICE}"
-                )
+        self.step_log.flush(self.state, self._steps_done_in_epoch(), self.observer)
 
-    def _progress(self) -> Record:
-        done = self._steps_done_in_epoch()
-        samples = min(done * self.config.train.batch_size, len(self.data.train))
-        return {
-            "steps": done,
-            "loss": self.state.loss_sum / samples,
-            "accuracy": self.state.hits / samples,
-            "samples_per_second": samples / self.state.epoch_seconds,
-        }
+    def _stopped(self, asked: AskedToStop) -> StoppedOnRequest:
+        what = "everything is saved; the same command goes on from there"
+        if self.checkpoints.lost:
+            what = "but its checkpoint could not be saved; the same command goes on from the newest"
+        return StoppedOnRequest(f"stopped at step {self.state.step} ({asked}), {what}")
 
     # ------------------------------------------------------------------ evaluation
 
@@ -257,17 +246,31 @@ class Engine:
         """Predictions of the present weights, the same on all ranks; a collective.
 
         Raises:
+            AskedToStop: by a signal or by `train.max_seconds`.
             NonFiniteLossError: the weights are of no use any more.
         """
-        found = evaluation.predict(self.accelerator, self.module, images, self.data.scaling)
+        found = evaluation.predict(
+            self.accelerator, self.module, images, self.data.scaling, self.agreement.check
+        )
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(
-                f"the loss of the evaluation after step {self.state.step} is {found.mean_loss}; "
-                f"{ADVICE}"
+                f"the loss of the evaluation after step {self.state.step} is {found.mean_loss}"
             )
         return found
 
-    def choose_weights(self) -> None:
+    def test(self) -> Predictions:
+        """Predictions of the chosen weights for the test set; everything is saved already.
+
+        Raises:
+            StoppedOnRequest: asked to by a signal or by `train.max_seconds`.
+        """
+        self._choose_weights()
+        try:
+            return self.evaluate(self.data.test)
+        except AskedToStop as asked:
+            raise self._stopped(asked) from None
+
+    def _choose_weights(self) -> None:
         """Load the best weights on validation; without validation the last, averaged if asked."""
         chosen = self.best_weights or (self.average.tensors if self.average else {})
         if chosen:
@@ -276,54 +279,62 @@ class Engine:
     # ------------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Save a checkpoint of the run as it stands; rank 0 writes."""
+        """Begin to save a checkpoint of the run as it stands, on rank 0, if there is none."""
         self._flush()
+        if self.saved_step == self.state.step:
+            return
+        self.saved_step = self.state.step
+        self.agreement.finish_saving()  # of the one before
         if self.observer:
-            self.state.observer = self.observer.flush()
-        self.checkpoints.saved_step = self.state.step
+            self.state.observer = self.observer.position()
         self.state.note_rounding(
             f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
         )
         if self.accelerator.is_main_process:
-            optimizer, numbers = checkpoint.optimizer_state(self.optimizer.optimizer)
-            files = {"model": self.module.state_dict(), "optimizer": optimizer}
-            if self.best_weights:
-                files["best"] = self.best_weights
-            if self.average:
-                files["ema"] = self.average.tensors
-            scaler = self.accelerator.scaler
-            small = {
-                "run": dataclasses.asdict(self.state),
-                "optimizer": numbers,
-                "scaler": scaler.state_dict() if scaler else None,
-                "data_fingerprint": self.data.fingerprint,
-                "environment": self.environment,
-            }
-            self.checkpoints.save(self.state.step, files, small)
-        self.clock_s = time.perf_counter()
+            files, small = self.snapshot.collect(self.state, self.best_weights)
+            self.checkpoints.save(
+                self.state.step,
+                files,
+                small,
+                best_step=self.state.best_step,
+                first=self.observer.sync if self.observer else None,
+            )
+        self.step_log.start_clock()
 
     def load(self, saved: Checkpoint) -> None:
         """Go to where a checkpoint stands.
 
         Raises:
-            UserError: it belongs to other data.
+            UserError: it belongs to other data or another model.
         """
-        if saved.state["data_fingerprint"] != self.data.fingerprint:
-            raise UserError(
-                f"data.root: the images differ from those that {saved.folder} was trained on "
-                f"(fingerprint {self.data.fingerprint[:12]} against "
-                f"{saved.state['data_fingerprint'][:12]}); use the same files"
-            )
-        self.state = RunState(**saved.state["run"])
-        changes = environment.differences(saved.state["environment"], self.environment)
-        self.state.note_rounding(f"from step {self.state.step}: {change}" for change in changes)
-        self.module.load_state_dict(saved.tensors("model"))
-        self.best_weights = saved.tensors("best")
-        if self.average:
-            self.average.load(saved.tensors("ema"))
-        checkpoint.load_optimizer_state(
-            self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
+        self.state, self.best_weights = self.snapshot.restore(
+            saved, self.batches.steps, self.config.train.epochs
         )
-        if self.accelerator.scaler and saved.state["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved.state["scaler"])
-        self.checkpoints.saved_step = self.state.step
+        self.saved_step = self.state.step if self.checkpoints.holds(saved) else None
+
+    def _roll_back(self, error: NonFiniteLossError) -> None:
+        """Go back to the newest checkpoint, to leave the step of the error out this time.
+
+        Raises:
+            NonFiniteLossError: as it came where that is not wanted, or has not helped.
+        """
+        step, skipped = error.step, self.state.skipped_steps
+        if self.config.train.on_nonfinite == "stop" or step is None:
+            raise error
+        if skipped[-MOST_SKIPPED:] == list(range(step - MOST_SKIPPED, step)):
+            raise error
+        self.agreement.finish_saving()
+        saved = processes.on_main(self.accelerator, self.checkpoints.newest)
+        if saved is None:
+            raise error
+        processes.together(self.accelerator, lambda: self.load(saved))
+        self.state.skipped_steps = sorted({*skipped, step})
+        self.step_log.drop()
+        self.next_log_step = 0
+        if self.observer:
+            self.observer.go_back(self.state.observer)
+        if self.accelerator.is_main_process:
+            log.warning(
+                "the loss of step %d is not finite: back to step %d, and that step is left out",
+                step, self.state.step,
+            )  # fmt: skip

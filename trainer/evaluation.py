@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
@@ -15,7 +17,11 @@ BLOCK_SAMPLES = 500
 
 @torch.inference_mode()
 def predict(
-    accelerator: Accelerator, model: nn.Module, images: ImageSet, scaling: Scaling
+    accelerator: Accelerator,
+    model: nn.Module,
+    images: ImageSet,
+    scaling: Scaling,
+    between_blocks: Callable[[], object] = lambda: None,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -26,6 +32,7 @@ def predict(
     Args:
         model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
         images: on the device, or where they do not fit, on the CPU.
+        between_blocks: called on all ranks equally often; may raise on all of them to give up.
     """
     count, device = len(images), accelerator.device
     blocks = -(-count // BLOCK_SAMPLES)
@@ -37,18 +44,23 @@ def predict(
     was_training = model.training
     model.eval()
     filled = 0
-    for block in range(accelerator.process_index, blocks, accelerator.num_processes):
-        first = block * BLOCK_SAMPLES
-        samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
-        pixels, targets = images.__getitems__(samples.to(images.images.device))
-        logits = model(scaling.apply(pixels.to(device))).float()
-        probability, best = logits.softmax(1).max(1)
-        place = slice(filled, filled + len(samples))
-        index[place], predicted[place] = samples, best
-        floats[place, 0] = probability
-        floats[place, 1] = F.cross_entropy(logits, targets.to(device), reduction="none")
-        filled += len(samples)
-    model.train(was_training)
+    try:
+        for turn in range(rounds):
+            between_blocks()
+            first = (turn * accelerator.num_processes + accelerator.process_index) * BLOCK_SAMPLES
+            if first >= count:
+                continue
+            samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
+            pixels, targets = images.__getitems__(samples.to(images.images.device))
+            logits = model(scaling.apply(pixels.to(device))).float()
+            probability, best = logits.softmax(1).max(1)
+            place = slice(filled, filled + len(samples))
+            index[place], predicted[place] = samples, best
+            floats[place, 0] = probability
+            floats[place, 1] = F.cross_entropy(logits, targets.to(device), reduction="none")
+            filled += len(samples)
+    finally:
+        model.train(was_training)
     index, predicted, floats = accelerator.gather((index, predicted, floats))
     order = torch.argsort(index)[len(index) - count :]
     return Predictions(

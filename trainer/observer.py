@@ -20,5 +20,11 @@ class Observer(Protocol):
     def epoch_done(self, record: Record) -> None:
         """An epoch was trained and validated."""
 
-    def flush(self) -> Record:
-        """Bring everything seen so far to the disk; what to remember for a resume, as JSON."""
+    def position(self) -> Record:
+        """What to remember for a resume from here, as JSON."""
+
+    def sync(self) -> None:
+        """Bring everything seen so far to the disk; called from the thread that saves."""
+
+    def go_back(self, position: Record) -> None:
+        """Forget what was seen since `position`: the run goes on from there."""

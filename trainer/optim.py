@@ -65,6 +65,7 @@ class Muon(torch.optim.Optimizer):
         defaults = {
             "lr": lr, "weight_decay": 0.0, "muon": False, "momentum": momentum,
             "nesterov": nesterov, "betas": (0.9, 0.999), "eps": 1e-8,
+            "fused": True,  # by which loading a state takes the steps to the parameters' device
         }  # fmt: skip
         super().__init__(params, defaults)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.allocator import keep_freed_memory
@@ -15,36 +17,55 @@ from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch._C._distributed_c10d import Store
 
     from trainer.environment import Environment
 
 T = TypeVar("T")
+
+LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+FAILURE_KEY = "lockstep/failure"
+"""in the launcher's store: the rank that has failed, and by what"""
 
 log = logging.getLogger("lockstep")
 
 
 def launched_rank() -> int:
     """This process's rank by the launcher's variables; 0 without a launcher."""
-    return int(os.environ.get("RANK", "0"))
+    return _launched("RANK", 0)
 
 
 def launched_count() -> int:
     """How many processes the launcher started; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _launched("WORLD_SIZE", 1)
 
 
 def local_count() -> int:
     """How many of them are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _launched("LOCAL_WORLD_SIZE", 1)
+
+
+def _launched(variable: str, otherwise: int) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else otherwise
 
 
 def check_count(config: RunConfig) -> None:
     """Compare `processes` with how many there are, before anything is loaded or waited for.
 
     Raises:
-        UserError: the count is another, or the micro-batches do not divide by it.
+        UserError: the count is another, or there is a part of a launcher's variables alone.
     """
     count = launched_count()
+    world_size = os.environ.get("WORLD_SIZE")
+    lacking = [name for name in LAUNCH_VARIABLES if not os.environ.get(name)]
+    if world_size is not None and (lacking or not world_size.isdecimal()):
+        raise UserError(
+            f"WORLD_SIZE: is {world_size!r}, as if by a launcher, which would also have set "
+            f"{', '.join(lacking or LAUNCH_VARIABLES)}; unset it, or start with a launcher "
+            f"(launch/cpu_processes.sh N, or torchrun --nproc_per_node N)"
+        )
     if config.processes not in (None, count):
         raise UserError(
             f"processes: this run must have {config.processes}, but {count} were started; "
@@ -100,7 +121,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     on_cpu = on_cpu or not torch.accelerator.is_available()
@@ -116,7 +137,10 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # DDP would overwrite every rank's batch-norm statistics by those of rank 0, and would fail
     # where a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler])
+    group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout_seconds))
+    accelerator = Accelerator(
+        cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler, group]
+    )
     # An environment variable may have set it, and `backward` would divide every loss by it.
     accelerator.gradient_accumulation_steps = 1
     return accelerator
@@ -224,12 +248,23 @@ def leave(accelerator: Accelerator) -> None:
 
     Gloo aborts a process whose peer closes the connection while it is still in a collective, and
     a barrier is a collective too. So the ranks count themselves in the launcher's key-value store.
+    Nobody waits for a rank that has failed.
     """
+    if accelerator.num_processes > 1:
+        # The store is gone where the launcher was killed: then there is nobody to wait for.
+        with contextlib.suppress(RuntimeError):
+            store = default_store()
+            store.add("lockstep/done", 1)
+            while store.add("lockstep/done", 0) < accelerator.num_processes:
+                if store.check([FAILURE_KEY]):
+                    return
+                time.sleep(0.02)
+    accelerator.end_training()
+
+
+def default_store() -> Store:
+    """The key-value store by which the process group has met."""
     import torch.distributed as dist
 
-    if accelerator.num_processes > 1:
-        store = dist.distributed_c10d._get_default_store()
-        store.add("lockstep/done", 1)
-        while store.add("lockstep/done", 0) < accelerator.num_processes:
-            time.sleep(0.02)
-    accelerator.end_training()
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store

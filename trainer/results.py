@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from trainer.checkpoint import RunState
 from trainer.config import RunConfig
 from trainer.data import Dataset
 from trainer.environment import Environment
 from trainer.files import write_file
 from trainer.metrics import Predictions, per_class_results
+from trainer.run_state import RunState
 
 # The lab's protocol: train on the first 10,000 images, test on the first 1,000.
 LAB_TRAIN_SAMPLES = 10_000
@@ -53,6 +53,7 @@ def run_results(
         "train": {
             "epochs": epochs,
             "steps": state.step,
+            "skipped_steps": state.skipped_steps,
             "seconds": state.train_seconds,
             "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
             "processes": processes,

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
 
-from trainer import command_line
-from trainer.config import PINNED_KEYS, RunConfig, differences, flatten, replace, validate
+from trainer import command_line, stored_config
+from trainer.config import (
+    PINNED_KEYS,
+    RunConfig,
+    differences,
+    extends,
+    flatten,
+    replace,
+    validate,
+)
 from trainer.errors import UserError
-from trainer.files import write_json, write_text
+from trainer.files import open_regular, write_file, write_json, write_text
+from trainer.metrics_log import check_records
+from trainer.untrusted import check_type, read_json, reason
 
 State = Literal["running", "finished", "stopped", "failed"]
+
+FOLDERS = ("checkpoints", "wandb")
+FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "status.json",
+    "results.json",
+    "predictions.npz",
+    "model.safetensors",
+    "report.html",
+    "curves.png",
+    "confusion.png",
+    "mistakes.png",
+)
+
+_CHUNK_BYTES = 2**20
+
+log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What status.json says, as far as it matters for the next start."""
+
+    state: State | None = None
+    """None where there was no run"""
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -21,8 +60,10 @@ class Opening:
 
     config: RunConfig
     """the configuration with everything filled in that belongs to the run"""
-    state: State | None
-    """as the last process left it; None where there was no run"""
+    finished: bool
+    """whether there is nothing left to do"""
+    status: Status
+    """as the last process left it"""
 
 
 class RunFolder:
@@ -30,7 +71,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._lock: FileIO | None = None
 
     def open(self, config: RunConfig, pins: dict[str, int]) -> Opening:
         """Take the folder for a run; nothing of an earlier run is changed.
@@ -44,6 +85,7 @@ class RunFolder:
             UserError: it cannot be written, is in use, or holds a run that is another.
         """
         self._take()
+        _check_contents(self.path)
         stored = _stored_config(self.path)
         if stored and config.resume == "none":
             raise UserError(
@@ -56,15 +98,27 @@ class RunFolder:
             config = _as_there(config, self.path, "output_dir")
         config = _pin(config, pins)
         validate(config)
-        return Opening(config, self._stored_state() if stored else None)
+        status = self._stored_status() if stored else Status()
+        longer = stored is not None and extends(config, stored)
+        return Opening(config, status.state == "finished" and not longer, status)
+
+    def remove_leftovers(self) -> None:
+        """Remove the files that a killed process was writing."""
+        for path in self.path.glob(".*.*.*"):
+            if re.fullmatch(r"\.\w+\.[0-9]+\.\w+", path.name) and not path.is_dir():
+                path.unlink()
 
     def take_metrics(self, saved: Path, length_bytes: int) -> None:
-        """Begin metrics.jsonl with what led to a checkpoint of a run in another folder."""
-        source = _run_of(saved) / "metrics.jsonl"
-        target = self.path / "metrics.jsonl"
-        if source.resolve() != target.resolve():
-            with source.open("rb") as file:
-                write_text(target, file.read(length_bytes).decode("utf-8"))
+        """Begin metrics.jsonl with what led to a checkpoint of a run in another folder.
+
+        Raises:
+            UserError: the other run's file is damaged, shorter or no regular file.
+        """
+        run = _run_of(saved)
+        if run != self.path.resolve():
+            source, target = run / "metrics.jsonl", self.path / "metrics.jsonl"
+            check_records(source, length_bytes)
+            write_file(target, lambda temporary: _copy(source, temporary, length_bytes))
 
     def write_config(self, config: RunConfig) -> None:
         """Write config.yaml; from now on the run goes on from its own checkpoints."""
@@ -84,10 +138,10 @@ class RunFolder:
     def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = open_regular(self.path / ".lock", "ab")
         except OSError as error:
             raise UserError(
-                f"output_dir: {self.path} cannot be written ({error.strerror}); "
+                f"output_dir: {error.filename} cannot be written ({error.strerror}); "
                 f"choose a folder that you may write to"
             ) from error
         try:
@@ -103,12 +157,20 @@ class RunFolder:
                 f"another output_dir"
             ) from error
 
-    def _stored_state(self) -> State | None:
+    def _stored_status(self) -> Status:
         path = self.path / "status.json"
         if not path.exists():
-            return "running"  # killed between config.yaml and status.json
-        state: State = json.loads(path.read_text(encoding="utf-8"))["state"]
-        return state
+            return Status("running")  # killed between config.yaml and status.json
+        try:
+            status = read_json(path)
+            check_type(status, dict[str, Any], str(path))
+            check_type(status.get("state"), State, f"{path}: state")
+            check_type(status.get("step"), int, f"{path}: step")
+        except UserError as error:
+            # It only saves work: a finished run that goes on ends at once, with the same result.
+            log.warning("%s; going on as if the run had been killed", error)
+            return Status("running")
+        return Status(status["state"], status["step"])
 
 
 def _run_of(saved: Path) -> Path:
@@ -118,7 +180,31 @@ def _run_of(saved: Path) -> Path:
 
 def _stored_config(folder: Path) -> RunConfig | None:
     path = folder / "config.yaml"
-    return command_line.read(path) if path.exists() else None
+    return stored_config.read(path) if path.exists() or path.is_symlink() else None
+
+
+def _check_contents(folder: Path) -> None:
+    """What a run writes is of the right kind, and no link: that could lead to others' files."""
+    for name in (*FOLDERS, *FILES):
+        path = folder / name
+        kind = "folder" if name in FOLDERS else "file"
+        right = path.is_dir() if name in FOLDERS else path.is_file()
+        if path.is_symlink() or (path.exists() and not right):
+            raise UserError(
+                f"output_dir: {path} is a link or no plain {kind}; put it away, or choose another "
+                f"output_dir (which itself may be a link)"
+            )
+
+
+def _copy(source: Path, target: Path, length_bytes: int) -> None:
+    """Copy the beginning of a file."""
+    try:
+        with open_regular(source) as file, target.open("wb") as copy:
+            while piece := file.read(min(length_bytes, _CHUNK_BYTES)):
+                copy.write(piece)
+                length_bytes -= len(piece)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be copied ({reason(error)})") from error
 
 
 def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
@@ -127,11 +213,19 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
     config = _pin(config, {name: flatten(stored)[name] for name in PINNED_KEYS})
+    if extends(config, stored):
+        stored = replace(stored, {"train.epochs": config.train.epochs})
     differing = differences(config, stored)
     if differing:
+        hint = ""
+        if config.train.epochs > stored.train.epochs:
+            hint = (
+                f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
+                f"them every step would be another; only a run with a constant one can be extended)"
+            )
         raise UserError(
             f"{key}: {folder} holds a run of another configuration; choose another folder, or the "
-            f"same values (asked for against there): {'; '.join(differing)}"
+            f"same values (asked for against there): {'; '.join(differing)}{hint}"
         )
     return config
 

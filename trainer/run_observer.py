@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.console import Progress
+from trainer.metrics_log import MetricsLog
 from trainer.observer import Record
-from trainer.tracking import MetricsLog, WandbTracker
+from trainer.tracking import WandbTracker
 
 
 class RunObserver:
@@ -53,9 +54,17 @@ class RunObserver:
         self._record([record])
         self.progress.end_epoch(record)
 
-    def flush(self) -> Record:
-        """Bring metrics.jsonl to the disk; its length and the tracker's run, for a resume."""
-        return {"metrics_bytes": self.metrics.sync(), "wandb_run_id": self.wandb_run_id}
+    def position(self) -> Record:
+        """The length of metrics.jsonl, and the tracker's run."""
+        return {"metrics_bytes": self.metrics.length_bytes, "wandb_run_id": self.wandb_run_id}
+
+    def sync(self) -> None:
+        """Bring metrics.jsonl to the disk."""
+        self.metrics.sync()
+
+    def go_back(self, position: Record) -> None:
+        """Cut metrics.jsonl; a tracker keeps what it has, and is sent the same again."""
+        self.metrics.cut(position["metrics_bytes"])
 
     def _record(self, records: Sequence[Record]) -> None:
         self.metrics.write(list(records))

@@ -12,24 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, data, exit_codes, processes, report, results, tracking
-from trainer.checkpoint import (
-    Checkpoint,
-    Checkpoints,
-    open_checkpoint,
-    weights_sha256,
-    write_tensors,
-)
+from trainer import console, data, exit_codes, lost_ranks, processes, report, results, tracking
+from trainer.checkpoint import Checkpoints
+from trainer.checkpoint_reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig, flatten
 from trainer.data import Dataset
 from trainer.engine import Engine
-from trainer.errors import StoppedOnRequest
+from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
 from trainer.files import write_json
+from trainer.metrics_log import MetricsLog
 from trainer.preemption import StopRequest
-from trainer.run_folder import Opening, RunFolder, State
+from trainer.run_folder import Opening, RunFolder, State, Status
 from trainer.run_observer import RunObserver
+from trainer.tensor_files import weights_sha256, write_tensors
 
 log = logging.getLogger("lockstep")
+
+OF_ALL_RANKS = (UserError, StoppedOnRequest, NonFiniteLossError, KeyboardInterrupt)
+"""no rank has to be told of these"""
 
 
 class Session:
@@ -45,11 +45,13 @@ class Session:
         self.folder = RunFolder(self.path)
         self.stop = StopRequest()
         self.accelerator = processes.create_accelerator(config)
+        lost_ranks.announce(self.accelerator)
         self.is_main = self.accelerator.is_main_process
         self.progress = console.Progress()
         self.tracker = tracking.WandbTracker()
         self.engine: Engine | None = None
         self.opened = False
+        self.status_before = Status()
         self.reasons_said = 0
         self._cleanup = contextlib.ExitStack()
 
@@ -58,7 +60,8 @@ class Session:
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
         opening = processes.on_main(self.accelerator, self._open_folder)
-        self.opened = opening.state != "finished"
+        self.opened = not opening.finished
+        self.status_before = opening.status
         if not self.opened:
             self.say(f"{self.path} holds this run, finished: nothing is left to do")
             return False
@@ -66,7 +69,7 @@ class Session:
         processes.check_microbatches(self.config)
         assert self.config.threads is not None
         processes.set_threads(self.config.threads)
-        self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint.keep)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
         return True
 
     def _open_folder(self) -> Opening:
@@ -97,22 +100,25 @@ class Session:
             environment=engine.environment,
         )
         engine.state.note_rounding(differing)
-        self.engine = engine
-        if not self.is_main:
-            return
-        self._say_rounding(engine)
-        self.folder.write_config(self.config)
-        self._write_status("running", None)
-        self._print_header(engine, saved)
+        processes.on_main(self.accelerator, lambda: self._begin(engine, saved))
+
+    def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
         remembered = engine.state.observer or {
             "metrics_bytes": 0,
             "wandb_run_id": self._new_run_id(),
         }
         run_id = remembered["wandb_run_id"]
-        metrics = tracking.MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
+        metrics = MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
         self._cleanup.callback(metrics.close)
+        self._cleanup.callback(self.checkpoints.close)
+        self.engine = engine
+        self._say_rounding(engine)
+        self.folder.remove_leftovers()
+        self.folder.write_config(self.config)
+        self._write_status("running", None)
+        self._print_header(engine, saved)
+        self.checkpoints.remove_leftovers()
         self.checkpoints.set_aside_after(engine.state.step)
-        self._cleanup.callback(self.tracker.finish, None, self.path)  # where it is not finished yet
         wandb = self.config.tracking
         self.tracker.start(
             flatten(self.config), self.path, wandb.wandb, wandb.project, self.path.name, run_id
@@ -139,6 +145,9 @@ class Session:
             case "auto":
                 return self.checkpoints.newest()
             case path:
+                elsewhere = Path(path).resolve().parent.parent != self.path.resolve()
+                if elsewhere and (own := self.checkpoints.newest()):
+                    return own  # the same command again: it goes on
                 saved = open_checkpoint(Path(path))
                 length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
                 self.folder.take_metrics(saved.folder, length_bytes)
@@ -170,10 +179,11 @@ class Session:
     def finish(self, engine: Engine) -> None:
         """Evaluate the chosen weights on the test set, once, and write everything out."""
         final_sha256 = weights_sha256(engine.module.state_dict())
-        engine.choose_weights()
-        predictions = engine.evaluate(engine.data.test)
+        predictions = engine.test()
         if not self.is_main:
             return
+        if engine.observer:
+            engine.observer.sync()
         self._say_rounding(engine)
         weights = engine.module.state_dict()
         metadata = {"model": json.dumps(self._model_metadata(engine.data))}
@@ -194,8 +204,10 @@ class Session:
             "final_weights_sha256": final_sha256,
         }
         write_json(self.path / "results.json", found)
+        self._report(engine.data)
         self._write_status("finished", exit_codes.FINISHED)
-        self._report(engine.data, found)
+        self.tracker.finish(found, self.path)
+        console.print_results(found, self.path)
 
     def _model_metadata(self, dataset: Dataset) -> dict[str, Any]:
         """What it takes to build the model again and to feed it."""
@@ -211,15 +223,13 @@ class Session:
             "deviation": dataset.scaling.deviation.tolist(),
         }
 
-    def _report(self, dataset: Dataset, found: dict[str, Any]) -> None:
+    def _report(self, dataset: Dataset) -> None:
         """Pictures and the page; their failure does not cost the training."""
         pixels = dataset.test.images.permute(0, 2, 3, 1).cpu().numpy()
         try:
             report.write_report(self.path, pixels[..., 0] if pixels.shape[3] == 1 else pixels)
         except Exception as error:
             log.warning("the report could not be written: %s: %s", type(error).__name__, error)
-        self.tracker.finish(found, self.path)
-        console.print_results(found, self.path)
 
     # ------------------------------------------------------------------ throughout
 
@@ -241,14 +251,27 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and self.opened and self.is_main:
-            code = exit_codes.of(error)
-            stopped = code == exit_codes.STOPPED_ON_REQUEST
-            self._write_status("stopped" if stopped else "failed", code)
+        lost = None
+        if error is not None and not isinstance(error, OF_ALL_RANKS):
+            lost = lost_ranks.explain(self.accelerator, error)
+        stopped = isinstance(error, StoppedOnRequest)
+        # A finished run that could not be given more epochs is still finished.
+        refused = self.engine is None and self.status_before.state == "finished"
+        if error is not None and self.opened and self.is_main and not refused:
+            self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
+            self.tracker.finish(None, self.path, stopped)
         self._cleanup.close()
-        if error is None or isinstance(error, StoppedOnRequest):
+        if error is None or stopped:
             processes.leave(self.accelerator)
+        if lost:
+            raise lost from error
+
+    def _note_end(self, state: State, exit_code: int) -> None:
+        try:
+            self._write_status(state, exit_code)
+        except OSError as error:  # the disk is full; what ended the run is what has to be seen
+            log.warning("status.json could not be written: %s", error.strerror)
 
     def _write_status(self, state: State, exit_code: int | None) -> None:
-        step = self.engine.state.step if self.engine else 0
+        step = self.engine.state.step if self.engine else self.status_before.step
         self.folder.write_status(state, exit_code, step)

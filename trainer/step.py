@@ -30,6 +30,12 @@ class StepResult:
     accuracy: torch.Tensor
     """share of them that the model classified rightly, by the larger share, before the update"""
 
+    @classmethod
+    def skipped(cls, device: torch.device) -> StepResult:
+        """Of a step that was left out: not a number."""
+        nothing = torch.full((), torch.nan, device=device)
+        return cls(nothing, nothing)
+
 
 class TrainStep:
     """Computes optimiser steps of one model.
@@ -113,8 +119,16 @@ class TrainStep:
             self._set_gradients(total[len(changes) :])
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        loss = measured[0]
+        if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
+            # Weights that are lost with this step have to be noticed at this step.
+            loss = loss + 0.0 * self._gradient_norm()
         self.optimizer.step()
-        return StepResult(loss=measured[0], accuracy=measured[1])
+        return StepResult(loss=loss, accuracy=measured[1])
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def _synchronisation(
         self, overlapped: bool, last: bool

@@ -1,15 +1,12 @@
-"""The course of a run, written down: metrics.jsonl always, Weights & Biases where wanted.
+"""The course of a run at Weights & Biases.
 
-metrics.jsonl is the record that resuming and the report rely on, so its errors rise. Weights &
-Biases is a convenience: whatever goes wrong there costs one warning line and nothing else.
+A convenience: whatever goes wrong there costs one warning line and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
 import netrc
 import os
 import threading
@@ -17,9 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
-
-from trainer.errors import UserError
-from trainer.files import sync
 
 if TYPE_CHECKING:
     import wandb
@@ -40,52 +34,6 @@ GOODBYE_TIMEOUT_S = 5
 PICTURES = ("curves", "confusion", "mistakes")
 
 logger = logging.getLogger("lockstep")
-
-
-class MetricsLog:
-    """metrics.jsonl: one JSON object a line, only ever appended to.
-
-    Args:
-        path: the file; made where it is missing.
-        length_bytes: what stands after it is cut off: the length at the checkpoint from which
-            the run goes on, 0 for a new run.
-
-    Raises:
-        UserError: the file is shorter than `length_bytes`.
-        OSError: the file cannot be opened.
-    """
-
-    def __init__(self, path: Path, length_bytes: int = 0) -> None:
-        size_bytes = path.stat().st_size if path.exists() else 0
-        if size_bytes < length_bytes:
-            raise UserError(
-                f"{path}: has {size_bytes} bytes, but had {length_bytes} when the checkpoint was "
-                "saved; put the file back as it was, or start anew in another output_dir"
-            )
-        self._path = path
-        # Unbuffered, so that a full disk shows at once and not again when the file is closed.
-        self._file = path.open("ab", buffering=0)
-        self._file.truncate(length_bytes)
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Append the records, a line each; numbers that JSON lacks (NaN, infinity) become null.
-
-        Raises:
-            OSError: the disk is full or the like; the last line may then be incomplete.
-        """
-        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
-        rest = memoryview("".join(lines).encode())
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
-    def sync(self) -> int:
-        """Bring everything to the disk; gives the file's length in bytes."""
-        sync(self._path)
-        return self._path.stat().st_size
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class WandbTracker:
@@ -161,13 +109,18 @@ class WandbTracker:
         if run is not None:
             self._attempt(lambda: self._log_records(run, records))
 
-    def finish(self, results: dict[str, Any] | None, output_dir: Path) -> None:
+    def finish(
+        self, results: dict[str, Any] | None, output_dir: Path, stopped: bool = False
+    ) -> None:
         """Log the results and the pictures in `output_dir`, and close the run.
 
         Args:
             results: what results.json holds, or None where the run ended before its end.
+            stopped: whether it was stopped to go on later, which is no failure.
         """
         run = self._run
+        if run is not None and stopped:
+            self._attempt(run.mark_preempting)
         if run is not None and results is not None:
             self._attempt(lambda: _log_results(run, results, output_dir))
         if run is not None and self._run is not None:
@@ -315,11 +268,3 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _finite(record: Record) -> Record:
-    """The record with null for the floats that JSON has no word for."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in record.items()
-    }

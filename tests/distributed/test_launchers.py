@@ -70,3 +70,11 @@ def test_null_microbatches_are_pinned_at_the_first_start(tmp_path: Path) -> None
     assert two.json("results.json")["train"]["microbatches"] == 6
     assert train_here(tmp_path / "one", config=tmp_path / "two" / "config.yaml") == 0
     assert Run(tmp_path / "one", 0).digest == two.digest
+
+
+@pytest.mark.parametrize("value", ["2", "many"])
+def test_a_launchers_variable_without_a_launcher(value: str, tmp_path: Path) -> None:
+    run = train_apart(tmp_path / "run", WORLD_SIZE=value)
+    assert run.exit_code == 2
+    assert f"WORLD_SIZE: is '{value}', as if by a launcher" in run.errors
+    assert not run.folder.exists()

@@ -16,13 +16,14 @@ import torch
 from accelerate import Accelerator
 
 from trainer import data, evaluation, processes
-from trainer.checkpoint import Checkpoints, weights_sha256
-from trainer.config import RunConfig, replace
+from trainer.checkpoint import Checkpoints
+from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.engine import Engine
 from trainer.microbatch import Accumulator, reduce, share
 from trainer.packing import layout, pack, unpack
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
+from trainer.tensor_files import weights_sha256
 
 
 def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str) -> list[Any]:
@@ -36,13 +37,14 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
             config,
             dataset,
             build_model(config, dataset),
-            Checkpoints(Path(folder) / f"{number}-{accelerator.num_processes}", keep=1),
+            Checkpoints(
+                Path(folder) / f"{number}-{accelerator.num_processes}", CheckpointConfig(keep=1)
+            ),
             StopRequest(),
         )
         engine.fit()
         weights = weights_sha256(engine.module.state_dict())
-        engine.choose_weights()
-        predictions = engine.evaluate(engine.data.test)
+        predictions = engine.test()
         state = engine.optimizer.optimizer.state_dict()["state"]
         momenta = {
             f"{index}.{name}": value

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher
-from tests.runs import Run, command, train_apart, train_here
+from tests.runs import Run, check_same, command, train_apart, train_here
 
 # Long enough to be interrupted: 15 epochs of 22 steps, a checkpoint every 10 steps.
 LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
@@ -24,11 +27,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, 0)
 
 
-def start(folder: Path, processes: int = 1) -> subprocess.Popen[str]:
+def start(
+    folder: Path, processes: int = 1, words: list[str] | None = None
+) -> subprocess.Popen[str]:
     """Start a run and wait until it has trained some steps past its newest checkpoint."""
     before = steps_logged(folder)
     process = subprocess.Popen(
-        command(folder, *LONG, launcher=launcher(processes)),
+        command(folder, *LONG, launcher=words or launcher(processes)),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,19 +51,6 @@ def start(folder: Path, processes: int = 1) -> subprocess.Popen[str]:
 def steps_logged(folder: Path) -> int:
     path = folder / "metrics.jsonl"
     return path.read_text().count('"step", "epoch"') if path.exists() else 0
-
-
-def check_same(run: Run, undisturbed: Run) -> None:
-    """The weights, and the record without gap or repeat."""
-    assert run.exit_code == 0, run.errors
-    assert run.digest == undisturbed.digest
-    assert run.metrics("step") == undisturbed.metrics("step")
-    changing = {"seconds", "samples_per_second"}
-    epochs = [
-        [{k: v for k, v in record.items() if k not in changing} for record in one.metrics("epoch")]
-        for one in (run, undisturbed)
-    ]
-    assert epochs[0] == epochs[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -101,6 +93,39 @@ def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path:
     check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
 
 
+SLOW = """
+import time
+from models.quicknet import QuickNet
+
+class Slow(QuickNet):
+    def forward(self, images):
+        if not self.training and len(images) > 2:
+            time.sleep(1.5)
+        return super().forward(images)
+"""
+
+
+def test_a_request_during_an_evaluation(tmp_path: Path) -> None:
+    """700 samples are two blocks: it does not wait for the second."""
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(SLOW)
+    more = ["--model.name", f"{plugin}:Slow", "--train.epochs", "2", "--data.validation_size"]
+    more += ["700", "--checkpoint.every_steps", "100"]
+    assert train_here(tmp_path / "undisturbed", *more) == 0
+    words = command(tmp_path / "run", *more)
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
+    while steps_logged(tmp_path / "run") < 13:
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    stopped = Run(tmp_path / "run", 75)
+    assert stopped.json("status.json")["step"] == 13
+    assert stopped.metrics("epoch") == []
+    assert train_here(tmp_path / "run", *more) == 0
+    check_same(Run(tmp_path / "run", 0), Run(tmp_path / "undisturbed", 0))
+
+
 def test_max_seconds_stops_like_a_request_and_finished_on_two_processes(
     undisturbed: Run, tmp_path: Path
 ) -> None:
@@ -118,9 +143,53 @@ def test_a_request_is_noticed_in_the_middle_of_frequent_checkpoints(tmp_path: Pa
 
 def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: Path) -> None:
     """The run goes on from there, with the record of what led to it."""
-    newest = sorted((undisturbed.folder / "checkpoints").iterdir())[0]
-    assert newest.name == "step-00000320"
-    assert train_here(tmp_path / "run", *LONG, "--resume", str(newest)) == 0
+    saved = undisturbed.folder / "checkpoints" / "step-00000320"
+    assert train_here(tmp_path / "run", *LONG, "--resume", str(saved)) == 0
+    check_same(Run(tmp_path / "run", 0), undisturbed)
+
+
+def test_a_run_that_begins_with_anothers_end_has_a_checkpoint_of_its_own(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    last = sorted((undisturbed.folder / "checkpoints").iterdir())[-1]
+    assert train_here(tmp_path / "run", *LONG, "--resume", str(last)) == 0
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [last.name]
+    check_same(Run(tmp_path / "run", 0), undisturbed)
+
+
+ONE_PROCESS = [
+    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
+    "--config_file", str(REPOSITORY / "launch" / "cpu.yaml"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGUSR1, True)], ids=["launcher", "all"]
+)
+def test_a_launcher_that_dies_of_the_request_does_not_keep_the_run_from_saving(
+    number: signal.Signals, to_all: bool, undisturbed: Run, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "run", words=ONE_PROCESS)
+    ranks = psutil.Process(process.pid).children()
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    process.communicate(timeout=30)
+    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    status = Run(tmp_path / "run", 1).json("status.json")
+    assert (status["state"], status["exit_code"]) == ("stopped", 75)
+    assert len(Run(tmp_path / "run", 1).metrics("step")) == status["step"]
+    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+
+
+def test_the_same_command_with_a_checkpoints_path_goes_on_where_it_stood(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    saved = undisturbed.folder / "checkpoints" / "step-00000320"
+    more = [*LONG, "--resume", str(saved), "--train.max_seconds"]
+    assert train_here(tmp_path / "run", *more, "0.01") == 75
+    first = Run(tmp_path / "run", 75).json("status.json")["step"]
+    assert train_here(tmp_path / "run", *more, "0.01") == 75
+    assert Run(tmp_path / "run", 75).json("status.json")["step"] > first > 320
+    assert train_here(tmp_path / "run", *more, "60") == 0
     check_same(Run(tmp_path / "run", 0), undisturbed)
 
 

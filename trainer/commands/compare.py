@@ -10,16 +10,18 @@ import json
 import logging
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainer import command_line, config
+from trainer import config, stored_config
 from trainer.errors import UserError
+from trainer.metrics_log import read_records
+from trainer.untrusted import check_type, read_json
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.checkpoint import Tensors
     from trainer.environment import Environment
+    from trainer.tensor_files import Tensors
 
 MOST_TENSORS = 5
 
@@ -93,20 +95,19 @@ def _records(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{run}: no run, there is no metrics.jsonl in it")
-    # What follows the last end of a line was being written when the run was killed.
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: a line is no JSON ({error}); the file is damaged") from error
+    records = list(read_records(path))
+    for record in records:
+        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
+        for key in ("epoch", "step")[: 1 + (record["event"] == "step")]:
+            check_type(record.get(key), int, f"{path}: {key}")
+    return records
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """An object from a file; an empty one where there is no file, as the run has not ended."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: no JSON ({error}); the file is damaged") from error
+    found: dict[str, Any] = read_json(path) if path.exists() or path.is_symlink() else {}
+    check_type(found, dict[str, Any], str(path))
+    check_type(found.get("environment", {}), dict[str, str], f"{path}: environment")
     return found
 
 
@@ -142,7 +143,7 @@ def _configuration_differences(run_a: Path, run_b: Path) -> list[str]:
     paths = [run / "config.yaml" for run in (run_a, run_b)]
     if not all(path.exists() for path in paths):
         return []
-    return config.differences(command_line.read(paths[0]), command_line.read(paths[1]))
+    return config.differences(stored_config.read(paths[0]), stored_config.read(paths[1]))
 
 
 def _environment_differences(run_a: Path, run_b: Path) -> list[str]:
@@ -153,14 +154,17 @@ def _environment_differences(run_a: Path, run_b: Path) -> list[str]:
 
 def _environment(run: Path) -> Environment:
     """Where a run was done: from its results or, where it has not ended, its newest checkpoint."""
-    states = [
-        run / "results.json",
-        *sorted(run.glob("checkpoints/step-*/state.json"), reverse=True),
-    ]
+    newest_first = sorted(run.glob("checkpoints/step-*/state.json"), reverse=True)
+    states = [run / "results.json", *(path for path in newest_first if not _is_linked(path, run))]
     found: Environment = next(
         (state["environment"] for state in map(_read_json, states) if "environment" in state), {}
     )
     return found
+
+
+def _is_linked(path: Path, run: Path) -> bool:
+    """Whether a link leads from the run's folder to a file."""
+    return path.resolve() != run.resolve() / path.relative_to(run)
 
 
 def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
@@ -168,11 +172,13 @@ def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
 
     The kept checkpoints may all be older than the difference; model.safetensors is the last resort.
     """
-    from safetensors.torch import load_file
+    from trainer.checkpoint_reading import open_checkpoint
+    from trainer.tensor_files import read_tensors
 
-    from trainer.checkpoint import open_checkpoint
-
-    steps = [{path.name for path in run.glob("checkpoints/step-*")} for run in (run_a, run_b)]
+    steps = [
+        {path.name for path in run.glob("checkpoints/step-*") if not _is_linked(path, run)}
+        for run in (run_a, run_b)
+    ]
     for name in sorted(steps[0] & steps[1]):
         try:
             ours, theirs = (
@@ -186,13 +192,13 @@ def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
             return rows
     models = [run / "model.safetensors" for run in (run_a, run_b)]
     if all(model.exists() for model in models):
-        return _differing(load_file(models[0]), load_file(models[1]), "model.safetensors")
+        return _differing(read_tensors(models[0]), read_tensors(models[1]), "model.safetensors")
     return []
 
 
 def _differing(ours: Tensors, theirs: Tensors, where: str) -> list[dict[str, Any]]:
     """The tensors that differ most, those without a counterpart first."""
-    from trainer.checkpoint import weights_sha256
+    from trainer.tensor_files import weights_sha256
 
     rows: list[dict[str, Any]] = []
     for name in sorted(ours.keys() | theirs.keys()):

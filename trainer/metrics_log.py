@@ -1,0 +1,160 @@
+"""metrics.jsonl, the record of a run that resuming and the report rely on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trainer.errors import UserError
+from trainer.files import open_regular, sync
+from trainer.observer import Record
+from trainer.untrusted import reason
+
+_LONGEST_LINE_BYTES = 2**20
+
+log = logging.getLogger("lockstep")
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, only ever appended to.
+
+    What a full disk does not take waits in memory and is tried again with the next lines; no
+    checkpoint counts before it stands.
+
+    Args:
+        path: the file; made where it is missing.
+        length_bytes: what stands after it is cut off: the length at the checkpoint from which
+            the run goes on, 0 for a new run.
+
+    Raises:
+        UserError: the file cannot be opened, is no regular one, is shorter than `length_bytes`, or
+            damaged before it.
+    """
+
+    def __init__(self, path: Path, length_bytes: int = 0) -> None:
+        check_records(path, length_bytes)
+        self._path = path
+        try:
+            self._file = open_regular(path, "ab")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+        # Checkpoints are written, and with them this file is synced, in a thread of their own.
+        self._lock = threading.Lock()
+        self.cut(length_bytes)
+
+    @property
+    def length_bytes(self) -> int:
+        """The file's length once everything stands that was written so far."""
+        with self._lock:
+            return self._written_bytes + len(self._waiting)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append the records, a line each; numbers that JSON lacks (NaN, infinity) become null."""
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        with self._lock:
+            nothing_waited = not self._waiting
+            self._waiting += "".join(lines).encode()
+            try:
+                self._write_out()
+            except OSError as error:
+                if nothing_waited:
+                    log.warning("%s: %s; its lines wait in memory", self._path, error.strerror)
+
+    def sync(self) -> None:
+        """Bring everything to the disk.
+
+        Raises:
+            OSError: the disk is full or the like; a part is still in memory.
+        """
+        with self._lock:
+            self._write_out()
+        sync(self._path)
+
+    def cut(self, length_bytes: int) -> None:
+        """Forget what stands after `length_bytes`, and what waits."""
+        with self._lock:
+            self._file.truncate(length_bytes)
+            self._written_bytes = length_bytes
+            self._waiting = b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write_out(self) -> None:
+        while self._waiting:
+            count = self._file.write(self._waiting)
+            self._written_bytes += count
+            self._waiting = self._waiting[count:]
+
+
+def check_records(path: Path, length_bytes: int) -> None:
+    """Make sure that the first `length_bytes` of a metrics.jsonl are whole records.
+
+    Raises:
+        UserError: they are not, or the file is shorter or no regular file.
+    """
+    for _ in read_records(path, length_bytes) if length_bytes else ():
+        pass
+
+
+def read_records(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
+    """The records of a metrics.jsonl, one after the other; what follows the last is left out.
+
+    Args:
+        length_bytes: how much of it; None: up to the last end of a line, as what follows was
+            being written when the run was killed.
+
+    Raises:
+        UserError: the file is missing, damaged, shorter or no regular file.
+    """
+    try:
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            _check_length(path, size_bytes, length_bytes)
+            rest = size_bytes if length_bytes is None else length_bytes
+            while rest:
+                line = file.readline(min(rest, _LONGEST_LINE_BYTES))
+                rest -= len(line)
+                if not line or (length_bytes is None and not rest and not line.endswith(b"\n")):
+                    return
+                yield _record(line, path)
+    except FileNotFoundError as error:
+        _check_length(path, 0, length_bytes)
+        raise UserError(f"{path}: missing") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:
+    if size_bytes < (length_bytes or 0):
+        raise UserError(
+            f"{path}: has {size_bytes} bytes, but had {length_bytes} when the checkpoint was "
+            "saved; put the file back as it was, or start anew in another output_dir"
+        )
+
+
+def _record(line: bytes, path: Path) -> Record:
+    try:
+        record = json.loads(line.decode("utf-8"))
+        if not line.endswith(b"\n") or not isinstance(record, dict) or "event" not in record:
+            raise ValueError("no record of an event")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: damaged, a line is no record ({error}); put the file back as it was, or "
+            "start anew in another output_dir"
+        ) from error
+    return record
+
+
+def _finite(record: Record) -> Record:
+    """The record with null for the floats that JSON has no word for."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }

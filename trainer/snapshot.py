@@ -1,0 +1,113 @@
+"""What of a run goes into a checkpoint, and comes back from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+
+from trainer import checkpoint_fit, environment
+from trainer.averaging import WeightAverage
+from trainer.checkpoint_reading import Checkpoint
+from trainer.environment import Environment
+from trainer.errors import UserError
+from trainer.optimizer_state import load_optimizer_state, optimizer_state
+from trainer.run_state import RunState
+from trainer.tensor_files import Tensors
+
+Files = dict[str, Tensors]
+
+
+class Snapshot:
+    """The parts of a run that change as it goes on.
+
+    Args:
+        accelerator: for the scaler of fp16's gradients.
+        module: the model, without DDP's wrapper.
+        optimizer: prepared by the accelerator.
+        average: of the weights, where one is kept.
+        fingerprints: of what the run is made from, by the key that names it; a checkpoint of
+            others is refused.
+        environment: what decides how numbers round here.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        optimizer: AcceleratedOptimizer,
+        average: WeightAverage | None,
+        fingerprints: dict[str, str | None],
+        environment: Environment,
+    ) -> None:
+        self.scaler = accelerator.scaler
+        self.module = module
+        self.optimizer = optimizer
+        self.average = average
+        self.fingerprints = fingerprints
+        self.environment = environment
+
+    def collect(self, state: RunState, best_weights: Tensors) -> tuple[Files, dict[str, Any]]:
+        """Tensors by the file that they go into, and everything small, as JSON takes it."""
+        optimizer, numbers = optimizer_state(self.optimizer.optimizer)
+        files = {"model": self.module.state_dict(), "optimizer": optimizer}
+        if best_weights:
+            files["best"] = best_weights
+        if self.average:
+            files["ema"] = self.average.tensors
+        small = {
+            "run": dataclasses.asdict(state),
+            "optimizer": numbers,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "fingerprints": self.fingerprints,
+            "environment": self.environment,
+        }
+        return files, small
+
+    def _check_fingerprints(self, saved: Checkpoint) -> None:
+        for key, ours in self.fingerprints.items():
+            theirs = saved.state["fingerprints"].get(key)
+            if ours != theirs:
+                raise UserError(
+                    f"{key}: {_WHAT[key]} that {saved.folder} was trained with "
+                    f"(SHA-256 {_short(ours)} against {_short(theirs)}); use the same, or start "
+                    f"anew in another output_dir"
+                )
+
+    def restore(
+        self, saved: Checkpoint, steps_per_epoch: int, epochs: int
+    ) -> tuple[RunState, Tensors]:
+        """Put the tensors back; returns where the run stands, and the best weights.
+
+        Raises:
+            UserError: the checkpoint belongs to other data, or does not fit the model, the
+                optimiser or the length of the run.
+        """
+        self._check_fingerprints(saved)
+        averaged = self.average is not None
+        checkpoint_fit.check(saved, self.module, self.optimizer, averaged, steps_per_epoch, epochs)
+        state = RunState(**saved.state["run"])
+        changes = environment.differences(saved.state["environment"], self.environment)
+        state.note_rounding(f"from step {state.step}: {change}" for change in changes)
+        self.module.load_state_dict(saved.tensors("model"))
+        if self.average:
+            self.average.load(saved.tensors("ema"))
+        load_optimizer_state(
+            self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
+        )
+        if self.scaler and saved.state["scaler"]:
+            self.scaler.load_state_dict(saved.state["scaler"])
+        return state, saved.tensors("best")
+
+
+_WHAT = {
+    "data.root": "the images differ from those",
+    "model.name": "the file's code differs from that",
+}
+
+
+def _short(fingerprint: str | None) -> str:
+    return fingerprint[:12] if fingerprint else "none"
