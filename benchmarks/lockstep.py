@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,12 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from trainer import environment
+import page
 
 REPOSITORY = Path(__file__).parent.parent
-RESULTS = REPOSITORY / "benchmarks" / "results"
 
 DEFAULT_RECIPE = {
     "model": "quicknet",
@@ -69,12 +65,6 @@ def step_times(processes: int, case: dict[str, Any]) -> dict[str, Any]:
         return times
 
 
-def spread(values: Sequence[float]) -> str:
-    """The median and the quartiles of ratios measured in pairs."""
-    lower, median, upper = statistics.quantiles(values, n=4)
-    return f"{median:.3f} ({lower:.3f} to {upper:.3f})"
-
-
 def against(times: dict[str, Any], name: str, other: str) -> list[float]:
     """Of each round, the time of one trainer over that of another."""
     pairs = zip(times["seconds"][name], times["seconds"][other], strict=True)
@@ -92,7 +82,7 @@ def rivals_table(case: dict[str, Any]) -> list[str]:
     ]
     for name in RIVALS:
         step_s = statistics.median(times["seconds"][name]) / case["steps"]
-        ratios = [spread(against(times, name, other)) for other in RIVALS[1:]]
+        ratios = [page.spread(against(times, name, other)) for other in RIVALS[1:]]
         rows.append(f"| {name} | {step_s * 1000:.1f} ms | {' | '.join(ratios)} |")
     return [*rows, ""]
 
@@ -105,30 +95,6 @@ def scaling(rounds: int, steps: int) -> list[float]:
         one, two = (min(step_times(count, case)["seconds"]["exact"]) for count in (1, 2))
         ratios.append(one / two)
     return ratios
-
-
-def machine() -> str:
-    """Where it was measured."""
-    found = environment.describe(torch.device("cpu"))
-    return (
-        f"{found['processor'].split('/')[0]}, {os.cpu_count()} cores, {found['cpu capability']}, "
-        f"Python {platform.python_version()}, torch {found['torch']}"
-    )
-
-
-def write(what: str, title: str, lines: Sequence[str]) -> None:
-    """Put a page among the results, and show it."""
-    head = [
-        f"# {title}",
-        "",
-        f"    python benchmarks/lockstep.py {what}",
-        "",
-        f"On {machine()}.",
-        "",
-    ]
-    page = "\n".join([*head, *lines]) + "\n"
-    (RESULTS / f"lockstep_{what}.md").write_text(page)
-    print(page)
 
 
 def cost() -> None:
@@ -150,15 +116,16 @@ def cost() -> None:
         "## One process, one micro-batch",
         "",
         "The default recipe's model with a batch of 200: the time of exact is",
-        f"{spread(against(single, 'exact', 'without the tree'))} times that of the same engine",
-        "with the tree removed.",
+        f"{page.spread(against(single, 'exact', 'without the tree'))} times that of the same",
+        "engine with the tree removed.",
         "",
         "## From one process of one thread to two",
         "",
         "The default recipe's steps, launched in turn, are",
-        f"{spread(scaling(rounds=7, steps=20))} times as fast.",
+        f"{page.spread(scaling(rounds=7, steps=20))} times as fast.",
     ]
-    write("cost", "What the fixed order of additions costs", lines)
+    command = "python benchmarks/lockstep.py cost"
+    page.write("lockstep_cost", "What the fixed order of additions costs", [command], lines)
 
 
 def same(root: str | None) -> None:
@@ -186,7 +153,8 @@ def same(root: str | None) -> None:
         "| --- | --- | --- |",
         *rows,
     ]
-    write("same", "The same weights on any number of processes", lines)
+    command = "python benchmarks/lockstep.py same"
+    page.write("lockstep_same", "The same weights on any number of processes", [command], lines)
 
 
 def main() -> None:

@@ -1,0 +1,98 @@
+"""What checkpoints cost the training: an epoch of the default recipe with one against one without.
+
+    python benchmarks/checkpoint_cost.py        6 minutes; nothing else should run
+
+Epochs with and without take turns in one process of as many threads as there are cores, which
+leaves the thread that writes none for itself. The page is benchmarks/results/checkpoint_cost.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import page
+import torch
+from lockstep import DEFAULT_RECIPE
+from step_times import Case
+
+from trainer import environment, processes
+from trainer.checkpoint import Checkpoints
+from trainer.config import CheckpointConfig, RunConfig
+from trainer.metrics_log import MetricsLog
+from trainer.microbatch import cut
+from trainer.run_state import RunState
+from trainer.snapshot import Snapshot
+
+STEPS = 45
+"""of an epoch: 9,000 images in steps of 200"""
+ROUNDS = 16
+
+
+class Training:
+    """Steps of the default recipe, and what saving it takes."""
+
+    def __init__(self, folder: Path) -> None:
+        accelerator = processes.create_accelerator(RunConfig())
+        torch.set_num_threads(processes.usable_cores())
+        environment.choose_kernels(deterministic=True)
+        self.case = Case(accelerator, DEFAULT_RECIPE)
+        self.train_step = self.case.lockstep("exact")
+        self.sizes = cut(self.case.batch_size, self.case.microbatches)
+        module, optimizer = self.train_step.module, self.train_step.optimizer
+        self.snapshot = Snapshot(accelerator, module, optimizer, None, {}, {})
+        self.checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
+        self.metrics = MetricsLog(folder / "metrics.jsonl")
+        self.step = 0
+
+    def epoch(self, save: bool) -> tuple[float, float]:
+        """Its seconds, and those in which the loop waited for the copy."""
+        start_s = time.perf_counter()
+        if save:
+            self.save()
+        blocked_s = time.perf_counter() - start_s
+        for _ in range(STEPS):
+            self.step += 1
+            self.train_step(self.step, self.case.images, self.case.targets, self.sizes)
+        return time.perf_counter() - start_s, blocked_s
+
+    def save(self) -> None:
+        """As the engine does."""
+        self.metrics.write([{"event": "step", "step": self.step, "loss": 0.5}] * STEPS)
+        best = {
+            name: tensor.clone() for name, tensor in self.train_step.module.state_dict().items()
+        }
+        files, small = self.snapshot.collect(RunState(step=self.step), best)
+        self.checkpoints.save(self.step, files, small, first=self.metrics.sync)
+
+
+def main() -> None:
+    """Measure and write the page."""
+    with tempfile.TemporaryDirectory() as name:
+        training = Training(Path(name))
+        training.epoch(save=True)
+        ratios, blocked = [], []
+        for number in range(ROUNDS):
+            order = (True, False) if number % 2 else (False, True)
+            pair = {save: training.epoch(save) for save in order}
+            ratios.append(pair[True][0] / pair[False][0])
+            blocked.append(pair[True][1] / pair[True][0])
+        training.checkpoints.wait(needed=True)
+        newest = sorted((Path(name) / "checkpoints").iterdir())[-1]
+        size_bytes = sum(path.stat().st_size for path in newest.iterdir())
+    lines = [
+        "The default recipe on one process, a checkpoint an epoch of 45 steps: weights, optimiser,",
+        f"best weights, {size_bytes / 1e6:.1f} MB in all. Median, and quartiles, of {ROUNDS} pairs",
+        "of epochs, one with a checkpoint at its beginning and one without:",
+        "",
+        f"- time with over time without: {page.spread(ratios)}",
+        f"- share of the time that the loop waits for the copy: {statistics.median(blocked):.2%}",
+    ]
+    command = "python benchmarks/checkpoint_cost.py"
+    page.write("checkpoint_cost", "What checkpoints cost", [command], lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Damage of checkpoints: every file of one, every kind of place in it, every kind of damage.
+
+Each must be detected, named and answered by the checkpoint before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fault_runs import Attempt, FaultError, Recipe, differences
+
+from trainer.checkpoint import Checkpoints
+from trainer.checkpoint_reading import MANIFEST
+from trainer.config import CheckpointConfig
+
+# With a moving average and validation a checkpoint has all the files that there are.
+RECIPE = Recipe("digits.yaml", 10, ("--train.epochs", "4", "--train.ema_decay", "0.9"))
+SECTOR_BYTES = 512
+
+Damage = Callable[[bytes, int, np.random.Generator], bytes]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to damage a checkpoint."""
+
+    file: str
+    place: str
+    damage: str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A damaged checkpoint, and what came of it."""
+
+    case: Case
+    position: int
+    problem: str | None
+
+    def __str__(self) -> str:
+        return f"{self.case.damage} in {self.case.file} at byte {self.position} ({self.case.place})"
+
+
+def flip(content: bytes, position: int, generator: np.random.Generator) -> bytes:
+    """One bit the other way round."""
+    changed = bytearray(content)
+    changed[position] ^= 1 << int(generator.integers(8))
+    return bytes(changed)
+
+
+def zero(content: bytes, position: int, generator: np.random.Generator) -> bytes:
+    """A sector that the disk never wrote, or its rest."""
+    count = min(int(generator.integers(1, SECTOR_BYTES + 1)), len(content) - position)
+    return content[:position] + bytes(count) + content[position + count :]
+
+
+def truncate(content: bytes, position: int, generator: np.random.Generator) -> bytes:
+    """The end is missing."""
+    return content[:position]
+
+
+def extend(content: bytes, generator: np.random.Generator) -> bytes:
+    """Something more follows."""
+    return content + generator.bytes(int(generator.integers(1, 4096)))
+
+
+DAMAGES: dict[str, Damage] = {"flip": flip, "zero": zero, "truncate": truncate}
+"""at a place"""
+EXCHANGE = "the file of the checkpoint before"
+WHOLE_FILE = ("extend", "remove", EXCHANGE)
+ANYWHERE = "the whole file"
+
+
+def places(file: str, content: bytes) -> dict[str, range]:
+    """The kinds of places in a file, and their bytes."""
+    size = len(content)
+    found = {"first byte": range(1), "last byte": range(size - 1, size)}
+    if file.endswith(".safetensors"):
+        data = 8 + int.from_bytes(content[:8], "little")
+        found |= {"length of the header": range(8), "header": range(8, data)}
+        return found | {"tensors": range(data, size)}
+    return found | {"inside": range(1, size - 1)}
+
+
+def cases(folder: Path) -> list[Case]:
+    """Every way to damage the checkpoint in `folder`."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        kinds = places(path.name, path.read_bytes())
+        found += [Case(path.name, *pair) for pair in itertools.product(kinds, DAMAGES)]
+        found += [Case(path.name, ANYWHERE, damage) for damage in WHOLE_FILE]
+    return found
+
+
+def damage(case: Case, checkpoints: Path, generator: np.random.Generator) -> int | None:
+    """Damage the newest checkpoint; at which byte. None where nothing has changed by it."""
+    before, newest = names(checkpoints)
+    path = checkpoints / newest / case.file
+    content = path.read_bytes()
+    position = 0
+    if case.damage == "remove":
+        path.unlink()
+        return position
+    if case.damage == EXCHANGE:
+        changed = (checkpoints / before / case.file).read_bytes()
+    elif case.damage == "extend":
+        changed, position = extend(content, generator), len(content)
+    else:
+        position = int(generator.choice(places(case.file, content)[case.place]))
+        changed = DAMAGES[case.damage](content, position, generator)
+    path.write_bytes(changed)
+    return position if changed != content else None
+
+
+def names(checkpoints: Path) -> tuple[str, str]:
+    """The last but one checkpoint and the last."""
+    before, newest = sorted(path.name for path in checkpoints.glob("step-*"))[-2:]
+    return before, newest
+
+
+def problem_of(checkpoints: Path, case: Case, said: list[str]) -> str | None:
+    """What is wrong with how a damaged checkpoint was answered; None where nothing is."""
+    before, newest = names(checkpoints)
+    try:
+        found = Checkpoints(checkpoints, CheckpointConfig()).newest()
+    except Exception as error:  # whatever it is, a user would have had it
+        return f"{type(error).__name__}: {error}"
+    if found is None or found.folder.name != before:
+        return "the checkpoint before was not used"
+    # Another checkpoint's manifest is whole in itself, and blames the files that it finds.
+    blameless = case.file == MANIFEST and case.damage == EXCHANGE
+    named = str(Path(newest) / ("" if blameless else case.file))
+    if not any(named in line for line in said):
+        return "the damaged file was not named"
+    if not (checkpoints / f"damaged-{newest}").is_dir():
+        return "the damaged checkpoint was not set aside"
+    return None
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[list[str]]:
+    """What the library warns of meanwhile, instead of on the screen."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("lockstep")
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+
+
+def run(folder: Path, count: int, seed: int) -> Iterator[Draw]:
+    """Train a run, and damage copies of its newest checkpoint; all cases in a drawn order.
+
+    A draw that happens to change nothing, a zero for a zero, does not count.
+    """
+    Attempt(folder / "undisturbed", RECIPE, processes=1).finish()
+    pristine = folder / "undisturbed" / "checkpoints"
+    generator = np.random.default_rng(seed)
+    all_cases = cases(pristine / names(pristine)[1])
+    turns = itertools.cycle(all_cases[index] for index in generator.permutation(len(all_cases)))
+    with listening() as said:
+        made = 0
+        while made < count:
+            case = next(turns)
+            with tempfile.TemporaryDirectory() as parent:
+                checkpoints = Path(parent) / "checkpoints"
+                shutil.copytree(pristine, checkpoints)
+                position = damage(case, checkpoints, generator)
+                if position is not None:
+                    said.clear()
+                    yield Draw(case, position, problem_of(checkpoints, case, said))
+                    made += 1
+
+
+def resumed(folder: Path, seed: int) -> Iterator[Draw]:
+    """After `run`: damage each file once, and have the command finish the run."""
+    pristine = folder / "undisturbed"
+    generator = np.random.default_rng((seed, 1))
+    newest = names(pristine / "checkpoints")[1]
+    for path in sorted((pristine / "checkpoints" / newest).iterdir()):
+        case = Case(path.name, ANYWHERE, "extend")
+        target = folder / path.stem
+        shutil.copytree(pristine, target)
+        (target / "status.json").unlink()  # as if the run had been killed before its end
+        (target / "results.json").unlink()
+        damage(case, target / "checkpoints", generator)
+        try:
+            Attempt(target, RECIPE, processes=1).finish()
+            lost = set(differences(target, pristine)) ^ {f"damaged-{newest}"}
+            problem = "; ".join(lost) or None
+        except FaultError as error:
+            problem = str(error)
+        yield Draw(case, path.stat().st_size, problem)

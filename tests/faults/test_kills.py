@@ -1,0 +1,40 @@
+"""A small draw of the campaign of benchmarks/faults.py, and the launcher that is killed alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import fault_kills
+import pytest
+from fault_kills import Campaign
+from fault_runs import Attempt, Recipe, marked, results
+
+RECIPE = Recipe("digits.yaml", 10, ("--train.epochs", "10"))
+
+
+def test_runs_that_are_killed_at_random_end_as_if_undisturbed(tmp_path: Path) -> None:
+    """The seed is one whose draws have each victim, and one and two processes."""
+    campaign = Campaign(RECIPE, tmp_path, runs=2, seed=582, kills=(2, 2))
+    outcomes = list(fault_kills.run(campaign))
+    assert [outcome.problems for outcome in outcomes] == [[], []]
+    kills = [kill for outcome in outcomes for kill in outcome.kills]
+    assert len(kills) == 4
+    assert {kill.victim for kill in kills} == {*fault_kills.VICTIMS, fault_kills.ALONE}
+    assert {kill.processes for kill in kills} == {1, 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of a parent's end")
+def test_ranks_end_with_their_launcher_and_the_folder_can_be_taken_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    attempt = Attempt(folder, RECIPE, processes=2)
+    try:
+        assert attempt.wait_until((folder / "metrics.jsonl").exists)
+        assert len(attempt.ranks()) == 2
+        attempt.kill([attempt.launcher.pid])
+        attempt.wait_until_gone(limit_s=10)
+        Attempt(folder, RECIPE, processes=1).finish()
+    finally:
+        attempt.kill_everything()
+    assert results(folder)["train"]["processes"] == 1
+    assert not marked(folder)
