@@ -1,0 +1,62 @@
+"""Runs that go on: with more epochs where that is the same run, and as no other run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import Run, contents, train_here
+
+CONSTANT = ["--schedule.name", "constant"]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".model.4711.safetensors").touch()
+    (run / ".notes.txt").touch()
+    assert train_here(run, "--train.epochs", "1") == 0
+    hidden = {path.name for path in run.iterdir() if path.name.startswith(".")}
+    assert hidden == {".lock", ".notes.txt"}
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path: Path) -> None:
+    assert train_here(tmp_path / "long", *CONSTANT, "--train.epochs", "3") == 0
+    for epochs in ("1", "3"):
+        assert train_here(tmp_path / "run", *CONSTANT, "--train.epochs", epochs) == 0
+    long, run = Run(tmp_path / "long", 0), Run(tmp_path / "run", 0)
+    assert run.digest == long.digest
+    assert run.metrics("step") == long.metrics("step")
+    assert run.json("results.json")["test"] == long.json("results.json")["test"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([*CONSTANT, "--train.epochs", "1"], "train.epochs: 1 against 2"),
+        (["--train.epochs", "3"], "a cosine schedule spreads over all epochs"),
+    ],
+)
+def test_another_number_of_epochs_is_refused_where_it_would_be_another_run(
+    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = more[:2] if more[0] == CONSTANT[0] else []
+    assert train_here(tmp_path / "run", *schedule, "--train.epochs", "2") == 0
+    before = contents(tmp_path / "run")
+    assert train_here(tmp_path / "run", *more) == 2
+    assert expected in capsys.readouterr().err
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_plug_in_that_was_changed_is_another_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from models.quicknet import QuickNet as Net\n")
+    more = [*CONSTANT, "--model.name", f"{plugin}:Net", "--train.epochs"]
+    assert train_here(tmp_path / "run", *more, "1") == 0
+    plugin.write_text("from models.quicknet import QuickNet as Net  # changed\n")
+    assert train_here(tmp_path / "run", *more, "2") == 2
+    assert "model.name: the file's code differs" in capsys.readouterr().err
+    assert Run(tmp_path / "run", 2).json("status.json")["state"] == "finished", "as it was"
