@@ -25,6 +25,7 @@ from typing import Any
 from trainer.checkpoint_reading import (
     FORMAT_VERSION,
     MANIFEST,
+    STATE,
     Checkpoint,
     checksum,
     describe,
@@ -152,8 +153,8 @@ class Checkpoints:
                 write_packed(path, tensors)
                 names.append(path.name)
             state = {"format_version": FORMAT_VERSION, "files": names, **state}
-            write_json(temporary / "state.json", state)
-            entries = {name: describe(temporary / name) for name in [*names, "state.json"]}
+            write_json(temporary / STATE, state)
+            entries = {name: describe(temporary / name) for name in [*names, STATE]}
             write_json(temporary / MANIFEST, {"files": entries, "checksum": checksum(entries)})
             temporary.rename(final)
         except OSError:

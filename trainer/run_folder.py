@@ -93,7 +93,7 @@ class RunFolder:
                 f"or resume: auto to go on with it"
             )
         if config.resume not in ("auto", "none"):
-            config = _as_there(config, _run_of(Path(config.resume)), "resume")
+            config = _as_there(config, run_of(Path(config.resume)), "resume")
         if stored:
             config = _as_there(config, self.path, "output_dir")
         config = _pin(config, pins)
@@ -114,7 +114,7 @@ class RunFolder:
         Raises:
             UserError: the other run's file is damaged, shorter or no regular file.
         """
-        run = _run_of(saved)
+        run = run_of(saved)
         if run != self.path.resolve():
             source, target = run / "metrics.jsonl", self.path / "metrics.jsonl"
             check_records(source, length_bytes)
@@ -173,7 +173,7 @@ class RunFolder:
         return Status(status["state"], status["step"])
 
 
-def _run_of(saved: Path) -> Path:
+def run_of(saved: Path) -> Path:
     """The run's folder of a checkpoint, which stands at checkpoints/step-N in it."""
     return saved.resolve().parent.parent
 

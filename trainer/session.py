@@ -22,7 +22,7 @@ from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.metrics_log import MetricsLog
 from trainer.preemption import StopRequest
-from trainer.run_folder import Opening, RunFolder, State, Status
+from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
 from trainer.tensor_files import weights_sha256, write_tensors
 
@@ -145,7 +145,7 @@ class Session:
             case "auto":
                 return self.checkpoints.newest()
             case path:
-                elsewhere = Path(path).resolve().parent.parent != self.path.resolve()
+                elsewhere = run_of(Path(path)) != self.path.resolve()
                 if elsewhere and (own := self.checkpoints.newest()):
                     return own  # the same command again: it goes on
                 saved = open_checkpoint(Path(path))

@@ -22,6 +22,7 @@ from safetensors.torch import save, save_file
 
 from trainer.errors import UserError
 from trainer.files import open_regular, write_file
+from trainer.untrusted import reason
 
 Tensors = dict[str, torch.Tensor]
 
@@ -144,8 +145,7 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
         with safe_open(path, framework=framework) as file:
             yield file
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        words = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UserError(f"{path}: no valid safetensors file ({words[:200]})") from error
+        raise UserError(f"{path}: no valid safetensors file ({reason(error)[:200]})") from error
 
 
 @functools.cache

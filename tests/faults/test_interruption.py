@@ -87,8 +87,8 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
 
 def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path: Path) -> None:
     process = start(tmp_path / "run", processes=2)
-    for child in children_of(process.pid):
-        os.kill(child, signal.SIGKILL)
+    for child in psutil.Process(process.pid).children():
+        child.kill()
     process.communicate(timeout=60)
     check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
 
@@ -212,8 +212,3 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     assert "in use by another run" in second.errors
     process.kill()
     process.communicate()
-
-
-def children_of(process: int) -> list[int]:
-    children = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(child) for child in children.split()]
