@@ -76,7 +76,7 @@ class Engine:
         self.module = model.to(accelerator.device)
         self.optimizer = accelerator.prepare_optimizer(optim.build(config.optimizer, self.module))
         wrapped = accelerator.prepare_model(
-            self.module, evaluation_mode=config.train.reduction == "exact"
+            self.module, device_placement=False, evaluation_mode=config.train.reduction == "exact"
         )
         self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
         self.batches = Batches(

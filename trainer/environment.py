@@ -62,7 +62,8 @@ def choose_kernels(deterministic: bool) -> set[str]:
     Returns:
         The operations met from now on that have no such kernel; it grows as they are met.
     """
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # Unlike use_deterministic_algorithms, this does not import torch's compiler.
+    torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     # Filling fresh memory only shows a program that reads it before writing, and takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
 from trainer.config import OptimizerConfig
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
 
 def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -19,6 +22,7 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     Parameters of fewer than two dimensions (biases, norms) are not decayed. Adam's kernels are
     fused; SGD's fails where a parameter gets its first gradient after the first step.
     """
+    _leave_compiler_alone()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
@@ -28,15 +32,15 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     match config.name:
         case "sgd":
             nesterov = config.nesterov and momentum > 0
-            return torch.optim.SGD(
+            return _eager(torch.optim.SGD)(
                 groups, config.lr, momentum=momentum, nesterov=nesterov, foreach=True
             )
         case "adam":
-            return torch.optim.Adam(groups, config.lr, fused=True)
+            return _eager(torch.optim.Adam)(groups, config.lr, fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, config.lr, fused=True)
+            return _eager(torch.optim.AdamW)(groups, config.lr, fused=True)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, config.lr, momentum=momentum, foreach=True)
+            return _eager(torch.optim.RMSprop)(groups, config.lr, momentum=momentum, foreach=True)
         case "muon":
             # The last matrix is the classifier, which Muon's author leaves to another optimiser.
             muon_group = decayed | {"params": weights[:-1], "muon": True}
@@ -47,6 +51,25 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
                 momentum=momentum,
                 nesterov=config.nesterov,
             )
+
+
+def _leave_compiler_alone() -> None:
+    """Do without the import of torch's compiler, which takes half as long as that of torch.
+
+    Torch's wrapper around these methods imports it to keep them out of what is compiled, where it
+    does not find that done. Nothing compiles an optimiser here. A torch that does it otherwise is
+    as slow as ever.
+    """
+    kind = torch.optim.Optimizer
+    for method in (kind.add_param_group, kind.zero_grad, kind.state_dict, kind.load_state_dict):
+        function = getattr(method, "__wrapped__", None)
+        if function is not None and not hasattr(function, "__dynamo_disable"):
+            setattr(function, "__dynamo_disable", function)
+
+
+def _eager(kind: type[Kind]) -> type[Kind]:
+    """An optimiser whose `step` has no wrapper, which would import the compiler as well."""
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 class Muon(torch.optim.Optimizer):

@@ -1,0 +1,33 @@
+"""What a run does before its first step: a user who waits for seconds looks for a faster trainer.
+
+The seconds themselves are measured by benchmarks/startup.py.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.idx_files import write_idx_folder
+from tests.runs import train_apart
+
+SLOW = {"matplotlib", "scipy", "sklearn", "sympy", "torch._dynamo", "torch._inductor", "wandb"}
+"""each as slow to import as half of torch or more"""
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_nothing_slow_is_imported_before_the_first_step(tmp_path: Path, optimizer: str) -> None:
+    write_idx_folder(tmp_path / "data", packed=True)
+    run = train_apart(
+        tmp_path / "run", "--data.name", "idx", "--data.root", str(tmp_path / "data"),
+        "--optimizer.name", optimizer, "--train.max_seconds", "0.001",
+        launcher=[sys.executable, "-X", "importtime"],
+    )  # fmt: skip
+    assert run.exit_code == 75, run.errors
+    assert run.json("status.json")["step"] >= 1
+    imported = set(re.findall(r"\| +([\w.]+)$", run.errors, re.MULTILINE))
+    assert {"torch", "accelerate"} <= imported
+    assert sorted(SLOW & imported) == []
