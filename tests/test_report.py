@@ -153,7 +153,7 @@ class Page(HTMLParser):
 
 
 def report(folder: Path, **choices: Any) -> Page:
-    write_report(folder, write_run(folder, **choices))
+    write_report(folder, write_run(folder, **choices).__getitem__)
     return Page(folder / "report.html")
 
 
@@ -243,7 +243,7 @@ def test_one_step_and_one_hundred_classes(tmp_path: Path) -> None:
     images = write_run(tmp_path, names=names, samples=400, shape=(16, 16, 3))
     record = {"event": "step", "epoch": 1, "step": 1, "loss": 4.6}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    write_report(tmp_path, images)
+    write_report(tmp_path, images.__getitem__)
     page = Page(tmp_path / "report.html")
     assert all(f" {name} " in page.text for name in names)
 
@@ -252,7 +252,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     images = write_run(tmp_path)
     (tmp_path / "predictions.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"predictions\.npz"):
-        write_report(tmp_path, images)
+        write_report(tmp_path, images.__getitem__)
     assert not (tmp_path / "report.html").exists()
 
 

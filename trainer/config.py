@@ -25,6 +25,8 @@ class DataConfig:
     """data set; idx and npy are one's own files in data.root, digits needs no files"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
+    memory_limit_mb: int = 1000
+    """idx, npy: a file with more MB of images is left on the disk and read batch by batch"""
     train_size: int | None = None
     """how many training images, the first in file order; null: all"""
     test_size: int | None = None
@@ -163,7 +165,7 @@ class RunConfig:
 # Keys that cannot change the weights: a run may be resumed with other values of them.
 FREE_KEYS = frozenset(
     {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
-    | {"train.accumulation", "train.max_seconds", "train.on_nonfinite"}
+    | {"data.memory_limit_mb", "train.accumulation", "train.max_seconds", "train.on_nonfinite"}
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
 )
@@ -224,6 +226,7 @@ def validate(config: RunConfig) -> None:
     threads = values["threads"]
     require("threads", threads is None or threads <= 1024, "at most 1,024")
     require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
+    require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
     size = values["data.validation_size"]
     require("data.validation_size", size is None or size >= 0, "null, 0 or more")
     microbatches = values["train.microbatches"]

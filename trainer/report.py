@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ MOST_MISTAKES = 24
 LAB_SAMPLES = 1000
 
 
-def write_report(output_dir: Path, test_images: np.ndarray) -> None:
+def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
     """Write curves.png, confusion.png, mistakes.png and report.html into `output_dir`.
 
     Reads config.yaml, metrics.jsonl, results.json and predictions.npz there, so a report can be
     made again at any time.
 
     Args:
-        test_images: the test set in file order, uint8, shape (n, height, width) or
-            (n, height, width, 3).
+        pictures: gives the test images at some positions in file order, int64 (n,), as uint8
+            (n, height, width) or (n, height, width, 3).
 
     Raises:
         OSError, KeyError, ValueError: a file is missing or is not what the run wrote.
@@ -38,7 +38,7 @@ def write_report(output_dir: Path, test_images: np.ndarray) -> None:
     names = [row["name"] for row in results["test"]["per_class"]]
     confusion = np.array(results["test"]["confusion"])
     mistakes = _read_mistakes(output_dir / "predictions.npz")
-    images = test_images[mistakes["index"]]
+    images = pictures(mistakes["index"])
 
     plots.save(plots.draw_curves(steps, epochs), output_dir / "curves.png")
     plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")

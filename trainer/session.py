@@ -225,9 +225,8 @@ class Session:
 
     def _report(self, dataset: Dataset) -> None:
         """Pictures and the page; their failure does not cost the training."""
-        pixels = dataset.test.images.permute(0, 2, 3, 1).cpu().numpy()
         try:
-            report.write_report(self.path, pixels[..., 0] if pixels.shape[3] == 1 else pixels)
+            report.write_report(self.path, dataset.test.pictures)
         except Exception as error:
             log.warning("the report could not be written: %s: %s", type(error).__name__, error)
 

@@ -9,7 +9,15 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from trainer.data import scaling
+from trainer.data import Scaling
+from trainer.data.scaling import PixelSums
+
+
+def fit(images: torch.Tensor, kind: Literal["global", "per_pixel"], pieces: int = 1) -> Scaling:
+    sums = PixelSums()
+    for piece in images.chunk(pieces):
+        sums.add(piece)
+    return sums.scaling(kind)
 
 
 @pytest.fixture
@@ -23,24 +31,21 @@ def images() -> torch.Tensor:
 def test_per_pixel_is_scikit_learns_standard_scaler(images: torch.Tensor) -> None:
     flat = images.flatten(1).numpy().astype(np.float64)
     expected = StandardScaler().fit_transform(flat).reshape(images.shape)
-    fitted = scaling.fit(images, "per_pixel")
+    fitted = fit(images, "per_pixel")
     assert fitted.mean.shape == fitted.deviation.shape == images.shape[1:]
     assert fitted.deviation[0, 0, 0] == 1
     assert fitted.deviation[1, 2, 3] == 1
     np.testing.assert_allclose(fitted.apply(images).numpy(), expected, atol=1e-5)
 
 
-def test_global_is_one_mean_and_one_deviation(
-    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = scaling.fit(images, "global")
+def test_global_is_one_mean_and_one_deviation(images: torch.Tensor) -> None:
+    whole = fit(images, "global")
     assert whole.mean.shape == whole.deviation.shape == (1, 1, 1)
     values = images.numpy().astype(np.float64)
     assert whole.mean.item() == np.float32(values.mean())
     assert whole.deviation.item() == np.float32(values.std())
     assert whole.apply(images).dtype == torch.float32
-    monkeypatch.setattr(scaling, "_CHUNK_PIXELS", 1)
-    in_pieces = scaling.fit(images, "global")
+    in_pieces = fit(images, "global", pieces=7)
     assert torch.equal(whole.mean, in_pieces.mean)
     assert torch.equal(whole.deviation, in_pieces.deviation)
 
@@ -51,4 +56,13 @@ def test_constant_images_become_zero_and_not_nan(
     kind: Literal["global", "per_pixel"], value: int
 ) -> None:
     images = torch.full((1003, 1, 3, 3), value, dtype=torch.uint8)
-    assert torch.equal(scaling.fit(images, kind).apply(images), torch.zeros(images.shape))
+    assert torch.equal(fit(images, kind).apply(images), torch.zeros(images.shape))
+
+
+def test_sums_of_the_brightest_images_are_exact() -> None:
+    images = torch.full((2000, 1, 2, 2), 255, dtype=torch.uint8)
+    images[::2, 0, 0, 0] = 254
+    sums = PixelSums()
+    sums.add(images)
+    assert sums.total.flatten().tolist() == [509_000, 510_000, 510_000, 510_000]
+    assert sums.squares.flatten().tolist()[:2] == [1000 * (254**2 + 255**2), 2000 * 255**2]

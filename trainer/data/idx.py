@@ -11,12 +11,15 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.data.source import LabelledImages, SourceData
+from trainer.data.stored import StoredImages, beyond_limit, store
 from trainer.errors import UserError
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -62,22 +65,28 @@ def locate(folder: Path, key: str) -> dict[str, Path]:
     return found
 
 
-def read_folder(folder: Path) -> SourceData:
-    """Any data set of four IDX files, in data.root."""
+def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
+    """Any data set of four IDX files, in data.root.
+
+    Args:
+        limit_bytes: images of more stay in their file.
+    """
     paths = locate(folder, "data.root")
     return SourceData(
-        train=read_part(paths, TRAIN),
-        test=read_part(paths, TEST),
+        train=read_part(paths, TRAIN, limit_bytes),
+        test=read_part(paths, TEST, limit_bytes),
         class_names=None,
         origin=f"data.root {folder}",
     )
 
 
-def read_part(paths: dict[str, Path], names: tuple[str, str]) -> LabelledImages:
-    """Images and labels of one part, with the channel axis that IDX leaves out."""
+def read_part(
+    paths: dict[str, Path], names: tuple[str, str], limit_bytes: float = math.inf
+) -> LabelledImages:
+    """Images and labels of one part."""
     images, labels = (paths[name] for name in names)
     return LabelledImages(
-        images=read(images, dimensions=3)[:, None],
+        images=_read_images(images, limit_bytes),
         labels=read(labels, dimensions=1),
         images_file=str(images),
         labels_file=str(labels),
@@ -96,23 +105,48 @@ def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: the file is no such IDX file, is damaged, too short, too long or too large.
     """
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == _GZIP_MAGIC
-            file.seek(0)
-            if not packed:
-                return _read_values(file, path, dimensions, path.stat().st_size)
-            with gzip.GzipFile(fileobj=file) as stream:
-                limit = path.stat().st_size * _DEFLATE_LIMIT
-                return _read_values(stream, path, dimensions, limit)
-    except (EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
+    with _unpacked(path) as (stream, packed):
+        limit_bytes = path.stat().st_size * (_DEFLATE_LIMIT if packed else 1)
+        return _read_values(stream, path, dimensions, limit_bytes)
 
 
 def header(shape: tuple[int, ...]) -> bytes:
     """The header of an IDX file of unsigned bytes of this shape."""
     start = bytes((0, 0, _UNSIGNED_BYTE, len(shape)))
     return start + struct.pack(f">{len(shape)}I", *shape)
+
+
+def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | StoredImages:
+    """Images with the channel axis that IDX leaves out, beyond the limit in their file."""
+    with _unpacked(path) as (stream, packed):
+        shape = _read_shape(stream, path, dimensions=3)
+    announced = math.prod(shape)
+    if announced <= limit_bytes:
+        return read(path, dimensions=3)[:, None]
+    if packed:
+        raise beyond_limit(path, announced, limit_bytes, "are gzipped; unpack the file (gunzip)")
+    offset_bytes, size_bytes = len(header(shape)), path.stat().st_size
+    if size_bytes != offset_bytes + announced:
+        raise UserError(
+            f"{path}: {size_bytes} bytes long, but its header announces {offset_bytes + announced}"
+        )
+    return store(path, offset_bytes, (*shape, 1))
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, bool]]:
+    """The content of a file, unpacked where need be, and whether it is packed."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            if not packed:
+                yield file, False
+                return
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield stream, True
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
 
 
 def _read_values(

@@ -219,6 +219,7 @@ def _is_published(known: KnownSet, folder: Path, name: str) -> bool:
 
 
 def _verify(known: KnownSet, part: LabelledImages) -> None:
+    assert isinstance(part.images, np.ndarray)  # no limit was given
     for path, values in ((part.images_file, part.images[:, 0]), (part.labels_file, part.labels)):
         name = Path(path).name.removesuffix(".gz")
         expected = known.sha256[idx.NAMES.index(name)]

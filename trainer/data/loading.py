@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from trainer.config import DataConfig
-from trainer.data import digits, idx, known, npy, scaling
-from trainer.data.sets import Dataset, ImageSet
+from trainer.data import digits, idx, known, npy
+from trainer.data.scaling import PixelSums
+from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.data.source import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take
+from trainer.data.stored import StoredImages
 from trainer.errors import UserError
 
 
@@ -65,14 +68,15 @@ def load(config: DataConfig, seed: int) -> Dataset:
         _image_set(source.train, validation),
         _image_set(source.test, test),
     )
+    scaling, fingerprint = _look_through(sets, config.scaling)
     return Dataset(
         name=config.name,
         class_names=class_names,
         train=sets[0],
         validation=sets[1],
         test=sets[2],
-        scaling=scaling.fit(sets[0].images, config.scaling),
-        fingerprint=_fingerprint(sets),
+        scaling=scaling,
+        fingerprint=fingerprint,
         source=source.origin,
     )
 
@@ -80,10 +84,11 @@ def load(config: DataConfig, seed: int) -> Dataset:
 def _read(config: DataConfig) -> SourceData:
     if config.name in known.KNOWN:
         return known.read(known.KNOWN[config.name], config.root)
+    limit_bytes = config.memory_limit_mb * 10**6
     if config.name == "idx":
-        return idx.read_folder(_root(config))
+        return idx.read_folder(_root(config), limit_bytes)
     if config.name == "npy":
-        return npy.read_folder(_root(config))
+        return npy.read_folder(_root(config), limit_bytes)
     return digits.read()
 
 
@@ -94,16 +99,24 @@ def _root(config: DataConfig) -> Path:
 
 
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
+    targets = torch.from_numpy(part.labels[positions].astype(np.int64))
+    if isinstance(part.images, StoredImages):
+        return ImageSet(part.images.select(positions), targets)
     images = torch.from_numpy(part.images[positions])
     # A single channel leaves the strides open, and torch takes one choice for channels_last.
-    images = images.flatten().view(images.shape)
-    return ImageSet(images, torch.from_numpy(part.labels[positions].astype(np.int64)))
+    return ImageSet(images.flatten().view(images.shape), targets)
 
 
-def _fingerprint(sets: tuple[ImageSet, ...]) -> str:
-    digest = hashlib.sha256()
+def _look_through(
+    sets: tuple[ImageSet, ImageSet, ImageSet], kind: Literal["global", "per_pixel"]
+) -> tuple[Scaling, str]:
+    """The scaling of the first set and the fingerprint of all, in one pass over their bytes."""
+    digest, sums = hashlib.sha256(), PixelSums()
     for images in sets:
         digest.update(repr(tuple(images.images.shape)).encode())
-        digest.update(images.images.numpy().data)
+        for chunk in images.chunks():
+            digest.update(chunk.numpy().data)
+            if images is sets[0]:
+                sums.add(chunk)
         digest.update(images.targets.numpy().astype("<i8").data)
-    return digest.hexdigest()
+    return sums.scaling(kind), digest.hexdigest()

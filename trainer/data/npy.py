@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data.source import LabelledImages, SourceData
+from trainer.data.stored import StoredImages, beyond_limit, store
 from trainer.errors import UserError
 
 _SUFFIXES = (
@@ -62,31 +64,38 @@ def locate(folder: Path) -> tuple[Path, Path, Path, Path]:
     return paths
 
 
-def read_folder(folder: Path) -> SourceData:
-    """Any data set of four NumPy files, in data.root."""
+def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
+    """Any data set of four NumPy files, in data.root.
+
+    Args:
+        limit_bytes: features of more stay in their file.
+    """
     train_features, train_targets, test_features, test_targets = locate(folder)
     return SourceData(
-        train=_read_part(train_features, train_targets),
-        test=_read_part(test_features, test_targets),
+        train=_read_part(train_features, train_targets, limit_bytes),
+        test=_read_part(test_features, test_targets, limit_bytes),
         class_names=None,
         origin=f"data.root {folder}",
     )
 
 
-def read_features(path: Path) -> npt.NDArray[np.uint8]:
-    """Images as uint8 (n, channels, height, width).
+def read_features(
+    path: Path, limit_bytes: float = math.inf
+) -> npt.NDArray[np.uint8] | StoredImages:
+    """Images as uint8 (n, channels, height, width), in memory or, beyond the limit, in the file.
 
     The file holds (n, height, width) or (n, height, width, channels) with 1 or 3 channels, of any
-    type of real number, as long as every value is a whole number from 0 to 255.
+    type of real number, as long as every value is a whole number from 0 to 255. Those that stay in
+    the file are uint8 there, in C order.
 
     Raises:
-        UserError: another shape or type, a value that is no pixel, or a damaged file.
+        UserError: another shape or type, a value that is no pixel, too many for the memory, or a
+            damaged file.
     """
-    values = _open(path)
+    mapped = _open(path)
+    values: npt.NDArray[Any] = mapped[..., None] if mapped.ndim == 3 else mapped
     if values.size == 0:  # its shape may be absurd all the same
-        raise UserError(f"{path}: holds no pixels, its shape is {values.shape}")
-    if values.ndim == 3:
-        values = values[..., None]
+        raise UserError(f"{path}: holds no pixels, its shape is {mapped.shape}")
     if values.ndim != 4 or values.shape[3] not in (1, 3):
         raise UserError(
             f"{path}: found the shape {values.shape}; features are (images, height, width) or "
@@ -94,6 +103,8 @@ def read_features(path: Path) -> npt.NDArray[np.uint8]:
         )
     if values.dtype.kind not in "uif":
         raise UserError(f"{path}: found the type {values.dtype}; features are uint8")
+    if values.size > limit_bytes:
+        return _leave(path, values, mapped.offset, limit_bytes)
     pixels = values if values.dtype == np.uint8 else _to_pixels(values, path)
     # A copy in any case: the file is only mapped, and torch wants memory that can be written.
     return np.array(pixels.transpose(0, 3, 1, 2), order="C")
@@ -114,13 +125,25 @@ def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
     return np.array(values)
 
 
-def _read_part(features: Path, targets: Path) -> LabelledImages:
-    return LabelledImages(
-        read_features(features), read_targets(targets), str(features), str(targets)
-    )
+def _read_part(features: Path, targets: Path, limit_bytes: float) -> LabelledImages:
+    images, labels = read_features(features, limit_bytes), read_targets(targets)
+    return LabelledImages(images, labels, str(features), str(targets))
 
 
-def _open(path: Path) -> npt.NDArray[Any]:
+def _leave(
+    path: Path, values: npt.NDArray[Any], offset_bytes: int, limit_bytes: float
+) -> StoredImages:
+    """Features that stay in their file, where they have to be what a batch needs."""
+    if values.dtype != np.uint8:
+        kind = f"have the type {values.dtype}; save them as uint8"
+    elif not values.flags.c_contiguous:
+        kind = "lie in Fortran order; save them in C order (numpy.ascontiguousarray)"
+    else:
+        return store(path, offset_bytes, values.shape)
+    raise beyond_limit(path, values.size, limit_bytes, kind)
+
+
+def _open(path: Path) -> np.memmap[Any, Any]:
     """The array, mapped and not yet read: a header that announces too much costs no memory."""
     try:
         _check_header_length(path)

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 
 from trainer.data.sets import Scaling
 
-_CHUNK_PIXELS = 2**22
+# So many squares of bytes add up to less than 2^24: whole numbers that float32 holds exactly.
+_EXACT_IMAGES = 256
 
 
-def fit(images: torch.Tensor, kind: Literal["global", "per_pixel"]) -> Scaling:
-    """Mean and deviation of all pixels together, or of every pixel by itself.
+class PixelSums:
+    """Sums over images that come in pieces; whole numbers, hence exact in any order and pieces."""
 
-    The deviation is that of the population, and 1 where it would be 0, as in scikit-learn's
-    StandardScaler. The sums are sums of whole numbers in float64, hence exact in any order.
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = torch.zeros((), dtype=torch.float64)
+        self.squares = torch.zeros((), dtype=torch.float64)
 
-    Args:
-        images: uint8 (n, channels, height, width), n at least 1.
-    """
-    total = torch.zeros(images.shape[1:], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for chunk in torch.split(images, max(1, _CHUNK_PIXELS // total.numel())):
-        values = chunk.double()
-        total += values.sum(0)
-        squares += values.square_().sum(0)
-    count = len(images)
-    if kind == "global":
-        total, squares = total.sum().reshape(1, 1, 1), squares.sum().reshape(1, 1, 1)
-        count = math.prod(images.shape)
-    mean = total / count
-    deviation = ((count * squares - total.square()).clamp(min=0)).sqrt() / count
-    deviation[deviation == 0] = 1
-    return Scaling(mean.float(), deviation.float())
+    def add(self, images: torch.Tensor) -> None:
+        """Count in some images: uint8 (n, channels, height, width)."""
+        for block in torch.split(images, _EXACT_IMAGES):
+            values = block.float()
+            self.total = self.total + values.sum(0).double()
+            self.squares = self.squares + values.square_().sum(0).double()
+        self.count += len(images)
+
+    def scaling(self, kind: Literal["global", "per_pixel"]) -> Scaling:
+        """Mean and deviation of all pixels together, or of every pixel by itself.
+
+        The deviation is that of the population, and 1 where it would be 0, as in scikit-learn's
+        StandardScaler.
+        """
+        count, total, squares = self.count, self.total, self.squares
+        if kind == "global":
+            count *= total.numel()
+            total, squares = total.sum().reshape(1, 1, 1), squares.sum().reshape(1, 1, 1)
+        mean = total / count
+        deviation = ((count * squares - total.square()).clamp(min=0)).sqrt() / count
+        deviation[deviation == 0] = 1
+        return Scaling(mean.float(), deviation.float())

@@ -1,10 +1,36 @@
-"""A data set in memory: what the rest of the trainer sees of it."""
+"""A data set: what the rest of the trainer sees of it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+_CHUNK_BYTES = 2**22
+
+
+class Images(Protocol):
+    """Images wherever they lie, uint8 (n, channels, height, width): a tensor, or in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the indices of a batch have to be, and where the batch then is."""
+
+    def __getitem__(self, chosen: torch.Tensor | slice, /) -> torch.Tensor: ...
+
+    def to(self, device: torch.device | str, /) -> Images: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,11 +38,11 @@ class ImageSet:
     """Images and their classes, fetched a whole batch at a time.
 
     Args:
-        images: uint8 (n, channels, height, width), contiguous.
+        images: uint8 (n, channels, height, width), contiguous, or still in their file.
         targets: int64 (n,), the class of each image.
     """
 
-    images: torch.Tensor
+    images: Images
     targets: torch.Tensor
 
     def __len__(self) -> int:
@@ -27,8 +53,21 @@ class ImageSet:
         return self.images[indices], self.targets[indices]
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on `device`."""
-        return ImageSet(self.images.to(device), self.targets.to(device))
+        """The same set on `device`; targets stay beside images that do not move."""
+        images = self.images.to(device)
+        return ImageSet(images, self.targets.to(images.device))
+
+    def chunks(self) -> Iterator[torch.Tensor]:
+        """All images in order, some megabytes at a time."""
+        step = max(1, _CHUNK_BYTES // math.prod(self.images.shape[1:]))
+        for begin in range(0, len(self), step):
+            yield self.images[begin : begin + step]
+
+    def pictures(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Images as they are drawn: uint8 (n, height, width) or (n, height, width, 3)."""
+        pixels, _ = self.__getitems__(torch.from_numpy(indices).to(self.images.device))
+        drawn: npt.NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return drawn[..., 0] if drawn.shape[3] == 1 else drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +126,10 @@ class Dataset:
         )
 
     def where_it_fits(self, device: torch.device) -> Dataset:
-        """On the device; without the images where they would take half of its free memory."""
+        """On the device; without the images where they would take half of its free memory.
+
+        Images that are still in their file stay there.
+        """
         if device.type == "cuda":
             free_bytes, _ = torch.cuda.mem_get_info(device)
             sets = (self.train, self.validation, self.test)

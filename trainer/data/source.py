@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.stored import StoredImages
 from trainer.errors import UserError
 
 
@@ -16,13 +17,13 @@ class LabelledImages:
     """Images and labels as they were read.
 
     Args:
-        images: uint8 (n, channels, height, width).
+        images: uint8 (n, channels, height, width), read or still in their file.
         labels: integers (n,), of any integer type.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8] | StoredImages
     labels: npt.NDArray[np.integer[Any]]
     images_file: str
     labels_file: str
@@ -65,7 +66,7 @@ def _check_counts(part: LabelledImages) -> None:
             f"{part.images_file} holds {len(part.images)} images, but {part.labels_file} holds "
             f"{len(part.labels)} labels; there must be one label for each image"
         )
-    if part.images.size == 0:
+    if 0 in part.images.shape:
         raise UserError(
             f"{part.images_file}: holds no pixels, its shape (images, channels, height, width) is "
             f"{part.images.shape}; there must be at least one image"

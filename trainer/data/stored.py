@@ -1,0 +1,143 @@
+"""Images that stay in their file and are read when they are asked for.
+
+Read, not mapped: the pages of a mapping count as this process's memory once they were touched, and
+a file that is cut off under its mapping ends the process by SIGBUS (mmap(2)); a read that falls
+short can be named.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainer.errors import RankError, UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+class ImageFile:
+    """An open file of images of unsigned bytes, one after the other.
+
+    It stays readable where its name is taken away or given to another file.
+
+    Args:
+        offset_bytes: where the first image begins.
+        shape: (n, height, width, channels), all of which the file is known to hold.
+    """
+
+    def __init__(self, path: Path, offset_bytes: int, shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.offset_bytes = offset_bytes
+        self.image_shape = shape[1:]
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._version = self._look()
+
+    def read(self, positions: Indices) -> torch.Tensor:
+        """The images at these positions of the file: uint8 (len(positions), *image_shape).
+
+        Raises:
+            RankError: the file cannot be read any more, or is another than when it was opened.
+        """
+        image_bytes = math.prod(self.image_shape)
+        # Neighbours are read together: a run begins where a position is not the next one.
+        begins = np.flatnonzero(np.diff(positions, prepend=-2) != 1)
+        sizes = np.diff(begins, append=len(positions)) * image_bytes
+        places = positions[begins] * image_bytes + self.offset_bytes
+        runs = zip(sizes.tolist(), places.tolist(), strict=True)
+        try:
+            pixels = bytearray().join([os.pread(self._descriptor, *run) for run in runs])
+            version = self._look()
+        except OSError as error:
+            raise RankError(f"{self.path}: cannot be read any more ({error.strerror})") from error
+        if version != self._version or len(pixels) != len(positions) * image_bytes:
+            raise RankError(
+                f"{self.path}: was changed during the run ({version[0]} bytes long, at first "
+                f"{self._version[0]}); put the file back as it was and start again"
+            )
+        values = np.frombuffer(pixels, dtype=np.uint8)  # torch.frombuffer refuses an empty one
+        return torch.from_numpy(values).view(len(positions), *self.image_shape)
+
+    def _look(self) -> tuple[int, int]:
+        """Size in bytes and time of the last change."""
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImages:
+    """Images of a file, in any order; has what a tensor of them has where a set is concerned.
+
+    Args:
+        file: where they are.
+        positions: which of the file's, int64 (n,).
+    """
+
+    file: ImageFile
+    positions: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, channels, height, width)."""
+        height, width, channels = self.file.image_shape
+        return len(self.positions), channels, height, width
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+        return self.positions.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where a batch of them is read to."""
+        return torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, chosen: torch.Tensor | slice) -> torch.Tensor:
+        """Reads the chosen images: uint8 (n, channels, height, width), contiguous."""
+        pixels = self.file.read(self.positions[chosen].numpy()).permute(0, 3, 1, 2)
+        # A single channel leaves the strides open, and torch takes one choice for channels_last.
+        return pixels.flatten().view(pixels.shape)
+
+    def to(self, device: torch.device | str) -> StoredImages:
+        """Itself: the images stay where they are on any device."""
+        return self
+
+    def select(self, positions: Indices) -> StoredImages:
+        """Some of the images, without reading them."""
+        return replace(self, positions=self.positions[torch.from_numpy(positions)])
+
+
+def store(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages:
+    """All images of a file of the shape (n, height, width, channels).
+
+    Raises:
+        UserError: the system lacks reads at a place (Windows).
+    """
+    if not hasattr(os, "pread"):
+        raise UserError(
+            f"data.memory_limit_mb: {path} is beyond it, and this system cannot leave it on the "
+            "disk; raise the limit"
+        )
+    return StoredImages(ImageFile(path, offset_bytes, shape), torch.arange(shape[0]))
+
+
+def beyond_limit(path: Path, size_bytes: int, limit_bytes: float, kind: str) -> UserError:
+    """Images that would have to be in memory and are too many for it.
+
+    Args:
+        kind: what about the file keeps it from staying on the disk, and what would not.
+    """
+    return UserError(
+        f"{path}: {size_bytes / 1e6:,.1f} MB of images are more than the {limit_bytes / 1e6:,.0f} "
+        f"of data.memory_limit_mb, and {kind}; or raise data.memory_limit_mb"
+    )
