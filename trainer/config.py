@@ -25,6 +25,7 @@ class DataConfig:
     """data set; idx and npy are one's own files in data.root, digits needs no files"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
+    # No share of the machine's memory: a batch system may give a process less than there is.
     memory_limit_mb: int = 1000
     """idx, npy: a file with more MB of images is left on the disk and read batch by batch"""
     train_size: int | None = None
