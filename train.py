@@ -15,7 +15,11 @@ def train(arguments: Sequence[str]) -> None:
     """Do the run that the arguments describe, or what is left of it."""
     config = command_line.parse(arguments)
     processes.check_count(config)
-    # Torch and its company take seconds to import: only after --help and a mistyped key.
+    # Torch and its company take seconds to import: only after --help and a mistyped key, and while
+    # the images are read.
+    from trainer.data.reading import read_ahead
+
+    read_source = read_ahead(config.data)
     from trainer.engine import Engine
     from trainer.parts import build_model
     from trainer.session import Session
@@ -23,7 +27,7 @@ def train(arguments: Sequence[str]) -> None:
     with Session(config) as session:
         if not session.open():
             return
-        dataset = session.load_dataset()
+        dataset = session.load_dataset(read_source)
         model = processes.together(
             session.accelerator, lambda: build_model(session.config, dataset)
         )

@@ -8,8 +8,8 @@ import pytest
 
 from tests.distributed.launch import launcher
 from tests.runs import Run, train_apart, train_here
-from trainer import data
 from trainer.config import DataConfig
+from trainer.data.loading import load
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ class Spoiled(QuickNet):
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A recipe in which one sample, the brightest, gives a loss that is not a number."""
     config = DataConfig(name="digits")
-    dataset = data.load(config, seed=0)
+    dataset = load(config, seed=0)
     sums = dataset.scaling.apply(dataset.train.images).sum((1, 2, 3)).sort().values
     plugin = tmp_path_factory.mktemp("plugin") / "spoiled.py"
     plugin.write_text(SPOILED.format(limit=float(sums[-2:].mean())))

@@ -10,7 +10,7 @@ import torch
 from trainer import mixup
 from trainer.augment import Augmentation
 from trainer.config import RunConfig
-from trainer.data import Dataset
+from trainer.data.sets import Dataset
 from trainer.sampling import EpochSampler
 
 

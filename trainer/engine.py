@@ -18,7 +18,7 @@ from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint
 from trainer.config import RunConfig
-from trainer.data import Dataset, ImageSet
+from trainer.data.sets import Dataset, ImageSet
 from trainer.errors import NonFiniteLossError, RankError, StoppedOnRequest
 from trainer.metrics import Predictions
 from trainer.observer import Observer

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import nn
 
-from trainer.data import ImageSet, Scaling
+from trainer.data.sets import ImageSet, Scaling
 from trainer.metrics import Predictions
 
 BLOCK_SAMPLES = 500

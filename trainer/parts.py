@@ -10,7 +10,7 @@ from torch import nn
 import models
 from trainer import seeding
 from trainer.config import RunConfig
-from trainer.data import Dataset
+from trainer.data.sets import Dataset
 from trainer.errors import UserError
 from trainer.microbatch import cut
 from trainer.tensor_files import mismatch, read_specs, read_tensors, specs_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import RunConfig
-from trainer.data import Dataset
+from trainer.data.sets import Dataset
 from trainer.environment import Environment
 from trainer.files import write_file
 from trainer.metrics import Predictions, per_class_results

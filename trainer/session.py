@@ -8,15 +8,18 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, data, exit_codes, lost_ranks, processes, report, results, tracking
+from trainer import console, exit_codes, lost_ranks, processes, report, results, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig, flatten
-from trainer.data import Dataset
+from trainer.data import loading, reading
+from trainer.data.sets import Dataset
+from trainer.data.source import SourceData
 from trainer.engine import Engine
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
 from trainer.files import write_json
@@ -79,12 +82,16 @@ class Session:
         }
         return self.folder.open(self.config, pins)
 
-    def load_dataset(self) -> Dataset:
-        """Find or download the files, on one process of each machine first, and read them."""
+    def load_dataset(self, read_source: Callable[[], SourceData] | None = None) -> Dataset:
+        """Find or download the files, on one process of each machine first, and read them.
+
+        Args:
+            read_source: from `reading.read_ahead`, where that has begun.
+        """
 
         def load() -> Dataset:
-            data.prepare(self.config.data)
-            return data.load(self.config.data, self.config.seed)
+            reading.prepare(self.config.data)
+            return loading.load(self.config.data, self.config.seed, read_source)
 
         return processes.together(self.accelerator, load, once=True)
 

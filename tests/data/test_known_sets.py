@@ -11,7 +11,9 @@ import pytest
 from conftest import Published
 
 from trainer.config import DataConfig
-from trainer.data import idx, known, load, prepare
+from trainer.data import idx, known
+from trainer.data.loading import load
+from trainer.data.reading import prepare
 from trainer.errors import UserError
 
 
@@ -27,22 +29,22 @@ def test_the_search_order(
     there = published.known
     assert known.find(there, None) is None
     put(published, cache)
-    assert known.find(there, None) == (cache, f"cache {cache}")
+    assert known.find(there, None) == known.Place(cache, f"cache {cache}", is_cache=True)
     put(published, tmp_path / "package")
     place = known.find(there, None)
     assert place is not None
-    assert place[0] == tmp_path / "package"
-    assert "Debian package dataset-fashion-mnist" in place[1]
+    assert place.folder == tmp_path / "package"
+    assert "Debian package dataset-fashion-mnist" in place.origin
     mine = tmp_path / "mine"
     monkeypatch.setenv("LOCKSTEP_DATA", str(mine))
     for name in ("fashion-mnist", "fashion_mnist"):
         put(published, mine / name)
         place = known.find(there, None)
         assert place is not None
-        assert place[0] == mine / name
+        assert place.folder == mine / name
     put(published, tmp_path / "root")
     place = known.find(there, str(tmp_path / "root"))
-    assert place == (tmp_path / "root", f"data.root {tmp_path / 'root'}")
+    assert place == known.Place(tmp_path / "root", f"data.root {tmp_path / 'root'}")
 
 
 def test_nowhere_else_is_searched_once_data_root_is_given(

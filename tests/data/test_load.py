@@ -12,7 +12,9 @@ import torch
 from idx_files import idx_bytes, write_idx_folder
 
 from trainer.config import DataConfig
-from trainer.data import idx, load, prepare
+from trainer.data import idx
+from trainer.data.loading import load
+from trainer.data.reading import prepare
 from trainer.errors import UserError
 
 

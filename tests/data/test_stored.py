@@ -16,7 +16,8 @@ from idx_files import idx_bytes, write_idx_folder
 
 from tests.conftest import REPOSITORY
 from trainer.config import DataConfig
-from trainer.data import Dataset, load
+from trainer.data.loading import load
+from trainer.data.sets import Dataset
 from trainer.errors import RankError, UserError
 
 
@@ -149,7 +150,7 @@ import sys, torch
 from pathlib import Path
 from trainer.batches import Batches
 from trainer.config import DataConfig, RunConfig, TrainConfig
-from trainer.data import load
+from trainer.data.loading import load
 
 def memory_mb(what):
     lines = Path("/proc/self/status").read_text().splitlines()

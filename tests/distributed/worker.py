@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer import data, evaluation, processes
+from trainer import evaluation, processes
 from trainer.checkpoint import Checkpoints
 from trainer.config import CheckpointConfig, RunConfig, replace
+from trainer.data.loading import load
+from trainer.data.sets import ImageSet
 from trainer.engine import Engine
 from trainer.microbatch import Accumulator, reduce, share
 from trainer.packing import layout, pack, unpack
@@ -31,7 +33,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
     outcomes = []
     for number, changes in enumerate(runs):
         config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
-        dataset = data.load(config.data, config.seed)
+        dataset = load(config.data, config.seed)
         engine = Engine(
             accelerator,
             config,
@@ -108,11 +110,11 @@ def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
     """Predictions for test sets of several sizes by a model that is not trained."""
     changes = {"data.name": "digits", "model.name": "lab_cnn", "train.microbatches": 1}
     config = replace(RunConfig(), changes)
-    dataset = data.load(config.data, config.seed)
+    dataset = load(config.data, config.seed)
     model = build_model(config, dataset)
     outcomes = []
     for size in sizes:
-        images = data.ImageSet(dataset.train.images[:size], dataset.train.targets[:size])
+        images = ImageSet(dataset.train.images[:size], dataset.train.targets[:size])
         predictions = evaluation.predict(accelerator, model, images, dataset.scaling)
         outcomes.append(
             {

@@ -6,7 +6,6 @@ An IDX file is two zero bytes, a type, the number of dimensions, the size of eac
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import struct
@@ -14,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,18 @@ from trainer.data.source import LabelledImages, SourceData
 from trainer.data.stored import StoredImages, beyond_limit, store
 from trainer.errors import UserError
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 NAMES = TRAIN + TEST
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
+# For zlib: 31 is the format of gzip, with the largest window.
+_GZIP_BITS = 31
+_HEAD_BYTES = 2**16
 # Deflate can shrink 1,032 to 1 at most (zlib's technical details), so that a header which
 # announces more than that has lied; nothing is set aside or unpacked for it.
 _DEFLATE_LIMIT = 1032
@@ -133,6 +139,47 @@ def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | Stor
     return store(path, offset_bytes, (*shape, 1))
 
 
+class _GzipReader(io.RawIOBase):
+    """The content of a gzip file, unpacked in few large calls during which other threads run.
+
+    GzipFile makes thousands, after each of which it may have to wait for its turn.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._member = zlib.decompressobj(wbits=_GZIP_BITS)
+        self._packed = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Fill the buffer as far as one call goes; 0 at the end.
+
+        Raises:
+            EOFError: the file is cut off.
+            zlib.error: it is damaged, or goes on with something else.
+        """
+        view = memoryview(buffer)
+        # Whoever wants only a header is not to have the whole file read.
+        size = _HEAD_BYTES if len(view) < _HEAD_BYTES else -1
+        while True:
+            self._packed = self._packed or self._file.read(size)
+            if self._member.eof:  # a file may have several, and zeros to fill it up
+                self._packed = self._packed.lstrip(b"\0")
+                if not self._packed and not self._file.peek(1):
+                    return 0
+                self._member = zlib.decompressobj(wbits=_GZIP_BITS)
+                continue
+            if not self._packed:
+                raise EOFError("the compressed data end too early")
+            values = self._member.decompress(self._packed, len(view))
+            self._packed = self._member.unconsumed_tail or self._member.unused_data
+            if values:
+                view[: len(values)] = values
+                return len(values)
+
+
 @contextmanager
 def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, bool]]:
     """The content of a file, unpacked where need be, and whether it is packed."""
@@ -143,7 +190,7 @@ def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, bool]]:
             if not packed:
                 yield file, False
                 return
-            with gzip.GzipFile(fileobj=file) as stream:
+            with io.BufferedReader(_GzipReader(file)) as stream:
                 yield stream, True
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error

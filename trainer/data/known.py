@@ -38,6 +38,20 @@ class KnownSet:
     package_folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a known set may be.
+
+    Args:
+        origin: a name of it for people.
+    """
+
+    folder: Path
+    origin: str
+    named_by_user: bool = False
+    is_cache: bool = False
+
+
 # Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. MD5 as in the publisher's README; SHA-256 taken from
 # those very files.
 FASHION_MNIST = KnownSet(
@@ -109,8 +123,10 @@ def prepare(known: KnownSet, root: str | None) -> None:
         UserError: says where the files were looked for and how to mend it.
     """
     place = find(known, root)
+    if place is not None and not place.is_cache:
+        return
     cache = cache_folder(known)
-    if place is not None and (place[0] != cache or not _lacking(known, cache)):
+    if place is not None and not _lacking(known, cache):
         return
     from filelock import FileLock
 
@@ -137,16 +153,15 @@ def read(known: KnownSet, root: str | None) -> SourceData:
     place = find(known, root)
     if place is None:
         raise UserError(_not_found(known))
-    folder, origin = place
-    paths = idx.locate(folder, origin)
+    paths = idx.locate(place.folder, place.origin)
     train, test = idx.read_part(paths, idx.TRAIN), idx.read_part(paths, idx.TEST)
     for part in (train, test):
         _verify(known, part)
-    return SourceData(train, test, known.class_names, origin)
+    return SourceData(train, test, known.class_names, place.origin)
 
 
-def find(known: KnownSet, root: str | None) -> tuple[Path, str] | None:
-    """The first folder that has the four files, and a name of it for people.
+def find(known: KnownSet, root: str | None) -> Place | None:
+    """The first folder that has the four files.
 
     Raises:
         UserError: a folder that the user named lacks some of the files.
@@ -154,13 +169,13 @@ def find(known: KnownSet, root: str | None) -> tuple[Path, str] | None:
     if root is not None:
         folder = Path(root).expanduser()
         idx.locate(folder, "data.root")
-        return folder, f"data.root {folder}"
-    for folder, origin, named_by_user in _places(known):
-        absent = idx.missing(folder)
+        return Place(folder, f"data.root {folder}")
+    for place in _places(known):
+        absent = idx.missing(place.folder)
         if not absent:
-            return folder, origin
-        if named_by_user and len(absent) < len(idx.NAMES):
-            idx.locate(folder, "LOCKSTEP_DATA")
+            return place
+        if place.named_by_user and len(absent) < len(idx.NAMES):
+            idx.locate(place.folder, "LOCKSTEP_DATA")
     return None
 
 
@@ -171,16 +186,17 @@ def cache_folder(known: KnownSet) -> Path:
     return Path(pooch.os_cache("lockstep")).expanduser() / known.name
 
 
-def _places(known: KnownSet) -> Iterator[tuple[Path, str, bool]]:
-    """The search order: folder, name for people, whether the user named it."""
+def _places(known: KnownSet) -> Iterator[Place]:
+    """The search order."""
     if data := os.environ.get("LOCKSTEP_DATA"):
         for name in dict.fromkeys((known.name, known.name.replace("_", "-"))):
-            yield Path(data).expanduser() / name, f"$LOCKSTEP_DATA/{name} in {data}", True
+            folder = Path(data).expanduser() / name
+            yield Place(folder, f"$LOCKSTEP_DATA/{name} in {data}", named_by_user=True)
     if known.package_folder is not None:
         origin = f"Debian package {known.package} in {known.package_folder}"
-        yield known.package_folder, origin, False
-    cache = cache_folder(known)
-    yield cache, f"cache {cache}", False
+        yield Place(known.package_folder, origin)
+    cache = cache_folder(known)  # last: it takes the import of pooch
+    yield Place(cache, f"cache {cache}", is_cache=True)
 
 
 def _not_found(known: KnownSet) -> str:
@@ -188,7 +204,7 @@ def _not_found(known: KnownSet) -> str:
     lines = [f"data.name: the files of {known.name} were not found, or not undamaged. Looked in:"]
     if not data:
         lines.append("- $LOCKSTEP_DATA (not set)")
-    lines += [f"- {folder}" for folder, _, _ in _places(known)]
+    lines += [f"- {place.folder}" for place in _places(known)]
     lines.append(
         f"Set data.root to a folder with {', '.join(idx.NAMES)} (each with or without .gz), or "
         f"LOCKSTEP_DATA to a folder that has them in {known.name}"

@@ -1,63 +1,36 @@
-"""From the configuration to a data set: source, check, split, scaling, fingerprint."""
+"""From a source to a data set: check, split, scaling, fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
 
 from trainer.config import DataConfig
-from trainer.data import digits, idx, known, npy
+from trainer.data import reading
 from trainer.data.scaling import PixelSums
 from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.data.source import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take
 from trainer.data.stored import StoredImages
-from trainer.errors import UserError
 
 
-@contextmanager
-def _forbidden_is_mendable() -> Iterator[None]:
-    """Folders that may not be entered: a message instead of a traceback."""
-    try:
-        yield
-    except PermissionError as error:
-        raise UserError(f"{error.filename}: may not be read; give yourself access to it") from error
-
-
-@_forbidden_is_mendable()
-def prepare(config: DataConfig) -> None:
-    """Make sure that the files are at hand; the known sets are downloaded where need be.
-
-    One process of a machine calls this first, the others wait for it and then `load`.
-
-    Raises:
-        UserError: the files are not there; says where they were looked for.
-    """
-    if config.name in known.KNOWN:
-        known.prepare(known.KNOWN[config.name], config.root)
-    elif config.name == "idx":
-        idx.locate(_root(config), "data.root")
-    elif config.name == "npy":
-        npy.locate(_root(config))
-
-
-@_forbidden_is_mendable()
-def load(config: DataConfig, seed: int) -> Dataset:
-    """Read the data set, divide it and fit the scaling. Never downloads: see `prepare`.
+def load(
+    config: DataConfig, seed: int, read_source: Callable[[], SourceData] | None = None
+) -> Dataset:
+    """Read the data set, divide it and fit the scaling.
 
     Args:
         seed: the run's; the stratified draw of the validation images depends on it.
+        read_source: gives what `reading.read` would.
 
     Raises:
         UserError: a file is missing, damaged or not what it should be, or a size is impossible.
     """
-    source = _read(config)
+    source = read_source() if read_source else reading.read(config)
     class_names = check(source)
     labels = source.train.labels.astype(np.int64)
     used = take("data.train_size", config.train_size, len(labels))
@@ -79,23 +52,6 @@ def load(config: DataConfig, seed: int) -> Dataset:
         fingerprint=fingerprint,
         source=source.origin,
     )
-
-
-def _read(config: DataConfig) -> SourceData:
-    if config.name in known.KNOWN:
-        return known.read(known.KNOWN[config.name], config.root)
-    limit_bytes = config.memory_limit_mb * 10**6
-    if config.name == "idx":
-        return idx.read_folder(_root(config), limit_bytes)
-    if config.name == "npy":
-        return npy.read_folder(_root(config), limit_bytes)
-    return digits.read()
-
-
-def _root(config: DataConfig) -> Path:
-    if not config.root:
-        raise UserError(f"data.root: null, but data.name {config.name} needs the files' folder")
-    return Path(config.root).expanduser()
 
 
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:

@@ -2,7 +2,8 @@
 
 Read, not mapped: the pages of a mapping count as this process's memory once they were touched, and
 a file that is cut off under its mapping ends the process by SIGBUS (mmap(2)); a read that falls
-short can be named.
+short can be named. Torch is imported only when a batch is asked for: what reads the files does so
+while torch is still being imported.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trainer.errors import RankError, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Indices = npt.NDArray[np.int64]
 
@@ -40,7 +44,7 @@ class ImageFile:
         weakref.finalize(self, os.close, self._descriptor)
         self._version = self._look()
 
-    def read(self, positions: Indices) -> torch.Tensor:
+    def read(self, positions: Indices) -> npt.NDArray[np.uint8]:
         """The images at these positions of the file: uint8 (len(positions), *image_shape).
 
         Raises:
@@ -62,8 +66,8 @@ class ImageFile:
                 f"{self.path}: was changed during the run ({version[0]} bytes long, at first "
                 f"{self._version[0]}); put the file back as it was and start again"
             )
-        values = np.frombuffer(pixels, dtype=np.uint8)  # torch.frombuffer refuses an empty one
-        return torch.from_numpy(values).view(len(positions), *self.image_shape)
+        values = np.frombuffer(pixels, dtype=np.uint8)
+        return values.reshape(len(positions), *self.image_shape)
 
     def _look(self) -> tuple[int, int]:
         """Size in bytes and time of the last change."""
@@ -81,7 +85,7 @@ class StoredImages:
     """
 
     file: ImageFile
-    positions: torch.Tensor
+    positions: Indices
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,6 +101,8 @@ class StoredImages:
     @property
     def device(self) -> torch.device:
         """Where a batch of them is read to."""
+        import torch
+
         return torch.device("cpu")
 
     def __len__(self) -> int:
@@ -104,7 +110,10 @@ class StoredImages:
 
     def __getitem__(self, chosen: torch.Tensor | slice) -> torch.Tensor:
         """Reads the chosen images: uint8 (n, channels, height, width), contiguous."""
-        pixels = self.file.read(self.positions[chosen].numpy()).permute(0, 3, 1, 2)
+        import torch
+
+        positions = self.positions[chosen if isinstance(chosen, slice) else chosen.numpy()]
+        pixels = torch.from_numpy(self.file.read(positions)).permute(0, 3, 1, 2)
         # A single channel leaves the strides open, and torch takes one choice for channels_last.
         return pixels.flatten().view(pixels.shape)
 
@@ -114,7 +123,7 @@ class StoredImages:
 
     def select(self, positions: Indices) -> StoredImages:
         """Some of the images, without reading them."""
-        return replace(self, positions=self.positions[torch.from_numpy(positions)])
+        return replace(self, positions=self.positions[positions])
 
 
 def store(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages:
@@ -128,7 +137,7 @@ def store(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages
             f"data.memory_limit_mb: {path} is beyond it, and this system cannot leave it on the "
             "disk; raise the limit"
         )
-    return StoredImages(ImageFile(path, offset_bytes, shape), torch.arange(shape[0]))
+    return StoredImages(ImageFile(path, offset_bytes, shape), np.arange(shape[0]))
 
 
 def beyond_limit(path: Path, size_bytes: int, limit_bytes: float, kind: str) -> UserError:

@@ -1,0 +1,86 @@
+"""Reading the source that a configuration names; without torch, so while torch is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trainer.config import DataConfig
+from trainer.data import digits, idx, known, npy
+from trainer.data.source import SourceData
+from trainer.errors import UserError
+
+
+@contextlib.contextmanager
+def _forbidden_is_mendable() -> Iterator[None]:
+    """Folders that may not be entered: a message instead of a traceback."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: may not be read; give yourself access to it") from error
+
+
+@_forbidden_is_mendable()
+def prepare(config: DataConfig) -> None:
+    """Make sure that the files are at hand; the known sets are downloaded where need be.
+
+    One process of a machine calls this first, the others wait for it and then read.
+
+    Raises:
+        UserError: the files are not there; says where they were looked for.
+    """
+    if config.name in known.KNOWN:
+        known.prepare(known.KNOWN[config.name], config.root)
+    elif config.name == "idx":
+        idx.locate(_root(config), "data.root")
+    elif config.name == "npy":
+        npy.locate(_root(config))
+
+
+@_forbidden_is_mendable()
+def read(config: DataConfig) -> SourceData:
+    """Everything that the source has. Never downloads: see `prepare`.
+
+    Raises:
+        UserError: a file is missing, damaged or not what it should be.
+    """
+    if config.name in known.KNOWN:
+        return known.read(known.KNOWN[config.name], config.root)
+    limit_bytes = config.memory_limit_mb * 10**6
+    if config.name == "idx":
+        return idx.read_folder(_root(config), limit_bytes)
+    if config.name == "npy":
+        return npy.read_folder(_root(config), limit_bytes)
+    return digits.read()
+
+
+def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
+    """Begin to read in a thread, as far as that goes without `prepare`.
+
+    Returns:
+        `read`, which takes what the thread has found and starts again where it has failed: then
+        the error comes up, or the files are there by now.
+    """
+    found: list[SourceData] = []
+
+    def begin() -> None:
+        with contextlib.suppress(Exception):  # it is met again, by whoever asks
+            found.append(read(config))
+
+    def finish() -> SourceData:
+        thread.join()
+        return found.pop() if found else read(config)
+
+    if config.name == "digits":  # scikit-learn's import must not cross that of torch
+        return lambda: read(config)
+    thread = threading.Thread(target=begin, daemon=True)
+    thread.start()
+    return finish
+
+
+def _root(config: DataConfig) -> Path:
+    if not config.root:
+        raise UserError(f"data.root: null, but data.name {config.name} needs the files' folder")
+    return Path(config.root).expanduser()
