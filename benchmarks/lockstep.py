@@ -1,7 +1,7 @@
 """What lockstep promises and costs: the default recipe on 1, 2 and 4 processes, and times of steps.
 
     python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 12 minutes
-    python benchmarks/lockstep.py cost               against DDP, and without the tree; 15 minutes
+    python benchmarks/lockstep.py cost               against DDP, and without the tree; 12 minutes
 
 Each writes its page to benchmarks/results. All processes have one thread. Nothing else should run.
 """
@@ -23,7 +23,7 @@ import page
 
 REPOSITORY = Path(__file__).parent.parent
 
-DEFAULT_RECIPE = {
+DEFAULT_RECIPE: dict[str, Any] = {
     "model": "quicknet",
     "model_args": {"widths": [24, 48, 48, 96, 96]},
     "optimizer": "muon",
@@ -87,16 +87,6 @@ def rivals_table(case: dict[str, Any]) -> list[str]:
     return [*rows, ""]
 
 
-def scaling(rounds: int, steps: int) -> list[float]:
-    """Time of one process over that of two, in pairs of launches one after the other."""
-    ratios = []
-    case = DEFAULT_RECIPE | {"trainers": ["exact"], "rounds": 3, "steps": steps}
-    for _ in range(rounds):
-        one, two = (min(step_times(count, case)["seconds"]["exact"]) for count in (1, 2))
-        ratios.append(one / two)
-    return ratios
-
-
 def cost() -> None:
     """Write what the fixed order costs."""
     tables = rivals_table(DEFAULT_RECIPE | {"rounds": 24, "steps": 20})
@@ -118,11 +108,6 @@ def cost() -> None:
         "The default recipe's model with a batch of 200: the time of exact is",
         f"{page.spread(against(single, 'exact', 'without the tree'))} times that of the same",
         "engine with the tree removed.",
-        "",
-        "## From one process of one thread to two",
-        "",
-        "The default recipe's steps, launched in turn, are",
-        f"{page.spread(scaling(rounds=7, steps=20))} times as fast.",
     ]
     command = "python benchmarks/lockstep.py cost"
     page.write("lockstep_cost", "What the fixed order of additions costs", [command], lines)

@@ -16,7 +16,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """The median and the quartiles of ratios measured in pairs."""
+    """The median and the quartiles of ratios measured in pairs; a single one as it is."""
+    if len(ratios) == 1:
+        return f"{ratios[0]:.3f}"
     lower, median, upper = statistics.quantiles(ratios, n=4)
     return f"{median:.3f} ({lower:.3f} to {upper:.3f})"
 

@@ -1,7 +1,7 @@
 """Times optimiser steps of several trainers in turn, in every process of a group.
 
 Usage: step_times.py CASE OUTPUT, CASE a JSON object; rank 0 writes OUTPUT, the seconds of each
-trainer's block of steps in each round. Started by lockstep.py under a launcher.
+trainer's block of steps in each round. Started by lockstep.py and scaling.py under a launcher.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import models
-from trainer import environment, optim, processes, seeding
+from trainer import environment, microbatch, optim, processes, seeding
 from trainer.config import OptimizerConfig, RunConfig, TrainConfig
 from trainer.microbatch import cut
 from trainer.step import StepResult, TrainStep
@@ -104,12 +104,38 @@ def bare_loop(case: Case, pieces: int) -> Step:
     return step
 
 
+def reduction_alone(case: Case) -> Step:
+    """The exchange of gradients between the ranks, and nothing else."""
+    vector = torch.zeros(sum(parameter.numel() for parameter in case.build()[0].parameters()))
+    rank, count = case.accelerator.process_index, case.accelerator.num_processes
+    block = microbatch.share(rank, count, case.microbatches)
+
+    def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
+        microbatch.reduce([((block.start, block.stop), [vector])], case.microbatches)
+
+    return step
+
+
+def optimiser_alone(case: Case) -> Step:
+    """Updates by the same gradients again and again."""
+    model, optimizer = case.build()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+
+    def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
+        optimizer.step()
+
+    return step
+
+
 TRAINERS: dict[str, Callable[[Case], Step]] = {
     "exact": lambda case: case.lockstep("exact"),
     "fast": lambda case: case.lockstep("fast"),
     "without the tree": lambda case: case.lockstep("exact", WithoutTree),
     "bare DDP": lambda case: bare_loop(case, case.microbatches // case.accelerator.num_processes),
     "bare DDP, one piece": lambda case: bare_loop(case, 1),
+    "reduction alone": reduction_alone,
+    "optimiser alone": optimiser_alone,
 }
 
 

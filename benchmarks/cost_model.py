@@ -1,0 +1,252 @@
+"""What an optimiser step costs at any process count, on paper: pure functions.
+
+docs/scaling.md says where the formulas and the figures of the hardware come from. Times are in
+seconds, sizes in bytes; a message is the vector of the gradients, four bytes a parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+GRADIENT_BYTES = 4
+"""of a parameter"""
+ADAM_BYTES = 28
+"""of a parameter in an update: reads of weight, gradient and two moments, writes of three"""
+ADDING_PASSES = 3
+"""over the vector in each round of the butterfly: two reads and a write"""
+PACKING_PASSES = 2
+"""over the vector in each step: gradients that lie apart become one vector"""
+BACKWARD_SHARE = 2 / 3
+"""of the computation: the backward pass computes two gradients where the forward has one output"""
+LAST_BUCKET_BYTES = 25 * 2**20
+"""DDP's bucket: what is sent when the backward pass is over has nothing left to hide behind"""
+
+
+# ---------------------------------------------------------------------- what was measured
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link as in Hockney's model."""
+
+    latency_s: float
+    bytes_per_s: float
+
+    def message_s(self, size_bytes: float) -> float:
+        """The time of a message."""
+        return self.latency_s + size_bytes / self.bytes_per_s
+
+
+def fit_link(sizes_bytes: Sequence[float], seconds: Sequence[float]) -> Link:
+    """The link with the least relative squares of errors over at least two sizes of messages."""
+    measured = np.asarray(seconds)
+    terms = np.stack([np.ones(len(measured)), np.asarray(sizes_bytes)], axis=1)
+    latency_s, s_per_byte = np.linalg.lstsq(terms / measured[:, None], np.ones(len(measured)))[0]
+    return Link(float(latency_s), 1 / float(s_per_byte))
+
+
+def butterfly_s(link: Link, size_bytes: float, processes: int) -> float:
+    """Recursive doubling over equal links: each round sends the whole vector."""
+    return math.log2(processes) * link.message_s(size_bytes)
+
+
+def ideal_step_s(
+    alone_s: float, optimiser_s: float, link: Link, size_bytes: float, processes: int
+) -> float:
+    """A step of several processes from that of one: all but the optimiser is divided."""
+    divided_s = (alone_s - optimiser_s) / processes
+    return divided_s + optimiser_s + butterfly_s(link, size_bytes, processes)
+
+
+# ---------------------------------------------------------------------- what was not
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Machines of equal GPUs; every GPU has its own port to the network."""
+
+    gpus_per_node: int
+    inside: Link
+    """from a GPU to another of its machine, in one direction"""
+    network: Link
+    """of one GPU's port"""
+    memory_bytes_per_s: float
+    """of a GPU"""
+    call_s: float
+    """what starting a collective takes, beside the latency of its messages"""
+    tree_inside_s: float
+    """latency of a level of NCCL's tree, its first chunk included"""
+    tree_network_s: float
+
+
+H100 = Cluster(
+    gpus_per_node=8,
+    inside=Link(3.4e-6, 450e9),
+    network=Link(9.6e-6, 50e9),
+    memory_bytes_per_s=3.35e12,
+    call_s=8.4e-6,
+    tree_inside_s=28e-6,
+    tree_network_s=50e-6,
+)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network, and how fast one GPU trains it."""
+
+    parameters: int
+    images_per_s: float
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its gradients."""
+        return GRADIENT_BYTES * self.parameters
+
+    def compute_s(self, samples: float) -> float:
+        """Forward and backward pass, in proportion to the samples."""
+        return samples / self.images_per_s
+
+    def optimiser_s(self, cluster: Cluster) -> float:
+        """Adam, which moves memory and hardly computes."""
+        return ADAM_BYTES * self.parameters / cluster.memory_bytes_per_s
+
+
+def exact_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
+    """The butterfly: neighbours inside a machine first, then across the network."""
+    if gpus == 1:
+        return 0.0
+    pass_s = size_bytes / cluster.memory_bytes_per_s
+    total_s = PACKING_PASSES * pass_s
+    for number in range(int(math.log2(gpus))):
+        link = cluster.inside if 2**number < cluster.gpus_per_node else cluster.network
+        total_s += cluster.call_s + link.message_s(size_bytes) + ADDING_PASSES * pass_s
+    return total_s
+
+
+def fast_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
+    """NCCL's all-reduce: the faster one of its ring and its tree, by the estimates of NCCL itself."""
+    if gpus == 1:
+        return 0.0
+    nodes = max(1, gpus // cluster.gpus_per_node)
+    per_node = gpus // nodes
+    bytes_per_s = cluster.inside.bytes_per_s
+    if nodes > 1:  # a ring leaves the machine by all of its ports
+        bytes_per_s = min(bytes_per_s, per_node * cluster.network.bytes_per_s)
+    ring_s = (
+        cluster.call_s
+        + 2 * (gpus - nodes) * cluster.inside.latency_s
+        + 2 * (nodes - 1) * cluster.network.latency_s
+        + 2 * (gpus - 1) / gpus * size_bytes / bytes_per_s
+    )
+    tree_s = (
+        2 * ((per_node - 1) * cluster.tree_inside_s + math.log2(nodes) * cluster.tree_network_s)
+        + 2 * size_bytes / bytes_per_s
+    )
+    return min(ring_s, tree_s)
+
+
+def exact_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
+    """A step with `reduction: exact`, whose exchange begins after the last backward pass.
+
+    Args:
+        samples: of one GPU.
+    """
+    reduction_s = exact_reduction_s(cluster, net.size_bytes, gpus)
+    return _with_logging(
+        net.compute_s(samples) + reduction_s + net.optimiser_s(cluster), cluster, gpus
+    )
+
+
+def fast_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
+    """A step with `reduction: fast`, whose exchange hides behind the backward pass."""
+    hidden_s = BACKWARD_SHARE * net.compute_s(samples)
+    whole_s = fast_reduction_s(cluster, net.size_bytes, gpus)
+    last_s = fast_reduction_s(cluster, min(net.size_bytes, LAST_BUCKET_BYTES), gpus)
+    shown_s = max(last_s, whole_s - hidden_s)
+    return _with_logging(net.compute_s(samples) + shown_s + net.optimiser_s(cluster), cluster, gpus)
+
+
+def _with_logging(step_s: float, cluster: Cluster, gpus: int) -> float:
+    """Once a second, or after each longer step, the ranks agree on whether to go on: 24 bytes."""
+    return step_s + fast_reduction_s(cluster, 24, gpus) * min(step_s, 1.0)
+
+
+STEPS = {"exact": exact_step_s, "fast": fast_step_s}
+
+
+def speed_up(reduction: str, cluster: Cluster, net: Net, batch: int, gpus: int) -> float:
+    """How many times as fast as one GPU the same global batch is done."""
+    step_s = STEPS[reduction]
+    return step_s(cluster, net, batch, 1) / step_s(cluster, net, batch / gpus, gpus)
+
+
+def samples_for(efficiency: float, reduction: str, cluster: Cluster, net: Net, gpus: int) -> int:
+    """The fewest samples of one GPU whose step reaches this share of the speed without others."""
+
+    def reached(samples: int) -> bool:
+        alone_s = exact_step_s(cluster, net, samples, 1)
+        return alone_s >= efficiency * STEPS[reduction](cluster, net, samples, gpus)
+
+    high = 1
+    while not reached(high):
+        high *= 2
+    low = high // 2  # not enough, or no sample at all
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
+
+
+# ---------------------------------------------------------------------- the tables of the page
+
+NETS = (Net(10_000_000, 10_000), Net(25_600_000, 2_470))
+GPUS = (8, 64, 512)
+BATCH = 8192
+EFFICIENCY = 0.9
+
+
+def cluster_tables(cluster: Cluster = H100) -> list[str]:
+    """What the model says of clusters, as Markdown."""
+    return [
+        f"A global batch of {BATCH:,}, divided; the speed-up over one GPU, and the efficiency:",
+        "",
+        "| net | GPUs | samples of a GPU | compute | exact: exchange | speed-up | fast: exchange "
+        "| speed-up |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_batch_row(cluster, net, gpus) for net in NETS for gpus in GPUS),
+        "",
+        f"Samples of a GPU from which a step is {100 * EFFICIENCY:.0f} % efficient:",
+        "",
+        "| net | GPUs | exact | global batch | fast | global batch |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(_samples_row(cluster, net, gpus) for net in NETS for gpus in GPUS),
+    ]
+
+
+def _name(net: Net) -> str:
+    return f"{net.parameters / 1e6:g} M"
+
+
+def _batch_row(cluster: Cluster, net: Net, gpus: int) -> str:
+    samples = BATCH / gpus
+    cells = [_name(net), f"{gpus}", f"{samples:g}", f"{net.compute_s(samples) * 1e3:.1f} ms"]
+    reductions = {"exact": exact_reduction_s, "fast": fast_reduction_s}
+    for name, reduction_s in reductions.items():
+        times = speed_up(name, cluster, net, BATCH, gpus)
+        cells += [
+            f"{reduction_s(cluster, net.size_bytes, gpus) * 1e3:.1f} ms",
+            f"{times:.1f} ({100 * times / gpus:.0f} %)",
+        ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _samples_row(cluster: Cluster, net: Net, gpus: int) -> str:
+    cells = [_name(net), f"{gpus}"]
+    for name in STEPS:
+        samples = samples_for(EFFICIENCY, name, cluster, net, gpus)
+        cells += [f"{samples:,}", f"{samples * gpus:,}"]
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,132 @@
+"""How the trainer grows: with processes, batches, images and models; and where its time goes.
+
+    python benchmarks/scaling.py processes            1 and 2 processes, four models; 20 minutes
+    python benchmarks/scaling.py batch                batch sizes; 12 minutes
+    python benchmarks/scaling.py images [--root DIR]  small sets and one of 2 million; 4 minutes
+    python benchmarks/scaling.py profile              the parts of a step; 2 minutes
+    python benchmarks/scaling.py model                the cost model's tables for clusters
+    python benchmarks/scaling.py report               the page again
+
+The first four put their figures into benchmarks/results/scaling.json and write scaling.md from all
+that are there. `model` prints what docs/scaling.md shows. The synthetic set is in the folder for
+temporary files (TMPDIR) while it is used: 1.6 GB. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cost_model
+import scaling_images
+import scaling_profile
+import scaling_steps
+from lockstep import REPOSITORY
+from page import machine
+
+FIGURES = REPOSITORY / "benchmarks" / "results" / "scaling.json"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A measurement and its section of the page."""
+
+    title: str
+    measure: Callable[[argparse.Namespace], dict[str, Any]]
+    section: Callable[[dict[str, Any]], list[str]]
+
+
+COMMANDS = {
+    "processes": Command(
+        "One process and two, small models and large",
+        scaling_steps.processes,
+        scaling_steps.processes_page,
+    ),
+    "batch": Command("Batch sizes", scaling_steps.batch, scaling_steps.batch_page),
+    "images": Command("Numbers of images", scaling_images.images, scaling_images.images_page),
+    "profile": Command(
+        "Where the time of a step goes", scaling_profile.profiles, scaling_profile.profiles_page
+    ),
+}
+
+
+def page(figures: dict[str, dict[str, Any]]) -> str:
+    """The page of all the figures."""
+    lines = ["# Growth", ""]
+    for name, command in COMMANDS.items():
+        if name in figures:
+            found = figures[name]
+            lines += [f"## {command.title}", "", f"    {found['command']}", ""]
+            lines += [f"{found['minutes']:.1f} minutes on {found['machine']}.", ""]
+            lines += [*command.section(found["figures"]), ""]
+    return "\n".join(lines)
+
+
+def command_of(arguments: argparse.Namespace, defaults: argparse.Namespace) -> str:
+    """What repeats it, on any machine."""
+    words = [arguments.what]
+    for key, value in vars(arguments).items():
+        if key not in ("what", "output", "root") and value != getattr(defaults, key):
+            words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return f"python benchmarks/scaling.py {shlex.join(words)}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    one = {name: commands.add_parser(name) for name in [*COMMANDS, "model", "report"]}
+    for name in [*COMMANDS, "report"]:
+        one[name].add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    for name in ("processes", "batch"):
+        one[name].add_argument("--launches", type=int, default=5, help="of each case, in turn")
+    for name in ("batch", "profile"):
+        one[name].add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    for name, known in (("processes", scaling_steps.MODELS), ("profile", scaling_profile.CASES)):
+        one[name].add_argument("--models", nargs="+", choices=known, default=list(known))
+    one["processes"].add_argument("--batch_size", type=int, default=200)
+    one["batch"].add_argument("--sizes", type=int, nargs="+", default=[25, 50, 100, 200, 400, 800])
+    one["batch"].add_argument(
+        "--block_images", type=int, default=scaling_steps.BATCH_BLOCK_IMAGES, help="of a timing"
+    )
+    one["images"].add_argument("--sizes", type=int, nargs="*", default=[10_000, 30_000, 60_000])
+    one["images"].add_argument("--synthetic", type=int, nargs="*", default=[1_000_000, 2_000_000])
+    one["images"].add_argument("--seconds", type=float, default=20.0, help="train.max_seconds")
+    one["images"].add_argument("--root", help="data.root of Fashion-MNIST")
+    one["profile"].add_argument("--steps", type=int, default=40, help="of an epoch")
+    return parser
+
+
+def main() -> None:
+    """The command."""
+    arguments = parser().parse_args()
+    if arguments.what == "model":
+        print("\n".join(cost_model.cluster_tables()))
+        return
+    output: Path = arguments.output
+    figures = json.loads(output.read_text()) if output.exists() else {}
+    if arguments.what in COMMANDS:
+        start_s = time.monotonic()
+        found = COMMANDS[arguments.what].measure(arguments)
+        figures[arguments.what] = {
+            "command": command_of(arguments, parser().parse_args([arguments.what])),
+            "minutes": (time.monotonic() - start_s) / 60,
+            "machine": machine(),
+            "figures": found,
+        }
+        output.write_text(json.dumps(figures, indent=2) + "\n")
+    text = page(figures)
+    output.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
