@@ -128,7 +128,7 @@ def exact_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
 
 
 def fast_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
-    """NCCL's all-reduce: the faster one of its ring and its tree, by the estimates of NCCL itself."""
+    """NCCL's all-reduce: the faster one of its ring and its tree."""
     if gpus == 1:
         return 0.0
     nodes = max(1, gpus // cluster.gpus_per_node)
@@ -224,6 +224,12 @@ def cluster_tables(cluster: Cluster = H100) -> list[str]:
         "| net | GPUs | exact | global batch | fast | global batch |",
         "| --- | --- | --- | --- | --- | --- |",
         *(_samples_row(cluster, net, gpus) for net in NETS for gpus in GPUS),
+        "",
+        "What each doubling of the machines asks of exact:",
+        "",
+        f"| net | longer exchange | more samples of a GPU for {100 * EFFICIENCY:.0f} % |",
+        "| --- | --- | --- |",
+        *(_doubling_row(cluster, net) for net in NETS),
     ]
 
 
@@ -242,6 +248,13 @@ def _batch_row(cluster: Cluster, net: Net, gpus: int) -> str:
             f"{times:.1f} ({100 * times / gpus:.0f} %)",
         ]
     return f"| {' | '.join(cells)} |"
+
+
+def _doubling_row(cluster: Cluster, net: Net) -> str:
+    few, many = 64, 128
+    few_s, many_s = (exact_reduction_s(cluster, net.size_bytes, gpus) for gpus in (few, many))
+    samples = [samples_for(EFFICIENCY, "exact", cluster, net, gpus) for gpus in (few, many)]
+    return f"| {_name(net)} | {(many_s - few_s) * 1e3:.1f} ms | {samples[1] - samples[0]} |"
 
 
 def _samples_row(cluster: Cluster, net: Net, gpus: int) -> str:
