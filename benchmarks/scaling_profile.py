@@ -32,7 +32,7 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.console import Progress
-from trainer.data import Dataset, ImageSet
+from trainer.data.sets import Dataset, ImageSet
 from trainer.data.sets import Scaling
 from trainer.engine import Engine
 from trainer.metrics_log import MetricsLog
