@@ -32,8 +32,7 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.console import Progress
-from trainer.data.sets import Dataset, ImageSet
-from trainer.data.sets import Scaling
+from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.engine import Engine
 from trainer.metrics_log import MetricsLog
 from trainer.parts import build_model
