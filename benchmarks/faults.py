@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import sys
 import tempfile
@@ -23,14 +22,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fault_flips
 import fault_kills
 import fault_saves
 import numpy as np
 from fault_runs import RECIPES, REPOSITORY
-from page import machine
+from page import machine, read_figures, write_figures
 
 FIGURES = REPOSITORY / "benchmarks" / "results" / "faults.json"
 
@@ -125,7 +123,7 @@ def flips(arguments: argparse.Namespace, folder: Path) -> Found:
 COMMANDS = {"kills": kills, "saves": saves, "flips": flips}
 
 
-def page(figures: Sequence[Figures]) -> str:
+def page(figures: Sequence[Figures]) -> list[str]:
     """The page of all the figures."""
     lines = [
         "# Faults, and what they cost",
@@ -140,19 +138,7 @@ def page(figures: Sequence[Figures]) -> str:
     for f in figures:
         lines += ["", f"## {f.what[0].upper()}{f.what[1:]}", "", f"    {f.command}", ""]
         lines += [f"{f.minutes:.1f} minutes on {f.machine}.", "", *(f"- {n}" for n in f.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The figures of all commands so far."""
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    return found
-
-
-def write(path: Path, figures: dict[str, dict[str, Any]]) -> None:
-    """Write the figures, and the page beside them."""
-    path.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-    path.with_suffix(".md").write_text(page([Figures(**figures[key]) for key in sorted(figures)]))
+    return lines
 
 
 def command_of(arguments: argparse.Namespace) -> str:
@@ -203,15 +189,15 @@ def measure(arguments: argparse.Namespace) -> Figures:
 def main() -> int:
     """The command; 1 where something was lost."""
     arguments = parse()
-    figures = read(arguments.output)
+    figures = read_figures(arguments.output)
     losses = 0
     if arguments.what != "report":
         measured = measure(arguments)
         losses = measured.losses
         key = f"{arguments.what} {getattr(arguments, 'data', '')}".strip()
         figures[key] = dataclasses.asdict(measured)
-    write(arguments.output, figures)
-    print(arguments.output.with_suffix(".md").read_text())
+    found = [Figures(**figures[key]) for key in sorted(figures)]
+    write_figures(arguments.output, figures, page(found))
     return 1 if losses else 0
 
 

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [
-    Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["timm"], *EXTRAS["test"]]
+    Requirement(text) for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts
 ]
 THIRD_PARTY = [each for each in REQUIREMENTS if each.name != PROJECT["name"]]
 

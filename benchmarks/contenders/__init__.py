@@ -1,0 +1,37 @@
+"""The trainers that throughput.py compares, a module each, for a process each.
+
+`python -m contenders NAME TASK DESCRIPTOR` runs one; throughput.py starts them. What all share:
+the model, the images, the batch size, Adam at a constant 1e-3 and the threads; no evaluation, no
+checkpoints, no progress bar, no log files. Where a library's documentation leaves a choice, it is
+the faster one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender as the page names it."""
+
+    title: str
+    package: str
+    """the distribution whose version counts; of ours, which has the page's commit, torch"""
+    module: str
+    """what is imported"""
+
+
+OURS, BOUND = "lockstep", "bound"
+
+CONTENDERS = {
+    OURS: Entry("**Lockstep**", "torch", "trainer"),
+    BOUND: Entry("compute bound", "torch", "torch"),
+    "lab": Entry("the lab's loop", "torch", "torch"),
+    "accelerate_example": Entry("Accelerate, `complete_cv_example`", "accelerate", "accelerate"),
+    "lightning": Entry("PyTorch Lightning", "pytorch-lightning", "pytorch_lightning"),
+    "hf_trainer": Entry("HF Trainer", "transformers", "transformers"),
+    "accelerated": Entry("pytorch-accelerated", "pytorch-accelerated", "pytorch_accelerated"),
+    "skorch_net": Entry("skorch", "skorch", "skorch"),
+    "timm_loop": Entry("timm, `train.py`", "timm", "timm"),
+}

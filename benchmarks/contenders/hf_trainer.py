@@ -1,0 +1,74 @@
+"""HF Trainer, huggingface.co/docs/transformers/trainer; a model of one's own: main_classes/trainer.
+
+The model takes `labels` and returns its loss first, as is asked of models that are no
+transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from turns import Turns
+
+from contenders.task import LEARNING_RATE, NamedDataset, Parts, Task
+
+
+def train(task: Task, turns: Turns) -> None:
+    """Without clipping and schedule, which nobody else has either."""
+    parts = Parts(task)
+    arguments = TrainingArguments(
+        output_dir=task.folder,
+        use_cpu=True,
+        num_train_epochs=task.epochs,
+        per_device_train_batch_size=task.batch_size,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=Classifier(parts.model),
+        args=arguments,
+        train_dataset=NamedDataset(
+            "pixel_values", "labels", parts.images, parts.targets, parts.transform
+        ),
+        optimizers=(parts.adam(), None),
+        callbacks=[InTurns(turns)],
+    )
+    trainer.train()
+
+
+class Classifier(nn.Module):
+    """The model with its loss."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and logits."""
+        logits = self.model(pixel_values)
+        return F.cross_entropy(logits, labels), logits
+
+
+class InTurns(TrainerCallback):  # type: ignore[misc]
+    """An epoch a turn."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+
+    def on_epoch_begin(self, *state: Any, **more: Any) -> None:
+        """Wait."""
+        self.turns.wait()
+
+    def on_epoch_end(self, *state: Any, **more: Any) -> None:
+        """Report."""
+        self.turns.report()

@@ -1,0 +1,155 @@
+"""What every contender is given, and the parts that do not differ between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import models
+from trainer import data, seeding
+from trainer.config import DataConfig, DataName, ModelConfig
+
+LEARNING_RATE = 1e-3
+CROP_PADDING = 2
+SEED = 0
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training, as JSON."""
+
+    model: str
+    model_args: dict[str, Any]
+    batch_size: int
+    images: int
+    """the first of the training images, as many as an epoch has: a multiple of the batch size"""
+    epochs: int
+    threads: int
+    folder: str
+    """for files that a contender cannot do without"""
+    augment: Literal["none", "flip_shift"] = "none"
+    data: DataName = "fashion_mnist"
+    root: str | None = None
+
+    def data_config(self) -> DataConfig:
+        """The images, none of them held out."""
+        return DataConfig(
+            name=self.data,
+            root=self.root,
+            train_size=self.images,
+            validation_size=0,
+            augment=self.augment,
+        )
+
+    def model_config(self) -> ModelConfig:
+        """The network."""
+        return ModelConfig(name=self.model, args=self.model_args)
+
+
+class Parts:
+    """Images in memory and a model, for every contender but ours, which makes its own.
+
+    Attributes:
+        pixels: uint8, (n, channels, height, width).
+        images: the same, scaled: float32.
+        targets: int64, (n,).
+        scaling: what was done to them.
+        transform: of a single scaled image, where the task has augmentation.
+        model: with its first weights.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        config = task.data_config()
+        data.prepare(config)
+        dataset = data.load(config, SEED)
+        self.scaling = dataset.scaling
+        self.pixels = dataset.train.images
+        self.images = dataset.scaling.apply(self.pixels)
+        self.targets = dataset.train.targets
+        black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
+        self.transform = Augmentation(black) if task.augment != "none" else None
+        seeding.seed_torch(SEED, "initialisation")
+        channels, height, width = self.images.shape[1:]
+        self.model = models.create(
+            task.model,
+            task.model_args,
+            num_classes=len(dataset.class_names),
+            in_channels=channels,
+            image_size=(height, width),
+        )
+
+    def loader(self, dataset: Dataset[Any] | None = None) -> DataLoader[Any]:
+        """Batches in a random order, in this process: workers would take the cores."""
+        return DataLoader(dataset or self.dataset(), batch_size=self.task.batch_size, shuffle=True)
+
+    def dataset(self) -> ImageDataset:
+        """The images and targets, augmented one by one."""
+        return ImageDataset(self.images, self.targets, self.transform)
+
+    def adam(self) -> torch.optim.Adam:
+        """The optimiser as it is without further arguments."""
+        return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+
+
+class ImageDataset(Dataset[Any]):
+    """Samples as torchvision's MNIST gives them, but scaled beforehand."""
+
+    def __init__(
+        self, images: torch.Tensor, targets: torch.Tensor, transform: Transform | None
+    ) -> None:
+        self.images = images
+        self.targets = targets.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = self.images[index]
+        return (self.transform(image) if self.transform else image), self.targets[index]
+
+
+class NamedDataset(ImageDataset):
+    """The same samples as dictionaries."""
+
+    def __init__(
+        self,
+        image: str,
+        target: str,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        transform: Transform | None,
+    ) -> None:
+        super().__init__(images, targets, transform)
+        self.names = (image, target)
+
+    def __getitem__(self, index: int) -> Any:
+        return dict(zip(self.names, super().__getitem__(index), strict=True))
+
+
+class Augmentation:
+    """A horizontal flip of half of the images, then a crop out of the padded image.
+
+    As torchvision's RandomHorizontalFlip and RandomCrop(padding=2) do it to one image, which has to
+    be written out because torchvision cannot be imported beside a CPU build of torch.
+    """
+
+    def __init__(self, black: float) -> None:
+        self.black = black
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Another image of the same shape: (channels, height, width)."""
+        if torch.rand(1) < 0.5:
+            image = image.flip(-1)
+        height, width = image.shape[1:]
+        padded = nn.functional.pad(image, [CROP_PADDING] * 4, value=self.black)
+        top, left = (int(torch.randint(2 * CROP_PADDING + 1, (1,))) for _ in range(2))
+        return padded[:, top : top + height, left : left + width]

@@ -1,0 +1,73 @@
+"""train_one_epoch of timm's train.py, github.com/huggingface/pytorch-image-models, from its parts.
+
+train.py is no part of the package. Its loader makes PIL images into ImageNet's sizes; here it is
+torch's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+from torch import nn
+from turns import Turns
+
+from contenders.task import LEARNING_RATE, Parts, Task
+from tests.models.timm_worker import define_missing_operators
+
+LOG_INTERVAL = 50
+"""steps, the default of train.py"""
+
+log = logging.getLogger("train")
+
+
+def train(task: Task, turns: Turns) -> None:
+    """One device, full precision, no accumulation, no moving average."""
+    library = define_missing_operators()
+    from timm.optim import create_optimizer_v2
+    from timm.task import ClassificationTask
+
+    parts = Parts(task)
+    loader = parts.loader()
+    optimizer = create_optimizer_v2(parts.model, opt="adam", lr=LEARNING_RATE)
+    device = torch.device("cpu")
+    training = ClassificationTask(parts.model, nn.CrossEntropyLoss(), device=device)
+    for _ in range(task.epochs):
+        with turns.epoch():
+            train_one_epoch(training, loader, optimizer, device)
+    del library  # it would have taken the operators with it
+
+
+def train_one_epoch(
+    task: nn.Module,
+    loader: torch.utils.data.DataLoader[list[torch.Tensor]],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> float:
+    """The mean loss."""
+    from timm import utils
+
+    step_time, data_time, losses = utils.AverageMeter(), utils.AverageMeter(), utils.AverageMeter()
+    task.train()
+    optimizer.zero_grad()
+    data_start_s = step_start_s = time.time()
+    for step, (images, targets) in enumerate(loader):
+        images, targets = images.to(device), targets.to(device)
+        data_time.update(time.time() - data_start_s)
+        loss = task(images, targets)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.update(loss.item(), len(images))
+        optimizer.zero_grad()
+        now_s = time.time()
+        step_time.update(now_s - step_start_s)
+        step_start_s = now_s
+        if step % LOG_INTERVAL == 0:
+            log.info(
+                "%d/%d loss %.3g (%.3g) time %.3f (%.3f) data %.3f (%.3f)",
+                step, len(loader), losses.val, losses.avg, step_time.val, step_time.avg,
+                data_time.val, data_time.avg,
+            )  # fmt: skip
+        data_start_s = time.time()
+    return float(losses.avg)

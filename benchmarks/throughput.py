@@ -1,0 +1,304 @@
+"""Images per second of ours and of other trainers, side by side, and against the compute bound.
+
+    python benchmarks/throughput.py [--case NAME ...] [--root DIR]     nothing else should run
+
+The other trainers come with `pip install -c constraints.txt -e '.[benchmarks]'`; timm, beside a
+CPU build of torch, from the folder `timm` of the environment, where launch/environment.sh puts it.
+What is not there is left out, and the page says so.
+
+Each trainer has a process of its own (contenders/), which trains one epoch each time that it is its
+turn (turns.py). Each case puts its figures into benchmarks/results/throughput.json; throughput.md
+is written from all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import page
+from contenders import BOUND, CONTENDERS, OURS
+from turns import Process
+
+from trainer import processes
+from trainer.config import DataName
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FIGURES = page.RESULTS / "throughput.json"
+TIMM = Path(sys.prefix) / "timm"
+WARM_UP_EPOCHS = 2
+QUICKNET = {"widths": [24, 48, 48, 96, 96]}
+
+TITLE = "Images per second beside other trainers"
+INTRODUCTION = f"""
+Training alone: no evaluation, no checkpoints, no progress bars. All have the same model, the same
+images in memory, batch size, Adam at a constant 1e-3, float32 and threads. Each trainer has its own
+process and trains one epoch when it is its turn; the order turns round each round, the first
+{WARM_UP_EPOCHS} rounds are not counted, and ratios are formed within a round: their median, and the
+quartiles in brackets.
+
+Ours is the engine as `train.py` builds it, with its log and its digests. The others are written as
+their documentation shows it (`benchmarks/contenders/`, with the sources), without what one argument
+turns off: log files, clipping, schedules, workers. The compute bound is forward, backward and step
+on one batch in memory, with channels_last, fused Adam and the allocator set, and nothing else; it
+augments nothing either.
+
+Augmentation is a horizontal flip and a shift of up to 2 pixels. The others do it image by image as
+torchvision's RandomHorizontalFlip and RandomCrop with padding do, written with torch alone, as
+torchvision cannot be imported beside a CPU build of torch.
+""".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the page: what is trained."""
+
+    title: str
+    model: str
+    batch_size: int
+    images: int
+    """of an epoch, which should take one to three seconds"""
+    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    augment: Literal["none", "flip_shift"] = "none"
+
+
+LAB = Case("The lab's net", "lab_cnn", batch_size=100, images=10_000)
+DEFAULT = Case(
+    "The default recipe's net", "quicknet", batch_size=200, images=4_000, model_args=QUICKNET
+)
+CASES = {
+    "lab_cnn": LAB,
+    "lenet5": Case("LeNet-5", "lenet5", batch_size=100, images=20_000),
+    "quicknet": DEFAULT,
+    "wide_resnet": Case(
+        "WideResNet-16-4",
+        "wide_resnet",
+        batch_size=50,
+        images=150,
+        model_args={"depth": 16, "widen_factor": 4},
+    ),
+    "lab_cnn_augmented": dataclasses.replace(
+        LAB, title="The lab's net, with augmentation", augment="flip_shift"
+    ),
+    "quicknet_augmented": dataclasses.replace(
+        DEFAULT, title="The default recipe's net, with augmentation", augment="flip_shift"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """An entry of throughput.json."""
+
+    case: str
+    images: int
+    batch_size: int
+    threads: int
+    seconds: dict[str, list[float]]
+    """of each contender's epochs, a round an entry"""
+    versions: dict[str, str]
+    left_out: list[str]
+    command: str
+    minutes: float
+    machine: str
+
+    def images_per_second(self, name: str) -> list[float]:
+        """Of each round."""
+        return [self.images / seconds for seconds in self.seconds[name]]
+
+    def ratios(self, name: str) -> list[float]:
+        """Of each round, our throughput over that of another."""
+        pairs = zip(self.seconds[name], self.seconds[OURS], strict=True)
+        return [theirs / mine for theirs, mine in pairs]
+
+    def best_peer(self) -> str:
+        """The one that comes nearest to us."""
+        peers = [name for name in self.seconds if name not in (OURS, BOUND)]
+        return min(peers, key=lambda name: statistics.median(self.ratios(name)))
+
+
+def threads_of(arguments: argparse.Namespace) -> int:
+    """Of each trainer."""
+    threads: int = arguments.threads or processes.usable_cores()
+    return threads
+
+
+def search_path(name: str) -> list[Path]:
+    """Where a contender's process looks for modules first."""
+    timm = [TIMM] if name == "timm_loop" and TIMM.is_dir() else []
+    return [REPOSITORY, REPOSITORY / "benchmarks", *timm]
+
+
+def present(name: str) -> bool:
+    """Whether a contender's package is there for its process."""
+    places = [*map(str, search_path(name)), *sys.path]
+    return PathFinder.find_spec(CONTENDERS[name].module, places) is not None
+
+
+def measure(key: str, arguments: argparse.Namespace) -> Figures:
+    """All rounds of a case."""
+    case = CASES[key]
+    images = arguments.images or case.images
+    start_s = time.monotonic()
+    names = [name for name in CONTENDERS if present(name)]
+    with (
+        tempfile.TemporaryDirectory(prefix="throughput-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        contenders = {
+            name: stack.enter_context(start(name, case, images, Path(folder), arguments))
+            for name in names
+        }
+        versions = {
+            CONTENDERS[name].package: contender.wait_until_ready()
+            for name, contender in contenders.items()
+        }
+        seconds = take_turns(contenders, arguments.rounds)
+    return Figures(
+        case=key,
+        images=images,
+        batch_size=case.batch_size,
+        threads=threads_of(arguments),
+        seconds=seconds,
+        versions=versions,
+        left_out=[name for name in CONTENDERS if name not in names],
+        command=command_of(key, arguments),
+        minutes=(time.monotonic() - start_s) / 60,
+        machine=page.machine(),
+    )
+
+
+def start(
+    name: str, case: Case, images: int, folder: Path, arguments: argparse.Namespace
+) -> Process:
+    """A contender's process, which gets ready."""
+    threads = threads_of(arguments)
+    task = {
+        "model": case.model,
+        "model_args": case.model_args,
+        "batch_size": case.batch_size,
+        "images": images,
+        "epochs": WARM_UP_EPOCHS + arguments.rounds,
+        "threads": threads,
+        "folder": str(folder / name),
+        "augment": case.augment,
+        "data": arguments.data,
+        "root": arguments.root,
+    }
+    words = ["-m", "contenders", name, json.dumps(task)]
+    return Process(words, search_path(name), folder / f"{name}.log", threads)
+
+
+def take_turns(contenders: dict[str, Process], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender's epochs, a round an entry; the order turns each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(-WARM_UP_EPOCHS, rounds):
+        for name in list(contenders) if number % 2 else reversed(contenders):
+            epoch_s = contenders[name].epoch()
+            if number >= 0:
+                seconds[name].append(epoch_s)
+    for contender in contenders.values():
+        contender.finish()
+    return seconds
+
+
+def command_of(key: str, arguments: argparse.Namespace) -> str:
+    """What repeats it, on any machine."""
+    words = ["python benchmarks/throughput.py", "--case", key, "--rounds", str(arguments.rounds)]
+    for name in ("threads", "images"):
+        if getattr(arguments, name) is not None:
+            words += [f"--{name}", str(getattr(arguments, name))]
+    if arguments.data != "fashion_mnist":
+        words += ["--data", arguments.data]
+    return " ".join(words)
+
+
+def lines_of(measured: Sequence[Figures]) -> list[str]:
+    """The page of all cases so far."""
+    lines = [f"# {TITLE}", "", "    python benchmarks/throughput.py", "", INTRODUCTION, ""]
+    lines += ["| case | images/s | over the best of the others | over the compute bound |"]
+    lines += ["| --- | --- | --- | --- |"]
+    for figures in measured:
+        best = figures.best_peer()
+        lines += [
+            f"| {CASES[figures.case].title} "
+            f"| {statistics.median(figures.images_per_second(OURS)):,.0f} "
+            f"| {page.spread(figures.ratios(best))}, {CONTENDERS[best].title} "
+            f"| {page.spread(figures.ratios(BOUND))} |"
+        ]
+    return [*lines, *(line for figures in measured for line in section(figures))]
+
+
+def section(figures: Figures) -> list[str]:
+    """Of one case."""
+    case = CASES[figures.case]
+    lines = [
+        "",
+        f"## {case.title}",
+        "",
+        f"    {figures.command}",
+        "",
+        f"{figures.minutes:.1f} minutes on {figures.machine}; {figures.threads} threads, "
+        f"`{case.model}`, {figures.images:,} images an epoch in batches of {figures.batch_size}.",
+        f"With {', '.join(f'{name} {number}' for name, number in figures.versions.items())}.",
+    ]
+    if figures.left_out:
+        titles = ", ".join(CONTENDERS[name].title for name in figures.left_out)
+        lines += [f"Left out, as not installed: {titles}."]
+    lines += [
+        "",
+        "| trainer | images/s: least | median | most | ours over it |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in figures.seconds:
+        speeds = figures.images_per_second(name)
+        numbers = (min(speeds), statistics.median(speeds), max(speeds))
+        ratio = "" if name == OURS else page.spread(figures.ratios(name))
+        cells = [CONTENDERS[name].title, *(f"{number:,.0f}" for number in numbers), ratio]
+        lines += [f"| {' | '.join(cells)} |"]
+    return lines
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=7, help="at least 2, as there are quartiles")
+    parser.add_argument("--threads", type=int, help="of each trainer; as many as there are cores")
+    parser.add_argument("--images", type=int, help="of an epoch; each case has its own number")
+    parser.add_argument("--data", choices=get_args(DataName), default="fashion_mnist")
+    parser.add_argument("--root", help="data.root of the images")
+    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error("--rounds: quartiles need at least 2")
+    sizes = {CASES[key].batch_size for key in arguments.case}
+    if arguments.images and any(arguments.images % size for size in sizes):
+        parser.error(f"--images: must be a multiple of the batch size, {max(sizes)}")
+    return arguments
+
+
+def main() -> None:
+    """Measure one case after the other, and write each when it is done."""
+    arguments = parse()
+    for key in arguments.case:
+        figures = page.read_figures(arguments.output)
+        figures[key] = dataclasses.asdict(measure(key, arguments))
+        measured = [Figures(**figures[name]) for name in CASES if name in figures]
+        page.write_figures(arguments.output, figures, lines_of(measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The throughput benchmark: that it runs, with tiny sizes, and what its page says; no times."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import throughput
+from contenders import BOUND, CONTENDERS, OURS
+from turns import Process
+
+from tests.conftest import REPOSITORY
+
+ALWAYS_THERE = {OURS, BOUND, "lab", "accelerate_example"}
+
+
+def test_it_runs_whoever_is_installed_and_names_who_is_not(tmp_path: Path) -> None:
+    output = tmp_path / "throughput.json"
+    words = ["--case", "lab_cnn_augmented", "--data", "digits", "--images", "200", "--rounds", "2"]
+    finished = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "throughput.py"), *words]
+        + ["--threads", "1", "--output", str(output)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(output.read_text())["lab_cnn_augmented"]
+    took_part, left_out = set(figures["seconds"]), set(figures["left_out"])
+    assert took_part >= ALWAYS_THERE
+    assert took_part | left_out == set(CONTENDERS) and not took_part & left_out
+    for seconds in figures["seconds"].values():
+        assert len(seconds) == 2 and min(seconds) > 0
+    page = output.with_suffix(".md").read_text()
+    for name in took_part:
+        assert f"| {CONTENDERS[name].title} | " in page
+    for name in left_out:
+        assert CONTENDERS[name].title in page.split("Left out, as not installed:")[1]
+
+
+def figures(**seconds: list[float]) -> throughput.Figures:
+    return throughput.Figures(
+        case="lab_cnn",
+        images=600,
+        batch_size=100,
+        threads=1,
+        seconds=seconds,
+        versions={"torch": "2"},
+        left_out=["timm_loop"],
+        command="python benchmarks/throughput.py",
+        minutes=1.0,
+        machine="a machine, commit 0123abc",
+    )
+
+
+def test_ratios_are_formed_within_a_round_and_the_best_peer_is_the_nearest() -> None:
+    measured = figures(
+        lockstep=[1.0, 2.0, 3.0], bound=[0.9, 1.8, 2.7], lab=[2.0, 4.0, 6.0], skorch_net=[1.5, 3, 9]
+    )
+    assert measured.best_peer() == "skorch_net"
+    lines = throughput.lines_of([measured])
+    assert (
+        "| The lab's net | 300 | 1.500 (1.500 to 3.000), skorch | 0.900 (0.900 to 0.900) |" in lines
+    )
+    assert "| the lab's loop | 100 | 150 | 300 | 2.000 (2.000 to 2.000) |" in lines
+    assert "Left out, as not installed: timm, `train.py`." in lines
+
+
+def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
+    words = ["-c", "raise SystemExit('no such thing')"]
+    with (
+        Process(words, [], tmp_path / "skorch_net.log", threads=1) as process,
+        pytest.raises(RuntimeError, match=r"skorch_net failed:\nno such thing"),
+    ):
+        process.wait_until_ready()
+
+
+def test_images_that_are_no_whole_batches_are_refused() -> None:
+    finished = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "throughput.py"), "--images", "150"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "--images" in finished.stderr and "multiple" in finished.stderr
