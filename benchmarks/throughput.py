@@ -74,7 +74,7 @@ class Case:
 
 LAB = Case("The lab's net", "lab_cnn", batch_size=100, images=10_000)
 DEFAULT = Case(
-    "The default recipe's net", "quicknet", batch_size=200, images=4_000, model_args=QUICKNET
+    "The default recipe's net", "quicknet", batch_size=200, images=3_000, model_args=QUICKNET
 )
 CASES = {
     "lab_cnn": LAB,

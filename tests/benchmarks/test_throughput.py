@@ -17,18 +17,20 @@ from tests.conftest import REPOSITORY
 ALWAYS_THERE = {OURS, BOUND, "lab", "accelerate_example"}
 
 
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    script = str(REPOSITORY / "benchmarks" / "throughput.py")
+    return subprocess.run(
+        [sys.executable, script, *words], capture_output=True, text=True, check=False
+    )
+
+
 def test_it_runs_whoever_is_installed_and_names_who_is_not(tmp_path: Path) -> None:
     output = tmp_path / "throughput.json"
     words = ["--case", "lab_cnn_augmented", "--data", "digits", "--images", "200", "--rounds", "2"]
-    finished = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / "throughput.py"), *words]
-        + ["--threads", "1", "--output", str(output)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = run(*words, "--threads", "1", "--output", str(output))
     assert finished.returncode == 0, finished.stderr
     figures = json.loads(output.read_text())["lab_cnn_augmented"]
+    assert ", commit " in figures["machine"]
     took_part, left_out = set(figures["seconds"]), set(figures["left_out"])
     assert took_part >= ALWAYS_THERE
     assert took_part | left_out == set(CONTENDERS) and not took_part & left_out
@@ -79,11 +81,6 @@ def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
 
 
 def test_images_that_are_no_whole_batches_are_refused() -> None:
-    finished = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / "throughput.py"), "--images", "150"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = run("--images", "150")
     assert finished.returncode == 2
     assert "--images" in finished.stderr and "multiple" in finished.stderr
