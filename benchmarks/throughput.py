@@ -127,12 +127,6 @@ class Figures:
         return min(peers, key=lambda name: statistics.median(self.ratios(name)))
 
 
-def threads_of(arguments: argparse.Namespace) -> int:
-    """Of each trainer."""
-    threads: int = arguments.threads or processes.usable_cores()
-    return threads
-
-
 def search_path(name: str) -> list[Path]:
     """Where a contender's process looks for modules first."""
     timm = [TIMM] if name == "timm_loop" and TIMM.is_dir() else []
@@ -168,7 +162,7 @@ def measure(key: str, arguments: argparse.Namespace) -> Figures:
         case=key,
         images=images,
         batch_size=case.batch_size,
-        threads=threads_of(arguments),
+        threads=arguments.threads,
         seconds=seconds,
         versions=versions,
         left_out=[name for name in CONTENDERS if name not in names],
@@ -182,21 +176,20 @@ def start(
     name: str, case: Case, images: int, folder: Path, arguments: argparse.Namespace
 ) -> Process:
     """A contender's process, which gets ready."""
-    threads = threads_of(arguments)
     task = {
         "model": case.model,
         "model_args": case.model_args,
         "batch_size": case.batch_size,
         "images": images,
         "epochs": WARM_UP_EPOCHS + arguments.rounds,
-        "threads": threads,
+        "threads": arguments.threads,
         "folder": str(folder / name),
         "augment": case.augment,
         "data": arguments.data,
         "root": arguments.root,
     }
     words = ["-m", "contenders", name, json.dumps(task)]
-    return Process(words, search_path(name), folder / f"{name}.log", threads)
+    return Process(words, search_path(name), folder / f"{name}.log", arguments.threads)
 
 
 def take_turns(contenders: dict[str, Process], rounds: int) -> dict[str, list[float]]:
@@ -215,11 +208,10 @@ def take_turns(contenders: dict[str, Process], rounds: int) -> dict[str, list[fl
 def command_of(key: str, arguments: argparse.Namespace) -> str:
     """What repeats it, on any machine."""
     words = ["python benchmarks/throughput.py", "--case", key, "--rounds", str(arguments.rounds)]
-    for name in ("threads", "images"):
-        if getattr(arguments, name) is not None:
+    usual = {"threads": processes.usable_cores(), "images": None, "data": "fashion_mnist"}
+    for name, value in usual.items():
+        if getattr(arguments, name) != value:
             words += [f"--{name}", str(getattr(arguments, name))]
-    if arguments.data != "fashion_mnist":
-        words += ["--data", arguments.data]
     return " ".join(words)
 
 
@@ -276,7 +268,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, help="at least 2, as there are quartiles")
-    parser.add_argument("--threads", type=int, help="of each trainer; as many as there are cores")
+    parser.add_argument(
+        "--threads", type=int, default=processes.usable_cores(), help="of each trainer"
+    )
     parser.add_argument("--images", type=int, help="of an epoch; each case has its own number")
     parser.add_argument("--data", choices=get_args(DataName), default="fashion_mnist")
     parser.add_argument("--root", help="data.root of the images")
