@@ -8,6 +8,7 @@ so that what is moved in from outside is black and no arithmetic rounds.
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import pad
 
 from trainer import seeding
 
@@ -30,7 +31,10 @@ def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         images: (n, channels, height, width).
         chosen: bool, (n,).
     """
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+    # Copying whole images is several times as fast on a CPU as choosing pixel by pixel.
+    both = torch.cat([images, images.flip(3)])
+    samples = torch.arange(len(images), device=images.device)
+    return both.index_select(0, samples + chosen * len(images))
 
 
 def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -38,18 +42,21 @@ def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
 
     Args:
         images: (n, channels, height, width).
-        down: pixels that each image moves down, int64, (n,); negative: up.
+        down: pixels that each image moves down, at most SHIFT_PIXELS, int64, (n,); negative: up.
         right: likewise to the right.
     """
-    height, width = images.shape[2:]
-    rows = torch.arange(height, device=images.device) - down[:, None]
-    columns = torch.arange(width, device=images.device) - right[:, None]
-    sources = rows.clamp(0, height - 1)[:, :, None] * width
-    sources = (sources + columns.clamp(0, width - 1)[:, None, :]).flatten(1)
-    inside = ((rows >= 0) & (rows < height))[:, :, None]
-    inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
-    moved = images.flatten(2).gather(2, sources[:, None, :].expand(-1, images.shape[1], -1))
-    return moved.view_as(images) * inside[:, None]
+    count, channels, height, width = images.shape
+    if not count:
+        return images
+    most = SHIFT_PIXELS
+    # In an image with a border, the rows of a shifted one follow each other at a fixed distance.
+    padded = pad(images, (most, most, most, most + 1))
+    plane_pixels, row_pixels = padded[0, 0].numel(), padded.shape[3]
+    windows = padded.flatten().unfold(0, height * row_pixels, 1)
+    planes = torch.arange(count * channels, device=images.device).view(count, channels)
+    starts = planes * plane_pixels + ((most - down) * row_pixels + most - right)[:, None]
+    moved = windows.index_select(0, starts.flatten())
+    return moved.view(count, channels, height, row_pixels)[..., :width]
 
 
 def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:

@@ -92,31 +92,11 @@ class TrainStep:
         self._clear_gradients()
         # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
         overlapped = self.model is not self.module and sizes[-1] > 0
-        # What the forward pass of a single micro-batch leaves in the buffers is right already.
-        buffers = StepBuffers(self.module) if self.microbatches > 1 else None
-        own_sizes = [sizes[index] for index in self.own]
-        sums = microbatch.Accumulator(self.microbatches)
-        pieces = zip(
-            self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
-        )
-        for index, piece, piece_targets in pieces:
-            if buffers and index != self.own[0]:
-                buffers.restore()
-            seeding.seed_torch(self.seed, "forward", step, index)
-            with self._synchronisation(overlapped, last=index == self.own[-1]):
-                measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
-            changes = buffers.changes(len(piece) / sum(sizes), index == 0) if buffers else []
-            leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
-            packed = layout(leaf)
-            # A sum of one needs no vectors.
-            sums.add(index, pack(leaf) if self.microbatches > 1 else leaf)
-            del leaf  # the next micro-batch needs the memory
-        root = microbatch.reduce(sums.nodes, self.microbatches)
-        measured, *total = unpack(root, packed) if self.microbatches > 1 else root
-        if buffers:
-            buffers.finish(total[: len(changes)])
-        if not overlapped:
-            self._set_gradients(total[len(changes) :])
+        if self.microbatches > 1:
+            measured = self._sum_pieces(step, images, targets, sizes, overlapped)
+        else:  # a sum of one: its gradients and its buffers are where they belong
+            seeding.seed_torch(self.seed, "forward", step, 0)
+            measured = self._backward(images, targets, sum(sizes), overlapped)
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         loss = measured[0]
@@ -125,6 +105,38 @@ class TrainStep:
             loss = loss + 0.0 * self._gradient_norm()
         self.optimizer.step()
         return StepResult(loss=loss, accuracy=measured[1])
+
+    def _sum_pieces(
+        self,
+        step: int,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        overlapped: bool,
+    ) -> torch.Tensor:
+        """Leave the sum over all micro-batches in gradients and buffers, and return `measured`."""
+        buffers = StepBuffers(self.module)
+        own_sizes = [sizes[index] for index in self.own]
+        sums = microbatch.Accumulator(self.microbatches)
+        pieces = zip(
+            self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
+        )
+        for index, piece, piece_targets in pieces:
+            if index != self.own[0]:
+                buffers.restore()
+            seeding.seed_torch(self.seed, "forward", step, index)
+            with self._synchronisation(overlapped, last=index == self.own[-1]):
+                measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
+            changes = buffers.changes(len(piece) / sum(sizes), index == 0)
+            leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
+            packed = layout(leaf)
+            sums.add(index, pack(leaf))
+            del leaf  # the next micro-batch needs the memory
+        measured, *total = unpack(microbatch.reduce(sums.nodes, self.microbatches), packed)
+        buffers.finish(total[: len(changes)])
+        if not overlapped:
+            self._set_gradients(total[len(changes) :])
+        return measured
 
     def _gradient_norm(self) -> torch.Tensor:
         gradients = [p.grad for p in self.parameters if p.grad is not None]

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import models
-from trainer import data, seeding
+from trainer import seeding
 from trainer.config import DataConfig, DataName, ModelConfig
+from trainer.data import loading, reading
 
 LEARNING_RATE = 1e-3
 CROP_PADDING = 2
@@ -68,10 +69,10 @@ class Parts:
     def __init__(self, task: Task) -> None:
         self.task = task
         config = task.data_config()
-        data.prepare(config)
-        dataset = data.load(config, SEED)
+        reading.prepare(config)
+        dataset = loading.load(config, SEED)
         self.scaling = dataset.scaling
-        self.pixels = dataset.train.images
+        self.pixels = dataset.train.images[:]
         self.images = dataset.scaling.apply(self.pixels)
         self.targets = dataset.train.targets
         black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))

@@ -28,7 +28,9 @@ class Images(Protocol):
     def device(self) -> torch.device:
         """Where the indices of a batch have to be, and where the batch then is."""
 
-    def __getitem__(self, chosen: torch.Tensor | slice, /) -> torch.Tensor: ...
+    def __getitem__(self, chosen: slice, /) -> torch.Tensor: ...
+
+    def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor: ...
 
     def to(self, device: torch.device | str, /) -> Images: ...
 
@@ -50,7 +52,8 @@ class ImageSet:
 
     def __getitems__(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and targets of a batch, in the order of `indices`, int64 (batch,)."""
-        return self.images[indices], self.targets[indices]
+        # On a CPU several times as fast as indexing.
+        return self.images.index_select(0, indices), self.targets.index_select(0, indices)
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on `device`; targets stay beside images that do not move."""
@@ -84,7 +87,8 @@ class Scaling:
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
         """Scaled images: float32, the shape of `images`, which are on the same device."""
-        return (images.float() - self.mean) / self.deviation
+        scaled = images.to(torch.float32, copy=True)
+        return scaled.sub_(self.mean).div_(self.deviation)
 
     def to(self, device: torch.device | str) -> Scaling:
         """The same scaling on `device`."""

@@ -108,11 +108,17 @@ class StoredImages:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, chosen: torch.Tensor | slice) -> torch.Tensor:
-        """Reads the chosen images: uint8 (n, channels, height, width), contiguous."""
+    def __getitem__(self, chosen: slice) -> torch.Tensor:
+        """Reads neighbouring images: uint8 (n, channels, height, width), contiguous."""
+        return self._read(self.positions[chosen])
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """Reads some images; `dim` is 0."""
+        return self._read(self.positions[index.numpy()])
+
+    def _read(self, positions: Indices) -> torch.Tensor:
         import torch
 
-        positions = self.positions[chosen if isinstance(chosen, slice) else chosen.numpy()]
         pixels = torch.from_numpy(self.file.read(positions)).permute(0, 3, 1, 2)
         # A single channel leaves the strides open, and torch takes one choice for channels_last.
         return pixels.flatten().view(pixels.shape)
