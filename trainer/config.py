@@ -40,6 +40,8 @@ class DataConfig:
     """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: AugmentName = "none"
     """random transforms of the training images, drawn anew for every sample in every epoch"""
+    test_augment: Literal["none", "flip"] = "none"
+    """flip: classify validation and test images by themselves and their mirror images together"""
     mixup: float = 0.0
     """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
 

@@ -79,13 +79,8 @@ class Engine:
             self.module, device_placement=False, evaluation_mode=config.train.reduction == "exact"
         )
         self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
-        self.batches = Batches(
-            self.data,
-            config,
-            accelerator.device,
-            accelerator.num_processes,
-            accelerator.process_index,
-        )
+        ranks = (accelerator.num_processes, accelerator.process_index)
+        self.batches = Batches(self.data, config, accelerator.device, *ranks)
         self.environment = environment.describe(accelerator.device)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
         decay, name = config.train.ema_decay, config.model.name
@@ -249,8 +244,9 @@ class Engine:
             AskedToStop: by a signal or by `train.max_seconds`.
             NonFiniteLossError: the weights are of no use any more.
         """
+        mirrored = self.config.data.test_augment == "flip"
         found = evaluation.predict(
-            self.accelerator, self.module, images, self.data.scaling, self.agreement.check
+            self.accelerator, self.module, images, self.data.scaling, self.agreement.check, mirrored
         )
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(

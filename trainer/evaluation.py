@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,7 @@ def predict(
     images: ImageSet,
     scaling: Scaling,
     between_blocks: Callable[[], object] = lambda: None,
+    mirrored: bool = False,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -33,6 +35,7 @@ def predict(
         model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
         images: on the device, or where they do not fit, on the CPU.
         between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        mirrored: take the mean of the probabilities of each image and its mirror image.
     """
     count, device = len(images), accelerator.device
     blocks = -(-count // BLOCK_SAMPLES)
@@ -52,12 +55,16 @@ def predict(
                 continue
             samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
             pixels, targets = images.__getitems__(samples.to(images.images.device))
-            logits = model(scaling.apply(pixels.to(device))).float()
-            probability, best = logits.softmax(1).max(1)
+            inputs = scaling.apply(pixels.to(device))
+            log_probabilities = model(inputs).float().log_softmax(1)
+            if mirrored:
+                others = model(inputs.flip(3)).float().log_softmax(1)
+                log_probabilities = torch.logaddexp(log_probabilities, others) - math.log(2.0)
+            best_log_probability, best = log_probabilities.max(1)
             place = slice(filled, filled + len(samples))
             index[place], predicted[place] = samples, best
-            floats[place, 0] = probability
-            floats[place, 1] = F.cross_entropy(logits, targets.to(device), reduction="none")
+            floats[place, 0] = best_log_probability.exp()
+            floats[place, 1] = F.nll_loss(log_probabilities, targets.to(device), reduction="none")
             filled += len(samples)
     finally:
         model.train(was_training)

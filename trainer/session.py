@@ -228,6 +228,7 @@ class Session:
             "class_names": dataset.class_names,
             "mean": dataset.scaling.mean.tolist(),
             "deviation": dataset.scaling.deviation.tolist(),
+            "test_augment": self.config.data.test_augment,
         }
 
     def _report(self, dataset: Dataset) -> None:

@@ -1,0 +1,59 @@
+"""Predictions of one process; tests/distributed has those of several."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from trainer import evaluation
+from trainer.data.sets import ImageSet, Scaling
+
+SCALING = Scaling(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0))
+
+
+class LeftHalf(nn.Module):
+    """Sees the left half of an image alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * 2, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(images[..., :2].flatten(1))
+        return logits
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    return ImageSet(pixels, torch.arange(50) % 3)
+
+
+def test_mirrored_predictions_are_the_mean_of_both_probabilities(images: ImageSet) -> None:
+    torch.manual_seed(0)
+    model = LeftHalf()
+    found = evaluation.predict(Accelerator(cpu=True), model, images, SCALING, mirrored=True)
+    with torch.no_grad():
+        inputs = SCALING.apply(images.images[:])
+        mean = (model(inputs).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
+    assert found.predicted.tolist() == mean.argmax(1).tolist()
+    assert found.probability == pytest.approx(mean.amax(1).numpy(), rel=1e-5)
+    right = mean[torch.arange(50), images.targets]
+    assert found.loss == pytest.approx(-right.log().numpy(), rel=1e-5)
+    plain = evaluation.predict(Accelerator(cpu=True), model, images, SCALING)
+    assert plain.predicted.tolist() != found.predicted.tolist()
+
+
+def test_mirrored_predictions_are_those_of_mirrored_images(images: ImageSet) -> None:
+    torch.manual_seed(0)
+    model = LeftHalf()
+    flipped = ImageSet(images.images[:].flip(3), images.targets)
+    one, other = (
+        evaluation.predict(Accelerator(cpu=True), model, some, SCALING, mirrored=True)
+        for some in (images, flipped)
+    )
+    assert one.probability == pytest.approx(other.probability, rel=1e-6)
+    assert one.predicted.tolist() == other.predicted.tolist()
