@@ -17,7 +17,6 @@ from trainer.data import loading, reading
 
 LEARNING_RATE = 1e-3
 CROP_PADDING = 2
-SEED = 0
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,6 +37,7 @@ class Task:
     augment: Literal["none", "flip_shift"] = "none"
     data: DataName = "fashion_mnist"
     root: str | None = None
+    seed: int = 0
 
     def data_config(self) -> DataConfig:
         """The images, none of them held out."""
@@ -70,14 +70,14 @@ class Parts:
         self.task = task
         config = task.data_config()
         reading.prepare(config)
-        dataset = loading.load(config, SEED)
+        dataset = loading.load(config, task.seed)
         self.scaling = dataset.scaling
         self.pixels = dataset.train.images[:]
         self.images = dataset.scaling.apply(self.pixels)
         self.targets = dataset.train.targets
         black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
         self.transform = Augmentation(black) if task.augment != "none" else None
-        seeding.seed_torch(SEED, "initialisation")
+        seeding.seed_torch(task.seed, "initialisation")
         channels, height, width = self.images.shape[1:]
         self.model = models.create(
             task.model,

@@ -1,0 +1,225 @@
+"""Which kernels are fast here: a step with one choice changed at a time, against what we choose.
+
+    python benchmarks/kernels.py             5 minutes; nothing else should run
+
+Every variant has a process of its own, which does a block of steps when it is its turn (turns.py).
+The page is benchmarks/results/kernels.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import page
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from turns import Process, Turns
+
+import models
+from trainer import processes, seeding
+from trainer.allocator import keep_freed_memory
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IMAGE_SIZE = (28, 28)
+WARM_UP_BLOCKS = 2
+BLOCK_S = 0.7
+"""about so long is a block of steps"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """How a step is computed; the defaults are ours."""
+
+    model: str
+    model_args: dict[str, Any]
+    batch_size: int
+    threads: int
+    channels_last: bool = True
+    fused: bool | None = True
+    """None: neither fused nor foreach"""
+    keeps_memory: bool = True
+    compiled: bool = False
+    bfloat16: bool = False
+
+
+OURS = "ours: channels_last, fused Adam, freed memory kept, float32, not compiled"
+CHANGES: dict[str, dict[str, Any]] = {
+    OURS: {},
+    "contiguous memory format": {"channels_last": False},
+    "foreach Adam": {"fused": False},
+    "Adam in a loop": {"fused": None},
+    "the C library's own allocator": {"keeps_memory": False},
+    "bfloat16 autocast": {"bfloat16": True},
+    "torch.compile": {"compiled": True},
+    "one thread": {"threads": 1},
+}
+NETS: dict[str, dict[str, Any]] = {
+    "the lab's net, batch 100": {"model": "lab_cnn", "model_args": {}, "batch_size": 100},
+    "the default net, pieces of 50": {
+        "model": "quicknet",
+        "model_args": {"widths": [24, 48, 48, 96, 96]},
+        "batch_size": 50,
+    },
+}
+
+
+def build(variant: Variant) -> nn.Module:
+    """The network, the same in every process."""
+    seeding.seed_torch(0, "initialisation")
+    model = models.create(
+        variant.model, variant.model_args, num_classes=10, in_channels=1, image_size=IMAGE_SIZE
+    )
+    if variant.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def step_of(variant: Variant) -> Callable[[], None]:
+    """Forward, backward and update on one batch in memory."""
+    model = build(variant)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=1e-5, fused=variant.fused is True, foreach=variant.fused is False
+    )
+    network: Callable[[torch.Tensor], torch.Tensor] = model
+    if variant.compiled:
+        network = torch.compile(model)
+    images = torch.randn(variant.batch_size, 1, *IMAGE_SIZE)
+    targets = torch.randint(10, (variant.batch_size,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant.bfloat16):
+            loss = F.cross_entropy(network(images).float(), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def work(variant: Variant, steps: int, blocks: int, turns: Turns) -> None:
+    """A variant's process: a block of steps each turn."""
+    torch.set_num_threads(variant.threads)
+    if variant.keeps_memory:
+        keep_freed_memory()
+    step = step_of(variant)
+    for _ in range(2):  # torch.compile compiles at the first, and again where shapes vary
+        step()
+    for _ in range(blocks):
+        with turns.epoch():
+            for _ in range(steps):
+                step()
+
+
+def steps_of_block(variant: Variant) -> int:
+    """How many make about `BLOCK_S`."""
+    torch.set_num_threads(variant.threads)
+    step = step_of(variant)
+    step()
+    start_s = time.perf_counter()
+    for _ in range(3):
+        step()
+    return max(1, round(3 * BLOCK_S / (time.perf_counter() - start_s)))
+
+
+def compare(
+    net: dict[str, Any], changes: Sequence[str], rounds: int, threads: int
+) -> dict[str, list[float]]:
+    """Of each variant, in each round, its time over that of ours."""
+    variants = {name: Variant(**({"threads": threads} | net | CHANGES[name])) for name in changes}
+    steps = steps_of_block(variants[OURS])
+    script = str(Path(__file__).resolve())
+    search = [REPOSITORY, REPOSITORY / "benchmarks"]
+    ratios: dict[str, list[float]] = {name: [] for name in variants}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        workers: dict[str, Process] = {}
+        for number, (name, variant) in enumerate(variants.items()):
+            task = {"variant": dataclasses.asdict(variant), "steps": steps}
+            task |= {"blocks": rounds + WARM_UP_BLOCKS}
+            words = [script, "--worker", json.dumps(task)]
+            log = Path(folder) / f"{number}.log"
+            worker = Process(words, search, log, variant.threads)
+            workers[name] = stack.enter_context(worker)
+        for worker in workers.values():
+            worker.wait_until_ready()
+        for number in range(-WARM_UP_BLOCKS, rounds):
+            order = list(workers)[:: 1 if number % 2 else -1]
+            seconds = {name: workers[name].epoch() for name in order}
+            for name in ratios if number >= 0 else ():
+                ratios[name].append(seconds[name] / seconds[OURS])
+    return ratios
+
+
+def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]:
+    """Of each way to evaluate the default net, its time over that of ours."""
+    variant = Variant(**list(NETS.values())[-1], threads=processes.usable_cores())
+    torch.set_num_threads(variant.threads)
+    keep_freed_memory()
+    model, images = build(variant).eval(), torch.randn(samples, 1, *IMAGE_SIZE)
+
+    def seconds(mode: Callable[[], Any], size: int) -> float:
+        start_s = time.perf_counter()
+        with mode():
+            for piece in torch.split(images, size):
+                model(piece)
+        return time.perf_counter() - start_s
+
+    ways = {
+        "ours: inference mode, blocks of 500": (torch.inference_mode, 500),
+        "no_grad": (torch.no_grad, 500),
+        "with gradients": (torch.enable_grad, 500),
+        "blocks of 50": (torch.inference_mode, 50),
+        f"one block of {samples:,}": (torch.inference_mode, samples),
+    }
+    ratios: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(-1, rounds):
+        found = {name: seconds(*way) for name, way in ways.items()}
+        for name in ratios if number >= 0 else ():
+            ratios[name].append(found[name] / next(iter(found.values())))
+    return ratios
+
+
+def table(title: str, ratios: dict[str, list[float]]) -> list[str]:
+    """A row a variant."""
+    rows = [f"| {name} | {page.spread(found)} |" for name, found in ratios.items()]
+    return [f"## {title}", "", "| variant | time over ours |", "| --- | --- |", *rows, ""]
+
+
+def main() -> None:
+    """Measure and write the page; with --worker, be a variant's process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        task = json.loads(arguments.worker[0])
+        turns = Turns(int(arguments.worker[1]), torch.__version__)
+        work(Variant(**task["variant"]), task["steps"], task["blocks"], turns)
+        return
+    threads = processes.usable_cores()
+    lines = [
+        f"Forward, backward and step of Adam on one batch in memory, {threads} threads unless said",
+        "otherwise, one choice changed at a time. The variants take turns; median, and quartiles,",
+        f"of {arguments.rounds} ratios of neighbouring blocks of steps. Compiling is not counted.",
+        "",
+    ]
+    for title, net in NETS.items():
+        ratios = compare(net, list(CHANGES), arguments.rounds, threads)
+        lines += table(title[0].upper() + title[1:], ratios)
+    lines += table("Evaluation of the default net", evaluation_times(arguments.rounds))
+    command = "python benchmarks/kernels.py"
+    page.write("kernels", "Which kernels are fast here", [command], lines[:-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""How long the fast recipe takes to 90 % on Fashion-MNIST, beside the lab's own recipe.
+
+    python benchmarks/time_to_accuracy.py [--root DIR]       5 minutes; nothing else should run
+
+Both train on the first 10,000 images and are tested on all 10,000 test images, with the same
+seeds, in turn, each run in a process of its own. The page is
+benchmarks/results/time_to_accuracy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import page
+import torch
+from contenders.lab import train_epoch
+from contenders.task import Parts, Task
+
+from trainer import processes
+from trainer.data import loading
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIG = REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Of a run."""
+
+    accuracy: float
+    """on the test images"""
+    train_s: float
+    """in the training loop, without any evaluation"""
+    process_s: float
+    """from the start of the process to its end"""
+
+
+def run_lab(task: Task) -> dict[str, float]:
+    """The lab's recipe in this process: its net, its loop, Adam."""
+    torch.set_num_threads(task.threads)
+    parts = Parts(task)
+    optimizer = parts.adam()
+    start_s = time.perf_counter()
+    for _ in range(task.epochs):
+        train_epoch(parts, optimizer)
+    train_s = time.perf_counter() - start_s
+    test = loading.load(task.data_config(), task.seed).test
+    parts.model.eval()
+    with torch.no_grad():
+        predicted = parts.model(parts.scaling.apply(test.images[:])).argmax(1)
+    return {"accuracy": (predicted == test.targets).float().mean().item(), "train_s": train_s}
+
+
+def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
+    """The lab's recipe in a process of its own."""
+    task = Task(
+        model="lab_cnn",
+        model_args={},
+        batch_size=100,
+        images=arguments.images,
+        epochs=arguments.lab_epochs,
+        threads=arguments.threads,
+        folder=str(folder),
+        root=arguments.root,
+        data=arguments.data,
+        seed=seed,
+    )
+    words = [str(Path(__file__).resolve()), "--lab", json.dumps(dataclasses.asdict(task))]
+    output, process_s = run(words)
+    return Outcome(**json.loads(output.splitlines()[-1]), process_s=process_s)
+
+
+def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
+    """The fast recipe by the command that a user gives."""
+    words = [str(REPOSITORY / "train.py"), "--config", str(CONFIG), "--seed", str(seed)]
+    words += ["--threads", str(arguments.threads), "--output_dir", str(folder)]
+    words += ["--data.train_size", str(arguments.images), "--data.name", arguments.data]
+    words += ["--tracking.wandb", "disabled", *arguments.more]
+    words += ["--data.root", arguments.root] if arguments.root else []
+    _, process_s = run(words)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return Outcome(results["test"]["accuracy"], results["train"]["seconds"], process_s)
+
+
+def run(words: Sequence[str]) -> tuple[str, float]:
+    """What a Python process prints, and its seconds."""
+    start_s = time.perf_counter()
+    finished = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        sys.exit(finished.stderr)
+    return finished.stdout, time.perf_counter() - start_s
+
+
+RECIPES = {"the lab's recipe": lab, "`configs/fashion_mnist_fast.yaml`": ours}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[Outcome]]:
+    """Each recipe's outcomes, a seed an entry; which goes first turns with the seed."""
+    found: dict[str, list[Outcome]] = {name: [] for name in RECIPES}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(arguments.seeds):
+            for name in list(RECIPES)[:: 1 if seed % 2 else -1]:
+                outcome = RECIPES[name](seed, arguments, Path(folder) / str(seed))
+                found[name].append(outcome)
+                print(seed, name, outcome, flush=True)
+    return found
+
+
+def table(found: dict[str, list[Outcome]]) -> list[str]:
+    """A row a recipe, and the ratios of the times."""
+    lines = [
+        "| recipe | test accuracy: mean | each seed | training | whole process |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, outcomes in found.items():
+        accuracies = [outcome.accuracy for outcome in outcomes]
+        cells = [name, f"{statistics.mean(accuracies):.4f}"]
+        cells += [", ".join(f"{accuracy:.4f}" for accuracy in accuracies)]
+        for kind in ("train_s", "process_s"):
+            cells += [f"{statistics.median(getattr(one, kind) for one in outcomes):.1f} s"]
+        lines.append(f"| {' | '.join(cells)} |")
+    labs, fast = found.values()
+    train, process = (
+        page.spread([getattr(b, kind) / getattr(a, kind) for a, b in zip(labs, fast, strict=True)])
+        for kind in ("train_s", "process_s")
+    )
+    return [
+        *lines,
+        "",
+        f"The fast recipe's time over that of the lab's recipe: training {train}, whole process",
+        f"{process}. Median, and quartiles, of the ratios of each seed's pair.",
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", help="data.root of the runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=processes.usable_cores())
+    parser.add_argument("--data", default="fashion_mnist", help="data.name, for tests")
+    parser.add_argument("--images", type=int, default=10_000, help="of the training, the first")
+    parser.add_argument("--lab-epochs", type=int, default=15)
+    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
+    parser.add_argument("--lab", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and write the page; with --lab, do one run of the lab's recipe."""
+    arguments = parse()
+    if arguments.lab:
+        print(json.dumps(run_lab(Task(**json.loads(arguments.lab)))))
+        return
+    lines = [
+        f"{arguments.seeds} seeds, {arguments.threads} threads. Training is the time in the loop:",
+        "reading, evaluation and reports are left out; the whole process has them all. The lab's",
+        f"recipe is its own net and loop, Adam at 0.001, batches of 100, {arguments.lab_epochs}",
+        "epochs.",
+        "",
+        *table(measure(arguments)),
+    ]
+    command = "python benchmarks/time_to_accuracy.py"
+    page.write("time_to_accuracy", "Time to 90 % on Fashion-MNIST", [command], lines)
+
+
+if __name__ == "__main__":
+    main()
