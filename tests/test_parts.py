@@ -28,3 +28,39 @@ def test_batch_norm_needs_two_images(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert message.startswith("train.batch_size, train.microbatches: 60 and 4 leave micro-batches")
     assert "Expected more than 1 value per channel" in message
     assert train_here(tmp_path / "run", *words, "68") == 0
+
+
+VIEWS = """
+from torch import nn
+
+class Views(nn.Module):
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__()
+        self.filters, self.linear = nn.Conv2d(in_channels, 4, 3), nn.Linear(144, num_classes)
+
+    def forward(self, images):
+        return self.linear(self.filters(images).view(len(images), -1))
+"""
+
+
+def test_the_memory_format_is_chosen_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--train.epochs", "1", "--data.train_size", "200"]
+
+    def kernels(name: str, *more: str) -> str:
+        assert train_here(tmp_path / name, *short, *more) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next(line.split(maxsplit=1)[1] for line in lines if line.startswith("kernels"))
+
+    plugin = tmp_path / "views.py"
+    plugin.write_text(VIEWS)
+    views = ["--model.name", f"{plugin}:Views", "--model.args", "{}"]
+    assert kernels("auto") == "channels_last, deterministic"
+    assert kernels("plain", "--train.memory_format", "contiguous") == "contiguous, deterministic"
+    assert kernels("views", *views) == "contiguous, deterministic"
+    wanted = ["--train.memory_format", "channels_last"]
+    assert train_here(tmp_path / "none", *short, *views, *wanted) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("train.memory_format: the model cannot use channels_last")
+    assert "view size is not compatible" in message

@@ -74,6 +74,8 @@ class TrainConfig:
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """arithmetic of the forward pass; fp16 needs a GPU"""
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     label_smoothing: float = 0.0
     """share of the target spread evenly over all classes"""
     clip_norm: float | None = None

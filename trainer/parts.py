@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -62,14 +63,36 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
             ) from error
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
-    # Convolutions run 1.4 to 1.7 times as fast in this layout (two CPU cores, nets of 3 x 3
-    # filters), but a model that calls view() on their output cannot use it.
+    _choose_layout(model, config.train.memory_format, check)
+    return model
+
+
+def memory_format(model: nn.Module) -> str:
+    """How the filters lie in memory, for people."""
+    filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in filters]
+    # Filters of one channel or one pixel lie both ways.
+    plain = [weight.is_contiguous() for weight in filters]
+    return "channels_last" if all(last) and not all(plain) else "contiguous"
+
+
+def _choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], None]) -> None:
+    """Convolutions are faster in channels_last: benchmarks/results/kernels.md.
+
+    But a model that calls view() on their output cannot use it.
+    """
+    if wanted == "contiguous":
+        return
     _set_layout(model, torch.channels_last)
     try:
         check(model)
-    except ValueError:
+    except ValueError as error:
+        if wanted == "channels_last":
+            raise UserError(
+                f"train.memory_format: the model cannot use channels_last ({error}); use auto or "
+                f"contiguous, or reshape() instead of view()"
+            ) from error
         _set_layout(model, torch.contiguous_format)
-    return model
 
 
 def _smallest_microbatch(config: RunConfig, samples: int) -> int:

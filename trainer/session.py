@@ -24,6 +24,7 @@ from trainer.engine import Engine
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.metrics_log import MetricsLog
+from trainer.parts import memory_format
 from trainer.preemption import StopRequest
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
@@ -170,6 +171,8 @@ class Session:
             "device": engine.environment["device"],
             "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
             "precision": train.precision,
+            "kernels": f"{memory_format(engine.module)}, "
+            + ("deterministic" if train.reduction == "exact" else "whichever is fastest"),
             "model": f"{config.model.name}, {parameters:,} parameters",
             "data": f"{dataset.name}, {images}, from {dataset.source}",
             "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
