@@ -75,10 +75,15 @@ class Batches:
             yield Batch(images, targets, self.sampler.sizes(step))
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, targets = self.data.train.__getitems__(samples.to(self.data.train.images.device))
-        pixels, targets = pixels.to(self.device), targets.to(self.device)
-        images = self.augmentation(pixels, samples.to(self.device), epoch)
+        train = self.data.train
+        pixels, targets = train.__getitems__(samples.to(train.images.device, non_blocking=True))
+        pixels, targets = self._to_device(pixels), self._to_device(targets)
+        images = self.augmentation(pixels, self._to_device(samples), epoch)
         return self.data.scaling.apply(images), targets
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Without waiting for the device's queue; what is sent is copied away at once."""
+        return tensor.to(self.device, non_blocking=True)
 
     def _mix(
         self, images: torch.Tensor, targets: torch.Tensor, epoch: int, step: int
@@ -87,7 +92,7 @@ class Batches:
         number = (epoch - 1) * self.steps + step + 1
         partners, weights = mixup.draw_pairs(self.seed, number, len(samples), self.alpha)
         others, other_targets = self._fetch(samples[partners[own]], epoch)
-        weights, classes = weights[own].to(self.device), len(self.data.class_names)
+        weights, classes = self._to_device(weights[own]), len(self.data.class_names)
         return (
             mixup.mix(images, others, weights),
             mixup.mix_targets(targets, other_targets, weights, classes),
