@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,11 +24,11 @@ from typing import Any
 
 import page
 import torch
+import turns
 from contenders.lab import train_epoch
 from contenders.task import Parts, Task
 
 from trainer import processes
-from trainer.data import loading
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
@@ -54,11 +55,11 @@ def run_lab(task: Task) -> dict[str, float]:
     for _ in range(task.epochs):
         train_epoch(parts, optimizer)
     train_s = time.perf_counter() - start_s
-    test = loading.load(task.data_config(), task.seed).test
+    images, targets = parts.test.images[:], parts.test.targets
     parts.model.eval()
     with torch.no_grad():
-        predicted = parts.model(parts.scaling.apply(test.images[:])).argmax(1)
-    return {"accuracy": (predicted == test.targets).float().mean().item(), "train_s": train_s}
+        predicted = parts.model(parts.scaling.apply(images)).argmax(1)
+    return {"accuracy": (predicted == targets).float().mean().item(), "train_s": train_s}
 
 
 def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
@@ -95,7 +96,13 @@ def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
 def run(words: Sequence[str]) -> tuple[str, float]:
     """What a Python process prints, and its seconds."""
     start_s = time.perf_counter()
-    finished = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | turns.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if finished.returncode != 0:
         sys.exit(finished.stderr)
     return finished.stdout, time.perf_counter() - start_s

@@ -26,6 +26,8 @@ from typing import Any, Self
 import torch
 
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+ANSWER_LIMIT_S = 900.0
+"""how long a contender may be silent"""
 END_LIMIT_S = 120.0
 """how long a contender may take to end after its last epoch"""
 LOG_LINES = 15
@@ -100,6 +102,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
+        ours.settimeout(ANSWER_LIMIT_S)
         self.line = ours.makefile("rw", encoding="utf-8")
         ours.close()  # the file above holds it open
 

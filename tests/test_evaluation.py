@@ -47,6 +47,23 @@ def test_mirrored_predictions_are_the_mean_of_both_probabilities(images: ImageSe
     assert plain.predicted.tolist() != found.predicted.tolist()
 
 
+class InPlace(LeftHalf):
+    """Changes its input, as layers with `inplace=True` do."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.sub_(3.0))
+
+
+def test_a_model_may_change_its_input(images: ImageSet) -> None:
+    torch.manual_seed(0)
+    model = InPlace()
+    found = evaluation.predict(Accelerator(cpu=True), model, images, SCALING, mirrored=True)
+    with torch.no_grad():
+        inputs = SCALING.apply(images.images[:])
+        mean = (model(inputs.clone()).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
+    assert found.probability == pytest.approx(mean.amax(1).numpy(), rel=1e-5)
+
+
 def test_mirrored_predictions_are_those_of_mirrored_images(images: ImageSet) -> None:
     torch.manual_seed(0)
     model = LeftHalf()

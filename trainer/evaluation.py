@@ -56,9 +56,10 @@ def predict(
             samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
             pixels, targets = images.__getitems__(samples.to(images.images.device))
             inputs = scaling.apply(pixels.to(device))
+            mirror = inputs.flip(3) if mirrored else None  # before a model can change its input
             log_probabilities = model(inputs).float().log_softmax(1)
-            if mirrored:
-                others = model(inputs.flip(3)).float().log_softmax(1)
+            if mirror is not None:
+                others = model(mirror).float().log_softmax(1)
                 log_probabilities = torch.logaddexp(log_probabilities, others) - math.log(2.0)
             best_log_probability, best = log_probabilities.max(1)
             place = slice(filled, filled + len(samples))

@@ -18,7 +18,10 @@ from contenders.task import LEARNING_RATE, NamedDataset, Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """Without clipping and schedule, which nobody else has either."""
+    """Without clipping and schedule, which nobody else has either.
+
+    Its own optimiser is a fused AdamW, which without weight decay is Adam.
+    """
     parts = Parts(task)
     arguments = TrainingArguments(
         output_dir=task.folder,
@@ -38,7 +41,6 @@ def train(task: Task, turns: Turns) -> None:
         train_dataset=NamedDataset(
             "pixel_values", "labels", parts.images, parts.targets, parts.transform
         ),
-        optimizers=(parts.adam(), None),
         callbacks=[InTurns(turns)],
     )
     trainer.train()

@@ -61,6 +61,7 @@ class Parts:
         pixels: uint8, (n, channels, height, width).
         images: the same, scaled: float32.
         targets: int64, (n,).
+        test: the test set.
         scaling: what was done to them.
         transform: of a single scaled image, where the task has augmentation.
         model: with its first weights.
@@ -75,6 +76,7 @@ class Parts:
         self.pixels = dataset.train.images[:]
         self.images = dataset.scaling.apply(self.pixels)
         self.targets = dataset.train.targets
+        self.test = dataset.test
         black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
         self.transform = Augmentation(black) if task.augment != "none" else None
         seeding.seed_torch(task.seed, "initialisation")

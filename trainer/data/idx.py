@@ -34,6 +34,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 # For zlib: 31 is the format of gzip, with the largest window.
 _GZIP_BITS = 31
 _HEAD_BYTES = 2**16
+# Of a packed file at a time, and of what comes out of it.
+_PIECE_BYTES = 2**23
+_MOST_BYTES = 2**26
 # Deflate can shrink 1,032 to 1 at most (zlib's technical details), so that a header which
 # announces more than that has lied; nothing is set aside or unpacked for it.
 _DEFLATE_LIMIT = 1032
@@ -161,19 +164,20 @@ class _GzipReader(io.RawIOBase):
             zlib.error: it is damaged, or goes on with something else.
         """
         view = memoryview(buffer)
-        # Whoever wants only a header is not to have the whole file read.
-        size = _HEAD_BYTES if len(view) < _HEAD_BYTES else -1
+        # Whoever wants only a header is not to have more of the file read.
+        size = _HEAD_BYTES if len(view) < _HEAD_BYTES else _PIECE_BYTES
         while True:
             self._packed = self._packed or self._file.read(size)
-            if self._member.eof:  # a file may have several, and zeros to fill it up
-                self._packed = self._packed.lstrip(b"\0")
-                if not self._packed and not self._file.peek(1):
+            if self._member.eof:  # a file may have several members, and zeros to fill it up
+                if not self._packed:
                     return 0
-                self._member = zlib.decompressobj(wbits=_GZIP_BITS)
+                self._packed = self._packed.lstrip(b"\0")
+                if self._packed:
+                    self._member = zlib.decompressobj(wbits=_GZIP_BITS)
                 continue
             if not self._packed:
                 raise EOFError("the compressed data end too early")
-            values = self._member.decompress(self._packed, len(view))
+            values = self._member.decompress(self._packed, min(len(view), _MOST_BYTES))
             self._packed = self._member.unconsumed_tail or self._member.unused_data
             if values:
                 view[: len(values)] = values
