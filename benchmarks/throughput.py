@@ -49,10 +49,10 @@ quartiles in brackets.
 
 Ours is the engine as `train.py` builds it, with its log and its digests; like the others it has the
 whole batch in one piece (`train.microbatches: 1`, which null is on one process). The others are
-written as their documentation shows it (`benchmarks/contenders/`, with the sources), without what an
-argument turns off: log files, clipping, schedules, workers. The compute bound is forward, backward
-and step on one batch in memory, with channels_last, fused Adam and the allocator set, and nothing
-else; it augments nothing either.
+written as their documentation shows it (`benchmarks/contenders/`, with the sources), without what
+an argument turns off: log files, clipping, schedules, workers. The compute bound is forward,
+backward and step on one batch in memory, with channels_last, fused Adam and the allocator set, and
+nothing else; it augments nothing either.
 
 Augmentation is a horizontal flip and a shift of up to 2 pixels. The others do it image by image as
 torchvision's RandomHorizontalFlip and RandomCrop with padding do, written with torch alone, as
