@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ import numpy.typing as npt
 from trainer.data.source import LabelledImages, SourceData
 from trainer.data.stored import StoredImages, beyond_limit, store
 from trainer.errors import UserError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -156,8 +153,8 @@ class _GzipReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Buffer) -> int:
-        """Fill the buffer as far as one call goes; 0 at the end.
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, whatever can be written as bytes, as far as one call goes; 0 at the end.
 
         Raises:
             EOFError: the file is cut off.
