@@ -18,9 +18,9 @@ from pathlib import Path
 
 import page
 
-REPOSITORY = Path(__file__).parent.parent
+from trainer.exit_codes import STOPPED_ON_REQUEST
 
-STOPPED_ON_REQUEST = 75
+REPOSITORY = Path(__file__).parent.parent
 
 IMPORTS = [sys.executable, "-c", "import torch, accelerate"]
 HELP = [sys.executable, str(REPOSITORY / "train.py"), "--help"]
