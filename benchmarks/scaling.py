@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     for name, known in (("processes", scaling_steps.MODELS), ("profile", scaling_profile.CASES)):
         one[name].add_argument("--models", nargs="+", choices=known, default=list(known))
     one["processes"].add_argument("--batch_size", type=int, default=200)
-    one["batch"].add_argument("--sizes", type=int, nargs="+", default=[25, 50, 100, 200, 400, 800])
+    one["batch"].add_argument("--sizes", type=int, nargs="+", default=[20, 40, 100, 200, 400, 800])
     one["batch"].add_argument(
         "--block_images", type=int, default=scaling_steps.BATCH_BLOCK_IMAGES, help="of a timing"
     )
