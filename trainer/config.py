@@ -41,7 +41,7 @@ class DataConfig:
     augment: AugmentName = "none"
     """random transforms of the training images, drawn anew for every sample in every epoch"""
     test_augment: Literal["none", "flip"] = "none"
-    """flip: classify validation and test images by themselves and their mirror images together"""
+    """flip: a second accuracy, of test images classified with their mirror images; apart"""
     mixup: float = 0.0
     """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
 
@@ -82,6 +82,8 @@ class TrainConfig:
     """largest norm of the whole gradient; null: no limit"""
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
+    average_epochs: int | None = None
+    """validate and choose the mean of the weights after the last so many epochs; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
@@ -223,6 +225,7 @@ def validate(config: RunConfig) -> None:
         "data.test_size",
         "train.microbatches",
         "train.patience",
+        "train.average_epochs",
         "checkpoint.every_epochs",
         "checkpoint.every_steps",
     ):
@@ -247,6 +250,17 @@ def validate(config: RunConfig) -> None:
     require("timeout_seconds", 1 <= values["timeout_seconds"] <= 1e6, "between 1 and 1,000,000")
     decay = values["train.ema_decay"]
     require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
+    average = values["train.average_epochs"]
+    require(
+        "train.average_epochs",
+        average is None or average <= values["train.epochs"],
+        f"at most train.epochs, which is {values['train.epochs']}",
+    )
+    require(
+        "train.average_epochs",
+        average is None or decay is None,
+        "null where train.ema_decay is given: there is one average",
+    )
     require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
     require("optimizer.weight_decay", 0 <= values["optimizer.weight_decay"] < 1e6, "0 or more")
     require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
@@ -269,9 +283,10 @@ def validate(config: RunConfig) -> None:
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:
     """Whether `ours` has more epochs than `theirs`, and the common ones are the same run.
 
-    They are where the learning rate does not depend on the number of epochs.
+    They are where neither the learning rate nor an average depends on the number of epochs.
     """
-    return ours.schedule.name == "constant" and ours.train.epochs > theirs.train.epochs
+    free = ours.schedule.name == "constant" and ours.train.average_epochs is None
+    return free and ours.train.epochs > theirs.train.epochs
 
 
 def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
