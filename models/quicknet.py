@@ -26,7 +26,7 @@ class QuickNet(nn.Module):
         widths: channels of each convolution.
         dropout: before the linear layer.
         pooled: after which convolutions, counted from 0, 2x2 max pooling comes, and images need
-            2 ** len(pooled) pixels a side; None: after the first and the third, as far as widths go.
+            2 ** len(pooled) pixels a side; None: after the first and third, as far as widths go.
     """
 
     def __init__(
