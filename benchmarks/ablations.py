@@ -1,0 +1,138 @@
+"""What each choice of a recipe brings, judged by validation images alone.
+
+    python benchmarks/ablations.py STUDY [VARIANT ...] [--seeds 0 1 ...] [--root DIR]
+
+ablations.yaml has the studies: a recipe, and variants of it that change a few keys. Runs of one
+thread train side by side, one on each core. Every run is put into benchmarks/results/ablations.json
+as it ends; ablations.md is written from all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import page
+import turns
+import yaml
+
+from trainer import processes
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+FIGURES = page.RESULTS / "ablations.json"
+BASE = "base"
+
+INTRODUCTION = """
+Accuracy on held-out training images at the end of the run; no test image is looked at. Unless a
+study says otherwise, 10,000 of the first 20,000 training images of Fashion-MNIST train and the other
+10,000, drawn by the seed, validate: as many as a recipe of the lab's protocol has. A figure of one
+seed has a standard error of 0.003, and seeds differ by about as much. Time is that of the training
+loop of one thread, beside another run, over that of the study's base.
+""".strip()
+
+
+def arguments_of(changes: dict[str, Any]) -> list[str]:
+    """Dotted keys and values as train.py takes them."""
+    words = []
+    for key, value in changes.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += [f"--{key}", text]
+    return words
+
+
+def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]:
+    """Train once."""
+    changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["train.py", "--seed", str(seed), "--threads", "1", "--output_dir", folder]
+        words += ["--tracking.wandb", "disabled", "--checkpoint.every_epochs", "null"]
+        words += [*(["--data.root", root] if root else []), *arguments_of(changes)]
+        finished = subprocess.run(
+            [sys.executable, *words],
+            cwd=REPOSITORY,
+            env=os.environ | turns.ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode != 0:
+            sys.exit(f"{study}, {variant}, seed {seed}: {finished.stderr}")
+        results = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
+        lines = Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
+    return {
+        "accuracy": last["validation_accuracy"],
+        "loss": last["validation_loss"],
+        "train_accuracy": last["train_accuracy"],
+        "train_s": results["train"]["seconds"],
+    }
+
+
+def table(study: str, figures: dict[str, Any]) -> list[str]:
+    """A row a variant, the best first."""
+    lines = ["| variant | changes | seeds | accuracy | training accuracy | time |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    rows = []
+    for variant, runs in figures.items():
+        changes = STUDIES[study]["variants"].get(variant, {})
+        words = " ".join(arguments_of(changes))
+        base = figures.get(BASE, {})
+        ratios = [one["train_s"] / base[seed]["train_s"] for seed, one in runs.items() if seed in base]
+        mean = statistics.mean(one["accuracy"] for one in runs.values())
+        trained = statistics.mean(one["train_accuracy"] for one in runs.values())
+        cells = [variant, f"`{words}`" if words else "", str(len(runs)), f"{mean:.4f}"]
+        cells += [f"{trained:.4f}", f"{statistics.median(ratios):.2f}" if ratios else ""]
+        rows.append((-mean, f"| {' | '.join(cells)} |"))
+    return [*lines, *(row for _, row in sorted(rows))]
+
+
+def build_page(figures: page.Figures) -> list[str]:
+    """The page of all studies."""
+    lines = ["# Ablations", "", f"On {page.machine()}.", "", INTRODUCTION, ""]
+    for study, found in figures.items():
+        base = STUDIES[study]["base"]
+        lines += [f"## {study}", "", f"    python benchmarks/ablations.py {study}", ""]
+        lines += [f"{STUDIES[study]['about']} The base: `{' '.join(arguments_of(base))}`.", ""]
+        lines += [*table(study, found), ""]
+    return lines
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train, and write the page after each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="without any: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--root", help="data.root")
+    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    arguments = parser.parse_args(words)
+    study, known = arguments.study, [BASE, *STUDIES[arguments.study]["variants"]]
+    if unknown := set(arguments.variants) - set(known):
+        parser.error(f"{', '.join(unknown)}: no variant; there are {', '.join(known)}")
+    with ThreadPoolExecutor(processes.usable_cores()) as pool:
+        runs = {
+            pool.submit(run, study, variant, seed, arguments.root): (variant, seed)
+            for variant in arguments.variants or known
+            for seed in arguments.seeds
+        }
+        for done in as_completed(runs):
+            variant, seed = runs[done]
+            figures = page.read_figures(arguments.output)
+            figures.setdefault(study, {}).setdefault(variant, {})[str(seed)] = done.result()
+            page.write_figures(arguments.output, figures, build_page(figures))
+
+
+if __name__ == "__main__":
+    main()
