@@ -266,7 +266,7 @@ def validate(config: RunConfig) -> None:
     require(
         "schedule.warmup_epochs",
         values["schedule.name"] != "one_cycle" or values["schedule.warmup_epochs"] > 0,
-        f"positive with one_cycle, such as {0.3 * values['train.epochs']:g} (0.3 x train.epochs)",
+        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
     )
     milestones = values["schedule.milestones"]
     if values["schedule.name"] == "piecewise":
@@ -274,8 +274,8 @@ def validate(config: RunConfig) -> None:
         require(
             "schedule.milestones",
             bool(milestones) and all(before < after for before, after in pairwise(bounds)),
-            f"a list of rising epochs, above schedule.warmup_epochs and below train.epochs "
-            f"({bounds[0]:g} and {bounds[-1]}), such as [{(bounds[0] + bounds[-1]) / 2:g}]",
+            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
+            f"{bounds[0]}, and below train.epochs, which is {bounds[-1]}",
         )
     else:
         require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")
