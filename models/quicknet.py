@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.common import check_dropout, check_image_size, check_widths, initialise
+from models.common import check_image_size, check_probability, check_widths, initialise
 from models.registry import register
 
 # Early pooling makes the net fast.
@@ -40,7 +40,7 @@ class QuickNet(nn.Module):
     ) -> None:
         super().__init__()
         check_widths(widths)
-        check_dropout(dropout)
+        check_probability("dropout", dropout)
         if pooled is None:
             pooled = [index for index in _POOLED if index < len(widths)]
         _check_pooled(pooled, len(widths))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from trainer.errors import UserError
 
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
 AugmentName = Literal["none", "shift", "flip_shift", "flip_shift_cutout"]
 
 
@@ -115,9 +116,13 @@ class ScheduleConfig:
     name: ScheduleName = "constant"
     """shape after the warm-up"""
     warmup_epochs: float = 0.0
-    """linear rise from near zero to optimizer.lr"""
+    """rise to optimizer.lr: linear from near zero; of one_cycle a cosine from a 25th of it"""
     final_fraction: float = 0.0
-    """share of optimizer.lr at the end, of linear and cosine"""
+    """share of optimizer.lr at the end, of linear, cosine and one_cycle"""
+    milestones: list[float] | None = None
+    """of piecewise alone: the epochs after which the rate is multiplied by schedule.factor"""
+    factor: float = 0.1
+    """of piecewise"""
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,24 @@ def validate(config: RunConfig) -> None:
         f"0 or more and less than train.epochs, which is {values['train.epochs']}",
     )
     require("schedule.final_fraction", 0 <= values["schedule.final_fraction"] <= 1, "in [0, 1]")
+    require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
+    # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
+    require(
+        "schedule.warmup_epochs",
+        values["schedule.name"] != "one_cycle" or values["schedule.warmup_epochs"] > 0,
+        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
+    )
+    milestones = values["schedule.milestones"]
+    if values["schedule.name"] == "piecewise":
+        bounds = [values["schedule.warmup_epochs"], *(milestones or []), values["train.epochs"]]
+        require(
+            "schedule.milestones",
+            bool(milestones) and all(before < after for before, after in pairwise(bounds)),
+            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
+            f"{bounds[0]}, and below train.epochs, which is {bounds[-1]}",
+        )
+    else:
+        require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")
     require(
         "train.patience",
         values["train.patience"] is None or size != 0,
@@ -285,7 +308,7 @@ def extends(ours: RunConfig, theirs: RunConfig) -> bool:
 
     They are where neither the learning rate nor an average depends on the number of epochs.
     """
-    free = ours.schedule.name == "constant" and ours.train.average_epochs is None
+    free = ours.schedule.name in ("constant", "piecewise") and ours.train.average_epochs is None
     return free and ours.train.epochs > theirs.train.epochs
 
 

@@ -221,7 +221,7 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
         if config.train.epochs > stored.train.epochs:
             hint = (
                 f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
-                f"them every step would be another; only a run with a constant one can be extended)"
+                f"them every step would be another; only a constant or piecewise one can go on)"
             )
         raise UserError(
             f"{key}: {folder} holds a run of another configuration; choose another folder, or the "

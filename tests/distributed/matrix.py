@@ -14,7 +14,10 @@ FAMILIES: dict[str, tuple[Combination, bool]] = {
     "alexnet_small": ({}, True),
     "vgg_small": ({"widths": [8, 16]}, True),
     "preact_resnet": ({"depth": 8, "width": 8}, False),
-    "wide_resnet": ({"depth": 10, "widen_factor": 1}, True),
+    "wide_resnet": (
+        {"depth": 10, "widen_factor": 1, "drop_path": 0.3, "squeeze_excitation": True},
+        True,
+    ),
     "quicknet": ({"widths": [8, 16, 16]}, True),
 }
 OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "muon"]

@@ -227,6 +227,10 @@ def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int])
         ("preact_resnet", {"depth": 18}, "depth is 18, but must be 6n + 2: 8, 14, 20, 26, ..."),
         ("preact_resnet", {"depth": "20"}, "depth is '20', but must be 6n + 2"),
         ("preact_resnet", {"width": 0}, "width is 0, but must be a whole number of at least 1"),
+        ("wide_resnet", {"drop_path": 1.0}, "drop_path is 1.0, but must be a number in [0, 1)"),
+        ("preact_resnet", {"drop_path": "0.1"}, "drop_path is '0.1',"),
+        ("preact_resnet", {"squeeze_excitation": 16}, "squeeze_excitation is 16, but must be true"),
+        ("wide_resnet", {"squeeze_excitation": None}, "squeeze_excitation is None,"),
         ("wide_resnet", {"widen_factor": 1.5}, "widen_factor is 1.5,"),
     ],
 )
