@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
-from trainer import augment, transforms
+from trainer import transforms
 from trainer.augment import NUMBERS, SLOTS, Augmentation
 from trainer.config import TRANSFORMS
 
@@ -165,9 +163,3 @@ def test_erased_levels_are_of_each_rectangle_and_channel() -> None:
     assert drawn.mean() == pytest.approx(127.5, abs=6)
     assert drawn.max() > 250
     assert torch.corrcoef(drawn.T).triu(1).abs().max() < 0.1
-
-
-def test_the_angle_is_as_documented() -> None:
-    numbers = torch.tensor([0.0, 0.5])
-    angles = 2 * torch.atan(augment._tangents(numbers))
-    assert angles.tolist() == pytest.approx([-math.radians(15), 0])

@@ -62,10 +62,10 @@ def boxes(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> to
         centres: as in `Pairs`, (n, 2).
         shape: of the images, (n, channels, height, width).
     """
-    sides = torch.tensor(shape[2:], device=weights.device)
-    lengths = ((1 - weights).sqrt()[:, None] * sides).round().long()
-    top, left = ((centres * sides).long() - lengths // 2).unbind(1)
-    height, width = lengths.unbind(1)
+    side, (down, right) = (1 - weights).sqrt(), centres.unbind(1)
+    height, width = ((side * pixels).round().long() for pixels in shape[2:])
+    top = (down * shape[2]).long() - height // 2
+    left = (right * shape[3]).long() - width // 2
     return rectangles(shape, top, left, height, width)
 
 

@@ -68,7 +68,9 @@ def rectangles(
     columns = torch.arange(shape[3], device=top.device)
     in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
     in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-    return (in_rows[:, :, None] & in_columns[:, None])[:, None]
+    # As bytes several times as fast on a CPU.
+    row_bytes, column_bytes = in_rows.view(torch.uint8), in_columns.view(torch.uint8)
+    return (row_bytes[:, None, :, None] & column_bytes[:, None, None]).view(torch.bool)
 
 
 def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
@@ -122,7 +124,8 @@ def crop(sides: torch.Tensor, places: torch.Tensor, height: int, width: int) -> 
         width: likewise.
     """
     # So that no pixel is read from beyond the centres of the outermost ones.
-    most = (1 - sides) * sides.new_tensor([1 - 1 / width, 1 - 1 / height])
+    most_x, most_y = (1 - sides).unbind(1)
+    most = torch.stack([most_x * (1 - 1 / width), most_y * (1 - 1 / height)], 1)
     return torch.cat([torch.diag_embed(sides), ((2 * places - 1) * most)[:, :, None]], 2)
 
 
