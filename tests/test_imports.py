@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 # From the bottom up. A package counts as one module.
 LAYERS = [
     {"allocator", "errors", "files", "environment", "observer", "orphans", "run_state"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted"},
+    {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
     {"metrics_log", "tensor_files", "stored_config"},
     {"checkpoint_reading", "optimizer_state"},
     {

@@ -15,7 +15,9 @@ from trainer.errors import UserError
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
-AugmentName = Literal["none", "shift", "flip_shift", "flip_shift_cutout"]
+
+TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
+"""of the training images, in the order in which they are applied"""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,16 @@ class DataConfig:
     """which are held out: a stratified draw, or the first in file order"""
     scaling: Literal["global", "per_pixel"] = "global"
     """one mean and deviation for all pixels, or for each its own; of the training split"""
-    augment: AugmentName = "none"
-    """random transforms of the training images, drawn anew for every sample in every epoch"""
+    augment: str = "none"
+    """random transforms of training images, drawn anew for every sample in every epoch: none, or
+    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift"""
     test_augment: Literal["none", "flip"] = "none"
     """flip: a second accuracy, of test images classified with their mirror images; apart"""
     mixup: float = 0.0
     """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
+    cutmix: float = 0.0
+    """alpha of cutmix: train on images with a box of another one, the share that stays from
+    Beta(alpha, alpha); 0: none; beside mixup: each step draws one of the two"""
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,11 @@ FREE_KEYS = frozenset(
 PINNED_KEYS = ("threads", "train.microbatches")
 
 
+def transforms_of(policy: str) -> list[str]:
+    """The names in a value of `data.augment`."""
+    return [] if policy == "none" else policy.split("_")
+
+
 def flatten(config: RunConfig) -> dict[str, Any]:
     """All keys in dotted form, in the order of declaration; `model.args` stays one value."""
     flat: dict[str, Any] = {}
@@ -248,7 +259,14 @@ def validate(config: RunConfig) -> None:
         microbatches is None or microbatches <= values["train.batch_size"],
         f"at most train.batch_size, which is {values['train.batch_size']}",
     )
-    require("data.mixup", 0 <= values["data.mixup"] < float("inf"), "0 or positive and finite")
+    names = transforms_of(values["data.augment"])
+    require(
+        "data.augment",
+        set(names) <= set(TRANSFORMS) and len(set(names)) == len(names),
+        f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once",
+    )
+    for key in ("data.mixup", "data.cutmix"):
+        require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
     require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
     for key in ("train.clip_norm", "train.max_seconds"):
         require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")

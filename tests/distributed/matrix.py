@@ -23,8 +23,9 @@ FAMILIES: dict[str, tuple[Combination, bool]] = {
 OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "muon"]
 PARTS: dict[str, list[Any]] = {
     "dropout": [0.0, 0.3],
-    "data.augment": ["none", "shift", "flip_shift", "flip_shift_cutout"],
+    "data.augment": ["none", "shift", "flip_shift_cutout", "rotate_crop_erase"],
     "data.mixup": [0.0, 0.4],
+    "data.cutmix": [0.0, 1.0],
     "train.microbatches": [4, 8],
     "schedule.name": ["constant", "linear", "cosine"],
     "train.clip_norm": [None, 1.0],
