@@ -66,10 +66,10 @@ PUBLISHED = {
 """on all 60,000 images: the tables of github.com/zalandoresearch/fashion-mnist"""
 
 INTRODUCTION = """
-Plain accuracy, each test image classified once as it is: on all 10,000 test images of Fashion-MNIST,
-on their first 1,000 where the lab's protocol asks for it, or on the lab's 100 test digits. Mean and
-standard deviation over seeds, which draw the weights, the order, the augmentation and the images held
-out for validation. No recipe was chosen by test images; each run reads them once, at its end
+Plain accuracy, each test image classified once as it is: all 10,000 test images of Fashion-MNIST,
+their first 1,000 where the lab's protocol asks for it, or the lab's 100 test digits. Mean and
+standard deviation over seeds, which draw the weights, the order, the augmentation and the images
+held out. No recipe was chosen by test images, and a run reads them once, at its end
 ([docs/recipes.md](../../docs/recipes.md)).
 """.strip()
 
@@ -166,7 +166,9 @@ def classes_table(figures: page.Figures, names: Sequence[str]) -> list[str]:
     lines += [f"| --- |{' --- |' * len(names)}"]
     for label in labels:
         cells = [
-            f"**{found[label]:.3f}**" if found[label] == min(found.values()) else f"{found[label]:.3f}"
+            f"**{found[label]:.3f}**"
+            if found[label] == min(found.values())
+            else f"{found[label]:.3f}"
             for found in means.values()
         ]
         lines.append(f"| {label} | {' | '.join(cells)} |")

@@ -127,7 +127,10 @@ def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
     third = sorted(tmp_path.glob("whole/checkpoints/step-*"))[2]
     assert train_here(tmp_path / "rest", *EPOCHS, *more, "--resume", str(third)) == 0
     whole, rest = (Run(tmp_path / name, 0) for name in ("whole", "rest"))
-    assert rest.metrics("epoch")[-1]["validation_loss"] == whole.metrics("epoch")[-1]["validation_loss"]
+    assert (
+        rest.metrics("epoch")[-1]["validation_loss"]
+        == whole.metrics("epoch")[-1]["validation_loss"]
+    )
     digests = {run.json("results.json")["weights_sha256"] for run in (whole, rest)}
     assert len(digests) == 1
 

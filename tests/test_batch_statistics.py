@@ -22,7 +22,11 @@ def image_set(count: int) -> ImageSet:
 def small_net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Conv2d(3, 2, 2), nn.BatchNorm2d(2)
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.Dropout(0.5),
+        nn.Conv2d(3, 2, 2),
+        nn.BatchNorm2d(2),
     )
 
 

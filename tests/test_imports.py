@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "observer", "orphans", "run_state"},
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
+    {"config_rules"},
     {"metrics_log", "tensor_files", "stored_config"},
     {"checkpoint_reading", "optimizer_state"},
     {

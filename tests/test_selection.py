@@ -10,9 +10,7 @@ import pytest
 from tests.runs import Run, train_here
 
 
-def test_test_augmentation_stands_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_test_augmentation_stands_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It changes neither what is chosen, nor the accuracy, nor the predictions that are written."""
     short = ["--train.epochs", "2", "--data.train_size", "300"]
     assert train_here(tmp_path / "plain", *short) == 0

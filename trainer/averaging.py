@@ -24,6 +24,7 @@ class WeightAverage(abc.ABC):
         self.module = module
         self.tensors = _copy(module)
 
+    @abc.abstractmethod
     def step_done(self, step: int) -> None:
         """Optimiser step `step`, from 1, has left the module's weights."""
 
@@ -102,6 +103,9 @@ class EpochAverage(WeightAverage):
         super().__init__(module)
         self.first_epoch = first_epoch
         self.take_statistics = take_statistics
+
+    def step_done(self, step: int) -> None:
+        """Only the ends of epochs count."""
 
     @torch.no_grad()
     def _take_over(self, epoch: int) -> None:

@@ -43,8 +43,9 @@ def take(
     count, ranks = len(images), accelerator.num_processes
     sizes = cut(count, -(-count // BLOCK_SAMPLES))
     rounds = -(-len(sizes) // ranks)
-    found = torch.zeros(rounds, len(_statistics(norms)), device=accelerator.device)
-    blocks = torch.arange(count).split(sizes)
+    width = sum(map(len, _buffers(norms)))
+    found = torch.zeros(rounds, width, device=accelerator.device)
+    blocks = torch.split(torch.arange(count), sizes)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     tracked = [norm.num_batches_tracked for norm in norms]
@@ -59,7 +60,7 @@ def take(
             if number < len(blocks):
                 pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
                 model(scaling.apply(pixels.to(accelerator.device)))
-                found[turn] = _statistics(norms)
+                found[turn] = torch.cat(_buffers(norms))
     finally:
         for norm, momentum, batches in zip(norms, momenta, tracked, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, batches
@@ -70,13 +71,13 @@ def take(
     _set_statistics(norms, (weights[:, None] * gathered[: len(sizes)]).sum(0))
 
 
-def _statistics(norms: list[_BatchNorm]) -> torch.Tensor:
-    return torch.cat([torch.cat([norm.running_mean, norm.running_var]) for norm in norms])
+def _buffers(norms: list[_BatchNorm]) -> list[torch.Tensor]:
+    return [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
 
 
 def _set_statistics(norms: list[_BatchNorm], values: torch.Tensor) -> None:
-    pieces = values.split([2 * norm.num_features for norm in norms])
-    for norm, piece in zip(norms, pieces, strict=True):
-        mean, variance = piece.chunk(2)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+    buffers = _buffers(norms)
+    for buffer, piece in zip(
+        buffers, torch.split(values, [len(buffer) for buffer in buffers]), strict=True
+    ):
+        buffer.copy_(piece)

@@ -17,8 +17,8 @@ from trainer.config import (
     extends,
     flatten,
     replace,
-    validate,
 )
+from trainer.config_rules import validate
 from trainer.errors import UserError
 from trainer.files import open_regular, write_file, write_json, write_text
 from trainer.metrics_log import check_records
