@@ -41,22 +41,32 @@ differ by less.
 """.strip()
 
 
-def arguments_of(changes: dict[str, Any]) -> list[str]:
-    """Dotted keys and values as train.py takes them."""
-    words = []
+def shown(changes: dict[str, Any]) -> str:
+    """Dotted keys and values, for people."""
+    return ", ".join(
+        f"`{key}: {value if isinstance(value, str) else json.dumps(value)}`"
+        for key, value in changes.items()
+    )
+
+
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as the sections of a recipe."""
+    sections: dict[str, Any] = {}
     for key, value in changes.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += [f"--{key}", text]
-    return words
+        section, name = key.split(".", 1)
+        sections.setdefault(section, {})[name] = value
+    return sections
 
 
 def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]:
     """Train once."""
     changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
     with tempfile.TemporaryDirectory() as folder:
-        words = ["train.py", "--seed", str(seed), "--threads", "1", "--output_dir", folder]
-        words += ["--tracking.wandb", "disabled", "--checkpoint.every_epochs", "null"]
-        words += [*(["--data.root", root] if root else []), *arguments_of(changes)]
+        recipe, output = Path(folder, "recipe.yaml"), Path(folder, "run")
+        recipe.write_text(yaml.safe_dump(nested(changes)), encoding="utf-8")
+        words = ["train.py", "--config", str(recipe), "--output_dir", str(output)]
+        words += ["--seed", str(seed), "--threads", "1", "--tracking.wandb", "disabled"]
+        words += ["--checkpoint.every_epochs", "null", *(["--data.root", root] if root else [])]
         finished = subprocess.run(
             [sys.executable, *words],
             cwd=REPOSITORY,
@@ -67,8 +77,8 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
         )
         if finished.returncode != 0:
             sys.exit(f"{study}, {variant}, seed {seed}: {finished.stderr}")
-        results = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
-        lines = Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+        lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
     return {
         "accuracy": last["validation_accuracy"],
@@ -85,12 +95,11 @@ def table(study: str, figures: dict[str, Any]) -> list[str]:
     base = figures.get(BASE, {})
     rows = []
     for variant, runs in figures.items():
-        changes = STUDIES[study]["variants"].get(variant, {})
-        words = " ".join(arguments_of(changes))
+        changes = shown(STUDIES[study]["variants"].get(variant, {}))
         gains = [runs[seed]["accuracy"] - base[seed]["accuracy"] for seed in runs if seed in base]
         mean = statistics.mean(one["accuracy"] for one in runs.values())
         trained = statistics.mean(one["train_accuracy"] for one in runs.values())
-        cells = [variant, f"`{words}`" if words else "", str(len(runs)), f"{mean:.4f}"]
+        cells = [variant, changes, str(len(runs)), f"{mean:.4f}"]
         cells += [f"{statistics.mean(gains):+.4f}" if gains else "", f"{trained:.4f}"]
         rows.append((-mean, f"| {' | '.join(cells)} |"))
     return [*lines, *(row for _, row in sorted(rows))]
@@ -102,7 +111,7 @@ def build_page(figures: page.Figures) -> list[str]:
     for study, found in figures.items():
         base = STUDIES[study]["base"]
         lines += [f"## {study}", "", f"    python benchmarks/ablations.py {study}", ""]
-        lines += [f"{STUDIES[study]['about']} The base: `{' '.join(arguments_of(base))}`.", ""]
+        lines += [f"{STUDIES[study]['about']} The base: {shown(base)}.", ""]
         lines += [*table(study, found), ""]
     return lines
 
