@@ -49,22 +49,22 @@ def shown(changes: dict[str, Any]) -> str:
     )
 
 
-def nested(changes: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as the sections of a recipe."""
+def recipe(study: str, variant: str) -> str:
+    """The YAML file of a run."""
     sections: dict[str, Any] = {}
+    changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
     for key, value in changes.items():
         section, name = key.split(".", 1)
         sections.setdefault(section, {})[name] = value
-    return sections
+    return yaml.safe_dump(sections)
 
 
 def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]:
     """Train once."""
-    changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
     with tempfile.TemporaryDirectory() as folder:
-        recipe, output = Path(folder, "recipe.yaml"), Path(folder, "run")
-        recipe.write_text(yaml.safe_dump(nested(changes)), encoding="utf-8")
-        words = ["train.py", "--config", str(recipe), "--output_dir", str(output)]
+        file, output = Path(folder, "recipe.yaml"), Path(folder, "run")
+        file.write_text(recipe(study, variant), encoding="utf-8")
+        words = ["train.py", "--config", str(file), "--output_dir", str(output)]
         words += ["--seed", str(seed), "--threads", "1", "--tracking.wandb", "disabled"]
         words += ["--checkpoint.every_epochs", "null", *(["--data.root", root] if root else [])]
         finished = subprocess.run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from tests.runs import Run, train_here
 
@@ -31,3 +32,26 @@ def test_test_augmentation_stands_apart(tmp_path: Path, capsys: pytest.CaptureFi
     assert line in capsys.readouterr().out.splitlines()
     assert "Augmented accuracy" in (flip.folder / "report.html").read_text()
     assert "Augmented accuracy" not in (plain.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("average", [[], ["--train.average_epochs", "2"]])
+def test_training_never_touches_the_test_images(average: list[str], tmp_path: Path) -> None:
+    """Other test images, as many as one likes: the same weights, chosen by the same validation."""
+    images, targets = load_digits(return_X_y=True)
+    pixels = (images.reshape(-1, 8, 8) * 15.9).astype(np.uint8)
+    runs = []
+    for name, test in (("one", slice(400, 500)), ("other", slice(500, 1200))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for part, chosen in (("train", slice(0, 400)), ("test", test)):
+            np.save(folder / f"d_{part}_features.npy", pixels[chosen])
+            np.save(folder / f"d_{part}_targets.npy", targets[chosen])
+        more = ["--data.name", "npy", "--data.root", str(folder), "--train.epochs", "3", *average]
+        assert train_here(folder / "run", *more) == 0
+        runs.append(Run(folder / "run", 0))
+    one, other = (run.json("results.json") for run in runs)
+    assert one["test"]["samples"] == 100 and other["test"]["samples"] == 700
+    for key in ("weights_sha256", "final_weights_sha256", "validation"):
+        assert one[key] == other[key], key
+    assert runs[0].metrics("step") == runs[1].metrics("step")
+    assert one["test"]["accuracy"] != other["test"]["accuracy"]
