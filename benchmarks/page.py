@@ -69,7 +69,7 @@ def read_figures(path: Path) -> Figures:
 
 def write_figures(path: Path, figures: Figures, lines: Sequence[str]) -> None:
     """Write the figures and the page beside them, and show it."""
-    files.write_text(path, json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    files.write_text(path, json.dumps(figures, indent=2) + "\n")
     page = "\n".join(lines) + "\n"
     files.write_text(path.with_suffix(".md"), page)
     print(page)

@@ -15,7 +15,6 @@ temporary files (TMPDIR) while it is used: 1.6 GB. Nothing else should run.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ import scaling_images
 import scaling_profile
 import scaling_steps
 from lockstep import REPOSITORY
-from page import machine
+from page import Figures, machine, read_figures, write_figures
 
 FIGURES = REPOSITORY / "benchmarks" / "results" / "scaling.json"
 
@@ -56,7 +55,7 @@ COMMANDS = {
 }
 
 
-def page(figures: dict[str, dict[str, Any]]) -> str:
+def page(figures: Figures) -> list[str]:
     """The page of all the figures."""
     lines = ["# Growth", ""]
     for name, command in COMMANDS.items():
@@ -65,7 +64,7 @@ def page(figures: dict[str, dict[str, Any]]) -> str:
             lines += [f"## {command.title}", "", f"    {found['command']}", ""]
             lines += [f"{found['minutes']:.1f} minutes on {found['machine']}.", ""]
             lines += [*command.section(found["figures"]), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def command_of(arguments: argparse.Namespace, defaults: argparse.Namespace) -> str:
@@ -111,8 +110,7 @@ def main() -> None:
     if arguments.what == "model":
         print("\n".join(cost_model.cluster_tables()))
         return
-    output: Path = arguments.output
-    figures = json.loads(output.read_text()) if output.exists() else {}
+    figures = read_figures(arguments.output)
     if arguments.what in COMMANDS:
         start_s = time.monotonic()
         found = COMMANDS[arguments.what].measure(arguments)
@@ -122,10 +120,7 @@ def main() -> None:
             "machine": machine(),
             "figures": found,
         }
-        output.write_text(json.dumps(figures, indent=2) + "\n")
-    text = page(figures)
-    output.with_suffix(".md").write_text(text)
-    print(text)
+    write_figures(arguments.output, figures, page(figures))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.common import check_dropout, check_image_size, initialise
+from models.common import check_image_size, check_probability, initialise
 from models.registry import register
 
 
@@ -29,7 +29,7 @@ class SmallAlexNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_dropout(dropout)
+        check_probability("dropout", dropout)
         check_image_size(image_size, minimum=4)
         self.features = nn.Sequential(
             *_convolution(in_channels, 32),

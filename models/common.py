@@ -17,11 +17,17 @@ def check_image_size(image_size: tuple[int, int], minimum: int) -> None:
         )
 
 
-def check_dropout(dropout: float) -> None:
+def check_probability(name: str, value: float) -> None:
     """ValueError unless it is a probability below one."""
-    is_number = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)
-    if not is_number or not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout is {dropout!r}, but must be a number in [0, 1).")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} is {value!r}, but must be a number in [0, 1).")
+
+
+def check_flag(name: str, value: bool) -> None:
+    """ValueError unless it is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, but must be true or false.")
 
 
 def check_positive(name: str, value: int) -> None:

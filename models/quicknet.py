@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.common import check_dropout, check_image_size, check_widths, initialise
+from models.common import check_image_size, check_probability, check_widths, initialise
 from models.registry import register
 
-# Early pooling makes the net fast; a third one would leave too few pixels of a 28x28 image.
-_POOLED_LAYERS = (0, 2)
+# Early pooling makes the net fast.
+_POOLED = (0, 2)
 
 
 @register("quicknet")
@@ -23,8 +23,10 @@ class QuickNet(nn.Module):
     GPU, 2024, arXiv 2404.00498. Unlike there, pooling comes after the activation.
 
     Args:
-        widths: channels of each convolution; 2x2 max pooling comes after the first and the third.
+        widths: channels of each convolution.
         dropout: before the linear layer.
+        pooled: after which convolutions, counted from 0, 2x2 max pooling comes, and images need
+            2 ** len(pooled) pixels a side; None: after the first and third, as far as widths go.
     """
 
     def __init__(
@@ -34,16 +36,20 @@ class QuickNet(nn.Module):
         image_size: tuple[int, int],
         widths: Sequence[int] = (32, 64, 64, 128, 128),
         dropout: float = 0.0,
+        pooled: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         check_widths(widths)
-        check_dropout(dropout)
-        check_image_size(image_size, minimum=4)
+        check_probability("dropout", dropout)
+        if pooled is None:
+            pooled = [index for index in _POOLED if index < len(widths)]
+        _check_pooled(pooled, len(widths))
+        check_image_size(image_size, minimum=2 ** len(pooled))
         layers: list[nn.Module] = []
         for index, (before, width) in enumerate(zip([in_channels, *widths], widths, strict=False)):
             convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(width), nn.GELU()]
-            if index in _POOLED_LAYERS:
+            if index in pooled:
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
@@ -55,3 +61,13 @@ class QuickNet(nn.Module):
         features = self.features(images).amax((2, 3))
         logits: torch.Tensor = self.classifier(self.dropout(features))
         return logits
+
+
+def _check_pooled(pooled: Sequence[int], convolutions: int) -> None:
+    """ValueError unless it is a list of different convolutions, counted from 0."""
+    is_list = isinstance(pooled, (list, tuple)) and all(type(index) is int for index in pooled)
+    if not is_list or not set(pooled) <= set(range(convolutions)) or len(set(pooled)) < len(pooled):
+        raise ValueError(
+            f"pooled is {pooled!r}, but must be a list of different whole numbers from 0 to "
+            f"{convolutions - 1}, as there are {convolutions} widths."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.common import check_dropout, check_image_size, check_widths, initialise
+from models.common import check_image_size, check_probability, check_widths, initialise
 from models.registry import register
 
 
@@ -33,7 +33,7 @@ class SmallVGG(nn.Module):
     ) -> None:
         super().__init__()
         check_widths(widths)
-        check_dropout(dropout)
+        check_probability("dropout", dropout)
         shrinkage = 2 ** len(widths)
         check_image_size(image_size, minimum=shrinkage)
         layers: list[nn.Module] = []

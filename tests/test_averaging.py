@@ -1,4 +1,4 @@
-"""The moving average of the weights."""
+"""Averages of the weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.runs import Run, train_here
-from trainer.averaging import WeightAverage
+from trainer.averaging import EpochAverage, MovingAverage
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300", "--checkpoint.keep", "9"]
 
 
-def test_it_follows_its_definition() -> None:
+def test_the_moving_average_follows_its_definition() -> None:
     model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, decay=0.5)
+    average = MovingAverage(model, decay=0.5)
     expected = 1.0
     for step, value in enumerate([3.0, -1.0, 5.0, 5.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0], start=1):
         nn.init.constant_(model.weight, value)
         model.num_batches_tracked.fill_(step)
-        average.update(step)
+        average.step_done(step)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
         assert average.tensors["weight"].item() == pytest.approx(expected, rel=1e-6)
@@ -31,13 +31,40 @@ def test_it_follows_its_definition() -> None:
 
 def test_the_model_gets_its_own_weights_back() -> None:
     model = nn.Linear(2, 2)
-    average = WeightAverage(model, decay=0.5)
+    average = MovingAverage(model, decay=0.5)
     first = model.weight.detach().clone()
     nn.init.ones_(model.weight)
-    with pytest.raises(RuntimeError, match="evaluation"), average.in_place():
+    with pytest.raises(RuntimeError, match="evaluation"), average.in_place(epoch=1):
         assert torch.equal(model.weight, first)
         raise RuntimeError("evaluation")
     assert torch.equal(model.weight, torch.ones(2, 2))
+
+
+def test_the_epochs_mean_begins_with_the_first_of_the_last() -> None:
+    model = nn.BatchNorm1d(1)
+    statistics = iter([7.0, 8.0])
+    average = EpochAverage(model, 2, lambda: model.running_mean.fill_(next(statistics)) and None)
+    seen = []
+    for epoch, value in enumerate([100.0, 3.0, 5.0, 10.0], start=1):
+        nn.init.constant_(model.weight, value)
+        model.running_mean.fill_(value)
+        with average.in_place(epoch):
+            seen.append((model.weight.item(), model.running_mean.item()))
+        assert model.weight.item() == model.running_mean.item() == value
+    assert seen == [(100.0, 100.0), (3.0, 3.0), (4.0, 7.0), (6.0, 8.0)]
+    assert average.tensors["weight"].item() == 6.0
+
+
+def test_an_interrupted_end_of_an_epoch_is_not_counted_twice() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    average = EpochAverage(model, 1, lambda: None)
+    for epoch, value in ((1, 2.0), (2, 4.0)):
+        nn.init.constant_(model.weight, value)
+        with pytest.raises(RuntimeError, match="asked to stop"), average.in_place(epoch):
+            raise RuntimeError("asked to stop")
+        with average.in_place(epoch):
+            pass
+    assert average.tensors["weight"].item() == 3.0
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +79,7 @@ def test_the_averaged_weights_are_chosen(validation: str, tmp_path: Path) -> Non
     more = ["--train.ema_decay", "0.5", "--data.validation_size", validation]
     folder = tmp_path / "run"
     assert train_here(folder, *SHORT, *more) == 0
-    averages = [load_file(path) for path in folder.glob("checkpoints/*/ema.safetensors")]
+    averages = [load_file(path) for path in folder.glob("checkpoints/*/average.safetensors")]
     chosen = load_file(folder / "model.safetensors")
     assert any(all(torch.equal(chosen[name], one[name]) for name in chosen) for one in averages)
     results = Run(folder, 0).json("results.json")
@@ -73,3 +100,51 @@ def test_a_resume_goes_on_with_the_average(averaged: Run, tmp_path: Path) -> Non
     assert train_here(tmp_path / "run", *SHORT, *more) == 0
     resumed = Run(tmp_path / "run", 0).json("results.json")
     assert resumed["weights_sha256"] == averaged.json("results.json")["weights_sha256"]
+
+
+EPOCHS = ["--train.epochs", "4", "--data.train_size", "300", "--checkpoint.keep", "9"]
+
+
+def test_the_mean_of_the_last_epochs_is_chosen(tmp_path: Path) -> None:
+    """With the statistics that its own weights give on the training images."""
+    run, more = tmp_path / "run", ["--train.average_epochs", "3", "--data.validation_size", "0"]
+    assert train_here(run, *EPOCHS, *more) == 0
+    ends = [load_file(path) for path in sorted(run.glob("checkpoints/*/model.safetensors"))[1:]]
+    chosen = load_file(run / "model.safetensors")
+    for name, value in chosen.items():
+        if "running" in name or "num_batches" in name:
+            continue
+        mean = torch.stack([end[name] for end in ends]).double().mean(0)
+        assert torch.allclose(value.double(), mean, rtol=1e-5, atol=1e-7), name
+    statistics = [name for name in chosen if "running_mean" in name]
+    assert statistics
+    assert not any(torch.equal(chosen[name], end[name]) for name in statistics for end in ends)
+
+
+def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
+    more = ["--train.average_epochs", "3"]
+    assert train_here(tmp_path / "whole", *EPOCHS, *more) == 0
+    third = sorted(tmp_path.glob("whole/checkpoints/step-*"))[2]
+    assert train_here(tmp_path / "rest", *EPOCHS, *more, "--resume", str(third)) == 0
+    whole, rest = (Run(tmp_path / name, 0) for name in ("whole", "rest"))
+    assert (
+        rest.metrics("epoch")[-1]["validation_loss"]
+        == whole.metrics("epoch")[-1]["validation_loss"]
+    )
+    digests = {run.json("results.json")["weights_sha256"] for run in (whole, rest)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--train.ema_decay", "0.9"], "train.average_epochs: must be null where train.ema_decay"),
+        (["--train.epochs", "1"], "train.average_epochs: must be at most train.epochs"),
+    ],
+)
+def test_what_cannot_be_averaged_is_said(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*EPOCHS, "--train.average_epochs", "2", *more]
+    assert train_here(tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err

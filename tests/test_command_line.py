@@ -14,6 +14,8 @@ from trainer import command_line, stored_config
 from trainer.config import RunConfig, differences, flatten, replace
 from trainer.errors import UserError
 
+PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones"]
+
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
@@ -44,8 +46,18 @@ def test_null_and_objects_on_the_command_line(recipe: Path) -> None:
     assert parse(recipe, "--model.args", '{"dropout": 0.1}').model.args == {"dropout": 0.1}
 
 
+def test_milestones_on_the_command_line(recipe: Path) -> None:
+    assert parse(recipe, *PIECEWISE, "[1, 2.5]").schedule.milestones == [1, 2.5]
+    recipe.write_text("{schedule: {name: piecewise, milestones: [2, 3]}}")
+    assert parse(recipe).schedule.milestones == [2, 3]
+    assert parse(recipe, *PIECEWISE, "[4]").schedule.milestones == [4]
+    without = ["--schedule.name", "cosine", "--schedule.milestones", "null"]
+    assert parse(recipe, *without).schedule.milestones is None
+
+
 def test_a_configuration_survives_yaml(recipe: Path, tmp_path: Path) -> None:
-    config = parse(recipe, "--train.clip_norm", "1.5", "--data.root", "ü/1e3")
+    words = ["--train.clip_norm", "1.5", "--data.root", "ü/1e3", *PIECEWISE, "[1, 2.5]"]
+    config = parse(recipe, *words)
     (tmp_path / "again.yaml").write_text(command_line.to_yaml(config), encoding="utf-8")
     assert stored_config.read(tmp_path / "again.yaml") == config
 
@@ -71,8 +83,32 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
         (["--optimizer.lr", ".nan"], ["optimizer.lr", "positive and finite"]),
         (["--optimizer.momentum", "1"], ["optimizer.momentum"]),
         (["--schedule.warmup_epochs", "4"], ["schedule.warmup_epochs", "less than train.epochs"]),
+        (
+            ["--schedule.name", "one_cycle"],
+            ["schedule.warmup_epochs", "positive where", "0.3 x train.epochs"],
+        ),
+        (["--schedule.name", "piecewise"], ["schedule.milestones", "a list", "found None"]),
+        ([*PIECEWISE, "[]"], ["schedule.milestones", "above schedule.warmup_epochs"]),
+        ([*PIECEWISE, "[1, 4]"], ["schedule.milestones", "below train.epochs, which is 4"]),
+        ([*PIECEWISE, "[0, 2]"], ["schedule.milestones", "above schedule.warmup_epochs"]),
+        ([*PIECEWISE, "[2, 1]"], ["schedule.milestones", "rising", "[2.0, 1.0]"]),
+        ([*PIECEWISE, "[1, 1]"], ["schedule.milestones", "rising"]),
+        ([*PIECEWISE, "[.nan]"], ["schedule.milestones", "rising"]),
+        ([*PIECEWISE, "[1]", "--schedule.warmup_epochs", "2"], ["milestones", "which is 2.0"]),
+        ([*PIECEWISE, "2"], ["schedule.milestones"]),
+        ([*PIECEWISE, "[soon]"], ["schedule.milestones", "soon"]),
+        (["--schedule.milestones", "[1]"], ["schedule.milestones", "null unless", "piecewise"]),
+        ([*PIECEWISE, "[1]", "--schedule.factor", "1"], ["schedule.factor", "between 0 and 1"]),
+        (["--schedule.factor", "0"], ["schedule.factor", "between 0 and 1"]),
         (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
         (["--data.name", "npy"], ["data.root", "npy"]),
+        (["--data.augment", "flip_zoom"], ["data.augment", "flip, rotate, crop", "flip_zoom"]),
+        (["--data.augment", "flip_flip"], ["data.augment", "at most once", "flip_flip"]),
+        (["--data.augment", "none_flip"], ["data.augment", "none, or some of"]),
+        (["--data.augment", "flip_"], ["data.augment", "joined by _"]),
+        (["--data.augment", ""], ["data.augment", "none, or some of"]),
+        (["--data.mixup", "-0.1"], ["data.mixup", "0 or positive and finite"]),
+        (["--data.cutmix", ".inf"], ["data.cutmix", "0 or positive and finite"]),
         (["--threads", "100000"], ["threads", "at most 1,024"]),
         (["--output_dir", ""], ["output_dir", "null or the name of a folder"]),
         (["--timeout_seconds", "0"], ["timeout_seconds", "between 1"]),

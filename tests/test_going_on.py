@@ -9,6 +9,7 @@ import pytest
 from tests.runs import Run, contents, train_here
 
 CONSTANT = ["--schedule.name", "constant"]
+PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones", "[0.75]"]
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
@@ -21,10 +22,11 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     assert hidden == {".lock", ".notes.txt"}
 
 
-def test_a_finished_run_can_be_given_more_epochs(tmp_path: Path) -> None:
-    assert train_here(tmp_path / "long", *CONSTANT, "--train.epochs", "3") == 0
+@pytest.mark.parametrize("schedule", [CONSTANT, PIECEWISE], ids=" ".join)
+def test_a_finished_run_can_be_given_more_epochs(schedule: list[str], tmp_path: Path) -> None:
+    assert train_here(tmp_path / "long", *schedule, "--train.epochs", "3") == 0
     for epochs in ("1", "3"):
-        assert train_here(tmp_path / "run", *CONSTANT, "--train.epochs", epochs) == 0
+        assert train_here(tmp_path / "run", *schedule, "--train.epochs", epochs) == 0
     long, run = Run(tmp_path / "long", 0), Run(tmp_path / "run", 0)
     assert run.digest == long.digest
     assert run.metrics("step") == long.metrics("step")
@@ -36,6 +38,10 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path: Path) -> None:
     [
         ([*CONSTANT, "--train.epochs", "1"], "train.epochs: 1 against 2"),
         (["--train.epochs", "3"], "a cosine schedule spreads over all epochs"),
+        (
+            [*CONSTANT, *PIECEWISE, "--train.epochs", "3"],
+            "schedule.milestones: [0.75] against None",
+        ),
     ],
 )
 def test_another_number_of_epochs_is_refused_where_it_would_be_another_run(

@@ -10,7 +10,8 @@ from tests.conftest import REPOSITORY
 # From the bottom up. A package counts as one module.
 LAYERS = [
     {"allocator", "errors", "files", "environment", "observer", "orphans", "run_state"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted"},
+    {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
+    {"config_rules"},
     {"metrics_log", "tensor_files", "stored_config"},
     {"checkpoint_reading", "optimizer_state"},
     {
@@ -28,7 +29,8 @@ LAYERS = [
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"},
     {"agreement", "lost_ranks", "snapshot"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
-    {"step_log"},
+    {"step_log", "batch_statistics"},
+    {"selection"},
     {"engine", "parts"},
     {"session", "commands"},
     {"__main__"},

@@ -72,6 +72,7 @@ RESULTS: dict[str, Any] = {
     "test": {
         "accuracy": 0.625,
         "lab_accuracy": 0.5,
+        "augmented": {"by": "flip", "accuracy": 0.75, "loss": 0.25},
         "loss": 0.75,
         "samples": 8,
         "per_class": [
@@ -218,6 +219,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
     last = run.rows[max(run.rows)]
     assert last["test/accuracy"] == 0.625
     assert last["test/lab_accuracy"] == 0.5
+    assert last["test/augmented_accuracy"] == 0.75
     assert last["test/class_accuracy/T-shirt/top"] == 0.75
     assert last["test/class_accuracy/Shirt"] == 0.5
     assert run.summary["test/worst_class"] == "Shirt"

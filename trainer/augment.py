@@ -1,107 +1,133 @@
-"""Random transforms of a batch of images, each a pure function of the images and of its numbers.
+"""The policy of a run: which random transforms its training images get.
 
 The numbers come from the stream `augmentation`, keyed by epoch and sample: a sample is transformed
-in the same way in whatever batch, process or order it is drawn. Images are uint8 before scaling,
-so that what is moved in from outside is black and no arithmetic rounds.
+in the same way in whatever batch, process or order it is drawn.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch.nn.functional import pad
 
-from trainer import seeding
+from trainer import seeding, transforms
+from trainer.config import transforms_of
 
-SHIFT_PIXELS = 2
-CUTOUT_PIXELS = 8
-
-# The transforms of each policy. flip: half of the images; shift: up to SHIFT_PIXELS either way.
-POLICIES: dict[str, frozenset[str]] = {
-    "none": frozenset(),
-    "shift": frozenset({"shift"}),
-    "flip_shift": frozenset({"flip", "shift"}),
-    "flip_shift_cutout": frozenset({"flip", "shift", "cutout"}),
+SLOTS = {
+    "flip": slice(0, 1),
+    "shift": slice(1, 3),
+    "cutout": slice(3, 5),
+    "rotate": slice(5, 6),
+    "crop": slice(6, 10),
+    "erase": slice(10, 18),
 }
+"""which of a sample's numbers a transform reads; a change of it changes the runs that have it"""
 
+NUMBERS = 24
+"""drawn for a sample, some of them free for more transforms; a change of it changes every run"""
 
-def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Mirror the chosen images left to right.
-
-    Args:
-        images: (n, channels, height, width).
-        chosen: bool, (n,).
-    """
-    # Copying whole images is several times as fast on a CPU as choosing pixel by pixel.
-    both = torch.cat([images, images.flip(3)])
-    samples = torch.arange(len(images), device=images.device)
-    return both.index_select(0, samples + chosen * len(images))
-
-
-def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Move each image by whole pixels; zeros come in from outside.
-
-    Args:
-        images: (n, channels, height, width).
-        down: pixels that each image moves down, at most SHIFT_PIXELS, int64, (n,); negative: up.
-        right: likewise to the right.
-    """
-    count, channels, height, width = images.shape
-    if not count:
-        return images
-    most = SHIFT_PIXELS
-    # In an image with a border, the rows of a shifted one follow each other at a fixed distance.
-    padded = pad(images, (most, most, most, most + 1))
-    plane_pixels, row_pixels = padded[0, 0].numel(), padded.shape[3]
-    windows = padded.flatten().unfold(0, height * row_pixels, 1)
-    planes = torch.arange(count * channels, device=images.device).view(count, channels)
-    starts = planes * plane_pixels + ((most - down) * row_pixels + most - right)[:, None]
-    moved = windows.index_select(0, starts.flatten())
-    return moved.view(count, channels, height, row_pixels)[..., :width]
-
-
-def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
-    """Blacken a square in each image (DeVries, Taylor: Improved Regularization of Convolutional
-    Neural Networks with Cutout, 2017).
-
-    Args:
-        images: (n, channels, height, width).
-        top: first row of the square, int64, (n,); the square may reach beyond the image.
-        left: its first column.
-        size: its side in pixels.
-    """
-    rows = torch.arange(images.shape[2], device=images.device) - top[:, None]
-    columns = torch.arange(images.shape[3], device=images.device) - left[:, None]
-    outside = ((rows < 0) | (rows >= size))[:, :, None]
-    outside = outside | ((columns < 0) | (columns >= size))[:, None, :]
-    return images * outside[:, None]
+CUTOUT_PIXELS = 8
+ROTATE_DEGREES = 15
+CROP_SMALLEST_AREA = 0.6
+CROP_LARGEST_ASPECT = 4 / 3
+ERASE_PROBABILITY = 0.5
+ERASE_AREAS = (0.02, 0.33)
+ERASE_ASPECTS = (0.3, 3.3)
 
 
 class Augmentation:
     """A policy bound to a run: images of an epoch in, transformed images out."""
 
     def __init__(self, policy: str, seed: int) -> None:
-        self.transforms = POLICIES[policy]
+        self.transforms = transforms_of(policy)
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         """Transform images.
 
         Args:
-            images: uint8, (n, channels, height, width).
+            images: uint8, (n, channels, height, width), with 1 or 3 channels.
             samples: their indices in the training split, int64, (n,), on the same device.
             epoch: from 1.
         """
         if not self.transforms:
             return images
-        numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=5)
-        if "flip" in self.transforms:
-            images = flip(images, numbers[:, 0] < 0.5)
-        if "shift" in self.transforms:
-            pixels = (numbers[:, 1:3] * (2 * SHIFT_PIXELS + 1)).long() - SHIFT_PIXELS
-            images = shift(images, pixels[:, 0], pixels[:, 1])
-        if "cutout" in self.transforms:
-            height, width = images.shape[2:]
-            top = (numbers[:, 3] * height).long() - CUTOUT_PIXELS // 2
-            left = (numbers[:, 4] * width).long() - CUTOUT_PIXELS // 2
-            images = cutout(images, top, left, CUTOUT_PIXELS)
+        numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)
+        drawn = {name: numbers[:, SLOTS[name]] for name in self.transforms}
+        height, width = images.shape[2:]
+        if "flip" in drawn:
+            images = transforms.flip(images, drawn["flip"][:, 0] < 0.5)
+        maps = _affine_maps(drawn, height, width)
+        if maps is not None:
+            images = transforms.resample(images, maps)
+        if "shift" in drawn:
+            most = transforms.SHIFT_PIXELS
+            pixels = (drawn["shift"] * (2 * most + 1)).long() - most
+            images = transforms.shift(images, pixels[:, 0], pixels[:, 1])
+        if "cutout" in drawn:
+            top = (drawn["cutout"][:, 0] * height).long() - CUTOUT_PIXELS // 2
+            left = (drawn["cutout"][:, 1] * width).long() - CUTOUT_PIXELS // 2
+            images = transforms.cutout(images, top, left, CUTOUT_PIXELS)
+        if "erase" in drawn:
+            images = _erase(images, drawn["erase"])
         return images
+
+
+def _affine_maps(drawn: dict[str, torch.Tensor], height: int, width: int) -> torch.Tensor | None:
+    """Rotation, and then crop, as one map; None where the policy has neither."""
+    maps = None
+    if "rotate" in drawn:
+        maps = transforms.rotation(_tangents(drawn["rotate"][:, 0]), height, width)
+    if "crop" in drawn:
+        sides = _crop_sides(drawn["crop"][:, 0], drawn["crop"][:, 1])
+        crops = transforms.crop(sides, drawn["crop"][:, 2:], height, width)
+        maps = crops if maps is None else transforms.compose(maps, crops)
+    return maps
+
+
+def _tangents(numbers: torch.Tensor) -> torch.Tensor:
+    """Tangents of half the angles; so near zero they are as evenly spread as the angles."""
+    return (2 * numbers - 1) * math.tan(math.radians(ROTATE_DEGREES / 2))
+
+
+def _crop_sides(size: torch.Tensor, aspect: torch.Tensor) -> torch.Tensor:
+    """Width and height of a part, as shares of the image's: (n, 2).
+
+    The aspect ratio is relative to the image's own, as the part is stretched to its shape. A side
+    that would be longer than the image's is cut to it, which keeps area and aspect in their ranges.
+    """
+    areas = 1 - (1 - CROP_SMALLEST_AREA) * size
+    signed = 2 * aspect - 1
+    wide = 1 + (CROP_LARGEST_ASPECT - 1) * signed.abs()
+    # Equally often wide and high.
+    aspects = torch.where(signed < 0, 1 / wide, wide)
+    return torch.stack([areas * aspects, areas / aspects], 1).sqrt().clamp(max=1)
+
+
+def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Random erasing (Zhong, Kang, Zheng, Li, Yang: Random Erasing Data Augmentation, AAAI 2020).
+
+    There a rectangle that does not fit is drawn again; here its sides are cut to the image's, so
+    that it is a function of few numbers. It has one random level for each channel.
+    """
+    channels, height, width = images.shape[1:]
+    chosen, area, aspect, top, left = numbers[:, :5].unbind(1)
+    pixels = _between(area, ERASE_AREAS) * (height * width)
+    ratio = _between(aspect, ERASE_ASPECTS)
+    heights = (pixels * ratio).sqrt().round().clamp(1, height)
+    widths = (pixels / ratio).sqrt().round().clamp(1, width)
+    erased = transforms.rectangles(
+        images.shape,
+        (top * (height - heights + 1)).long(),
+        (left * (width - widths + 1)).long(),
+        heights * (chosen < ERASE_PROBABILITY),
+        widths,
+    )
+    levels = (numbers[:, 5 : 5 + channels] * 256).to(torch.uint8)
+    return transforms.erase(images, erased, levels)
+
+
+def _between(numbers: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+    """Numbers in [0, 1) moved to the range."""
+    least, most = bounds
+    return least + (most - least) * numbers

@@ -1,18 +1,59 @@
-"""An exponential moving average of the weights, which validates and is chosen in their place."""
+"""Averages of the weights, which validate and are chosen in their place."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
+from trainer.config import TrainConfig
 from trainer.tensor_files import Tensors
 
 
-class WeightAverage:
-    """Follows a model's weights and floating-point buffers; whole numbers are the model's own.
+class WeightAverage(abc.ABC):
+    """An average of a model's weights over the training.
+
+    Args:
+        module: with its first weights.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.tensors = _copy(module)
+
+    @abc.abstractmethod
+    def step_done(self, step: int) -> None:
+        """Optimiser step `step`, from 1, has left the module's weights."""
+
+    @abc.abstractmethod
+    def _take_over(self, epoch: int) -> None:
+        """Load the average at the end of an epoch, from 1, into the module."""
+
+    @contextlib.contextmanager
+    def in_place(self, epoch: int) -> Iterator[None]:
+        """At the end of an epoch: the module has the averaged weights inside, then its own again.
+
+        An end that is interrupted and comes again has left nothing behind.
+        """
+        own = _copy(self.module)
+        try:
+            self._take_over(epoch)
+            yield
+            self.tensors = _copy(self.module)
+        finally:
+            self.module.load_state_dict(own)
+
+    def load(self, tensors: Tensors) -> None:
+        """Go on from a saved average."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+
+class MovingAverage(WeightAverage):
+    """Follows the weights and floating-point buffers; whole numbers are the model's own.
 
     After step t each value moves by 1 - d towards the model's, d = min(decay, (1 + t) / (10 + t)):
     without that warm-up the first weights would stay in the average for long (the rule of
@@ -24,13 +65,12 @@ class WeightAverage:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = module
+        super().__init__(module)
         self.decay = decay
-        self.tensors = _copy(module)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Follow the weights that optimiser step `step`, from 1, has left."""
+    def step_done(self, step: int) -> None:
+        """Follow the weights that a step has left."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         current = self.module.state_dict()
         moving = [name for name, tensor in current.items() if tensor.is_floating_point()]
@@ -40,20 +80,52 @@ class WeightAverage:
         for name in current.keys() - set(moving):
             self.tensors[name].copy_(current[name])
 
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights inside, and its own again afterwards."""
-        own = _copy(self.module)
+    def _take_over(self, epoch: int) -> None:
         self.module.load_state_dict(self.tensors)
-        try:
-            yield
-        finally:
-            self.module.load_state_dict(own)
 
-    def load(self, tensors: Tensors) -> None:
-        """Go on from a saved average."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+
+class EpochAverage(WeightAverage):
+    """The mean of the weights at the ends of the last epochs; before them, the model's own.
+
+    Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, 2018,
+    arXiv 1803.05407. Statistics of batch normalisation belong to the weights that they were taken
+    with, so those of the mean are taken anew.
+
+    Args:
+        module: with its first weights.
+        first_epoch: whose end is the first in the mean.
+        take_statistics: sets the statistics of the module as it stands; a collective.
+    """
+
+    def __init__(
+        self, module: nn.Module, first_epoch: int, take_statistics: Callable[[], None]
+    ) -> None:
+        super().__init__(module)
+        self.first_epoch = first_epoch
+        self.take_statistics = take_statistics
+
+    def step_done(self, step: int) -> None:
+        """Only the ends of epochs count."""
+
+    @torch.no_grad()
+    def _take_over(self, epoch: int) -> None:
+        before = epoch - self.first_epoch  # epochs that are in the mean
+        if before <= 0:
+            return
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(self.tensors[name].lerp(parameter, 1.0 / (before + 1)))
+        self.take_statistics()
+
+
+def build(
+    config: TrainConfig, module: nn.Module, take_statistics: Callable[[], None]
+) -> WeightAverage | None:
+    """The average that the configuration asks for."""
+    if config.ema_decay is not None:
+        return MovingAverage(module, config.ema_decay)
+    if config.average_epochs is not None:
+        return EpochAverage(module, config.epochs - config.average_epochs + 1, take_statistics)
+    return None
 
 
 def _copy(module: nn.Module) -> Tensors:

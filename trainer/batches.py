@@ -49,7 +49,8 @@ class Batches:
         self.data = dataset
         self.device = device
         self.seed = config.seed
-        self.alpha = config.data.mixup
+        self.mixup = config.data.mixup
+        self.cutmix = config.data.cutmix
         self.augmentation = Augmentation(config.data.augment, config.seed)
         self.sampler = EpochSampler(
             dataset.train,
@@ -70,7 +71,7 @@ class Batches:
         self.sampler.set_position(epoch, first_step)
         for step, samples in enumerate(self.sampler, start=first_step):
             images, targets = self._fetch(samples, epoch)
-            if self.alpha:
+            if self.mixup or self.cutmix:
                 images, targets = self._mix(images, targets, epoch, step)
             yield Batch(images, targets, self.sampler.sizes(step))
 
@@ -90,10 +91,15 @@ class Batches:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         samples, own = self.sampler.step_samples(step)
         number = (epoch - 1) * self.steps + step + 1
-        partners, weights = mixup.draw_pairs(self.seed, number, len(samples), self.alpha)
-        others, other_targets = self._fetch(samples[partners[own]], epoch)
-        weights, classes = self._to_device(weights[own]), len(self.data.class_names)
-        return (
-            mixup.mix(images, others, weights),
-            mixup.mix_targets(targets, other_targets, weights, classes),
-        )
+        pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
+        others, other_targets = self._fetch(samples[pairs.partners[own]], epoch)
+        weights = self._to_device(pairs.weights[own])
+        if pairs.centres is None:
+            mixed = mixup.mix(images, others, weights)
+        else:
+            centres = self._to_device(pairs.centres[own])
+            replaced = mixup.boxes(weights, centres, images.shape)
+            mixed = torch.where(replaced, others, images)
+            weights = mixup.remaining(replaced)
+        classes = len(self.data.class_names)
+        return mixed, mixup.mix_targets(targets, other_targets, weights, classes)

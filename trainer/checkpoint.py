@@ -4,7 +4,7 @@
         model.safetensors       weights and buffers
         optimizer.safetensors   the optimiser's tensors, named PARAMETER_INDEX.NAME
         best.safetensors        the best weights on validation so far, where there are any
-        ema.safetensors         the moving average of the weights, where one is kept
+        average.safetensors     of the weights, where one is kept
         state.json              everything small: position, best, optimiser's numbers, configuration
         manifest.json           size and SHA-256 of each file, and a checksum of itself
 

@@ -48,7 +48,7 @@ def check(
     _require(saved, "model", saved.specs("model"), weights)
     _require(saved, "best", saved.specs("best"), weights if has_best else {})
     if averaged:
-        _require(saved, "ema", saved.specs("ema"), weights)
+        _require(saved, "average", saved.specs("average"), weights)
     _check_optimizer(saved, optimizer.optimizer)
     own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
     if own != (saved.state["scaler"] or {}).keys():

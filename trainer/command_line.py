@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from trainer.config import RunConfig, flatten, validate
+from trainer.config import RunConfig, flatten
+from trainer.config_rules import validate
 from trainer.errors import UserError
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "fashion_mnist.yaml"

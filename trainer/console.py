@@ -136,6 +136,8 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     if "lab_accuracy" in test:
         samples = min(1000, test["samples"])
         _print(f"lab accuracy   {_percent(test['lab_accuracy'])}  (first {samples:,} test images)")
+    if "augmented" in test:
+        _print(f"augmented      {_percent(test['augmented']['accuracy'])}  (with mirror images)")
     _print("")
     names = [_clip(row["name"]) for row in test["per_class"]]
     width = max(map(len, ["class", *names]))

@@ -1,34 +1,32 @@
-"""The engine: trains a model on a data set, and evaluates it."""
+"""The engine: trains a model on a data set, and tests it."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 import models
-from trainer import environment, evaluation, optim, processes
+from trainer import environment, optim, processes
 from trainer.agreement import Agreement, AskedToStop
-from trainer.averaging import WeightAverage
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint
 from trainer.config import RunConfig
-from trainer.data.sets import Dataset, ImageSet
+from trainer.data.sets import Dataset
 from trainer.errors import NonFiniteLossError, RankError, StoppedOnRequest
 from trainer.metrics import Predictions
 from trainer.observer import Observer
 from trainer.preemption import StopRequest
 from trainer.run_state import RunState
 from trainer.schedules import learning_rate
+from trainer.selection import Selection
 from trainer.snapshot import Snapshot
 from trainer.step import StepResult, TrainStep
 from trainer.step_log import StepLog, means
-from trainer.tensor_files import Tensors, weights_sha256
+from trainer.tensor_files import weights_sha256
 
 LOG_SECONDS = 1.0
 
@@ -48,7 +46,7 @@ class Engine:
               every checkpoint.every_steps  save
             validate                        keep the best weights, stop early
             every checkpoint.every_epochs   save
-        evaluate                            predictions for every sample, once; may stop too
+        test                                with the chosen weights, every sample once
 
     Args:
         accelerator: the processes and devices.
@@ -81,21 +79,24 @@ class Engine:
         self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
         ranks = (accelerator.num_processes, accelerator.process_index)
         self.batches = Batches(self.data, config, accelerator.device, *ranks)
+        self.agreement = Agreement(accelerator, stop, checkpoints, config.train.max_seconds)
+        self.selection = Selection(
+            accelerator, self.module, self.data, config, self.agreement.check
+        )
         self.environment = environment.describe(accelerator.device)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
-        decay, name = config.train.ema_decay, config.model.name
-        self.average = WeightAverage(self.module, decay) if decay else None
         self.snapshot = Snapshot(
             accelerator,
             self.module,
             self.optimizer,
-            self.average,
-            {"data.root": dataset.fingerprint, "model.name": models.source_sha256(name)},
+            self.selection.average,
+            {
+                "data.root": dataset.fingerprint,
+                "model.name": models.source_sha256(config.model.name),
+            },
             self.environment,
         )
         self.state = RunState()
-        self.best_weights: Tensors = {}
-        self.agreement = Agreement(accelerator, stop, checkpoints, config.train.max_seconds)
         self.step_log = StepLog()
         self.next_log_step = 0
         self.saved_step: int | None = None
@@ -158,8 +159,8 @@ class Engine:
                 f"into the GPU's memory; more than {self.config.train.microbatches} micro-batches "
                 f"make them smaller at the same train.batch_size"
             ) from error
-        if self.average:
-            self.average.update(self.state.step)
+        if self.selection.average:
+            self.selection.average.step_done(self.state.step)
         return result
 
     def _set_learning_rate(self) -> float:
@@ -178,21 +179,11 @@ class Engine:
             "epoch": state.epoch,
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "validation_loss": None,
-            "validation_accuracy": None,
+            **self.selection.validate(state),
             "weights_sha256": None,
             "seconds": state.epoch_seconds,
             "samples_per_second": count / state.epoch_seconds,
         }
-        if len(self.data.validation):
-            with self.average.in_place() if self.average else contextlib.nullcontext():
-                validation = self.evaluate(self.data.validation)
-                if state.best_accuracy is None or validation.accuracy > state.best_accuracy:
-                    state.best_accuracy, state.best_epoch = validation.accuracy, state.epoch
-                    state.best_step = state.step
-                    self.best_weights = {k: v.clone() for k, v in self.module.state_dict().items()}
-            record["validation_loss"] = validation.mean_loss
-            record["validation_accuracy"] = validation.accuracy
         if self.observer:
             record["weights_sha256"] = weights_sha256(self.module.state_dict())
             self.observer.epoch_done(record)
@@ -237,40 +228,20 @@ class Engine:
 
     # ------------------------------------------------------------------ evaluation
 
-    def evaluate(self, images: ImageSet) -> Predictions:
-        """Predictions of the present weights, the same on all ranks; a collective.
-
-        Raises:
-            AskedToStop: by a signal or by `train.max_seconds`.
-            NonFiniteLossError: the weights are of no use any more.
-        """
-        mirrored = self.config.data.test_augment == "flip"
-        found = evaluation.predict(
-            self.accelerator, self.module, images, self.data.scaling, self.agreement.check, mirrored
-        )
-        if not math.isfinite(found.mean_loss):
-            raise NonFiniteLossError(
-                f"the loss of the evaluation after step {self.state.step} is {found.mean_loss}"
-            )
-        return found
-
-    def test(self) -> Predictions:
+    def test(self) -> tuple[Predictions, Predictions | None]:
         """Predictions of the chosen weights for the test set; everything is saved already.
+
+        Returns:
+            The plain ones, and those with `data.test_augment`.
 
         Raises:
             StoppedOnRequest: asked to by a signal or by `train.max_seconds`.
+            NonFiniteLossError: the weights are of no use any more.
         """
-        self._choose_weights()
         try:
-            return self.evaluate(self.data.test)
+            return self.selection.test(self.state)
         except AskedToStop as asked:
             raise self._stopped(asked) from None
-
-    def _choose_weights(self) -> None:
-        """Load the best weights on validation; without validation the last, averaged if asked."""
-        chosen = self.best_weights or (self.average.tensors if self.average else {})
-        if chosen:
-            self.module.load_state_dict(chosen)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -287,7 +258,7 @@ class Engine:
             f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
         )
         if self.accelerator.is_main_process:
-            files, small = self.snapshot.collect(self.state, self.best_weights)
+            files, small = self.snapshot.collect(self.state, self.selection.best)
             self.checkpoints.save(
                 self.state.step,
                 files,
@@ -303,7 +274,7 @@ class Engine:
         Raises:
             UserError: it belongs to other data or another model.
         """
-        self.state, self.best_weights = self.snapshot.restore(
+        self.state, self.selection.best = self.snapshot.restore(
             saved, self.batches.steps, self.config.train.epochs
         )
         self.saved_step = self.state.step if self.checkpoints.holds(saved) else None

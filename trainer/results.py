@@ -22,15 +22,25 @@ LAB_TEST_SAMPLES = 1_000
 
 
 def test_results(
-    predictions: Predictions, class_names: tuple[str, ...], config: RunConfig
+    plain: Predictions,
+    augmented: Predictions | None,
+    class_names: tuple[str, ...],
+    config: RunConfig,
 ) -> dict[str, Any]:
-    """The part `test` of results.json."""
-    results: dict[str, Any] = {"accuracy": predictions.accuracy}
-    if config.data.train_size == LAB_TRAIN_SAMPLES and len(predictions) >= LAB_TEST_SAMPLES:
+    """The part `test` of results.json; what `data.test_augment` gives stands apart in it."""
+    lab = config.data.train_size == LAB_TRAIN_SAMPLES and len(plain) >= LAB_TEST_SAMPLES
+    results: dict[str, Any] = _shares(plain, lab) | {"samples": len(plain)}
+    if augmented is not None:
+        results["augmented"] = {"by": config.data.test_augment} | _shares(augmented, lab)
+    return results | per_class_results(plain, class_names)
+
+
+def _shares(predictions: Predictions, lab: bool) -> dict[str, float]:
+    shares = {"accuracy": predictions.accuracy}
+    if lab:
         hits = predictions.predicted == predictions.target
-        results["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
-    results |= {"loss": predictions.mean_loss, "samples": len(predictions)}
-    return results | per_class_results(predictions, class_names)
+        shares["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
+    return shares | {"loss": predictions.mean_loss}
 
 
 def run_results(

@@ -17,8 +17,8 @@ from trainer.config import (
     extends,
     flatten,
     replace,
-    validate,
 )
+from trainer.config_rules import validate
 from trainer.errors import UserError
 from trainer.files import open_regular, write_file, write_json, write_text
 from trainer.metrics_log import check_records
@@ -221,7 +221,7 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
         if config.train.epochs > stored.train.epochs:
             hint = (
                 f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
-                f"them every step would be another; only a run with a constant one can be extended)"
+                f"them every step would be another; only a constant or piecewise one can go on)"
             )
         raise UserError(
             f"{key}: {folder} holds a run of another configuration; choose another folder, or the "

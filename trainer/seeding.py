@@ -7,7 +7,7 @@ None depends on the rank, the process count, the time, or on how often another s
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
     augmentation     the transform of a sample                            (epoch, sample)
-    mixup            who is mixed with whom, and how much                 (step)
+    mixup            who is mixed with whom, how, and how much             (step)
     forward          torch's own generators: dropout and the like          (step, micro-batch)
 """
 

@@ -189,7 +189,7 @@ class Session:
     def finish(self, engine: Engine) -> None:
         """Evaluate the chosen weights on the test set, once, and write everything out."""
         final_sha256 = weights_sha256(engine.module.state_dict())
-        predictions = engine.test()
+        predictions, augmented = engine.test()
         if not self.is_main:
             return
         if engine.observer:
@@ -200,7 +200,9 @@ class Session:
         write_tensors(self.path / "model.safetensors", weights, metadata)
         results.write_predictions(self.path / "predictions.npz", predictions)
         found = {
-            "test": results.test_results(predictions, engine.data.class_names, self.config),
+            "test": results.test_results(
+                predictions, augmented, engine.data.class_names, self.config
+            ),
             **results.run_results(
                 self.config,
                 engine.data,

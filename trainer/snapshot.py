@@ -57,7 +57,7 @@ class Snapshot:
         if best_weights:
             files["best"] = best_weights
         if self.average:
-            files["ema"] = self.average.tensors
+            files["average"] = self.average.tensors
         small = {
             "run": dataclasses.asdict(state),
             "optimizer": numbers,
@@ -94,7 +94,7 @@ class Snapshot:
         state.note_rounding(f"from step {state.step}: {change}" for change in changes)
         self.module.load_state_dict(saved.tensors("model"))
         if self.average:
-            self.average.load(saved.tensors("ema"))
+            self.average.load(saved.tensors("average"))
         load_optimizer_state(
             self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
         )

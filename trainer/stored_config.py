@@ -10,7 +10,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from trainer.config import RunConfig, validate
+from trainer.config import RunConfig
+from trainer.config_rules import validate
 from trainer.errors import UserError
 from trainer.untrusted import check_type, read_text, shown
 

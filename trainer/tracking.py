@@ -206,6 +206,8 @@ def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> N
     values: dict[str, Any] = {
         f"test/{key}": test[key] for key in ("accuracy", "lab_accuracy", "loss") if key in test
     }
+    if "augmented" in test:
+        values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
     values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}
     values["test/per_class"] = wandb.Table(
         columns=list(per_class[0]), data=[list(row.values()) for row in per_class]

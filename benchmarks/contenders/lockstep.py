@@ -8,7 +8,7 @@ from typing import Any
 from turns import Turns
 
 from contenders.task import LEARNING_RATE, Task
-from trainer import config
+from trainer import config, config_rules
 from trainer.engine import Engine
 from trainer.observer import Observer, Record
 from trainer.parts import build_model
@@ -18,7 +18,7 @@ from trainer.session import Session
 def train(task: Task, turns: Turns) -> None:
     """Fit for as many epochs as there are turns."""
     run = _config(task)
-    config.validate(run)
+    config_rules.validate(run)
     with Session(run) as session:
         assert session.open()
         dataset = session.load_dataset()

@@ -14,14 +14,18 @@ FAMILIES: dict[str, tuple[Combination, bool]] = {
     "alexnet_small": ({}, True),
     "vgg_small": ({"widths": [8, 16]}, True),
     "preact_resnet": ({"depth": 8, "width": 8}, False),
-    "wide_resnet": ({"depth": 10, "widen_factor": 1}, True),
+    "wide_resnet": (
+        {"depth": 10, "widen_factor": 1, "drop_path": 0.3, "squeeze_excitation": True},
+        True,
+    ),
     "quicknet": ({"widths": [8, 16, 16]}, True),
 }
 OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "muon"]
 PARTS: dict[str, list[Any]] = {
     "dropout": [0.0, 0.3],
-    "data.augment": ["none", "shift", "flip_shift", "flip_shift_cutout"],
+    "data.augment": ["none", "shift", "flip_shift_cutout", "rotate_crop_erase"],
     "data.mixup": [0.0, 0.4],
+    "data.cutmix": [0.0, 1.0],
     "train.microbatches": [4, 8],
     "schedule.name": ["constant", "linear", "cosine"],
     "train.clip_norm": [None, 1.0],

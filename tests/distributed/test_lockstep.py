@@ -45,6 +45,9 @@ RUNS: list[dict[str, Any]] = [
     ODD_MODEL,
     {"model.name": "lab_cnn", "train.batch_size": 224, "train.microbatches": 224},
     QUICKNET | {"train.precision": "bf16", "train.ema_decay": 0.99},
+    QUICKNET | {"train.average_epochs": 2, "train.epochs": 2, "data.train_size": 1400},
+    # Four steps: three of mixup and one of cutmix.
+    QUICKNET | {"data.augment": "crop_rotate_erase", "data.cutmix": 1.0, "data.mixup": 0.2},
 ]
 
 # 180 training samples in steps of 64, 64 and 52.

@@ -46,7 +46,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         )
         engine.fit()
         weights = weights_sha256(engine.module.state_dict())
-        predictions = engine.test()
+        predictions, _ = engine.test()
         state = engine.optimizer.optimizer.state_dict()["state"]
         momenta = {
             f"{index}.{name}": value

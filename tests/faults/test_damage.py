@@ -22,7 +22,7 @@ STEPS = [5, 10, 15]
 
 FILES = (
     "best.safetensors",
-    "ema.safetensors",
+    "average.safetensors",
     "manifest.json",
     "model.safetensors",
     "optimizer.safetensors",
@@ -122,7 +122,7 @@ def test_hundreds_of_bits_and_cuts_drawn_at_random(run: Run) -> None:
         ("model.safetensors", flip, "middle"),
         ("optimizer.safetensors", cut, "middle"),
         ("best.safetensors", remove, "first"),
-        ("ema.safetensors", flip, "header"),
+        ("average.safetensors", flip, "header"),
         ("state.json", cut, "first"),
         ("manifest.json", extend, "last"),
     ],

@@ -69,8 +69,8 @@ def test_unknown_name_with_nothing_close(name: str) -> None:
 
 def test_unknown_argument() -> None:
     assert message("wide_resnet", {"dropuot": 0.1}) == (
-        "wide_resnet has no argument 'dropuot'; did you mean dropout? "
-        "It takes depth, widen_factor, dropout."
+        "wide_resnet has no argument 'dropuot'; did you mean dropout or drop_path? "
+        "It takes depth, widen_factor, dropout, drop_path, squeeze_excitation."
     )
     assert message("lab_cnn", {"x": 1}) == "lab_cnn has no argument 'x'. It takes none."
 

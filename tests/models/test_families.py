@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -172,6 +173,36 @@ def test_widths(name: str, widths: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pooled", "side"), [([], 1), ([1], 2), ((0, 2), 4), ([0, 1, 3], 8), ([3, 2, 1, 0], 16)]
+)
+def test_quicknet_pools_where_it_is_told(pooled: Sequence[int], side: int) -> None:
+    arguments = {"widths": [4, 6, 8, 10], "pooled": pooled}
+    network = build("quicknet", arguments, image_size=(side, side))
+    models.check_output(network, num_classes=10, in_channels=1, image_size=(side, side))
+    assert isinstance(network.features, nn.Sequential)
+    position = -1
+    found = set()
+    for layer in network.features:
+        position += isinstance(layer, nn.Conv2d)
+        if isinstance(layer, nn.MaxPool2d):
+            found.add(position)
+    assert found == set(pooled)
+    if side > 1:
+        with pytest.raises(ValueError, match=f"it needs at least {side}x{side}"):
+            build("quicknet", arguments, image_size=(side - 1, 40))
+
+
+@pytest.mark.parametrize("widths", [[8, 8], [8, 16, 16], [8, 16, 16, 32]])
+def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int]) -> None:
+    images = torch.rand(2, 1, 12, 12)
+    logits = []
+    for arguments in ({}, {"pooled": [index for index in (0, 2) if index < len(widths)]}):
+        torch.manual_seed(0)
+        logits.append(build("quicknet", {"widths": widths, **arguments})(images))
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
         ("alexnet_small", {"dropout": 1.0}, "dropout is 1.0, but must be a number in [0, 1)"),
@@ -181,6 +212,13 @@ def test_widths(name: str, widths: list[int]) -> None:
         ("quicknet", {"dropout": float("nan")}, "dropout is nan,"),
         ("quicknet", {"widths": []}, "widths is [], but must be a list of whole numbers"),
         ("quicknet", {"widths": [32, 0]}, "widths is [32, 0],"),
+        ("quicknet", {"pooled": [0, 5]}, "pooled is [0, 5], but must be a list of different"),
+        ("quicknet", {"pooled": [-1]}, "pooled is [-1], but must be"),
+        ("quicknet", {"pooled": [0, 0]}, "pooled is [0, 0],"),
+        ("quicknet", {"pooled": [True]}, "pooled is [True],"),
+        ("quicknet", {"pooled": 2}, "pooled is 2,"),
+        ("quicknet", {"pooled": [[0]]}, "pooled is [[0]],"),
+        ("quicknet", {"pooled": [0, 1, 2, 3, 4]}, "images of 28x28 pixels are too small: it needs"),
         ("vgg_small", {"widths": [32.5]}, "widths is [32.5],"),
         ("vgg_small", {"widths": 64}, "widths is 64,"),
         ("vgg_small", {"widths": [8] * 5}, "images of 28x28 pixels are too small"),
@@ -189,6 +227,10 @@ def test_widths(name: str, widths: list[int]) -> None:
         ("preact_resnet", {"depth": 18}, "depth is 18, but must be 6n + 2: 8, 14, 20, 26, ..."),
         ("preact_resnet", {"depth": "20"}, "depth is '20', but must be 6n + 2"),
         ("preact_resnet", {"width": 0}, "width is 0, but must be a whole number of at least 1"),
+        ("wide_resnet", {"drop_path": 1.0}, "drop_path is 1.0, but must be a number in [0, 1)"),
+        ("preact_resnet", {"drop_path": "0.1"}, "drop_path is '0.1',"),
+        ("preact_resnet", {"squeeze_excitation": 16}, "squeeze_excitation is 16, but must be true"),
+        ("wide_resnet", {"squeeze_excitation": None}, "squeeze_excitation is None,"),
         ("wide_resnet", {"widen_factor": 1.5}, "widen_factor is 1.5,"),
     ],
 )

@@ -1,0 +1,147 @@
+"""What each choice of a recipe brings, judged by validation images alone.
+
+    python benchmarks/ablations.py STUDY [VARIANT ...] [--seeds 0 1 ...] [--root DIR]
+
+ablations.yaml has the studies: a recipe, and variants of it that change a few keys. Runs of one
+thread train side by side, one on each core. Every run is put into benchmarks/results/ablations.json
+as it ends; ablations.md is written from all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import page
+import turns
+import yaml
+
+from trainer import processes
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+FIGURES = page.RESULTS / "ablations.json"
+BASE = "base"
+
+INTRODUCTION = """
+Accuracy on held-out training images at the end of the run; no test image is looked at. Where a
+study says nothing else, 10,000 of the first 20,000 training images of Fashion-MNIST train, as
+many as in the lab's protocol, and the other 10,000, drawn by the seed, validate. By their number
+alone an accuracy has a standard error of 0.003, but variants of one seed share the images, and
+differ by less.
+""".strip()
+
+
+def shown(changes: dict[str, Any]) -> str:
+    """Dotted keys and values, for people."""
+    return ", ".join(
+        f"`{key}: {value if isinstance(value, str) else json.dumps(value)}`"
+        for key, value in changes.items()
+    )
+
+
+def recipe(study: str, variant: str) -> str:
+    """The YAML file of a run."""
+    sections: dict[str, Any] = {}
+    changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
+    for key, value in changes.items():
+        section, name = key.split(".", 1)
+        sections.setdefault(section, {})[name] = value
+    return yaml.safe_dump(sections)
+
+
+def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]:
+    """Train once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, output = Path(folder, "recipe.yaml"), Path(folder, "run")
+        file.write_text(recipe(study, variant), encoding="utf-8")
+        words = ["train.py", "--config", str(file), "--output_dir", str(output)]
+        words += ["--seed", str(seed), "--threads", "1", "--tracking.wandb", "disabled"]
+        words += ["--checkpoint.every_epochs", "null", *(["--data.root", root] if root else [])]
+        finished = subprocess.run(
+            [sys.executable, *words],
+            cwd=REPOSITORY,
+            env=os.environ | turns.ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode != 0:
+            sys.exit(f"{study}, {variant}, seed {seed}: {finished.stderr}")
+        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+        lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
+    return {
+        "accuracy": last["validation_accuracy"],
+        "loss": last["validation_loss"],
+        "train_accuracy": last["train_accuracy"],
+        "train_s": results["train"]["seconds"],
+    }
+
+
+def table(study: str, figures: dict[str, Any]) -> list[str]:
+    """A row a variant, the best first."""
+    lines = ["| variant | changes | seeds | accuracy | over the base | training accuracy |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    base = figures.get(BASE, {})
+    rows = []
+    for variant, runs in figures.items():
+        changes = shown(STUDIES[study]["variants"].get(variant, {}))
+        gains = [runs[seed]["accuracy"] - base[seed]["accuracy"] for seed in runs if seed in base]
+        mean = statistics.mean(one["accuracy"] for one in runs.values())
+        trained = statistics.mean(one["train_accuracy"] for one in runs.values())
+        cells = [variant, changes, str(len(runs)), f"{mean:.4f}"]
+        cells += [f"{statistics.mean(gains):+.4f}" if gains else "", f"{trained:.4f}"]
+        rows.append((-mean, f"| {' | '.join(cells)} |"))
+    return [*lines, *(row for _, row in sorted(rows))]
+
+
+def build_page(figures: page.Figures) -> list[str]:
+    """The page of all studies."""
+    lines = ["# Ablations", "", f"On {page.machine()}.", "", INTRODUCTION, ""]
+    for study, found in figures.items():
+        base = STUDIES[study]["base"]
+        lines += [f"## {study}", "", f"    python benchmarks/ablations.py {study}", ""]
+        lines += [f"{STUDIES[study]['about']} The base: {shown(base)}.", ""]
+        lines += [*table(study, found), ""]
+    return lines
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train, and write the page after each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="without any: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--root", help="data.root")
+    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    arguments = parser.parse_args(words)
+    study, known = arguments.study, [BASE, *STUDIES[arguments.study]["variants"]]
+    if unknown := set(arguments.variants) - set(known):
+        parser.error(f"{', '.join(unknown)}: no variant; there are {', '.join(known)}")
+    with ThreadPoolExecutor(processes.usable_cores()) as pool:
+        runs = {
+            pool.submit(run, study, variant, seed, arguments.root): (variant, seed)
+            for variant in arguments.variants or known
+            for seed in arguments.seeds
+        }
+        for done in as_completed(runs):
+            variant, seed = runs[done]
+            figures = page.read_figures(arguments.output)
+            figures.setdefault(study, {}).setdefault(variant, {})[str(seed)] = done.result()
+            page.write_figures(arguments.output, figures, build_page(figures))
+
+
+if __name__ == "__main__":
+    main()

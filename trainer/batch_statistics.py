@@ -1,0 +1,83 @@
+"""The statistics of batch normalisation, taken anew: the same bits at any process count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainer.data.sets import ImageSet, Scaling
+from trainer.evaluation import BLOCK_SAMPLES
+from trainer.microbatch import cut
+
+
+@torch.no_grad()
+def take(
+    accelerator: Accelerator,
+    model: nn.Module,
+    images: ImageSet,
+    scaling: Scaling,
+    between_blocks: Callable[[], object] = lambda: None,
+) -> None:
+    """Replace the running statistics of all batch norms by their means over the images.
+
+    As in an evaluation the images are cut into blocks by their index, which the ranks take in turn.
+    Each block is normalised by its own statistics; nothing but the norms is in training mode. A
+    collective.
+
+    Args:
+        model: prepared for autocast, without DDP's wrapper.
+        images: the training images, which are not augmented here.
+        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+    """
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+    if not norms:
+        return
+    count, ranks = len(images), accelerator.num_processes
+    sizes = cut(count, -(-count // BLOCK_SAMPLES))
+    rounds = -(-len(sizes) // ranks)
+    width = sum(map(len, _buffers(norms)))
+    found = torch.zeros(rounds, width, device=accelerator.device)
+    blocks = torch.split(torch.arange(count), sizes)
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    tracked = [norm.num_batches_tracked for norm in norms]
+    model.eval()
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum, norm.num_batches_tracked = 1.0, None
+        for turn in range(rounds):
+            between_blocks()
+            number = turn * ranks + accelerator.process_index
+            if number < len(blocks):
+                pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+                model(scaling.apply(pixels.to(accelerator.device)))
+                found[turn] = torch.cat(_buffers(norms))
+    finally:
+        for norm, momentum, batches in zip(norms, momenta, tracked, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+        for module, training in modes.items():
+            module.training = training
+    gathered = accelerator.gather(found).view(ranks, rounds, -1).transpose(0, 1).flatten(0, 1)
+    weights = torch.tensor(sizes, device=accelerator.device) / count
+    _set_statistics(norms, (weights[:, None] * gathered[: len(sizes)]).sum(0))
+
+
+def _buffers(norms: list[_BatchNorm]) -> list[torch.Tensor]:
+    return [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
+
+
+def _set_statistics(norms: list[_BatchNorm], values: torch.Tensor) -> None:
+    buffers = _buffers(norms)
+    for buffer, piece in zip(
+        buffers, torch.split(values, [len(buffer) for buffer in buffers]), strict=True
+    ):
+        buffer.copy_(piece)

@@ -1,0 +1,109 @@
+"""What the values of a configuration may be, alone and beside each other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from trainer.config import TRANSFORMS, RunConfig, flatten, transforms_of
+from trainer.errors import UserError
+
+
+def validate(config: RunConfig) -> None:
+    """Check every value's range.
+
+    Raises:
+        UserError: names the first key that is out of range, its value and what it may be.
+    """
+    values = flatten(config)
+
+    def require(key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UserError(f"{key}: must be {rule}, found {values[key]!r}")
+
+    for key in ("train.epochs", "train.batch_size", "train.accumulation", "checkpoint.keep"):
+        require(key, values[key] >= 1, "at least 1")
+    for key in (
+        "processes",
+        "threads",
+        "data.train_size",
+        "data.test_size",
+        "train.microbatches",
+        "train.patience",
+        "train.average_epochs",
+        "checkpoint.every_epochs",
+        "checkpoint.every_steps",
+    ):
+        require(key, values[key] is None or values[key] >= 1, "null or at least 1")
+    require("output_dir", values["output_dir"] != "", "null or the name of a folder")
+    threads = values["threads"]
+    require("threads", threads is None or threads <= 1024, "at most 1,024")
+    require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
+    require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
+    size = values["data.validation_size"]
+    require("data.validation_size", size is None or size >= 0, "null, 0 or more")
+    microbatches = values["train.microbatches"]
+    require(
+        "train.microbatches",
+        microbatches is None or microbatches <= values["train.batch_size"],
+        f"at most train.batch_size, which is {values['train.batch_size']}",
+    )
+    names = transforms_of(values["data.augment"])
+    require(
+        "data.augment",
+        set(names) <= set(TRANSFORMS) and len(set(names)) == len(names),
+        f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once",
+    )
+    for key in ("data.mixup", "data.cutmix"):
+        require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
+    require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
+    for key in ("train.clip_norm", "train.max_seconds"):
+        require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")
+    require("timeout_seconds", 1 <= values["timeout_seconds"] <= 1e6, "between 1 and 1,000,000")
+    decay = values["train.ema_decay"]
+    require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
+    average = values["train.average_epochs"]
+    require(
+        "train.average_epochs",
+        average is None or average <= values["train.epochs"],
+        f"at most train.epochs, which is {values['train.epochs']}",
+    )
+    require(
+        "train.average_epochs",
+        average is None or decay is None,
+        "null where train.ema_decay is given: there is one average",
+    )
+    require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
+    require("optimizer.weight_decay", 0 <= values["optimizer.weight_decay"] < 1e6, "0 or more")
+    require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
+    require(
+        "schedule.warmup_epochs",
+        0 <= values["schedule.warmup_epochs"] < values["train.epochs"],
+        f"0 or more and less than train.epochs, which is {values['train.epochs']}",
+    )
+    require("schedule.final_fraction", 0 <= values["schedule.final_fraction"] <= 1, "in [0, 1]")
+    require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
+    # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
+    require(
+        "schedule.warmup_epochs",
+        values["schedule.name"] != "one_cycle" or values["schedule.warmup_epochs"] > 0,
+        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
+    )
+    milestones = values["schedule.milestones"]
+    if values["schedule.name"] == "piecewise":
+        bounds = [values["schedule.warmup_epochs"], *(milestones or []), values["train.epochs"]]
+        require(
+            "schedule.milestones",
+            bool(milestones) and all(before < after for before, after in pairwise(bounds)),
+            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
+            f"{bounds[0]}, and below train.epochs, which is {bounds[-1]}",
+        )
+    else:
+        require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")
+    require(
+        "train.patience",
+        values["train.patience"] is None or size != 0,
+        "null where data.validation_size is 0, as there is nothing to judge by",
+    )
+    own_files = values["data.name"] in ("idx", "npy")
+    require("data.root", not own_files or bool(values["data.root"]),
+            f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip

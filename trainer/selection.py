@@ -1,0 +1,95 @@
+"""Which weights a run ends with: they are validated after each epoch, and the best are chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+
+from accelerate import Accelerator
+from torch import nn
+
+from trainer import averaging, batch_statistics, evaluation
+from trainer.config import RunConfig
+from trainer.data.sets import Dataset, ImageSet
+from trainer.errors import NonFiniteLossError
+from trainer.metrics import Predictions
+from trainer.run_state import RunState
+from trainer.tensor_files import Tensors
+
+
+class Selection:
+    """Judges the weights of one model, or their average where the configuration asks for one.
+
+    Args:
+        accelerator: the processes and devices.
+        module: the model, prepared for autocast, without DDP's wrapper.
+        dataset: its validation images judge; without them the last weights are chosen.
+        config: for the average, and for `data.test_augment`.
+        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+
+    Attributes:
+        average: of the weights, or None.
+        best: the weights of the best epoch on validation so far.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        dataset: Dataset,
+        config: RunConfig,
+        between_blocks: Callable[[], object],
+    ) -> None:
+        self.accelerator = accelerator
+        self.module = module
+        self.data = dataset
+        self.config = config
+        self.between_blocks = between_blocks
+        self.average = averaging.build(config.train, module, self._take_statistics)
+        self.best: Tensors = {}
+
+    def validate(self, state: RunState) -> dict[str, float | None]:
+        """The end of an epoch: what the validation images say of its weights; a collective.
+
+        Where these are the best so far, notes it in `state` and keeps them.
+        """
+        record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
+        with self.average.in_place(state.epoch) if self.average else contextlib.nullcontext():
+            if not len(self.data.validation):
+                return record
+            found = self._predict(self.data.validation, state.step)
+            if state.best_accuracy is None or found.accuracy > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
+                state.best_step = state.step
+                self.best = {k: v.clone() for k, v in self.module.state_dict().items()}
+        return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
+
+    def test(self, state: RunState) -> tuple[Predictions, Predictions | None]:
+        """Load the chosen weights, and classify the test images with them; a collective.
+
+        Returns:
+            The plain predictions, and those with `data.test_augment`.
+        """
+        chosen = self.best or (self.average.tensors if self.average else {})
+        if chosen:
+            self.module.load_state_dict(chosen)
+        plain, augmented = self._predict(self.data.test, state.step), None
+        if self.config.data.test_augment == "flip":
+            augmented = self._predict(self.data.test, state.step, mirrored=True)
+        return plain, augmented
+
+    def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
+        found = evaluation.predict(
+            self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored
+        )
+        if not math.isfinite(found.mean_loss):
+            raise NonFiniteLossError(
+                f"the loss of the evaluation after step {step} is {found.mean_loss}"
+            )
+        return found
+
+    def _take_statistics(self) -> None:
+        batch_statistics.take(
+            self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks
+        )

@@ -1,0 +1,158 @@
+"""Transforms of a batch of images, each a pure function of the images and of its parameters.
+
+Images are uint8 before scaling, so that what comes in from outside is black. An image gets the same
+bits in whatever batch it lies: sines, exponentials and matrix products are avoided, as vector units
+may round them otherwise than the scalars that are left at a tensor's end.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+SHIFT_PIXELS = 2
+
+
+def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Mirror the chosen images left to right.
+
+    Args:
+        images: (n, channels, height, width).
+        chosen: bool, (n,).
+    """
+    # Copying whole images is several times as fast on a CPU as choosing pixel by pixel.
+    both = torch.cat([images, images.flip(3)])
+    samples = torch.arange(len(images), device=images.device)
+    return both.index_select(0, samples + chosen * len(images))
+
+
+def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Move each image by whole pixels; zeros come in from outside.
+
+    Args:
+        images: (n, channels, height, width).
+        down: pixels that each image moves down, at most SHIFT_PIXELS, int64, (n,); negative: up.
+        right: likewise to the right.
+    """
+    count, channels, height, width = images.shape
+    if not count:
+        return images
+    most = SHIFT_PIXELS
+    # In an image with a border, the rows of a shifted one follow each other at a fixed distance.
+    padded = F.pad(images, (most, most, most, most + 1))
+    plane_pixels, row_pixels = padded[0, 0].numel(), padded.shape[3]
+    windows = padded.flatten().unfold(0, height * row_pixels, 1)
+    planes = torch.arange(count * channels, device=images.device).view(count, channels)
+    starts = planes * plane_pixels + ((most - down) * row_pixels + most - right)[:, None]
+    moved = windows.index_select(0, starts.flatten())
+    return moved.view(count, channels, height, row_pixels)[..., :width]
+
+
+def rectangles(
+    shape: torch.Size,
+    top: torch.Tensor,
+    left: torch.Tensor,
+    height: torch.Tensor | int,
+    width: torch.Tensor | int,
+) -> torch.Tensor:
+    """Which pixels lie in a rectangle of each image: bool, (n, 1, height, width).
+
+    Args:
+        shape: of the images, (n, channels, height, width).
+        top: first row of each rectangle, int64, (n,); it may reach beyond the image.
+        left: its first column.
+        height: its rows; 0: no pixel lies in it.
+        width: its columns.
+    """
+    rows = torch.arange(shape[2], device=top.device)
+    columns = torch.arange(shape[3], device=top.device)
+    in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
+    # As bytes several times as fast on a CPU.
+    row_bytes, column_bytes = in_rows.view(torch.uint8), in_columns.view(torch.uint8)
+    return (row_bytes[:, None, :, None] & column_bytes[:, None, None]).view(torch.bool)
+
+
+def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
+    """Blacken a square in each image (DeVries, Taylor: Improved Regularization of Convolutional
+    Neural Networks with Cutout, 2017).
+
+    Args:
+        images: (n, channels, height, width).
+        top: first row of the square, int64, (n,); the square may reach beyond the image.
+        left: its first column.
+        size: its side in pixels.
+    """
+    return images * ~rectangles(images.shape, top, left, size, size)
+
+
+def erase(images: torch.Tensor, erased: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Fill pixels of each image with one level for each channel.
+
+    Args:
+        images: uint8, (n, channels, height, width).
+        erased: which pixels: bool, (n, 1, height, width).
+        levels: uint8, (n, channels).
+    """
+    # Several times as fast on a CPU as choosing pixel by pixel.
+    return images * ~erased + levels[:, :, None, None] * erased
+
+
+def rotation(tangents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Rotations about the centre: float32, (n, 2, 3), for `resample`.
+
+    Args:
+        tangents: of half the angle by which each image turns clockwise, float32, (n,).
+        height: of the images in pixels; their pixels are square.
+        width: likewise.
+    """
+    squares = tangents * tangents
+    cosines = (1 - squares) / (1 + squares)
+    sines = 2 * tangents / (1 + squares)
+    zeros = torch.zeros_like(tangents)
+    rows = [cosines, sines * (height / width), zeros, -sines * (width / height), cosines, zeros]
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def crop(sides: torch.Tensor, places: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Parts of the images that are enlarged to the whole: float32, (n, 2, 3), for `resample`.
+
+    Args:
+        sides: width and height of each part, as shares of the image's, in (0, 1], float32, (n, 2).
+        places: between 0, leftmost or topmost, and 1, float32, (n, 2).
+        height: of the images in pixels.
+        width: likewise.
+    """
+    # So that no pixel is read from beyond the centres of the outermost ones.
+    most_x, most_y = (1 - sides).unbind(1)
+    most = torch.stack([most_x * (1 - 1 / width), most_y * (1 - 1 / height)], 1)
+    return torch.cat([torch.diag_embed(sides), ((2 * places - 1) * most)[:, :, None]], 2)
+
+
+def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """The affine maps that do `inner` and then `outer`: (n, 2, 3) each."""
+    product = outer[:, :, :1] * inner[:, :1] + outer[:, :, 1:2] * inner[:, 1:]
+    return torch.cat([product[:, :, :2], product[:, :, 2:] + outer[:, :, 2:]], 2)
+
+
+def resample(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Affine transforms by bilinear interpolation; zeros come in from outside.
+
+    Args:
+        images: uint8, (n, channels, height, width).
+        maps: from a place (x, y, 1) in the result to the place (x, y) in the image that is seen
+            there, in units in which the image reaches from -1 to 1: float32, (n, 2, 3).
+    """
+    height, width = images.shape[2:]
+    y = _pixel_centres(height, images.device)[:, None]
+    x = _pixel_centres(width, images.device)
+    # F.affine_grid takes several times as long for the same numbers.
+    factors = maps[..., None, None]
+    places = factors[:, :, 0] * x + (factors[:, :, 1] * y + factors[:, :, 2])
+    seen = F.grid_sample(images.float(), places.permute(0, 2, 3, 1), align_corners=False)
+    return seen.round_().to(torch.uint8)
+
+
+def _pixel_centres(pixels: int, device: torch.device) -> torch.Tensor:
+    """Their places along a side that reaches from -1 to 1: float32, (pixels,)."""
+    return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
