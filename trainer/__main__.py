@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare
+from trainer.commands import compare, summary
 
-COMMANDS = {"compare": compare}
+COMMANDS = {"compare": compare, "summary": summary}
 
 
 def main() -> None:

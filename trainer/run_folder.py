@@ -158,19 +158,28 @@ class RunFolder:
             ) from error
 
     def _stored_status(self) -> Status:
-        path = self.path / "status.json"
-        if not path.exists():
-            return Status("running")  # killed between config.yaml and status.json
         try:
-            status = read_json(path)
-            check_type(status, dict[str, Any], str(path))
-            check_type(status.get("state"), State, f"{path}: state")
-            check_type(status.get("step"), int, f"{path}: step")
+            return read_status(self.path)
         except UserError as error:
             # It only saves work: a finished run that goes on ends at once, with the same result.
             log.warning("%s; going on as if the run had been killed", error)
             return Status("running")
-        return Status(status["state"], status["step"])
+
+
+def read_status(folder: Path) -> Status:
+    """How the run in a folder stands, by its status.json.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "status.json"
+    if not path.exists():
+        return Status("running")  # killed between config.yaml and status.json
+    status = read_json(path)
+    check_type(status, dict[str, Any], str(path))
+    check_type(status.get("state"), State, f"{path}: state")
+    check_type(status.get("step"), int, f"{path}: step")
+    return Status(status["state"], status["step"])
 
 
 def run_of(saved: Path) -> Path:
