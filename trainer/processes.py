@@ -128,15 +128,8 @@ def oversubscription(threads: int) -> str | None:
 
 
 def default_pins(config: RunConfig, count: int) -> dict[str, int]:
-    """Values for the configuration's pinned keys where nobody has set them.
-
-    Args:
-        count: how many processes there are.
-    """
-    return {
-        "threads": default_threads(),
-        "train.microbatches": count * config.train.accumulation,
-    }
+    """Values for the pinned keys where nobody has set them, with so many processes."""
+    return {"threads": default_threads(), "train.microbatches": count * config.train.accumulation}
 
 
 def on_cpu() -> bool:
@@ -257,14 +250,7 @@ def check_same_start(
 
 
 def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
-    """Compare what the ranks start from: weights, images and environment of each, in their order.
-
-    Returns:
-        As `check_same_start`.
-
-    Raises:
-        UserError: as `check_same_start`.
-    """
+    """As `check_same_start`, from weights, images and environment of each rank in their order."""
     from trainer.environment import differences
 
     found = []

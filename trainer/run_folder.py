@@ -147,9 +147,11 @@ class RunFolder:
         Raises:
             UserError: it cannot be written, or is in use.
         """
-        if (self.path / ".lock").exists():
-            self._take()
-            self.release()
+        if os.access(self.path / ".lock", os.F_OK):
+            try:
+                self._take()
+            finally:
+                self.release()
             return
         nearest = nearest_folder(self.path)
         if not nearest.is_dir():
@@ -202,8 +204,8 @@ def read_status(folder: Path) -> Status:
 
 
 def nearest_folder(path: Path) -> Path:
-    """A folder, or what is there of the way to it."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """A folder, or what is there of the way to it, as far as this user may see it."""
+    return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
 
 
 def run_of(saved: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import statistics
 import time
 from collections.abc import Sequence
@@ -59,11 +61,13 @@ def join(config: RunConfig, findings: Findings) -> Accelerator | None:
     """Meet the other processes; None where that fails, which is a problem in `findings`."""
     config = replace(config, {"timeout_seconds": min(config.timeout_seconds, TIMEOUT_S)})
     try:
+        if processes.launched_rank() > 0:
+            _reach_master(config.timeout_seconds)
         accelerator = findings.attempt("devices", lambda: processes.create_accelerator(config))
         if accelerator is None:  # of its precision; the rest may still be in order
             return processes.create_accelerator(replace(config, {"train.precision": "fp32"}))
         return accelerator
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         text = f"they have not met within {config.timeout_seconds:g} s ({reason})"
         advice = (
@@ -72,6 +76,24 @@ def join(config: RunConfig, findings: Findings) -> Accelerator | None:
         )
         findings.append(Finding("processes", "problem", text, advice))
         return None
+
+
+def _reach_master(limit_s: float) -> None:
+    """Wait until rank 0, or its launcher, takes connections; torch would wait for twice as long.
+
+    Raises:
+        OSError: it does not in time.
+    """
+    address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    end_s = time.monotonic() + limit_s
+    while True:
+        try:
+            socket.create_connection(address, timeout=limit_s).close()
+            return
+        except OSError:
+            if time.monotonic() > end_s:
+                raise
+        time.sleep(0.1)
 
 
 def measure(accelerator: Accelerator) -> Finding:

@@ -89,7 +89,10 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:
     lacking = reading.to_download(config.data)
     if lacking:
-        advice = "a run would download them; where there is no network, get them here first"
+        advice = (
+            "a run would download them; where there is no network, get them here first; "
+            "without them neither the model nor what it takes was looked at"
+        )
         findings.append(Finding("data", "warning", lacking, advice))
         return None
     dataset = loading.load(config.data, config.seed)
