@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -77,14 +78,13 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
         )
         if finished.returncode != 0:
             sys.exit(f"{study}, {variant}, seed {seed}: {finished.stderr}")
-        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
         lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
     return {
         "accuracy": last["validation_accuracy"],
         "loss": last["validation_loss"],
         "train_accuracy": last["train_accuracy"],
-        "train_s": results["train"]["seconds"],
+        "commit": page.commit(),
     }
 
 
@@ -107,10 +107,12 @@ def table(study: str, figures: dict[str, Any]) -> list[str]:
 
 def build_page(figures: page.Figures) -> list[str]:
     """The page of all studies."""
-    lines = ["# Ablations", "", f"On {page.machine()}.", "", INTRODUCTION, ""]
+    runs = [one for found in figures.values() for each in found.values() for one in each.values()]
+    commits = ", ".join(dict.fromkeys(one["commit"] for one in runs))
+    lines = ["# Ablations", "", INTRODUCTION, "", f"Measured at the commits {commits}.", ""]
     for study, found in figures.items():
         base = STUDIES[study]["base"]
-        lines += [f"## {study}", "", f"    python benchmarks/ablations.py {study}", ""]
+        lines += [f"## {study}", "", f"    python benchmarks/ablations.py {shlex.quote(study)}", ""]
         lines += [f"{STUDIES[study]['about']} The base: {shown(base)}.", ""]
         lines += [*table(study, found), ""]
     return lines

@@ -105,9 +105,11 @@ def test_a_resume_goes_on_with_the_average(averaged: Run, tmp_path: Path) -> Non
 EPOCHS = ["--train.epochs", "4", "--data.train_size", "300", "--checkpoint.keep", "9"]
 
 
-def test_the_mean_of_the_last_epochs_is_chosen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("validation", ["null", "0"])
+def test_the_mean_of_the_last_epochs_is_chosen(validation: str, tmp_path: Path) -> None:
     """With the statistics that its own weights give on the training images."""
-    run, more = tmp_path / "run", ["--train.average_epochs", "3", "--data.validation_size", "0"]
+    run, more = tmp_path / "run", ["--train.average_epochs", "3"]
+    more += ["--data.validation_size", validation]
     assert train_here(run, *EPOCHS, *more) == 0
     ends = [load_file(path) for path in sorted(run.glob("checkpoints/*/model.safetensors"))[1:]]
     chosen = load_file(run / "model.safetensors")
@@ -133,6 +135,16 @@ def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
     )
     digests = {run.json("results.json")["weights_sha256"] for run in (whole, rest)}
     assert len(digests) == 1
+
+
+def test_a_run_that_stops_early_ends_with_its_best_epoch(tmp_path: Path) -> None:
+    more = ["--train.average_epochs", "1", "--train.patience", "1", "--optimizer.lr", "1e-9"]
+    assert train_here(tmp_path / "run", *EPOCHS, *more) == 0
+    run = Run(tmp_path / "run", 0)
+    assert len(run.metrics("epoch")) < 4
+    best = load_file(next(run.folder.glob("checkpoints/*/best.safetensors")))
+    chosen = load_file(run.folder / "model.safetensors")
+    assert all(torch.equal(chosen[name], best[name]) for name in chosen)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare
+from trainer.commands import compare, doctor, summary
 
-COMMANDS = {"compare": compare}
+COMMANDS = {"compare": compare, "doctor": doctor, "summary": summary}
 
 
 def main() -> None:
@@ -23,7 +23,10 @@ def main() -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    if others and "configuration" not in arguments:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.configuration = others
     sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from trainer.checkpoint_reading import STATE, Checkpoint
 from trainer.errors import UserError
 from trainer.optimizer_state import optimizer_state
-from trainer.tensor_files import Specs, mismatch, specs_of
+from trainer.tensor_files import Specs, Tensors, mismatch, specs_of
 from trainer.untrusted import shown
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> Non
 
 def _check_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     """A parameter has all of its state or, where it never had a gradient, none."""
-    tensors, numbers = _state_after_a_step(optimizer)
+    state, numbers = state_after_a_step(optimizer)
+    tensors = specs_of(state)
     found, found_numbers = saved.specs("optimizer"), saved.state["optimizer"].keys()
     present = {_index(key) for key in [*found, *found_numbers]}
     expected = {key: spec for key, spec in tensors.items() if _index(key) in present}
@@ -73,7 +74,7 @@ def _check_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> Non
         raise _unfit(saved, STATE, f"optimizer: {shown(key)} is missing, or nothing here takes it")
 
 
-def _state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Specs, set[str]]:
+def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
     """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
     twin = copy.deepcopy(optimizer)
     for group in twin.param_groups:
@@ -81,7 +82,7 @@ def _state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Specs, set[st
             parameter.grad = torch.zeros_like(parameter)
     twin.step()
     tensors, numbers = optimizer_state(twin)
-    return specs_of(tensors), set(numbers)
+    return tensors, set(numbers)
 
 
 def _index(key: str) -> str:

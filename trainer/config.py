@@ -87,7 +87,8 @@ class TrainConfig:
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     average_epochs: int | None = None
-    """validate and choose the mean of the weights after the last so many epochs; null: none"""
+    """choose the mean of the weights at the ends of so many last epochs, with batch-norm statistics
+    taken anew, whatever validation says; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"

@@ -84,7 +84,7 @@ class Progress:
 
     def update(self, done: int, loss: float, accuracy: float, samples_per_second: float) -> None:
         """Show the state after `done` steps of the epoch; accuracy between 0 and 1."""
-        values = f"loss {loss:.4f}, acc {_percent(accuracy)}, {samples_per_second:,.0f} img/s"
+        values = f"loss {loss:.4f}, acc {percent(accuracy)}, {samples_per_second:,.0f} img/s"
         if self._bar is not None:
             self._bar.n = done
             self._bar.set_postfix_str(values)
@@ -100,9 +100,9 @@ class Progress:
             self._head_printed = True
         _print(
             f"{self._place()}  {_number(record.get('train_loss')):>11}"
-            f"{_percent(record.get('train_accuracy')):>10}"
+            f"{percent(record.get('train_accuracy')):>10}"
             f"{_number(record.get('validation_loss')):>18}"
-            f"{_percent(record.get('validation_accuracy')):>10}"
+            f"{percent(record.get('validation_accuracy')):>10}"
             f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
         )
 
@@ -132,12 +132,12 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     test = results["test"]
     correct = sum(row["correct"] for row in test["per_class"])
     _print("")
-    _print(f"test accuracy  {_percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
+    _print(f"test accuracy  {percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
     if "lab_accuracy" in test:
         samples = min(1000, test["samples"])
-        _print(f"lab accuracy   {_percent(test['lab_accuracy'])}  (first {samples:,} test images)")
+        _print(f"lab accuracy   {percent(test['lab_accuracy'])}  (first {samples:,} test images)")
     if "augmented" in test:
-        _print(f"augmented      {_percent(test['augmented']['accuracy'])}  (with mirror images)")
+        _print(f"augmented      {percent(test['augmented']['accuracy'])}  (with mirror images)")
     _print("")
     names = [_clip(row["name"]) for row in test["per_class"]]
     width = max(map(len, ["class", *names]))
@@ -145,14 +145,14 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     worst = None
     for name, row in zip(names, test["per_class"], strict=True):
         shares = (row["accuracy"], row["precision"], row["recall"], row["f1"])
-        cells = "".join(f"{_percent(share):>10}" for share in shares)
+        cells = "".join(f"{percent(share):>10}" for share in shares)
         is_worst = row["name"] == test["worst_class"]
         worst = row if is_worst else worst
         mark = "  <- worst" if is_worst else ""
         _print(f"{name:<{width}} {row['support']:>8,}{cells}{mark}")
     _print("")
     if worst is not None:
-        _print(f"worst class    {test['worst_class']}, {_percent(worst['accuracy'])}")
+        _print(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
     _print("")
     for name in FILES:
         if (output_dir / name).exists():
@@ -163,7 +163,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share between 0 and 1 in per cent, a dash where there is none."""
     return "-" if share is None else f"{100 * share:.2f} %"
 
 

@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.allocator import keep_freed_memory
 from trainer.config import RunConfig
 from trainer.errors import UserError
+from trainer.limits import cpu_quota
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,6 +35,11 @@ log = logging.getLogger("lockstep")
 def launched_rank() -> int:
     """This process's rank by the launcher's variables; 0 without a launcher."""
     return _launched("RANK", 0)
+
+
+def launched_local_rank() -> int:
+    """This process's number among those of its machine; 0 without a launcher."""
+    return _launched("LOCAL_RANK", 0)
 
 
 def launched_count() -> int:
@@ -90,10 +96,10 @@ def check_microbatches(config: RunConfig) -> None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: of the machine, a batch job or a container."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def default_threads() -> int:
@@ -106,11 +112,32 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    if threads * local_count() > usable_cores() and launched_rank() == 0:
-        log.warning(
-            "threads: %d processes of %d threads share %d cores, which is slow",
-            local_count(), threads, usable_cores(),
-        )  # fmt: skip
+    too_many = oversubscription(threads)
+    if too_many and launched_rank() == 0:
+        log.warning("%s", too_many)
+
+
+def oversubscription(threads: int) -> str | None:
+    """In words, that so many threads a process are more than the cores; None where they are not."""
+    if threads * local_count() <= usable_cores():
+        return None
+    return (
+        f"threads: {local_count()} processes of {threads} threads share {usable_cores()} cores, "
+        f"which is slow"
+    )
+
+
+def default_pins(config: RunConfig, count: int) -> dict[str, int]:
+    """Values for the pinned keys where nobody has set them, with so many processes."""
+    return {"threads": default_threads(), "train.microbatches": count * config.train.accumulation}
+
+
+def on_cpu() -> bool:
+    """Whether runs of this process are on the CPU: there is no GPU, or it is not wanted."""
+    import torch
+
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return asked or not torch.accelerator.is_available()
 
 
 def create_accelerator(config: RunConfig) -> Accelerator:
@@ -119,13 +146,11 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         UserError: fp16 without a GPU.
     """
-    import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    on_cpu = on_cpu or not torch.accelerator.is_available()
-    if config.train.precision == "fp16" and on_cpu:
+    cpu = on_cpu()
+    if config.train.precision == "fp16" and cpu:
         raise UserError(
             "train.precision: fp16 needs a GPU, and this run is on the CPU; "
             "use fp32, or bf16 to try lower precision"
@@ -138,9 +163,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # where a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout_seconds))
-    accelerator = Accelerator(
-        cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[handler, group]
-    )
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
     # An environment variable may have set it, and `backward` would divide every loss by it.
     accelerator.gradient_accumulation_steps = 1
     return accelerator
@@ -223,10 +246,14 @@ def check_same_start(
         return []
     from accelerate.utils import gather_object
 
+    return compare_starts(gather_object([(weights, images, environment)]))
+
+
+def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
+    """As `check_same_start`, from weights, images and environment of each rank in their order."""
     from trainer.environment import differences
 
     found = []
-    starts = gather_object([(weights, images, environment)])
     for rank, (other_weights, other_images, other_environment) in enumerate(starts):
         if other_images != starts[0][1]:
             raise UserError(

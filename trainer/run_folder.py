@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 from dataclasses import dataclass
 from io import FileIO
@@ -85,6 +87,10 @@ class RunFolder:
             UserError: it cannot be written, is in use, or holds a run that is another.
         """
         self._take()
+        return self.look(config, pins)
+
+    def look(self, config: RunConfig, pins: dict[str, int]) -> Opening:
+        """As `open`, but without taking the folder."""
         _check_contents(self.path)
         stored = _stored_config(self.path)
         if stored and config.resume == "none":
@@ -96,7 +102,7 @@ class RunFolder:
             config = _as_there(config, run_of(Path(config.resume)), "resume")
         if stored:
             config = _as_there(config, self.path, "output_dir")
-        config = _pin(config, pins)
+        config = pin(config, pins)
         validate(config)
         status = self._stored_status() if stored else Status()
         longer = stored is not None and extends(config, stored)
@@ -135,15 +141,30 @@ class RunFolder:
         if self._lock:
             self._lock.close()
 
+    def check_access(self) -> None:
+        """Whether a run could take the folder now; leaves nothing behind.
+
+        Raises:
+            UserError: it cannot be written, or is in use.
+        """
+        if os.access(self.path / ".lock", os.F_OK):
+            try:
+                self._take()
+            finally:
+                self.release()
+            return
+        nearest = nearest_folder(self.path)
+        if not nearest.is_dir():
+            raise _not_writable(nearest, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _not_writable(nearest, os.strerror(errno.EACCES))
+
     def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open_regular(self.path / ".lock", "ab")
         except OSError as error:
-            raise UserError(
-                f"output_dir: {error.filename} cannot be written ({error.strerror}); "
-                f"choose a folder that you may write to"
-            ) from error
+            raise _not_writable(error.filename, error.strerror) from error
         try:
             import fcntl
         except ImportError:  # Windows has no such lock
@@ -158,19 +179,33 @@ class RunFolder:
             ) from error
 
     def _stored_status(self) -> Status:
-        path = self.path / "status.json"
-        if not path.exists():
-            return Status("running")  # killed between config.yaml and status.json
         try:
-            status = read_json(path)
-            check_type(status, dict[str, Any], str(path))
-            check_type(status.get("state"), State, f"{path}: state")
-            check_type(status.get("step"), int, f"{path}: step")
+            return read_status(self.path)
         except UserError as error:
             # It only saves work: a finished run that goes on ends at once, with the same result.
             log.warning("%s; going on as if the run had been killed", error)
             return Status("running")
-        return Status(status["state"], status["step"])
+
+
+def read_status(folder: Path) -> Status:
+    """How the run in a folder stands, by its status.json.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "status.json"
+    if not path.exists():
+        return Status("running")  # killed between config.yaml and status.json
+    status = read_json(path)
+    check_type(status, dict[str, Any], str(path))
+    check_type(status.get("state"), State, f"{path}: state")
+    check_type(status.get("step"), int, f"{path}: step")
+    return Status(status["state"], status["step"])
+
+
+def nearest_folder(path: Path) -> Path:
+    """A folder, or what is there of the way to it, as far as this user may see it."""
+    return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
 
 
 def run_of(saved: Path) -> Path:
@@ -181,6 +216,12 @@ def run_of(saved: Path) -> Path:
 def _stored_config(folder: Path) -> RunConfig | None:
     path = folder / "config.yaml"
     return stored_config.read(path) if path.exists() or path.is_symlink() else None
+
+
+def _not_writable(path: Path | str, why: str | None) -> UserError:
+    return UserError(
+        f"output_dir: {path} cannot be written ({why}); choose a folder that you may write to"
+    )
 
 
 def _check_contents(folder: Path) -> None:
@@ -212,7 +253,7 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     stored = _stored_config(folder)
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
-    config = _pin(config, {name: flatten(stored)[name] for name in PINNED_KEYS})
+    config = pin(config, {name: flatten(stored)[name] for name in PINNED_KEYS})
     if extends(config, stored):
         stored = replace(stored, {"train.epochs": config.train.epochs})
     differing = differences(config, stored)
@@ -230,6 +271,7 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     return config
 
 
-def _pin(config: RunConfig, pins: dict[str, int]) -> RunConfig:
+def pin(config: RunConfig, pins: dict[str, int]) -> RunConfig:
+    """`config` with values for the pinned keys that it leaves open."""
     values = flatten(config)
     return replace(config, {key: pin for key, pin in pins.items() if values[key] is None})

@@ -1,4 +1,4 @@
-"""Which weights a run ends with: they are validated after each epoch, and the best are chosen."""
+"""Which weights a run ends with: validated after each epoch, the best or the last are chosen."""
 
 from __future__ import annotations
 
@@ -71,13 +71,25 @@ class Selection:
         Returns:
             The plain predictions, and those with `data.test_augment`.
         """
-        chosen = self.best or (self.average.tensors if self.average else {})
+        chosen = self._chosen(state)
         if chosen:
             self.module.load_state_dict(chosen)
         plain, augmented = self._predict(self.data.test, state.step), None
         if self.config.data.test_augment == "flip":
             augmented = self._predict(self.data.test, state.step, mirrored=True)
         return plain, augmented
+
+    def _chosen(self, state: RunState) -> Tensors:
+        """The best on validation, else the last; none where the model has them already.
+
+        The mean of the last epochs is chosen without regard to validation: it is better than the
+        means that end before it, and a thousand validation images cannot tell them apart.
+        """
+        averaged = self.average.tensors if self.average else {}
+        train = self.config.train
+        if train.average_epochs is not None and state.epoch > train.epochs:
+            return averaged
+        return self.best or averaged
 
     def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
         found = evaluation.predict(

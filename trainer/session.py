@@ -77,10 +77,7 @@ class Session:
         return True
 
     def _open_folder(self) -> Opening:
-        pins = {
-            "threads": processes.default_threads(),
-            "train.microbatches": self.accelerator.num_processes * self.config.train.accumulation,
-        }
+        pins = processes.default_pins(self.config, self.accelerator.num_processes)
         return self.folder.open(self.config, pins)
 
     def load_dataset(self, read_source: Callable[[], SourceData] | None = None) -> Dataset:

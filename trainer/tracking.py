@@ -9,11 +9,12 @@ import contextlib
 import logging
 import netrc
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
+
+from trainer.time_limit import within
 
 if TYPE_CHECKING:
     import wandb
@@ -30,6 +31,8 @@ FINISH_TIMEOUT_S = 180
 """how long the last uploads may take"""
 GOODBYE_TIMEOUT_S = 5
 """how long the library may take to end after it has failed"""
+
+NO_KEY = "no key found; `wandb login` stores one"
 
 PICTURES = ("curves", "confusion", "mistakes")
 
@@ -61,8 +64,7 @@ class WandbTracker:
         `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
         offline. Where the server refuses or does not answer in time, the run is kept offline.
         """
-        if mode == "auto" and os.environ.get("WANDB_MODE") in get_args(Mode):
-            mode = cast(Mode, os.environ["WANDB_MODE"])
+        mode = resolved(mode)
         if mode == "disabled":
             return
         try:
@@ -89,14 +91,14 @@ class WandbTracker:
             )
 
         try:
-            has_key = mode != "offline" and _within(CALL_TIMEOUT_S, _has_key)
-            if mode == "online" and not has_key:
-                raise RuntimeError("no key found; `wandb login` stores one")
-            if has_key:
-                self._run = _within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
+            found_key = mode != "offline" and within(CALL_TIMEOUT_S, has_key)
+            if mode == "online" and not found_key:
+                raise RuntimeError(NO_KEY)
+            if found_key:
+                self._run = within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
         except (Exception, SystemExit) as error:
             logger.warning("Weights & Biases: this run is kept offline: %s", _first_line(error))
-            _let_go()  # else the failed attempt holds on to the run's id
+            let_go()  # else the failed attempt holds on to the run's id
         if self._run is None:
             self._run = self._attempt(lambda: open_run(online=False))
         if self._run is not None:
@@ -142,15 +144,22 @@ class WandbTracker:
     def _attempt(self, call: Callable[[], T], limit_s: float = CALL_TIMEOUT_S) -> T | None:
         """The result of `call`; where it fails, a warning, and the tracking is over."""
         try:
-            return _within(limit_s, call)
+            return within(limit_s, call)
         except (Exception, SystemExit) as error:
             self._run = None
             logger.warning(
                 "Weights & Biases is off from here on; metrics.jsonl has everything: %s",
                 _first_line(error),
             )
-            _let_go()
+            let_go()
             return None
+
+
+def resolved(mode: Mode) -> Mode:
+    """The mode, where `auto` is what the environment's WANDB_MODE says."""
+    if mode == "auto" and os.environ.get("WANDB_MODE") in get_args(Mode):
+        return cast(Mode, os.environ["WANDB_MODE"])
+    return mode
 
 
 def _settings() -> wandb.Settings:
@@ -172,7 +181,7 @@ def _settings() -> wandb.Settings:
     )
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether wandb would find a key: in the environment, its settings or the netrc file.
 
     The library's own question for it may ask the user, or the server.
@@ -226,7 +235,7 @@ def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> N
     run.summary.update({"test/worst_class": test["worst_class"]})
 
 
-def _let_go() -> None:
+def let_go() -> None:
     """End wandb's service process, so that neither Python's exit nor a pipe waits for it.
 
     What it has written to the disk stays there for `wandb sync`.
@@ -236,36 +245,11 @@ def _let_go() -> None:
 
     # It has failed already and been reported: that it cannot say goodbye either is no news.
     with contextlib.suppress(Exception, SystemExit):
-        _within(GOODBYE_TIMEOUT_S, wandb.teardown)
+        within(GOODBYE_TIMEOUT_S, wandb.teardown)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it may end by itself meanwhile
             if child.name().startswith("wandb-core"):
                 child.kill()
-
-
-def _within(limit_s: float, call: Callable[[], T]) -> T:
-    """The result of `call`, run in a thread that is left behind after `limit_s` seconds.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="wandb call", daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {limit_s} s")
-    return results[0]
 
 
 def _first_line(error: BaseException) -> str:

@@ -122,12 +122,9 @@ def prepare(known: KnownSet, root: str | None) -> None:
     Raises:
         UserError: says where the files were looked for and how to mend it.
     """
-    place = find(known, root)
-    if place is not None and not place.is_cache:
+    if not lacks_files(known, root):
         return
     cache = cache_folder(known)
-    if place is not None and not _lacking(known, cache):
-        return
     from filelock import FileLock
 
     try:
@@ -139,9 +136,19 @@ def prepare(known: KnownSet, root: str | None) -> None:
             for name in names:  # a damaged unpacked file would be found before the new one
                 (cache / name).unlink(missing_ok=True)
     except DownloadError as error:
-        raise UserError(f"{_not_found(known)}\nNo mirror helped:\n{error}") from error
+        raise UserError(f"{not_found(known)}\nNo mirror helped:\n{error}") from error
     except OSError as error:
-        raise UserError(f"{_not_found(known)}\nThe cache cannot be written: {error}") from error
+        raise UserError(f"{not_found(known)}\nThe cache cannot be written: {error}") from error
+
+
+def lacks_files(known: KnownSet, root: str | None) -> bool:
+    """Whether there is no undamaged set at hand, so that `prepare` asks the mirrors.
+
+    Raises:
+        UserError: a folder that the user named lacks some of the files.
+    """
+    place = find(known, root)
+    return place is None or (place.is_cache and bool(_lacking(known, place.folder)))
 
 
 def read(known: KnownSet, root: str | None) -> SourceData:
@@ -152,7 +159,7 @@ def read(known: KnownSet, root: str | None) -> SourceData:
     """
     place = find(known, root)
     if place is None:
-        raise UserError(_not_found(known))
+        raise UserError(not_found(known))
     paths = idx.locate(place.folder, place.origin)
     train, test = idx.read_part(paths, idx.TRAIN), idx.read_part(paths, idx.TEST)
     for part in (train, test):
@@ -199,7 +206,8 @@ def _places(known: KnownSet) -> Iterator[Place]:
     yield Place(cache, f"cache {cache}", is_cache=True)
 
 
-def _not_found(known: KnownSet) -> str:
+def not_found(known: KnownSet) -> str:
+    """Where the files were looked for, and how to mend that they are not there."""
     data = os.environ.get("LOCKSTEP_DATA")
     lines = [f"data.name: the files of {known.name} were not found, or not undamaged. Looked in:"]
     if not data:

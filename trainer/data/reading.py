@@ -40,6 +40,17 @@ def prepare(config: DataConfig) -> None:
 
 
 @_forbidden_is_mendable()
+def to_download(config: DataConfig) -> str | None:
+    """What `prepare` would have to download, and where it was looked for; None for nothing.
+
+    Raises:
+        UserError: the files are where the user says, but not all of them.
+    """
+    found = known.KNOWN.get(config.name)
+    return known.not_found(found) if found and known.lacks_files(found, config.root) else None
+
+
+@_forbidden_is_mendable()
 def read(config: DataConfig) -> SourceData:
     """Everything that the source has. Never downloads: see `prepare`.
 

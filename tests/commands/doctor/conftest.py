@@ -1,0 +1,75 @@
+"""The doctor as a command in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import train_here
+from trainer import __main__
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_STEP_NUM_TASKS", "ACCELERATE_MIXED_PRECISION", "LOCKSTEP_DATA", "WANDB_MODE"),
+    *("WANDB_API_KEY",),
+)
+
+SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No launcher, no GPU, no data and no key."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+class Doctor:
+    """The command in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+        self.code: int | str | None = None
+        self.errors = ""
+
+    def __call__(self, *words: str) -> dict[str, list[dict[str, str]]]:
+        """The findings by name."""
+        sys.argv = ["trainer", "doctor", "--json", *words]
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            __main__.main()
+        output = self.capsys.readouterr()
+        self.code, self.errors = ended.value.code, output.err
+        found = json.loads(output.out)
+        assert found["works"] == (self.code == 0)
+        by_name: dict[str, list[dict[str, str]]] = {}
+        for finding in found["findings"]:
+            by_name.setdefault(finding["name"], []).append(finding)
+        return by_name
+
+    def fails(self, name: str, message: str, *words: str) -> None:
+        """The command ends with 2 for the one problem of this name, with these words."""
+        found = self(*words)
+        problems = [one for group in found.values() for one in group if one["state"] == "problem"]
+        assert [one["name"] for one in problems] == [name]
+        assert message in problems[0]["text"]
+        assert self.code == 2
+        assert self.errors.endswith(f"a run would fail here: {name}\n")
+
+
+@pytest.fixture
+def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+    return Doctor(capsys)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train_here(folder, *SHORT) == 0
+    return folder

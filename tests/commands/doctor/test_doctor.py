@@ -1,0 +1,186 @@
+"""`python -m trainer doctor`: one process."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands.doctor.conftest import SHORT, Doctor
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import environment
+from tests.runs import contents, words
+from trainer import __main__, processes
+from trainer.commands.doctor import examination, machine, recipe
+from trainer.commands.doctor.finding import Finding
+from trainer.time_limit import is_any_left_behind
+
+
+def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(*words(tmp_path / "run"))
+    assert doctor.code == 0
+    assert {one["state"] for group in found.values() for one in group} == {"ok"}
+    assert found["processes"][0]["text"] == "1"
+    assert "1,293 training, 144 validation, 360 test" in found["data"][0]["text"]
+    assert found["model"][0]["text"] == "quicknet, 14,458 parameters"
+    assert found["Weights & Biases"][0]["text"] == "disabled"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_machine_alone(doctor: Doctor) -> None:
+    found = doctor()
+    assert doctor.code == 0
+    assert {"cores", "devices", "versions", "threads", "hosts", "memory"} <= found.keys()
+    assert not {"data", "model", "disk", "configuration"} & found.keys()
+
+
+def test_keys_alone_are_those_of_the_default_recipe(doctor: Doctor) -> None:
+    more = ["--processes", "3", "--data.name", "digits", "--data.train_size", "500"]
+    doctor.fails("processes", "processes: this run must have 3, but 1 were started", *more)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "more"),
+    [
+        ("configuration", "did you mean seed?", ["--seeed", "3"]),
+        ("configuration", "optimizer.lr: must be positive", ["--optimizer.lr", "-1"]),
+        ("processes", "this run must have 2, but 1 were started", ["--processes", "2"]),
+        ("devices", "train.precision: fp16 needs a GPU", ["--train.precision", "fp16"]),
+        ("data", "data.root: there is no folder", ["--data.name", "npy", "--data.root", "/none"]),
+        ("data", "data.root: /none", ["--data.name", "fashion_mnist", "--data.root", "/none"]),
+        ("data", "data.train_size", ["--data.train_size", "5000"]),
+        ("model", "model.name, model.args: ", ["--model.name", "lenet7"]),
+        ("model", "model.weights: none.safetensors", ["--model.weights", "none.safetensors"]),
+        ("output_dir", "cannot be written (Not a dir", ["--output_dir", f"{__file__}/run"]),
+        ("output_dir", "manifest.json", ["--resume", "RUN/checkpoints/step-00000001", *SHORT]),
+    ],
+)
+def test_a_mistake_is_named_in_the_words_of_the_run(
+    doctor: Doctor, run: Path, tmp_path: Path, name: str, message: str, more: list[str]
+) -> None:
+    more = [word.replace("RUN", str(run)) for word in more]
+    doctor.fails(name, message, *words(tmp_path / "run", *more))
+
+
+def test_a_folder_with_another_run(doctor: Doctor, run: Path) -> None:
+    before = contents(run)
+    doctor.fails("output_dir", "holds a run of another configuration", *words(run, "--seed", "1"))
+    assert contents(run) == before
+
+
+def test_a_finished_run(doctor: Doctor, run: Path) -> None:
+    found = doctor(*words(run, *SHORT))
+    assert doctor.code == 0
+    assert found["output_dir"][0]["text"].endswith("finished: nothing is left to do")
+    assert "data" not in found
+
+
+def test_a_folder_in_use(doctor: Doctor, run: Path) -> None:
+    with (run / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        doctor.fails("output_dir", "is in use by another run", *words(run))
+
+
+def test_a_launchers_variable_without_a_launcher(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    doctor.fails("processes", "WORLD_SIZE: is '2', as if by a launcher")
+
+
+def test_tasks_of_srun_that_do_not_know_of_each_other(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    doctor.fails("processes", "srun has started 4 tasks, but no launcher")
+
+
+def test_more_threads_than_cores(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(*words(tmp_path / "run", "--threads", "512"))
+    assert doctor.code == 0
+    (finding,) = found["threads"]
+    assert finding["state"] == "warning"
+    assert finding["text"].startswith("threads: 1 processes of 512 threads share")
+
+
+def test_known_data_that_would_be_downloaded(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = doctor(*words(tmp_path / "run", "--data.name", "mnist"))
+    assert doctor.code == 0
+    (finding,) = found["data"]
+    assert finding["state"] == "warning"
+    assert "the files of mnist were not found" in finding["text"]
+    assert str(tmp_path / "cache" / "lockstep" / "mnist") in finding["text"]
+    assert "download" in finding["advice"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "on_cpu", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(machine, "_gpu_names", lambda count: "1 x card")
+    assert machine.devices() == Finding("devices", "ok", "1 GPU (1 x card)")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    finding = machine.devices()
+    assert finding.state == "problem"
+    assert finding.text == "2 processes on this machine, but 1 GPUs (1 x card)"
+
+
+def test_weights_and_biases_without_and_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.weights_and_biases("online").state == "warning"
+    assert "kept offline" in machine.weights_and_biases("auto").text
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert machine.weights_and_biases("online").text.startswith("a key is found")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert machine.weights_and_biases("auto").text == "disabled"
+
+
+def test_data_that_take_too_long_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "RECIPE_LIMIT_S", 0.05)
+    monkeypatch.setattr(recipe, "prepare", lambda *_: time.sleep(0.5))
+    found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
+    assert found["data"].state == "warning"
+    assert "not read within 0.05 s" in found["data"].text
+    while is_any_left_behind():  # it would end the process of the next test
+        time.sleep(0.01)
+
+
+def test_a_package_that_cannot_be_imported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trainer.commands.doctor.examination")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    doctor.fails("imports", "accelerate")
+
+
+def test_unknown_words_of_other_commands_stay_errors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sys.argv = ["trainer", "compare", "a", "b", "--seed", "3"]
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --seed 3" in capsys.readouterr().err
+
+
+def test_a_process_of_its_own_speaks_to_people(tmp_path: Path) -> None:
+    begin_s = time.monotonic()
+    command = [sys.executable, "-m", "trainer", "doctor", *words(tmp_path / "run")]
+    more = ["--processes", "2"]
+    finished = subprocess.run(
+        [*command, *more], cwd=REPOSITORY, env=environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert time.monotonic() - begin_s < 20
+    assert finished.returncode == 2
+    lines = finished.stdout.splitlines()
+    assert lines[0].startswith("PROBLEM  processes         processes: this run must have 2, but 1")
+    assert "ok       model             quicknet, 14,458 parameters" in lines
+    assert max(map(len, lines)) <= 100
+    assert finished.stderr.splitlines()[-1] == "a run would fail here: processes"
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,147 @@
+"""`python -m trainer doctor`: several processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import environment
+from tests.runs import words
+from trainer import processes
+from trainer.commands.doctor import examination, group, memory
+from trainer.commands.doctor.finding import Finding, Findings, merge
+from trainer.config import RunConfig
+from trainer.errors import RankError
+
+RANKED = """
+import os
+from models.lab import LabCNN
+
+class Ranked(LabCNN):
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__(num_classes, in_channels, image_size)
+        next(self.parameters()).data.fill_(float(os.environ["RANK"]))
+"""
+
+RANK = group.Rank(
+    host="a", time_s=100.0, local_count=2, config=RunConfig(), start=("w", "i", {"torch": "2"}),
+    resident_bytes=10, needed_bytes=30, available_bytes=100, findings=[],
+)  # fmt: skip
+
+
+def test_two_processes_under_accelerate(tmp_path: Path) -> None:
+    """Rank 0 alone speaks, for both; two mistakes that one process would not show."""
+    (tmp_path / "ranked.py").write_text(RANKED)
+    more = ["--model.name", f"{tmp_path / 'ranked.py'}:Ranked", "--model.args", "{}"]
+    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
+    command = [sys.executable, *launch, str(REPOSITORY / "launch" / "cpu_2.yaml")]
+    doctor = ["-m", "trainer", "doctor", "--json", "--train.microbatches", "3"]
+    finished = subprocess.run(
+        [*command, *doctor, *words(tmp_path / "run", *more)],
+        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 1, "the launcher's own"
+    found = json.loads(finished.stdout)
+    assert found["works"] is False
+    findings = {finding["name"]: finding for finding in found["findings"]}
+    assert len(findings) == len(found["findings"])
+    assert findings["processes"]["text"] == "2, 2 of them on this machine"
+    assert "WORLD_SIZE=2" in findings["launch variables"]["text"]
+    assert findings["hosts"]["text"].endswith(": ranks 0, 1")
+    assert "MB/s for 8 MB" in findings["all-reduce"]["text"]
+    assert findings["clocks"]["state"] == findings["configuration"]["state"] == "ok"
+    assert "3 do not divide by 2 processes" in findings["train.microbatches"]["text"]
+    assert "rank 1 begins with other weights than rank 0" in findings["same start"]["text"]
+    assert finished.stderr.count("a run would fail here: train.microbatches, same start\n") == 1
+
+
+def compared(*ranks: group.Rank) -> dict[str, Finding]:
+    findings = Findings()
+    group.compare(ranks, findings)
+    by_name = {finding.name: finding for finding in findings}
+    return {name: finding for name, finding in by_name.items() if finding.state != "ok"}
+
+
+def test_equal_ranks_have_nothing_to_say() -> None:
+    assert compared(RANK, RANK) == {}
+
+
+def test_clocks_that_differ() -> None:
+    found = compared(
+        replace(RANK, local_count=1), replace(RANK, local_count=1, host="b", time_s=107.5)
+    )
+    assert list(found) == ["clocks"]
+    assert found["clocks"].text == "that of b is 7.5 s ahead of that of a"
+    assert found["clocks"].state == "warning"
+
+
+def test_a_machine_with_more_ranks_than_its_launcher_says() -> None:
+    found = compared(RANK, RANK, RANK)
+    assert found["hosts"].text == "a has 3 processes, but LOCAL_WORLD_SIZE says 2 there"
+
+
+def test_configurations_that_differ() -> None:
+    found = compared(RANK, replace(RANK, config=RunConfig(seed=1)))
+    assert found["configuration"].text == "rank 0 against rank 1 on a: seed: 0 against 1"
+    found = compared(RANK, replace(RANK, config=None))
+    assert "could be read on one of them alone" in found["configuration"].text
+    assert compared(RANK, replace(RANK, config=RunConfig(output_dir="elsewhere"))) == {}
+
+
+def test_images_that_differ_are_a_problem_and_versions_are_none() -> None:
+    found = compared(RANK, replace(RANK, start=("w", "other", {"torch": "2"})))
+    assert found["same start"].state == "problem"
+    assert "the images of rank 1 differ from those of rank 0" in found["same start"].text
+    found = compared(RANK, replace(RANK, start=("w", "i", {"torch": "3"})))
+    assert found["same start"].state == "warning"
+    assert found["same start"].text.endswith("rank 0 against rank 1: torch 2 against 3")
+
+
+def test_memory_counts_all_processes_of_a_machine() -> None:
+    assert [finding.state for finding in memory.findings([RANK] * 3)] == ["ok"]
+    assert [finding.state for finding in memory.findings([RANK] * 4)] == ["problem"]
+    other = replace(RANK, host="b", available_bytes=5)
+    found = memory.findings([RANK, other])
+    assert [finding.state for finding in found] == ["ok", "problem"]
+    assert found[1].text.startswith("b: ")
+
+
+def test_other_ranks_speak_only_of_what_is_wrong_with_them_alone() -> None:
+    fine, bad = Finding("cores", "ok", "2"), Finding("data", "problem", "none")
+    merged = merge(
+        [
+            ("rank 0 on a", [fine]),
+            ("rank 1 on a", [replace(fine, text="3")]),
+            ("rank 2 on b", [fine, bad]),
+            ("rank 3 on b", [fine, bad]),
+        ]
+    )
+    assert merged == [fine, replace(bad, text="rank 2 on b: none")]
+
+
+def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 lists it; another one says it, as rank 0 may not be there."""
+    for name, value in {
+        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1", "ACCELERATE_USE_CPU": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(group, "TIMEOUT_S", 0.2)
+
+    def alone(config: RunConfig) -> None:
+        raise RuntimeError("1/2 clients joined")
+
+    monkeypatch.setattr(processes, "create_accelerator", alone)
+    (problem,) = [one for one in examination.examine([]) if one.state == "problem"]
+    assert problem.name == "processes"
+    assert "have not met within 0.2 s (RuntimeError: 1/2 clients joined)" in problem.text
+    assert "MASTER_ADDR must be reachable" in problem.advice
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(RankError, match=r"have not met within 0\.2 s .*refused"):
+        examination.examine([])

@@ -1,0 +1,75 @@
+"""`python -m trainer doctor`: whether there is room on the disk and in memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.commands.doctor.conftest import SHORT, Doctor
+from tests.runs import words
+from trainer.commands.doctor import examination, group, memory, recipe
+
+
+@pytest.mark.parametrize(
+    ("free", "on_error", "state"),
+    [
+        (10**5, "continue", "warning"),
+        (10**5, "stop", "problem"),
+        (10**4, "continue", "problem"),
+        (10**7, "stop", "ok"),
+    ],
+)
+def test_a_full_disk(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    free: int, on_error: str, state: str,
+) -> None:  # fmt: skip
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
+    found = doctor(*words(tmp_path / "run", "--checkpoint.on_error", on_error))
+    (finding,) = found["disk"]
+    assert finding["state"] == state
+    assert "4 checkpoints of" in finding["text"]
+    assert doctor.code == (2 if state == "problem" else 0)
+
+
+def test_too_little_memory(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "available_memory_bytes", lambda: 1000)
+    doctor.fails("memory", "training takes about", *words(tmp_path / "run"))
+
+
+def test_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = recipe.Needs(weights_bytes=10, checkpoint_bytes=20, training_bytes=100)
+    for free, state in ((110, "ok"), (109, "problem")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 200))
+        assert memory.of_gpu(needs, torch.device("cuda")).state == state
+
+
+def test_activations_grow_with_the_micro_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of quicknet on digits: some tens of maps of 8 x 8 numbers, of which each sample keeps all."""
+    taken: list[Any] = []
+    look = recipe.prepare
+    monkeypatch.setattr(recipe, "prepare", lambda *given: taken.append(look(*given)))
+    for batch_size in ("60", "120", "180"):
+        sizes = ["--train.batch_size", batch_size]
+        examination.examine(words(tmp_path / "run", *sizes))
+    small, middle, large = (prepared.needs.training_bytes for prepared in taken)
+    assert large - middle == middle - small > 15 * 16 * 8 * 8 * 4
+
+
+def test_the_size_of_a_checkpoint_is_that_of_a_real_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepared: list[Any] = []
+    look = recipe.prepare
+    monkeypatch.setattr(recipe, "prepare", lambda *given: prepared.append(look(*given)))
+    examination.examine(words(tmp_path / "run", *SHORT))
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    real_bytes = sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert prepared[0].needs.checkpoint_bytes == pytest.approx(real_bytes, rel=0.1)

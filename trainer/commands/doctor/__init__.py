@@ -1,0 +1,89 @@
+"""Say what will run here, and what to do where a run would fail.
+
+Looks at cores, devices, launch, processes, network, versions and, with a configuration, at its
+folder, disk, data, model and memory. Nothing is changed or downloaded. Started as a run is, by any
+launcher, it speaks for all processes. Exit code 2 where the run would fail.
+
+example: python -m trainer doctor --config configs/digits.yaml --processes 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from trainer import exit_codes, processes
+from trainer.commands.doctor import machine
+from trainer.commands.doctor.finding import Finding
+from trainer.errors import UserError
+from trainer.time_limit import is_any_left_behind
+
+LINE_WIDTH = 100
+
+SIGNS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the configuration's."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--config", help="the recipe, and behind it its keys as for train.py")
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the findings, on rank 0.
+
+    Raises:
+        UserError: the run would fail.
+    """
+    words = arguments.configuration
+    if arguments.config is not None:
+        words = ["--config", arguments.config, *words]
+    findings = _examine(words)
+    # Rank 0 has the exit code too: a launcher ends all others when the first of them fails.
+    if processes.launched_rank() > 0:
+        return
+    if is_any_left_behind():
+        # Python would end it in the middle of other libraries' code, which aborts the process.
+        code = exit_codes.run(lambda: _report(findings, arguments.json))
+        sys.stderr.flush()
+        os._exit(code)
+    _report(findings, arguments.json)
+
+
+def _examine(words: Sequence[str]) -> list[Finding]:
+    try:
+        from trainer.commands.doctor.examination import examine
+    except (ImportError, OSError) as error:  # OSError: a library of the system is missing
+        advice = "install into this environment: pip install -c constraints.txt -e ."
+        return [machine.versions(), Finding("imports", "problem", str(error), advice)]
+    return examine(words)
+
+
+def _report(findings: list[Finding], as_json: bool) -> None:
+    problems = [finding.name for finding in findings if finding.state == "problem"]
+    if as_json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"works": not problems, "findings": rows}, indent=2), flush=True)
+    else:
+        print("\n".join(_lines(findings)), flush=True)
+    if problems:
+        raise UserError(f"a run would fail here: {', '.join(dict.fromkeys(problems))}")
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        head = f"{SIGNS[finding.state]:<9}{finding.name:<{width}}  "
+        paragraphs = finding.text.splitlines() + [f"-> {finding.advice}"] * bool(finding.advice)
+        for paragraph in paragraphs:
+            for line in textwrap.wrap(
+                paragraph, LINE_WIDTH - len(head), break_long_words=False, break_on_hyphens=False
+            ):
+                yield head + line
+                head = " " * len(head)

@@ -1,0 +1,221 @@
+"""The processes together: whether they meet, how fast, and whether they start from the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer import processes
+from trainer.commands.doctor.finding import Finding, Findings
+from trainer.config import RunConfig, differences, replace
+from trainer.limits import available_memory_bytes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from trainer.environment import Environment
+
+TIMEOUT_S = 14.0
+"""how long processes wait for each other"""
+
+LARGE_BYTES = 8_000_000
+REPEATS = 10
+
+# A network that is right has a tenth of this latency and ten times this speed, or better.
+SLOW_LATENCY_S = 0.01
+SLOW_BYTES_PER_S = 50e6
+
+CLOCK_TOLERANCE_S = 2.0
+"""processes need some time to come out of the same collective"""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a rank tells the others; sent between processes that trust each other anyway."""
+
+    host: str
+    time_s: float
+    """of its clock, just after a collective"""
+    local_count: int
+    """how many processes its launcher says its machine has"""
+    config: RunConfig | None
+    """as it was asked for"""
+    start: tuple[str, str, Environment] | None
+    """weights, images and environment; None where it has not got so far"""
+    resident_bytes: int
+    """memory that it takes, with data and model"""
+    needed_bytes: int
+    """memory that the training takes besides"""
+    available_bytes: int
+    """memory that is free for all processes of its machine"""
+    findings: list[Finding]
+
+
+def join(config: RunConfig, findings: Findings) -> Accelerator | None:
+    """Meet the other processes; None where that fails, which is a problem in `findings`."""
+    config = replace(config, {"timeout_seconds": min(config.timeout_seconds, TIMEOUT_S)})
+    try:
+        if processes.launched_rank() > 0:
+            _reach_master(config.timeout_seconds)
+        accelerator = findings.attempt("devices", lambda: processes.create_accelerator(config))
+        if accelerator is None:  # of its precision; the rest may still be in order
+            return processes.create_accelerator(replace(config, {"train.precision": "fp32"}))
+        return accelerator
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        text = f"they have not met within {config.timeout_seconds:g} s ({reason})"
+        advice = (
+            "MASTER_ADDR must be reachable from all machines, MASTER_PORT be free there, and "
+            "WORLD_SIZE processes must start at about the same time"
+        )
+        findings.append(Finding("processes", "problem", text, advice))
+        return None
+
+
+def _reach_master(limit_s: float) -> None:
+    """Wait until rank 0, or its launcher, takes connections; torch would wait for twice as long.
+
+    Raises:
+        OSError: it does not in time.
+    """
+    address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    end_s = time.monotonic() + limit_s
+    while True:
+        try:
+            socket.create_connection(address, timeout=limit_s).close()
+            return
+        except OSError:
+            if time.monotonic() > end_s:
+                raise
+        time.sleep(0.1)
+
+
+def measure(accelerator: Accelerator) -> Finding:
+    """A test all-reduce; a collective."""
+    latency_s = _all_reduce_s(accelerator, 1)
+    bytes_per_s = LARGE_BYTES / _all_reduce_s(accelerator, LARGE_BYTES // 4)
+    text = f"{1e3 * latency_s:.2f} ms for 4 bytes, {bytes_per_s / 1e6:,.0f} MB/s for 8 MB"
+    if latency_s < SLOW_LATENCY_S and bytes_per_s > SLOW_BYTES_PER_S:
+        return Finding("all-reduce", "ok", text)
+    advice = (
+        "on several machines choose the fast network: GLOO_SOCKET_IFNAME (CPU) or "
+        "NCCL_SOCKET_IFNAME (GPU); on one, see that nothing else uses its cores"
+    )
+    return Finding("all-reduce", "warning", f"slow: {text}", advice)
+
+
+def _all_reduce_s(accelerator: Accelerator, numbers: int) -> float:
+    import torch
+    import torch.distributed as dist
+
+    tensor = torch.zeros(numbers, device=accelerator.device)
+    durations = []
+    for _ in range(REPEATS):
+        begin_s = time.perf_counter()
+        dist.all_reduce(tensor)
+        float(tensor[0])  # waits for the device
+        durations.append(time.perf_counter() - begin_s)
+    return statistics.median(durations)
+
+
+def facts_of(
+    config: RunConfig | None,
+    start: tuple[str, str, Environment] | None,
+    needed_bytes: int,
+    findings: list[Finding],
+) -> Rank:
+    """What this rank tells the others, as it stands."""
+    import psutil  # type: ignore[import-untyped, unused-ignore]
+
+    return Rank(
+        host=platform.node(),
+        time_s=time.time(),
+        local_count=processes.local_count(),
+        config=config,
+        start=start,
+        resident_bytes=int(psutil.Process().memory_info().rss),
+        needed_bytes=needed_bytes,
+        available_bytes=available_memory_bytes(),
+        findings=findings,
+    )
+
+
+def compare(ranks: Sequence[Rank], findings: Findings) -> None:
+    """Add what is only seen from all ranks, by rank."""
+    findings += _hosts(ranks)
+    if len(ranks) == 1:
+        return
+    findings.append(_clocks(ranks))
+    if any(rank.config for rank in ranks):
+        findings += _configurations(ranks)
+    starts = [rank.start for rank in ranks if rank.start]
+    if len(starts) == len(ranks):
+        _compare_starts(starts, findings)
+
+
+def _hosts(ranks: Sequence[Rank]) -> list[Finding]:
+    found = []
+    by_host: dict[str, list[int]] = {}
+    for number, rank in enumerate(ranks):
+        by_host.setdefault(rank.host, []).append(number)
+    for host, numbers in by_host.items():
+        noted = ranks[numbers[0]].local_count
+        if noted != len(numbers):
+            found.append(
+                Finding(
+                    "hosts",
+                    "warning",
+                    f"{host} has {len(numbers)} processes, but LOCAL_WORLD_SIZE says {noted} there",
+                    "the default of threads counts on it: set threads to cores / processes",
+                )
+            )
+    text = "; ".join(f"{host}: {_ranks(numbers)}" for host, numbers in by_host.items())
+    return [Finding("hosts", "ok", text), *found]
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"ranks {numbers[0]} to {numbers[-1]}"
+    return f"rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def _clocks(ranks: Sequence[Rank]) -> Finding:
+    clocks = {rank.time_s: rank.host for rank in ranks}
+    first, last = min(clocks), max(clocks)
+    if last - first <= CLOCK_TOLERANCE_S:
+        return Finding("clocks", "ok", f"equal to {last - first:.2f} s")
+    text = f"that of {clocks[last]} is {last - first:.1f} s ahead of that of {clocks[first]}"
+    advice = "set them by the network (NTP): logs and file times of several machines mislead"
+    return Finding("clocks", "warning", text, advice)
+
+
+def _configurations(ranks: Sequence[Rank]) -> list[Finding]:
+    found = []
+    ours = ranks[0].config
+    for number, rank in enumerate(ranks):
+        if ours is None or rank.config is None:
+            lines = ["could be read on one of them alone"] if ours is not rank.config else []
+        else:
+            lines = differences(ours, rank.config)
+        if lines:
+            text = f"rank 0 against rank {number} on {rank.host}: {'; '.join(lines)}"
+            advice = "rank 0's counts; give all the same command and the same file"
+            found.append(Finding("configuration", "warning", text, advice))
+    return found or [Finding("configuration", "ok", "the same on all ranks")]
+
+
+def _compare_starts(starts: Sequence[tuple[str, str, Environment]], findings: Findings) -> None:
+    lines = findings.attempt("same start", lambda: processes.compare_starts(starts))
+    if lines == []:
+        text = f"images {starts[0][1][:12]} and weights {starts[0][0][:12]} on all ranks"
+        findings.append(Finding("same start", "ok", text))
+    for line in lines or []:
+        text = f"equal to rounding, not in bits: {line}"
+        advice = "bits need machines of one kind, with the same versions and threads"
+        findings.append(Finding("same start", "warning", text, advice))

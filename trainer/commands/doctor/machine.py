@@ -1,0 +1,155 @@
+"""The machine as this process finds it: how it was started, cores, devices, versions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+from importlib import metadata, util
+
+from trainer import processes, tracking
+from trainer.commands.doctor.finding import Finding
+from trainer.config import RunConfig
+from trainer.errors import UserError
+from trainer.limits import cpu_quota
+from trainer.time_limit import within
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LOCKSTEP_DATA"),
+    *("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_NODEID"),
+    *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS_ON_NODE"),
+)
+"""those of a launch that change what runs, beside Accelerate's"""
+
+PACKAGES = ("torch", "accelerate", "numpy", "safetensors", "wandb")
+
+WANDB_LIMIT_S = 4.0
+"""its import takes a second, and what it asks may hang"""
+
+WITHOUT_WANDB = "the training does not need it; tracking.wandb: disabled leaves it out"
+
+
+def launch_variables() -> Finding:
+    """What a launcher, a batch system or the user has set."""
+    # Of torch.compile it sets five, which nothing here goes by.
+    of_accelerate = re.compile(r"ACCELERATE_(?!DYNAMO)")
+    names = [*VARIABLES, *sorted(filter(of_accelerate.match, os.environ))]
+    found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    return Finding("launch variables", "ok", " ".join(found) or "none")
+
+
+def launched_processes(config: RunConfig) -> Finding:
+    """How many processes there are, and whether they know of each other."""
+    try:
+        processes.check_count(config)
+    except UserError as error:
+        return Finding("processes", "problem", str(error))
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and "WORLD_SIZE" not in os.environ:
+        return Finding(
+            "processes",
+            "problem",
+            f"srun has started {tasks} tasks, but no launcher: each would be a run of its own",
+            "have srun start one launcher on each node: launch/slurm.sbatch",
+        )
+    count, local = processes.launched_count(), processes.local_count()
+    if count > 1:
+        return Finding("processes", "ok", f"{count}, {local} of them on this machine")
+    by = ", as accelerate launch does with MULTI_CPU or --cpu" * (
+        "ACCELERATE_MIXED_PRECISION" in os.environ
+    )
+    return Finding("processes", "ok", f"1{by}")
+
+
+def cores() -> Finding:
+    """How many cores this process may use, and of how many."""
+    quota = cpu_quota()
+    limit = "" if quota is None else f", control group: the time of {quota:g}"
+    text = f"{processes.usable_cores()} usable of {os.cpu_count()} of {platform.node()}{limit}"
+    return Finding("cores", "ok", text)
+
+
+def threads(count: int) -> Finding:
+    """How many threads each process has, against the cores.
+
+    Args:
+        count: the run's `threads`.
+    """
+    too_many = processes.oversubscription(count)
+    if too_many:
+        advice = (
+            "start fewer processes, or a new run with fewer threads; "
+            "of a batch system, ask for more cores"
+        )
+        return Finding("threads", "warning", too_many, advice)
+    return Finding("threads", "ok", f"{count} for each process")
+
+
+def versions() -> Finding:
+    """Python and the packages that decide what a run gives."""
+    found = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return Finding("versions", "ok", ", ".join(found))
+
+
+def devices() -> Finding:
+    """Where it would be computed."""
+    import torch
+
+    if processes.on_cpu():
+        why = "there is no GPU that torch can use"
+        if torch.accelerator.is_available():
+            why = "ACCELERATE_USE_CPU is set, though there is a GPU"
+        return Finding("devices", "ok", f"the CPU: {why}")
+    count, wanted = torch.accelerator.device_count(), processes.local_count()
+    names = _gpu_names(count)
+    if wanted > count:
+        return Finding(
+            "devices",
+            "problem",
+            f"{wanted} processes on this machine, but {count} GPUs ({names})",
+            "start as many processes as there are GPUs, or set ACCELERATE_USE_CPU=true",
+        )
+    return Finding("devices", "ok", f"{count} GPU{'s' * (count > 1)} ({names})")
+
+
+def _gpu_names(count: int) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return str(torch.accelerator.current_accelerator())
+    names = [torch.cuda.get_device_name(index) for index in range(count)]
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def weights_and_biases(asked: tracking.Mode) -> Finding:
+    """How a run would be tracked; the server is not asked.
+
+    Args:
+        asked: the run's `tracking.wandb`.
+    """
+    name, mode = "Weights & Biases", tracking.resolved(asked)
+    if mode == "disabled":
+        return Finding(name, "ok", "disabled")
+    if mode == "offline":
+        return Finding(name, "ok", "kept offline in the run's folder")
+    if util.find_spec("wandb") is None:
+        return Finding(name, "warning", "off: the package wandb is not installed", WITHOUT_WANDB)
+    try:
+        found = within(WANDB_LIMIT_S, tracking.has_key)
+    except Exception as error:  # what a broken installation raises can be anything
+        return Finding(name, "warning", f"{type(error).__name__}: {error}", WITHOUT_WANDB)
+    finally:
+        with contextlib.suppress(Exception):
+            tracking.let_go()
+    if found:
+        return Finding(name, "ok", "a key is found: online, or offline where the server fails")
+    if mode == "auto":
+        return Finding(name, "ok", f"kept offline in the run's folder: {tracking.NO_KEY}")
+    return Finding(name, "warning", f"this run is kept offline: {tracking.NO_KEY}")

@@ -1,0 +1,177 @@
+"""Whether a run of a configuration finds its folder, its data and its model, and room for them."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainer import optim, processes
+from trainer.checkpoint_fit import state_after_a_step
+from trainer.checkpoint_reading import open_checkpoint
+from trainer.commands.doctor.finding import Finding, Findings
+from trainer.config import RunConfig
+from trainer.data import loading, reading
+from trainer.data.sets import Dataset
+from trainer.microbatch import cut
+from trainer.parts import build_model
+from trainer.run_folder import Opening, RunFolder, nearest_folder
+from trainer.tensor_files import weights_sha256
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run takes, roughly."""
+
+    weights_bytes: int
+    checkpoint_bytes: int
+    """of one checkpoint"""
+    training_bytes: int
+    """memory of a process, besides the data and the model"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a rank would start with."""
+
+    weights: str
+    """digest"""
+    images: str
+    """fingerprint"""
+    needs: Needs
+    has_validation: bool
+
+
+def open_folder(config: RunConfig, count: int) -> Opening:
+    """What output_dir says about the run; nothing is changed in it.
+
+    Args:
+        count: how many processes there are.
+
+    Raises:
+        UserError: it cannot be written, is in use, or holds a run that is another; or the
+            checkpoint to resume from is damaged.
+    """
+    assert config.output_dir is not None
+    folder = RunFolder(Path(config.output_dir))
+    folder.check_access()
+    opening = folder.look(config, processes.default_pins(config, count))
+    if config.resume not in ("auto", "none"):
+        open_checkpoint(Path(config.resume))
+    return opening
+
+
+def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
+    """Read the data and build the model, as far as they are there.
+
+    Args:
+        config: with the pinned keys filled in.
+    """
+    dataset = findings.attempt("data", lambda: _load(config, findings))
+    if dataset is None:
+        return None
+    model = findings.attempt("model", lambda: build_model(config, dataset))
+    if model is None:
+        return None
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    findings.append(Finding("model", "ok", f"{config.model.name}, {parameters:,} parameters"))
+    weights = weights_sha256(model.state_dict())
+    return Prepared(
+        weights, dataset.fingerprint, needs(config, dataset, model), len(dataset.validation) > 0
+    )
+
+
+def _load(config: RunConfig, findings: Findings) -> Dataset | None:
+    lacking = reading.to_download(config.data)
+    if lacking:
+        advice = (
+            "a run would download them; where there is no network, get them here first; "
+            "without them neither the model nor what it takes was looked at"
+        )
+        findings.append(Finding("data", "warning", lacking, advice))
+        return None
+    dataset = loading.load(config.data, config.seed)
+    sizes = ", ".join(
+        f"{len(images):,} {name}"
+        for name, images in (
+            ("training", dataset.train),
+            ("validation", dataset.validation),
+            ("test", dataset.test),
+        )
+    )
+    text = f"{dataset.name}, {sizes}, from {dataset.source}"
+    findings.append(Finding("data", "ok", text))
+    return dataset
+
+
+def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
+    """What a run of this model takes."""
+    weights = _size(model.state_dict())
+    optimizer, _ = state_after_a_step(optim.build(config.optimizer, model))
+    averaged = config.train.ema_decay is not None or config.train.average_epochs is not None
+    copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average
+    checkpoint = copies * weights + _size(optimizer)
+    assert config.train.microbatches is not None
+    largest = cut(config.train.batch_size, config.train.microbatches)[0]
+    activations = largest * _activation_bytes_per_image(model, dataset)
+    # The gradients and their sum; what is kept of the run, and a copy of it while it is saved.
+    return Needs(weights, checkpoint, 2 * weights + 2 * checkpoint + activations)
+
+
+def _activation_bytes_per_image(model: nn.Module, dataset: Dataset) -> int:
+    """What a forward pass keeps for the backward pass; of weights, which it keeps too, nothing."""
+    model = copy.deepcopy(model).train()
+    kept = []
+    for count in (2, 4):
+        images = torch.zeros(count, *dataset.train.images.shape[1:])
+        storages: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = functional.cross_entropy(model(images), torch.zeros(count, dtype=torch.int64))
+        kept.append(sum(storages.values()))
+        del loss  # until here the graph holds the storages, so that no two have one address
+    return max(0, kept[1] - kept[0]) // 2
+
+
+def disk(config: RunConfig, prepared: Prepared) -> Finding:
+    """Free space for the checkpoints, against what they take when there are most of them.
+
+    These are `checkpoint.keep`, one that is being written, and the best epoch's where it is older.
+    """
+    assert config.output_dir is not None
+    path = Path(config.output_dir)
+    free = shutil.disk_usage(nearest_folder(path)).free
+    needed = prepared.needs
+    most = config.checkpoint.keep + 1 + prepared.has_validation
+    there = sum(file.stat().st_size for file in path.glob("checkpoints/step-*/*"))
+    total = max(0, most * needed.checkpoint_bytes - there) + needed.weights_bytes
+    text = (
+        f"{path}: {gigabytes(free)} free; {most} checkpoints of "
+        f"{gigabytes(needed.checkpoint_bytes)} and the weights take {gigabytes(total)}"
+    )
+    if free >= total:
+        return Finding("disk", "ok", text)
+    fails = config.checkpoint.on_error == "stop" or free < needed.weights_bytes
+    advice = "make room, choose another output_dir, or keep fewer: checkpoint.keep"
+    return Finding("disk", "problem" if fails else "warning", text, advice)
+
+
+def gigabytes(size_bytes: float) -> str:
+    """A size for people."""
+    if size_bytes < 1e8:
+        return f"{size_bytes / 1e6:,.1f} MB"
+    return f"{size_bytes / 1e9:,.1f} GB"
+
+
+def _size(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,186 @@
+"""Mean and spread over the finished runs of one recipe with several seeds.
+
+example: python -m trainer summary runs/seed-0 runs/seed-1 runs/seed-2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer import config, stored_config
+from trainer.config import RunConfig
+from trainer.console import percent
+from trainer.errors import UserError
+from trainer.run_folder import read_status
+from trainer.untrusted import check_type, read_json
+
+ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
+"""and the heads of their columns"""
+
+log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run was asked for, and what it has found."""
+
+    folder: Path
+    config: RunConfig
+    accuracies: dict[str, float | None]
+    """by the names of ACCURACIES, between 0 and 1"""
+    per_class: dict[str, float]
+    """accuracy on the test images of each class"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run's folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the summary.
+
+    Raises:
+        UserError: a folder holds no finished run, or a file in it is damaged.
+    """
+    found = summarise([read_run(folder) for folder in arguments.runs])
+    for warning in found["warnings"]:
+        log.warning("%s", warning)
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """The results of the run in a folder.
+
+    Raises:
+        UserError: it holds no run, the run is not finished, or a file in it is damaged.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    status = read_status(folder)
+    if status.state != "finished":
+        raise UserError(
+            f"{folder}: its run is not finished, but {status.state} at step {status.step}; "
+            f"leave it out, or let it come to its end (the same command goes on)"
+        )
+    path = folder / "results.json"
+    results = read_json(path)
+    check_type(results, dict[str, Any], str(path))
+    for part in ("test", "validation"):
+        check_type(results.get(part), dict[str, Any], f"{path}: {part}")
+    test = results["test"]
+    accuracies = {
+        "accuracy": test.get("accuracy"),
+        "lab_accuracy": test.get("lab_accuracy"),
+        "validation_accuracy": results["validation"].get("best_accuracy"),
+    }
+    check_type(accuracies, dict[str, float | None], f"{path}: the accuracies")
+    check_type(accuracies["accuracy"], float, f"{path}: test.accuracy")
+    return FinishedRun(
+        folder=folder,
+        config=stored_config.read(folder / "config.yaml"),
+        accuracies=accuracies,
+        per_class=_per_class(test.get("per_class"), f"{path}: test.per_class"),
+    )
+
+
+def _per_class(rows: Any, where: str) -> dict[str, float]:
+    check_type(rows, list[dict[str, Any]], where)
+    for row in rows:
+        check_type(row.get("name"), str, f"{where}: name")
+        check_type(row.get("accuracy"), float, f"{where}: accuracy")
+    if not rows:
+        raise UserError(f"{where}: names no class")
+    return {row["name"]: row["accuracy"] for row in rows}
+
+
+def summarise(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """What runs of one recipe have found together; accuracies lie between 0 and 1.
+
+    Returns:
+        `runs`, each with its `seed` and accuracies; for each accuracy that all of them have its
+        `mean` and `standard_deviation` (of a sample, None for one run); `per_class`, the mean
+        accuracy of each class, and `worst_class` by it, of equals the first; `warnings`, why they
+        are no sample of one recipe.
+
+    Raises:
+        UserError: they are about different classes.
+    """
+    for other in runs[1:]:
+        if other.per_class.keys() != runs[0].per_class.keys():
+            raise UserError(f"{other.folder}: has other classes than {runs[0].folder}")
+    per_class = {
+        name: statistics.fmean(one.per_class[name] for one in runs) for name in runs[0].per_class
+    }
+    return {
+        "runs": [
+            {"run": str(one.folder), "seed": one.config.seed, **one.accuracies} for one in runs
+        ],
+        **{name: _spread([one.accuracies[name] for one in runs]) for name in ACCURACIES},
+        "per_class": [{"name": name, "accuracy": mean} for name, mean in per_class.items()],
+        "worst_class": min(per_class, key=per_class.__getitem__),
+        "warnings": _warnings(runs),
+    }
+
+
+def _spread(accuracies: Sequence[float | None]) -> dict[str, float | None] | None:
+    values = [value for value in accuracies if value is not None]
+    if len(values) < len(accuracies):
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "standard_deviation": deviation}
+
+
+def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
+    found = []
+    first_of: dict[int, Path] = {}
+    for one in runs:
+        differing = config.differences(runs[0].config, one.config)
+        others = [line for line in differing if not line.startswith("seed:")]
+        if others:
+            found.append(
+                f"not one recipe: {runs[0].folder} against {one.folder}: {'; '.join(others)}"
+            )
+        first = first_of.setdefault(one.config.seed, one.folder)
+        if first is not one.folder and not others:
+            found.append(
+                f"{first} and {one.folder} have the same seed, {one.config.seed}: "
+                f"the deviation counts them as two runs"
+            )
+    return found
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    columns = {
+        name: head
+        for name, head in ACCURACIES.items()
+        if any(one[name] is not None for one in found["runs"])
+    }
+    rows = [("run", "seed", *columns.values())]
+    for one in found["runs"]:
+        rows.append((one["run"], str(one["seed"]), *(percent(one[name]) for name in columns)))
+    for label, key in (("mean", "mean"), ("standard deviation", "standard_deviation")):
+        rows.append((label, "", *(percent((found[name] or {}).get(key)) for name in columns)))
+    classes = [(row["name"], percent(row["accuracy"])) for row in found["per_class"]]
+    head, *lines = _table([("class", "mean accuracy"), *classes])
+    worst = [name for name, _ in classes].index(found["worst_class"])
+    lines[worst] += "  <- worst"
+    return [*_table(rows), "", head, *lines]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with the first column flush left, and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    return lines

@@ -1,0 +1,65 @@
+"""What a container or a batch system leaves of the machine to a process: Linux's control groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def cpu_quota() -> float | None:
+    """How many cores' time this process may use; None for no limit."""
+    quotas = []
+    for group in _groups("cpu"):
+        words = _read(group / "cpu.max").split() or [
+            _read(group / "cpu.cfs_quota_us"),
+            _read(group / "cpu.cfs_period_us"),
+        ]
+        if all(word.isdecimal() for word in words):  # without a limit: max, or -1
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def available_memory_bytes() -> int:
+    """How much memory this process and others beside it can still take."""
+    import psutil  # type: ignore[import-untyped, unused-ignore]
+
+    available = int(psutil.virtual_memory().available)
+    for group in _groups("memory"):
+        limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
+        used = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes")
+        if limit.isdecimal() and used.isdecimal():
+            free = int(limit) - int(used) + _file_cache_bytes(group)
+            available = max(0, min(available, free))
+    return available
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the groups that this process is in, each with those around it.
+
+    In a container the name may be the one outside it, where the container's own group is the mount.
+    """
+    for line in _read(MEMBERSHIP).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = MOUNT / controller if controllers else MOUNT  # version 1, or 2
+        group = mount / name.lstrip("/")
+        yield from (path for path in (group, *group.parents) if path.is_relative_to(mount))
+
+
+def _file_cache_bytes(group: Path) -> int:
+    """What counts as used, but is given back where memory is short."""
+    lines = (line.split() for line in _read(group / "memory.stat").splitlines())
+    values = {words[0]: int(words[1]) for words in lines}
+    return values.get("total_inactive_file", values.get("inactive_file", 0))
+
+
+def _read(path: Path) -> str:
+    """A file's text; none where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
