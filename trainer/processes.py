@@ -90,10 +90,13 @@ def check_microbatches(config: RunConfig) -> None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """The cores that this process may use, or Slurm has given its job on this machine."""
     if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    # Slurm need not enforce it.
+    return min(cores, _launched("SLURM_CPUS_ON_NODE", cores))
 
 
 def default_threads() -> int:

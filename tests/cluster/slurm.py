@@ -21,15 +21,14 @@ PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "scancel
 NODES = ("n1", "n2")
 PERIOD_SECONDS = 0.1
 
-# How often daemons look and how long they wait is shorter than anywhere else, as nobody has time.
-# cred_expire: a job that is requeued waits this long before it may start again.
+# Waits are as short as may be. A requeued job waits for cred_expire: 120 s elsewhere, at least 5 s.
 CONFIGURATION = """
 ClusterName=lockstep
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=3
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmctldPort={controller}
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -53,7 +52,10 @@ KillWait=5
 MinJobAge=600
 UnkillableStepTimeout=30
 {nodes}
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 State=UNKNOWN"
 
@@ -134,7 +136,7 @@ class Slurm:
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(64))
         # Ports are only known to be free, until the daemons take them; so some tries.
-        for _ in range(5):
+        for _ in range(3):
             self._write_configuration()
             self._start_daemons()
             with contextlib.suppress(TimeoutError):
@@ -178,7 +180,7 @@ class Slurm:
     def _ready(self) -> bool:
         if any(daemon.poll() is not None for daemon in self._daemons):
             raise TimeoutError
-        words = ["sinfo", "--noheader", "--format=%T", "--Node"]
+        words = ["sinfo", "--noheader", "--format=%T", "--Node", "--partition=all"]
         done = subprocess.run(
             words, env=self.environment, capture_output=True, text=True, check=False
         )

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), REPOSITORY / ".ci" / "run"])
+JOB = REPOSITORY / "launch" / "slurm.sbatch"
+SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), JOB, REPOSITORY / ".ci" / "run"])
 PROGRAMS = [path for path in SCRIPTS if path.name != "environment.sh"]
 FILES = [
     "t10k-images-idx3-ubyte.gz",
