@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare
+from trainer.commands import compare, submit
 
-COMMANDS = {"compare": compare}
+COMMANDS = {"compare": compare, "submit": submit}
 
 
 def main() -> None:
@@ -21,9 +21,14 @@ def main() -> None:
             help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            # Else --processes, which is the run's, would stand for --processes_per_node.
+            allow_abbrev=False,
         )
         module.add_arguments(command)
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    if others and "configuration" not in arguments:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.configuration = others
     sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
 
 

@@ -73,13 +73,16 @@ def check_count(config: RunConfig) -> None:
         )
 
 
-def check_microbatches(config: RunConfig) -> None:
+def check_microbatches(config: RunConfig, count: int | None = None) -> None:
     """Check that the micro-batches, filled in by now, divide by the process count.
+
+    Args:
+        count: of a run that is to be; None: as launched.
 
     Raises:
         UserError: lists the process counts that work.
     """
-    count, microbatches = launched_count(), config.train.microbatches
+    count, microbatches = count or launched_count(), config.train.microbatches
     assert microbatches is not None
     if microbatches % count:
         divisors = [n for n in range(1, microbatches + 1) if microbatches % n == 0]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,22 +173,21 @@ def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again
 
 
 def test_an_array_trains_each_seed_in_a_folder_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
-    """Each on the one CPU that Slurm gives a task."""
-    options = ["--array=0-2", f"--output={tmp_path}/%a.log", f"--chdir={REPOSITORY}"]
-    more = words(tmp_path / "runs", "--train.epochs", "1", "--seed", "7", "--threads", "null")
-    number = slurm.submit(*options, JOB, *more)
+    """By `submit`, each on the one CPU that Slurm gives a task."""
+    runs = tmp_path / "all runs"
+    run_words = words(runs, "--train.epochs", "1", "--seed", "7", "--threads", "null")
+    submit = [sys.executable, "-m", "trainer", "submit", "--array", "0-2", "--submit"]
+    number = slurm.call(*submit, *run_words).split()[-1]
     digests = set()
     for seed in range(3):
         ended = slurm.wait(f"{number}_{seed}")
-        assert ended["JobState"] == "COMPLETED", (tmp_path / f"{seed}.log").read_text()
-        run = Run(tmp_path / "runs" / f"seed-{seed}", 0)
+        assert ended["JobState"] == "COMPLETED", (runs / f"slurm-{number}_{seed}.log").read_text()
+        assert ended["JobName"] == "digits"
+        run = Run(runs / f"seed-{seed}", 0)
         assert run.json("results.json")["seed"] == seed
         assert stored_config.read(run.folder / "config.yaml").threads == 1
         digests.add(run.digest)
     assert len(digests) == 3
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        f"seed-{seed}" for seed in range(3)
-    ]
 
 
 def test_what_a_user_can_mend_is_said_once_and_ends_the_job_with_2(
