@@ -29,8 +29,9 @@ class StochasticDepth(nn.Module):
         """(n, channels, height, width) to the same."""
         if not self.training or self.probability == 0.0:
             return residual
-        samples = residual.new_ones((len(residual), 1, 1, 1))
-        return residual * functional.dropout(samples, self.probability)
+        # In float32: lower precision would round the factor.
+        samples = torch.ones(len(residual), 1, 1, 1, device=residual.device)
+        return (residual * functional.dropout(samples, self.probability)).to(residual.dtype)
 
 
 class SqueezeExcitation(nn.Module):

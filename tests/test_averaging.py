@@ -43,7 +43,12 @@ def test_the_model_gets_its_own_weights_back() -> None:
 def test_the_epochs_mean_begins_with_the_first_of_the_last() -> None:
     model = nn.BatchNorm1d(1)
     statistics = iter([7.0, 8.0])
-    average = EpochAverage(model, 2, lambda: model.running_mean.fill_(next(statistics)) and None)
+    average = EpochAverage(
+        model,
+        range(2, 5),
+        lambda: model.running_mean.fill_(next(statistics)) and None,
+        validates=True,
+    )
     seen = []
     for epoch, value in enumerate([100.0, 3.0, 5.0, 10.0], start=1):
         nn.init.constant_(model.weight, value)
@@ -57,7 +62,7 @@ def test_the_epochs_mean_begins_with_the_first_of_the_last() -> None:
 
 def test_an_interrupted_end_of_an_epoch_is_not_counted_twice() -> None:
     model = nn.Linear(1, 1, bias=False)
-    average = EpochAverage(model, 1, lambda: None)
+    average = EpochAverage(model, range(1, 3), lambda: None, validates=True)
     for epoch, value in ((1, 2.0), (2, 4.0)):
         nn.init.constant_(model.weight, value)
         with pytest.raises(RuntimeError, match="asked to stop"), average.in_place(epoch):
@@ -137,6 +142,45 @@ def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def test_a_short_run_has_the_mean_of_all_its_epochs(tmp_path: Path) -> None:
+    for name, epochs in (("all", "2"), ("more", "5")):
+        words = [
+            "--train.epochs",
+            "2",
+            "--data.train_size",
+            "300",
+            "--train.average_epochs",
+            epochs,
+        ]
+        assert train_here(tmp_path / name, *words) == 0
+    both = [Run(tmp_path / name, 0).json("results.json") for name in ("all", "more")]
+    assert both[0]["weights_sha256"] == both[1]["weights_sha256"]
+
+
+def test_the_results_say_which_epoch_was_chosen(tmp_path: Path) -> None:
+    """The accuracy beside it is that of the chosen weights, not of the best ones."""
+    for average, epoch in (("3", 4), ("null", None)):
+        folder = tmp_path / average
+        more = ["--train.average_epochs", average, "--optimizer.lr", "0.1"]
+        assert train_here(folder, *EPOCHS, *more) == 0
+        run = Run(folder, 0)
+        found = run.json("results.json")["validation"]
+        epoch = epoch or found["best_epoch"]
+        accuracy = run.metrics("epoch")[epoch - 1]["validation_accuracy"]
+        assert (found["chosen_epoch"], found["chosen_accuracy"]) == (epoch, accuracy)
+        assert f"those after epoch {epoch}" in (folder / "report.html").read_text()
+
+
+def test_more_epochs_would_be_another_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--schedule.name", "constant", "--schedule.warmup_epochs", "0"]
+    more += ["--train.average_epochs", "1", "--data.train_size", "300"]
+    assert train_here(tmp_path / "run", *more, "--train.epochs", "1") == 0
+    assert train_here(tmp_path / "run", *more, "--train.epochs", "2") == 2
+    assert "train.average_epochs counts from the end of a run" in capsys.readouterr().err
+
+
 def test_a_run_that_stops_early_ends_with_its_best_epoch(tmp_path: Path) -> None:
     more = ["--train.average_epochs", "1", "--train.patience", "1", "--optimizer.lr", "1e-9"]
     assert train_here(tmp_path / "run", *EPOCHS, *more) == 0
@@ -151,7 +195,7 @@ def test_a_run_that_stops_early_ends_with_its_best_epoch(tmp_path: Path) -> None
     ("more", "message"),
     [
         (["--train.ema_decay", "0.9"], "train.average_epochs: must be null where train.ema_decay"),
-        (["--train.epochs", "1"], "train.average_epochs: must be at most train.epochs"),
+        (["--train.average_epochs", "0"], "train.average_epochs: must be null or at least 1"),
     ],
 )
 def test_what_cannot_be_averaged_is_said(

@@ -55,14 +55,40 @@ def test_blocks_count_by_their_samples() -> None:
 def test_nothing_else_changes() -> None:
     model = small_net()
     model[1].momentum = None
-    model[4].eval()
+    model[3].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch_statistics.take(Accelerator(cpu=True), model, image_set(20), SCALING)
     after = model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{n}.running_{kind}" for n in (1, 4) for kind in ("mean", "var")}
     assert [model[1].momentum, model[4].momentum] == [None, 0.1]
-    assert [module.training for module in model] == [True, True, True, True, False]
+    assert [module.training for module in model] == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize("frozen", ["evaluation", "momentum"])
+def test_a_frozen_norm_keeps_its_own(frozen: str) -> None:
+    model = small_net()
+    if frozen == "evaluation":
+        model[1].eval()
+    else:
+        model[1].momentum = 0
+    model[1].running_mean.fill_(7.0)
+    batch_statistics.take(Accelerator(cpu=True), model, image_set(20), SCALING)
+    assert model[1].running_mean.tolist() == [7.0] * 3
+    assert model[4].running_mean.tolist() != [0.0] * 2
+
+
+def test_a_norm_that_is_used_twice_gets_the_mean_of_both() -> None:
+    torch.manual_seed(0)
+    norm, images = nn.BatchNorm2d(1), image_set(20)
+    model = nn.Sequential(norm, nn.Conv2d(1, 1, 1), norm)
+    batch_statistics.take(Accelerator(cpu=True), model, images, SCALING)
+    with torch.no_grad():
+        first = SCALING.apply(images.images[:])
+        second = model[1](nn.functional.batch_norm(first, None, None, training=True))
+    assert norm.running_mean.item() == pytest.approx(
+        float(first.mean() + second.mean()) / 2, abs=1e-5
+    )
 
 
 def test_a_model_without_batch_norm_is_left_alone() -> None:

@@ -64,6 +64,28 @@ def test_a_model_may_change_its_input(images: ImageSet) -> None:
     assert found.probability == pytest.approx(mean.amax(1).numpy(), rel=1e-5)
 
 
+class Counting(LeftHalf):
+    """Counts its batches in a buffer, and puts another in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("in_place", torch.zeros(()))
+        self.register_buffer("anew", torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.in_place += 1
+        self.anew = self.anew + 1
+        return super().forward(images)
+
+
+def test_buffers_are_left_alone(images: ImageSet) -> None:
+    """How often a model sees a batch depends on the process count; its state must not."""
+    model = Counting()
+    evaluation.predict(Accelerator(cpu=True), model, images, SCALING)
+    assert (model.in_place, model.anew) == (0, 0)
+    model.load_state_dict(model.state_dict())
+
+
 def test_mirrored_predictions_are_those_of_mirrored_images(images: ImageSet) -> None:
     torch.manual_seed(0)
     model = LeftHalf()

@@ -52,7 +52,7 @@ def test_curves_hold_every_loss_and_the_accuracies(tmp_path: Path) -> None:
     train, validation = accuracy_axes.lines
     assert list(train.get_ydata()) == [0.5, 0.7, 0.9]
     assert list(validation.get_xdata()) == [1, 2, 3]
-    assert accuracy_axes.get_title() == "Validation accuracy: 80.00 % after epoch 2"
+    assert accuracy_axes.get_title() == "Best validation accuracy: 80.00 % after epoch 2"
     plots.save(figure, tmp_path / "curves.png")
     assert pixels(tmp_path / "curves.png").std() > 5
 

@@ -71,6 +71,8 @@ def write_run(
         "validation": {
             "best_accuracy": 0.8765 if validation else None,
             "best_epoch": 2 if validation else None,
+            "chosen_accuracy": 0.8765 if validation else None,
+            "chosen_epoch": 2,
         },
         "train": {
             "epochs": 2,
@@ -188,7 +190,7 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
     assert len(marked) == 1
     assert "lab_cnn, 29,034 parameters" in page.text
     assert "2 epochs, 6 steps, 2 min 5 s, 4,321 images/s" in page.text
-    assert "87.65 % after epoch 2" in page.text
+    assert "those after epoch 2, with 87.65 % on validation" in page.text
     again = f"--config {tmp_path}/config.yaml --output_dir {tmp_path}-again"
     assert f"python train.py {again}" in page.text
     assert "ab" * 32 in page.text
@@ -234,7 +236,7 @@ def test_no_mistakes_no_validation_no_lab(tmp_path: Path, shape: tuple[int, ...]
     page = report(tmp_path, mistakes=False, validation=False, lab=False, shape=shape)
     assert "None: every test image was classified correctly." in page.text
     assert "Lab accuracy" not in page.text
-    assert "Best validation" not in page.text
+    assert "on validation" not in page.text
     assert len(page.pictures()) == 2
 
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, summary
+from trainer.commands import compare, doctor, submit, summary
 
-COMMANDS = {"compare": compare, "doctor": doctor, "summary": summary}
+COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
             help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            # Else --processes, which is the run's, would stand for --processes_per_node.
+            allow_abbrev=False,
         )
         module.add_arguments(command)
     arguments, others = parser.parse_known_args()

@@ -21,7 +21,8 @@ SLOTS = {
     "crop": slice(6, 10),
     "erase": slice(10, 18),
 }
-"""which of a sample's numbers a transform reads; a change of it changes the runs that have it"""
+"""which of a sample's numbers a transform reads; a change of it changes the runs that have it, so
+that checkpoints need another FORMAT_VERSION"""
 
 NUMBERS = 24
 """drawn for a sample, some of them free for more transforms; a change of it changes every run"""

@@ -93,39 +93,66 @@ class EpochAverage(WeightAverage):
 
     Args:
         module: with its first weights.
-        first_epoch: whose end is the first in the mean.
+        epochs: whose ends make the mean, all or the last ones of the run.
         take_statistics: sets the statistics of the module as it stands; a collective.
+        validates: whether the mean is used before the last of them.
     """
 
     def __init__(
-        self, module: nn.Module, first_epoch: int, take_statistics: Callable[[], None]
+        self,
+        module: nn.Module,
+        epochs: range,
+        take_statistics: Callable[[], None],
+        *,
+        validates: bool,
     ) -> None:
         super().__init__(module)
-        self.first_epoch = first_epoch
+        self.epochs = epochs
         self.take_statistics = take_statistics
+        self.validates = validates
 
     def step_done(self, step: int) -> None:
         """Only the ends of epochs count."""
 
     @torch.no_grad()
     def _take_over(self, epoch: int) -> None:
-        before = epoch - self.first_epoch  # epochs that are in the mean
+        before = epoch - self.epochs[0]  # epochs that are in the mean
         if before <= 0:
             return
         for name, parameter in self.module.named_parameters():
             parameter.copy_(self.tensors[name].lerp(parameter, 1.0 / (before + 1)))
-        self.take_statistics()
+        if self.validates or epoch == self.epochs[-1]:
+            self.take_statistics()
 
 
 def build(
-    config: TrainConfig, module: nn.Module, take_statistics: Callable[[], None]
+    config: TrainConfig, module: nn.Module, take_statistics: Callable[[], None], *, validates: bool
 ) -> WeightAverage | None:
-    """The average that the configuration asks for."""
+    """The average that the configuration asks for.
+
+    Args:
+        config: a run that is shorter than the mean asks for has the mean of all its epochs.
+        module: with its first weights.
+        take_statistics: as for `EpochAverage`.
+        validates: whether there are validation images.
+    """
     if config.ema_decay is not None:
         return MovingAverage(module, config.ema_decay)
     if config.average_epochs is not None:
-        return EpochAverage(module, config.epochs - config.average_epochs + 1, take_statistics)
+        first = max(1, config.epochs - config.average_epochs + 1)
+        epochs = range(first, config.epochs + 1)
+        return EpochAverage(module, epochs, take_statistics, validates=validates)
     return None
+
+
+def ends_with_mean(config: TrainConfig, epoch: int) -> bool:
+    """Whether the mean of the last epochs is chosen where a run ends before this epoch.
+
+    It is chosen without regard to validation: it is better than the means that end before it, and
+    a thousand validation images cannot tell them apart. A run that `train.patience` ends earlier
+    has no such mean.
+    """
+    return config.average_epochs is not None and epoch > config.epochs
 
 
 def _copy(module: nn.Module) -> Tensors:

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainer.buffers import left_alone
 from trainer.data.sets import ImageSet, Scaling
 from trainer.evaluation import BLOCK_SAMPLES
 from trainer.microbatch import cut
@@ -26,10 +27,11 @@ def take(
 
     As in an evaluation the images are cut into blocks by their index, which the ranks take in turn.
     Each block is normalised by its own statistics; nothing but the norms is in training mode. A
+    norm that is frozen, in evaluation mode or with a momentum of 0, keeps what it has. A
     collective.
 
     Args:
-        model: prepared for autocast, without DDP's wrapper.
+        model: as it trains, prepared for autocast, without DDP's wrapper.
         images: the training images, which are not augmented here.
         between_blocks: called on all ranks equally often; may raise on all of them to give up.
     """
@@ -37,6 +39,7 @@ def take(
         module
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if module.training and module.momentum != 0
     ]
     if not norms:
         return
@@ -48,22 +51,24 @@ def take(
     blocks = torch.split(torch.arange(count), sizes)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    tracked = [norm.num_batches_tracked for norm in norms]
-    model.eval()
     try:
-        for norm in norms:
-            norm.train()
-            norm.momentum, norm.num_batches_tracked = 1.0, None
-        for turn in range(rounds):
-            between_blocks()
-            number = turn * ranks + accelerator.process_index
-            if number < len(blocks):
-                pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
-                model(scaling.apply(pixels.to(accelerator.device)))
-                found[turn] = torch.cat(_buffers(norms))
+        with left_alone(model):
+            model.eval()
+            for norm in norms:
+                norm.train()
+                norm.momentum = None  # the mean over the calls since the count was 0
+            for turn in range(rounds):
+                between_blocks()
+                number = turn * ranks + accelerator.process_index
+                if number < len(blocks):
+                    for norm in norms:
+                        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+                    pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+                    model(scaling.apply(pixels.to(accelerator.device)))
+                    found[turn] = torch.cat(_buffers(norms))
     finally:
-        for norm, momentum, batches in zip(norms, momenta, tracked, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
     gathered = accelerator.gather(found).view(ranks, rounds, -1).transpose(0, 1).flatten(0, 1)

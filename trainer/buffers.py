@@ -1,6 +1,9 @@
-"""The buffers of a model, such as batch norm's running statistics, over the pieces of one step."""
+"""The buffers of a model, such as batch norm's running statistics, in a step and an evaluation."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -21,11 +24,7 @@ class StepBuffers:
 
     @torch.no_grad()
     def __init__(self, module: nn.Module) -> None:
-        slots = [
-            (owner, name)
-            for owner in module.modules()
-            for name, _ in owner.named_buffers(recurse=False)
-        ]
+        slots = _slots(module)
         self.averaged = [slot for slot in slots if _is_averaged(getattr(*slot))]
         self.others = [slot for slot in slots if not _is_averaged(getattr(*slot))]
         self.before = pack(self._values())
@@ -74,6 +73,28 @@ class StepBuffers:
 
     def _values(self) -> list[torch.Tensor]:
         return [getattr(*slot) for slot in self.averaged + self.others]
+
+
+@contextlib.contextmanager
+def left_alone(module: nn.Module) -> Iterator[None]:
+    """Whatever forward passes make of the buffers inside, they are as before afterwards."""
+    before = [(slot, getattr(*slot), getattr(*slot).clone()) for slot in _slots(module)]
+    try:
+        yield
+    finally:
+        for slot, buffer, values in before:
+            buffer.copy_(values)
+            if getattr(*slot) is not buffer:
+                setattr(*slot, buffer)
+
+
+def _slots(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Where the buffers are: a module, and the name of its attribute."""
+    return [
+        (owner, name)
+        for owner in module.modules()
+        for name, _ in owner.named_buffers(recurse=False)
+    ]
 
 
 def _is_averaged(buffer: torch.Tensor) -> bool:

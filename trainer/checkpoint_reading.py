@@ -19,7 +19,7 @@ from trainer.run_state import RunState
 from trainer.tensor_files import Specs, Tensors, read_specs, read_tensors
 from trainer.untrusted import check_type, parse_json, read_json, read_text, reason, shown
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 STATE = "state.json"
 

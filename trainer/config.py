@@ -88,7 +88,7 @@ class TrainConfig:
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     average_epochs: int | None = None
     """choose the mean of the weights at the ends of so many last epochs, with batch-norm statistics
-    taken anew, whatever validation says; null: none"""
+    taken anew, whatever validation says, unless train.patience ends the run before; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"

@@ -64,11 +64,6 @@ def validate(config: RunConfig) -> None:
     average = values["train.average_epochs"]
     require(
         "train.average_epochs",
-        average is None or average <= values["train.epochs"],
-        f"at most train.epochs, which is {values['train.epochs']}",
-    )
-    require(
-        "train.average_epochs",
         average is None or decay is None,
         "null where train.ema_decay is given: there is one average",
     )

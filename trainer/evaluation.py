@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import nn
 
+from trainer.buffers import left_alone
 from trainer.data.sets import ImageSet, Scaling
 from trainer.metrics import Predictions
 
@@ -45,9 +47,12 @@ def predict(
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
     was_training = model.training
-    model.eval()
     filled = 0
-    try:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(model.train, was_training)
+        # What a plug-in counts there would depend on how many blocks a rank has.
+        cleanup.enter_context(left_alone(model))
+        model.eval()
         for turn in range(rounds):
             between_blocks()
             first = (turn * accelerator.num_processes + accelerator.process_index) * BLOCK_SAMPLES
@@ -67,8 +72,6 @@ def predict(
             floats[place, 0] = best_log_probability.exp()
             floats[place, 1] = F.nll_loss(log_probabilities, targets.to(device), reduction="none")
             filled += len(samples)
-    finally:
-        model.train(was_training)
     index, predicted, floats = accelerator.gather((index, predicted, floats))
     order = torch.argsort(index)[len(index) - count :]
     return Predictions(

@@ -16,12 +16,16 @@ from accelerate import Accelerator
 
 from trainer.errors import LostRankError
 from trainer.processes import FAILURE_KEY, default_store
+from trainer.time_limit import within
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 PATIENCE_SECONDS = 10.0
 """for the other ranks to notice too; launchers kill after thirty seconds"""
+
+ANSWER_SECONDS = 5.0
+"""for the store to answer, besides"""
 
 
 def announce(accelerator: Accelerator) -> None:
@@ -41,14 +45,26 @@ def explain(accelerator: Accelerator, error: BaseException) -> LostRankError | N
         return None
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     try:
-        store = default_store()
-        if not _is_of_connection(error):
-            store.set(FAILURE_KEY, f"{_name(store, rank)} failed first ({text})")
-            return None
-        store.set(f"lockstep/end/{rank}", text)
-        message, speaker = _message(store, count, text)
+        # Where the network is cut, the store does not answer, and says nothing.
+        return within(
+            PATIENCE_SECONDS + ANSWER_SECONDS, lambda: _ask_others(error, text, rank, count)
+        )
+    except TimeoutError:
+        return LostRankError(
+            f"the machine of rank 0, or the network to it, does not answer ({text})",
+            speaks=accelerator.is_local_main_process,
+        )
     except RuntimeError:  # the store has gone with the process that held it
         return LostRankError(f"rank 0, or the launcher, died ({text})", speaks=True)
+
+
+def _ask_others(error: BaseException, text: str, rank: int, count: int) -> LostRankError | None:
+    store = default_store()
+    if not _is_of_connection(error):
+        store.set(FAILURE_KEY, f"{_name(store, rank)} failed first ({text})")
+        return None
+    store.set(f"lockstep/end/{rank}", text)
+    message, speaker = _message(store, count, text)
     return LostRankError(message, speaks=rank == speaker)
 
 

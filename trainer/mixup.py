@@ -54,8 +54,8 @@ def draw_pairs(seed: int, step: int, samples: int, mixup: float, cutmix: float) 
 def boxes(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """The pixels that cutmix takes from the partner: bool, (n, 1, height, width).
 
-    As in the authors' program a box has the image's shape, and what lies beyond the image is cut
-    off: the share of the pixels that stay is the weight or more, see `remaining`.
+    A box has the image's shape, whole pixels, and what lies beyond the image is cut off: the share
+    of the pixels that stay is the weight only roughly, see `remaining`.
 
     Args:
         weights: share of the image that would stay if nothing were cut off, float32, (n,).

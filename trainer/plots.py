@@ -182,7 +182,9 @@ def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
             axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
             if key == "validation_accuracy":
                 best = int(np.argmax(y))
-                axes.set_title(f"Validation accuracy: {100 * y[best]:.2f} % after epoch {x[best]}")
+                axes.set_title(
+                    f"Best validation accuracy: {100 * y[best]:.2f} % after epoch {x[best]}"
+                )
     _finish(axes)
 
 

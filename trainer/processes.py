@@ -79,13 +79,16 @@ def check_count(config: RunConfig) -> None:
         )
 
 
-def check_microbatches(config: RunConfig) -> None:
+def check_microbatches(config: RunConfig, count: int | None = None) -> None:
     """Check that the micro-batches, filled in by now, divide by the process count.
+
+    Args:
+        count: of a run that is to be; None: as launched.
 
     Raises:
         UserError: lists the process counts that work.
     """
-    count, microbatches = launched_count(), config.train.microbatches
+    count, microbatches = count or launched_count(), config.train.microbatches
     assert microbatches is not None
     if microbatches % count:
         divisors = [n for n in range(1, microbatches + 1) if microbatches % n == 0]
@@ -97,9 +100,12 @@ def check_microbatches(config: RunConfig) -> None:
 
 def usable_cores() -> int:
     """The cores that this process may use: of the machine, a batch job or a container."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quota = cpu_quota()
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
+    if quota is not None:
+        cores = max(1, min(cores, int(quota)))
+    # Slurm need not enforce it.
+    return min(cores, _launched("SLURM_CPUS_ON_NODE", cores))
 
 
 def default_threads() -> int:

@@ -102,7 +102,7 @@ def _worst_class(
 def _facts(results: dict[str, Any]) -> dict[str, str]:
     """What was trained, on what and how long: label and text."""
     train, data, model = results["train"], results["data"], results["model"]
-    best = results["validation"]["best_accuracy"]
+    epoch, accuracy = (results["validation"][f"chosen_{key}"] for key in ("epoch", "accuracy"))
     facts = {
         "Model": f"{model['name']}, {model['parameters']:,} parameters",
         "Data": f"{data['name']}: {data['train']:,} training, {data['validation']:,} validation "
@@ -112,10 +112,10 @@ def _facts(results: dict[str, Any]) -> dict[str, str]:
         "Device": f"{train['device']}, {train['precision']}, processes: {train['processes']}, "
         f"micro-batches: {train['microbatches']}",
         "Seed": str(results["seed"]),
+        "Chosen weights": f"those after epoch {epoch}",
     }
-    if best is not None:
-        epoch = results["validation"]["best_epoch"]
-        facts["Best validation"] = f"{percent(best)} after epoch {epoch}"
+    if accuracy is not None:
+        facts["Chosen weights"] += f", with {percent(accuracy)} on validation"
     return facts
 
 

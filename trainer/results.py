@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.averaging import ends_with_mean
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.environment import Environment
@@ -56,10 +57,16 @@ def run_results(
     """The rest of results.json but for the digests of the weights."""
     epochs = state.epoch - 1
     rounding = list(state.rounding)
+    mean = ends_with_mean(config.train, state.epoch)
     if config.train.reduction == "fast":
         rounding.append("train.reduction: fast, whose sums depend on the process count")
     return {
-        "validation": {"best_accuracy": state.best_accuracy, "best_epoch": state.best_epoch},
+        "validation": {
+            "best_accuracy": state.best_accuracy,
+            "best_epoch": state.best_epoch,
+            "chosen_accuracy": state.last_accuracy if mean else state.best_accuracy,
+            "chosen_epoch": epochs if mean else state.best_epoch or epochs,
+        },
         "train": {
             "epochs": epochs,
             "steps": state.step,

@@ -259,7 +259,9 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     differing = differences(config, stored)
     if differing:
         hint = ""
-        if config.train.epochs > stored.train.epochs:
+        if config.train.epochs > stored.train.epochs and config.train.average_epochs is not None:
+            hint = " (train.average_epochs counts from the end of a run, which cannot be moved)"
+        elif config.train.epochs > stored.train.epochs:
             hint = (
                 f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
                 f"them every step would be another; only a constant or piecewise one can go on)"

@@ -27,6 +27,8 @@ class RunState:
     """time spent training in the current epoch"""
     train_seconds: float = 0.0
     """time spent training in the epochs before"""
+    last_accuracy: float | None = None
+    """validation accuracy of the last epoch"""
     best_accuracy: float | None = None
     """best validation accuracy so far"""
     best_epoch: int | None = None

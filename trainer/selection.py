@@ -46,7 +46,9 @@ class Selection:
         self.data = dataset
         self.config = config
         self.between_blocks = between_blocks
-        self.average = averaging.build(config.train, module, self._take_statistics)
+        self.average = averaging.build(
+            config.train, module, self._take_statistics, validates=len(dataset.validation) > 0
+        )
         self.best: Tensors = {}
 
     def validate(self, state: RunState) -> dict[str, float | None]:
@@ -59,6 +61,7 @@ class Selection:
             if not len(self.data.validation):
                 return record
             found = self._predict(self.data.validation, state.step)
+            state.last_accuracy = found.accuracy
             if state.best_accuracy is None or found.accuracy > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
                 state.best_step = state.step
@@ -80,14 +83,9 @@ class Selection:
         return plain, augmented
 
     def _chosen(self, state: RunState) -> Tensors:
-        """The best on validation, else the last; none where the model has them already.
-
-        The mean of the last epochs is chosen without regard to validation: it is better than the
-        means that end before it, and a thousand validation images cannot tell them apart.
-        """
+        """The best on validation, else the last; none where the model has them already."""
         averaged = self.average.tensors if self.average else {}
-        train = self.config.train
-        if train.average_epochs is not None and state.epoch > train.epochs:
+        if averaging.ends_with_mean(self.config.train, state.epoch):
             return averaged
         return self.best or averaged
 

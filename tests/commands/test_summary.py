@@ -58,8 +58,8 @@ def test_mean_and_deviation_are_those_of_the_results(
     assert found["accuracy"]["mean"] == pytest.approx(statistics.mean(accuracies))
     assert found["accuracy"]["standard_deviation"] == pytest.approx(statistics.stdev(accuracies))
     assert [one["seed"] for one in found["runs"]] == [0, 1, 2]
-    best = [one["validation"]["best_accuracy"] for one in results]
-    assert found["validation_accuracy"]["mean"] == pytest.approx(statistics.mean(best))
+    chosen = [one["validation"]["chosen_accuracy"] for one in results]
+    assert found["validation_accuracy"]["mean"] == pytest.approx(statistics.mean(chosen))
     assert found["lab_accuracy"] is None
     means = [
         statistics.mean(one["test"]["per_class"][place]["accuracy"] for one in results)

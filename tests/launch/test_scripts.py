@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), REPOSITORY / ".ci" / "run"])
+JOB = REPOSITORY / "launch" / "slurm.sbatch"
+SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), JOB, REPOSITORY / ".ci" / "run"])
 PROGRAMS = [path for path in SCRIPTS if path.name != "environment.sh"]
 FILES = [
     "t10k-images-idx3-ubyte.gz",
@@ -75,6 +76,7 @@ class Place:
         for name in ("pyproject.toml", "constraints.txt"):
             shutil.copy(REPOSITORY / name, self.root)
         self.program("python3", PYTHON)
+        self.program("apt-get", APT_GET)
         self.environment = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "HOME": str(folder),
@@ -246,7 +248,6 @@ class TestQuickstart:
         assert place.run("launch/quickstart.sh", EXIT_CODE=str(code)).returncode == code
 
     def test_says_what_the_trainer_said_where_no_data_can_be_had(self, place: Place) -> None:
-        place.program("apt-get", APT_GET)
         message = "data.root: no Fashion-MNIST, and no mirror answered"
         result = place.run("launch/quickstart.sh", FAIL_DATA=message, FAIL_APT="1")
         assert result.returncode == 2
@@ -285,7 +286,6 @@ class TestDebianPackage:
         assert list(folder.parent.iterdir()) == [folder]
 
     def test_fills_the_cache_when_the_mirrors_fail(self, place: Place, package: Path) -> None:
-        place.program("apt-get", APT_GET)
         place.environment |= {"PACKAGE": str(package), "SYSTEM_LISTS": "yes"}
         result = place.run("launch/quickstart.sh", FAIL_DATA="no mirror answered")
         assert result.returncode == 0, result.stderr
@@ -296,7 +296,6 @@ class TestDebianPackage:
     def test_gets_package_lists_of_its_own_where_the_system_has_none(
         self, place: Place, package: Path
     ) -> None:
-        place.program("apt-get", APT_GET)
         place.environment |= {"PACKAGE": str(package)}
         result = place.run("launch/fetch_debian_package.sh")
         assert result.returncode == 0, result.stderr
@@ -311,7 +310,6 @@ class TestDebianPackage:
         folder = place.cache / "lockstep" / "fashion_mnist"
         folder.mkdir(parents=True)
         (folder / FILES[0]).write_text("half")
-        place.program("apt-get", APT_GET)
         place.environment |= {"PACKAGE": str(package), "SYSTEM_LISTS": "yes"}
         assert place.run("launch/fetch_debian_package.sh").returncode == 0
         self.check(place)
@@ -324,10 +322,27 @@ class TestTestScript:
         assert place.calls()[-1] == "-m pytest tests/launch -k two words"
 
     def test_ci_checks_style_and_types_before_the_tests(self, place: Place) -> None:
+        place.program("id", "#!/bin/sh\necho 1000\n")
         result = place.run(".ci/run")
         assert result.returncode == 0, result.stderr
         programs = [call.split()[1] for call in place.calls() if not call.startswith("-m pip")]
         assert programs == ["venv", "ruff", "ruff", "mypy", "pytest"]
+
+    @pytest.fixture
+    def root(self, place: Place) -> None:
+        place.program("id", "#!/bin/sh\necho 0\n")
+
+    @pytest.mark.usefixtures("root")
+    def test_ci_installs_slurm_before_the_tests(self, place: Place) -> None:
+        assert place.run(".ci/run").returncode == 0
+        assert place.calls()[-2] == "slurm-wlm munge"
+
+    @pytest.mark.usefixtures("root")
+    def test_ci_goes_on_where_slurm_cannot_be_installed(self, place: Place) -> None:
+        result = place.run(".ci/run", FAIL_APT="1")
+        assert result.returncode == 0
+        assert "its tests will be skipped" in result.stderr
+        assert place.calls()[-1].startswith("-m pytest")
 
     @pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])
     def test_ci_fails_at_once_where_a_check_fails(self, place: Place, check: str) -> None:

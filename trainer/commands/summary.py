@@ -80,7 +80,7 @@ def read_run(folder: Path) -> FinishedRun:
     accuracies = {
         "accuracy": test.get("accuracy"),
         "lab_accuracy": test.get("lab_accuracy"),
-        "validation_accuracy": results["validation"].get("best_accuracy"),
+        "validation_accuracy": results["validation"].get("chosen_accuracy"),
     }
     check_type(accuracies, dict[str, float | None], f"{path}: the accuracies")
     check_type(accuracies["accuracy"], float, f"{path}: test.accuracy")
@@ -97,9 +97,11 @@ def _per_class(rows: Any, where: str) -> dict[str, float]:
     for row in rows:
         check_type(row.get("name"), str, f"{where}: name")
         check_type(row.get("accuracy"), float, f"{where}: accuracy")
-    if not rows:
-        raise UserError(f"{where}: names no class")
-    return {row["name"]: row["accuracy"] for row in rows}
+        check_type(row.get("support"), int, f"{where}: support")
+    found = {row["name"]: row["accuracy"] for row in rows if row["support"]}
+    if not found:
+        raise UserError(f"{where}: names no class that has images")
+    return found
 
 
 def summarise(runs: Sequence[FinishedRun]) -> dict[str, Any]:

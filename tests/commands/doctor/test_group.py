@@ -41,7 +41,8 @@ def test_two_processes_under_accelerate(tmp_path: Path) -> None:
     more = ["--model.name", f"{tmp_path / 'ranked.py'}:Ranked", "--model.args", "{}"]
     launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
     command = [sys.executable, *launch, str(REPOSITORY / "launch" / "cpu_2.yaml")]
-    doctor = ["-m", "trainer", "doctor", "--json", "--train.microbatches", "3"]
+    more += ["--train.microbatches", "3"]
+    doctor = ["-m", "trainer", "doctor", "--json"]
     finished = subprocess.run(
         [*command, *doctor, *words(tmp_path / "run", *more)],
         cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,

@@ -31,7 +31,6 @@ SIGNS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the configuration's."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--config", help="the recipe, and behind it its keys as for train.py")
     parser.set_defaults(configuration=[])
 
 
@@ -41,10 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run would fail.
     """
-    words = arguments.configuration
-    if arguments.config is not None:
-        words = ["--config", arguments.config, *words]
-    findings = _examine(words)
+    findings = _examine(arguments.configuration)
     # Rank 0 has the exit code too: a launcher ends all others when the first of them fails.
     if processes.launched_rank() > 0:
         return

@@ -1,0 +1,22 @@
+"""The cluster that the tests of this folder share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.slurm import Slurm, missing
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """A Slurm of two nodes, started once; skips where there can be none."""
+    reason = missing()
+    if reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    # Not a folder of pytest's: their paths are long, and others may not enter them.
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, Slurm(Path(folder)) as cluster:
+        yield cluster

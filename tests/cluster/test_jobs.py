@@ -1,0 +1,212 @@
+"""launch/slurm.sbatch on a real Slurm: two nodes, requests to stop, a rank that dies, arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cluster.slurm import Slurm, wait_until
+from tests.conftest import REPOSITORY
+from tests.faults.test_interruption import steps_logged
+from tests.runs import Run, check_same, train_here, words
+from trainer import stored_config
+
+JOB = REPOSITORY / "launch" / "slurm.sbatch"
+TWO_NODES = ["--nodes=2", "--ntasks-per-node=1"]
+
+# The first attempt of a job with SLOW is so slow that it cannot end before it is asked to.
+SLOW = ["--export=ALL,SLOW=yes"]
+SLOW_AT_FIRST = """
+import os, time
+from models.quicknet import QuickNet
+
+class SlowAtFirst(QuickNet):
+    def forward(self, images):
+        first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+        if self.training and first and "SLOW" in os.environ:
+            time.sleep(0.2)
+        return super().forward(images)
+"""
+
+
+class Job:
+    """A job that trains the digits in `folder`, on two nodes."""
+
+    def __init__(self, slurm: Slurm, folder: Path, options: list[str], *more: str) -> None:
+        self.slurm = slurm
+        self.folder = folder
+        self.log = folder.parent / "job.log"
+        options = [*options, f"--output={self.log}", f"--chdir={REPOSITORY}"]
+        self.number = slurm.submit(*options, JOB, *words(folder, *more))
+        wait_until(lambda: self.state() != "PENDING", 30)
+
+    def end(self, state: str = "COMPLETED") -> Run:
+        """Wait until it has ended, in the state that is expected."""
+        ended = self.slurm.wait(self.number)
+        assert ended["JobState"] == state, self.log.read_text()
+        code = int(ended["ExitCode"].split(":")[0])
+        return Run(self.folder, code, self.log.read_text(), self.log.read_text())
+
+    def state(self) -> str:
+        return self.slurm.job(self.number)["JobState"]
+
+    def train_some_steps(self) -> None:
+        wait_until(lambda: steps_logged(self.folder) > 5 or self.state() != "RUNNING", 60)
+        assert self.state() == "RUNNING", self.log.read_text()
+
+    def ranks(self) -> dict[int, psutil.Process]:
+        """Its processes that train."""
+        found = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, KeyError):
+                variables = process.environ()
+                if variables["SLURM_JOB_ID"] == str(self.number):
+                    found[int(variables["RANK"])] = process
+        return found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    plugin = tmp_path_factory.mktemp("plugin") / "slow.py"
+    plugin.write_text(SLOW_AT_FIRST)
+    return ["--model.name", f"{plugin}:SlowAtFirst"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train_here(folder, *model) == 0
+    return Run(folder, 0)
+
+
+def test_two_nodes_do_the_run_of_one_process(
+    slurm: Slurm, undisturbed: Run, tmp_path: Path
+) -> None:
+    run = Job(slurm, tmp_path / "run", TWO_NODES, "--processes", "2").end()
+    check_same(run, undisturbed)
+    assert run.output.count("test accuracy") == 1, "rank 0 alone speaks"
+
+
+def ask_the_processes(job: Job) -> None:
+    job.train_some_steps()
+    job.slurm.call("scancel", "--signal=USR1", str(job.number))
+
+
+def ask_before_they_can_hear(job: Job) -> None:
+    wait_until(lambda: len(job.ranks()) == 2, 30)
+    job.slurm.call("scancel", "--batch", "--signal=USR1", str(job.number))
+
+
+def preempt(job: Job) -> None:
+    job.train_some_steps()
+    options = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null"]
+    job.slurm.submit(*options, "--wrap=sleep 1")
+
+
+def wait_for_the_time_limit(job: Job) -> None:
+    assert job.slurm.job(job.number)["TimeLimit"] == "00:01:00"
+
+
+@pytest.mark.parametrize(
+    ("ask", "options"),
+    [
+        (ask_the_processes, []),
+        (ask_before_they_can_hear, []),
+        (preempt, []),
+        # Slurm looks at limits twice a minute; the signal comes within half a minute.
+        (wait_for_the_time_limit, ["--time=1", "--signal=B:USR1@30"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_job_that_is_asked_to_stop_saves_and_is_finished_by_itself_later(
+    ask: Callable[[Job], None],
+    options: list[str],
+    slurm: Slurm,
+    model: list[str],
+    undisturbed: Run,
+    tmp_path: Path,
+) -> None:
+    job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW, *options], *model)
+    ask(job)
+    run = job.end()
+    assert slurm.job(job.number)["Restarts"] == "1"
+    assert run.output.count("everything is saved") == 1, run.output
+    assert "going on after step" in run.output
+    check_same(run, undisturbed)
+
+
+def test_a_cancelled_job_saves_and_stays_away(
+    slurm: Slurm, model: list[str], tmp_path: Path
+) -> None:
+    job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW], *model)
+    job.train_some_steps()
+    slurm.call("scancel", str(job.number))
+    run = job.end("CANCELLED")
+    wait_until(lambda: run.json("status.json")["state"] == "stopped", 10)
+    assert slurm.job(job.number)["Restarts"] == "0"
+
+
+def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again(
+    slurm: Slurm, model: list[str], undisturbed: Run, tmp_path: Path
+) -> None:
+    more = [*model, "--checkpoint.every_steps", "1", "--timeout_seconds", "20"]
+    job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW], *more)
+    job.train_some_steps()
+    job.ranks()[1].kill()
+    killed_s = time.monotonic()
+    killed = job.end("FAILED")
+    assert time.monotonic() - killed_s < 20
+    assert f"rank 1 on {platform.node()} died" in killed.output
+    assert killed.json("status.json")["state"] == "failed"
+    finished = Job(slurm, tmp_path / "run", TWO_NODES, *more).end()
+    assert "going on after step" in finished.output
+    check_same(finished, undisturbed)
+
+
+def test_an_array_trains_each_seed_in_a_folder_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
+    """By `submit`, each on the one CPU that Slurm gives a task."""
+    runs = tmp_path / "all runs"
+    run_words = words(runs, "--train.epochs", "1", "--seed", "7", "--threads", "null")
+    submit = [sys.executable, "-m", "trainer", "submit", "--array", "0-2", "--submit"]
+    number = slurm.call(*submit, *run_words).split()[-1]
+    digests = set()
+    for seed in range(3):
+        ended = slurm.wait(f"{number}_{seed}")
+        assert ended["JobState"] == "COMPLETED", (runs / f"slurm-{number}_{seed}.log").read_text()
+        assert ended["JobName"] == "digits"
+        run = Run(runs / f"seed-{seed}", 0)
+        assert run.json("results.json")["seed"] == seed
+        assert stored_config.read(run.folder / "config.yaml").threads == 1
+        digests.add(run.digest)
+    assert len(digests) == 3
+
+
+def test_what_a_user_can_mend_is_said_once_and_ends_the_job_with_2(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    run = Job(slurm, tmp_path / "run", TWO_NODES, "--train.epoch", "5").end("FAILED")
+    assert run.exit_code == 2
+    assert run.output.count("did you mean train.epochs?") == 1
+    assert not run.folder.exists()
+
+
+def test_a_job_that_is_submitted_from_elsewhere(slurm: Slurm, tmp_path: Path) -> None:
+    number = slurm.submit(f"--output={tmp_path}/log", f"--chdir={tmp_path}", JOB)
+    assert slurm.wait(number)["ExitCode"] == "2:0"
+    assert "submit from the repository's folder" in (tmp_path / "log").read_text()
+
+
+def test_it_is_no_script_for_a_shell() -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    done = subprocess.run([str(JOB)], env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "sbatch launch/slurm.sbatch --config FILE" in done.stderr

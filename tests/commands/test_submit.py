@@ -1,0 +1,127 @@
+"""`python -m trainer submit`: the job script, and what is said where there is no Slurm."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.runs import words
+from trainer import __main__
+
+JOB = REPOSITORY / "launch" / "slurm.sbatch"
+
+
+def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    sys.argv = ["trainer", "submit", *arguments]
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    output = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, output.out, output.err
+
+
+def options(script: Path) -> dict[str, str]:
+    """What it asks of Slurm."""
+    lines = [shlex.split(line)[1] for line in script.read_text().splitlines() if "#SBATCH" in line]
+    return {name: value for name, _, value in (line[2:].partition("=") for line in lines)}
+
+
+def test_the_script_asks_for_nodes_and_runs_the_job_file_with_the_runs_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a run"
+    of_run = words(folder, "--train.epochs", "2", "--processes", "4")
+    of_job = ["--nodes", "2", "--gpus_per_node", "2", "--time", "8:00:00", "--partition", "long"]
+    code, output, _ = submit(capsys, *of_job, *of_run)
+    assert code == 0
+    script = folder / "job.sbatch"
+    assert output.startswith(script.read_text())
+    assert f"sbatch '{script}'" in output
+    assert options(script) == {
+        "open-mode": "append",
+        "requeue": "",
+        "signal": "B:USR1@120",
+        "job-name": "a run",
+        "nodes": "2",
+        "ntasks-per-node": "2",
+        "cpus-per-task": "1",
+        "gpus-per-node": "2",
+        "time": "8:00:00",
+        "partition": "long",
+        "chdir": str(Path.cwd()),
+        "output": f"{folder}/slurm-%j.log",
+    }
+    assert shlex.split(script.read_text().splitlines()[-1])[:2] == ["exec", str(JOB)]
+    assert shlex.split(script.read_text().splitlines()[-1])[2:] == of_run
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_an_array_and_a_script_of_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "seeds.sbatch"
+    own = ["--array", "0-2,7", "--processes_per_node", "4", "--script", str(script)]
+    assert submit(capsys, *own, *words(tmp_path / "runs"))[0] == 0
+    found = options(script)
+    assert found["array"] == "0-2,7"
+    assert found["ntasks-per-node"] == "4"
+    assert found["output"] == f"{tmp_path}/runs/slurm-%A_%a.log"
+    assert "gpus-per-node" not in found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--nodes", "0"], "argument --nodes: '0' is no whole number from 1"),
+        (["--processes_per_node", "two"], "argument --processes_per_node: 'two'"),
+        (["--time", "soon"], "argument --time: 'soon' is not a time such as 30"),
+        (["--array", "a-b"], "argument --array: 'a-b' is not a list of seeds such as 0-2"),
+        (["--nodes", "3"], "with 4 start one of 1, 2, 4 processes"),
+        (["--nodes", "2", "--processes", "4"], "must have 4, but the job has 2"),
+        (["--train.epoch", "3"], "did you mean train.epochs?"),
+        (["--script", "/dev/null/job"], "/dev/null"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_said_and_nothing_written(
+    wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = submit(capsys, *words(tmp_path / "run"), *wrong)
+    assert code == 2
+    assert expected in errors
+    assert not list(tmp_path.rglob("job*"))
+
+
+def test_without_slurm_the_script_is_there_to_be_taken_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, errors = submit(capsys, "--submit", *words(tmp_path / "run"))
+    assert code == 2
+    assert "there is no Slurm on this machine" in errors
+    assert (tmp_path / "run" / "job.sbatch").is_file()
+
+
+def test_slurms_own_refusal_is_handed_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = tmp_path / "sbatch"
+    refusing.write_text("#!/bin/sh\necho invalid partition specified: long >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    code, _, errors = submit(capsys, "--submit", *words(tmp_path / "run"))
+    assert code == 2
+    assert "invalid partition specified: long" in errors
+
+
+def test_the_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, _ = submit(capsys, "--help")
+    assert code == 0
+    assert "example: python -m trainer submit --config configs/digits.yaml --nodes 2" in output

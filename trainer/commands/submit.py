@@ -1,0 +1,151 @@
+"""Write the Slurm job of a run, show it, and submit it where asked to.
+
+The arguments of a run follow, as for train.py. The job runs launch/slurm.sbatch; its script lies in
+the run's folder. Accounts and the like are for sbatch's own variables, such as SBATCH_ACCOUNT.
+
+example: python -m trainer submit --config configs/digits.yaml --nodes 2 --time 10 --submit
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trainer import command_line, processes
+from trainer.config import RunConfig
+from trainer.errors import UserError
+from trainer.files import write_text
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+JOB = REPOSITORY / "launch" / "slurm.sbatch"
+
+RANGE = r"\d+(-\d+(:\d+)?)?"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the run's."""
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--processes_per_node", type=_count, metavar="N", help="default: one a GPU, else 1"
+    )
+    parser.add_argument("--gpus_per_node", type=_count, metavar="N", help="default: the CPU")
+    parser.add_argument(
+        "--time",
+        type=_matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 30 (minutes), 8:00:00 or 1-12"),
+        help="limit; the job saves two minutes before and comes back; default: the partition's",
+    )
+    parser.add_argument("--partition", help="default: the cluster's")
+    parser.add_argument(
+        "--array",
+        type=_matching(rf"{RANGE}(,{RANGE})*(%\d+)?", "a list of seeds such as 0-2 or 1,5"),
+        metavar="SEEDS",
+        help="a run for each seed, in OUTPUT_DIR/seed-N; such as 0-2",
+    )
+    parser.add_argument("--script", type=Path, help="default: OUTPUT_DIR/job.sbatch")
+    parser.add_argument("--submit", action="store_true", help="submit it by sbatch")
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the script, and submit it.
+
+    Raises:
+        UserError: the run would not start, or Slurm does not take the job.
+    """
+    words = arguments.configuration
+    config = command_line.parse(words)
+    per_node = arguments.processes_per_node or arguments.gpus_per_node or 1
+    _check_count(config, arguments.nodes * per_node)
+    text = _script(config, arguments, per_node, words)
+    path = arguments.script or _output_dir(config) / "job.sbatch"
+    try:
+        # Slurm runs no job whose log has no folder.
+        _output_dir(config).mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    print(text)
+    if arguments.submit:
+        print(_submit(path))
+    else:
+        print(f"Not submitted yet: sbatch {shlex.quote(str(path))}, or add --submit")
+
+
+def _script(
+    config: RunConfig, arguments: argparse.Namespace, per_node: int, words: Sequence[str]
+) -> str:
+    options = {
+        "job-name": _output_dir(config).name,
+        "nodes": arguments.nodes,
+        "ntasks-per-node": per_node,
+        "cpus-per-task": config.threads,
+        "gpus-per-node": arguments.gpus_per_node,
+        "time": arguments.time,
+        "partition": arguments.partition,
+        "array": arguments.array,
+        "chdir": Path.cwd(),
+        "output": _output_dir(config) / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
+    }
+    common = [line for line in JOB.read_text("utf-8").splitlines() if line.startswith("#SBATCH")]
+    own = [
+        f"#SBATCH --{name}={shlex.quote(str(value))}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    lines = [
+        "#!/usr/bin/env bash",
+        "# Written by python -m trainer submit.",
+        *(line for line in common if "--job-name" not in line),
+        *own,
+        f"export PYTHON={shlex.quote(sys.executable)}",
+        f"exec {shlex.join([str(JOB), *words])}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _submit(path: Path) -> str:
+    """What sbatch says to a script."""
+    try:
+        done = subprocess.run(["sbatch", path], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"sbatch: there is no Slurm on this machine; submit {path} where there is one"
+        ) from error
+    if done.returncode:
+        raise UserError(f"sbatch: does not take {path}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _check_count(config: RunConfig, count: int) -> None:
+    if config.processes not in (None, count):
+        raise UserError(
+            f"processes: this run must have {config.processes}, but the job has {count}; "
+            f"choose other --nodes and --processes_per_node"
+        )
+    if config.train.microbatches is not None:
+        processes.check_microbatches(config, count)
+
+
+def _output_dir(config: RunConfig) -> Path:
+    assert config.output_dir is not None
+    return Path(config.output_dir).absolute()
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _matching(pattern: str, what: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return text
+
+    return check
