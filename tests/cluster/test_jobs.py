@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -182,12 +184,17 @@ def test_an_array_trains_each_seed_in_a_folder_of_its_own(slurm: Slurm, tmp_path
     for seed in range(3):
         ended = slurm.wait(f"{number}_{seed}")
         assert ended["JobState"] == "COMPLETED", (runs / f"slurm-{number}_{seed}.log").read_text()
-        assert ended["JobName"] == "digits"
+        assert ended["JobName"] == "all_runs"
         run = Run(runs / f"seed-{seed}", 0)
         assert run.json("results.json")["seed"] == seed
         assert stored_config.read(run.folder / "config.yaml").threads == 1
         digests.add(run.digest)
     assert len(digests) == 3
+    folders = [runs / f"seed-{seed}" for seed in range(3)]
+    found = json.loads(slurm.call(sys.executable, "-m", "trainer", "summary", "--json", *folders))
+    accuracies = [Run(one, 0).json("results.json")["test"]["accuracy"] for one in folders]
+    assert found["accuracy"]["mean"] == pytest.approx(statistics.mean(accuracies))
+    assert found["warnings"] == []
 
 
 def test_what_a_user_can_mend_is_said_once_and_ends_the_job_with_2(

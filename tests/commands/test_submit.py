@@ -48,7 +48,7 @@ def test_the_script_asks_for_nodes_and_runs_the_job_file_with_the_runs_arguments
         "open-mode": "append",
         "requeue": "",
         "signal": "B:USR1@120",
-        "job-name": "a run",
+        "job-name": "a_run",
         "nodes": "2",
         "ntasks-per-node": "2",
         "cpus-per-task": "1",

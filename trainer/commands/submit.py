@@ -80,7 +80,7 @@ def _script(
     config: RunConfig, arguments: argparse.Namespace, per_node: int, words: Sequence[str]
 ) -> str:
     options = {
-        "job-name": _output_dir(config).name,
+        "job-name": re.sub(r"\s", "_", _output_dir(config).name),
         "nodes": arguments.nodes,
         "ntasks-per-node": per_node,
         "cpus-per-task": config.threads,
