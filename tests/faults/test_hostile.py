@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.checkpoints import forge, forge_state, seal, small_state, write_manifest
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import open_checkpoint
+from trainer.checkpoint_reading import FORMAT_VERSION, open_checkpoint
 from trainer.config import CheckpointConfig
 from trainer.errors import OtherFormatError, UserError
 from trainer.parts import load_weights
@@ -234,7 +234,8 @@ def test_a_state_of_another_form_is_refused_by_its_key(
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [(3, "a later"), (1, "an earlier"), (-3, "an earlier")]
+    ("version", "age"),
+    [(FORMAT_VERSION + 1, "a later"), (FORMAT_VERSION - 1, "an earlier"), (-3, "an earlier")],
 )
 def test_another_version_says_so_whatever_else_it_holds(
     sound: Path, version: int, age: str
