@@ -53,8 +53,9 @@ BASELINES = {
     "lab_mnist": "the lab's net and recipe",
 }
 
+PEOPLE = "people, without training"
 PUBLISHED = {
-    "people, without training": 0.835,
+    PEOPLE: 0.835,
     "two convolutions, from": 0.876,
     "HOG and SVM": 0.926,
     "two convolutions, to": 0.934,
@@ -63,7 +64,7 @@ PUBLISHED = {
     "WideResNet-28-10, random erasing": 0.963,
     "WideResNet-40-4": 0.967,
 }
-"""on all 60,000 images: the tables of github.com/zalandoresearch/fashion-mnist"""
+"""of nets, trained on all 60,000 images: the tables of github.com/zalandoresearch/fashion-mnist"""
 
 INTRODUCTION = """
 Plain accuracy, each test image classified once as it is: all 10,000 test images of Fashion-MNIST,
@@ -140,7 +141,10 @@ def recipes_table(figures: page.Figures) -> list[str]:
 
 def ladder(figures: page.Figures) -> list[str]:
     """Ours among the published rows, the best last."""
-    rows = [(accuracy, name, "all 60,000") for name, accuracy in PUBLISHED.items()]
+    rows = [
+        (accuracy, name, "" if name == PEOPLE else "all 60,000")
+        for name, accuracy in PUBLISHED.items()
+    ]
     for name, recipe in RECIPES.items():
         if name in figures and "fashion_mnist" in name:
             mean = statistics.mean(one["accuracy"] for one in figures[name].values())
