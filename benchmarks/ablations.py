@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import apart
 import page
-import turns
 import yaml
 
 from trainer import processes
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 FIGURES = page.RESULTS / "ablations.json"
 BASE = "base"
@@ -65,19 +61,10 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         file, output = Path(folder, "recipe.yaml"), Path(folder, "run")
         file.write_text(recipe(study, variant), encoding="utf-8")
-        words = ["train.py", "--config", str(file), "--output_dir", str(output)]
+        words = ["--config", str(file), "--output_dir", str(output)]
         words += ["--seed", str(seed), "--threads", "1", "--tracking.wandb", "disabled"]
         words += ["--checkpoint.every_epochs", "null", *(["--data.root", root] if root else [])]
-        finished = subprocess.run(
-            [sys.executable, *words],
-            cwd=REPOSITORY,
-            env=os.environ | turns.ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode != 0:
-            sys.exit(f"{study}, {variant}, seed {seed}: {finished.stderr}")
+        apart.run("train.py", words)
         lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
     return {

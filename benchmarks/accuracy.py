@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apart
 import page
-import turns
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = page.RESULTS / "accuracy.json"
 
 
@@ -78,21 +73,11 @@ held out. No recipe was chosen by test images, and a run reads them once, at its
 def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train a recipe with a seed; what its results.json says of it."""
     root = arguments.lab_root if name.startswith("lab_mnist") else arguments.root
-    words = ["train.py", "--config", f"configs/{name}.yaml", "--seed", str(seed)]
+    config = apart.REPOSITORY / "configs" / f"{name}.yaml"
+    words = ["--config", str(config), "--seed", str(seed)]
     words += ["--output_dir", str(folder), "--tracking.wandb", "disabled"]
     words += [*(["--data.root", root] if root else []), *arguments.more]
-    start_s = time.perf_counter()
-    finished = subprocess.run(
-        [sys.executable, *words],
-        cwd=REPOSITORY,
-        env=os.environ | turns.ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        sys.exit(f"{name}, seed {seed}: {finished.stderr}")
-    process_s = time.perf_counter() - start_s
+    _, process_s = apart.run("train.py", words)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     test, train = results["test"], results["train"]
     return {

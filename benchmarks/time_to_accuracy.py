@@ -12,26 +12,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import apart
 import page
 import torch
-import turns
 from contenders.lab import train_epoch
 from contenders.task import Parts, Task
 
 from trainer import processes
 
-REPOSITORY = Path(__file__).parent.parent
-CONFIG = REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
+CONFIG = apart.REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,37 +74,22 @@ def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
         data=arguments.data,
         seed=seed,
     )
-    words = [str(Path(__file__).resolve()), "--lab", json.dumps(dataclasses.asdict(task))]
-    output, process_s = run(words)
+    words = ["--lab", json.dumps(dataclasses.asdict(task))]
+    output, process_s = apart.run("benchmarks/time_to_accuracy.py", words)
     return Outcome(**json.loads(output.splitlines()[-1]), process_s=process_s)
 
 
 def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
     """The fast recipe by the command that a user gives."""
-    words = [str(REPOSITORY / "train.py"), "--config", str(CONFIG), "--seed", str(seed)]
+    words = ["--config", str(CONFIG), "--seed", str(seed)]
     words += ["--threads", str(arguments.threads), "--output_dir", str(folder)]
     words += ["--data.train_size", str(arguments.images), "--data.name", arguments.data]
     words += ["--tracking.wandb", "disabled", *arguments.more]
     words += ["--data.root", arguments.root] if arguments.root else []
-    _, process_s = run(words)
+    _, process_s = apart.run("train.py", words)
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     test, train_s = results["test"], results["train"]["seconds"]
     return Outcome(test["accuracy"], test["augmented"]["accuracy"], train_s, process_s)
-
-
-def run(words: Sequence[str]) -> tuple[str, float]:
-    """What a Python process prints, and its seconds."""
-    start_s = time.perf_counter()
-    finished = subprocess.run(
-        [sys.executable, *words],
-        env=os.environ | turns.ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        sys.exit(finished.stderr)
-    return finished.stdout, time.perf_counter() - start_s
 
 
 RECIPES = {"the lab's recipe": lab, "`configs/fashion_mnist_fast.yaml`": ours}
