@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands.command import run_command
 from tests.runs import train_here
-from trainer import __main__
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 
 
 def compare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
-    sys.argv = ["trainer", "compare", *map(str, words)]
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    output = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, output.out, output.err
+    return run_command(capsys, "compare", *words)
 
 
 @pytest.fixture(scope="module")

@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.runs import words
-from trainer import __main__
 
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 
 
 def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
-    sys.argv = ["trainer", "submit", *arguments]
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    output = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, output.out, output.err
+    return run_command(capsys, "submit", *arguments)
 
 
 def options(script: Path) -> dict[str, str]:

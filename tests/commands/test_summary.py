@@ -12,21 +12,15 @@ from typing import Any
 
 import pytest
 
+from tests.commands.command import run_command
 from tests.runs import train_here
-from trainer import __main__
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
 
 def summary(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
-    sys.argv = ["trainer", "summary", *map(str, words)]
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        __main__.main()
-    output = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, output.out, output.err
+    return run_command(capsys, "summary", *words)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands.command import run_command
 from tests.runs import train_here
-from trainer import __main__
 
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -39,13 +38,8 @@ class Doctor:
 
     def __call__(self, *words: str) -> dict[str, list[dict[str, str]]]:
         """The findings by name."""
-        sys.argv = ["trainer", "doctor", "--json", *words]
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            __main__.main()
-        output = self.capsys.readouterr()
-        self.code, self.errors = ended.value.code, output.err
-        found = json.loads(output.out)
+        self.code, output, self.errors = run_command(self.capsys, "doctor", "--json", *words)
+        found = json.loads(output)
         assert found["works"] == (self.code == 0)
         by_name: dict[str, list[dict[str, str]]] = {}
         for finding in found["findings"]:
