@@ -13,6 +13,8 @@ from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
 from tests.test_report import write_run
+from trainer.commands.compare import compare_all
+from trainer.commands.compare.courses import course, write
 from trainer.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -99,6 +101,21 @@ def test_the_pictures_are_dark_in_the_dark(
             bright[dark] = float(np.mean(np.asarray(picture.convert("L")) > 128))
     assert bright[False] > 0.8
     assert bright[True] < 0.15
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_comparison_fits_too(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path, width: int
+) -> None:
+    """Of runs whose folders have long names."""
+    runs = [pages[kind].parent for kind in ("usual", "hostile")]
+    found = compare_all(runs[0], runs[1:])
+    write(tmp_path / "page.html", [course(run) for run in runs], found)
+    look = browser.open(tmp_path / "page.html", width, dark=True)
+    assert (look.complaints, look.requests, look.broken) == ([], [], [])
+    assert look.images == 3
+    assert look.width == width
+    assert str(runs[1]) in look.text
 
 
 def test_the_browser_tells_what_is_wrong_with_a_page(browser: Browser, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]
-Course = tuple[Sequence[Record], Sequence[Record]]
-"""the records of a run's steps and those of its epochs"""
-
 COLOURS = ("#1f6fb4", "#d9730d", "#2a9d5c", "#b5382a", "#7b52ab", "#8a6d1f", "#c2478f", "#4b5563")
 """of the runs that are laid over each other; the ninth has the first one's again, dashed"""
+
+LONGEST_NAME = 36
+
+
+class Course(NamedTuple):
+    """The records of a run."""
+
+    name: str
+    steps: Sequence[Record]
+    epochs: Sequence[Record]
 
 
 def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figure]:
@@ -43,22 +50,21 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
     return figures
 
 
-def draw_overlaid(courses: dict[str, Course]) -> list[Figure]:
+def draw_overlaid(courses: Sequence[Course]) -> list[Figure]:
     """Training loss, validation accuracy and learning rate of several runs over each other.
-
-    Args:
-        courses: by the names of the runs.
 
     Returns:
         Three figures of one size: loss, accuracy, learning rate.
     """
     figures, axes = _panels(3)
-    for place, (name, (steps, epochs)) in enumerate(courses.items()):
+    for place, (name, steps, epochs) in enumerate(courses):
+        if not steps:
+            continue
         look: dict[str, Any] = {
-            "color": COLOURS[place % len(COLOURS)],
+            "color": colour(place),
             "linestyle": "-" if place < len(COLOURS) else "--",
             "linewidth": 1.6,
-            "label": shorten(name, 36),
+            "label": shorten(_end_of(name), LONGEST_NAME),
         }
         step, loss = _column(steps, "step", "loss")
         axes[0].plot(*_thin(step, _smooth(loss, _window(loss))), **_dotted(look, loss))
@@ -70,6 +76,16 @@ def draw_overlaid(courses: dict[str, Course]) -> list[Figure]:
     _finish_accuracy(axes[1], "Validation accuracy", legend=False)
     _finish_learning_rate(axes[2])
     return figures
+
+
+def colour(place: int) -> str:
+    """That of the run at a place among several."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def _end_of(name: str) -> str:
+    """Of a long path the end tells runs apart."""
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def _panels(count: int) -> tuple[list[Figure], list[Axes]]:

@@ -123,7 +123,7 @@ def draw_reliability(bins: Calibration) -> Figure:
     axes, count_axes = figure.subplots(
         2, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.12}
     )
-    figure.subplots_adjust(0.16, 0.12, 0.96, 0.97)
+    figure.subplots_adjust(0.16, 0.12, 0.96, 0.92)
     used = bins.count > 0
     edges = np.linspace(0, 1, len(bins.count) + 1)
     width, left = edges[1], edges[:-1][used]
@@ -144,8 +144,10 @@ def draw_reliability(bins: Calibration) -> Figure:
     for each in (axes, count_axes):
         each.xaxis.set_major_formatter(percent_format())
         each.yaxis.set_major_formatter(percent_format())
-    finish(axes, "upper left")
+    finish(axes)
     finish(count_axes)
+    # Above the axes, as bars may be anywhere in them.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, fontsize=8.5)
     return figure
 
 
@@ -170,10 +172,18 @@ def save_row(figures: Sequence[Figure], path: Path) -> list[np.ndarray]:
     """Write figures of one height side by side as PNG, whole or not at all.
 
     Returns:
-        The picture of each, uint8 (height, width, 3).
+        The picture of each, as `draw_row`.
     """
     from PIL import Image
 
+    pictures = draw_row(figures)
+    row = Image.fromarray(np.hstack(pictures))
+    write_file(path, lambda temporary: row.save(temporary))
+    return pictures
+
+
+def draw_row(figures: Sequence[Figure]) -> list[np.ndarray]:
+    """The picture of each figure, uint8 (height, width, 3), as large as the figure says."""
     pictures = []
     for figure in figures:
         figure.set_dpi(DOTS_PER_INCH)
@@ -181,8 +191,6 @@ def save_row(figures: Sequence[Figure], path: Path) -> list[np.ndarray]:
         with _any_script():
             canvas.draw()
         pictures.append(np.array(canvas.buffer_rgba())[..., :3])
-    row = Image.fromarray(np.hstack(pictures))
-    write_file(path, lambda temporary: row.save(temporary))
     return pictures
 
 
