@@ -1,4 +1,4 @@
-"""The report in a real browser: on a phone and on a desk, light and dark, with the worst of names."""
+"""The report in a real browser: narrow and wide, light and dark, with the worst of names."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +121,9 @@ def draw_features(images: np.ndarray, layer: FirstLayer) -> Figure:
         tops = [top + 1 + 2 * GAP + row * image_pitch for row in range(len(images))]
         for image, image_top in zip(images, tops, strict=True):
             place(image, 0, image_top, tall, cmap="gray", vmin=0, vmax=255)
-        for column, number in enumerate(range(block * in_a_row, min((block + 1) * in_a_row, shown))):
+        for column, number in enumerate(
+            range(block * in_a_row, min((block + 1) * in_a_row, shown))
+        ):
             left = PITCH * (column + 1)
             _place_filter(place, weights[number], left, top)
             maps = layer.maps[:, number].numpy()

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from trainer.metrics import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+Corner = Literal["upper right", "lower right"]
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#6b7280"
 DOTS_PER_INCH = 140
@@ -128,7 +129,15 @@ def draw_reliability(bins: Calibration) -> Figure:
     edges = np.linspace(0, 1, len(bins.count) + 1)
     width, left = edges[1], edges[:-1][used]
     confidence, accuracy = bins.confidence[used], bins.accuracy[used]
-    axes.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="share of right answers")
+    axes.bar(
+        left,
+        accuracy,
+        width,
+        align="edge",
+        color=BLUE,
+        edgecolor="white",
+        label="share of right answers",
+    )
     axes.bar(
         left, confidence - accuracy, width, accuracy, align="edge", facecolor="none",
         edgecolor=ORANGE, hatch="////", linewidth=0.8, label="gap to the probability given",
@@ -178,7 +187,7 @@ def save_row(figures: Sequence[Figure], path: Path) -> list[np.ndarray]:
 
     pictures = draw_row(figures)
     row = Image.fromarray(np.hstack(pictures))
-    write_file(path, lambda temporary: row.save(temporary))
+    write_file(path, row.save)
     return pictures
 
 
@@ -187,7 +196,7 @@ def draw_row(figures: Sequence[Figure]) -> list[np.ndarray]:
     pictures = []
     for figure in figures:
         figure.set_dpi(DOTS_PER_INCH)
-        canvas = cast("FigureCanvasAgg", figure.canvas)
+        canvas = cast(Any, figure.canvas)  # its methods have no types
         with _any_script():
             canvas.draw()
         pictures.append(np.array(canvas.buffer_rgba())[..., :3])
@@ -205,7 +214,7 @@ def _any_script() -> Iterator[None]:
         yield
 
 
-def finish(axes: Axes, legend: str | None = None) -> None:
+def finish(axes: Axes, legend: Corner | None = None) -> None:
     """The look that all curves share.
 
     Args:

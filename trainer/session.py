@@ -239,9 +239,7 @@ class Session:
         test, path = engine.data.test, self.path / "features.png"
         with self._only_warning("features.png"):
             path.unlink(missing_ok=True)  # of fewer epochs
-            write_features(
-                path, engine.module, test, engine.data.scaling, self.accelerator.device
-            )
+            write_features(path, engine.module, test, engine.data.scaling, self.accelerator.device)
         with self._only_warning("the report"):
             report.write_report(self.path, test.pictures)
 
