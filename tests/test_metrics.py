@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.metrics import Predictions, per_class_results
+from trainer.metrics import Predictions, calibration, per_class_results
 
 
 def predictions(target: list[int], predicted: list[int]) -> Predictions:
@@ -45,3 +45,28 @@ def test_accuracy_and_loss_are_means_over_the_samples() -> None:
     some = predictions([0, 1, 1, 0], [0, 1, 0, 1])
     assert some.accuracy == 0.5
     assert some.mean_loss == 1.5
+
+
+def test_calibration_error_is_that_of_the_definition() -> None:
+    """By hand: one image in bin 6, up to 0.4, two in bin 12, up to 0.8, and two in bin 15."""
+    correct = np.array([True, False, True, False, True])
+    probability = np.array([0.38, 0.79, 0.77, 1.0, 0.99], dtype=np.float32)
+    found = calibration(correct, probability)
+    assert found.count.tolist() == [0] * 5 + [1] + [0] * 5 + [2] + [0] * 2 + [2]
+    expected = (abs(1 - 0.38) + 2 * abs(0.5 - 0.78) + 2 * abs(0.5 - 0.995)) / 5
+    assert found.error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("samples", [1, 1000])
+def test_who_is_right_as_often_as_promised_has_no_calibration_error(samples: int) -> None:
+    draw = np.random.default_rng(0)
+    probability = np.repeat([0.25, 0.5, 0.75, 1.0], samples * 4)
+    correct = np.concatenate([np.arange(samples * 4) % 4 < part for part in (1, 2, 3, 4)])
+    order = draw.permutation(len(correct))
+    assert calibration(correct[order], probability[order]).error == pytest.approx(0.0)
+
+
+def test_calibration_holds_probabilities_at_the_ends() -> None:
+    probability = np.array([0.0, 1.0, np.nextafter(np.float32(1), np.float32(2))])
+    found = calibration(np.array([False, True, True]), probability)
+    assert (found.count[0], found.count[-1]) == (1, 2)

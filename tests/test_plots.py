@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer import plots
+from trainer import curves, plots
+from trainer.metrics import calibration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def steps(losses: Sequence[float | None]) -> list[dict[str, float | None]]:
-    return [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+    return [
+        {"step": step, "loss": loss, "lr": 0.1 / step} for step, loss in enumerate(losses, start=1)
+    ]
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -37,42 +40,44 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in found if text.get_visible() and text.get_text()]
 
 
-def test_curves_hold_every_loss_and_the_accuracies(tmp_path: Path) -> None:
+def test_curves_hold_every_loss_accuracy_and_learning_rate(tmp_path: Path) -> None:
     losses = [2.0 / step for step in range(1, 201)]
     epochs = [
         {"epoch": 1, "train_accuracy": 0.5, "validation_accuracy": 0.6},
         {"epoch": 2, "train_accuracy": 0.7, "validation_accuracy": 0.8},
         {"epoch": 3, "train_accuracy": 0.9, "validation_accuracy": 0.75},
     ]
-    figure = plots.draw_curves(steps(losses), epochs)
-    loss_axes, accuracy_axes = figure.axes
+    figures = curves.draw_curves(steps(losses), epochs)
+    loss_axes, accuracy_axes, rate_axes = (figure.axes[0] for figure in figures)
     raw, smooth = loss_axes.lines
     assert set(raw.get_ydata()) == set(losses)
     assert np.ptp(np.diff(smooth.get_ydata()[::2])) < np.ptp(np.diff(losses))
     train, validation = accuracy_axes.lines
     assert list(train.get_ydata()) == [0.5, 0.7, 0.9]
     assert list(validation.get_xdata()) == [1, 2, 3]
-    assert accuracy_axes.get_title() == "Best validation accuracy: 80.00 % after epoch 2"
-    plots.save(figure, tmp_path / "curves.png")
-    assert pixels(tmp_path / "curves.png").std() > 5
+    assert "validation, best 80.00 % (epoch 2)" in texts(figures[1])
+    assert set(rate_axes.lines[0].get_ydata()) == {0.1 / step for step in range(1, 201)}
+    pictures = plots.save_row(figures, tmp_path / "curves.png")
+    np.testing.assert_array_equal(pixels(tmp_path / "curves.png"), np.hstack(pictures))
+    assert all(picture.std() > 5 for picture in pictures)
 
 
-@pytest.mark.parametrize("losses", [[2.3], [2.3, None, 1.9], [2.0] * 61])
+@pytest.mark.parametrize("losses", [[2.3], [2.3, None, 1.9], [2.0] * 61, [None]])
 @pytest.mark.parametrize("epochs", [[], [{"epoch": 1, "validation_accuracy": None}]])
 def test_curves_without_validation(
     tmp_path: Path, losses: list[float | None], epochs: list[dict[str, float | None]]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.draw_curves(steps(losses), epochs)
-        plots.save(figure, tmp_path / "curves.png")
-    assert "not measured" in texts(figure)
-    assert len(figure.axes[0].lines[0].get_ydata()) >= len(losses)
+        figures = curves.draw_curves(steps(losses), epochs)
+        plots.save_row(figures, tmp_path / "curves.png")
+    assert "not measured" in texts(figures[1])
+    assert len(figures[0].axes[0].lines[0].get_ydata()) >= len(losses)
 
 
 def test_one_epoch_shows_its_point() -> None:
-    figure = plots.draw_curves(steps([1.0]), [{"epoch": 1, "validation_accuracy": 0.5}])
-    (line,) = figure.axes[1].lines
+    _, figure, _ = curves.draw_curves(steps([1.0]), [{"epoch": 1, "validation_accuracy": 0.5}])
+    (line,) = figure.axes[0].lines
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1], [0.5])
     assert line.get_marker() == "o", "one point makes no line"
 
@@ -80,10 +85,23 @@ def test_one_epoch_shows_its_point() -> None:
 def test_a_long_run_is_thinned_without_losing_a_spike() -> None:
     losses = np.full(100_001, 0.5)
     losses[77_777] = 9.0
-    figure = plots.draw_curves(steps(losses.tolist()), [])
+    figure, *_ = curves.draw_curves(steps(losses.tolist()), [])
     raw = figure.axes[0].lines[0].get_ydata()
     assert len(raw) <= 8002
     assert raw.max() == 9.0
+
+
+def test_runs_lie_over_each_other_by_name(tmp_path: Path) -> None:
+    epochs = [{"epoch": 1, "validation_accuracy": 0.5}]
+    names = [f"run {place}" for place in range(9)] + ["$x^{$"]
+    courses = [curves.Course(name, steps([2.0, 1.0]), epochs) for name in names]
+    courses += [curves.Course("not validated", steps([3.0]), []), curves.Course("new", [], [])]
+    figures = curves.draw_overlaid(courses)
+    assert {*names[:-1], "not validated"} <= set(texts(figures[0]))
+    assert [len(figure.axes[0].lines) for figure in figures] == [11, 10, 11]
+    looks = {(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].lines}
+    assert len(looks) == 11, "every run has a look of its own"
+    plots.save_row(figures, tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 99])
@@ -95,7 +113,7 @@ def test_smoothing_is_the_mean_of_the_known_neighbours(window: int) -> None:
         else np.nan
         for i in range(len(values))
     ]  # fmt: skip
-    np.testing.assert_allclose(plots._smooth(values, window), expected)
+    np.testing.assert_allclose(curves._smooth(values, window), expected)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 30, 100])
@@ -172,18 +190,35 @@ def test_a_dollar_is_no_formula(tmp_path: Path) -> None:
     assert (tmp_path / "mistakes.png").exists()
 
 
+def test_reliability_shows_each_bin_and_its_gap(tmp_path: Path) -> None:
+    correct = np.array([True, True, False, True])
+    bins = calibration(correct, np.array([0.97, 0.98, 0.99, 0.42], dtype=np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.draw_reliability(bins)
+        plots.save(figure, tmp_path / "calibration.png")
+    axes, count_axes = figure.axes
+    heights = [bar.get_height() for bar in axes.patches]
+    np.testing.assert_allclose(heights, [1, 2 / 3, 0.42 - 1, 0.98 - 2 / 3], rtol=1e-6)
+    lefts = [bar.get_x() for bar in axes.patches[:2]]
+    np.testing.assert_allclose(lefts, [6 / 15, 14 / 15])
+    np.testing.assert_allclose([bar.get_height() for bar in count_axes.patches], [0.25, 0.75])
+
+
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        plots.save(plots.draw_curves(steps([2.0, 1.0]), []), tmp_path / name)
+        plots.save(plots.draw_confusion(np.eye(2, dtype=int), ["a", "b"]), tmp_path / name)
+        plots.save_row(curves.draw_curves(steps([2.0, 1.0]), []), tmp_path / f"row-{name}")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    assert (tmp_path / "row-a.png").read_bytes() == (tmp_path / "row-b.png").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_no_global_state_of_matplotlib_is_touched() -> None:
     code = (
-        "import sys, trainer.plots as plots\n"
+        "import sys, trainer.curves as curves\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "plots.draw_curves([{'step': 1, 'loss': 2.0}], [])\n"
+        "curves.draw_curves([{'step': 1, 'loss': 2.0, 'lr': 0.1}], [])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     folder = Path(__file__).resolve().parent.parent

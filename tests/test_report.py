@@ -17,10 +17,11 @@ import yaml
 from PIL import Image
 
 from trainer.config import RunConfig, flatten
-from trainer.report import duration, write_report
+from trainer.pages import duration
+from trainer.report import write_report
 
 NAMES = ["T-shirt/top", "Trouser", "Shirt"]
-PICTURES = ("curves.png", "confusion.png", "mistakes.png")
+PICTURES = ("curves.png", "confusion.png", "calibration.png", "mistakes.png")
 
 
 def write_run(
@@ -106,7 +107,8 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     with (folder / "metrics.jsonl").open("w", encoding="utf-8") as lines:
         for step in range(1, 7):
-            record: dict[str, Any] = {"event": "step", "epoch": 1, "step": step, "loss": 2 / step}
+            record: dict[str, Any] = {"event": "step", "epoch": 1, "step": step}
+            record |= {"loss": 2 / step, "lr": 0.1 / step}
             lines.write(json.dumps(record) + "\n")
         for epoch in (1, 2):
             record = {"event": "epoch", "epoch": epoch, "train_loss": 1.0}
@@ -167,10 +169,14 @@ def test_pictures_and_page_are_written(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
             assert picture.width > 300
-    curves, confusion, *mistakes = page.pictures()
-    for embedded, name in ((curves, "curves.png"), (confusion, "confusion.png")):
+    *panels, confusion, calibration = (page.pictures()[place] for place in (0, 1, 2, 3, -1))
+    with Image.open(tmp_path / "curves.png") as picture:
+        row = np.hstack([np.asarray(panel) for panel in panels])
+        np.testing.assert_array_equal(np.asarray(picture), row)
+    for embedded, name in ((confusion, "confusion.png"), (calibration, "calibration.png")):
         with Image.open(tmp_path / name) as picture:
             assert embedded.tobytes() == picture.tobytes()
+    mistakes = page.pictures()[4:-1]
     assert len(mistakes) == 19
 
 
@@ -200,6 +206,24 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
     assert " ".join(config.split()) in page.text
 
 
+def test_calibration_is_put_into_words(tmp_path: Path) -> None:
+    page = report(tmp_path)
+    probability = np.linspace(0.5, 0.99, 60, dtype=np.float32)
+    assert f"a probability of {100 * probability.mean():.2f} %" in page.text
+    assert "68.33 % of the answers are right: it is surer than it should be." in page.text
+    assert "in 15 bins of equal width" in page.text
+    page = report(tmp_path, mistakes=False)
+    assert "100.00 % of the answers are right: it is less sure than it could be." in page.text
+
+
+def test_feature_maps_are_shown_where_they_were_drawn(tmp_path: Path) -> None:
+    assert "first layer" not in report(tmp_path).text
+    Image.new("RGBA", (30, 20), (1, 2, 3, 4)).save(tmp_path / "features.png")
+    page = report(tmp_path)
+    assert "What the first layer sees" in page.text
+    assert page.pictures()[-1].size == (30, 20)
+
+
 def test_which_equality_holds_is_said(tmp_path: Path) -> None:
     assert "the same bits, on any number of processes" in report(tmp_path).text
     page = report(tmp_path, rounding=["from step 7: threads 1 against 2"])
@@ -208,7 +232,7 @@ def test_which_equality_holds_is_said(tmp_path: Path) -> None:
 
 def test_mistakes_are_the_most_confident_ones_and_right_images(tmp_path: Path) -> None:
     page = report(tmp_path, samples=90)
-    shown = [picture.getpixel((0, 0)) for picture in page.pictures()[2:]]
+    shown = [picture.getpixel((0, 0)) for picture in page.pictures()[4:-1]]
     # Wrong are the samples 5, 8, 11, ... 89; their probability rises with the index.
     assert shown == list(range(89, 89 - 3 * 24, -3))
     assert "Shirt → T-shirt/top 99.00 %" in page.text
@@ -237,13 +261,13 @@ def test_no_mistakes_no_validation_no_lab(tmp_path: Path, shape: tuple[int, ...]
     assert "None: every test image was classified correctly." in page.text
     assert "Lab accuracy" not in page.text
     assert "on validation" not in page.text
-    assert len(page.pictures()) == 2
+    assert len(page.pictures()) == 5
 
 
 def test_one_step_and_one_hundred_classes(tmp_path: Path) -> None:
     names = [f"class {place}" for place in range(100)]
     images = write_run(tmp_path, names=names, samples=400, shape=(16, 16, 3))
-    record = {"event": "step", "epoch": 1, "step": 1, "loss": 4.6}
+    record = {"event": "step", "epoch": 1, "step": 1, "loss": 4.6, "lr": 0.1}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     write_report(tmp_path, images.__getitem__)
     page = Page(tmp_path / "report.html")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+CALIBRATION_BINS = 15
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -34,6 +36,51 @@ class Predictions:
     def mean_loss(self) -> float:
         """Mean over the samples."""
         return float(np.mean(self.loss, dtype=np.float64))
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error, in 15 bins."""
+        return calibration(self.predicted == self.target, self.probability).error
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How probabilities agree with the share of right answers, in bins; arrays of shape (bins,)."""
+
+    count: np.ndarray
+    """images in each bin, int64"""
+    confidence: np.ndarray
+    """the mean probability of the predicted class there, NaN for an empty bin"""
+    accuracy: np.ndarray
+    """the share of right answers there, NaN for an empty bin"""
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the bins' mean gap, weighted by their images."""
+        used = self.count > 0
+        gaps = np.abs(self.confidence[used] - self.accuracy[used])
+        return float(np.average(gaps, weights=self.count[used]))
+
+
+def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
+    """Sort predictions into 15 bins of equal width by their probability, as Guo et al. do.
+
+    Bin m holds the probabilities above (m - 1) / 15 and up to m / 15. From Guo, Pleiss, Sun,
+    Weinberger: On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599, section 2.
+
+    Args:
+        correct: whether each prediction is right, bool (n,), n above 0.
+        probability: of the predicted class, (n,).
+    """
+    place = np.ceil(probability.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1
+    place = place.clip(0, CALIBRATION_BINS - 1)
+
+    def sums(values: np.ndarray | None) -> np.ndarray:
+        return np.bincount(place, values, CALIBRATION_BINS)
+
+    count = sums(None)
+    with np.errstate(invalid="ignore"):
+        return Calibration(count, sums(probability) / count, sums(correct) / count)
 
 
 def per_class_results(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from trainer import plots
+from trainer import pages, plots
+from trainer.curves import draw_curves
 from trainer.files import write_text
+from trainer.metrics import CALIBRATION_BINS, calibration
+from trainer.pages import duration, percent
 
 MOST_MISTAKES = 24
 LAB_SAMPLES = 1000
 
 
 def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Write curves.png, confusion.png, mistakes.png and report.html into `output_dir`.
+    """Write the pictures and report.html into `output_dir`.
 
-    Reads config.yaml, metrics.jsonl, results.json and predictions.npz there, so a report can be
-    made again at any time.
+    Reads config.yaml, metrics.jsonl, results.json, predictions.npz and, where there is one,
+    features.png there, so a report can be made again at any time.
 
     Args:
         pictures: gives the test images at some positions in file order, int64 (n,), as uint8
@@ -37,27 +38,43 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     steps, epochs = _read_metrics(output_dir / "metrics.jsonl")
     names = [row["name"] for row in results["test"]["per_class"]]
     confusion = np.array(results["test"]["confusion"])
-    mistakes = _read_mistakes(output_dir / "predictions.npz")
+    predictions = _read_predictions(output_dir / "predictions.npz")
+    mistakes = _mistakes(predictions)
+    bins = calibration(
+        predictions["target"] == predictions["predicted"], predictions["probability"]
+    )
     images = pictures(mistakes["index"])
 
-    plots.save(plots.draw_curves(steps, epochs), output_dir / "curves.png")
+    curves = plots.save_row(draw_curves(steps, epochs), output_dir / "curves.png")
     plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")
+    plots.save(plots.draw_reliability(bins), output_dir / "calibration.png")
     answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
     plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
 
-    page = _template().render(
+    page = pages.render(
+        "report.html",
         results=results,
         worst=_worst_class(results["test"], confusion, names),
         mistakes=[
             {
-                "picture": _image_uri(image),
+                "picture": pages.image_uri(image),
                 "true": names[target],
                 "predicted": names[predicted],
                 "probability": float(probability),
             }
             for image, target, predicted, probability in zip(images, *answers, strict=True)
         ],
-        pictures={name: _file_uri(output_dir / f"{name}.png") for name in ("curves", "confusion")},
+        curves=[pages.image_uri(picture) for picture in curves],
+        pictures={
+            name: pages.file_uri(output_dir / f"{name}.png")
+            for name in ("confusion", "calibration", "features")
+            if (output_dir / f"{name}.png").exists()
+        },
+        calibration={
+            "error": bins.error,
+            "bins": CALIBRATION_BINS,
+            "confidence": float(predictions["probability"].mean(dtype=np.float64)),
+        },
         lab_samples=min(LAB_SAMPLES, results["test"]["samples"]),
         facts=_facts(results),
         config_text=config_text,
@@ -74,13 +91,16 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return steps, [record for record in records if record["event"] == "epoch"]
 
 
-def _read_mistakes(path: Path) -> dict[str, np.ndarray]:
-    """The rows of predictions.npz with the wrong answers given most confidently, best first."""
+def _read_predictions(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
-    wrong = np.flatnonzero(columns["target"] != columns["predicted"])
-    order = np.argsort(-columns["probability"][wrong], kind="stable")
-    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
+        return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
+
+
+def _mistakes(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of predictions.npz with the wrong answers given most confidently, best first."""
+    wrong = np.flatnonzero(predictions["target"] != predictions["predicted"])
+    order = np.argsort(-predictions["probability"][wrong], kind="stable")
+    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in predictions.items()}
 
 
 def _worst_class(
@@ -124,48 +144,3 @@ def _command(output_dir: Path) -> str:
     again = output_dir.with_name(f"{output_dir.name}-again")
     config = output_dir / "config.yaml"
     return shlex.join(["python", "train.py", "--config", str(config), "--output_dir", str(again)])
-
-
-def percent(share: float) -> str:
-    """0.9057 as 90.57 %, with a space that does not break."""
-    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for reading: 41.3 s, 12 min 5 s or 3 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 100:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    return environment.get_template("report.html")
-
-
-def _image_uri(image: np.ndarray) -> str:
-    from PIL import Image
-
-    memory = io.BytesIO()
-    Image.fromarray(image).save(memory, "PNG")
-    return _uri(memory.getvalue())
-
-
-def _file_uri(path: Path) -> str:
-    return _uri(path.read_bytes())
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

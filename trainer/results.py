@@ -41,7 +41,10 @@ def _shares(predictions: Predictions, lab: bool) -> dict[str, float]:
     if lab:
         hits = predictions.predicted == predictions.target
         shares["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
-    return shares | {"loss": predictions.mean_loss}
+    return shares | {
+        "loss": predictions.mean_loss,
+        "calibration_error": predictions.calibration_error,
+    }
 
 
 def run_results(

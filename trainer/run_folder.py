@@ -39,7 +39,9 @@ FILES = (
     "report.html",
     "curves.png",
     "confusion.png",
+    "calibration.png",
     "mistakes.png",
+    "features.png",
 )
 
 _CHUNK_BYTES = 2**20

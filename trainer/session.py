@@ -8,7 +8,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ from trainer.data.sets import Dataset
 from trainer.data.source import SourceData
 from trainer.engine import Engine
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
+from trainer.features import write_features
 from trainer.files import write_json
 from trainer.metrics_log import MetricsLog
 from trainer.parts import memory_format
@@ -213,7 +214,7 @@ class Session:
             "final_weights_sha256": final_sha256,
         }
         write_json(self.path / "results.json", found)
-        self._report(engine.data)
+        self._report(engine)
         self._write_status("finished", exit_codes.FINISHED)
         self.tracker.finish(found, self.path)
         console.print_results(found, self.path)
@@ -233,12 +234,21 @@ class Session:
             "test_augment": self.config.data.test_augment,
         }
 
-    def _report(self, dataset: Dataset) -> None:
+    def _report(self, engine: Engine) -> None:
         """Pictures and the page; their failure does not cost the training."""
+        test, path = engine.data.test, self.path / "features.png"
+        with self._only_warning("features.png"):
+            path.unlink(missing_ok=True)  # of fewer epochs
+            write_features(path, engine.module, test, engine.data.scaling, self.accelerator.device)
+        with self._only_warning("the report"):
+            report.write_report(self.path, test.pictures)
+
+    @contextlib.contextmanager
+    def _only_warning(self, what: str) -> Iterator[None]:
         try:
-            report.write_report(self.path, dataset.test.pictures)
+            yield
         except Exception as error:
-            log.warning("the report could not be written: %s: %s", type(error).__name__, error)
+            log.warning("%s could not be written: %s: %s", what, type(error).__name__, error)
 
     # ------------------------------------------------------------------ throughout
 

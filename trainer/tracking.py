@@ -34,7 +34,8 @@ GOODBYE_TIMEOUT_S = 5
 
 NO_KEY = "no key found; `wandb login` stores one"
 
-PICTURES = ("curves", "confusion", "mistakes")
+SHARES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
+PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 
 logger = logging.getLogger("lockstep")
 
@@ -212,9 +213,7 @@ def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> N
     target, predicted = (
         np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
     )
-    values: dict[str, Any] = {
-        f"test/{key}": test[key] for key in ("accuracy", "lab_accuracy", "loss") if key in test
-    }
+    values: dict[str, Any] = {f"test/{key}": test[key] for key in SHARES if key in test}
     if "augmented" in test:
         values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
     values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.commands.command import run_command
 from tests.runs import train_here
@@ -124,3 +125,61 @@ def test_a_folder_without_a_run(
     assert code == 2
     assert "holds no run" in errors or "no run" in errors
     assert "metrics.jsonl" in errors
+
+
+def test_a_table_says_how_far_each_run_came(
+    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(run, part)
+    (part / "results.json").unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (part / "metrics.jsonl").write_text("".join(lines[:8]))
+    code, output, _ = compare(capsys, run, part, decayed)
+    assert code == 0
+    assert f"{run} against {part}:\ndifferent: one run ends before step 8" in output
+    assert f"{run} against {decayed}:\ndifferent: step 2 (epoch 1): loss " in output
+    head, *rows = output.splitlines()[-4:]
+    assert head.split() == "run epochs steps train loss best validation test seconds".split()
+    accuracy = json.loads((run / "results.json").read_text())["test"]["accuracy"]
+    assert rows[0].split()[:3] == [str(run), "2", "10"]
+    assert f"  {100 * accuracy:.2f} %  " in rows[0]
+    assert rows[1].split()[:3] == [str(part), "1", "7"]
+    found = json.loads(compare(capsys, run, part, decayed, "--json")[1])
+    assert [one["run"] for one in found["comparisons"]] == [str(part), str(decayed)]
+    assert found["runs"][1]["test_accuracy"] is None
+    assert found["first_difference"] == found["comparisons"][0]["first_difference"]
+
+
+def test_curves_over_each_other_as_a_picture(
+    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(capsys, run, decayed, "--output", tmp_path / "curves.png")[0] == 0
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 3 * picture.height
+        colours = picture.getcolors(2**24)
+    assert colours is not None
+    assert {(31, 111, 180), (217, 115, 13)} <= {colour for _, colour in colours}
+
+
+def test_curves_over_each_other_as_a_page(
+    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = tmp_path / "<b>run</b> & $x^{$"
+    shutil.copytree(decayed, hostile)
+    assert compare(capsys, run, hostile, "--output", tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>run" not in page
+    assert "&lt;b&gt;run&lt;/b&gt; &amp; $x^{$" in page
+    assert "Configured differently: optimizer.weight_decay: 0.01 against 0.5" in page
+    assert page.count("data:image/png;base64,") == 3
+
+
+@pytest.mark.parametrize("name", ["curves.jpg", "curves", "nowhere/curves.png"])
+def test_an_output_that_cannot_be(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, output, errors = compare(capsys, run, run, "--output", tmp_path / name)
+    assert (code, output) == (2, "")
+    assert errors.startswith("--output: ")
+    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from typing import Any
 
 from trainer import config, stored_config
 from trainer.config import RunConfig
-from trainer.console import percent
+from trainer.console import percent, table
 from trainer.errors import UserError
 from trainer.run_folder import read_status
 from trainer.untrusted import check_type, read_json
@@ -172,17 +172,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for label, key in (("mean", "mean"), ("standard deviation", "standard_deviation")):
         rows.append((label, "", *(percent((found[name] or {}).get(key)) for name in columns)))
     classes = [(row["name"], percent(row["accuracy"])) for row in found["per_class"]]
-    head, *lines = _table([("class", "mean accuracy"), *classes])
+    head, *lines = table([("class", "mean accuracy"), *classes])
     worst = [name for name, _ in classes].index(found["worst_class"])
     lines[worst] += "  <- worst"
-    return [*_table(rows), "", head, *lines]
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines with the first column flush left, and the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
-    return lines
+    return [*table(rows), "", head, *lines]

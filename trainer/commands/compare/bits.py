@@ -1,12 +1,7 @@
-"""Say whether two runs are bit-identical, or where they part.
-
-example: python -m trainer compare runs/one runs/two
-"""
+"""Whether two runs are bit-identical, or where they part."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 from itertools import zip_longest
 from pathlib import Path
@@ -28,39 +23,6 @@ MOST_TENSORS = 5
 log = logging.getLogger("lockstep")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("run_a", type=Path, help="a run's folder")
-    parser.add_argument("run_b", type=Path, help="another run's folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Print the comparison.
-
-    Raises:
-        UserError: a folder holds no run, or a file in it is damaged.
-    """
-    found = compare(arguments.run_a, arguments.run_b)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-        return
-    if found["identical"]:
-        end = f"weights {found['weights_sha256']}" if found["weights_sha256"] else "both unfinished"
-        print(f"bit-identical: {found['steps']} steps, {end}")
-    else:
-        print(f"different: {found['first_difference']}")
-    for line in found["configuration"]:
-        print(f"configured differently: {line}")
-    for difference in found["expected_because"]:
-        print(f"equal at best to rounding, not in bits: {difference}")
-    for tensor in found["tensors"]:
-        largest = tensor["largest_difference"]
-        how = "in one run alone, or of another shape"
-        how = how if largest is None else f"largest difference {largest:.3g}"
-        print(f"  {tensor['name']}: {how} ({tensor['checkpoint']})")
-
-
 def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
     """What two runs have in common.
 
@@ -74,11 +36,11 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
         UserError: a folder holds no run, or a file in it is damaged.
     """
     runs = (run_a, run_b)
-    records = [_records(run) for run in runs]
+    records = [read_metrics(run) for run in runs]
     steps = [sum(record["event"] == "step" for record in lines) for lines in records]
     if steps == [0, 0]:
         raise UserError(f"{run_a}, {run_b}: there is nothing to compare, both are before step 1")
-    results = [_read_json(run / "results.json") for run in runs]
+    results = [read_results(run) for run in runs]
     first = _first_difference(*records) or _difference_at_the_end(*results)
     return {
         "identical": first is None,
@@ -91,7 +53,12 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
     }
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run, in order.
+
+    Raises:
+        UserError: a folder holds no run, or the file is damaged.
+    """
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{run}: no run, there is no metrics.jsonl in it")
@@ -100,7 +67,18 @@ def _records(run: Path) -> list[dict[str, Any]]:
         check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
         for key in ("epoch", "step")[: 1 + (record["event"] == "step")]:
             check_type(record.get(key), int, f"{path}: {key}")
+        for key in ("loss", "lr", "train_loss", "validation_accuracy", "seconds"):
+            check_type(record.get(key), float | None, f"{path}: {key}")
     return records
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """What is in a run's results.json; nothing where the run has not ended.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read_json(run / "results.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
