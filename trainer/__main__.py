@@ -6,12 +6,13 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, models, submit, summary
+from trainer.commands import compare, doctor, models, profile, submit, summary
 
 COMMANDS = {
     "compare": compare,
     "doctor": doctor,
     "models": models,
+    "profile": profile,
     "submit": submit,
     "summary": summary,
 }
