@@ -18,8 +18,8 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Run a command; exits with a code of the contract."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it does not know are keys of a configuration."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
@@ -32,6 +32,12 @@ def main() -> None:
             allow_abbrev=False,
         )
         module.add_arguments(command)
+    return parser
+
+
+def main() -> None:
+    """Run a command; exits with a code of the contract."""
+    parser = build_parser()
     arguments, others = parser.parse_known_args()
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
