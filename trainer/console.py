@@ -11,6 +11,7 @@ import locale
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -166,6 +167,16 @@ def _number(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share between 0 and 1 in per cent, a dash where there is none."""
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with the first column flush left, and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    return lines
 
 
 def _clip(name: str) -> str:

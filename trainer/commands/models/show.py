@@ -14,6 +14,7 @@ from trainer import seeding
 from trainer.commands.models.fields import Field
 from trainer.commands.models.layers import Layer, inspect
 from trainer.config import RunConfig
+from trainer.console import table
 from trainer.data import loading, reading
 from trainer.errors import UserError
 
@@ -144,7 +145,7 @@ def list_lines(found: dict[str, Any]) -> list[str]:
     rows = [("model", "parameters", "multiply-adds")]
     for row in found["models"]:
         rows.append((row["name"], _number(row["parameters"]), _number(row["multiply_adds"])))
-    lines = table(rows, numbers_from=1)
+    lines = table(rows)
     for place, row in enumerate(found["models"], start=1):
         if "error" in row:
             lines[place] = f"{row['name']}: {row['error']}"
@@ -164,7 +165,7 @@ def layer_lines(found: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [(*head, "parameters", "multiply-adds")]
     rows += [_cells(layer) for layer in found["layers"]]
     rows.append(("total", *[""] * 6, _number(found["parameters"]), _number(found["multiply_adds"])))
-    head_line, *lines, total = table(rows, numbers_from=7)
+    head_line, *lines, total = _aligned(rows, numbers_from=7)
     body: list[str] = []
     for layer, line in zip(found["layers"], lines, strict=True):
         body.append(line)
@@ -222,7 +223,7 @@ def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def table(rows: Sequence[tuple[str, ...]], numbers_from: int) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, ...]], numbers_from: int) -> list[str]:
     """Lines of columns; those from `numbers_from` on are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import command_line, processes
+from trainer.console import table
 from trainer.errors import UserError
 
 
@@ -80,9 +81,10 @@ def _check_place(trace: Path) -> None:
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
+    count = found["processes"]
     yield (
-        f"{found['steps']} steps of {found['batch_size']} images, {found['processes']} processes, "
-        f"on {found['device']}"
+        f"{found['steps']} steps of {found['batch_size']} images, "
+        f"{count} process{'es' * (count > 1)}, on {found['device']}"
     )
     yield (
         f"{found['step_ms']:.2f} ms a step; {found['profiled_step_ms']:.2f} ms under the profiler, "
@@ -92,11 +94,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     rows = [("phase", "ms a step", "share")]
     for row in found["phases"]:
         rows.append((row["name"], f"{row['step_ms']:.2f}", f"{100 * row['share']:.1f} %"))
-    yield from _table(rows)
+    yield from table(rows)
     if found["note"]:
         yield found["note"]
     yield ""
-    yield from _table(list(_operator_rows(found["operators"])))
+    yield from table(list(_operator_rows(found["operators"])))
     yield ""
     yield f"trace: {found['trace']} (chrome://tracing, or ui.perfetto.dev)"
 
@@ -113,16 +115,6 @@ def _operator_rows(operators: Sequence[dict[str, Any]]) -> Iterator[tuple[str, .
             f"{row['total_ms']:.2f}",
             *([f"{row['allocated_bytes'] / 1e6:.1f}"] if has_memory else []),
         )
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines with the first column flush left, and the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
-    return lines
 
 
 def _count(text: str) -> int:
