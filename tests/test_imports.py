@@ -9,8 +9,8 @@ from tests.conftest import REPOSITORY
 
 # From the bottom up. A package counts as one module.
 LAYERS = [
-    {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "run_state"}
-    | {"time_limit"},
+    {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "ranges"}
+    | {"run_state", "time_limit"},
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
     {"config_rules"},
     {"metrics_log", "tensor_files", "stored_config"},

@@ -6,13 +6,20 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, submit, summary
+from trainer.commands import compare, doctor, models, profile, submit, summary
 
-COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
+COMMANDS = {
+    "compare": compare,
+    "doctor": doctor,
+    "models": models,
+    "profile": profile,
+    "submit": submit,
+    "summary": summary,
+}
 
 
-def main() -> None:
-    """Run a command; exits with a code of the contract."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it does not know are keys of a configuration."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
@@ -25,6 +32,12 @@ def main() -> None:
             allow_abbrev=False,
         )
         module.add_arguments(command)
+    return parser
+
+
+def main() -> None:
+    """Run a command; exits with a code of the contract."""
+    parser = build_parser()
     arguments, others = parser.parse_known_args()
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer import mixup
+from trainer import mixup, ranges
 from trainer.augment import Augmentation
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
@@ -70,16 +70,18 @@ class Batches:
         """The batches of an epoch (from 1) from a step of it (from 0) on."""
         self.sampler.set_position(epoch, first_step)
         for step, samples in enumerate(self.sampler, start=first_step):
-            images, targets = self._fetch(samples, epoch)
-            if self.mixup or self.cutmix:
-                images, targets = self._mix(images, targets, epoch, step)
+            with ranges.named("data"):
+                images, targets = self._fetch(samples, epoch)
+                if self.mixup or self.cutmix:
+                    images, targets = self._mix(images, targets, epoch, step)
             yield Batch(images, targets, self.sampler.sizes(step))
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         train = self.data.train
         pixels, targets = train.__getitems__(samples.to(train.images.device, non_blocking=True))
         pixels, targets = self._to_device(pixels), self._to_device(targets)
-        images = self.augmentation(pixels, self._to_device(samples), epoch)
+        with ranges.named("augmentation"):
+            images = self.augmentation(pixels, self._to_device(samples), epoch)
         return self.data.scaling.apply(images), targets
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import averaging, batch_statistics, evaluation
+from trainer import averaging, batch_statistics, evaluation, ranges
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset, ImageSet
 from trainer.errors import NonFiniteLossError
@@ -57,7 +57,8 @@ class Selection:
         Where these are the best so far, notes it in `state` and keeps them.
         """
         record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
-        with self.average.in_place(state.epoch) if self.average else contextlib.nullcontext():
+        in_place = self.average.in_place(state.epoch) if self.average else contextlib.nullcontext()
+        with ranges.named("validation"), in_place:
             if not len(self.data.validation):
                 return record
             found = self._predict(self.data.validation, state.step)

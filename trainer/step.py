@@ -14,7 +14,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import microbatch, seeding
+from trainer import microbatch, ranges, seeding
 from trainer.buffers import StepBuffers
 from trainer.config import TrainConfig
 from trainer.microbatch import Leaf
@@ -103,7 +103,8 @@ class TrainStep:
         if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
             # Weights that are lost with this step have to be noticed at this step.
             loss = loss + 0.0 * self._gradient_norm()
-        self.optimizer.step()
+        with ranges.named("optimiser"):
+            self.optimizer.step()
         return StepResult(loss=loss, accuracy=measured[1])
 
     def _sum_pieces(
@@ -127,15 +128,17 @@ class TrainStep:
             seeding.seed_torch(self.seed, "forward", step, index)
             with self._synchronisation(overlapped, last=index == self.own[-1]):
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
-            changes = buffers.changes(len(piece) / sum(sizes), index == 0)
-            leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
-            packed = layout(leaf)
-            sums.add(index, pack(leaf))
-            del leaf  # the next micro-batch needs the memory
-        measured, *total = unpack(microbatch.reduce(sums.nodes, self.microbatches), packed)
-        buffers.finish(total[: len(changes)])
-        if not overlapped:
-            self._set_gradients(total[len(changes) :])
+            with ranges.named("reduction"):
+                changes = buffers.changes(len(piece) / sum(sizes), index == 0)
+                leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
+                packed = layout(leaf)
+                sums.add(index, pack(leaf))
+                del leaf  # the next micro-batch needs the memory
+        with ranges.named("reduction"):
+            measured, *total = unpack(microbatch.reduce(sums.nodes, self.microbatches), packed)
+            buffers.finish(total[: len(changes)])
+            if not overlapped:
+                self._set_gradients(total[len(changes) :])
         return measured
 
     def _gradient_norm(self) -> torch.Tensor:
@@ -156,11 +159,14 @@ class TrainStep:
         """Leave the gradients in the parameters; returns the parts of loss and accuracy: (2,)."""
         if len(targets) == 0:
             return torch.zeros(2, device=self.accelerator.device)
-        logits = (self.model if overlapped else self.module)(images).float()
-        smoothing = self.config.label_smoothing
-        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / total
-        # DDP takes the mean over the ranks where the sum is wanted.
-        self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
+        with ranges.named("forward"):
+            logits = (self.model if overlapped else self.module)(images).float()
+            smoothing = self.config.label_smoothing
+            summed = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+            loss = summed / total
+        with ranges.named("backward"):
+            # DDP takes the mean over the ranks where the sum is wanted.
+            self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
         classes = targets if targets.ndim == 1 else targets.argmax(1)
         hits = (logits.argmax(1) == classes).sum()
         return torch.stack([loss.detach(), hits / total])

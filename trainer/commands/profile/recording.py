@@ -1,0 +1,244 @@
+"""Profiling the engine's own loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profiler
+from tqdm import tqdm
+
+from trainer import lost_ranks, processes, ranges
+from trainer.batches import Batch
+from trainer.checkpoint import Checkpoints
+from trainer.config import RunConfig, replace
+from trainer.data import loading, reading
+from trainer.data.sets import Dataset
+from trainer.engine import Engine
+from trainer.errors import UserError
+from trainer.files import write_file
+from trainer.parts import build_model
+from trainer.preemption import StopRequest
+from trainer.run_folder import pin
+
+PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")
+"""the names of the ranges"""
+
+
+class Enough(Exception):  # noqa: N818 - nothing went wrong
+    """All steps that were asked for are done."""
+
+
+class ProfiledEngine(Engine):
+    """Tells after each step, and keeps nothing."""
+
+    step_done: Callable[[int], None]
+    """called with the number of a step, from 1, after it"""
+
+    def save(self) -> None:
+        """Nothing: the run is not carried on."""
+
+    def _do_step(self, batch: Batch) -> None:
+        super()._do_step(batch)
+        self.step_done(self.state.step)
+
+
+class Watch:
+    """Times the steps after a warm-up, and then as many again under the profiler.
+
+    Args:
+        device: of the run.
+        warmup: steps.
+        steps: to time, and to profile.
+        profiler: None on the ranks that do not report.
+    """
+
+    def __init__(
+        self, device: torch.device, warmup: int, steps: int, profiler: torch_profiler | None
+    ) -> None:
+        self.device = device
+        self.warmup = warmup
+        self.steps = steps
+        self.profiler = profiler
+        self.seconds = self.profiled_seconds = self._start_s = 0.0
+        self._bar = tqdm(
+            total=warmup + 2 * steps,
+            desc="steps",
+            leave=False,
+            disable=None if profiler else True,
+        )
+        self._recording = contextlib.ExitStack()
+
+    def step_done(self, step: int) -> None:
+        """Begin and end what is to be timed; raises `Enough` after the last step."""
+        self._bar.update()
+        if step == self.warmup:
+            self._start_s = self._now_s()
+        elif step == self.warmup + self.steps:
+            self.seconds = self._now_s() - self._start_s
+            if self.profiler:
+                self._recording.enter_context(self.profiler)
+                self._recording.enter_context(ranges.recording(self._finish_work))
+            self._start_s = self._now_s()
+        elif step == self.warmup + 2 * self.steps:
+            self.profiled_seconds = self._now_s() - self._start_s
+            raise Enough
+
+    def close(self) -> None:
+        """End the recording."""
+        self._recording.close()
+        self._bar.close()
+
+    def _now_s(self) -> float:
+        self._finish_work()
+        return time.perf_counter()
+
+    def _finish_work(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def profile(
+    config: RunConfig, warmup: int, steps: int, trace: Path, *, memory: bool
+) -> dict[str, Any] | None:
+    """Profile steps of a run from its beginning; all ranks call it.
+
+    Args:
+        config: of the run.
+        warmup: steps that are not timed.
+        steps: to time, and then to profile.
+        trace: where rank 0 writes the trace.
+        memory: whether to count what operators allocate.
+
+    Returns:
+        What was found, as JSON, on rank 0; None elsewhere.
+
+    Raises:
+        UserError: the run would not start, or has fewer steps.
+    """
+    accelerator = processes.create_accelerator(config)
+    lost_ranks.announce(accelerator)
+    try:
+        engine = _engine(accelerator, config)
+        _check_steps(engine, warmup, steps)
+        profiler = _profiler(accelerator.device, memory) if accelerator.is_main_process else None
+        watch = Watch(accelerator.device, warmup, steps, profiler)
+        engine.step_done = watch.step_done
+        with contextlib.closing(watch), contextlib.suppress(Enough):
+            engine.fit()
+    except RuntimeError as error:
+        lost = lost_ranks.explain(accelerator, error)
+        if lost is None:
+            raise
+        raise lost from error
+    found = None
+    if profiler:
+        write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
+        found = {**_found(engine, watch, profiler, memory), "trace": str(trace)}
+    processes.leave(accelerator)
+    return found
+
+
+def _engine(accelerator: Accelerator, config: RunConfig) -> ProfiledEngine:
+    config = pin(config, processes.default_pins(config, accelerator.num_processes))
+    # What would end the steps before their number is reached.
+    config = replace(config, {"train.max_seconds": None, "train.patience": None})
+    processes.check_microbatches(config)
+    assert config.threads is not None
+    processes.set_threads(config.threads)
+
+    def load() -> Dataset:
+        reading.prepare(config.data)
+        return loading.load(config.data, config.seed)
+
+    dataset = processes.together(accelerator, load, once=True)
+    model = processes.together(accelerator, lambda: build_model(config, dataset))
+    checkpoints = Checkpoints(Path(os.devnull), config.checkpoint)
+    return ProfiledEngine(accelerator, config, dataset, model, checkpoints, StopRequest())
+
+
+def _check_steps(engine: Engine, warmup: int, steps: int) -> None:
+    there, wanted = engine.config.train.epochs * engine.batches.steps, warmup + 2 * steps
+    if wanted > there:
+        raise UserError(
+            f"--steps, --warmup: {warmup} + 2 x {steps} are {wanted} steps, but the run has "
+            f"{there}; ask for fewer, or for more train.epochs"
+        )
+
+
+def _profiler(device: torch.device, memory: bool) -> torch_profiler:
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    return torch_profiler(activities=activities, profile_memory=memory)
+
+
+def _found(engine: Engine, watch: Watch, profiler: torch_profiler, memory: bool) -> dict[str, Any]:
+    on_gpu = watch.device.type == "cuda"
+    events = [e for e in profiler.key_averages() if e.device_type.name == "CPU"]
+    total_ms = 1e3 * watch.profiled_seconds
+    accelerator, train = engine.accelerator, engine.config.train
+    overlapped = train.reduction == "fast" and accelerator.num_processes > 1
+    return {
+        "device": engine.environment["device"],
+        "processes": accelerator.num_processes,
+        "steps": watch.steps,
+        "batch_size": train.batch_size,
+        "step_ms": 1e3 * watch.seconds / watch.steps,
+        "profiled_step_ms": total_ms / watch.steps,
+        "phases": _phases(events, watch.steps, total_ms),
+        "note": _note(on_gpu, overlapped),
+        "operators": _operators(events, total_ms, on_gpu, memory),
+    }
+
+
+def _phases(events: list[Any], steps: int, total_ms: float) -> list[dict[str, Any]]:
+    spent = dict.fromkeys(PHASES, 0.0)
+    spent |= {e.key: e.cpu_time_total / 1e3 for e in events if e.key in PHASES}
+    spent["data"] -= spent["augmentation"]  # which is inside of it
+    spent["the rest"] = max(0.0, total_ms - sum(spent.values()))
+    return [
+        {"name": name, "step_ms": value / steps, "share": value / total_ms}
+        for name, value in spent.items()
+    ]
+
+
+def _note(on_gpu: bool, overlapped: bool) -> str | None:
+    notes = []
+    if overlapped:
+        notes.append("DDP sums the gradients inside backward, and the reduction has the rest")
+    if on_gpu:
+        notes.append("each phase ends with a wait for the GPU, which the run itself does not have")
+    return "; ".join(notes) or None
+
+
+def _operators(
+    events: list[Any], total_ms: float, on_gpu: bool, memory: bool
+) -> list[dict[str, Any]]:
+    """Those of torch, the longest by themselves first."""
+    rows = []
+    for event in events:
+        if event.key in PHASES or event.is_user_annotation:
+            continue
+        self_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        total_us = event.device_time_total if on_gpu else event.cpu_time_total
+        row = {
+            "name": event.key,
+            "calls": event.count,
+            "self_ms": self_us / 1e3,
+            "share": self_us / 1e3 / total_ms,
+            "total_ms": total_us / 1e3,
+        }
+        if memory:
+            row["allocated_bytes"] = (
+                event.self_device_memory_usage if on_gpu else event.self_cpu_memory_usage
+            )
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["self_ms"])
