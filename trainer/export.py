@@ -6,6 +6,7 @@ The arithmetic of the graph is float32, whatever precision the run was trained i
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -258,11 +259,19 @@ def _mendable(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' notes on their own future and on packages that nobody needs."""
+    """Without the libraries' notes on their own future and on packages that nobody needs.
+
+    Before it raises, torch prints the whole program that it does not understand.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
