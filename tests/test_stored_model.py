@@ -26,11 +26,11 @@ def test_three_lines_of_python(tmp_path: Path) -> None:
     """As docs/using_the_model.md has them, with a picture of another size."""
     assert train_here(tmp_path / "run", "--train.epochs", "2") == 0
     Image.new("RGB", (40, 30), "black").save(tmp_path / "black.png")
-    lines = (
-        f"from trainer import load_model\n"
-        f"model = load_model({str(tmp_path / 'run')!r})\n"
-        f"print(model.classify({str(tmp_path / 'black.png')!r}))"
-    )
+    page = (REPOSITORY / "docs" / "using_the_model.md").read_text(encoding="utf-8")
+    lines = page.split("```python\n")[1].split("```")[0]
+    assert len([line for line in lines.splitlines() if line]) == 3
+    lines = lines.replace("runs/fashion_mnist", str(tmp_path / "run"))
+    lines = lines.replace("boot.png", str(tmp_path / "black.png"))
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

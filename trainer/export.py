@@ -30,6 +30,8 @@ InputType = Literal["float32", "uint8"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "pixels", "logits", "batch"
+OPSET = 20
+"""of ONNX: the first with GELU"""
 EXTRA_FILE = "lockstep.json"
 """what a TorchScript file says of itself"""
 
@@ -146,6 +148,7 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
             model,
             (example,),
             dynamo=True,
+            opset_version=OPSET,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             dynamic_shapes={INPUT_NAME: {0: torch.export.Dim(BATCH_NAME)}},
@@ -165,9 +168,7 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
         onnx.save(proto, path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(pixels: torch.Tensor) -> torch.Tensor:
         (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels.numpy()})

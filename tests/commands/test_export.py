@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
@@ -109,6 +110,23 @@ def test_torchscript_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     extra = {"lockstep.json": ""}
     torch.jit.load(tmp_path / "model.pt", _extra_files=extra)
     assert json.loads(extra["lockstep.json"])["class_names"] == ["ant", "bee, or wasp", "Käfer"]
+
+
+def test_the_lines_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_model(tmp_path / "model.safetensors", image_size=(28, 28))
+    export(capsys, file, "--format", "onnx", "--output", tmp_path / "shirts.onnx")
+    Image.new("L", (90, 100), 200).save(tmp_path / "boot.png")
+    page = (REPOSITORY / "docs" / "using_the_model.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(page.split("```python\n")[2].split("```")[0], found)
+    stored = load_model(file)
+    expected = stored.probabilities(stored.read("boot.png")[None])
+    assert torch.from_numpy(found["logits"]).softmax(1).numpy() == pytest.approx(
+        expected.numpy(), abs=1e-5
+    )
 
 
 WRONG = """
