@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher
 from tests.distributed.test_launchers import ACCELERATE
 from tests.runs import Run, contents, train_here
+from tests.stored import write_model
+from trainer import load_model
+from trainer.commands.evaluate import _by_our_numbers, _check_fit
+from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.errors import UserError
 
 OWN_MODEL = f"{REPOSITORY}/examples/own_model.py:OwnModel"
 
@@ -87,7 +93,7 @@ def test_people_get_a_table(run: Run, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_other_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run's own test images from .npy files, of which the first class is left out."""
+    """The run's own test images from .npy files, the first hundred of them."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -157,3 +163,28 @@ def test_other_figures_in_the_results_are_warned_of(
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     found = evaluate(capsys, tmp_path / "run")
     assert found["equals_results_json"] is False
+
+
+def dataset_of(names: tuple[str, ...]) -> Dataset:
+    """One image of each class, all alike."""
+    images = ImageSet(
+        torch.zeros(len(names), 1, 12, 12, dtype=torch.uint8), torch.arange(len(names))
+    )
+    scaling = Scaling(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    return Dataset("folder", names, images, images, images, scaling, "", "a folder")
+
+
+def test_classes_are_matched_by_their_names(tmp_path: Path) -> None:
+    """Folders of classes are numbered by their names: without one of them by others."""
+    stored = load_model(write_model(tmp_path / "x.safetensors"))
+    for names, numbers in [
+        (("Käfer", "ant"), [2, 0]),
+        (("0", "1", "2"), [0, 1, 2]),
+        (stored.class_names, [0, 1, 2]),
+    ]:
+        dataset = dataset_of(names)
+        _check_fit(dataset, stored)
+        assert _by_our_numbers(dataset.test, dataset, stored).targets.tolist() == numbers
+    for names, named in [(("ant", "wasp"), "the class 'wasp'"), (tuple("0123"), "has 4 classes")]:
+        with pytest.raises(UserError, match=named):
+            _check_fit(dataset_of(names), stored)

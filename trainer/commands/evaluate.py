@@ -26,7 +26,7 @@ from trainer.untrusted import check_type, read_json
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.data.sets import Dataset
+    from trainer.data.sets import Dataset, ImageSet
     from trainer.metrics import Predictions
     from trainer.stored_model import StoredModel
 
@@ -110,37 +110,20 @@ def _evaluate(
     accelerator: Accelerator, config: RunConfig, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], Predictions]:
     """The figures and what they are made of, on every rank; a collective."""
-    from trainer import environment, evaluation, results, stored_model
-    from trainer.data import loading, reading
+    from trainer import environment, results
 
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
-
-    def load() -> tuple[Dataset, StoredModel]:
-        stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
-        reading.prepare(config.data)
-        dataset = loading.load(config.data, config.seed)
-        _check_fit(dataset, stored)
-        return dataset, stored
-
-    dataset, stored = processes.together(accelerator, load, once=True)
+    dataset, stored = processes.together(
+        accelerator, lambda: _load(config, arguments.run, arguments.model), once=True
+    )
     dataset = dataset.where_it_fits(accelerator.device)
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
     stored = stored.to(accelerator.device)
-    module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
-    mirrored = [False, True] if config.data.test_augment == "flip" else [False]
-    blocks = -(-len(images) // (evaluation.BLOCK_SAMPLES * accelerator.num_processes))
-    with counting("blocks", blocks * len(mirrored), accelerator.is_main_process) as advance:
-        plain, *augmented = [
-            evaluation.predict(accelerator, module, images, stored.scaling, advance, one)
-            for one in mirrored
-        ]
-    if not math.isfinite(plain.mean_loss):
-        raise UserError(f"{stored.file}: its weights give a loss that is {plain.mean_loss}")
-    both = (plain, augmented[0] if augmented else None)
+    both = _predict(accelerator, stored, images, config.data.test_augment == "flip")
     if arguments.split == "test":
         figures = results.test_results(*both, stored.class_names, config)
     else:
@@ -153,7 +136,38 @@ def _evaluate(
         "weights_sha256": stored.weights_sha256,
         "processes": accelerator.num_processes,
     }
-    return found | {"equals_results_json": _equals_results(arguments.run, found)}, plain
+    return found | {"equals_results_json": _equals_results(arguments.run, found)}, both[0]
+
+
+def _load(config: RunConfig, run: Path, model: str | None) -> tuple[Dataset, StoredModel]:
+    """Images and model, which fit together."""
+    from trainer import stored_model
+    from trainer.data import loading, reading
+
+    stored = stored_model.load(run, model, config.train.memory_format)
+    reading.prepare(config.data)
+    dataset = loading.load(config.data, config.seed)
+    _check_fit(dataset, stored)
+    return dataset, stored
+
+
+def _predict(
+    accelerator: Accelerator, stored: StoredModel, images: ImageSet, with_mirrored: bool
+) -> tuple[Predictions, Predictions | None]:
+    """The plain predictions, and those with mirror images where they are wanted."""
+    from trainer import evaluation
+
+    module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
+    ways = [False, True] if with_mirrored else [False]
+    blocks = -(-len(images) // (evaluation.BLOCK_SAMPLES * accelerator.num_processes))
+    with counting("blocks", blocks * len(ways), accelerator.is_main_process) as advance:
+        plain, *others = [
+            evaluation.predict(accelerator, module, images, stored.scaling, advance, mirrored)
+            for mirrored in ways
+        ]
+    if not math.isfinite(plain.mean_loss):
+        raise UserError(f"{stored.file}: its weights give a loss that is {plain.mean_loss}")
+    return plain, others[0] if others else None
 
 
 def _check_fit(dataset: Dataset, stored: StoredModel) -> None:
@@ -180,7 +194,7 @@ def _check_fit(dataset: Dataset, stored: StoredModel) -> None:
         )
 
 
-def _by_our_numbers(images: Any, dataset: Dataset, stored: StoredModel) -> Any:
+def _by_our_numbers(images: ImageSet, dataset: Dataset, stored: StoredModel) -> ImageSet:
     """The images with each class under the number that the model has for its name."""
     if _numbered(dataset.class_names) or _numbered(stored.class_names):
         return images
