@@ -29,10 +29,13 @@ LAYERS = [
     },
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "pages", "command_line"},
     {"agreement", "curves", "features", "lost_ranks", "snapshot"},
-    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
+    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"}
+    | {"process_group"},
     {"step_log", "batch_statistics"},
     {"selection"},
     {"engine", "parts"},
+    {"stored_model"},
+    {"export"},
     {"session", "commands"},
     {"__main__"},
 ]

@@ -6,12 +6,25 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, models, profile, submit, summary
+from trainer.commands import (
+    compare,
+    doctor,
+    evaluate,
+    export,
+    models,
+    predict,
+    profile,
+    submit,
+    summary,
+)
 
 COMMANDS = {
     "compare": compare,
     "doctor": doctor,
+    "evaluate": evaluate,
+    "export": export,
     "models": models,
+    "predict": predict,
     "profile": profile,
     "submit": submit,
     "summary": summary,

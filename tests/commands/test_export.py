@@ -1,0 +1,225 @@
+"""`python -m trainer export`: every family in every format, checked, or not written at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from tests.commands.command import run_command
+from tests.conftest import REPOSITORY
+from tests.stored import write_model
+from trainer import load_model
+
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("alexnet_small", {}),
+    ("lab_cnn", {}),
+    ("lenet5", {}),
+    ("preact_resnet", {"depth": 8, "width": 4, "drop_path": 0.2, "squeeze_excitation": True}),
+    ("quicknet", {"widths": [4, 6, 8], "dropout": 0.1}),
+    ("vgg_small", {}),
+    ("wide_resnet", {"depth": 10, "widen_factor": 1, "dropout": 0.3}),
+    (f"{REPOSITORY}/examples/own_model.py:OwnModel", {"filters": 4}),
+]
+IDS = [Path(name).stem for name, _ in FAMILIES]
+
+
+def export(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+    code, output, errors = run_command(capsys, "export", *words, "--json")
+    assert code == 0, errors
+    return json.loads(output)
+
+
+def pixels_of(count: int, channels: int = 1) -> np.ndarray:
+    generator = np.random.Generator(np.random.Philox(0))
+    return generator.integers(0, 256, (count, channels, 12, 12), dtype=np.uint8)
+
+
+def logits_of(file: Path, name: str, pixels: np.ndarray) -> np.ndarray:
+    """By hand: what the network makes of scaled pixels."""
+    module = load_model(file, name).module
+    with torch.no_grad():
+        return module((torch.from_numpy(pixels).float() - 73.0) / 90.0).numpy()
+
+
+@pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=IDS)
+def test_every_family_in_every_format(
+    name: str, arguments: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_model(tmp_path / "model.safetensors", name, arguments)
+    found = export(capsys, file, "--format", "onnx", "--model", name)
+    assert found["file"] == str(tmp_path / "model.onnx")
+    assert found["checked"]["largest_difference"] <= found["checked"]["tolerance"] == 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == (
+        "pixels",
+        "tensor(float)",
+        ["batch", 1, 12, 12],
+    )
+    (gotten,) = session.get_outputs()
+    assert (gotten.name, gotten.shape) == ("logits", ["batch", 3])
+    export(capsys, file, "--format", "torchscript", "--model", name)
+    script = torch.jit.load(tmp_path / "model.pt")
+    export(capsys, file, "--format", "safetensors", "--model", name, "--output",
+           tmp_path / "copy.safetensors")  # fmt: skip
+    assert (tmp_path / "copy.safetensors").read_bytes() == file.read_bytes()
+    for count in (1, 4):
+        pixels = pixels_of(count)
+        expected = logits_of(file, name, pixels)
+        (by_onnx,) = session.run(None, {"pixels": pixels.astype(np.float32)})
+        assert by_onnx == pytest.approx(expected, abs=1e-4)
+        for kind in (torch.uint8, torch.float32):
+            by_script = script(torch.from_numpy(pixels).to(kind))
+            assert by_script.numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_whole_numbers_in_colour_and_what_the_file_says_of_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_model(tmp_path / "x.safetensors", channels=3)
+    output = tmp_path / "x.onnx"
+    export(capsys, file, "--format", "onnx", "--input", "uint8", "--output", output)
+    session = onnxruntime.InferenceSession(output)
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    pixels = pixels_of(5, channels=3)
+    (found,) = session.run(None, {"pixels": pixels})
+    assert found == pytest.approx(logits_of(file, "lab_cnn", pixels), abs=1e-4)
+    says = session.get_modelmeta().custom_metadata_map
+    assert json.loads(says["class_names"]) == ["ant", "bee, or wasp", "Käfer"]
+    assert says["arithmetic"] == "float32"
+    assert says["weights_sha256"] == load_model(file).weights_sha256
+    # Nothing says where on this machine the code lies.
+    assert str(REPOSITORY).encode() not in output.read_bytes()
+    assert [kept.version for kept in onnx.load(output).opset_import if kept.domain == ""] == [20]
+
+
+def test_torchscript_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_model(tmp_path / "model.safetensors")
+    code, output, errors = run_command(capsys, "export", file, "--format", "torchscript")
+    assert (code, errors) == (0, "")
+    assert "pixels, float32 or uint8, batch x 1 x 12 x 12: 0 to 255" in output
+    extra = {"lockstep.json": ""}
+    torch.jit.load(tmp_path / "model.pt", _extra_files=extra)
+    assert json.loads(extra["lockstep.json"])["class_names"] == ["ant", "bee, or wasp", "Käfer"]
+
+
+def test_the_lines_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_model(tmp_path / "model.safetensors", image_size=(28, 28))
+    export(capsys, file, "--format", "onnx", "--output", tmp_path / "shirts.onnx")
+    Image.new("L", (90, 100), 200).save(tmp_path / "boot.png")
+    page = (REPOSITORY / "docs" / "using_the_model.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(page.split("```python\n")[2].split("```")[0], found)
+    stored = load_model(file)
+    expected = stored.probabilities(stored.read("boot.png")[None])
+    assert torch.from_numpy(found["logits"]).softmax(1).numpy() == pytest.approx(
+        expected.numpy(), abs=1e-5
+    )
+
+
+WRONG = """
+import torch
+from torch import nn
+
+class Drawing(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(144, num_classes)
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        return logits + torch.rand_like(logits)
+
+class Counting(Drawing):
+    def forward(self, images):
+        return self.linear(images.flatten(1)) * int(images.shape[0])
+
+class Branching(Drawing):
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        return logits if float(images.mean()) < 0 else logits * 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("Drawing", "onnx"),
+        ("Drawing", "torchscript"),
+        ("Counting", "torchscript"),
+        ("Branching", "onnx"),
+        ("Branching", "torchscript"),
+    ],
+)
+def test_what_does_not_give_the_same_is_not_written(
+    name: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    model = f"{tmp_path / 'wrong.py'}:{name}"
+    file = write_model(tmp_path / "model.safetensors", model)
+    output = tmp_path / "exported"
+    output.write_text("an earlier file")
+    words = ["export", file, "--model", model, "--format", form, "--output", output]
+    code, printed, errors = run_command(capsys, *words)
+    assert (code, printed) == (2, "")
+    assert "not written" in errors or "nothing is written" in errors
+    assert len(errors.splitlines()) == 1
+    assert output.read_text() == "an earlier file"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "exported", "model.safetensors", "wrong.py",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_named(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = write_model(tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, package, None)
+    code, output, errors = run_command(capsys, "export", file, "--format", "onnx")
+    assert (code, output) == (2, "")
+    assert f"--format onnx: {package} cannot be imported" in errors
+    assert "lockstep-trainer[onnx]" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--format", "safetensors"], "--output: name the file"),
+        (["--format", "safetensors", "--output", "model.safetensors"], "is the run's own file"),
+        (["--format", "torchscript", "--input", "uint8"], "--input: is for --format onnx"),
+        (["--format", "onnx", "--output", "no/folder/x.onnx"], "--output: no/folder/x.onnx"),
+        (["--format", "onnx", "--output", "."], "--output: . must be a file"),
+        (["--format", "keras"], "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_message(
+    words: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_model(tmp_path / "model.safetensors")
+    before = file.read_bytes()
+    code, output, errors = run_command(capsys, "export", file, *words)
+    assert (code, output) == (2, "")
+    assert named in errors
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

@@ -1,0 +1,205 @@
+"""`python -m trainer predict`: pictures in, classes out, each by itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.command import run_command
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import environment, launcher
+from tests.runs import Run, train_here
+from tests.stored import write_model
+from trainer.data import digits
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train_here(folder, "--train.epochs", "3") == 0
+    return Run(folder, 0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test images of the digits as pictures, some of them enlarged and in colour."""
+    images = digits.read().test.images[:7, 0]
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for number, image in enumerate(images):
+        pixels = Image.fromarray(image)
+        if number % 2:
+            pixels = pixels.resize((80, 80), Image.Resampling.NEAREST).convert("RGB")
+        pixels.save(folder / ("more" if number > 4 else "") / f"{number}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def predict(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[dict[str, Any]]:
+    """The JSON lines."""
+    code, output, errors = run_command(capsys, "predict", *words, "--json")
+    assert code == 0, errors
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_json_lines_and_csv(run: Run, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = predict(capsys, run.folder, photos)
+    names = [f"{number}.png" for number in range(5)] + ["more/5.png", "more/6.png"]
+    assert [row["file"] for row in rows] == [str(photos / name) for name in names]
+    for row in rows:
+        assert list(row) == ["file", "class", "probability", "probabilities"]
+        assert list(row["probabilities"]) == list("0123456789")
+        assert row["probability"] == max(row["probabilities"].values())
+        assert row["probability"] == row["probabilities"][row["class"]]
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    code, output, errors = run_command(capsys, "predict", run.folder, photos)
+    assert (code, errors) == (0, "")
+    lines = list(csv.reader(io.StringIO(output)))
+    assert lines[0] == ["file", "class", "probability"]
+    assert lines[1:] == [[row["file"], row["class"], str(row["probability"])] for row in rows]
+
+
+def test_pictures_of_the_test_images_give_their_predictions(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = np.load(run.folder / "predictions.npz")
+    rows = predict(capsys, run.folder, *(photos / f"{number}.png" for number in (0, 2, 4)))
+    for row, index in zip(rows, (0, 2, 4), strict=True):
+        assert row["class"] == str(stored["predicted"][index])
+        # There it went through the model beside others.
+        assert row["probability"] == pytest.approx(stored["probability"][index], abs=1e-5)
+
+
+def test_a_picture_does_not_depend_on_the_others(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    together = predict(capsys, run.folder, photos, photos / "3.png")
+    for row in together:
+        assert predict(capsys, run.folder, row["file"]) == [row]
+
+
+def test_two_processes_print_the_same(
+    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*launcher(2), "-m", "trainer", "predict", str(run.folder), str(photos), "--json"]
+    done = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows == predict(capsys, run.folder, photos)
+
+
+def test_black_on_white_is_hinted_at_and_inverted(
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in (0, 2):
+        with Image.open(photos / f"{number}.png") as picture:
+            Image.fromarray(255 - np.asarray(picture)).save(tmp_path / f"{number}.png")
+    code, output, _ = run_command(capsys, "predict", run.folder, tmp_path)
+    assert (code, len(output.splitlines())) == (0, 3)
+    assert "--invert" in caplog.text
+    caplog.clear()
+    plain = predict(capsys, run.folder, photos / "0.png", photos / "2.png")
+    inverted = predict(capsys, run.folder, tmp_path, "--invert")
+    assert [row["probabilities"] for row in plain] == [row["probabilities"] for row in inverted]
+    assert caplog.text == ""
+
+
+def test_a_broken_picture_ends_it_before_anything_is_printed(
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    broken = tmp_path / "photos" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    code, output, errors = run_command(capsys, "predict", run.folder, tmp_path / "photos")
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"{broken}: is no picture that can be read")
+    words = ["predict", run.folder, tmp_path / "photos", "--on_bad", "skip"]
+    code, output, _ = run_command(capsys, *words)
+    assert code == 0
+    assert len(output.splitlines()) == 1 + 6
+    assert f"{broken}: is no picture" in caplog.text
+    assert str(broken) not in output
+    code, output, errors = run_command(capsys, "predict", run.folder, broken, "--on_bad", "skip")
+    assert (code, output) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["nowhere.png"], "nowhere.png: there is no such file"),
+        (["."], ".: no picture is in this folder"),
+        (["text.png"], "text.png: is no picture"),
+        (["--threads", "0", "text.png"], "--threads"),
+    ],
+)
+def test_bad_input_is_one_message(
+    run: Run,
+    tmp_path: Path,
+    words: list[str],
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "text.png" in words:
+        (tmp_path / "text.png").write_text("no picture")
+    code, output, errors = run_command(capsys, "predict", run.folder, *words)
+    assert (code, output) == (2, "")
+    assert errors.startswith(named)
+    assert len(errors.splitlines()) == 1
+
+
+def test_colour_and_names_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_model(tmp_path / "x.safetensors", channels=3, image_size=(20, 16))
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "a,b.jpg")
+    Image.new("L", (16, 20), 7).save(tmp_path / "grey.png")
+    code, output, _ = run_command(capsys, "predict", file, tmp_path)
+    assert code == 0
+    lines = list(csv.reader(io.StringIO(output)))
+    assert [line[0] for line in lines[1:]] == [
+        str(tmp_path / "a,b.jpg"),
+        str(tmp_path / "grey.png"),
+    ]
+    assert {line[1] for line in lines[1:]} <= {"ant", "bee, or wasp", "Käfer"}
+
+
+def test_a_model_of_five_channels_has_no_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_model(tmp_path / "x.safetensors", channels=5)
+    Image.new("L", (16, 20), 7).save(tmp_path / "grey.png")
+    for words in ([], ["--on_bad", "skip"]):
+        code, output, errors = run_command(capsys, "predict", file, tmp_path, *words)
+        assert (code, output) == (2, "")
+        assert "5 channels" in errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_a_name_that_is_no_text(run: Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "0.png", bytes(tmp_path) + b"/\xff.png")
+    words = [sys.executable, "-m", "trainer", "predict", str(run.folder), str(tmp_path)]
+    done = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(LC_ALL="C"), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"/\xff.png," in done.stdout
