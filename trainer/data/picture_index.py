@@ -74,6 +74,7 @@ class PictureIndex:
         self.root = root
         self.path = path
         self._rows = _read_rows(path)
+        self._is_saved = True
 
     def lacks(self, names: Sequence[str]) -> bool:
         """Whether any of these files was not looked at yet, or was seen to change since."""
@@ -89,6 +90,7 @@ class PictureIndex:
         looks = in_parallel(lambda name: _look(self.root / name), unknown, "looking at pictures")
         for name, content in zip(unknown, looks, strict=True):
             known[name] = content
+            self._is_saved = False
             if state := states[name]:
                 self._rows[name] = _Row(state, looked_ns, content)
         return {name: known[name] for name in names}
@@ -99,8 +101,10 @@ class PictureIndex:
         Raises:
             OSError: it cannot be written.
         """
-        rows = {name: asdict(self._rows[name]) for name in names if name in self._rows}
-        write_text(self.path, json.dumps(rows))
+        if not self._is_saved:
+            rows = {name: asdict(self._rows[name]) for name in names if name in self._rows}
+            write_text(self.path, json.dumps(rows))
+            self._is_saved = True
 
     def _row(self, name: str, state: State | None) -> _Row | None:
         row = self._rows.get(name)

@@ -70,7 +70,8 @@ def look(path: Path) -> Look:
     """
     with _opened(path) as file:
         height, width = file.height, file.width
-        if file.getexif().get(_ORIENTATION) in _LYING:
+        # Pillow turns TIFF by itself.
+        if file.format != "TIFF" and file.getexif().get(_ORIENTATION) in _LYING:
             height, width = width, height
         grey = file.mode in _GREY_MODES or file.mode.startswith("I;16")
         return Look(height, width, 1 if grey else 3)
