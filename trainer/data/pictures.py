@@ -70,7 +70,7 @@ def look(path: Path) -> Look:
     """
     with _opened(path) as file:
         height, width = file.height, file.width
-        # Pillow turns TIFF by itself.
+        # Of a TIFF file Pillow gives the upright size.
         if file.format != "TIFF" and file.getexif().get(_ORIENTATION) in _LYING:
             height, width = width, height
         grey = file.mode in _GREY_MODES or file.mode.startswith("I;16")
@@ -129,8 +129,8 @@ def _upright(file: Image.Image) -> Image.Image:
     """Turned, of 8 bits, and without transparency."""
     from PIL import Image, ImageOps
 
+    file.load()  # by which Pillow turns TIFF itself, and must not be asked to turn it before
     picture = ImageOps.exif_transpose(file)
-    picture.load()
     if picture.mode.startswith("I;16") or picture.mode == "I":
         grey = np.asarray(picture, np.uint32) // 256  # 16 bits a pixel
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
