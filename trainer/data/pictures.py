@@ -112,15 +112,21 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            file = Image.open(path, formats=_FORMATS)
-        with file:
+        # Given a name, Pillow maps the file, and takes the size of a turned TIFF for that in it.
+        with path.open("rb") as stream:
+            with _warning_filters, warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                file = Image.open(stream, formats=_FORMATS)
             yield file
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
+    except Image.UnidentifiedImageError as error:
+        formats = ", ".join(_FORMATS)
+        raise UserError(
+            f"{path}: is no picture that can be read (it is of none of the formats {formats})"
+        ) from error
     except _ERRORS as error:
         raise UserError(f"{path}: is no picture that can be read ({error})") from error
 
