@@ -28,10 +28,13 @@ LAYERS = [
     },
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"},
     {"agreement", "lost_ranks", "snapshot"},
-    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
+    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"}
+    | {"process_group"},
     {"step_log", "batch_statistics"},
     {"selection"},
     {"engine", "parts"},
+    {"stored_model"},
+    {"export"},
     {"session", "commands"},
     {"__main__"},
 ]

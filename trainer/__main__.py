@@ -6,9 +6,17 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, submit, summary
+from trainer.commands import compare, doctor, evaluate, export, predict, submit, summary
 
-COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
+COMMANDS = {
+    "compare": compare,
+    "doctor": doctor,
+    "evaluate": evaluate,
+    "export": export,
+    "predict": predict,
+    "submit": submit,
+    "summary": summary,
+}
 
 
 def main() -> None:

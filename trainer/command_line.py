@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -39,6 +40,29 @@ def parse(arguments: Sequence[str]) -> RunConfig:
     if config.output_dir is None:
         config = dataclasses.replace(config, output_dir=str(Path("runs") / path.stem))
     return config
+
+
+def changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
+    """The dotted keys that a command line sets, for a configuration that is there already.
+
+    Args:
+        allowed: the keys, or whole sections such as `data.`, that may be set.
+
+    Raises:
+        UserError: a key is unknown or not allowed, or its value is wrong.
+    """
+    parser = _parser()
+    try:
+        values = parser.parse_args(list(arguments), defaults=False)
+        values.pop("config", None)
+        found = {str(key): value for key, value in values.items()}
+    except (ArgumentError, TypeError) as error:
+        raise UserError(_readable(str(error))) from error
+    for key in found:
+        if not key.startswith(tuple(allowed)):
+            taken = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
+            raise UserError(f"{key}: belongs to the run; here only {taken} can be set")
+    return found
 
 
 def to_yaml(config: RunConfig) -> str:

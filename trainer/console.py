@@ -11,6 +11,7 @@ import locale
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,10 +130,24 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
         results: what results.json holds.
         output_dir: the run's folder; of its files those that exist are listed.
     """
-    test = results["test"]
+    print_figures(results["test"], "test")
+    _print("")
+    for name in FILES:
+        if (output_dir / name).exists():
+            _print(f"{Path(name).stem:<13}  {output_dir / name}")
+
+
+def print_figures(test: dict[str, Any], images: str) -> None:
+    """Print the accuracy, a table of the classes and the worst class.
+
+    Args:
+        test: as the part `test` of results.json.
+        images: which they are: test, validation or train.
+    """
     correct = sum(row["correct"] for row in test["per_class"])
     _print("")
-    _print(f"test accuracy  {percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
+    head = f"{images} accuracy"
+    _print(f"{head:<13}  {percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
     if "lab_accuracy" in test:
         samples = min(1000, test["samples"])
         _print(f"lab accuracy   {percent(test['lab_accuracy'])}  (first {samples:,} test images)")
@@ -153,10 +168,24 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     _print("")
     if worst is not None:
         _print(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
-    _print("")
-    for name in FILES:
-        if (output_dir / name).exists():
-            _print(f"{Path(name).stem:<13}  {output_dir / name}")
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, shown: bool = True) -> Iterator[Callable[[], object]]:
+    """A bar on a terminal for work that is not a training.
+
+    Args:
+        what: the work, in a word or two.
+        total: how often what is given will be called, each time that a piece is done.
+        shown: whether this process speaks.
+    """
+    if not shown or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+        yield bar.update
 
 
 def _number(value: float | None) -> str:

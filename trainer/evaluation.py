@@ -18,6 +18,24 @@ from trainer.metrics import Predictions
 BLOCK_SAMPLES = 500
 
 
+def log_probabilities(
+    model: nn.Module, inputs: torch.Tensor, mirrored: bool = False
+) -> torch.Tensor:
+    """Of each class: float32, (n, classes).
+
+    Args:
+        model: in evaluation mode; it may change its input.
+        inputs: scaled images, (n, channels, height, width).
+        mirrored: take the mean of the probabilities of each image and its mirror image.
+    """
+    mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
+    found: torch.Tensor = model(inputs).float().log_softmax(1)
+    if mirror is not None:
+        others = model(mirror).float().log_softmax(1)
+        found = torch.logaddexp(found, others) - math.log(2.0)
+    return found
+
+
 @torch.inference_mode()
 def predict(
     accelerator: Accelerator,
@@ -61,16 +79,12 @@ def predict(
             samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
             pixels, targets = images.__getitems__(samples.to(images.images.device))
             inputs = scaling.apply(pixels.to(device))
-            mirror = inputs.flip(3) if mirrored else None  # before a model can change its input
-            log_probabilities = model(inputs).float().log_softmax(1)
-            if mirror is not None:
-                others = model(mirror).float().log_softmax(1)
-                log_probabilities = torch.logaddexp(log_probabilities, others) - math.log(2.0)
-            best_log_probability, best = log_probabilities.max(1)
+            found = log_probabilities(model, inputs, mirrored)
+            best_log_probability, best = found.max(1)
             place = slice(filled, filled + len(samples))
             index[place], predicted[place] = samples, best
             floats[place, 0] = best_log_probability.exp()
-            floats[place, 1] = F.nll_loss(log_probabilities, targets.to(device), reduction="none")
+            floats[place, 1] = F.nll_loss(found, targets.to(device), reduction="none")
             filled += len(samples)
     index, predicted, floats = accelerator.gather((index, predicted, floats))
     order = torch.argsort(index)[len(index) - count :]

@@ -63,7 +63,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
             ) from error
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
-    _choose_layout(model, config.train.memory_format, check)
+    choose_layout(model, config.train.memory_format, check)
     return model
 
 
@@ -76,7 +76,7 @@ def memory_format(model: nn.Module) -> str:
     return "channels_last" if all(last) and not all(plain) else "contiguous"
 
 
-def _choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], None]) -> None:
+def choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], None]) -> None:
     """Convolutions are faster in channels_last: benchmarks/results/kernels.md.
 
     But a model that calls view() on their output cannot use it.

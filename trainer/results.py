@@ -30,9 +30,25 @@ def test_results(
 ) -> dict[str, Any]:
     """The part `test` of results.json; what `data.test_augment` gives stands apart in it."""
     lab = config.data.train_size == LAB_TRAIN_SAMPLES and len(plain) >= LAB_TEST_SAMPLES
+    return figures(plain, augmented, class_names, config.data.test_augment, lab=lab)
+
+
+def figures(
+    plain: Predictions,
+    augmented: Predictions | None,
+    class_names: tuple[str, ...],
+    augmented_by: str,
+    *,
+    lab: bool = False,
+) -> dict[str, Any]:
+    """What predictions of one set of images amount to.
+
+    Args:
+        lab: whether the accuracy over the first LAB_TEST_SAMPLES of them is wanted too.
+    """
     results: dict[str, Any] = _shares(plain, lab) | {"samples": len(plain)}
     if augmented is not None:
-        results["augmented"] = {"by": config.data.test_augment} | _shares(augmented, lab)
+        results["augmented"] = {"by": augmented_by} | _shares(augmented, lab)
     return results | per_class_results(plain, class_names)
 
 

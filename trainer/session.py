@@ -21,19 +21,17 @@ from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.data.source import SourceData
 from trainer.engine import Engine
-from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
+from trainer.errors import StoppedOnRequest
 from trainer.files import write_json
 from trainer.metrics_log import MetricsLog
 from trainer.parts import memory_format
 from trainer.preemption import StopRequest
+from trainer.process_group import OF_ALL_RANKS
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
 from trainer.tensor_files import weights_sha256, write_tensors
 
 log = logging.getLogger("lockstep")
-
-OF_ALL_RANKS = (UserError, StoppedOnRequest, NonFiniteLossError, KeyboardInterrupt)
-"""no rank has to be told of these"""
 
 
 class Session:

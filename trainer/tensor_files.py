@@ -68,6 +68,16 @@ def read_tensors(path: Path) -> Tensors:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a file holds beside its tensors, by their keys.
+
+    Raises:
+        UserError: as `read_specs`.
+    """
+    with _opened(path, "np") as file:
+        return dict(file.metadata() or {})
+
+
 def specs_of(tensors: Mapping[str, torch.Tensor]) -> Specs:
     """Types and shapes of tensors in memory."""
     return {

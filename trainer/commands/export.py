@@ -1,0 +1,80 @@
+"""Write a finished run's model for other programs: ONNX, TorchScript or safetensors.
+
+ONNX and TorchScript take pixels from 0 to 255, (batch, channels, height, width), any number of
+images at once, and give logits; the scaling is inside, the arithmetic float32. What was written is
+read again and compared with the original before the file gets its name.
+
+example: python -m trainer export runs/fashion_mnist --format onnx --output shirts.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+
+FORMATS = ("onnx", "torchscript", "safetensors")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
+    )
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: model.onnx or model.pt beside model.safetensors; "
+        "of safetensors there is none",
+    )
+    parser.add_argument(
+        "--input",
+        choices=("float32", "uint8"),
+        help="the type of the pixels that ONNX takes, default: float32; TorchScript takes both",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the file, and say what is in it.
+
+    Raises:
+        UserError: there is no finished run, or its model cannot be written in this format.
+    """
+    if arguments.input and arguments.format != "onnx":
+        raise UserError(f"--input: is for --format onnx; {arguments.format} has no type of its own")
+    if arguments.format == "safetensors" and not arguments.output:
+        raise UserError("--output: name the file; the run's model.safetensors has this format")
+    from trainer import export, stored_model
+
+    stored = stored_model.load(arguments.run, arguments.model)
+    default = stored.file.with_name(f"model{export.SUFFIXES[arguments.format]}")
+    output = arguments.output or default
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise UserError(f"--output: {output} must be a file in a folder that is there")
+    found = export.export(stored, arguments.format, output, arguments.input or "float32")
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    checked = found["checked"]
+    lines = [f"{found['file']}  {found['bytes']:,} bytes"]
+    for end in ("input", "output"):
+        if end in found:
+            one = found[end]
+            shape = " x ".join(map(str, one["shape"]))
+            lines.append(f"{end:<8}  {one['name']}, {one['type']}, {shape}: {one['values']}")
+    lines.append(f"classes   {', '.join(found['class_names'])}")
+    lines.append(
+        f"checked   on {checked['images']} images: logits differ by at most "
+        f"{checked['largest_difference']:.1g} of the largest; {checked['tolerance']:g} is allowed"
+    )
+    return lines

@@ -1,0 +1,210 @@
+"""Say which class each picture is of, and how probable that is.
+
+Pictures of any size, and folders of them, are made upright, grey or RGB, and of the size of the
+training images. Prints CSV, or a JSON object a line. Each picture goes through the model by itself,
+in float32, so its result does not depend on the others or on the number of processes.
+
+example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from trainer import processes
+from trainer.config import RunConfig
+from trainer.console import counting
+from trainer.errors import UserError
+from trainer.process_group import joined
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from trainer.stored_model import StoredModel
+
+SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+"""of the files that are taken out of a folder"""
+
+HINT_DIFFERENCE = 64
+"""so much brighter or darker than the training images, pictures may be inverted ones"""
+
+BLOCK_PICTURES = 100
+"""of each process, between which they look whether one has met a broken picture"""
+
+log = logging.getLogger("lockstep")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
+    )
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="a picture, or a folder of pictures"
+    )
+    parser.add_argument(
+        "--invert",
+        action="store_true",
+        help="black for white: for photographs on white where the training images are on black",
+    )
+    parser.add_argument(
+        "--on_bad",
+        choices=("stop", "skip"),
+        default="stop",
+        help="a broken picture ends the command before anything is printed (stop, the default), "
+        "or is named and left out (skip)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the predictions, in the order of the files.
+
+    Raises:
+        UserError: there is no finished run or no picture, or a picture is broken.
+    """
+    if not 1 <= arguments.threads <= 1024:
+        raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
+    files = listed(arguments.files)
+    with joined(RunConfig()) as accelerator:
+        from trainer import stored_model
+
+        processes.set_threads(arguments.threads)
+        stored = processes.together(
+            accelerator, lambda: stored_model.load(arguments.run, arguments.model)
+        )
+        rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
+        if accelerator.is_main_process:
+            _print(rows, sys.stdout, as_json=arguments.json)
+
+
+def listed(paths: Iterable[Path]) -> list[Path]:
+    """The files, and in the place of a folder the pictures in it and below, in order of names.
+
+    Raises:
+        UserError: a path does not exist, or a folder has no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            if not path.exists():
+                raise UserError(f"{path}: there is no such file")
+            found.append(path)
+            continue
+        inside = [
+            Path(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+        if not inside:
+            raise UserError(f"{path}: no picture is in this folder ({', '.join(sorted(SUFFIXES))})")
+        found += sorted(inside)
+    return found
+
+
+def _predict_all(
+    accelerator: Accelerator,
+    stored: StoredModel,
+    files: list[Path],
+    arguments: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """What is printed of each picture, on every rank; a collective.
+
+    The ranks take the pictures in turn.
+    """
+    from accelerate.utils import gather_object
+
+    own = range(accelerator.process_index, len(files), accelerator.num_processes)
+    rounds = -(-len(files) // (BLOCK_PICTURES * accelerator.num_processes))
+    done: list[tuple[int, dict[str, Any] | None, float]] = []
+    with counting("pictures", len(own), accelerator.is_main_process) as advance:
+        for turn in range(rounds):
+            block = own[turn * BLOCK_PICTURES : (turn + 1) * BLOCK_PICTURES]
+
+            def predict(block: range = block) -> None:
+                for number in block:
+                    done.append((number, *_predict(stored, files[number], arguments)))
+                    advance()
+
+            processes.together(accelerator, predict)
+    everything = sorted(gather_object(done), key=lambda one: one[0])
+    rows = [row for _, row, _ in everything if row]
+    shades = [shade for _, row, shade in everything if row]
+    if not rows:
+        raise UserError("FILE: none of the pictures can be read")
+    if accelerator.is_main_process:
+        _hint(stored, sum(shades) / len(shades))
+    return rows
+
+
+def _predict(
+    stored: StoredModel, file: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, Any] | None, float]:
+    """What is printed of a picture, None where it is broken, and its mean brightness."""
+    try:
+        pixels = stored.read(file)
+    except UserError as error:
+        if arguments.on_bad == "stop" or stored.channels not in (1, 3):
+            raise
+        log.warning("%s; left out", error)
+        return None, 0.0
+    if arguments.invert:
+        pixels = 255 - pixels
+    row = _row(file, stored.class_names, stored.probabilities(pixels[None])[0])
+    return row, float(pixels.float().mean())
+
+
+def _row(file: Path, class_names: tuple[str, ...], probabilities: torch.Tensor) -> dict[str, Any]:
+    if not bool(probabilities.isfinite().all()):
+        raise UserError(f"{file}: the model finds no probabilities for it, its logits are infinite")
+    # The shortest decimals that stand for these float32 numbers.
+    values = [float(str(value)) for value in probabilities.numpy()]
+    best = int(probabilities.argmax())
+    return {
+        "file": str(file),
+        "class": class_names[best],
+        "probability": values[best],
+        "probabilities": dict(zip(class_names, values, strict=True)),
+    }
+
+
+def _hint(stored: StoredModel, shade: float) -> None:
+    """Warn where the pictures look like the training images with black for white."""
+    usual = float(stored.scaling.mean.mean())
+    if stored.channels == 1 and abs(255 - usual - shade) + HINT_DIFFERENCE < abs(usual - shade):
+        log.warning(
+            "the mean brightness is %.0f of 255, and that of the training images was %.0f: "
+            "where these are black on white and those white on black, or the other way round, "
+            "--invert turns them over",
+            shade,
+            usual,
+        )
+
+
+def _print(rows: list[dict[str, Any]], output: TextIO, *, as_json: bool) -> None:
+    """CSV or JSON lines, in UTF-8, whatever bytes the names of the files are."""
+    if hasattr(output, "reconfigure"):
+        output.reconfigure(encoding="utf-8", errors="surrogateescape")
+    if as_json:
+        output.writelines(json.dumps(row) + "\n" for row in rows)
+        return
+    writer = csv.writer(output, lineterminator="\n")
+    columns = ("file", "class", "probability")
+    writer.writerow(columns)
+    writer.writerows([row[column] for column in columns] for row in rows)

@@ -1,0 +1,44 @@
+"""The processes of a command that computes together with others, but writes no run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trainer import lost_ranks, orphans, processes
+from trainer.config import RunConfig, replace
+from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OF_ALL_RANKS = (UserError, StoppedOnRequest, NonFiniteLossError, KeyboardInterrupt)
+"""no rank has to be told of these"""
+
+
+@contextlib.contextmanager
+def joined(config: RunConfig) -> Iterator[Accelerator]:
+    """Join the group that a launcher has started, or be alone; leave it at the end.
+
+    Args:
+        config: its precision and timeout count; however many processes there are will do.
+
+    Raises:
+        UserError: there is a part of a launcher's variables alone, or fp16 without a GPU.
+        LostRankError: another rank has failed.
+    """
+    orphans.end_with_launcher()
+    processes.check_count(replace(config, {"processes": None}))
+    accelerator = processes.create_accelerator(config)
+    lost_ranks.announce(accelerator)
+    try:
+        yield accelerator
+    except OF_ALL_RANKS:
+        raise
+    except BaseException as error:
+        lost = lost_ranks.explain(accelerator, error)
+        if lost:
+            raise lost from error
+        raise
+    processes.leave(accelerator)

@@ -1,0 +1,264 @@
+"""The model that a finished run has left, built again from its model.safetensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import models
+from trainer import evaluation, parts
+from trainer.buffers import left_alone
+from trainer.data import pictures
+from trainer.data.sets import Scaling
+from trainer.errors import UserError
+from trainer.run_folder import read_status
+from trainer.tensor_files import (
+    mismatch,
+    read_metadata,
+    read_specs,
+    read_tensors,
+    specs_of,
+    weights_sha256,
+)
+from trainer.untrusted import check_type, parse_json, shown
+
+WEIGHTS = "model.safetensors"
+
+LARGEST_SIDE_PIXELS = 4096
+LARGEST_ARGUMENT = 100_000
+"""of a network's whole numbers: a width or depth beyond would only eat memory"""
+
+_TYPES = {
+    "name": str,
+    "args": dict[str, Any],
+    "num_classes": int,
+    "in_channels": int,
+    "image_size": list[int],
+    "class_names": list[str],
+    "mean": list[Any],
+    "deviation": list[Any],
+    "test_augment": str,
+}
+
+# Of timm: where weights would come from, which come from the file.
+_OTHER_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """A trained model and what it takes to use it.
+
+    Args:
+        module: in evaluation mode; takes scaled images, float32 (n, channels, height, width), and
+            returns one logit for each class, (n, classes).
+        class_names: one for each class, in the order of the logits.
+        scaling: of the pixels, which it takes as whole numbers or floats from 0 to 255.
+        channels: of an image, 1 (grey) or 3 (red, green, blue) for pictures.
+        image_size: height and width in pixels.
+        name: of the network, as in model.name.
+        metadata: the text in the file that all this was read from.
+        file: where it came from.
+    """
+
+    module: nn.Module
+    class_names: tuple[str, ...]
+    scaling: Scaling
+    channels: int
+    image_size: tuple[int, int]
+    name: str
+    metadata: str
+    file: Path
+
+    @property
+    def weights_sha256(self) -> str:
+        """As in results.json."""
+        return weights_sha256(self.module.state_dict())
+
+    def to(self, device: torch.device | str) -> StoredModel:
+        """The same model on `device`."""
+        return replace(self, module=self.module.to(device), scaling=self.scaling.to(device))
+
+    def read(self, picture: Path | str) -> torch.Tensor:
+        """The pixels of a picture file of any size, as the model takes them.
+
+        Returns:
+            uint8, (channels, height, width).
+
+        Raises:
+            UserError: names the file that is missing, broken or no picture.
+        """
+        if self.channels not in (1, 3):
+            raise UserError(
+                f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
+            )
+        return torch.from_numpy(pictures.read(Path(picture), self.channels, self.image_size).copy())
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the model makes of images that go through it together.
+
+        Args:
+            pixels: from 0 to 255, of any type, (n, channels, height, width), on any device.
+
+        Returns:
+            The probability of each class, float32, (n, classes), on the CPU.
+        """
+        inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
+        with left_alone(self.module):  # what a plug-in keeps there would be of other pictures
+            return evaluation.log_probabilities(self.module, inputs).exp().cpu()
+
+    def classify(self, picture: Path | str) -> dict[str, float]:
+        """The probability of each class, by its name, for a picture file of any size.
+
+        Raises:
+            UserError: as `read`.
+        """
+        found = self.probabilities(self.read(picture)[None])[0]
+        return dict(zip(self.class_names, found.tolist(), strict=True))
+
+
+def load(path: Path, model: str | None = None, memory_format: str = "auto") -> StoredModel:
+    """The model of a finished run, on the CPU.
+
+    Args:
+        path: the run's folder, or its model.safetensors wherever it lies.
+        model: the network's name where it is none of the registered ones: their code runs only
+            where the user names it.
+        memory_format: train.memory_format of the run; by it rounding may differ.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it does not fit the model.
+    """
+    file = weights_file(path)
+    text = read_metadata(file).get("model")
+    if text is None:
+        raise UserError(f"{file}: says nothing of its model; only a run's own {WEIGHTS} does")
+    found = parse_json(text, file)
+    _check(found, file)
+    name = model or found["name"]
+    if model is None and name not in models.names():
+        raise UserError(
+            f"{file}: its model is {shown(name)}, and code that is not of Lockstep runs only "
+            f"where you name it: --model path/to/file.py:ClassName or --model timm:NAME "
+            f"(in Python the argument `model`)"
+        )
+    return StoredModel(
+        module=_build(file, name, found, memory_format),
+        class_names=tuple(found["class_names"]),
+        scaling=_scaling(found, file),
+        channels=found["in_channels"],
+        image_size=(found["image_size"][0], found["image_size"][1]),
+        name=name,
+        metadata=text,
+        file=file,
+    )
+
+
+def weights_file(path: Path) -> Path:
+    """The file of the weights where the run's folder or the file itself is named.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"{path}: there is no such run, neither a folder nor a {WEIGHTS}")
+        return path.resolve()  # a link that the user names is followed
+    if (path / WEIGHTS).exists():
+        return path / WEIGHTS
+    if not (path / "config.yaml").exists():
+        raise UserError(f"{path}: no run, there is no {WEIGHTS} and no config.yaml in it")
+    status = read_status(path)
+    raise UserError(
+        f"{path}: has no {WEIGHTS}, its run is {status.state} at step {status.step}; "
+        f"let it come to its end (the same command goes on)"
+    )
+
+
+def _check(found: Any, file: Path) -> None:
+    """Make sure that the metadata are of the right types and sizes, as anybody may have written."""
+    check_type(found, dict[str, Any], f"{file}: model")
+    for key, hint in _TYPES.items():
+        check_type(found.get(key), hint, f"{file}: model.{key}")
+
+    def require(key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UserError(f"{file}: model.{key}: must be {rule}, found {shown(found[key])}")
+
+    sides, names = found["image_size"], found["class_names"]
+    require(
+        "image_size",
+        len(sides) == 2 and all(1 <= side <= LARGEST_SIDE_PIXELS for side in sides),
+        f"height and width, from 1 to {LARGEST_SIDE_PIXELS:,} pixels",
+    )
+    require("in_channels", 1 <= found["in_channels"] <= LARGEST_ARGUMENT, "at least 1")
+    require("class_names", bool(names) and len(set(names)) == len(names), "a name for each class")
+    require("num_classes", found["num_classes"] == len(names), f"{len(names)}, as class_names")
+    require("args", _is_modest(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}")
+
+
+def _is_modest(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_modest, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_modest, value))
+    return not isinstance(value, (int, float)) or abs(value) <= LARGEST_ARGUMENT
+
+
+def _scaling(found: dict[str, Any], file: Path) -> Scaling:
+    pixel_shape = (found["in_channels"], *found["image_size"])
+    values = {}
+    for key in ("mean", "deviation"):
+        try:
+            values[key] = torch.tensor(found[key], dtype=torch.float32)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{file}: model.{key}: no numbers ({error})") from error
+        if tuple(values[key].shape) not in ((1, 1, 1), pixel_shape):
+            raise UserError(
+                f"{file}: model.{key}: must be of shape (1, 1, 1) or {pixel_shape}, found "
+                f"{tuple(values[key].shape)}"
+            )
+    if not bool(values["mean"].isfinite().all()):
+        raise UserError(f"{file}: model.mean: must be finite")
+    if not bool((values["deviation"] > 0).all() and values["deviation"].isfinite().all()):
+        raise UserError(f"{file}: model.deviation: must be positive and finite")
+    return Scaling(**values)
+
+
+def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
+    """The network with the weights of the file, in evaluation mode; torch's generators stay."""
+    data = {
+        "num_classes": found["num_classes"],
+        "in_channels": found["in_channels"],
+        "image_size": (found["image_size"][0], found["image_size"][1]),
+    }
+    arguments = {key: value for key, value in found["args"].items() if key not in _OTHER_WEIGHTS}
+    specs = read_specs(file)
+
+    def fit(module: nn.Module) -> None:
+        difference = mismatch(specs, specs_of(module.state_dict()), any_dtype=True)
+        if difference:
+            raise UserError(f"{file}: does not fit the model {shown(name)}: it {difference}")
+
+    def check(module: nn.Module) -> None:
+        models.check_output(module, **data)
+
+    try:
+        if name in models.names():
+            with torch.device("meta"):  # so that a network of another size costs no memory
+                sized = models.create(name, arguments, **data)
+            fit(sized)
+        with torch.random.fork_rng():
+            module = models.create(name, arguments, **data)
+        check(module)
+    except ValueError as error:
+        raise UserError(f"{file}: its model cannot be built: {error}") from error
+    fit(module)
+    module.load_state_dict(read_tensors(file))
+    parts.choose_layout(module, memory_format, check)
+    return module.eval()
