@@ -6,13 +6,23 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, evaluate, export, predict, submit, summary
+from trainer.commands import (
+    compare,
+    doctor,
+    evaluate,
+    export,
+    inspect_data,
+    predict,
+    submit,
+    summary,
+)
 
 COMMANDS = {
     "compare": compare,
     "doctor": doctor,
     "evaluate": evaluate,
     "export": export,
+    "inspect-data": inspect_data,
     "predict": predict,
     "submit": submit,
     "summary": summary,

@@ -109,7 +109,7 @@ def read(path: Path, channels: int, image_size: tuple[int, int]) -> npt.NDArray[
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file, of which only the head has been read; whatever is wrong with it is named."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         # Given a name, Pillow maps the file, and takes the size of a turned TIFF for that in it.
@@ -122,7 +122,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         formats = ", ".join(_FORMATS)
         raise UserError(
             f"{path}: is no picture that can be read (it is of none of the formats {formats})"

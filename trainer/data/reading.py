@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from trainer.config import DataConfig
 from trainer.data import digits, folder, idx, known, npy
+from trainer.data.pictures import Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
 
@@ -79,6 +80,12 @@ def read(config: DataConfig) -> SourceData:
     if config.name == "folder":
         return folder.read(_root(config), config, limit_bytes)
     return digits.read()
+
+
+@_forbidden_is_mendable()
+def original_looks(config: DataConfig) -> Mapping[str, Look]:
+    """Sizes and channels of picture files before they are made fit; none where there are none."""
+    return folder.original_looks(_root(config), config) if config.name == "folder" else {}
 
 
 def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
