@@ -1,11 +1,11 @@
 """Look at the images of a configuration: counts, sizes, duplicates, and labels that may be wrong.
 
-With --run the finished run's model says of its validation and test images which labels are most
-likely wrong. With --page all of it is written as an HTML page with pictures. A folder of pictures
-is decoded first, as a run would do it.
+Of a finished run, named by its folder in the first place, its model says which labels of the
+validation and test images are most likely wrong. With --page all of it is written as an HTML page
+with pictures. A folder of pictures is decoded first, as a run would do it.
 
 example: python -m trainer inspect-data --config configs/folder.yaml --data.root my_pictures
-example: python -m trainer inspect-data --run runs/folder --page labels.html
+example: python -m trainer inspect-data runs/folder --page labels.html
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ALLOWED = ("data.root", "data.memory_limit_mb", "threads", "train.precision")
-"""what can be set beside --run; the rest is the run's own"""
+"""what can be set beside a run; the rest is the run's own"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the configuration's."""
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help="a finished run's folder, instead of --config"
+    """The command's own arguments; the others are the run's folder or the configuration's."""
+    # Declared, a run that may be absent would take the word after --config.
+    parser.usage = (
+        "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] [--most N] [--json] "
+        "[--a.b value ...]"
     )
     parser.add_argument(
         "--model", metavar="NAME", help="the code of the run's model where it is not Lockstep's own"
@@ -63,27 +65,29 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--page: {page} must be a file FILE.html in a folder that is there")
     if arguments.most < 1:
         raise UserError(f"--most: must be at least 1, found {arguments.most}")
-    if arguments.model and not arguments.run:
-        raise UserError("--model: is about the model of a run; give its folder by --run")
-    config = _configuration(arguments)
+    words = arguments.configuration
+    folder = Path(words[0]) if words and not words[0].startswith("-") else None
+    if arguments.model and not folder:
+        raise UserError("--model: is about the model of a run, whose folder is not given")
+    config = _of_run(folder, words[1:]) if folder else command_line.parse(words)
     with joined(config) as accelerator:
-        _inspect(accelerator, config, arguments)
+        _inspect(accelerator, config, folder, arguments)
 
 
-def _configuration(arguments: argparse.Namespace) -> RunConfig:
-    """Of the command line, or of the run with what may be set beside it."""
-    if arguments.run is None:
-        return command_line.parse(arguments.configuration)
-    path = arguments.run / "config.yaml"
+def _of_run(folder: Path, words: list[str]) -> RunConfig:
+    """The run's configuration, with what may be set beside it."""
+    path = folder / "config.yaml"
     if not path.exists():
-        raise UserError(f"{arguments.run}: no run, there is no config.yaml in it")
-    changes = command_line.changes(arguments.configuration, ALLOWED)
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    changes = command_line.changes(words, ALLOWED)
     config = replace(stored_config.read(path), changes)
     validate(config)
     return config
 
 
-def _inspect(accelerator: Accelerator, config: RunConfig, arguments: argparse.Namespace) -> None:
+def _inspect(
+    accelerator: Accelerator, config: RunConfig, folder: Path | None, arguments: argparse.Namespace
+) -> None:
     """All of it; a collective, where rank 0 speaks."""
     from trainer.commands.inspect_data import examination, page, suspects
 
@@ -93,9 +97,9 @@ def _inspect(accelerator: Accelerator, config: RunConfig, arguments: argparse.Na
     processes.set_threads(config.threads or processes.default_threads())
     inspected = processes.together(accelerator, load, once=True)
     wrong = None
-    if arguments.run:
+    if folder:
         wrong = suspects.find(
-            accelerator, config, arguments.run, arguments.model, inspected, arguments.most
+            accelerator, config, folder, arguments.model, inspected, arguments.most
         )
     if not accelerator.is_main_process:
         return
