@@ -103,7 +103,9 @@ def test_without_test_pictures_some_of_the_training_ones_are_kept(
     assert of_each(doubled.test.images) == of_each(data.test.images)
 
 
-def test_hidden_files_links_and_names_in_upper_case(tmp_path: Path) -> None:
+def test_hidden_files_links_and_names_in_upper_case(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = write_pictures(tmp_path / "own", count=3)
     cats = root / "train" / "cat"
     for name in (".DS_Store", "._000.png", "notes.txt", ".hidden.png"):
@@ -117,6 +119,8 @@ def test_hidden_files_links_and_names_in_upper_case(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     data = prepared(tmp_path / "link", validation_size=0)
     assert data.train.targets.tolist() == [0, 1] * 3
+    assert "left out, as they end in none of .bmp, " in caplog.text
+    assert "train/cat/notes.txt" in caplog.text
 
 
 @pytest.mark.parametrize(

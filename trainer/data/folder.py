@@ -17,7 +17,7 @@ from trainer.data.decoded import Target
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
 from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
-from trainer.data.pictures import Look
+from trainer.data.pictures import SUFFIXES, Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
 
@@ -82,7 +82,14 @@ def prepare(root: Path, config: DataConfig) -> None:
             f"({error}); make room, or set XDG_CACHE_HOME to another folder"
         ) from error
     _check_bad([*plan.bad, *decoded.bad_pictures(plan.entry)], listed, config)
-    if "test" not in listed.parts and processes.launched_rank() == 0:
+    if processes.launched_rank() > 0:
+        return
+    if listed.others:
+        log.warning(
+            "%s: left out, as they end in none of %s: %s",
+            root, ", ".join(SUFFIXES), _some(listed.others, ", "),
+        )  # fmt: skip
+    if "test" not in listed.parts:
         log.warning("%s has no folder test: %s", root, _kept(plan))
 
 
@@ -139,7 +146,7 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
 
 
 def original_looks(root: Path, config: DataConfig) -> Mapping[str, Look]:
-    """Sizes and channels of the pictures that are used, before they are made fit, by file."""
+    """Sizes and channels, before they are made fit, of the pictures whose head can be read."""
     listed = list_pictures(root)
     return _plan(root, config, listed, _index(root).look_at(listed.files())).looks
 
@@ -231,11 +238,8 @@ def _check_left(
 def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> None:
     if not bad:
         return
-    lines = [*bad[:_MOST_NAMED]]
-    if len(bad) > _MOST_NAMED:
-        lines.append(f"and {len(bad) - _MOST_NAMED:,} more")
     counts = f"{len(bad):,} of {len(listed.files()):,} pictures cannot be read"
-    named = "\n".join(f"- {line}" for line in lines)
+    named = "- " + _some(bad, "\n- ")
     if config.on_bad == "stop":
         raise UserError(
             f"data.root: {counts}:\n{named}\nPut them right or take them away, or leave them out: "
@@ -243,6 +247,12 @@ def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> N
         )
     if processes.launched_rank() == 0:
         log.warning("%s and are left out:\n%s", counts, named)
+
+
+def _some(words: Sequence[str], separator: str) -> str:
+    """The first ones, and how many more there are."""
+    more = [f"and {len(words) - _MOST_NAMED:,} more"] * (len(words) > _MOST_NAMED)
+    return separator.join([*words[:_MOST_NAMED], *more])
 
 
 def _check_unchanged(root: Path, states: Mapping[str, object]) -> None:

@@ -24,7 +24,7 @@ from trainer.files import write_text
 
 # Some file systems count times in whole seconds, or two.
 _CLOCK_STEP_NS = 2 * 10**9
-_AT_A_TIME = 512
+_AT_A_TIME = 128
 _BAR_AFTER_S = 2.0
 
 T = TypeVar("T")

@@ -28,12 +28,12 @@ class PictureList:
     Args:
         class_names: sorted.
         parts: of those of PARTS that are there, the files, sorted by name in each class.
-        others: how many files are no pictures by their names, and so are left out.
+        others: files that are no pictures by their names, and so are left out.
     """
 
     class_names: tuple[str, ...]
     parts: Mapping[str, ByClass]
-    others: int
+    others: tuple[str, ...]
 
     def count(self, part: str) -> int:
         """How many pictures the part has."""
@@ -66,7 +66,9 @@ def list_pictures(root: Path) -> PictureList:
     return PictureList(
         class_names=class_names,
         parts={part: tuple(names for names, _ in classes) for part, classes in found.items()},
-        others=sum(others for classes in found.values() for _, others in classes),
+        others=tuple(
+            name for classes in found.values() for _, others in classes for name in others
+        ),
     )
 
 
@@ -102,9 +104,9 @@ def _visible(folder: Path, root: Path) -> Iterator[Path]:
             raise UserError(f"data.root: {path} lies in no class's folder")
 
 
-def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], int]:
-    """Those of a class, and how many other files there are."""
-    names, others = [], 0
+def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of a class, and other files."""
+    names, others = [], []
     for path in (root / part / class_name).iterdir():
         if path.name.startswith("."):
             continue
@@ -114,16 +116,13 @@ def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], 
                 f"data.root: {path} is a folder in that of a class, whose pictures must lie in it "
                 "directly"
             )
-        if _is_picture(path):
-            names.append(f"{part}/{class_name}/{path.name}")
-        else:
-            others += 1
+        (names if _is_picture(path) else others).append(f"{part}/{class_name}/{path.name}")
     if not names:
         raise UserError(
             f"data.root: {root / part / class_name} holds no pictures; they end in "
             f"{', '.join(SUFFIXES)}"
         )
-    return tuple(sorted(names)), others
+    return tuple(sorted(names)), tuple(sorted(others))
 
 
 def _is_picture(path: Path) -> bool:
