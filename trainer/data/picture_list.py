@@ -106,7 +106,8 @@ def _visible(folder: Path, root: Path) -> Iterator[Path]:
 
 def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of a class, and other files."""
-    names, others = [], []
+    names: list[str] = []
+    others: list[str] = []
     for path in (root / part / class_name).iterdir():
         if path.name.startswith("."):
             continue
