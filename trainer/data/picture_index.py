@@ -78,7 +78,8 @@ class PictureIndex:
 
     def lacks(self, names: Sequence[str]) -> bool:
         """Whether any of these files was not looked at yet, or was seen to change since."""
-        return any(self._row(name, state_of(self.root / name)) is None for name in names)
+        states = ((name, state_of(self.root / name)) for name in names)
+        return any(state is not None and not self._row(name, state) for name, state in states)
 
     def look_at(self, names: Sequence[str]) -> dict[str, Content]:
         """The contents of these files, by name; those that are not known for certain are read."""
