@@ -15,6 +15,7 @@ from trainer.config import RunConfig, differences, flatten, replace
 from trainer.errors import UserError
 
 PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones"]
+FOLDER = ["--data.name", "folder", "--data.root", "own"]
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def test_a_configuration_survives_yaml(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)
 def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
-    assert command_line.parse(["--config", str(path)]).train.microbatches == 4
+    words = ["--config", str(path), "--data.root", "own"]  # the recipe for any folder has none
+    assert command_line.parse(words).train.microbatches == 4
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,13 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
         (["--schedule.factor", "0"], ["schedule.factor", "between 0 and 1"]),
         (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
         (["--data.name", "npy"], ["data.root", "npy"]),
+        (["--data.name", "folder"], ["data.root", "folder"]),
+        ([*FOLDER, "--data.image_size", "[0, 9]"], ["data.image_size", "[64, 64]", "4,096"]),
+        ([*FOLDER, "--data.image_size", "[9]"], ["data.image_size", "height and width"]),
+        ([*FOLDER, "--data.image_size", "64"], ["data.image_size", "64"]),
+        ([*FOLDER, "--data.channels", "4"], ["data.channels", "null, 1 or 3"]),
+        ([*FOLDER, "--data.on_bad", "ask"], ["data.on_bad", "skip", "ask"]),
+        (["--data.channels", "1"], ["data.channels", "null unless data.name is folder"]),
         (["--data.augment", "flip_zoom"], ["data.augment", "flip, rotate, crop", "flip_zoom"]),
         (["--data.augment", "flip_flip"], ["data.augment", "at most once", "flip_flip"]),
         (["--data.augment", "none_flip"], ["data.augment", "none, or some of"]),

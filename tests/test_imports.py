@@ -12,7 +12,7 @@ LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "ranges"}
     | {"run_state", "time_limit"},
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
-    {"config_rules"},
+    {"config_rules", "processes"},
     {"metrics_log", "tensor_files", "stored_config"},
     {"checkpoint_reading", "optimizer_state"},
     {
@@ -25,7 +25,6 @@ LAYERS = [
         "checkpoint",
         "checkpoint_fit",
         "data",
-        "processes",
     },
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "pages", "command_line"},
     {"agreement", "curves", "features", "lost_ranks", "snapshot"},

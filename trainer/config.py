@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits"]
+DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
 
@@ -22,18 +22,26 @@ class DataConfig:
     """The images, and how they are divided and scaled."""
 
     name: DataName = "fashion_mnist"
-    """data set; idx and npy are one's own files in data.root, digits needs no files"""
+    """data set; idx, npy and folder are one's own files in data.root, digits needs no files"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
     # No share of the machine's memory: a batch system may give a process less than there is.
     memory_limit_mb: int = 1000
-    """idx, npy: a file with more MB of images is left on the disk and read batch by batch"""
+    """idx, npy, folder: a file of more MB of images is left on the disk and read batch by batch"""
+    image_size: list[int] | None = None
+    """folder: height and width that every picture is stretched to; null: the training pictures'
+    medians, shrunk together where the longer one is beyond 128"""
+    channels: int | None = None
+    """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """folder: a picture that cannot be read ends the run, or is left out with a warning"""
     train_size: int | None = None
     """how many training images, the first in file order; null: all"""
     test_size: int | None = None
     """how many test images, the first in file order; null: all"""
     validation_size: int | None = None
-    """how many of the training images are held out; null: 10 %, 0: none"""
+    """how many of the training images are held out; null: 10 %, 0: none; of a folder with
+    validation/: how many of its pictures are used; null: all"""
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
     scaling: Literal["global", "per_pixel"] = "global"

@@ -7,6 +7,9 @@ from itertools import pairwise
 from trainer.config import TRANSFORMS, RunConfig, flatten, transforms_of
 from trainer.errors import UserError
 
+LARGEST_SIDE = 4096
+"""in pixels; a slip of the finger is not to fill the disk"""
+
 
 def validate(config: RunConfig) -> None:
     """Check every value's range.
@@ -99,6 +102,17 @@ def validate(config: RunConfig) -> None:
         values["train.patience"] is None or size != 0,
         "null where data.validation_size is 0, as there is nothing to judge by",
     )
-    own_files = values["data.name"] in ("idx", "npy")
+    is_folder = values["data.name"] == "folder"
+    own_files = is_folder or values["data.name"] in ("idx", "npy")
     require("data.root", not own_files or bool(values["data.root"]),
             f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip
+    for key in ("data.image_size", "data.channels"):
+        require(key, is_folder or values[key] is None, "null unless data.name is folder")
+    image_size = values["data.image_size"]
+    require(
+        "data.image_size",
+        image_size is None
+        or (len(image_size) == 2 and all(1 <= side <= LARGEST_SIDE for side in image_size)),
+        f"null, or height and width such as [64, 64], each from 1 to {LARGEST_SIDE:,}",
+    )
+    require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")

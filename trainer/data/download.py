@@ -19,6 +19,13 @@ class DownloadError(Exception):
     """No mirror had all that was missing; the message has one line a mirror."""
 
 
+def cache_folder(name: str) -> Path:
+    """Where the files of a data set are kept: by default ~/.cache/lockstep/NAME on Linux."""
+    import pooch
+
+    return Path(pooch.os_cache("lockstep")).expanduser() / name
+
+
 def download(md5: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
     """Put the files into `folder`, each whole and with the right checksum or not at all.
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data import idx
-from trainer.data.download import DownloadError, download
+from trainer.data.download import DownloadError, cache_folder, download
 from trainer.data.source import LabelledImages, SourceData
 from trainer.errors import UserError
 
@@ -124,7 +124,7 @@ def prepare(known: KnownSet, root: str | None) -> None:
     """
     if not lacks_files(known, root):
         return
-    cache = cache_folder(known)
+    cache = cache_folder(known.name)
     from filelock import FileLock
 
     try:
@@ -186,13 +186,6 @@ def find(known: KnownSet, root: str | None) -> Place | None:
     return None
 
 
-def cache_folder(known: KnownSet) -> Path:
-    """Where downloads are kept: by default ~/.cache/lockstep/NAME on Linux."""
-    import pooch
-
-    return Path(pooch.os_cache("lockstep")).expanduser() / known.name
-
-
 def _places(known: KnownSet) -> Iterator[Place]:
     """The search order."""
     if data := os.environ.get("LOCKSTEP_DATA"):
@@ -202,7 +195,7 @@ def _places(known: KnownSet) -> Iterator[Place]:
     if known.package_folder is not None:
         origin = f"Debian package {known.package} in {known.package_folder}"
         yield Place(known.package_folder, origin)
-    cache = cache_folder(known)  # last: it takes the import of pooch
+    cache = cache_folder(known.name)  # last: it takes the import of pooch
     yield Place(cache, f"cache {cache}", is_cache=True)
 
 

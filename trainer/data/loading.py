@@ -17,6 +17,9 @@ from trainer.data.source import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take
 from trainer.data.stored import StoredImages
 
+Share = tuple[LabelledImages, Indices]
+"""a part of a source, and positions in it"""
+
 
 def load(
     config: DataConfig, seed: int, read_source: Callable[[], SourceData] | None = None
@@ -32,15 +35,8 @@ def load(
     """
     source = read_source() if read_source else reading.read(config)
     class_names = check(source)
-    labels = source.train.labels.astype(np.int64)
-    used = take("data.train_size", config.train_size, len(labels))
-    train, validation = split(config, labels[:used], seed)
-    test = np.arange(take("data.test_size", config.test_size, len(source.test.labels)))
-    sets = (
-        _image_set(source.train, train),
-        _image_set(source.train, validation),
-        _image_set(source.test, test),
-    )
+    shares = divide(config, source, seed)
+    sets = tuple(_image_set(part, positions) for part, positions in shares)
     scaling, fingerprint = _look_through(sets, config.scaling)
     return Dataset(
         name=config.name,
@@ -54,6 +50,25 @@ def load(
     )
 
 
+def divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Share, Share]:
+    """What is trained on, validated and tested on: of which part, and the positions in it.
+
+    Raises:
+        UserError: there are not so many images, or they cannot be divided like this.
+    """
+    labels = source.train.labels.astype(np.int64)
+    used = take("data.train_size", config.train_size, len(labels))
+    test = np.arange(take("data.test_size", config.test_size, len(source.test.labels)))
+    part = source.validation
+    if part is None:
+        train, validation = split(config, labels[:used], seed)
+        return (source.train, train), (source.train, validation), (source.test, test)
+    # None of them is a choice too.
+    size = config.validation_size
+    size = take("data.validation_size", size, len(part.labels)) if size != 0 else 0
+    return (source.train, np.arange(used)), (part, np.arange(size)), (source.test, test)
+
+
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
     targets = torch.from_numpy(part.labels[positions].astype(np.int64))
     if isinstance(part.images, StoredImages):
@@ -64,7 +79,7 @@ def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
 
 
 def _look_through(
-    sets: tuple[ImageSet, ImageSet, ImageSet], kind: Literal["global", "per_pixel"]
+    sets: tuple[ImageSet, ...], kind: Literal["global", "per_pixel"]
 ) -> tuple[Scaling, str]:
     """The scaling of the first set and the fingerprint of all, in one pass over their bytes."""
     digest, sums = hashlib.sha256(), PixelSums()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from trainer.config import DataConfig
-from trainer.data import digits, idx, known, npy
+from trainer.data import digits, folder, idx, known, npy
+from trainer.data.pictures import Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
 
@@ -24,7 +25,7 @@ def _forbidden_is_mendable() -> Iterator[None]:
 
 @_forbidden_is_mendable()
 def prepare(config: DataConfig) -> None:
-    """Make sure that the files are at hand; the known sets are downloaded where need be.
+    """Make sure that the files are at hand: known sets are downloaded, folders decoded.
 
     One process of a machine calls this first, the others wait for it and then read.
 
@@ -37,6 +38,8 @@ def prepare(config: DataConfig) -> None:
         idx.locate(_root(config), "data.root")
     elif config.name == "npy":
         npy.locate(_root(config))
+    elif config.name == "folder":
+        folder.prepare(_root(config), config)
 
 
 @_forbidden_is_mendable()
@@ -51,8 +54,18 @@ def to_download(config: DataConfig) -> str | None:
 
 
 @_forbidden_is_mendable()
+def to_decode(config: DataConfig) -> str | None:
+    """What `prepare` would have to decode, in words; None for nothing.
+
+    Raises:
+        UserError: the folder is not laid out as it should be.
+    """
+    return folder.to_decode(_root(config), config) if config.name == "folder" else None
+
+
+@_forbidden_is_mendable()
 def read(config: DataConfig) -> SourceData:
-    """Everything that the source has. Never downloads: see `prepare`.
+    """Everything that the source has. Never downloads or decodes: see `prepare`.
 
     Raises:
         UserError: a file is missing, damaged or not what it should be.
@@ -64,7 +77,15 @@ def read(config: DataConfig) -> SourceData:
         return idx.read_folder(_root(config), limit_bytes)
     if config.name == "npy":
         return npy.read_folder(_root(config), limit_bytes)
+    if config.name == "folder":
+        return folder.read(_root(config), config, limit_bytes)
     return digits.read()
+
+
+@_forbidden_is_mendable()
+def original_looks(config: DataConfig) -> Mapping[str, Look]:
+    """Sizes and channels of picture files before they are made fit; none where there are none."""
+    return folder.original_looks(_root(config), config) if config.name == "folder" else {}
 
 
 def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
@@ -84,7 +105,8 @@ def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
         thread.join()
         return found.pop() if found else read(config)
 
-    if config.name == "digits":  # scikit-learn's import must not cross that of torch
+    # scikit-learn's import must not cross that of torch; a folder may have to be decoded first.
+    if config.name in ("digits", "folder"):
         return lambda: read(config)
     thread = threading.Thread(target=begin, daemon=True)
     thread.start()

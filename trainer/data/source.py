@@ -21,12 +21,14 @@ class LabelledImages:
         labels: integers (n,), of any integer type.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
+        names: the picture file of each image, where each has one of its own.
     """
 
     images: npt.NDArray[np.uint8] | StoredImages
     labels: npt.NDArray[np.integer[Any]]
     images_file: str
     labels_file: str
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +39,14 @@ class SourceData:
         class_names: None where the source does not know them: then they are the numbers from 0 to
             the largest training label.
         origin: where the files came from, for people.
+        validation: what the source itself sets apart for it; None where it is held out of `train`.
     """
 
     train: LabelledImages
     test: LabelledImages
     class_names: tuple[str, ...] | None
     origin: str
+    validation: LabelledImages | None = None
 
 
 def check(data: SourceData) -> tuple[str, ...]:
@@ -51,11 +55,13 @@ def check(data: SourceData) -> tuple[str, ...]:
     Raises:
         UserError: names the file, what was found and what would be right.
     """
-    for part in (data.train, data.test):
+    parts = [part for part in (data.train, data.validation, data.test) if part is not None]
+    for part in parts:
         _check_counts(part)
-    _check_sizes(data.train, data.test)
+    for part in parts[1:]:
+        _check_sizes(data.train, part)
     class_names = data.class_names or _numbered(data.train)
-    for part in (data.train, data.test):
+    for part in parts:
         _check_range(part, len(class_names))
     return class_names
 
@@ -73,11 +79,11 @@ def _check_counts(part: LabelledImages) -> None:
         )
 
 
-def _check_sizes(train: LabelledImages, test: LabelledImages) -> None:
-    if train.images.shape[1:] != test.images.shape[1:]:
+def _check_sizes(train: LabelledImages, other: LabelledImages) -> None:
+    if train.images.shape[1:] != other.images.shape[1:]:
         raise UserError(
-            f"{train.images_file} holds images of {_size(train)}, but {test.images_file} of "
-            f"{_size(test)}; training and test images must have the same size"
+            f"{train.images_file} holds images of {_size(train)}, but {other.images_file} of "
+            f"{_size(other)}; all images must have the same size"
         )
 
 

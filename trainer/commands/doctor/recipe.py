@@ -95,6 +95,14 @@ def _load(config: RunConfig, findings: Findings) -> Dataset | None:
         )
         findings.append(Finding("data", "warning", lacking, advice))
         return None
+    undecoded = reading.to_decode(config.data)
+    if undecoded:
+        advice = (
+            "where it takes longer than timeout_seconds, do it before, by python -m trainer "
+            "inspect-data; without it neither the model nor what it takes was looked at"
+        )
+        findings.append(Finding("data", "ok", undecoded, advice))
+        return None
     dataset = loading.load(config.data, config.seed)
     sizes = ", ".join(
         f"{len(images):,} {name}"

@@ -1,0 +1,242 @@
+"""`python -m trainer inspect-data`: what the images are, and which labels are likely wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.command import run_command
+from tests.conftest import REPOSITORY
+from tests.data.picture_folders import write_digits, write_pictures
+from tests.distributed.launch import environment, launcher
+from tests.runs import DIGITS, train_here, words
+from trainer.commands.inspect_data.suspects import suspects
+from trainer.metrics import Predictions
+
+FOLDER = REPOSITORY / "configs" / "folder.yaml"
+WRONG = (5, 60, 150)
+"""test pictures that lie in the folder of another class"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One cache for all, apart from this machine's real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures with some wrong labels."""
+    return write_digits(tmp_path_factory.mktemp("data") / "own", wrong=WRONG)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A run on it."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    more = ["--data.name", "folder", "--data.root", str(digits), "--data.augment", "none"]
+    assert train_here(folder, *more, "--train.epochs", "8") == 0
+    return folder
+
+
+def inspect(capsys: pytest.CaptureFixture[str], *more: str | Path) -> Any:
+    """What the command finds."""
+    code, output, errors = run_command(capsys, "inspect-data", *more, "--json")
+    assert (code, errors) == (0, "")
+    return json.loads(output)
+
+
+def of_folder(root: Path) -> list[str]:
+    return ["--config", str(FOLDER), "--data.root", str(root), "--threads", "1"]
+
+
+def test_counts_are_those_of_the_folders(capsys: pytest.CaptureFixture[str], digits: Path) -> None:
+    found = inspect(capsys, *of_folder(digits))
+    for row in found["classes"]:
+        assert row["test"] == len(list((digits / "test" / row["name"]).iterdir()))
+        both = row["train"] + row["validation"]
+        assert both == len(list((digits / "train" / row["name"]).iterdir()))
+    assert found["data"]["image_size"] == [8, 8]
+    assert found["pictures"]["count"] == 600
+    assert found["suspects"] is None
+    code, output, _ = run_command(capsys, "inspect-data", *of_folder(digits))
+    assert code == 0
+    assert re.search(r"^all +360 +40 +200$", output, re.MULTILINE)
+    assert "600 of 8 x 8 pixels (height x width); 600 grey, 0 in colour" in output
+
+
+@pytest.fixture
+def doubled(tmp_path: Path) -> Path:
+    """Pictures of two sizes, with copies in other places."""
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"), count=4)
+    random = np.random.default_rng(5)
+    for path in sorted(root.rglob("*.png")):
+        Image.fromarray(random.integers(0, 256, (12, 10), dtype=np.uint8)).save(path)
+    Image.new("RGB", (30, 40), "red").save(root / "train" / "cat" / "000.png")
+    shutil.copy(root / "train" / "dog" / "000.png", root / "test" / "dog" / "copy.png")
+    shutil.copy(root / "train" / "dog" / "000.png", root / "train" / "dog" / "copy.png")
+    shutil.copy(root / "train" / "dog" / "001.png", root / "validation" / "cat" / "copy.png")
+    shutil.copy(root / "test" / "cat" / "001.png", root / "test" / "cat" / "copy.png")
+    return root
+
+
+def test_sizes_and_duplicates(capsys: pytest.CaptureFixture[str], doubled: Path) -> None:
+    found = inspect(capsys, *of_folder(doubled))
+    assert found["pictures"] == {
+        "count": 28, "sizes": 2, "smallest": [12, 10], "median": [12, 10], "largest": [40, 30],
+        "grey": 27, "colour": 1,
+    }  # fmt: skip
+    duplicates = found["duplicates"]
+    groups = [[image["name"] for image in group] for group in duplicates.pop("groups")]
+    assert duplicates == {
+        "train": 1, "validation": 0, "test": 1, "validation_in_train": 1, "test_in_train": 1,
+        "test_in_validation": 0, "of_other_class": 1, "count": 3,
+    }  # fmt: skip
+    assert groups == [
+        ["train/dog/001.png", "validation/cat/copy.png"],
+        ["train/dog/000.png", "train/dog/copy.png", "test/dog/copy.png"],
+        ["test/cat/001.png", "test/cat/copy.png"],
+    ]
+    code, output, _ = run_command(capsys, "inspect-data", *of_folder(doubled), "--most", "1")
+    assert code == 0
+    assert "train/dog/001.png (dog) = validation/cat/copy.png (cat)" in output
+    assert "and 2 more groups" in output
+
+
+def test_any_data_set_will_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = inspect(capsys, *words(tmp_path / "run"))
+    assert sum(row["train"] for row in found["classes"]) == 1293
+    assert found["pictures"] is None
+    assert list(tmp_path.iterdir()) == []
+    images = np.zeros((40, 6, 6), dtype=np.uint8)
+    images[:, 0, 0] = np.arange(40)
+    images[30] = images[20]
+    for part in ("train", "test"):
+        np.save(tmp_path / f"a_{part}_features.npy", images)
+        np.save(tmp_path / f"a_{part}_targets.npy", np.arange(40) % 2)
+    more = ["--data.name", "npy", "--data.root", str(tmp_path), "--data.validation_size", "0"]
+    for limit in ("1000", "0"):
+        more += ["--data.memory_limit_mb", limit]
+        duplicates = inspect(capsys, "--config", DIGITS, *more, "--most", "1")["duplicates"]
+        assert duplicates["test_in_train"] == 40
+        names = [image["name"] for image in duplicates["groups"][0]]
+        assert names == ["train image 20", "train image 30", "test image 20", "test image 30"]
+
+
+def test_wrong_labels_are_found(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    found = inspect(capsys, run, "--most", "6")["suspects"]
+    assert [part["part"] for part in found["parts"]] == ["validation", "test"]
+    images = found["images"]
+    named = {image["name"].rpartition("/")[2] for image in images if image["part"] == "test"}
+    assert {f"{number:04}.png" for number in WRONG} <= named
+    confidences = [image["self_confidence"] for image in images]
+    assert confidences == sorted(confidences)
+    code, output, _ = run_command(capsys, "inspect-data", run)
+    assert code == 0
+    assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)
+
+
+def test_several_processes_say_the_same_once(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    apart = subprocess.run(
+        [*launcher(2), "-m", "trainer", "inspect-data", str(run), "--json"],
+        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert apart.returncode == 0, apart.stderr
+    assert json.loads(apart.stdout) == inspect(capsys, run)
+
+
+def test_suspects_are_more_confident_than_is_usual() -> None:
+    found = Predictions(
+        target=np.array([0, 0, 0, 1, 1, 1]),
+        predicted=np.array([0, 1, 1, 1, 1, 0]),
+        probability=np.array([0.9, 0.75, 0.99, 0.9, 0.9, 0.85]),
+        loss=-np.log(np.array([0.9, 0.25, 0.01, 0.9, 0.9, 0.15])),
+    )
+    # Of class 0 it is 0.387 on average, of class 1 0.65.
+    assert suspects(found, 3).tolist() == [2, 5, 1]
+    found.probability[1] = 0.6
+    assert suspects(found, 3).tolist() == [2, 5]
+
+
+def test_the_page_stands_alone_and_escapes_names(
+    capsys: pytest.CaptureFixture[str], doubled: Path, tmp_path: Path
+) -> None:
+    for part in ("train", "validation", "test"):
+        (doubled / part / "dog").rename(doubled / part / "<b>&dog")
+    page = tmp_path / "page.html"
+    code, output, _ = run_command(capsys, "inspect-data", *of_folder(doubled), "--page", page)
+    assert code == 0
+    assert str(page) in output
+    text = page.read_text(encoding="utf-8")
+    assert "&lt;b&gt;&amp;dog" in text
+    assert "<b>&dog" not in text
+    addresses = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+    assert len(addresses) == 4 + 5 + 2 + 3 + 2
+    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+
+
+def test_the_page_of_a_run_shows_the_labels(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    inspect(capsys, run, "--page", page)
+    assert "test/digit 6/0060.png" in page.read_text(encoding="utf-8")
+
+
+def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    other = write_pictures(tmp_path / "own")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for more, message in (
+        ([str(empty)], "empty: no run, there is no config.yaml in it"),
+        ([str(run), "--data.root", str(other)], "the model of"),
+        ([str(run), "--seed", "3"], "seed: belongs to the run"),
+        (["--model", "mine.py:Net"], "--model: is about the model of a run"),
+        (["--page", str(tmp_path / "page.png")], "--page: "),
+        (["--page", str(tmp_path / "none" / "page.html")], "--page: "),
+        (["--most", "0"], "--most: must be at least 1, found 0"),
+        (["--config", str(FOLDER)], "data.root: must be the folder of the files"),
+        (of_folder(tmp_path / "none"), "data.root: there is no folder"),
+    ):
+        code, output, errors = run_command(capsys, "inspect-data", *more)
+        assert (code, output) == (2, ""), more
+        assert message in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "own"]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+def test_a_browser_shows_the_page(
+    capsys: pytest.CaptureFixture[str], doubled: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    inspect(capsys, *of_folder(doubled), "--page", page)
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,3000"]
+    shown = subprocess.run(
+        [*browser, "--enable-logging=stderr", f"--screenshot={tmp_path}/a.png", page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in shown.stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        colours = picture.convert("RGB").getcolors(2**24)
+    assert colours is not None
+    # The first sample is all red.
+    assert any(red > 200 and max(green, blue) < 50 for _, (red, green, blue) in colours)
+
+
+def test_help_has_an_example() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "trainer", "inspect-data", "--help"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "example: python -m trainer inspect-data" in shown.stdout

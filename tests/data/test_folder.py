@@ -1,0 +1,394 @@
+"""A folder of one's own pictures, from its files to a data set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from picture_folders import write_pictures
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from trainer.config import DataConfig
+from trainer.data import decoded, folder, picture_index, pictures, reading
+from trainer.data.loading import load
+from trainer.data.pictures import Look
+from trainer.data.sets import Dataset
+from trainer.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of folders, apart from this machine's real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lockstep" / "folder"
+
+
+def prepared(root: Path, **keys: Any) -> Dataset:
+    config = DataConfig(name="folder", root=str(root), **keys)
+    reading.prepare(config)
+    return load(config, 0)
+
+
+def entries(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def pixels_of(root: Path, part: str) -> np.ndarray:
+    """The pictures of a part in the order in which they are used."""
+    names = [path.name for path in sorted((root / part / "cat").iterdir())]
+    paths = [root / part / kind / name for name in names for kind in ("cat", "dog")]
+    return np.stack([pictures.read(path, 1, (12, 10)) for path in paths])
+
+
+def test_the_pictures_of_all_parts(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
+    data = prepared(root)
+    assert data.class_names == ("cat", "dog")
+    assert str(root) in data.source
+    for part in ("train", "validation", "test"):
+        images = getattr(data, part)
+        assert np.array_equal(images.images.numpy(), pixels_of(root, part))
+        assert images.targets.tolist() == [0, 1] * 10
+
+
+def test_validation_pictures_are_taken_as_they_are(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
+    assert len(prepared(root, validation_size=6).validation) == 6
+    none = prepared(root, validation_size=0)
+    assert (len(none.train), len(none.validation)) == (20, 0)
+    with pytest.raises(UserError, match=r"data\.validation_size: 21 images asked for; there are 2"):
+        prepared(root, validation_size=21)
+
+
+def test_without_validation_some_are_held_out(tmp_path: Path) -> None:
+    data = prepared(write_pictures(tmp_path / "own"))
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 20)
+
+
+def test_fewer_pictures_are_of_all_classes(tmp_path: Path) -> None:
+    data = prepared(write_pictures(tmp_path / "own"), train_size=8, test_size=4, validation_size=2)
+    assert data.train.targets.bincount().tolist() == [3, 3]
+    assert data.test.targets.tolist() == [0, 1, 0, 1]
+
+
+def of_each(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_without_test_pictures_some_of_the_training_ones_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own", ("train",), count=20)
+    data = prepared(root, validation_size=0)
+    assert data.train.targets.bincount().tolist() == [16, 16]
+    assert data.test.targets.bincount().tolist() == [4, 4]
+    kept = "no folder test: 8 of the pictures in train, chosen by their content, are kept for the"
+    assert kept in caplog.text
+    assert kept in data.source
+    config = DataConfig(name="folder", root=str(root), validation_size=0)
+    assert torch.equal(load(config, 1).test.images, data.test.images)
+    # Another name does not change sides, and equal files do not part.
+    for path in sorted((root / "train" / "cat").iterdir()):
+        path.with_name(f"z{path.name}").write_bytes(path.read_bytes())
+    doubled = prepared(root, validation_size=0)
+    assert not of_each(doubled.train.images) & of_each(doubled.test.images)
+    assert of_each(doubled.test.images) == of_each(data.test.images)
+
+
+def test_hidden_files_links_and_names_in_upper_case(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own", count=3)
+    cats = root / "train" / "cat"
+    for name in (".DS_Store", "._000.png", "notes.txt", ".hidden.png"):
+        (cats / name).write_bytes(b"no picture")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (cats / "001.png").rename(cats / "001.PNG")
+    (cats / "002.png").rename(tmp_path / "elsewhere.png")
+    (cats / "002.png").symlink_to(tmp_path / "elsewhere.png")
+    (root / "train" / "dog").rename(tmp_path / "dogs")
+    (root / "train" / "dog").symlink_to(tmp_path / "dogs")
+    (tmp_path / "link").symlink_to(root)
+    data = prepared(tmp_path / "link", validation_size=0)
+    assert data.train.targets.tolist() == [0, 1] * 3
+    assert "left out, as they end in none of .bmp, " in caplog.text
+    assert "train/cat/notes.txt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("looks", "keys", "size", "channels"),
+    [
+        ([Look(28, 28, 1)] * 3, {}, (28, 28), 1),
+        ([Look(10, 20, 1), Look(30, 40, 1), Look(50, 30, 3)], {}, (30, 30), 3),
+        ([Look(3000, 4000, 3), Look(3000, 4000, 3), Look(4000, 3000, 3)], {}, (96, 128), 3),
+        ([Look(1, 4000, 1)], {}, (1, 128), 1),
+        ([Look(28, 28, 1)], {"image_size": [64, 32], "channels": 3}, (64, 32), 3),
+        ([Look(28, 28, 3)], {"channels": 1}, (28, 28), 1),
+    ],
+)
+def test_the_rules_of_size_and_channels(
+    looks: list[Look], keys: dict[str, Any], size: tuple[int, int], channels: int
+) -> None:
+    target = folder.decide(DataConfig(name="folder", root="own", **keys), looks)
+    assert (target.image_size, target.channels) == (size, channels)
+
+
+def test_pictures_of_many_sizes_become_one(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", size=(12, 10), channels=3)
+    Image.new("RGB", (300, 5), "red").save(root / "train" / "cat" / "000.png")
+    data = prepared(root, validation_size=0)
+    assert data.train.images.shape == (20, 3, 12, 10)
+    assert data.train.images[0].flatten(1)[:, 0].tolist() == [255, 0, 0]
+    small = prepared(root, validation_size=0, image_size=[6, 8], channels=1)
+    assert small.train.images.shape == (20, 1, 6, 8)
+
+
+def test_left_on_the_disk_it_is_the_same_set(tmp_path: Path) -> None:
+    for channels in (1, 3):
+        root = write_pictures(tmp_path / f"own-{channels}", channels=channels)
+        resident = prepared(root)
+        on_disk = prepared(root, memory_limit_mb=0)
+        assert not isinstance(on_disk.train.images, torch.Tensor)
+        assert on_disk.fingerprint == resident.fingerprint
+
+
+def test_they_are_decoded_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    for path in root.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    first = prepared(root)
+    (entry,) = entries(cache)
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(picture_index, "_look", fail)
+    monkeypatch.setattr(pictures, "read", fail)
+    assert prepared(root).fingerprint == first.fingerprint
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    changed = root / "train" / "cat" / "000.png"
+    status = changed.stat()
+    black = Image.new("L", (10, 12))
+    black.save(changed)
+    # As if by the same tick of the clock.
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = prepared(root)
+    assert second.fingerprint != first.fingerprint
+    assert len(entries(cache)) == 2
+
+
+def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    (entry,) = entries(cache)
+    os.truncate(entry / "train_features.npy", 200)
+    next(cache.glob("index-*.json")).write_text("{")
+    assert prepared(root).fingerprint == first.fingerprint
+    (entry / "about.json").unlink()
+    assert prepared(root).fingerprint == first.fingerprint
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    read = pictures.read
+
+    def change(path: Path, *rest: Any) -> Any:
+        if path.name == "000.png":
+            Image.new("L", (9, 9)).save(path)
+        return read(path, *rest)
+
+    monkeypatch.setattr(pictures, "read", change)
+    with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):
+        prepared(root)
+    assert entries(cache) == []
+
+
+PREPARE = """
+import sys
+from trainer.config import DataConfig
+from trainer.data import decoded, loading, reading
+write = decoded.write
+def noted(*words, **more):
+    print("decoded")
+    write(*words, **more)
+decoded.write = noted
+config = DataConfig(name="folder", root=sys.argv[1])
+reading.prepare(config)
+print(loading.load(config, 0).fingerprint)
+"""
+
+
+def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert [errors for _, errors in outputs] == [""] * 3
+    words = [word for output, _ in outputs for word in output.split()]
+    assert words.count("decoded") == 1
+    assert len(set(words)) == 2
+    assert len(entries(cache)) == 1
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    prepared(root)
+    (entry,) = entries(cache)
+    left = entry.with_name(f".{entry.name}.{os.uname().nodename}.1")
+    entry.rename(left)
+    prepared(root)
+    assert entries(cache) == [entry]
+    assert decoded.is_there(entry)
+
+
+def spoil(root: Path) -> None:
+    cats = root / "train" / "cat"
+    (cats / "003.png").write_bytes(b"no picture")
+    content = (cats / "004.png").read_bytes()
+    (cats / "004.png").write_bytes(content[: len(content) // 2])
+    (cats / "none.png").symlink_to(root / "nowhere")
+
+
+def test_broken_pictures_are_all_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    spoil(root)
+    for _ in range(2):  # decoded or not
+        with pytest.raises(UserError) as caught:
+            prepared(root)
+        message = str(caught.value)
+        assert "3 of 41 pictures cannot be read" in message
+        assert "data.on_bad: skip" in message
+        for name in ("003.png", "004.png", "none.png"):
+            assert f"- {root / 'train' / 'cat' / name}: " in message
+
+
+def test_broken_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_pictures(tmp_path / "own")
+    clean = prepared(root, validation_size=0)
+    spoil(root)
+    data = prepared(root, validation_size=0, on_bad="skip")
+    assert data.train.targets.bincount().tolist() == [8, 10]
+    assert torch.equal(data.test.images, clean.test.images)
+    assert "3 of 41 pictures cannot be read and are left out" in caplog.text
+    assert "004.png" in caplog.text
+    caplog.clear()
+    prepared(root, on_bad="skip")
+    assert "004.png" in caplog.text
+    assert reading.to_decode(DataConfig(name="folder", root=str(root), on_bad="skip")) is None
+
+
+def test_many_broken_pictures_fit_on_a_screen(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=20)
+    for path in sorted((root / "test").rglob("*.png"))[1:16]:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="15 of 80") as caught:
+        prepared(root)
+    assert "and 5 more" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 13
+
+
+def test_a_class_of_broken_pictures_alone_is_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=2)
+    for path in (root / "test" / "dog").iterdir():
+        with Image.open(path) as file:
+            file.resize((99, 99)).save(path, "JPEG")
+        os.truncate(path, 900)  # its head is whole
+    with pytest.raises(UserError, match="none of the pictures of class dog in test can be read"):
+        prepared(root, on_bad="skip")
+    for path in (root / "test" / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no file in .*test/dog can be read"):
+        prepared(root, on_bad="skip")
+
+
+def remove(path: Path) -> None:
+    for child in path.iterdir():
+        child.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "train").rename(root / "trained"), "has no folder train; it must"),
+        (lambda root: (root / "test").rename(root / "testing"), "testing would be ignored; name"),
+        (lambda root: (root / "val").mkdir(), "val would be ignored; name it validation"),
+        (lambda root: (root / "test" / "dog").rename(root / "dog"), "test lacks dog, unlike"),
+        (lambda root: (root / "test" / "cow").mkdir(), "test has cow, unlike .*same classes"),
+        (lambda root: remove(root / "test" / "dog"), r"test/dog holds no pictures; they end in"),
+        (lambda root: (root / "train" / "dog" / "old").mkdir(), r"dog/old is a folder in that of"),
+        (lambda root: (root / "train" / "a.png").touch(), r"a\.png lies in no class's folder"),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    root = write_pictures(tmp_path / "own", count=1)
+    change(root)
+    with pytest.raises(UserError, match=rf"data\.root: .*{message}"):
+        prepared(root)
+
+
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", classes=("cat",))
+    with pytest.raises(UserError, match="at least 2 folders, one a class; found cat"):
+        prepared(root)
+    with pytest.raises(UserError, match=r"data\.root: there is no folder .*none"):
+        prepared(tmp_path / "none")
+
+
+def test_too_few_to_keep_some_for_the_test(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", ("train",), count=1)
+    with pytest.raises(UserError, match="no folder test, and of the 1 pictures in train/cat none"):
+        prepared(root)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to another folder"):
+        prepared(write_pictures(tmp_path / "own"))
+
+
+def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
+    config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
+    said = reading.to_decode(config)
+    assert said is not None
+    assert "not decoded yet: 20 in train, 20 in test" in said
+    assert not cache.exists()
+    reading.prepare(config)
+    assert reading.to_decode(config) is None
+    assert reading.to_decode(replace(config, image_size=[5, 5])) is not None
+
+
+def test_images_know_their_files(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=2)
+    prepared(root)
+    source = reading.read(DataConfig(name="folder", root=str(root)))
+    assert source.train.names == tuple(
+        f"train/{kind}/{number:03}.png" for number in range(2) for kind in ("cat", "dog")
+    )

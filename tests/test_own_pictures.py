@@ -1,0 +1,75 @@
+"""Training on a folder of one's own pictures, by the recipe for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands.command import run_command
+from tests.conftest import REPOSITORY
+from tests.data.picture_folders import write_pictures
+from tests.distributed.launch import launcher
+from tests.runs import Run, train_apart, train_here
+
+RECIPE = REPOSITORY / "configs" / "folder.yaml"
+SHORT = ["--model.args", '{"widths": [8, 16, 16]}', "--train.epochs", "2", "--train.batch_size"]
+SHORT += ["16"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures, and a cache apart from this machine's real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return write_pictures(tmp_path / "own", ("train",), count=30, size=(16, 12), channels=3)
+
+
+def test_the_process_count_changes_nothing(root: Path, tmp_path: Path) -> None:
+    """Two processes that start without a cache, one that is left to the disk, and one more."""
+    more = ["--config", str(RECIPE), "--data.root", str(root), *SHORT]
+    two = train_apart(tmp_path / "two", *more, launcher=launcher(2))
+    assert two.exit_code == 0, two.errors
+    assert two.json("results.json")["data"]["test"] == 12
+    assert "no folder test: 12 of the pictures in train" in two.output
+    assert two.errors.count("has no folder test") == 1
+    for name, limit in (("disk", "0"), ("memory", "1000")):
+        folder = tmp_path / name
+        code = train_here(folder, "--data.memory_limit_mb", limit, *more[2:], config=RECIPE)
+        assert code == 0
+        assert Run(folder, 0).digest == two.digest
+
+
+def test_the_recipe_without_a_folder_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path / "run", config=RECIPE) == 2
+    message = capsys.readouterr().err
+    assert "data.root: must be the folder of the files where data.name is folder" in message
+
+
+def test_a_broken_picture_ends_the_run_before_it_begins(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train" / "cat" / "005.png").write_bytes(b"no picture")
+    more = ["--data.root", str(root), *SHORT]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
+    assert "cat/005.png: is no picture that can be read" in capsys.readouterr().err
+    assert train_here(tmp_path / "run", *more, "--data.on_bad", "skip", config=RECIPE) == 0
+
+
+def test_the_doctor_knows_folders(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--config", str(RECIPE), "--threads", "1", "--output_dir", str(tmp_path / "run")]
+    more += ["--tracking.wandb", "disabled", *SHORT]
+    code, output, _ = run_command(capsys, "doctor", *more, "--data.root", str(root))
+    assert code == 0
+    assert "not decoded yet: 60 in train" in " ".join(output.split())
+    assert not (tmp_path / "cache").exists()
+    run_command(capsys, "inspect-data", *more, "--data.root", str(root))
+    code, output, _ = run_command(capsys, "doctor", *more, "--data.root", str(root))
+    assert code == 0
+    assert "43 training, 5 validation, 12 test" in " ".join(output.split())
+    code, output, _ = run_command(capsys, "doctor", *more, "--data.root", str(tmp_path / "none"))
+    assert code == 2
+    assert "data.root: there is no folder" in output

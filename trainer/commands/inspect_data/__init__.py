@@ -1,0 +1,181 @@
+"""Look at the images of a configuration: counts, sizes, duplicates, and labels that may be wrong.
+
+Of a finished run, named by its folder in the first place, its model says which labels of the
+validation and test images are most likely wrong. With --page all of it is written as an HTML page
+with pictures. A folder of pictures is decoded first, as a run would do it.
+
+example: python -m trainer inspect-data --config configs/folder.yaml --data.root my_pictures
+example: python -m trainer inspect-data runs/folder --page labels.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import command_line, processes, stored_config
+from trainer.config import RunConfig, replace
+from trainer.config_rules import validate
+from trainer.console import percent
+from trainer.errors import UserError
+from trainer.process_group import joined
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+ALLOWED = ("data.root", "data.memory_limit_mb", "threads", "train.precision")
+"""what can be set beside a run; the rest is the run's own"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the run's folder or the configuration's."""
+    # Declared, a run that may be absent would take the word after --config.
+    parser.usage = (
+        "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] [--most N] [--json] "
+        "[--a.b value ...]"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="the code of the run's model where it is not Lockstep's own"
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE.html", help="write a page with pictures there"
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=24,
+        metavar="N",
+        help="how many groups of duplicates, and how many labels, are listed; default: 24",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print what was found, and write the page.
+
+    Raises:
+        UserError: the images cannot be read, there is no finished run, or it knows other images.
+    """
+    page = arguments.page
+    if page and (page.suffix != ".html" or not page.absolute().parent.is_dir()):
+        raise UserError(f"--page: {page} must be a file FILE.html in a folder that is there")
+    if arguments.most < 1:
+        raise UserError(f"--most: must be at least 1, found {arguments.most}")
+    words = arguments.configuration
+    folder = Path(words[0]) if words and not words[0].startswith("-") else None
+    if arguments.model and not folder:
+        raise UserError("--model: is about the model of a run, whose folder is not given")
+    config = _of_run(folder, words[1:]) if folder else command_line.parse(words)
+    with joined(config) as accelerator:
+        _inspect(accelerator, config, folder, arguments)
+
+
+def _of_run(folder: Path, words: list[str]) -> RunConfig:
+    """The run's configuration, with what may be set beside it."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    changes = command_line.changes(words, ALLOWED)
+    config = replace(stored_config.read(path), changes)
+    validate(config)
+    return config
+
+
+def _inspect(
+    accelerator: Accelerator, config: RunConfig, folder: Path | None, arguments: argparse.Namespace
+) -> None:
+    """All of it; a collective, where rank 0 speaks."""
+    from trainer.commands.inspect_data import examination, page, suspects
+
+    def load() -> examination.Inspected:
+        return examination.load(config)
+
+    processes.set_threads(config.threads or processes.default_threads())
+    inspected = processes.together(accelerator, load, once=True)
+    wrong = None
+    if folder:
+        wrong = suspects.find(
+            accelerator, config, folder, arguments.model, inspected, arguments.most
+        )
+    if not accelerator.is_main_process:
+        return
+    found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
+    if arguments.page:
+        page.write(arguments.page, found, inspected)
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+    if arguments.page and not arguments.json:
+        print(f"\npage        {arguments.page}")
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    data = found["data"]
+    height, width = data["image_size"]
+    yield f"data        {data['name']}, from {data['source']}"
+    yield f"images      {height} x {width} pixels, {'grey' if data['channels'] == 1 else 'colour'}"
+    if pictures := found["pictures"]:
+        yield f"files       {_of_files(pictures)}"
+    yield ""
+    yield from _counts(found["classes"])
+    yield ""
+    yield from _duplicates(found["duplicates"])
+    if found["suspects"]:
+        yield ""
+        yield from _suspects(found["suspects"])
+
+
+def _of_files(pictures: dict[str, Any]) -> str:
+    sides = [" x ".join(map(str, pictures[key])) for key in ("smallest", "median", "largest")]
+    kinds = f"{pictures['grey']:,} grey, {pictures['colour']:,} in colour"
+    if pictures["sizes"] == 1:
+        return f"{pictures['count']:,} of {sides[0]} pixels (height x width); {kinds}"
+    return (
+        f"{pictures['count']:,} of {pictures['sizes']:,} sizes, from {sides[0]} to {sides[2]} "
+        f"pixels (height x width), the medians {sides[1]}; {kinds}"
+    )
+
+
+def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
+    parts = ("train", "validation", "test")
+    total = {"name": "all"} | {part: sum(row[part] for row in classes) for part in parts}
+    width = max(5, *(len(row["name"]) for row in classes))
+    yield f"{'class':<{width}}" + "".join(f"{part:>12}" for part in parts)
+    for row in [*classes, total]:
+        yield f"{row['name']:<{width}}" + "".join(f"{row[part]:>12,}" for part in parts)
+
+
+def _duplicates(duplicates: dict[str, Any]) -> Iterator[str]:
+    yield "duplicates, equal in every pixel"
+    for key, text in (
+        ("train", "again in train"),
+        ("validation", "again in validation"),
+        ("test", "again in test"),
+        ("validation_in_train", "of validation that are in train too"),
+        ("test_in_train", "of test that are in train too"),
+        ("test_in_validation", "of test that are in validation too"),
+        ("of_other_class", "groups with more than one label"),
+    ):
+        yield f"  {duplicates[key]:>8,} {text}"
+    for group in duplicates["groups"]:
+        yield "  - " + " = ".join(f"{image['name']} ({image['class']})" for image in group)
+    if duplicates["count"] > len(duplicates["groups"]):
+        yield f"  and {duplicates['count'] - len(duplicates['groups']):,} more groups (--most)"
+
+
+def _suspects(suspects: dict[str, Any]) -> Iterator[str]:
+    yield "labels most likely wrong, by the model of the run"
+    for part in suspects["parts"]:
+        yield f"  {part['count']:>8,} of {part['samples']:,} in {part['part']}"
+    images = suspects["images"]
+    if not images:
+        return
+    width = max(len(image["name"]) for image in images)
+    yield f"  {'image':<{width}}  label -> more likely, with probabilities"
+    for image in images:
+        yield (
+            f"  {image['name']:<{width}}  {image['class']} {percent(image['self_confidence'])} -> "
+            f"{image['suggested']} {percent(image['probability'])}"
+        )

@@ -1,0 +1,89 @@
+"""What was found as one HTML page with pictures, nothing of which is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.commands.inspect_data.examination import Inspected, Place
+from trainer.errors import UserError
+from trainer.files import write_text
+
+SAMPLES = 12
+"""of each class, the first training images"""
+LARGEST_GROUP = 6
+
+
+def write(path: Path, found: dict[str, Any], inspected: Inspected) -> None:
+    """Write the page.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    groups = [group[:LARGEST_GROUP] for group in found["duplicates"]["groups"]]
+    suspects = (found["suspects"] or {}).get("images", [])
+    images = [*suspects, *(image for group in groups for image in group)]
+    samples = [_first_of(inspected, label) for label in range(len(found["classes"]))]
+    shown = [(image["part"], image["position"]) for image in images]
+    uris = _uris(inspected, [*shown, *(place for places in samples for place in places)])
+    text = _template().render(
+        found=found,
+        groups=groups,
+        suspects=suspects,
+        samples=[
+            [(uris[place], inspected.describe(place)["name"]) for place in places]
+            for places in samples
+        ],
+        uri=lambda image: uris[image["part"], image["position"]],
+        largest=max(row["train"] for row in found["classes"]),
+    )
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"--page: {path} cannot be written ({error.strerror})") from error
+
+
+def _first_of(inspected: Inspected, label: int) -> list[Place]:
+    positions = np.flatnonzero(inspected.parts["train"].labels == label)[:SAMPLES]
+    return [("train", position) for position in positions.tolist()]
+
+
+def _uris(inspected: Inspected, places: Sequence[Place]) -> dict[Place, str]:
+    """Each image as a PNG file in an address."""
+    found = {}
+    for name, part in inspected.parts.items():
+        positions = sorted({position for other, position in places if other == name})
+        for position in positions:
+            (pixels,) = part.images.pictures(np.array([position]))
+            found[name, position] = _uri(pixels)
+    return found
+
+
+def _uri(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    memory = io.BytesIO()
+    Image.fromarray(pixels).save(memory, "PNG")
+    return "data:image/png;base64," + base64.b64encode(memory.getvalue()).decode()
+
+
+def _template() -> Any:
+    import jinja2
+
+    from trainer.console import percent
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["number"] = "{:,}".format
+    return environment.get_template("inspect_data.html")

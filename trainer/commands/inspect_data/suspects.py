@@ -1,0 +1,104 @@
+"""Which labels are most likely wrong, by a model that has not learnt them.
+
+After C. G. Northcutt, L. Jiang, I. L. Chuang: Confident Learning: Estimating Uncertainty in Dataset
+Labels, 2021. The self-confidence of an image is the probability that the model gives to its label.
+A label is suspect where the model prefers another class at least as confidently as it is, on
+average, of the images with that label. The list begins with the lowest self-confidence. (Where the
+model's first choice is not so confident, the paper looks at its other choices too.)
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer import environment, evaluation, processes, stored_model
+from trainer.commands.inspect_data.examination import Inspected
+from trainer.config import RunConfig
+from trainer.console import counting
+from trainer.errors import UserError
+from trainer.metrics import Predictions
+from trainer.stored_model import StoredModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PARTS = ("validation", "test")
+"""of the training images the model has learnt the labels, the wrong ones too"""
+
+
+def find(
+    accelerator: Accelerator,
+    config: RunConfig,
+    folder: Path,
+    code: str | None,
+    inspected: Inspected,
+    most: int,
+) -> dict[str, Any]:
+    """The suspects among the validation and test images, as JSON has them; a collective.
+
+    Args:
+        folder: of the run.
+        code: the network's name where it is none of the registered ones.
+        most: how many are listed.
+
+    Raises:
+        UserError: there is no such model, or it knows other images or classes.
+    """
+    environment.choose_kernels(config.train.reduction == "exact")
+    stored = processes.together(accelerator, lambda: _load(config, folder, code, inspected))
+    stored = stored.to(accelerator.device)
+    module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
+    parts, images = [], []
+    for part in PARTS:
+        one = inspected.parts[part].images
+        if not len(one):
+            continue
+        rounds = -(-len(one) // (evaluation.BLOCK_SAMPLES * accelerator.num_processes))
+        with counting(f"classifying {part}", rounds, accelerator.is_main_process) as advance:
+            found = evaluation.predict(accelerator, module, one, stored.scaling, advance)
+        if not math.isfinite(found.mean_loss):
+            raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")
+        suspect = suspects(found, len(stored.class_names))
+        parts.append({"part": part, "samples": len(one), "count": len(suspect)})
+        images += [
+            inspected.describe((part, position))
+            | {
+                "self_confidence": math.exp(-float(found.loss[position])),
+                "suggested": stored.class_names[found.predicted[position]],
+                "probability": float(found.probability[position]),
+            }
+            for position in suspect.tolist()
+        ]
+    images.sort(key=lambda image: image["self_confidence"])
+    return {"run": str(folder), "parts": parts, "images": images[:most]}
+
+
+def suspects(predictions: Predictions, classes: int) -> np.ndarray:
+    """Positions of the images whose labels are suspect, the least self-confident first."""
+    confidence = np.exp(-predictions.loss.astype(np.float64))
+    counts = np.bincount(predictions.target, minlength=classes)
+    totals = np.bincount(predictions.target, confidence, minlength=classes)
+    # Of a class without images nothing is known.
+    usual = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
+    wrong = predictions.predicted != predictions.target
+    wrong &= predictions.probability >= usual[predictions.predicted]
+    positions = np.flatnonzero(wrong)
+    return positions[np.argsort(confidence[positions], kind="stable")]
+
+
+def _load(config: RunConfig, folder: Path, code: str | None, inspected: Inspected) -> StoredModel:
+    stored = stored_model.load(folder, code, config.train.memory_format)
+    dataset = inspected.dataset
+    shape = tuple(dataset.test.images.shape[1:])
+    wanted = (stored.channels, *stored.image_size)
+    if shape != wanted or dataset.class_names != stored.class_names:
+        raise UserError(
+            f"data.root: {dataset.source} has images of (channels, height, width) {shape} and the "
+            f"classes {', '.join(dataset.class_names)}; the model of {folder} knows {wanted} and "
+            f"{', '.join(stored.class_names)}"
+        )
+    return stored

@@ -1,0 +1,181 @@
+"""What each picture file of a folder contains, looked at once and remembered in the cache.
+
+A file is taken for unchanged while its size and time of change are. A file that was changed so
+shortly before it was looked at that another change would not show in the time is looked at again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer import processes
+from trainer.data import pictures
+from trainer.data.pictures import Look
+from trainer.errors import UserError
+from trainer.files import write_text
+
+# Some file systems count times in whole seconds, or two.
+_CLOCK_STEP_NS = 2 * 10**9
+_AT_A_TIME = 128
+_BAR_AFTER_S = 2.0
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+State = tuple[int, int]
+"""size in bytes, and time of the last change in ns"""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a file.
+
+    Args:
+        sha256: of its bytes, hexadecimal; empty where it cannot be read at all.
+        look: None where it is no picture.
+        error: why it is none; else empty.
+    """
+
+    sha256: str
+    look: Look | None
+    error: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a file was when it was looked at."""
+
+    state: State
+    looked_ns: int
+    content: Content
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether a later change would show."""
+        return self.state[1] + _CLOCK_STEP_NS < self.looked_ns
+
+
+class PictureIndex:
+    """The contents of the files below a folder, as far as they are known.
+
+    Args:
+        path: where it is kept; a missing or damaged file is an empty index.
+    """
+
+    def __init__(self, root: Path, path: Path) -> None:
+        self.root = root
+        self.path = path
+        self._rows = _read_rows(path)
+        self._is_saved = True
+
+    def lacks(self, names: Sequence[str]) -> bool:
+        """Whether any of these files was not looked at yet, or was seen to change since."""
+        states = ((name, state_of(self.root / name)) for name in names)
+        return any(state is not None and not self._row(name, state) for name, state in states)
+
+    def look_at(self, names: Sequence[str]) -> dict[str, Content]:
+        """The contents of these files, by name; those that are not known for certain are read."""
+        states = {name: state_of(self.root / name) for name in names}
+        rows = {name: self._row(name, state) for name, state in states.items()}
+        known = {name: row.content for name, row in rows.items() if row and row.is_certain}
+        unknown = [name for name in names if name not in known]
+        looked_ns = time.time_ns()
+        looks = in_parallel(lambda name: _look(self.root / name), unknown, "looking at pictures")
+        for name, content in zip(unknown, looks, strict=True):
+            known[name] = content
+            self._is_saved = False
+            if state := states[name]:
+                self._rows[name] = _Row(state, looked_ns, content)
+        return {name: known[name] for name in names}
+
+    def save(self, names: Iterable[str]) -> None:
+        """Keep what is known of these files for the next time.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not self._is_saved:
+            rows = {name: asdict(self._rows[name]) for name in names if name in self._rows}
+            write_text(self.path, json.dumps(rows))
+            self._is_saved = True
+
+    def _row(self, name: str, state: State | None) -> _Row | None:
+        row = self._rows.get(name)
+        return row if row and row.state == state else None
+
+
+def state_of(path: Path) -> State | None:
+    """What changes where a file changes; None where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[T]:
+    """The results in the items' order, from a thread on each usable core.
+
+    Pillow and hashlib let other threads run meanwhile. A bar shows on a terminal where it is long.
+    """
+    from tqdm import tqdm
+
+    with (
+        ThreadPoolExecutor(processes.usable_cores()) as pool,
+        tqdm(
+            total=len(items),
+            desc=what,
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+            delay=_BAR_AFTER_S,
+        ) as bar,
+    ):
+        # Some at a time, so that results do not pile up in the memory.
+        for some in _pieces(items):
+            for result in pool.map(function, some):
+                yield result
+                bar.update()
+
+
+def _pieces(items: Sequence[S]) -> Iterator[Sequence[S]]:
+    for begin in range(0, len(items), _AT_A_TIME):
+        yield items[begin : begin + _AT_A_TIME]
+
+
+def _look(path: Path) -> Content:
+    if not path.is_file():  # a pipe would be waited for
+        return Content("", None, f"{path}: there is no such file")
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Content("", None, f"{path}: cannot be read ({error.strerror})")
+    try:
+        return Content(sha256, pictures.look(path), "")
+    except UserError as error:
+        return Content(sha256, None, str(error))
+
+
+def _read_rows(path: Path) -> dict[str, _Row]:
+    try:
+        rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: _row(**row) for name, row in rows.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _row(state: Sequence[int], looked_ns: int, content: dict[str, Any]) -> _Row:
+    size_bytes, changed_ns = state
+    look = content["look"]
+    known = Content(**content | {"look": look and Look(**look)})
+    return _Row((size_bytes, changed_ns), looked_ns, known)

@@ -1,0 +1,180 @@
+"""Which pictures a folder of one's own holds: PART/CLASS/FILE, and what is wrong with that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from trainer.data.pictures import SUFFIXES
+from trainer.errors import UserError
+
+PARTS = ("train", "validation", "test")
+_MISTAKEN = {"training": "train", "val": "validation", "valid": "validation", "testing": "test"}
+
+TEST_FRACTION = 5
+"""one picture in so many of train/ is kept for the test where there is no test/"""
+
+ByClass = tuple[tuple[str, ...], ...]
+"""names of files, relative to the root, of each class in the classes' order"""
+
+
+@dataclass(frozen=True)
+class PictureList:
+    """What a folder holds.
+
+    Args:
+        class_names: sorted.
+        parts: of those of PARTS that are there, the files, sorted by name in each class.
+        others: files that are no pictures by their names, and so are left out.
+    """
+
+    class_names: tuple[str, ...]
+    parts: Mapping[str, ByClass]
+    others: tuple[str, ...]
+
+    def count(self, part: str) -> int:
+        """How many pictures the part has."""
+        return sum(map(len, self.parts[part]))
+
+    def files(self) -> list[str]:
+        """All of them."""
+        return [name for by_class in self.parts.values() for names in by_class for name in names]
+
+
+def list_pictures(root: Path) -> PictureList:
+    """Look through the folders; hidden files and folders are left out, links are followed.
+
+    Raises:
+        UserError: it is not laid out as it should be.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root: there is no folder {root}")
+    parts = [part for part in PARTS if (root / part).is_dir()]
+    for wrong, right in _MISTAKEN.items():
+        if (root / wrong).is_dir() and right not in parts:
+            raise UserError(f"data.root: {root / wrong} would be ignored; name it {right}")
+    if "train" not in parts:
+        raise UserError(
+            f"data.root: {root} has no folder train; it must hold train/CLASS/ with pictures "
+            "of each class, and may hold validation/CLASS/ and test/CLASS/"
+        )
+    class_names = _class_names(root, parts)
+    found = {part: [_pictures(root, part, name) for name in class_names] for part in parts}
+    return PictureList(
+        class_names=class_names,
+        parts={part: tuple(names for names, _ in classes) for part, classes in found.items()},
+        others=tuple(
+            name for classes in found.values() for _, others in classes for name in others
+        ),
+    )
+
+
+def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
+    """Those of train/, and no others anywhere."""
+    names = {part: {path.name for path in _visible(root / part, root)} for part in parts}
+    for part in parts:
+        if names[part] != names["train"]:
+            lacking = ", ".join(sorted(names["train"] - names[part]))
+            alien = ", ".join(sorted(names[part] - names["train"]))
+            words = [f"lacks {lacking}"] * bool(lacking) + [f"has {alien}"] * bool(alien)
+            raise UserError(
+                f"data.root: {root / part} {' and '.join(words)}, unlike {root / 'train'}; all "
+                "parts must have the same classes"
+            )
+    if len(names["train"]) < 2:
+        found = ", ".join(names["train"]) or "none"
+        raise UserError(
+            f"data.root: {root / 'train'} must have at least 2 folders, one a class; found {found}"
+        )
+    return tuple(sorted(names["train"]))
+
+
+def _visible(folder: Path, root: Path) -> Iterator[Path]:
+    """The folders in a part's folder; a picture beside them is a mistake."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        _check_name(path)
+        if path.is_dir():
+            yield path
+        elif _is_picture(path):
+            raise UserError(f"data.root: {path} lies in no class's folder")
+
+
+def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of a class, and other files."""
+    names: list[str] = []
+    others: list[str] = []
+    for path in (root / part / class_name).iterdir():
+        if path.name.startswith("."):
+            continue
+        _check_name(path)
+        if path.is_dir():
+            raise UserError(
+                f"data.root: {path} is a folder in that of a class, whose pictures must lie in it "
+                "directly"
+            )
+        (names if _is_picture(path) else others).append(f"{part}/{class_name}/{path.name}")
+    if not names:
+        raise UserError(
+            f"data.root: {root / part / class_name} holds no pictures; they end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return tuple(sorted(names)), tuple(sorted(others))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"data.root: {str(path)!r} has a name that is no UTF-8") from error
+
+
+def in_turn(by_class: ByClass) -> list[tuple[str, int]]:
+    """Files and labels: the first of every class, then the second of every class, and so on.
+
+    So the first ones in this order, which are what `data.train_size` and the like take, are of all
+    classes.
+    """
+    labelled = [[(name, label) for name in names] for label, names in enumerate(by_class)]
+    return [pair for turn in zip_longest(*labelled) for pair in turn if pair is not None]
+
+
+def keep_test(by_class: ByClass, sha256: Mapping[str, str]) -> tuple[ByClass, ByClass]:
+    """Divide pictures into those to train on and those to test on, a class at a time.
+
+    What decides is a picture's content, not a seed: runs of all seeds are tested on the same ones,
+    equal files stay together, and of a set that grows few change sides.
+
+    Args:
+        sha256: of the content of each file, hexadecimal.
+
+    Raises:
+        UserError: a class has too few.
+    """
+    train, test = [], []
+    for names in by_class:
+        keys = {name: _shuffled(sha256[name]) for name in names}
+        distinct = sorted(keys.values())
+        last = distinct[max(1, round(len(names) / TEST_FRACTION)) - 1]
+        test.append(tuple(name for name in names if keys[name] <= last))
+        train.append(tuple(name for name in names if keys[name] > last))
+        if not train[-1]:
+            raise UserError(
+                f"data.root: there is no folder test, and of the {len(names)} pictures in "
+                f"{names[0].rpartition('/')[0]} none would be left to train on; at least 2 must "
+                "differ"
+            )
+    return tuple(train), tuple(test)
+
+
+def _shuffled(sha256: str) -> str:
+    """A second hash, as somebody may have sorted files into folders by the first."""
+    return hashlib.sha256(f"test/{sha256}".encode()).hexdigest()
