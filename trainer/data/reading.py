@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trainer import extensions
 from trainer.config import DataConfig
-from trainer.data import digits, idx, known, npy
+from trainer.data import digits, idx, known, npy, own
 from trainer.data.source import SourceData
 from trainer.errors import UserError
 
@@ -59,6 +60,8 @@ def read(config: DataConfig) -> SourceData:
     """
     if config.name in known.KNOWN:
         return known.read(known.KNOWN[config.name], config.root)
+    if config.name not in extensions.BUILT_IN["dataset"]:
+        return own.read(config)
     limit_bytes = config.memory_limit_mb * 10**6
     if config.name == "idx":
         return idx.read_folder(_root(config), limit_bytes)
@@ -84,7 +87,8 @@ def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
         thread.join()
         return found.pop() if found else read(config)
 
-    if config.name == "digits":  # scikit-learn's import must not cross that of torch
+    # The imports of scikit-learn and of users' code must not cross that of torch.
+    if config.name == "digits" or extensions.is_own("dataset", config.name):
         return lambda: read(config)
     thread = threading.Thread(target=begin, daemon=True)
     thread.start()

@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from trainer import optim, processes
-from trainer.checkpoint_fit import state_after_a_step
 from trainer.checkpoint_reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config import RunConfig
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
+from trainer.optimizer_state import state_after_a_step
 from trainer.parts import build_model
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256
