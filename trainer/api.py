@@ -135,9 +135,9 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The network with the chosen weights, on the CPU, ready to evaluate."""
-        import models
         from safetensors import safe_open
 
+        import models
         from trainer.parts import load_weights
 
         path = self.folder / "model.safetensors"
