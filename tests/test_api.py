@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.commands.command import run_command
 from tests.distributed.launch import environment, launcher
 from tests.runs import DIGITS, Run, train_here
 from trainer import api
@@ -43,6 +44,7 @@ def test_a_run_in_a_few_lines(by_command: Run, tmp_path: Path) -> None:
         torch.rand(3)
 
     threads = torch.get_num_threads()
+    torch.set_deterministic_debug_mode(0)
     run = train(tmp_path / "run", on_step=spoil, on_epoch=spoil, threads=1)
     assert run.results["final_weights_sha256"] == by_command.digest
     assert seen == by_command.metrics("step") + Run(run.folder, 0).metrics("epoch")
@@ -148,7 +150,9 @@ for name, seed in (("first", 0), ("second", 1)):
 """
 
 
-def test_a_script_with_registered_parts_on_two_processes(tmp_path: Path) -> None:
+def test_a_script_with_registered_parts_on_two_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two runs in each process; other commands read what names it has without knowing them."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -163,8 +167,7 @@ def test_a_script_with_registered_parts_on_two_processes(tmp_path: Path) -> None
         digests.append([Run(folder / name, 0).digest for name in ("first", "second")])
     assert digests[0] == digests[1]
     assert digests[0][0] != digests[0][1]
-    words = ["-m", "trainer", "summary", *(str(tmp_path / "1" / n) for n in ("first", "second"))]
-    shown = subprocess.run(
-        [sys.executable, *words], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert shown.returncode == 0, shown.stderr
+    folders = [tmp_path / "1" / name for name in ("first", "second")]
+    exit_code, shown, errors = run_command(capsys, "summary", *folders)
+    assert exit_code == 0, errors
+    assert "test" in shown
