@@ -20,23 +20,9 @@ def train(arguments: Sequence[str]) -> None:
     from trainer.data.reading import read_ahead
 
     read_source = read_ahead(config.data)
-    from trainer.engine import Engine
-    from trainer.parts import build_model
-    from trainer.session import Session
+    from trainer import training
 
-    with Session(config) as session:
-        if not session.open():
-            return
-        dataset = session.load_dataset(read_source)
-        model = processes.together(
-            session.accelerator, lambda: build_model(session.config, dataset)
-        )
-        engine = Engine(
-            session.accelerator, session.config, dataset, model, session.checkpoints, session.stop
-        )
-        session.start(engine)
-        engine.fit()
-        session.finish(engine)
+    training.train(config, read_source)
 
 
 def main() -> None:

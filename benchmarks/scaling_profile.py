@@ -34,11 +34,12 @@ from trainer.config import (
 from trainer.console import Progress
 from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.engine import Engine
+from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
 from trainer.run_observer import RunObserver
-from trainer.tracking import WandbTracker
+from trainer.tracking import Trackers
 
 CASES: dict[str, dict[str, Any]] = {
     "lab net": {
@@ -91,7 +92,9 @@ def main() -> None:
         )
         if accelerator.is_main_process:
             metrics = MetricsLog(folder / "metrics.jsonl")
-            engine.observer = RunObserver(len(EPOCHS), Progress(), metrics, WandbTracker(), "none")
+            engine.observer = RunObserver(
+                len(EPOCHS), Progress(), metrics, Trackers(), "none", Hooks()
+            )
         found = profile_epochs(engine)
         if accelerator.is_main_process:
             metrics.close()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from models.construct import describe
-from models.registry import suggestion
+from models.registry import find, is_own, suggestion
 
 
 def is_plugin(name: str) -> bool:
@@ -25,13 +27,7 @@ def load(name: str) -> type[nn.Module]:
     Raises:
         ValueError: the file is missing or does not run, or holds no such network.
     """
-    if name.endswith(".py"):
-        raise ValueError(f"{name} says no class: write {name}:ClassName.")
-    path, _, class_name = name.rpartition(":")
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise ValueError(f"{name}: there is no file {file}.")
-    module = _run(name, file)
+    module, class_name = run(name, "ClassName")
     network = getattr(module, class_name, None)
     if network is None:
         own = [
@@ -49,12 +45,59 @@ def load(name: str) -> type[nn.Module]:
     return network
 
 
+def run(name: str, member: str) -> tuple[ModuleType, str]:
+    """Run the file of a plug-in; its module, and the word after the colon.
+
+    Args:
+        name: `path/to/file.py:word`.
+        member: what the word is, for the message where it is missing.
+
+    Raises:
+        ValueError: the file is missing or does not run.
+    """
+    if name.endswith(".py"):
+        raise ValueError(f"{name} says only the file: write {name}:{member}.")
+    path, _, word = name.rpartition(":")
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise ValueError(f"{name}: there is no file {file}.")
+    return _run(name, file), word
+
+
 def source_sha256(name: str) -> str | None:
-    """SHA-256 of the file of a plug-in that can be loaded; None for any other name."""
-    if not is_plugin(name):
+    """SHA-256 of the file of a plug-in that can be loaded, or of the lines of a registered network
+    from outside of this package; None for any other name.
+
+    Raises:
+        ValueError: a registered network has no lines that could be read.
+    """
+    if is_plugin(name):
+        source: bytes | None = Path(name.rpartition(":")[0]).expanduser().read_bytes()
+    elif is_own(name):
+        source = source_of(find(name))
+    else:
         return None
-    path = Path(name.rpartition(":")[0]).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if source is None:
+        raise ValueError(
+            f"the source of {name} cannot be read, so a resumed run could not know whether it is "
+            f"still the same; put it into a file."
+        )
+    return hashlib.sha256(source).hexdigest()
+
+
+def source_of(member: Any) -> bytes | None:
+    """The lines of a function or a class; None where they cannot be read.
+
+    A class of a notebook has them by its methods alone: Python looks for its file.
+    """
+    try:
+        return inspect.getsource(member).encode()
+    except (OSError, TypeError):
+        methods = [value for value in vars(member).values() if inspect.isfunction(value)]
+        if not isinstance(member, type) or not methods:
+            return None
+    sources = [source_of(method) for method in methods]
+    return None if None in sources else b"".join(source for source in sources if source)
 
 
 def _run(name: str, file: Path) -> ModuleType:

@@ -14,7 +14,13 @@ _networks: dict[str, type[nn.Module]] = {}
 
 
 def register(name: str) -> Callable[[type[Network]], type[Network]]:
-    """Class decorator that makes the network known under `name`."""
+    """Class decorator that makes the network known under `name`.
+
+    Raises:
+        ValueError: the name is one of this package's networks.
+    """
+    if name in _networks and not is_own(name):
+        raise ValueError(f"{name!r} is one of Lockstep's own; choose another name")
 
     def add(network: type[Network]) -> type[Network]:
         _networks[name] = network
@@ -26,6 +32,11 @@ def register(name: str) -> Callable[[type[Network]], type[Network]]:
 def names() -> list[str]:
     """The registered names in alphabetical order."""
     return sorted(_networks)
+
+
+def is_own(name: str) -> bool:
+    """Whether the name was registered from outside of this package."""
+    return name in _networks and not _networks[name].__module__.startswith("models.")
 
 
 def find(name: str) -> type[nn.Module]:

@@ -64,5 +64,5 @@ def test_a_plug_in_that_was_changed_is_another_model(
     assert train_here(tmp_path / "run", *more, "1") == 0
     plugin.write_text("from models.quicknet import QuickNet as Net  # changed\n")
     assert train_here(tmp_path / "run", *more, "2") == 2
-    assert "model.name: the file's code differs" in capsys.readouterr().err
+    assert "model.name: the code differs" in capsys.readouterr().err
     assert Run(tmp_path / "run", 2).json("status.json")["state"] == "finished", "as it was"

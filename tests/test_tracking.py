@@ -48,8 +48,8 @@ DRIVER = """
 import json, logging, os, signal, sys, time
 from pathlib import Path
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-from trainer import tracking
-from trainer.tracking import WandbTracker
+from trainer.tracking import weights_and_biases as tracking
+from trainer.tracking.weights_and_biases import WandbTracker
 assert "wandb" not in sys.modules
 out, mode = Path("run"), sys.argv[1]
 inputs = json.loads(Path("inputs.json").read_text())

@@ -11,7 +11,8 @@ import math
 import torch
 
 from trainer import seeding, transforms
-from trainer.config import transforms_of
+from trainer.config import own_augmentations_of, transforms_of
+from trainer.own_augment import OwnAugmentations
 
 SLOTS = {
     "flip": slice(0, 1),
@@ -41,6 +42,7 @@ class Augmentation:
 
     def __init__(self, policy: str, seed: int) -> None:
         self.transforms = transforms_of(policy)
+        self.own = OwnAugmentations(own_augmentations_of(policy), seed)
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -51,8 +53,11 @@ class Augmentation:
             samples: their indices in the training split, int64, (n,), on the same device.
             epoch: from 1.
         """
-        if not self.transforms:
-            return images
+        if self.transforms:
+            images = self._transform(images, samples, epoch)
+        return self.own(images, samples, epoch) if self.own.extensions else images
+
+    def _transform(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)
         drawn = {name: numbers[:, SLOTS[name]] for name in self.transforms}
         height, width = images.shape[2:]

@@ -11,6 +11,7 @@ from trainer import mixup, ranges
 from trainer.augment import Augmentation
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
+from trainer.own_augment import TRIED
 from trainer.sampling import EpochSampler
 
 
@@ -52,6 +53,8 @@ class Batches:
         self.mixup = config.data.mixup
         self.cutmix = config.data.cutmix
         self.augmentation = Augmentation(config.data.augment, config.seed)
+        first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
+        self.augmentation.own.check(self._to_device(dataset.train.__getitems__(first)[0]))
         self.sampler = EpochSampler(
             dataset.train,
             batch_size=config.train.batch_size,

@@ -6,7 +6,6 @@ that a checkpoint of another network is a message, and one of an absurd size cos
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,8 +13,8 @@ from torch import nn
 
 from trainer.checkpoint_reading import STATE, Checkpoint
 from trainer.errors import UserError
-from trainer.optimizer_state import optimizer_state
-from trainer.tensor_files import Specs, Tensors, mismatch, specs_of
+from trainer.optimizer_state import state_after_a_step
+from trainer.tensor_files import Specs, mismatch, specs_of
 from trainer.untrusted import shown
 
 if TYPE_CHECKING:
@@ -72,17 +71,6 @@ def _check_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> Non
     _require(saved, "optimizer", found, expected)
     for key in sorted({key for key in numbers if _index(key) in present} ^ found_numbers):
         raise _unfit(saved, STATE, f"optimizer: {shown(key)} is missing, or nothing here takes it")
-
-
-def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
-    """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
-    twin = copy.deepcopy(optimizer)
-    for group in twin.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    twin.step()
-    tensors, numbers = optimizer_state(twin)
-    return tensors, set(numbers)
 
 
 def _index(key: str) -> str:

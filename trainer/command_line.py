@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from trainer.config import RunConfig, flatten
-from trainer.config_rules import validate
+from trainer.config_rules import check_names, validate
 from trainer.errors import UserError
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "fashion_mnist.yaml"
@@ -36,10 +37,23 @@ def parse(arguments: Sequence[str]) -> RunConfig:
     arguments = list(arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in arguments):
         arguments = ["--config", str(DEFAULT_RECIPE), *arguments]
-    config, path = _parse(arguments)
-    if config.output_dir is None:
-        config = dataclasses.replace(config, output_dir=str(Path("runs") / path.stem))
-    return config
+    return _parse(arguments, {})
+
+
+def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a recipe with changes, for programs.
+
+    Args:
+        recipe: a YAML file, or a whole configuration.
+        changes: values of keys; of a section a mapping, of which the keys that it has count.
+
+    Raises:
+        UserError: names the key or the file that is wrong.
+    """
+    if isinstance(recipe, RunConfig):
+        parser = _parser()
+        return _finish(parser, parser.parse_object(dataclasses.asdict(recipe)), changes, None)
+    return _parse(["--config", os.fspath(recipe)], changes)
 
 
 def changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
@@ -72,18 +86,51 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def _parse(arguments: list[str]) -> tuple[RunConfig, Path]:
+def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     parser = _parser()
     try:
         values = parser.parse_args(arguments)
-        path = Path(str(values.pop("config")[-1]))
-        config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
         raise UserError(_where(arguments) + _readable(str(error))) from error
     except UnicodeDecodeError as error:
         raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
+    return _finish(parser, values, changes, Path(str(values["config"][-1])))
+
+
+def _finish(
+    parser: ArgumentParser, values: Namespace, changes: Mapping[str, Any], recipe: Path | None
+) -> RunConfig:
+    """The configuration of parsed values and a program's changes, with `output_dir` filled in."""
+    for name, value in changes.items():
+        is_section = dataclasses.is_dataclass(getattr(RunConfig(), name, None))
+        if is_section and not isinstance(value, Mapping):
+            raise UserError(f"{name}: must be a section such as {{...}}, found {value!r}")
+    try:
+        if changes:
+            values = parser.parse_object(_plain(changes), values)
+        values.pop("config", None)
+        config = RunConfig(**parser.instantiate(values).as_dict())
+    except (ArgumentError, TypeError) as error:
+        raise UserError(_readable(str(error))) from error
+    if config.output_dir is None:
+        if recipe is None:
+            raise UserError("output_dir: null, and there is no recipe's file to name it after")
+        config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
     validate(config)
-    return config, path
+    check_names(config)
+    return config
+
+
+def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as text, which is what keys hold."""
+    return {
+        key: os.fspath(value)
+        if isinstance(value, os.PathLike)
+        else _plain(value)
+        if isinstance(value, Mapping)
+        else value
+        for key, value in changes.items()
+    }
 
 
 def _where(arguments: list[str]) -> str:

@@ -21,8 +21,9 @@ TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
 class DataConfig:
     """The images, and how they are divided and scaled."""
 
-    name: DataName = "fashion_mnist"
-    """data set; idx, npy and folder are one's own files in data.root, digits needs no files"""
+    name: DataName | str = "fashion_mnist"
+    """data set; idx, npy and folder are one's own files in data.root, digits needs no files; or a
+    function of one's own, path/to/file.py:name"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
     # No share of the machine's memory: a batch system may give a process less than there is.
@@ -48,7 +49,8 @@ class DataConfig:
     """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: str = "none"
     """random transforms of training images, drawn anew for every sample in every epoch: none, or
-    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift"""
+    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift; then, each
+    after a +, functions of one's own, path/to/file.py:name"""
     test_augment: Literal["none", "flip"] = "none"
     """flip: a second accuracy, of test images classified with their mirror images; apart"""
     mixup: float = 0.0
@@ -109,8 +111,8 @@ class TrainConfig:
 class OptimizerConfig:
     """The optimiser."""
 
-    name: OptimizerName = "adam"
-    """muon: for the filters and matrices, AdamW for the rest"""
+    name: OptimizerName | str = "adam"
+    """muon: for the filters and matrices, AdamW for the rest; or one's own, path/to/file.py:name"""
     lr: float = 1e-3
     """learning rate at the top of the schedule"""
     weight_decay: float = 0.0
@@ -119,6 +121,8 @@ class OptimizerConfig:
     """of sgd, rmsprop and muon"""
     nesterov: bool = True
     """Nesterov's momentum, of sgd and muon"""
+    args: dict[str, Any] = field(default_factory=dict)
+    """keyword arguments of an optimiser of one's own; a JSON object that replaces"""
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,16 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Weights & Biases; metrics.jsonl is always written."""
+    """Trackers; metrics.jsonl is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where logged in, offline elsewhere"""
+    """Weights & Biases; auto: online where logged in, offline elsewhere"""
     project: str = "lockstep"
     """project name at Weights & Biases"""
+    tensorboard: bool = False
+    """write TensorBoard's files into the folder tensorboard of the run's"""
+    plugin: str | None = None
+    """a tracker of one's own, path/to/file.py:name"""
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,15 @@ PINNED_KEYS = ("threads", "train.microbatches")
 
 
 def transforms_of(policy: str) -> list[str]:
-    """The names in a value of `data.augment`."""
-    return [] if policy == "none" else policy.split("_")
+    """The names of Lockstep's own transforms in a value of `data.augment`."""
+    first = policy.partition("+")[0].split("_")
+    return first if set(first) <= set(TRANSFORMS) else []
+
+
+def own_augmentations_of(policy: str) -> list[str]:
+    """The names of users' augmentations in a value of `data.augment`."""
+    parts = policy.split("+")
+    return [] if policy == "none" else parts[bool(transforms_of(policy)) :]
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from trainer.config import TRANSFORMS, RunConfig, flatten, transforms_of
+from trainer import extensions
+from trainer.config import TRANSFORMS, RunConfig, flatten, own_augmentations_of, transforms_of
 from trainer.errors import UserError
 
 LARGEST_SIDE = 4096
 """in pixels; a slip of the finger is not to fill the disk"""
+AUGMENT_RULE = (
+    f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
+    f"own, path/to/file.py:name, each after a +"
+)
+
+
+def check_names(config: RunConfig) -> None:
+    """Make sure that this process knows every name; the configuration of a stored run may have
+    names that another process has registered.
+
+    Raises:
+        UserError: names the key and the nearest names.
+    """
+    extensions.check_name("dataset", config.data.name)
+    extensions.check_name("optimizer", config.optimizer.name)
+    if config.tracking.plugin is not None:
+        extensions.check_name("tracker", config.tracking.plugin)
+    for name in own_augmentations_of(config.data.augment):
+        if not extensions.is_own("augmentation", name):
+            policy = config.data.augment
+            raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
 
 
 def validate(config: RunConfig) -> None:
@@ -51,10 +73,12 @@ def validate(config: RunConfig) -> None:
         f"at most train.batch_size, which is {values['train.batch_size']}",
     )
     names = transforms_of(values["data.augment"])
+    require("data.augment", len(set(names)) == len(names), AUGMENT_RULE)
+    name = values["optimizer.name"]
     require(
-        "data.augment",
-        set(names) <= set(TRANSFORMS) and len(set(names)) == len(names),
-        f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once",
+        "optimizer.args",
+        not values["optimizer.args"] or name not in extensions.BUILT_IN["optimizer"],
+        f"empty where optimizer.name is Lockstep's {name}",
     )
     for key in ("data.mixup", "data.cutmix"):
         require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")

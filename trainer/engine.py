@@ -8,8 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-import models
-from trainer import environment, optim, processes
+from trainer import environment, extensions, optim, processes
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints
@@ -90,10 +89,7 @@ class Engine:
             self.module,
             self.optimizer,
             self.selection.average,
-            {
-                "data.root": dataset.fingerprint,
-                "model.name": models.source_sha256(config.model.name),
-            },
+            {"data.root": dataset.fingerprint, **extensions.fingerprints(config)},
             self.environment,
         )
         self.state = RunState()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
+from trainer import extensions, own_optimizer
 from trainer.config import OptimizerConfig
 
 Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
@@ -21,6 +22,9 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     Parameters of fewer than two dimensions (biases, norms) are not decayed. Adam's kernels are
     fused; SGD's fails where a parameter gets its first gradient after the first step.
+
+    Raises:
+        UserError: an optimiser of the user's own is not what it has to be.
     """
     _leave_compiler_alone()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -28,6 +32,8 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     decayed = {"params": weights, "weight_decay": config.weight_decay}
     groups: list[dict[str, Any]] = [decayed, {"params": vectors, "weight_decay": 0.0}]
+    if config.name not in extensions.BUILT_IN["optimizer"]:
+        return own_optimizer.build(config, groups)
     if not config.weight_decay and config.name != "muon":  # each group is a call of the kernels
         groups = [{"params": parameters}]
     momentum = config.momentum
@@ -53,6 +59,7 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
                 momentum=momentum,
                 nesterov=config.nesterov,
             )
+    raise AssertionError(config.name)
 
 
 def _leave_compiler_alone() -> None:

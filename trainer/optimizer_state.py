@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -34,3 +35,23 @@ def load_optimizer_state(
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """A copy over copies of the parameters, with the attributes that a subclass may have."""
+    twin, attributes = copy.deepcopy((optimizer, vars(optimizer)))
+    # An optimiser's own way of copying knows groups and state alone.
+    for name, value in attributes.items():
+        vars(twin).setdefault(name, value)
+    return twin
+
+
+def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
+    """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
+    twin = twin_of(optimizer)
+    for group in twin.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    twin.step()
+    tensors, numbers = optimizer_state(twin)
+    return tensors, set(numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,9 @@ class StopRequest:
         self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Take over the stop signals of this process."""
+        """Take over the stop signals of this process, which its main thread alone may do."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in STOP_SIGNALS:
             self._handlers_before[number] = signal.signal(number, self._handle)
 

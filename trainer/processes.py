@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -153,6 +154,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
         UserError: fp16 without a GPU.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     cpu = on_cpu()
@@ -162,6 +164,8 @@ def create_accelerator(config: RunConfig) -> Accelerator:
             "use fp32, or bf16 to try lower precision"
         )
     keep_freed_memory()
+    # A run before this one in the same process may have had another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     # Read when the first CUDA context is made: without it matrix products have no fixed order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
@@ -277,7 +281,7 @@ def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
 
 
 def leave(accelerator: Accelerator) -> None:
-    """Leave the process group when all ranks are done with it.
+    """Leave the process group, at the end of the process, when all ranks are done with it.
 
     Gloo aborts a process whose peer closes the connection while it is still in a collective, and
     a barrier is a collective too. So the ranks count themselves in the launcher's key-value store.
@@ -287,12 +291,22 @@ def leave(accelerator: Accelerator) -> None:
         # The store is gone where the launcher was killed: then there is nobody to wait for.
         with contextlib.suppress(RuntimeError):
             store = default_store()
-            store.add("lockstep/done", 1)
-            while store.add("lockstep/done", 0) < accelerator.num_processes:
+            run = store.add(f"lockstep/runs/{accelerator.process_index}", 1)
+            store.add(f"lockstep/done/{run}", 1)
+            while store.add(f"lockstep/done/{run}", 0) < accelerator.num_processes:
                 if store.check([FAILURE_KEY]):
                     return
                 time.sleep(0.02)
-    accelerator.end_training()
+    # Not before: the store's keys serve for one group, so the next run of this process needs it.
+    atexit.unregister(_end_group)
+    atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def default_store() -> Store:

@@ -28,7 +28,7 @@ from trainer.untrusted import check_type, read_json, reason
 
 State = Literal["running", "finished", "stopped", "failed"]
 
-FOLDERS = ("checkpoints", "wandb")
+FOLDERS = ("checkpoints", "wandb", "tensorboard")
 FILES = (
     "config.yaml",
     "metrics.jsonl",

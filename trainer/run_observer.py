@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.console import Progress
+from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
 from trainer.observer import Record
-from trainer.tracking import WandbTracker
+from trainer.tracking import Trackers
 
 
 class RunObserver:
@@ -17,8 +18,9 @@ class RunObserver:
         epochs: of the whole run.
         progress: the screen.
         metrics: metrics.jsonl.
-        tracker: Weights & Biases.
+        trackers: Weights & Biases and the like.
         wandb_run_id: the run there, to go on with after a resume.
+        hooks: of whoever started the run from Python.
     """
 
     def __init__(
@@ -26,14 +28,16 @@ class RunObserver:
         epochs: int,
         progress: Progress,
         metrics: MetricsLog,
-        tracker: WandbTracker,
+        trackers: Trackers,
         wandb_run_id: str,
+        hooks: Hooks,
     ) -> None:
         self.epochs = epochs
         self.progress = progress
         self.metrics = metrics
-        self.tracker = tracker
+        self.trackers = trackers
         self.wandb_run_id = wandb_run_id
+        self.hooks = hooks
 
     def epoch_started(self, epoch: int, steps: int, done: int) -> None:
         """An epoch of `steps` steps begins, or goes on after `done` of them."""
@@ -48,11 +52,13 @@ class RunObserver:
             progress["accuracy"],
             progress["samples_per_second"],
         )
+        self.hooks.see(records)
 
     def epoch_done(self, record: Record) -> None:
         """An epoch was trained and validated."""
         self._record([record])
         self.progress.end_epoch(record)
+        self.hooks.see([record])
 
     def position(self) -> Record:
         """The length of metrics.jsonl, and the tracker's run."""
@@ -63,9 +69,9 @@ class RunObserver:
         self.metrics.sync()
 
     def go_back(self, position: Record) -> None:
-        """Cut metrics.jsonl; a tracker keeps what it has, and is sent the same again."""
+        """Cut metrics.jsonl; trackers are sent the same steps again."""
         self.metrics.cut(position["metrics_bytes"])
 
     def _record(self, records: Sequence[Record]) -> None:
         self.metrics.write(list(records))
-        self.tracker.log(list(records))
+        self.trackers.log(list(records))

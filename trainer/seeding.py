@@ -7,6 +7,7 @@ None depends on the rank, the process count, the time, or on how often another s
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
     augmentation     the transform of a sample                            (epoch, sample)
+    own augmentation the numbers of users' own transforms                 (epoch, sample)
     mixup            who is mixed with whom, how, and how much             (step)
     forward          torch's own generators: dropout and the like          (step, micro-batch)
 """
@@ -21,7 +22,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["split", "initialisation", "order", "augmentation", "mixup", "forward"]
+Stream = Literal[
+    "split", "initialisation", "order", "augmentation", "own augmentation", "mixup", "forward"
+]
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 

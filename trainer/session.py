@@ -16,7 +16,7 @@ from typing import Any
 from trainer import console, exit_codes, lost_ranks, processes, report, results, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint, open_checkpoint
-from trainer.config import RunConfig, flatten
+from trainer.config import RunConfig
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.data.source import SourceData
@@ -24,6 +24,7 @@ from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
 from trainer.features import write_features
 from trainer.files import write_json
+from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
 from trainer.parts import memory_format
 from trainer.preemption import StopRequest
@@ -41,7 +42,7 @@ class Session:
     Use it as a context: what ends the run is written into status.json, and goes on.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, hooks: Hooks | None = None) -> None:
         assert config.output_dir is not None
         self.config = config
         self.path = Path(config.output_dir)
@@ -51,7 +52,8 @@ class Session:
         lost_ranks.announce(self.accelerator)
         self.is_main = self.accelerator.is_main_process
         self.progress = console.Progress()
-        self.tracker = tracking.WandbTracker()
+        self.hooks = hooks or Hooks()
+        self.trackers = tracking.Trackers()
         self.engine: Engine | None = None
         self.opened = False
         self.status_before = Status()
@@ -76,6 +78,7 @@ class Session:
         return True
 
     def _open_folder(self) -> Opening:
+        self.trackers.find(self.config)
         pins = processes.default_pins(self.config, self.accelerator.num_processes)
         return self.folder.open(self.config, pins)
 
@@ -123,12 +126,9 @@ class Session:
         self._print_header(engine, saved)
         self.checkpoints.remove_leftovers()
         self.checkpoints.set_aside_after(engine.state.step)
-        wandb = self.config.tracking
-        self.tracker.start(
-            flatten(self.config), self.path, wandb.wandb, wandb.project, self.path.name, run_id
-        )
+        self.trackers.start(self.config, self.path, run_id, engine.state.step)
         engine.observer = RunObserver(
-            self.config.train.epochs, self.progress, metrics, self.tracker, run_id
+            self.config.train.epochs, self.progress, metrics, self.trackers, run_id, self.hooks
         )
 
     def _say_rounding(self, engine: Engine) -> None:
@@ -214,7 +214,7 @@ class Session:
         write_json(self.path / "results.json", found)
         self._report(engine)
         self._write_status("finished", exit_codes.FINISHED)
-        self.tracker.finish(found, self.path)
+        self.trackers.finish(found, self.path)
         console.print_results(found, self.path)
 
     def _model_metadata(self, dataset: Dataset) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class Session:
         refused = self.engine is None and self.status_before.state == "finished"
         if error is not None and self.opened and self.is_main and not refused:
             self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
-            self.tracker.finish(None, self.path, stopped)
+            self.trackers.finish(None, self.path, stopped)
         self._cleanup.close()
         if error is None or stopped:
             processes.leave(self.accelerator)

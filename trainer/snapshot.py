@@ -71,8 +71,10 @@ class Snapshot:
         for key, ours in self.fingerprints.items():
             theirs = saved.state["fingerprints"].get(key)
             if ours != theirs:
+                images = key == "data.root"
+                what = "the images differ from those" if images else "the code differs from that"
                 raise UserError(
-                    f"{key}: {_WHAT[key]} that {saved.folder} was trained with "
+                    f"{key}: {what} that {saved.folder} was trained with "
                     f"(SHA-256 {_short(ours)} against {_short(theirs)}); use the same, or start "
                     f"anew in another output_dir"
                 )
@@ -101,12 +103,6 @@ class Snapshot:
         if self.scaler and saved.state["scaler"]:
             self.scaler.load_state_dict(saved.state["scaler"])
         return state, saved.tensors("best")
-
-
-_WHAT = {
-    "data.root": "the images differ from those",
-    "model.name": "the file's code differs from that",
-}
 
 
 def _short(fingerprint: str | None) -> str:

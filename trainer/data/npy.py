@@ -93,21 +93,55 @@ def read_features(
             damaged file.
     """
     mapped = _open(path)
-    values: npt.NDArray[Any] = mapped[..., None] if mapped.ndim == 3 else mapped
+    if mapped.size > limit_bytes:
+        return _leave(path, _with_channels(mapped, path), mapped.offset, limit_bytes)
+    return to_images(mapped, path)
+
+
+def to_images(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
+    """Features in memory as images: uint8 (n, channels, height, width), a copy.
+
+    Args:
+        values: as `read_features` describes them.
+        where: they come from, for messages.
+
+    Raises:
+        UserError: another shape or type, or a value that is no pixel.
+    """
+    values = _with_channels(values, where)
+    pixels = values if values.dtype == np.uint8 else _to_pixels(values, where)
+    # A copy in any case: a file is only mapped, and torch wants memory that can be written.
+    return np.array(pixels.transpose(0, 3, 1, 2), order="C")
+
+
+def to_labels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.integer[Any]]:
+    """Targets in memory as labels: integers (n,), a copy.
+
+    Raises:
+        UserError: another shape or type.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "ui":
+        raise UserError(
+            f"{where}: found the type {values.dtype} and the shape {values.shape}; targets are "
+            "integers of one dimension, one class for each image"
+        )
+    return np.array(values)
+
+
+def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[Any]:
+    """Features of four dimensions."""
     if values.size == 0:  # its shape may be absurd all the same
-        raise UserError(f"{path}: holds no pixels, its shape is {mapped.shape}")
+        raise UserError(f"{where}: holds no pixels, its shape is {values.shape}")
+    if values.ndim == 3:
+        values = values[..., None]
     if values.ndim != 4 or values.shape[3] not in (1, 3):
         raise UserError(
-            f"{path}: found the shape {values.shape}; features are (images, height, width) or "
+            f"{where}: found the shape {values.shape}; features are (images, height, width) or "
             "(images, height, width, channels) with 1 or 3 channels"
         )
     if values.dtype.kind not in "uif":
-        raise UserError(f"{path}: found the type {values.dtype}; features are uint8")
-    if values.size > limit_bytes:
-        return _leave(path, values, mapped.offset, limit_bytes)
-    pixels = values if values.dtype == np.uint8 else _to_pixels(values, path)
-    # A copy in any case: the file is only mapped, and torch wants memory that can be written.
-    return np.array(pixels.transpose(0, 3, 1, 2), order="C")
+        raise UserError(f"{where}: found the type {values.dtype}; features are uint8")
+    return values
 
 
 def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
@@ -116,13 +150,7 @@ def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
     Raises:
         UserError: another shape or type, or a damaged file.
     """
-    values = _open(path)
-    if values.ndim != 1 or values.dtype.kind not in "ui":
-        raise UserError(
-            f"{path}: found the type {values.dtype} and the shape {values.shape}; targets are "
-            "integers of one dimension, one class for each image"
-        )
-    return np.array(values)
+    return to_labels(_open(path), path)
 
 
 def _read_part(features: Path, targets: Path, limit_bytes: float) -> LabelledImages:
@@ -171,7 +199,7 @@ def _check_header_length(path: Path) -> None:
         raise ValueError(f"its header announces {length} bytes for itself")
 
 
-def _to_pixels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:
+def _to_pixels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
     """The values as uint8, after a check that nothing is lost by it."""
     pixels = np.empty(values.shape, dtype=np.uint8)
     step = max(1, _CHUNK_BYTES // max(1, values[:1].nbytes))
@@ -182,7 +210,7 @@ def _to_pixels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:
         if wrong.any():
             image, row, column, channel = np.argwhere(wrong)[0].tolist()
             raise UserError(
-                f"{path}: value {chunk[image, row, column, channel]} at image {begin + image}, "
+                f"{where}: value {chunk[image, row, column, channel]} at image {begin + image}, "
                 f"row {row}, column {column}, channel {channel}; features must be whole numbers "
                 "from 0 to 255, not scaled"
             )

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from trainer import extensions
 from trainer.config import DataConfig
-from trainer.data import digits, folder, idx, known, npy
+from trainer.data import digits, folder, idx, known, npy, own
 from trainer.data.pictures import Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
@@ -72,6 +73,8 @@ def read(config: DataConfig) -> SourceData:
     """
     if config.name in known.KNOWN:
         return known.read(known.KNOWN[config.name], config.root)
+    if config.name not in extensions.BUILT_IN["dataset"]:
+        return own.read(config)
     limit_bytes = config.memory_limit_mb * 10**6
     if config.name == "idx":
         return idx.read_folder(_root(config), limit_bytes)
@@ -105,8 +108,9 @@ def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
         thread.join()
         return found.pop() if found else read(config)
 
-    # scikit-learn's import must not cross that of torch; a folder may have to be decoded first.
-    if config.name in ("digits", "folder"):
+    # The imports of scikit-learn and of users' code must not cross that of torch; a folder may have
+    # to be decoded first.
+    if config.name in ("digits", "folder") or extensions.is_own("dataset", config.name):
         return lambda: read(config)
     thread = threading.Thread(target=begin, daemon=True)
     thread.start()

@@ -8,12 +8,13 @@ import platform
 import re
 from importlib import metadata, util
 
-from trainer import processes, tracking
+from trainer import processes
 from trainer.commands.doctor.finding import Finding
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
 from trainer.time_limit import within
+from trainer.tracking import weights_and_biases as wandb_tracking
 
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -128,13 +129,13 @@ def _gpu_names(count: int) -> str:
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
-def weights_and_biases(asked: tracking.Mode) -> Finding:
+def weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
     """How a run would be tracked; the server is not asked.
 
     Args:
         asked: the run's `tracking.wandb`.
     """
-    name, mode = "Weights & Biases", tracking.resolved(asked)
+    name, mode = "Weights & Biases", wandb_tracking.resolved(asked)
     if mode == "disabled":
         return Finding(name, "ok", "disabled")
     if mode == "offline":
@@ -142,14 +143,14 @@ def weights_and_biases(asked: tracking.Mode) -> Finding:
     if util.find_spec("wandb") is None:
         return Finding(name, "warning", "off: the package wandb is not installed", WITHOUT_WANDB)
     try:
-        found = within(WANDB_LIMIT_S, tracking.has_key)
+        found = within(WANDB_LIMIT_S, wandb_tracking.has_key)
     except Exception as error:  # what a broken installation raises can be anything
         return Finding(name, "warning", f"{type(error).__name__}: {error}", WITHOUT_WANDB)
     finally:
         with contextlib.suppress(Exception):
-            tracking.let_go()
+            wandb_tracking.let_go()
     if found:
         return Finding(name, "ok", "a key is found: online, or offline where the server fails")
     if mode == "auto":
-        return Finding(name, "ok", f"kept offline in the run's folder: {tracking.NO_KEY}")
-    return Finding(name, "warning", f"this run is kept offline: {tracking.NO_KEY}")
+        return Finding(name, "ok", f"kept offline in the run's folder: {wandb_tracking.NO_KEY}")
+    return Finding(name, "warning", f"this run is kept offline: {wandb_tracking.NO_KEY}")

@@ -12,16 +12,18 @@ from torch import nn
 from torch.nn import functional
 
 from trainer import optim, processes
-from trainer.checkpoint_fit import state_after_a_step
 from trainer.checkpoint_reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig
+from trainer.config import RunConfig, own_augmentations_of
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
+from trainer.optimizer_state import state_after_a_step
+from trainer.own_augment import TRIED, OwnAugmentations
 from trainer.parts import build_model
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256
+from trainer.tracking import Trackers
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,18 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     findings.append(Finding("model", "ok", f"{config.model.name}, {parameters:,} parameters"))
     weights = weights_sha256(model.state_dict())
-    return Prepared(
-        weights, dataset.fingerprint, needs(config, dataset, model), len(dataset.validation) > 0
-    )
+    wanted = findings.attempt("users' parts", lambda: _try_parts(config, dataset, model))
+    if wanted is None:
+        return None
+    return Prepared(weights, dataset.fingerprint, wanted, len(dataset.validation) > 0)
+
+
+def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
+    """What the run takes, after a trial of what of it is the user's own code."""
+    Trackers().find(config)
+    own = OwnAugmentations(own_augmentations_of(config.data.augment), config.seed)
+    own.check(dataset.train.__getitems__(torch.arange(min(TRIED, len(dataset.train))))[0])
+    return needs(config, dataset, model)
 
 
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from trainer.time_limit import within
+from trainer.tracking.attempts import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, PICTURES, first_line
 
 if TYPE_CHECKING:
     import wandb
@@ -25,17 +26,12 @@ T = TypeVar("T")
 
 INIT_TIMEOUT_S = 8
 """how long the server may take to accept the run; after that it is kept offline"""
-CALL_TIMEOUT_S = 60
-"""how long any other call to the library may take"""
-FINISH_TIMEOUT_S = 180
-"""how long the last uploads may take"""
 GOODBYE_TIMEOUT_S = 5
 """how long the library may take to end after it has failed"""
 
 NO_KEY = "no key found; `wandb login` stores one"
 
 SHARES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
-PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 
 logger = logging.getLogger("lockstep")
 
@@ -75,7 +71,7 @@ class WandbTracker:
             logger.log(level, "Weights & Biases is off: the package wandb is not installed")
             return
         except Exception as error:  # what a broken installation raises can be anything
-            logger.warning("Weights & Biases is off: wandb's import: %s", _first_line(error))
+            logger.warning("Weights & Biases is off: wandb's import: %s", first_line(error))
             return
 
         def open_run(online: bool) -> wandb.Run:
@@ -98,7 +94,7 @@ class WandbTracker:
             if found_key:
                 self._run = within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
         except (Exception, SystemExit) as error:
-            logger.warning("Weights & Biases: this run is kept offline: %s", _first_line(error))
+            logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
             let_go()  # else the failed attempt holds on to the run's id
         if self._run is None:
             self._run = self._attempt(lambda: open_run(online=False))
@@ -150,7 +146,7 @@ class WandbTracker:
             self._run = None
             logger.warning(
                 "Weights & Biases is off from here on; metrics.jsonl has everything: %s",
-                _first_line(error),
+                first_line(error),
             )
             let_go()
             return None
@@ -249,7 +245,3 @@ def let_go() -> None:
         with contextlib.suppress(psutil.Error):  # it may end by itself meanwhile
             if child.name().startswith("wandb-core"):
                 child.kill()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

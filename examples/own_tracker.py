@@ -1,0 +1,40 @@
+"""A tracker of one's own: a class that follows a run, here into a table.
+
+python train.py --config configs/digits.yaml --output_dir runs/own_tracker \
+    --tracking.plugin examples/own_tracker.py:table
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.api import register_tracker
+
+
+@register_tracker("table")
+class Table:
+    """Epochs as tab-separated lines in the run's folder.
+
+    Whatever fails here costs one warning, never the training.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: Path, step: int) -> None:
+        """A run starts, or goes on after `step`: records of later steps come again."""
+        self.path = folder / "epochs.tsv"
+        self.lines: dict[int, str] = {}
+        if step and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            self.lines = {int(line.split("\t")[0]): line for line in lines}
+
+    def log(self, record: dict[str, Any]) -> None:
+        """A step, or an epoch, as in metrics.jsonl."""
+        if record["event"] == "epoch":
+            epoch = record["epoch"]
+            self.lines[epoch] = (
+                f"{epoch}\t{record['train_loss']}\t{record['validation_accuracy']}\n"
+            )
+            self.path.write_text("".join(self.lines.values()), encoding="utf-8")
+
+    def finish(self, results: dict[str, Any] | None) -> None:
+        """The run has ended: what results.json holds, None where it was not to its end."""

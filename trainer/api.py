@@ -1,0 +1,199 @@
+"""Training from Python, in a notebook or a script, and what users add under names of their own.
+
+from trainer.api import train
+
+run = train("configs/digits.yaml", seed=1, train={"epochs": 3}, output_dir="runs/first")
+run.results["test"]["accuracy"]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import command_line, processes
+from trainer.config import RunConfig
+from trainer.console import percent
+from trainer.data.own import OwnImages
+from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
+from trainer.extensions import (
+    register_augmentation,
+    register_dataset,
+    register_optimizer,
+    register_tracker,
+)
+from trainer.hooks import Hook, Hooks
+from trainer.metrics_log import read_records
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import nn
+
+__all__ = [
+    "NonFiniteLossError",
+    "OwnImages",
+    "Run",
+    "RunConfig",
+    "StoppedOnRequest",
+    "UserError",
+    "register_augmentation",
+    "register_dataset",
+    "register_model",
+    "register_optimizer",
+    "register_tracker",
+    "train",
+]
+
+
+def register_model(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator that makes a network known as `model.name`.
+
+    Raises:
+        ValueError: the name is one of Lockstep's own.
+    """
+    import models
+
+    return models.register(name)
+
+
+def train(
+    recipe: str | os.PathLike[str] | RunConfig,
+    *,
+    on_step: Hook | None = None,
+    on_epoch: Hook | None = None,
+    **changes: Any,
+) -> Run:
+    """Do a run, or what is left of it: as `python train.py --config RECIPE`, to the same bits.
+
+    The same call goes on with a run that was stopped; of a finished one it gives the results.
+
+    Args:
+        recipe: a YAML file, or a whole configuration.
+        on_step: gets the record of every step, as it stands in metrics.jsonl, some together about
+            every second; on rank 0. It sees and changes nothing, and its failure is a warning.
+        on_epoch: likewise of every epoch.
+        changes: keys of the configuration: values, and for a section a mapping of those of its
+            keys that change, `optimizer={"lr": 0.1}`.
+
+    Raises:
+        UserError: something that you can put right, in one message.
+        StoppedOnRequest: asked to, by an interrupt for one; everything is saved.
+        NonFiniteLossError: a loss is infinite or not a number.
+    """
+    config = command_line.combine(recipe, changes)
+    assert config.output_dir is not None
+    processes.check_count(config)
+    from trainer import training
+
+    with _torch_settings_kept():
+        training.train(config, hooks=Hooks(on_step, on_epoch))
+    return Run(Path(config.output_dir), config)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    """where its files are"""
+    config: RunConfig
+    """as asked for; config.yaml in the folder has everything that was filled in"""
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What results.json holds."""
+        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text("utf-8"))
+        return found
+
+    @cached_property
+    def steps(self) -> dict[str, list[Any]]:
+        """Curves over the steps, a list each: step, epoch, loss, lr."""
+        return self._curves("step")
+
+    @cached_property
+    def epochs(self) -> dict[str, list[Any]]:
+        """Curves over the epochs: epoch, train_loss, validation_accuracy and so on."""
+        return self._curves("epoch")
+
+    @cached_property
+    def predictions(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Of the test set, in its order: index, target, predicted, probability, (n,) each."""
+        import numpy as np
+
+        with np.load(self.folder / "predictions.npz") as arrays:
+            return dict(arrays)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network with the chosen weights, on the CPU, ready to evaluate."""
+        from safetensors import safe_open
+
+        import models
+        from trainer.parts import load_weights
+
+        path = self.folder / "model.safetensors"
+        with safe_open(path, "pt") as file:
+            data = json.loads(file.metadata()["model"])
+        model = models.create(
+            self.config.model.name,
+            self.config.model.args,
+            num_classes=data["num_classes"],
+            in_channels=data["in_channels"],
+            image_size=tuple(data["image_size"]),
+        )
+        load_weights(model, path)
+        return model.eval()
+
+    def __repr__(self) -> str:
+        test = self.results["test"]
+        return (
+            f"Run({str(self.folder)!r}, test accuracy {percent(test['accuracy'])}, "
+            f"worst class {test['worst_class']})"
+        )
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the result, and a line for each class."""
+        test = self.results["test"]
+        rows = "".join(
+            f"<tr><td>{html.escape(row['name'])}</td><td>{row['support']:,}</td>"
+            f"<td>{percent(row['accuracy'])}</td></tr>"
+            for row in test["per_class"]
+        )
+        return (
+            f"<p><b>{percent(test['accuracy'])}</b> of {test['samples']:,} test images, "
+            f"worst class {html.escape(test['worst_class'])}; "
+            f"<code>{html.escape(str(self.folder))}</code></p>"
+            f"<table><tr><th>class</th><th>images</th><th>accuracy</th></tr>{rows}</table>"
+        )
+
+    def _curves(self, event: str) -> dict[str, list[Any]]:
+        records = [r for r in read_records(self.folder / "metrics.jsonl") if r["event"] == event]
+        names = [name for name in records[0] if name != "event"] if records else []
+        return {name: [record[name] for record in records] for name in names}
+
+
+@contextlib.contextmanager
+def _torch_settings_kept() -> Iterator[None]:
+    """Threads, random state and the choice of kernels, as the caller's own code has them."""
+    import torch
+
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    deterministic = torch.get_deterministic_debug_mode()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        with warnings.catch_warnings():  # the engine counts some of them
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
