@@ -55,8 +55,8 @@ def test_a_run_in_a_few_lines(by_command: Run, tmp_path: Path) -> None:
     assert f"{run.results['test']['accuracy']:.2%}".replace("%", " %") in repr(run)
     assert run._repr_html_().count("<tr>") == 11
     assert len(run.predictions["predicted"]) == 360
-    assert not run.model.training
-    assert run.model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert run.model.weights_sha256 == run.results["weights_sha256"]
+    assert run.model.probabilities(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_a_hook_that_fails_is_one_warning(

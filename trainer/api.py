@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
+    from trainer.stored_model import StoredModel
+
 __all__ = [
     "NonFiniteLossError",
     "OwnImages",
@@ -133,25 +135,11 @@ class Run:
             return dict(arrays)
 
     @cached_property
-    def model(self) -> nn.Module:
-        """The network with the chosen weights, on the CPU, ready to evaluate."""
-        from safetensors import safe_open
+    def model(self) -> StoredModel:
+        """The network with the chosen weights, on the CPU, ready for pictures."""
+        from trainer import stored_model
 
-        import models
-        from trainer.parts import load_weights
-
-        path = self.folder / "model.safetensors"
-        with safe_open(path, "pt") as file:
-            data = json.loads(file.metadata()["model"])
-        model = models.create(
-            self.config.model.name,
-            self.config.model.args,
-            num_classes=data["num_classes"],
-            in_channels=data["in_channels"],
-            image_size=tuple(data["image_size"]),
-        )
-        load_weights(model, path)
-        return model.eval()
+        return stored_model.load(self.folder, self.config.model.name)
 
     def __repr__(self) -> str:
         test = self.results["test"]
