@@ -6,9 +6,15 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, submit, summary
+from trainer.commands import compare, crossval, doctor, submit, summary
 
-COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
+COMMANDS = {
+    "compare": compare,
+    "crossval": crossval,
+    "doctor": doctor,
+    "submit": submit,
+    "summary": summary,
+}
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     steps, epochs = _read_metrics(output_dir / "metrics.jsonl")
     names = [row["name"] for row in results["test"]["per_class"]]
     confusion = np.array(results["test"]["confusion"])
-    mistakes = _read_mistakes(output_dir / "predictions.npz")
+    mistakes = mistakes_of(read_predictions(output_dir / "predictions.npz"))
     images = pictures(mistakes["index"])
 
     plots.save(plots.draw_curves(steps, epochs), output_dir / "curves.png")
@@ -45,19 +45,19 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
     plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
 
-    page = _template().render(
+    page = template("report.html").render(
         results=results,
-        worst=_worst_class(results["test"], confusion, names),
+        worst=worst_class(results["test"], confusion, names),
         mistakes=[
             {
-                "picture": _image_uri(image),
+                "picture": image_uri(image),
                 "true": names[target],
                 "predicted": names[predicted],
                 "probability": float(probability),
             }
             for image, target, predicted, probability in zip(images, *answers, strict=True)
         ],
-        pictures={name: _file_uri(output_dir / f"{name}.png") for name in ("curves", "confusion")},
+        pictures={name: file_uri(output_dir / f"{name}.png") for name in ("curves", "confusion")},
         lab_samples=min(LAB_SAMPLES, results["test"]["samples"]),
         facts=_facts(results),
         config_text=config_text,
@@ -74,16 +74,20 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return steps, [record for record in records if record["event"] == "epoch"]
 
 
-def _read_mistakes(path: Path) -> dict[str, np.ndarray]:
-    """The rows of predictions.npz with the wrong answers given most confidently, best first."""
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """The columns of predictions.npz: index, target, predicted, probability, each (n,)."""
     with np.load(path, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
+        return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
+
+
+def mistakes_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows with the wrong answers that were given most confidently, best first."""
     wrong = np.flatnonzero(columns["target"] != columns["predicted"])
     order = np.argsort(-columns["probability"][wrong], kind="stable")
     return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
 
 
-def _worst_class(
+def worst_class(
     test: dict[str, Any], confusion: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """The row of the worst class, and what it was most often taken for (None: nothing)."""
@@ -141,7 +145,8 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page of trainer/templates; it escapes what it is given."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -152,10 +157,11 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
-def _image_uri(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray) -> str:
+    """A picture, uint8 (height, width) or (height, width, 3), as an address that holds it."""
     from PIL import Image
 
     memory = io.BytesIO()
@@ -163,7 +169,8 @@ def _image_uri(image: np.ndarray) -> str:
     return _uri(memory.getvalue())
 
 
-def _file_uri(path: Path) -> str:
+def file_uri(path: Path) -> str:
+    """A PNG file as an address that holds it."""
     return _uri(path.read_bytes())
 
 

@@ -40,10 +40,15 @@ class Session:
     """The processes, the folder, the screen and the trackers of one run.
 
     Use it as a context: what ends the run is written into status.json, and goes on.
+
+    Args:
+        config: as asked for.
+        last: whether the processes part after it, as no other run of theirs follows.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, last: bool = True) -> None:
         assert config.output_dir is not None
+        self.last = last
         self.config = config
         self.path = Path(config.output_dir)
         self.folder = RunFolder(self.path)
@@ -270,7 +275,7 @@ class Session:
             self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
             self.tracker.finish(None, self.path, stopped)
         self._cleanup.close()
-        if error is None or stopped:
+        if stopped or (error is None and self.last):
             processes.leave(self.accelerator)
         if lost:
             raise lost from error

@@ -14,7 +14,7 @@ from trainer.data import reading
 from trainer.data.scaling import PixelSums
 from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.data.source import LabelledImages, SourceData, check
-from trainer.data.split import Indices, split, take
+from trainer.data.split import Indices, split, take, take_fold
 from trainer.data.stored import StoredImages
 
 
@@ -24,7 +24,7 @@ def load(
     """Read the data set, divide it and fit the scaling.
 
     Args:
-        seed: the run's; the stratified draw of the validation images depends on it.
+        seed: the run's; the folds and the stratified draw of the validation images depend on it.
         read_source: gives what `reading.read` would.
 
     Raises:
@@ -34,12 +34,17 @@ def load(
     class_names = check(source)
     labels = source.train.labels.astype(np.int64)
     used = take("data.train_size", config.train_size, len(labels))
-    train, validation = split(config, labels[:used], seed)
-    test = np.arange(take("data.test_size", config.test_size, len(source.test.labels)))
+    if config.folds is None:
+        rest, tested_on = np.arange(used), source.test
+        test = np.arange(take("data.test_size", config.test_size, len(source.test.labels)))
+    else:
+        rest, test = take_fold(config, labels[:used], seed)
+        tested_on = source.train
+    train, validation = split(config, labels[rest], seed)
     sets = (
-        _image_set(source.train, train),
-        _image_set(source.train, validation),
-        _image_set(source.test, test),
+        _image_set(source.train, rest[train]),
+        _image_set(source.train, rest[validation]),
+        _image_set(tested_on, test),
     )
     scaling, fingerprint = _look_through(sets, config.scaling)
     return Dataset(
@@ -50,8 +55,21 @@ def load(
         test=sets[2],
         scaling=scaling,
         fingerprint=fingerprint,
-        source=source.origin,
+        source=source.origin
+        + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
     )
+
+
+def load_training(config: DataConfig) -> ImageSet:
+    """All training images that are used, in file order, before they are divided.
+
+    Raises:
+        UserError: as `load`.
+    """
+    source = reading.read(config)
+    check(source)
+    used = take("data.train_size", config.train_size, len(source.train.labels))
+    return _image_set(source.train, np.arange(used))
 
 
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
