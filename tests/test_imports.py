@@ -33,7 +33,8 @@ LAYERS = [
     {"step_log", "batch_statistics"},
     {"selection"},
     {"engine", "parts"},
-    {"session", "commands"},
+    {"session"},
+    {"commands"},
     {"__main__"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -6,12 +6,13 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, crossval, doctor, submit, summary
+from trainer.commands import compare, crossval, doctor, lr_find, submit, summary
 
 COMMANDS = {
     "compare": compare,
     "crossval": crossval,
     "doctor": doctor,
+    "lr-find": lr_find,
     "submit": submit,
     "summary": summary,
 }
