@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from wandb.sdk.launch.sweeps import utils
+from wandb.sdk.lib import config_util
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
@@ -78,10 +79,17 @@ def test_the_agents_command_trains_into_a_folder_of_its_own(
     sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     short = ["--data.name=digits", "--data.train_size=300", "--train.epochs=2", "--threads=1"]
-    short += ["--model.args={}", "--train.average_epochs=null", "--tracking.wandb=disabled"]
+    short += ["--model.args={}", "--train.average_epochs=null", "--tracking.wandb=offline"]
     # `python` has to be this one.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    variables = environment(PATH=path, WANDB_SWEEP_ID="sweep1", WANDB_RUN_ID="run1")
+    values = tmp_path / "values.yaml"
+    config_util.save_config_file_from_dict(str(values), settings(sweep, 0))
+    variables = environment(
+        PATH=path,
+        WANDB_SWEEP_ID="sweep1",
+        WANDB_RUN_ID="run1",
+        WANDB_SWEEP_PARAM_PATH=str(values),
+    )
     for name in ("train.py", "trainer", "models", "configs"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     done = subprocess.run(
@@ -97,3 +105,7 @@ def test_the_agents_command_trains_into_a_folder_of_its_own(
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     assert stored["optimizer"]["lr"] == sweep["parameters"]["optimizer.lr"]["min"]
+    # The agent's run, and no other, is what the server gets.
+    assert "Weights & Biases" not in done.stderr
+    (kept,) = (folder / "wandb").glob("offline-run-*")
+    assert kept.name.endswith("-run1")

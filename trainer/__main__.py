@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer import exit_codes
+from trainer import exit_codes, orphans
 from trainer.commands import compare, crossval, doctor, lr_find, submit, summary
 
 COMMANDS = {
@@ -36,6 +36,7 @@ def main() -> None:
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.configuration = others
+    orphans.end_with_launcher()
     sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
 
 

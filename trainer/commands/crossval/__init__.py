@@ -96,17 +96,17 @@ def _train_and_summarise(
         end_s = time.monotonic() + asked.train.max_seconds
     accelerator = processes.create_accelerator(asked)
     pins = processes.on_main(accelerator, lambda: _look(asked, folds))
-    for place, config in enumerate(folds):
-        if accelerator.is_main_process:
-            print(f"{'' if place == 0 else chr(10)}fold {config.data.fold} of {config.data.folds}")
-        pins = _train(pin(config, pins), stop, end_s)
+    for config in folds:
         late = end_s is not None and time.monotonic() > end_s
-        (ended,) = processes.agree(accelerator, [float(late or stop.signal is not None)])
-        if ended and config is not folds[-1]:
+        (asked_to_stop,) = processes.agree(accelerator, [float(late or stop.signal is not None)])
+        if asked_to_stop:
             processes.leave(accelerator)
             raise StoppedOnRequest(
-                f"stopped after fold {config.data.fold}; the same command goes on with the next"
+                f"stopped before fold {config.data.fold}; the same command goes on with it"
             )
+        if accelerator.is_main_process:
+            print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
+        pins = _train(pin(config, pins), stop, end_s)
     found = None
     if report:
         found = processes.on_main(accelerator, lambda: _write(folds))
