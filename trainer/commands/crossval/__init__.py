@@ -91,9 +91,7 @@ def _train_and_summarise(
     asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
 ) -> dict[str, Any] | None:
     """What was found, where a report is asked for."""
-    end_s = None
-    if asked.train.max_seconds is not None:
-        end_s = time.monotonic() + asked.train.max_seconds
+    end_s = None  # as no fold is trained yet
     accelerator = processes.create_accelerator(asked)
     pins = processes.on_main(accelerator, lambda: _look(asked, folds))
     for config in folds:
@@ -106,7 +104,7 @@ def _train_and_summarise(
             )
         if accelerator.is_main_process:
             print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
-        pins = _train(pin(config, pins), stop, end_s)
+        pins, end_s = _train(pin(config, pins), stop, end_s)
     found = None
     if report:
         found = processes.on_main(accelerator, lambda: _write(folds))
@@ -147,8 +145,15 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
     return pins
 
 
-def _train(config: RunConfig, stop: StopRequest, end_s: float | None) -> dict[str, int]:
-    """Do what is left of the run of a fold; returns what belongs to all of them."""
+def _train(
+    config: RunConfig, stop: StopRequest, end_s: float | None
+) -> tuple[dict[str, int], float | None]:
+    """Do what is left of the run of a fold.
+
+    Returns:
+        The pins, which belong to all folds, and when `train.max_seconds` are over, which begin with
+        the first fold that is trained: so that every start gets further.
+    """
     from trainer.engine import Engine
     from trainer.parts import build_model
     from trainer.session import Session
@@ -164,10 +169,10 @@ def _train(config: RunConfig, stop: StopRequest, end_s: float | None) -> dict[st
                 session.checkpoints, session.stop,
             )  # fmt: skip
             # The limit is for the command, not for each of its runs.
-            engine.agreement.end_s = end_s
+            engine.agreement.end_s = end_s = end_s or engine.agreement.end_s
             session.start(engine)
             engine.fit()
             session.finish(engine)
     stop.signal = stop.signal or session.stop.signal
     values = flatten(session.config)
-    return {key: values[key] for key in PINNED_KEYS if values[key] is not None}
+    return {key: values[key] for key in PINNED_KEYS if values[key] is not None}, end_s
