@@ -38,7 +38,8 @@ LAYERS = [
     {"stored_model"},
     {"export"},
     {"session"},
-    {"training", "commands"},
+    {"training"},
+    {"commands"},
     {"api"},
     {"__main__"},
 ]

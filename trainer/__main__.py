@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer import exit_codes
+from trainer import exit_codes, orphans
 from trainer.commands import (
     compare,
+    crossval,
     doctor,
     evaluate,
     export,
     inspect_data,
+    lr_find,
     models,
     predict,
     profile,
@@ -21,10 +23,12 @@ from trainer.commands import (
 
 COMMANDS = {
     "compare": compare,
+    "crossval": crossval,
     "doctor": doctor,
     "evaluate": evaluate,
     "export": export,
     "inspect-data": inspect_data,
+    "lr-find": lr_find,
     "models": models,
     "predict": predict,
     "profile": profile,
@@ -57,6 +61,7 @@ def main() -> None:
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.configuration = others
+    orphans.end_with_launcher()
     sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
 
 

@@ -45,6 +45,10 @@ class DataConfig:
     validation/: how many of its pictures are used; null: all"""
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
+    folds: int | None = None
+    """of a cross-validation: into how many the training images are divided; null: none"""
+    fold: int | None = None
+    """the one, from 1, that is tested on in place of the test images, which are left alone"""
     scaling: Literal["global", "per_pixel"] = "global"
     """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: str = "none"

@@ -66,6 +66,13 @@ def validate(config: RunConfig) -> None:
     require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
     size = values["data.validation_size"]
     require("data.validation_size", size is None or size >= 0, "null, 0 or more")
+    folds, fold = values["data.folds"], values["data.fold"]
+    require("data.folds", folds is None or folds >= 2, "null or at least 2")
+    require(
+        "data.fold",
+        fold is None if folds is None else fold is not None and 1 <= fold <= folds,
+        "null where data.folds is null" if folds is None else f"1 to {folds}, as data.folds says",
+    )
     microbatches = values["train.microbatches"]
     require(
         "train.microbatches",

@@ -12,7 +12,7 @@ CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Answers:
     """What a model says of images: each sample once, in file order; arrays of shape (n,)."""
 
     target: np.ndarray
@@ -21,8 +21,6 @@ class Predictions:
     """the most probable class, int64"""
     probability: np.ndarray
     """the probability of the predicted class, float32"""
-    loss: np.ndarray
-    """cross entropy of the sample, without label smoothing, float32"""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -31,6 +29,14 @@ class Predictions:
     def accuracy(self) -> float:
         """Share of the samples that were classified rightly."""
         return float(np.mean(self.predicted == self.target))
+
+
+@dataclass(frozen=True)
+class Predictions(Answers):
+    """Answers, and how far they are from the truth."""
+
+    loss: np.ndarray
+    """cross entropy of the sample, without label smoothing, float32"""
 
     @property
     def mean_loss(self) -> float:
@@ -83,7 +89,7 @@ def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
         return Calibration(count, sums(probability) / count, sums(correct) / count)
 
 
-def per_class_results(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
+def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[str, Any]:
     """Confusion matrix, the figures of each class and the worst class, by scikit-learn.
 
     A figure without a denominator (the precision of a class that was never predicted) is 0.

@@ -118,6 +118,30 @@ def draw_mistakes(
     return figure
 
 
+def draw_range_test(
+    lr: Sequence[float],
+    loss: Sequence[float],
+    smoothed_loss: Sequence[float],
+    suggestion: float | None,
+) -> Figure:
+    """Loss over the learning rate, which rises from step to step, and the rate suggested."""
+    figure = new_figure(7, 4.2)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.plot(lr, loss, color=BLUE, alpha=0.4, linewidth=0.8, label="each step")
+    axes.plot(lr, smoothed_loss, color=BLUE, linewidth=1.8, label="smoothed")
+    if suggestion is not None:
+        label = f"suggestion: {suggestion:g}"
+        axes.axvline(suggestion, color=ORANGE, linestyle="--", linewidth=1.4, label=label)
+    axes.set_title("Learning-rate range test")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_xscale("log")
+    if len(loss):  # the last ones may be out of all proportion
+        axes.set_ylim(0, 1.1 * max(smoothed_loss))
+    finish(axes)
+    return figure
+
+
 def draw_reliability(bins: Calibration) -> Figure:
     """The share of right answers over the probability given to them, and how often it was given."""
     figure = new_figure(4.3, 4.3)

@@ -38,8 +38,8 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     steps, epochs = _read_metrics(output_dir / "metrics.jsonl")
     names = [row["name"] for row in results["test"]["per_class"]]
     confusion = np.array(results["test"]["confusion"])
-    predictions = _read_predictions(output_dir / "predictions.npz")
-    mistakes = _mistakes(predictions)
+    predictions = read_predictions(output_dir / "predictions.npz")
+    mistakes = mistakes_of(predictions)
     bins = calibration(
         predictions["target"] == predictions["predicted"], predictions["probability"]
     )
@@ -54,7 +54,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     page = pages.render(
         "report.html",
         results=results,
-        worst=_worst_class(results["test"], confusion, names),
+        worst=worst_class(results["test"], confusion, names),
         mistakes=[
             {
                 "picture": pages.image_uri(image),
@@ -91,19 +91,20 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return steps, [record for record in records if record["event"] == "epoch"]
 
 
-def _read_predictions(path: Path) -> dict[str, np.ndarray]:
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """The columns of predictions.npz: index, target, predicted, probability, each (n,)."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
 
 
-def _mistakes(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of predictions.npz with the wrong answers given most confidently, best first."""
-    wrong = np.flatnonzero(predictions["target"] != predictions["predicted"])
-    order = np.argsort(-predictions["probability"][wrong], kind="stable")
-    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in predictions.items()}
+def mistakes_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows with the wrong answers that were given most confidently, best first."""
+    wrong = np.flatnonzero(columns["target"] != columns["predicted"])
+    order = np.argsort(-columns["probability"][wrong], kind="stable")
+    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
 
 
-def _worst_class(
+def worst_class(
     test: dict[str, Any], confusion: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """The row of the worst class, and what it was most often taken for (None: nothing)."""

@@ -29,7 +29,8 @@ def test_results(
     config: RunConfig,
 ) -> dict[str, Any]:
     """The part `test` of results.json; what `data.test_augment` gives stands apart in it."""
-    lab = config.data.train_size == LAB_TRAIN_SAMPLES and len(plain) >= LAB_TEST_SAMPLES
+    of_lab = config.data.train_size == LAB_TRAIN_SAMPLES and config.data.folds is None
+    lab = of_lab and len(plain) >= LAB_TEST_SAMPLES
     return figures(plain, augmented, class_names, config.data.test_augment, lab=lab)
 
 
@@ -104,6 +105,8 @@ def run_results(
             "train": len(dataset.train),
             "validation": len(dataset.validation),
             "test": len(dataset.test),
+            "fold": config.data.fold,
+            "folds": config.data.folds,
         },
         "seed": config.seed,
         "versions": _versions(),

@@ -4,6 +4,7 @@ A stream is a pure function of the run's seed, its own name and the position at 
 None depends on the rank, the process count, the time, or on how often another stream was read.
 
     split            which training samples are held out for validation
+    folds            which fold of a cross-validation a training sample is in
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
     augmentation     the transform of a sample                            (epoch, sample)
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     import torch
 
 Stream = Literal[
-    "split", "initialisation", "order", "augmentation", "own augmentation", "mixup", "forward"
+    "split",
+    "folds",
+    "initialisation",
+    "order",
+    "augmentation",
+    "own augmentation",
+    "mixup",
+    "forward",
 ]
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15

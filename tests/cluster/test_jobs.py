@@ -197,6 +197,27 @@ def test_an_array_trains_each_seed_in_a_folder_of_its_own(slurm: Slurm, tmp_path
     assert found["warnings"] == []
 
 
+def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path: Path) -> None:
+    """By `submit`; the last call only reports, and the result is that of one process."""
+    command = [sys.executable, "-m", "trainer", "crossval", "--folds", "3"]
+    short = ["--train.epochs", "1", "--data.train_size", "300"]
+    slurm.call(*command, *words(tmp_path / "alone", *short))
+    alone = Run(tmp_path / "alone", 0).json("crossval.json")
+    run_words = words(tmp_path / "array", *short)
+    submit = [sys.executable, "-m", "trainer", "submit", "--folds", "3", "--submit"]
+    lines = slurm.call(*submit, *run_words).splitlines()
+    number = next(line.split()[-1] for line in lines if line.startswith("Submitted"))
+    for fold in (1, 2, 3):
+        ended = slurm.wait(f"{number}_{fold}")
+        log = tmp_path / "array" / f"slurm-{number}_{fold}.log"
+        assert ended["JobState"] == "COMPLETED", log.read_text()
+    slurm.call(*command, *run_words)
+    found = Run(tmp_path / "array", 0).json("crossval.json")
+    assert [one["final_weights_sha256"] for one in found["runs"]] == [
+        one["final_weights_sha256"] for one in alone["runs"]
+    ]
+
+
 def test_what_a_user_can_mend_is_said_once_and_ends_the_job_with_2(
     slurm: Slurm, tmp_path: Path
 ) -> None:

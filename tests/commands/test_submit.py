@@ -70,9 +70,25 @@ def test_an_array_and_a_script_of_another_name(
     assert "gpus-per-node" not in found
 
 
+def test_an_array_of_the_folds_of_a_cross_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_run = words(tmp_path / "folds", "--processes", "2")
+    code, output, _ = submit(capsys, "--folds", "4", "--processes_per_node", "2", *of_run)
+    assert code == 0
+    script = tmp_path / "folds" / "job.sbatch"
+    assert options(script)["array"] == "1-4"
+    last = shlex.split(script.read_text().splitlines()[-1])
+    assert last == ["exec", str(JOB), *of_run, "--data.folds", "4"]
+    report = "python -m trainer crossval --folds 4 " + shlex.join(of_run) + " --processes null"
+    assert output.splitlines()[-1] == f"When all folds are finished: {report}"
+
+
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
+        (["--folds", "1"], "data.folds: must be null or at least 2, found 1"),
+        (["--folds", "3", "--array", "0-2"], "not allowed with argument"),
         (["--nodes", "0"], "argument --nodes: '0' is no whole number from 1"),
         (["--processes_per_node", "two"], "argument --processes_per_node: 'two'"),
         (["--time", "soon"], "argument --time: 'soon' is not a time such as 30"),

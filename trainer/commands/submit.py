@@ -40,11 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="limit; the job saves two minutes before and comes back; default: the partition's",
     )
     parser.add_argument("--partition", help="default: the cluster's")
-    parser.add_argument(
+    arrays = parser.add_mutually_exclusive_group()
+    arrays.add_argument(
         "--array",
         type=_matching(rf"{RANGE}(,{RANGE})*(%\d+)?", "a list of seeds such as 0-2 or 1,5"),
         metavar="SEEDS",
         help="a run for each seed, in OUTPUT_DIR/seed-N; such as 0-2",
+    )
+    arrays.add_argument(
+        "--folds",
+        type=_count,
+        metavar="N",
+        help="a run for each fold of a cross-validation, in OUTPUT_DIR/fold-K",
     )
     parser.add_argument("--script", type=Path, help="default: OUTPUT_DIR/job.sbatch")
     parser.add_argument("--submit", action="store_true", help="submit it by sbatch")
@@ -58,7 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: the run would not start, or Slurm does not take the job.
     """
     words = arguments.configuration
-    config = command_line.parse(words)
+    if arguments.folds:
+        words = [*words, "--data.folds", str(arguments.folds)]
+        arguments.array = f"1-{arguments.folds}"
+    config = command_line.parse([*words, *(["--data.fold", "1"] if arguments.folds else [])])
     per_node = arguments.processes_per_node or arguments.gpus_per_node or 1
     _check_count(config, arguments.nodes * per_node)
     text = _script(config, arguments, per_node, words)
@@ -74,6 +84,15 @@ def run(arguments: argparse.Namespace) -> None:
         print(_submit(path))
     else:
         print(f"Not submitted yet: sbatch {shlex.quote(str(path))}, or add --submit")
+    if arguments.folds:
+        print(f"When all folds are finished: {_last_call(config, arguments)}")
+
+
+def _last_call(config: RunConfig, arguments: argparse.Namespace) -> str:
+    """The command that makes the report of a cross-validation."""
+    words = ["python", "-m", "trainer", "crossval", "--folds", str(arguments.folds)]
+    as_launched = ["--processes", "null"] if config.processes else []
+    return shlex.join([*words, *arguments.configuration, *as_launched])
 
 
 def _script(

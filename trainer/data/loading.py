@@ -14,7 +14,7 @@ from trainer.data import reading
 from trainer.data.scaling import PixelSums
 from trainer.data.sets import Dataset, ImageSet, Scaling
 from trainer.data.source import LabelledImages, SourceData, check
-from trainer.data.split import Indices, split, take
+from trainer.data.split import Indices, split, take, take_fold
 from trainer.data.stored import StoredImages
 
 Share = tuple[LabelledImages, Indices]
@@ -27,7 +27,7 @@ def load(
     """Read the data set, divide it and fit the scaling.
 
     Args:
-        seed: the run's; the stratified draw of the validation images depends on it.
+        seed: the run's; the folds and the stratified draw of the validation images depend on it.
         read_source: gives what `reading.read` would.
 
     Raises:
@@ -46,7 +46,8 @@ def load(
         test=sets[2],
         scaling=scaling,
         fingerprint=fingerprint,
-        source=source.origin,
+        source=source.origin
+        + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
     )
 
 
@@ -58,15 +59,32 @@ def divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Sh
     """
     labels = source.train.labels.astype(np.int64)
     used = take("data.train_size", config.train_size, len(labels))
-    test = np.arange(take("data.test_size", config.test_size, len(source.test.labels)))
+    if config.folds is None:
+        size = take("data.test_size", config.test_size, len(source.test.labels))
+        rest, test = np.arange(used), (source.test, np.arange(size))
+    else:
+        rest, fold = take_fold(config, labels[:used], seed)
+        test = (source.train, fold)
     part = source.validation
     if part is None:
-        train, validation = split(config, labels[:used], seed)
-        return (source.train, train), (source.train, validation), (source.test, test)
+        train, validation = split(config, labels[rest], seed)
+        return (source.train, rest[train]), (source.train, rest[validation]), test
     # None of them is a choice too.
-    size = config.validation_size
-    size = take("data.validation_size", size, len(part.labels)) if size != 0 else 0
-    return (source.train, np.arange(used)), (part, np.arange(size)), (source.test, test)
+    chosen = config.validation_size
+    chosen = take("data.validation_size", chosen, len(part.labels)) if chosen != 0 else 0
+    return (source.train, rest), (part, np.arange(chosen)), test
+
+
+def load_training(config: DataConfig) -> ImageSet:
+    """All training images that are used, in file order, before they are divided.
+
+    Raises:
+        UserError: as `load`.
+    """
+    source = reading.read(config)
+    check(source)
+    used = take("data.train_size", config.train_size, len(source.train.labels))
+    return _image_set(source.train, np.arange(used))
 
 
 def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:

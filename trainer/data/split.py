@@ -1,4 +1,4 @@
-"""Which of the training images are held out for validation."""
+"""Which of the training images are held out, for validation or as a fold."""
 
 from __future__ import annotations
 
@@ -23,6 +23,33 @@ def take(key: str, size: int | None, found: int) -> int:
     if not 1 <= size <= found:
         raise UserError(f"{key}: {size} images asked for; there are {found}, so 1 to {found}")
     return size
+
+
+def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+    """Positions of the images outside and inside of fold `data.fold`, both in file order.
+
+    Every image is in one fold, and each class is spread over the folds as evenly as it goes.
+
+    Args:
+        config: with `folds` and `fold`.
+        labels: the classes of the images to divide, int64 (n,).
+
+    Raises:
+        UserError: a class has fewer images than there are folds.
+    """
+    assert config.folds is not None and config.fold is not None
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < config.folds:
+        raise UserError(
+            f"data.folds: {config.folds} folds need as many training images of every class, found "
+            f"{counts.min()} of class {classes[counts.argmin()]}; use fewer folds, or more images"
+        )
+    from sklearn.model_selection import StratifiedKFold  # as slow to import as torch
+
+    state = seeding.integer(seed, "folds") % 2**32  # as much as it takes
+    divided = StratifiedKFold(config.folds, shuffle=True, random_state=state)
+    rest, held_out = list(divided.split(labels, labels))[config.fold - 1]
+    return rest, held_out
 
 
 def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:

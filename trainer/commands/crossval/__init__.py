@@ -1,0 +1,178 @@
+"""Train once for each fold of the training images, and say how well the recipe does.
+
+The arguments of a run follow, as for train.py. Each fold is a run in OUTPUT_DIR/fold-K, which
+trains on the other folds and is tested on its own, once, at its end. The test images are left
+alone. The same command goes on where it was stopped, and when all folds are there it writes
+crossval.json, out_of_fold.npz and crossval.html. train.max_seconds is for the whole command.
+
+example: python -m trainer crossval --config configs/digits.yaml --folds 5 --output_dir runs/folds
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import command_line, config_rules, processes, stored_config
+from trainer.config import PINNED_KEYS, RunConfig, flatten, replace
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.run_folder import RunFolder, pin
+
+if TYPE_CHECKING:
+    from trainer.preemption import StopRequest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the run's."""
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--fold", type=int, metavar="K", help="train this fold alone, from 1, and report nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train what is left of the folds; with all of them there, write and print the result.
+
+    Raises:
+        UserError: there cannot be such folds, or the folder holds something else.
+        StoppedOnRequest: asked to by a signal or by `train.max_seconds`; the same command goes on.
+    """
+    asked = _parse(arguments.configuration)
+    numbers = range(1, arguments.folds + 1) if arguments.fold is None else [arguments.fold]
+    folds = [fold_config(asked, arguments.folds, number) for number in numbers]
+    for each in folds or [fold_config(asked, arguments.folds, 1)]:
+        config_rules.validate(each)
+    processes.check_count(asked)
+    from trainer.preemption import StopRequest
+
+    stop = StopRequest()  # between two folds, where no run listens
+    stop.install()
+    try:
+        # Standard output is for the JSON object alone.
+        with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+            found = _train_and_summarise(asked, folds, stop, report=arguments.fold is None)
+    finally:
+        stop.restore()
+    if found and arguments.json and processes.launched_rank() == 0:
+        print(json.dumps(found, indent=2))
+
+
+def fold_config(asked: RunConfig, folds: int, number: int) -> RunConfig:
+    """The run of one fold."""
+    assert asked.output_dir is not None
+    folder = str(Path(asked.output_dir) / f"fold-{number}")
+    return replace(asked, {"data.folds": folds, "data.fold": number, "output_dir": folder})
+
+
+def _parse(words: Sequence[str]) -> RunConfig:
+    config = command_line.parse(words)
+    if config.data.folds is not None:
+        raise UserError(
+            f"data.folds: must be null, found {config.data.folds}; the command's own --folds says "
+            f"how many there are"
+        )
+    if config.resume not in ("auto", "none"):
+        raise UserError(
+            f"resume: must be auto or none for a cross-validation, found {config.resume!r}; each "
+            f"fold goes on from its own checkpoints"
+        )
+    return config
+
+
+def _train_and_summarise(
+    asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
+) -> dict[str, Any] | None:
+    """What was found, where a report is asked for."""
+    end_s = None  # as no fold is trained yet
+    accelerator = processes.create_accelerator(asked)
+    pins = processes.on_main(accelerator, lambda: _look(asked, folds))
+    for config in folds:
+        late = end_s is not None and time.monotonic() > end_s
+        (asked_to_stop,) = processes.agree(accelerator, [float(late or stop.signal is not None)])
+        if asked_to_stop:
+            processes.leave(accelerator)
+            raise StoppedOnRequest(
+                f"stopped before fold {config.data.fold}; the same command goes on with it"
+            )
+        if accelerator.is_main_process:
+            print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
+        pins, end_s = _train(pin(config, pins), stop, end_s)
+    found = None
+    if report:
+        found = processes.on_main(accelerator, lambda: _write(folds))
+    processes.leave(accelerator)
+    return found
+
+
+def _write(folds: Sequence[RunConfig]) -> dict[str, Any]:
+    from trainer.commands.crossval.result import write_result
+
+    return write_result(folds)
+
+
+def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
+    """What the folds that are there have pinned, if any.
+
+    Raises:
+        UserError: the folder holds something else than folds of this cross-validation.
+    """
+    assert asked.output_dir is not None
+    path, count = Path(asked.output_dir), folds[0].data.folds
+    assert count is not None
+    if (path / "config.yaml").exists():
+        raise UserError(
+            f"output_dir: {path} holds a run, no cross-validation; choose another output_dir"
+        )
+    pins: dict[str, int] = {}
+    for stored in sorted(path.glob("fold-*/config.yaml")):
+        number = stored.parent.name.removeprefix("fold-")
+        if not number.isdecimal() or not 1 <= int(number) <= count:
+            raise UserError(
+                f"output_dir: {stored.parent} is no fold of {count}; choose another output_dir"
+            )
+        config = fold_config(asked, count, int(number))
+        RunFolder(stored.parent).look(config, {})
+        values = flatten(stored_config.read(stored))
+        pins = {key: values[key] for key in PINNED_KEYS}
+    return pins
+
+
+def _train(
+    config: RunConfig, stop: StopRequest, end_s: float | None
+) -> tuple[dict[str, int], float | None]:
+    """Do what is left of the run of a fold.
+
+    Returns:
+        The pins, which belong to all folds, and when `train.max_seconds` are over, which begin with
+        the first fold that is trained: so that every start gets further.
+    """
+    from trainer.engine import Engine
+    from trainer.parts import build_model
+    from trainer.session import Session
+
+    with Session(config) as session:
+        if session.open():
+            dataset = session.load_dataset()
+            model = processes.together(
+                session.accelerator, lambda: build_model(session.config, dataset)
+            )
+            engine = Engine(
+                session.accelerator, session.config, dataset, model,
+                session.checkpoints, session.stop,
+            )  # fmt: skip
+            # The limit is for the command, not for each of its runs.
+            engine.agreement.end_s = end_s = end_s or engine.agreement.end_s
+            session.start(engine)
+            engine.fit()
+            session.finish(engine)
+    stop.signal = stop.signal or session.stop.signal
+    values = flatten(session.config)
+    return {key: values[key] for key in PINNED_KEYS if values[key] is not None}, end_s

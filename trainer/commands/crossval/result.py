@@ -1,0 +1,226 @@
+"""What the folds of a cross-validation say together: crossval.json and out_of_fold.npz."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from trainer import command_line, config, stored_config
+from trainer.commands.crossval.page import write_page
+from trainer.commands.summary import read_run
+from trainer.config import RunConfig, replace
+from trainer.console import percent
+from trainer.data.loading import load_training
+from trainer.data.sets import ImageSet
+from trainer.data.split import take_fold
+from trainer.errors import UserError
+from trainer.files import write_file, write_json, write_text
+from trainer.metrics import Answers, per_class_results
+from trainer.report import read_predictions
+from trainer.untrusted import check_type, read_json
+
+CONFIDENCE = 0.95
+
+METHOD = (
+    "mean of the folds' accuracies, plus and minus Student's t at 95 % with one degree of freedom "
+    "fewer than folds, times their standard deviation over the root of their number, cut to 0 and 1"
+)
+CAVEAT = (
+    "The folds are not independent, as their training images overlap, and no unbiased estimate of "
+    "the variance exists (Bengio and Grandvalet, 2004): take the interval as a guide, most likely "
+    "too narrow."
+)
+
+Columns = dict[str, np.ndarray]
+
+
+def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
+    """Write everything beside the folders of the folds, and print it.
+
+    Args:
+        folds: the run of each, all finished.
+
+    Returns:
+        What crossval.json holds.
+
+    Raises:
+        UserError: a fold is not finished, or a file of it is not what its run wrote.
+    """
+    folders = [Path(each.output_dir or "") for each in folds]
+    path = folders[0].parent
+    runs = [_read_fold(folder) for folder in folders]
+    recipe = _recipe(folders)
+    images = load_training(folds[0].data)
+    columns = _gather(folds, images)
+    try:
+        found = summarise(runs, columns)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
+    write_json(path / "crossval.json", found)
+    _write_columns(path / "out_of_fold.npz", columns)
+    write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
+    write_page(path, found, columns, images.pictures)
+    print("\n".join(lines(found, path)), flush=True)
+    return found
+
+
+def _write_columns(path: Path, columns: Columns) -> None:
+    names = ("index", "target", "predicted", "probability", "fold")
+    index, target, predicted, probability, fold = (columns[name] for name in names)
+
+    def write(temporary: Path) -> None:
+        np.savez(
+            temporary,
+            index=index,
+            target=target,
+            predicted=predicted,
+            probability=probability,
+            fold=fold,
+        )
+
+    write_file(path, write)
+
+
+def _read_fold(folder: Path) -> dict[str, Any]:
+    """The results of a finished fold, as far as they are checked in `summary`."""
+    read_run(folder)
+    path = folder / "results.json"
+    results: dict[str, Any] = read_json(path)
+    for part in ("data", "model", "train"):
+        check_type(results.get(part), dict[str, Any], f"{path}: {part}")
+    check_type(results["data"].get("fold"), int, f"{path}: data.fold")
+    return {**results, "folder": folder.name}
+
+
+def _recipe(folders: Sequence[Path]) -> RunConfig:
+    """What the folds have in common: the configuration of the cross-validation.
+
+    Raises:
+        UserError: they are not of one recipe.
+    """
+    stored = [stored_config.read(folder / "config.yaml") for folder in folders]
+    for folder, other in zip(folders, stored, strict=True):
+        differing = [
+            line
+            for line in config.differences(stored[0], other)
+            if not line.startswith("data.fold:")
+        ]
+        if differing:
+            raise UserError(
+                f"{folder}: not the recipe of {folders[0]}: {'; '.join(differing)}; train one of "
+                f"them again in an empty folder"
+            )
+    common = {"data.folds": None, "data.fold": None, "output_dir": str(folders[0].parent)}
+    return replace(stored[0], common)
+
+
+def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
+    """The answer of each image's own fold: index, target, predicted, probability and fold.
+
+    `index` is the position among the training images in file order; the rows are in that order.
+    """
+    labels = images.targets.numpy()
+    parts: list[Columns] = []
+    for each in folds:
+        _, index = take_fold(each.data, labels, each.seed)
+        path = Path(each.output_dir or "") / "predictions.npz"
+        try:
+            columns = read_predictions(path)
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise UserError(f"{path}: damaged or missing ({error})") from error
+        if not np.array_equal(columns["target"], labels[index]):
+            raise UserError(
+                f"{path}: its classes are not those of fold {each.data.fold} of the images that "
+                f"are there now; has data.root changed?"
+            )
+        parts.append(columns | {"index": index, "fold": np.full(len(index), each.data.fold)})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["index"])
+    return {name: column[order] for name, column in joined.items()}
+
+
+def summarise(runs: Sequence[dict[str, Any]], columns: Columns) -> dict[str, Any]:
+    """What crossval.json holds; accuracies lie between 0 and 1.
+
+    Args:
+        runs: results.json of each fold, and its `folder`.
+        columns: as out_of_fold.npz has them.
+    """
+    names = [row["name"] for row in runs[0]["test"]["per_class"]]
+    answers = Answers(columns["target"], columns["predicted"], columns["probability"])
+    return {
+        "folds": len(runs),
+        "seed": runs[0]["seed"],
+        "model": runs[0]["model"],
+        "data": {"name": runs[0]["data"]["name"], "samples": len(answers)},
+        "accuracy": spread([each["test"]["accuracy"] for each in runs]),
+        "out_of_fold": {
+            "accuracy": answers.accuracy,
+            "samples": len(answers),
+            **per_class_results(answers, names),
+        },
+        "runs": [
+            {
+                "fold": each["data"]["fold"],
+                "run": each["folder"],
+                "accuracy": each["test"]["accuracy"],
+                "loss": each["test"]["loss"],
+                "samples": each["test"]["samples"],
+                "train_samples": each["data"]["train"],
+                "epochs": each["train"]["epochs"],
+                "seconds": each["train"]["seconds"],
+                "weights_sha256": each["weights_sha256"],
+                "final_weights_sha256": each["final_weights_sha256"],
+            }
+            for each in runs
+        ],
+    }
+
+
+def spread(accuracies: Sequence[float]) -> dict[str, Any]:
+    """Mean, deviation and confidence interval, and how they were found."""
+    from scipy.stats import t
+
+    count, mean = len(accuracies), statistics.fmean(accuracies)
+    deviation = statistics.stdev(accuracies)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / count**0.5
+    return {
+        "mean": mean,
+        "standard_deviation": deviation,
+        "confidence": CONFIDENCE,
+        "interval": [max(0.0, mean - half), min(1.0, mean + half)],
+        "method": METHOD,
+        "caveat": CAVEAT,
+    }
+
+
+def lines(found: dict[str, Any], path: Path) -> list[str]:
+    """The result for people."""
+    accuracy, pooled = found["accuracy"], found["out_of_fold"]
+    low, high = map(percent, accuracy["interval"])
+    width = max(len("class"), *(len(row["name"]) for row in pooled["per_class"]))
+    text = ["", "fold   images  accuracy"]
+    text += [
+        f"{each['fold']:>4} {each['samples']:>8,}{percent(each['accuracy']):>10}"
+        for each in found["runs"]
+    ]
+    text += [
+        "",
+        f"mean                {percent(accuracy['mean'])}",
+        f"standard deviation  {percent(accuracy['standard_deviation'])}",
+        f"95 % interval       {low} to {high} (Student's t)",
+        "The folds are not independent: the interval is a guide, most likely too narrow.",
+        "",
+        f"{'class':<{width}}   images  accuracy  out of fold",
+    ]
+    for row in pooled["per_class"]:
+        mark = "  <- worst" if row["name"] == pooled["worst_class"] else ""
+        text.append(
+            f"{row['name']:<{width}} {row['support']:>8,}{percent(row['accuracy']):>10}{mark}"
+        )
+    return [*text, "", f"report  {path / 'crossval.html'}"]

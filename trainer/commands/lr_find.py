@@ -1,0 +1,244 @@
+"""Try rising learning rates on the first steps of a run, and suggest one.
+
+A learning-rate range test (Smith, 2017, arXiv 1506.01186), with a rate that grows exponentially
+from step to step. The steps are a run's own; the schedule takes no part. No run is changed: what is
+learnt is thrown away, and a picture is all that is written. The arguments of a run follow, as for
+train.py.
+
+example: python -m trainer lr-find --config configs/digits.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import command_line, processes
+from trainer.config import RunConfig
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.run_folder import pin
+
+if TYPE_CHECKING:
+    from trainer.batches import Batch
+    from trainer.engine import Engine
+    from trainer.session import Session
+
+SMOOTHING = 0.9
+DIVERGED = 4.0
+FEWEST_STEPS = 20
+
+RULE = (
+    f"a tenth of the rate at which the smoothed loss (exponential average, {SMOOTHING}) is lowest"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the run's."""
+    parser.add_argument(
+        "--lowest", type=_positive, default=1e-6, metavar="LR", help="of the first step; 1e-6"
+    )
+    parser.add_argument(
+        "--highest", type=_positive, default=10.0, metavar="LR", help="of the last step; 10"
+    )
+    parser.add_argument("--steps", type=int, default=100, metavar="N", help="at most; default: 100")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="default: OUTPUT_DIR-lr_find.png"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do the test, draw it, and print what it suggests.
+
+    Raises:
+        UserError: the configuration or the range is wrong, or the picture cannot be written.
+        StoppedOnRequest: asked to by a signal or by `train.max_seconds`; nothing is kept.
+    """
+    config = command_line.parse(arguments.configuration)
+    _check_range(arguments)
+    plot = arguments.plot or _default_plot(config)
+    processes.check_count(config)
+    from trainer.session import Session
+
+    # Its folder is never opened.
+    with Session(config) as session:
+        processes.on_main(session.accelerator, lambda: _check_writable(plot))
+        losses = _losses(session, rates(arguments.lowest, arguments.highest, arguments.steps))
+        if session.is_main:
+            found = judge(rates(arguments.lowest, arguments.highest, arguments.steps), losses)
+            _draw(found, plot)
+            print(json.dumps(found | {"plot": str(plot)}) if arguments.json else _text(found, plot))
+
+
+def rates(lowest: float, highest: float, steps: int) -> list[float]:
+    """The learning rate of each step: each the same multiple of the one before."""
+    return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """The exponential average of the losses up to each, weighed so that the first counts fully."""
+    smoothed, average = [], 0.0
+    for number, loss in enumerate(losses, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        smoothed.append(average / (1 - SMOOTHING**number))
+    return smoothed
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Whether the last loss is not finite, or the smoothed one far above its lowest."""
+    if not math.isfinite(losses[-1]):
+        return True
+    smoothed = smooth(losses)
+    return smoothed[-1] > DIVERGED * min(smoothed)
+
+
+def judge(tried: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
+    """What the losses say of the rates.
+
+    Args:
+        tried: the rate of each step, at least as many as there are losses.
+        losses: of the steps that were done; the last may be the first that is not finite.
+
+    Returns:
+        `suggestion` (None where the loss never fell), the `rule` behind it, `lowest_loss_lr`,
+        `diverged`, and `lr`, `loss` and `smoothed_loss` of every step with a finite loss.
+    """
+    diverged = has_diverged(losses)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    smoothed = smooth(finite)
+    best = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
+    # The average of the first steps wavers with their batches.
+    fell = best >= FEWEST_STEPS // 2
+    return {
+        "suggestion": float(f"{tried[best] / 10:.2g}") if fell else None,
+        "rule": RULE,
+        "lowest_loss_lr": tried[best] if fell else None,
+        "diverged": diverged,
+        "lr": list(tried[: len(finite)]),
+        "loss": finite,
+        "smoothed_loss": smoothed,
+    }
+
+
+def _losses(session: Session, tried: Sequence[float]) -> list[float]:
+    """The loss of every step until they are all done, or the loss has diverged; a collective."""
+    from tqdm import tqdm
+
+    from trainer.agreement import AskedToStop
+
+    engine = _engine(session)
+    losses: list[float] = []
+    shown = session.is_main and sys.stderr.isatty()
+    bar = tqdm(desc="lr-find", total=len(tried), file=sys.stderr, leave=False, disable=not shown)
+    try:
+        with bar:
+            for lr, batch in zip(tried, _batches(engine), strict=False):
+                for group in engine.optimizer.param_groups:
+                    group["lr"] = lr
+                step = len(losses) + 1
+                result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
+                losses.append(float(result.loss))
+                bar.update()
+                if has_diverged(losses):
+                    break
+                engine.agreement.check()
+    except AskedToStop as asked:
+        raise StoppedOnRequest(
+            f"stopped at step {len(losses)} ({asked}); nothing is kept, the same command begins "
+            f"again"
+        ) from None
+    return losses
+
+
+def _engine(session: Session) -> Engine:
+    """An engine of its own, with the first weights of the run; its checkpoints are never saved."""
+    from trainer.checkpoint import Checkpoints
+    from trainer.engine import Engine
+    from trainer.parts import build_model
+
+    pins = processes.default_pins(session.config, session.accelerator.num_processes)
+    config = session.config = pin(session.config, pins)
+    processes.check_microbatches(config)
+    assert config.threads is not None
+    processes.set_threads(config.threads)
+    dataset = session.load_dataset()
+    model = processes.together(session.accelerator, lambda: build_model(config, dataset))
+    checkpoints = Checkpoints(session.path / "checkpoints", config.checkpoint)
+    engine = Engine(session.accelerator, config, dataset, model, checkpoints, session.stop)
+    engine.module.train()
+    return engine
+
+
+def _batches(engine: Engine) -> Iterator[Batch]:
+    """The batches of the run, epoch after epoch."""
+    for epoch in count(1):
+        yield from engine.batches.of_epoch(epoch, 0)
+
+
+def _draw(found: dict[str, Any], path: Path) -> None:
+    from trainer import plots
+
+    figure = plots.draw_range_test(
+        found["lr"], found["loss"], found["smoothed_loss"], found["suggestion"]
+    )
+    plots.save(figure, path)
+
+
+def _text(found: dict[str, Any], plot: Path) -> str:
+    steps, last = len(found["lr"]), found["lr"][-1] if found["lr"] else 0.0
+    end = "where the loss diverged" if found["diverged"] else "the end of the range"
+    lines = [f"{steps} steps, up to a learning rate of {last:.2g}, {end}"]
+    if found["suggestion"] is None:
+        lines.append("no suggestion: the loss never fell; begin at a smaller --lowest")
+    else:
+        lines += [
+            f"suggestion  --optimizer.lr {found['suggestion']:g}",
+            f"rule        {found['rule']}, which is {found['lowest_loss_lr']:.2g}",
+        ]
+    return "\n".join([*lines, f"plot        {plot}"])
+
+
+def _check_range(arguments: argparse.Namespace) -> None:
+    if not arguments.lowest < arguments.highest:
+        raise UserError(
+            f"--lowest: must be below --highest, found {arguments.lowest:g} and "
+            f"{arguments.highest:g}"
+        )
+    if arguments.steps < FEWEST_STEPS:
+        raise UserError(f"--steps: must be at least {FEWEST_STEPS}, found {arguments.steps}")
+    if arguments.plot and arguments.plot.suffix != ".png":
+        raise UserError(f"--plot: must be a name that ends in .png, found {arguments.plot}")
+
+
+def _check_writable(plot: Path) -> None:
+    from trainer.files import write_file
+
+    try:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        # As it will be written: beside it first.
+        write_file(plot.with_name(f".{plot.stem}.try.png"), Path.touch)
+        plot.with_name(f".{plot.stem}.try.png").unlink()
+    except OSError as error:
+        raise UserError(f"--plot: {plot} cannot be written ({error.strerror})") from error
+
+
+def _default_plot(config: RunConfig) -> Path:
+    folder = Path(config.output_dir or "")
+    return folder.with_name(f"{folder.name}-lr_find.png")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return value
