@@ -30,10 +30,11 @@ LAYERS = [
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"},
     {"agreement", "lost_ranks", "snapshot"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
-    {"step_log", "batch_statistics"},
-    {"selection"},
+    {"step_log", "batch_statistics", "step_samples", "stored_run"},
+    {"selection", "comparison"},
     {"engine", "parts"},
-    {"session", "commands"},
+    {"session", "recomputation", "replay_page"},
+    {"commands"},
     {"__main__"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -6,9 +6,16 @@ import argparse
 import sys
 
 from trainer import exit_codes
-from trainer.commands import compare, doctor, submit, summary
+from trainer.commands import compare, doctor, replay, submit, summary, verify
 
-COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
+COMMANDS = {
+    "compare": compare,
+    "doctor": doctor,
+    "replay": replay,
+    "submit": submit,
+    "summary": summary,
+    "verify": verify,
+}
 
 
 def main() -> None:

@@ -1,0 +1,40 @@
+"""The words that `replay` and `verify` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's folder, what may be different here, and how strictly to judge."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--data.root", dest="data_root", metavar="DIR", help="where the run's images are here"
+    )
+    parser.add_argument(
+        "--model.name", dest="model_name", metavar="NAME",
+        help="the run's network; needed where it is code of the run's own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process; the run's own where left out"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X",
+        help="go on where equal bits cannot be promised, and let losses differ by this share",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        UserError: names the argument.
+    """
+    if arguments.tolerance is not None and not 0 <= arguments.tolerance < 1:
+        raise UserError(f"--tolerance: {arguments.tolerance:g}, but a share lies in [0, 1)")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads: {arguments.threads}, but at least one computes")
