@@ -176,7 +176,7 @@ def _look(
                 engine.fit((epoch, step))
         except NonFiniteLossError as error:
             if error.step != step:
-                raise
+                raise DifferentRunError(f"{error}; the run had no such loss") from error
     rows = gather_object(_rows(engine, batch, watch, in_epoch))
     return sorted(rows, key=_badness, reverse=True), watch.gradient_norm()
 
@@ -214,12 +214,12 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
     """The images as the network saw them, with the pixels' scaling undone."""
     import torch
 
-    from trainer.replay_page import image_uri
+    from trainer.pages import image_uri
 
     scaling = engine.data.scaling
     pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
     drawn = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [image_uri(image) for image in drawn]
+    return [image_uri(image[..., 0] if image.shape[2] == 1 else image) for image in drawn]
 
 
 def _badness(row: dict[str, Any]) -> tuple[float, int]:
@@ -240,10 +240,17 @@ def _mean_before(run: StoredRun, step: int) -> float | None:
 
 def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.page:
-        from trainer import replay_page
+        from trainer import pages
         from trainer.files import write_text
 
-        write_text(arguments.page, replay_page.render(report, STEPS_BEFORE))
+        losses = [row["loss"] for row in report["samples"] if row["loss"] is not None]
+        page = pages.render(
+            "replay.html",
+            report=report,
+            steps_before=min(STEPS_BEFORE, report["step"] - 1),
+            largest_loss=max(losses, default=0.0) or 1.0,
+        )
+        write_text(arguments.page, page)
     print(json.dumps(report, indent=2) if arguments.json else "\n".join(_lines(report)), flush=True)
     if not report["agrees"]:
         raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")

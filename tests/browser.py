@@ -1,0 +1,173 @@
+"""Pages in a real browser: Debian's chromium without a window, steered by its DevTools protocol.
+
+The protocol's messages are JSON objects, each followed by a zero byte, on the browser's file
+descriptors 3 and 4 (--remote-debugging-pipe), so that no port and no library is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+CHROMIUM = shutil.which("chromium")
+
+# What a person would see of a page's pictures and width.
+_LOOK = """(async () => {
+  const images = [...document.images];
+  await Promise.allSettled(images.map(image => image.decode()));
+  return {
+    width: document.documentElement.scrollWidth,
+    window: document.documentElement.clientWidth,
+    images: images.length,
+    broken: images.filter(image => !image.naturalWidth).map(image => image.alt),
+    title: document.title,
+    text: document.body.innerText,
+    page: getComputedStyle(document.body).backgroundColor,
+  };
+})()"""
+
+
+@dataclass
+class Look:
+    """How a page looks in a window of some width."""
+
+    width: int
+    """of the page, in CSS pixels"""
+    window: int
+    images: int
+    broken: list[str]
+    """the alternative texts of the pictures that have not loaded"""
+    title: str
+    text: str
+    page: str
+    """colour of the background"""
+    complaints: list[str] = field(default_factory=list)
+    """errors and warnings of the console, and what scripts threw"""
+    requests: list[str] = field(default_factory=list)
+    """addresses asked for besides the page itself"""
+
+
+class Browser:
+    """Chromium with one tab; use it as a context.
+
+    Args:
+        profile: an empty folder for it to write to.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        assert CHROMIUM is not None
+        read_commands, write_commands = os.pipe()
+        read_answers, write_answers = os.pipe()
+        words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        words += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        # The shell moves the pipes to where chromium looks for them.
+        script = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
+        self._process = subprocess.Popen(
+            ["/bin/bash", "-c", script, "chromium", CHROMIUM, *words],
+            pass_fds=(read_commands, write_answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(read_commands)
+        os.close(write_answers)
+        self._commands = os.fdopen(write_commands, "wb", buffering=0)
+        self._answers = os.fdopen(read_answers, "rb", buffering=0)
+        self._received = b""
+        self._numbers = itertools.count(1)
+        self._events: list[dict[str, Any]] = []
+        self._session: str | None = None
+
+    def __enter__(self) -> Self:
+        targets = self._ask("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        answer = self._ask("Target.attachToTarget", targetId=page, flatten=True)
+        self._session = answer["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._ask(f"{domain}.enable")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._session = None
+        try:
+            self._ask("Browser.close")
+            self._process.wait(timeout=20)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._commands.close()
+            self._answers.close()
+
+    def open(self, path: Path, width: int, *, dark: bool = False) -> Look:
+        """Open a page in a window `width` CSS pixels wide, and look at it."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._ask("Emulation.setEmulatedMedia", features=[scheme])
+        phone = width < 600
+        self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=800, deviceScaleFactor=2 if phone else 1, mobile=phone,
+        )  # fmt: skip
+        self._events.clear()
+        address = path.resolve().as_uri()
+        assert "errorText" not in self._ask("Page.navigate", url=address)
+        self._wait("Page.loadEventFired")
+        answer = self._ask(
+            "Runtime.evaluate", expression=_LOOK, awaitPromise=True, returnByValue=True
+        )
+        look = Look(**answer["result"]["value"])
+        for event in self._events:
+            match event["method"]:
+                case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" | "Log.entryAdded":
+                    look.complaints.append(json.dumps(event["params"]))
+                case "Network.requestWillBeSent":
+                    asked = event["params"]["request"]["url"]
+                    if asked != address and not asked.startswith("data:"):
+                        look.requests.append(asked)
+        return look
+
+    def screenshot(self, path: Path) -> None:
+        """Write a picture of the whole open page, as PNG."""
+        answer = self._ask("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(answer["data"]))
+
+    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command, and give its answer; events that come before it are kept."""
+        number = next(self._numbers)
+        message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        self._commands.write(json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, (method, answer)
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def _wait(self, method: str) -> None:
+        while all(event["method"] != method for event in self._events):
+            self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        """The next message; an event is kept."""
+        while b"\0" not in self._received:
+            piece = self._answers.read(2**16)
+            assert piece, "the browser has ended"
+            self._received += piece
+        line, _, self._received = self._received.partition(b"\0")
+        message: dict[str, Any] = json.loads(line)
+        if "method" in message:
+            self._events.append(message)
+        return message
