@@ -17,8 +17,10 @@ from trainer.commands import (
     models,
     predict,
     profile,
+    replay,
     submit,
     summary,
+    verify,
 )
 
 COMMANDS = {
@@ -32,8 +34,10 @@ COMMANDS = {
     "models": models,
     "predict": predict,
     "profile": profile,
+    "replay": replay,
     "submit": submit,
     "summary": summary,
+    "verify": verify,
 }
 
 

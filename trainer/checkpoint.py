@@ -164,13 +164,13 @@ class Checkpoints:
         sync(self.folder.parent)  # the folder itself may be new
         # The run has come by again where it was before it went back to an older one.
         for aside in step_folders(self.folder, SUPERSEDED):
-            if _step_of(aside) <= step:
+            if step_of(aside) <= step:
                 remove(aside)
 
     def _prune(self, best_step: int | None) -> None:
         try:
             for old in step_folders(self.folder)[: -self.config.keep]:
-                if _step_of(old) != best_step:
+                if step_of(old) != best_step:
                     # Half removed it must not look like a damaged checkpoint.
                     remove(old.rename(old.with_name(f".{old.name}")))
         except OSError as error:
@@ -197,7 +197,7 @@ class Checkpoints:
         What metrics.jsonl held at them is cut off; the run will come by there again.
         """
         for folder in step_folders(self.folder):
-            if _step_of(folder) > step:
+            if step_of(folder) > step:
                 aside = folder.with_name(f"{SUPERSEDED}{folder.name}")
                 remove(aside)
                 folder.rename(aside)
@@ -219,7 +219,7 @@ def step_folders(folder: Path, prefix: str = "") -> list[Path]:
     """What is named as a checkpoint, from the oldest; a copy under another name is none."""
     paths = folder.glob(f"{prefix}step-*")
     found = [path for path in paths if re.fullmatch(rf"{prefix}step-[0-9]+", path.name)]
-    return sorted(found, key=lambda path: (_step_of(path), path.name))
+    return sorted(found, key=lambda path: (step_of(path), path.name))
 
 
 def set_aside(folder: Path, why: str) -> Path:
@@ -240,7 +240,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _step_of(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's folder is named after."""
     return int(folder.name.rpartition("-")[2])
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from trainer.config import RunConfig, flatten
+from trainer import extensions, stored_config
+from trainer.config import RunConfig, flatten, replace
 from trainer.config_rules import check_names, validate
 from trainer.errors import UserError
 
@@ -56,15 +57,29 @@ def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, An
     return _parse(["--config", os.fspath(recipe)], changes)
 
 
-def changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
-    """The dotted keys that a command line sets, for a configuration that is there already.
+def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
+    """The configuration of the run in a folder, with what a command line sets of it.
 
     Args:
         allowed: the keys, or whole sections such as `data.`, that may be set.
 
     Raises:
-        UserError: a key is unknown or not allowed, or its value is wrong.
+        UserError: there is no run; or a key is unknown or not allowed, or its value is wrong; or
+            the data set is code that the user has not named.
     """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    stored, changes = stored_config.read(path), _changes(arguments, allowed)
+    if "data.name" not in changes:
+        extensions.check_named(stored, folder, {}, ["data.name"])
+    config = replace(stored, changes)
+    validate(config)
+    return config
+
+
+def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
+    """The dotted keys that a command line sets, for a configuration that is there already."""
     parser = _parser()
     try:
         values = parser.parse_args(list(arguments), defaults=False)

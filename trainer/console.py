@@ -123,6 +123,27 @@ class Progress:
             self._bar = None
 
 
+def bar(what: str, total: int, *, shown: bool = True) -> Any:
+    """A bar of tqdm's on standard error, a context manager; none where that is no terminal.
+
+    Args:
+        what: is going on.
+        total: how many updates are the whole.
+        shown: whether this process speaks.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=what,
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+        ascii=locale.getencoding().lower().replace("-", "") != "utf8",
+        disable=not (shown and sys.stderr.isatty()),
+    )
+
+
 def print_results(results: dict[str, Any], output_dir: Path) -> None:
     """Print the test accuracy, a table of the classes, the worst class and where the files are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import torch
@@ -93,26 +94,33 @@ class Engine:
             self.environment,
         )
         self.state = RunState()
+        self.until: tuple[int, int] | None = None
         self.step_log = StepLog()
         self.next_log_step = 0
         self.saved_step: int | None = None
 
     # ------------------------------------------------------------------ training
 
-    def fit(self) -> None:
+    def fit(self, until: tuple[int, int] | None = None) -> None:
         """Train to the end of the run from wherever it stands.
+
+        Args:
+            until: the position, epoch and step, at which to end instead. At the last step of an
+                epoch that epoch is validated only where the position is in the next one.
 
         Raises:
             StoppedOnRequest: asked to by a signal or by `train.max_seconds`; a checkpoint is saved.
             NonFiniteLossError: names the first step whose loss was not finite.
         """
+        self.until = until
         if self.config.train.on_nonfinite == "rollback" and self.saved_step is None:
             self.save()  # to go back to
         try:
-            while self.state.epoch <= self.config.train.epochs and not self._out_of_patience():
+            while self._goes_on():
                 try:
                     self._train_epoch()
-                    self._finish_epoch()
+                    if self._goes_on():
+                        self._finish_epoch()
                 except NonFiniteLossError as error:
                     self._roll_back(error)
             self.save()
@@ -122,14 +130,22 @@ class Engine:
             self.agreement.finish_saving(needed=True)
             raise self._stopped(asked) from None
 
+    def _goes_on(self) -> bool:
+        if self.until and (self.state.epoch, self.state.step) >= self.until:
+            return False
+        return self.state.epoch <= self.config.train.epochs and not self._out_of_patience()
+
     def _train_epoch(self) -> None:
         epoch, done = self.state.epoch, self._steps_done_in_epoch()
+        last_epoch, last_step = self.until or (None, 0)
+        left = last_step - self.state.step if epoch == last_epoch else None
         if self.observer:
             self.observer.epoch_started(epoch, self.batches.steps, done)
         self.module.train()
         self.step_log.start_clock()
         every_steps = self.config.checkpoint.every_steps
-        for step_of_epoch, batch in enumerate(self.batches.of_epoch(epoch, done), start=done + 1):
+        batches = itertools.islice(self.batches.of_epoch(epoch, done), left)
+        for step_of_epoch, batch in enumerate(batches, start=done + 1):
             self._do_step(batch)
             last = step_of_epoch == self.batches.steps
             if self.state.step >= self.next_log_step or last:

@@ -51,5 +51,9 @@ class OtherFormatError(UserError):
     """A checkpoint of another version: whole, and not to be touched."""
 
 
+class DifferentRunError(Exception):
+    """What was computed again is not what the run's folder holds; the same on all ranks."""
+
+
 class StoppedOnRequest(Exception):  # noqa: N818 - nothing went wrong
     """The run was asked to stop and has saved everything; the same command goes on."""

@@ -7,12 +7,21 @@ import platform
 import sys
 from collections.abc import Callable
 
-from trainer.errors import LostRankError, NonFiniteLossError, RankError, StoppedOnRequest, UserError
+from trainer.errors import (
+    DifferentRunError,
+    LostRankError,
+    NonFiniteLossError,
+    RankError,
+    StoppedOnRequest,
+    UserError,
+)
 from trainer.processes import launched_rank
 
 FINISHED = 0
 FAILED = 1
 USER_CAN_MEND = 2
+DIFFERENT = 3
+"""of `verify` and `replay`: what was computed again is not what the run's folder holds"""
 STOPPED_ON_REQUEST = 75
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -27,6 +36,8 @@ def of(error: BaseException | None) -> int:
             return USER_CAN_MEND
         case OSError() if error.errno in NO_SPACE:
             return USER_CAN_MEND
+        case DifferentRunError():
+            return DIFFERENT
         case StoppedOnRequest():
             return STOPPED_ON_REQUEST
         case _:
@@ -40,7 +51,7 @@ def run(command: Callable[[], None]) -> int:
     except RankError as error:
         print(f"rank {launched_rank()} on {platform.node()}: {error}", file=sys.stderr)
         return of(error)
-    except (UserError, StoppedOnRequest, NonFiniteLossError) as error:
+    except (UserError, DifferentRunError, StoppedOnRequest, NonFiniteLossError) as error:
         if launched_rank() == 0:
             print(error, file=sys.stderr)
         return of(error)

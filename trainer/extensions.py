@@ -9,13 +9,20 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from trainer.config import TRANSFORMS, DataName, OptimizerName, RunConfig, own_augmentations_of
+from trainer.config import (
+    TRANSFORMS,
+    DataName,
+    OptimizerName,
+    RunConfig,
+    flatten,
+    own_augmentations_of,
+)
 from trainer.errors import UserError
 
 Kind = Literal["dataset", "augmentation", "optimizer", "tracker"]
@@ -109,6 +116,40 @@ def check_name(kind: Kind, name: str) -> None:
     """
     if name not in BUILT_IN[kind] and not is_own(kind, name):
         raise _unknown(kind, name)
+
+
+def check_named(
+    config: RunConfig, folder: Path, named: Mapping[str, str], keys: Collection[str]
+) -> None:
+    """Make sure that a run's folder, which somebody may have sent, brings about no code that the
+    user has not named.
+
+    Args:
+        config: of the run in the folder.
+        named: what the user has named, by the key.
+        keys: what is about to be used of model.name, data.name, data.augment, optimizer.name.
+
+    Raises:
+        UserError: names the key and what there is to name.
+    """
+    import models
+
+    values = flatten(config)
+    own = {
+        "model.name": config.model.name not in models.names(),
+        "data.name": is_file(config.data.name),
+        "data.augment": any(map(is_file, own_augmentations_of(config.data.augment))),
+        "optimizer.name": is_file(config.optimizer.name),
+    }
+    for key in keys:
+        name, given = values[key], named.get(key)
+        if given is None and own[key]:
+            raise UserError(
+                f"{key}: {name} of {folder} is code that is not Lockstep's; to run it, name it "
+                f"yourself: --{key} {name}"
+            )
+        if given is not None and given.rpartition(":")[2] != name.rpartition(":")[2]:
+            raise UserError(f"--{key}: {given}, but the run had {name}")
 
 
 def find(kind: Kind, name: str) -> Extension:

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING
 
 from trainer import lost_ranks, orphans, processes
 from trainer.config import RunConfig, replace
-from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
+from trainer.errors import (
+    DifferentRunError,
+    NonFiniteLossError,
+    StoppedOnRequest,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-OF_ALL_RANKS = (UserError, StoppedOnRequest, NonFiniteLossError, KeyboardInterrupt)
+OF_ALL_RANKS = (
+    UserError,
+    StoppedOnRequest,
+    NonFiniteLossError,
+    DifferentRunError,
+    KeyboardInterrupt,
+)
 """no rank has to be told of these"""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -67,14 +68,23 @@ class Snapshot:
         }
         return files, small
 
-    def _check_fingerprints(self, saved: Checkpoint) -> None:
+    def check_fingerprints(self, fingerprints: dict[str, str | None], where: Path) -> None:
+        """Whether what a checkpoint or a run was made from is what is here.
+
+        Args:
+            fingerprints: its own; of those that are here it has all.
+            where: its folder, for the message.
+
+        Raises:
+            UserError: it was made from something else.
+        """
         for key, ours in self.fingerprints.items():
-            theirs = saved.state["fingerprints"].get(key)
+            theirs = fingerprints.get(key)
             if ours != theirs:
                 images = key == "data.root"
                 what = "the images differ from those" if images else "the code differs from that"
                 raise UserError(
-                    f"{key}: {what} that {saved.folder} was trained with "
+                    f"{key}: {what} that {where} was trained with "
                     f"(SHA-256 {_short(ours)} against {_short(theirs)}); use the same, or start "
                     f"anew in another output_dir"
                 )
@@ -88,7 +98,7 @@ class Snapshot:
             UserError: the checkpoint belongs to other data, or does not fit the model, the
                 optimiser or the length of the run.
         """
-        self._check_fingerprints(saved)
+        self.check_fingerprints(saved.state["fingerprints"], saved.folder)
         averaged = self.average is not None
         checkpoint_fit.check(saved, self.module, self.optimizer, averaged, steps_per_epoch, epochs)
         state = RunState(**saved.state["run"])

@@ -15,9 +15,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes, stored_config
-from trainer.config import RunConfig, replace
-from trainer.config_rules import validate
+from trainer import command_line, processes
+from trainer.config import RunConfig
 from trainer.console import counting, print_figures
 from trainer.errors import UserError
 from trainer.process_group import joined
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
     if path and (path.suffix != ".npz" or not path.absolute().parent.is_dir()):
         raise UserError(f"--predictions: {path} must be a file FILE.npz in a folder that is there")
-    config = _configuration(arguments.run, arguments.configuration)
+    config = command_line.of_run(arguments.run, arguments.configuration, ALLOWED)
     with joined(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
         if path:
@@ -94,16 +93,6 @@ def _write(path: Path, predictions: Predictions) -> None:
         write_predictions(path, predictions)
     except OSError as error:
         raise UserError(f"--predictions: {path} cannot be written ({error.strerror})") from error
-
-
-def _configuration(folder: Path, words: list[str]) -> RunConfig:
-    """The run's, with what the command line sets."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
-    config = replace(stored_config.read(path), command_line.changes(words, ALLOWED))
-    validate(config)
-    return config
 
 
 def _evaluate(

@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes, stored_config
-from trainer.config import RunConfig, replace
-from trainer.config_rules import validate
+from trainer import command_line, processes
+from trainer.config import RunConfig
 from trainer.console import percent
 from trainer.errors import UserError
 from trainer.process_group import joined
@@ -26,7 +25,7 @@ from trainer.process_group import joined
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-ALLOWED = ("data.root", "data.memory_limit_mb", "threads", "train.precision")
+ALLOWED = ("data.name", "data.root", "data.memory_limit_mb", "threads", "train.precision")
 """what can be set beside a run; the rest is the run's own"""
 
 
@@ -69,20 +68,11 @@ def run(arguments: argparse.Namespace) -> None:
     folder = Path(words[0]) if words and not words[0].startswith("-") else None
     if arguments.model and not folder:
         raise UserError("--model: is about the model of a run, whose folder is not given")
-    config = _of_run(folder, words[1:]) if folder else command_line.parse(words)
+    config = (
+        command_line.of_run(folder, words[1:], ALLOWED) if folder else command_line.parse(words)
+    )
     with joined(config) as accelerator:
         _inspect(accelerator, config, folder, arguments)
-
-
-def _of_run(folder: Path, words: list[str]) -> RunConfig:
-    """The run's configuration, with what may be set beside it."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
-    changes = command_line.changes(words, ALLOWED)
-    config = replace(stored_config.read(path), changes)
-    validate(config)
-    return config
 
 
 def _inspect(

@@ -1,0 +1,55 @@
+"""The words that `replay` and `verify` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.errors import UserError
+
+CODE = {
+    "model.name": "network",
+    "data.name": "data set",
+    "data.augment": "augmentation",
+    "optimizer.name": "optimiser",
+}
+"""keys that may name code of a user's own"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's folder, what may be different here, and how strictly to judge."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--data.root", dest="data_root", metavar="DIR", help="where the run's images are here"
+    )
+    for key, what in CODE.items():
+        parser.add_argument(
+            f"--{key}", dest=key, metavar="NAME",
+            help=f"the run's {what}; needed where it is code of the run's own",
+        )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process; the run's own where left out"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X",
+        help="go on where equal bits cannot be promised, and let losses differ by this share",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def named(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the user has named of the keys that may bring code, by the key."""
+    given = {key: getattr(arguments, key) for key in CODE}
+    return {key: name for key, name in given.items() if name is not None}
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        UserError: names the argument.
+    """
+    if arguments.tolerance is not None and not 0 <= arguments.tolerance < 1:
+        raise UserError(f"--tolerance: {arguments.tolerance:g}, but a share lies in [0, 1)")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads: {arguments.threads}, but at least one computes")

@@ -1,0 +1,157 @@
+"""A run of somebody's folder, computed again: the engine as it was, and nothing written there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from trainer import (
+    environment,
+    extensions,
+    process_group,
+    processes,
+    stored_config,
+    stored_run,
+)
+from trainer.checkpoint import Checkpoints
+from trainer.checkpoint_reading import Checkpoint
+from trainer.config import CheckpointConfig, RunConfig, replace
+from trainer.data import loading, reading
+from trainer.engine import Engine
+from trainer.errors import UserError
+from trainer.parts import build_model
+from trainer.preemption import StopRequest
+from trainer.stored_run import StoredRun
+from trainer.tensor_files import weights_sha256
+
+CODE = ("model.name", "data.name", "data.augment", "optimizer.name")
+"""keys that may bring code of a user's own"""
+
+
+class NoCheckpoints(Checkpoints):
+    """Saves nothing: for an engine that computes what is saved already."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), CheckpointConfig())
+
+    def save(self, step: int, files: Any, state: Any, **more: Any) -> None:
+        """Leave everything as it is."""
+
+    def newest(self) -> Checkpoint | None:
+        """Nothing to go back to."""
+        return None
+
+    def holds(self, saved: Checkpoint) -> bool:
+        """None is its own."""
+        return False
+
+
+def configuration(
+    folder: Path, *, named: dict[str, str], data_root: str | None, threads: int | None
+) -> RunConfig:
+    """The configuration of the run in a folder, as it is to be computed again.
+
+    Args:
+        folder: of the run.
+        named: by their keys, what runs code of the run's own, as the user has named it.
+        data_root: where the images are here; None: where the run had them.
+        threads: other ones than the run's; None: the run's.
+
+    Raises:
+        UserError: there is no run, or it would run code that the user has not named.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    config = stored_config.read(path)
+    if config.threads is None or config.train.microbatches is None:
+        raise UserError(
+            f"{path}: threads or train.microbatches is null; the first start of a run fills them "
+            f"in, so this is no file that a run has written"
+        )
+    extensions.check_named(config, folder, named, CODE)
+    changes: dict[str, Any] = {"processes": None, "train.max_seconds": None, **named}
+    if data_root is not None:
+        changes["data.root"] = data_root
+    if threads is not None:
+        changes["threads"] = threads
+    return replace(config, changes)
+
+
+@contextlib.contextmanager
+def joined(config: RunConfig) -> Iterator[Accelerator]:
+    """The processes, for as long as they compute together as those of the run did."""
+    with process_group.joined(config) as accelerator:
+        processes.check_microbatches(config)
+        assert config.threads is not None
+        processes.set_threads(config.threads)
+        yield accelerator
+
+
+def obstacles(
+    accelerator: Accelerator,
+    config: RunConfig,
+    run: StoredRun,
+    start: Checkpoint | None,
+    stops: Sequence[Checkpoint],
+) -> list[str]:
+    """As `stored_run.obstacles`, and what is in the way between the processes; a collective."""
+    here = environment.describe(accelerator.device)
+    found = stored_run.obstacles(run, start, stops, here)
+    found += processes.check_same_start(accelerator, weights="", images="", environment=here)
+    if config.train.reduction == "fast":
+        found.append("train.reduction: fast, whose sums depend on the process count")
+    return list(dict.fromkeys(found))
+
+
+def refuse(run: StoredRun, found: Sequence[str], tolerance: float | None) -> None:
+    """Promise nothing that cannot be kept.
+
+    Raises:
+        UserError: something is in the way, and no tolerance is given.
+    """
+    if found and tolerance is None:
+        raise UserError(
+            f"{run.folder}: cannot be computed again in the same bits here (there against here): "
+            f"{'; '.join(found)}; use what it was made with, or go on with --tolerance 0.01 to "
+            f"compare losses to that relative difference alone"
+        )
+
+
+def build(
+    accelerator: Accelerator, config: RunConfig, run: StoredRun, start: Checkpoint | None
+) -> Engine:
+    """The engine of a run where a checkpoint stands, or at its start; a collective.
+
+    Raises:
+        UserError: images or network are not those of the run, or are not at hand.
+    """
+
+    def load() -> Any:
+        reading.prepare(config.data)
+        return loading.load(config.data, config.seed)
+
+    dataset = processes.together(accelerator, load, once=True)
+    model = processes.together(accelerator, lambda: build_model(config, dataset))
+    engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest())
+
+    def begin() -> None:
+        known = stored_run.fingerprints(run, start or stored_run.oldest_checkpoint(run.folder, 0))
+        ours = engine.snapshot.fingerprints
+        engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
+        if start:
+            engine.load(start)
+        engine.state.skipped_steps = run.skipped_steps
+
+    processes.together(accelerator, begin)
+    processes.check_same_start(
+        accelerator,
+        weights=weights_sha256(engine.module.state_dict()),
+        images=engine.data.fingerprint,
+        environment=engine.environment,
+    )
+    return engine
