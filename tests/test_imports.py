@@ -27,7 +27,8 @@ LAYERS = [
         "data",
         "processes",
     },
-    {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"},
+    {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"}
+    | {"rank_output"},
     {"agreement", "lost_ranks", "snapshot"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
     {"step_log", "batch_statistics"},

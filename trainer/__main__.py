@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer import exit_codes
+from trainer import exit_codes, rank_output
 from trainer.commands import compare, doctor, submit, summary
 
 COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": summary}
@@ -13,6 +13,7 @@ COMMANDS = {"compare": compare, "doctor": doctor, "submit": submit, "summary": s
 
 def main() -> None:
     """Run a command; exits with a code of the contract."""
+    rank_output.hush_other_ranks()
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
