@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 # From the bottom up. A package counts as one module.
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "run_state"}
-    | {"time_limit"},
+    | {"time_limit", "long_work"},
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
     {"config_rules"},
     {"metrics_log", "tensor_files", "stored_config"},
@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"averaging", "batches", "buffers", "tracking", "console", "plots", "command_line"}
     | {"rank_output"},
-    {"agreement", "lost_ranks", "snapshot"},
+    {"agreement", "checkpoint_sharing", "lost_ranks", "snapshot"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"},
     {"step_log", "batch_statistics"},
     {"selection"},

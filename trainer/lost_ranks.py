@@ -51,7 +51,9 @@ def explain(accelerator: Accelerator, error: BaseException) -> LostRankError | O
         # Where the network is cut, the store does not answer, and says nothing.
         return within(
             PATIENCE_SECONDS + ANSWER_SECONDS,
-            lambda: _tell_others(error, text, rank) if own else _ask_others(error, text, rank, count),
+            lambda: (
+                _tell_others(error, text, rank) if own else _ask_others(error, text, rank, count)
+            ),
         )
     except (TimeoutError, RuntimeError) as silence:
         if own:

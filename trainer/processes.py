@@ -15,6 +15,7 @@ from trainer.allocator import keep_freed_memory
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
+from trainer.long_work import awaited
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -179,12 +180,15 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 and give its result, or its `UserError`, to every rank."""
     from accelerate.utils import broadcast_object_list
 
-    outcome: list[Any] = [None, None]
-    if accelerator.is_main_process:
+    def attempt() -> list[Any]:
+        if not accelerator.is_main_process:
+            return [None, None]
         try:
-            outcome[0] = function()
+            return [function(), None]
         except UserError as error:
-            outcome[1] = str(error)
+            return [None, str(error)]
+
+    outcome = awaited(accelerator, attempt)
     broadcast_object_list(outcome)
     result, message = outcome
     if message is not None:
@@ -192,23 +196,23 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def together(accelerator: Accelerator, function: Callable[[], T], *, once: bool = False) -> T:
-    """Call `function` on every rank; where any raises a `UserError`, all raise the first of them.
+def together(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call `function` on every rank; where any raises a `UserError`, all raise the first."""
 
-    Args:
-        once: one rank of each machine goes first, alone, and the others call it afterwards.
-    """
-    if once and not accelerator.is_local_main_process:
-        _share_errors("")
-    message, result = "", None
-    try:
-        result = function()
-    except UserError as error:
-        message = str(error)
-    if once and accelerator.is_local_main_process:
-        _share_errors(message)
+    def attempt() -> tuple[T | None, str]:
+        try:
+            return function(), ""
+        except UserError as error:
+            return None, str(error)
+
+    result, message = awaited(accelerator, attempt)
     _share_errors(message)
     return result  # type: ignore[return-value]
+
+
+def once_per_machine(accelerator: Accelerator, function: Callable[[], None]) -> None:
+    """Call `function` on one rank of each machine, before any rank goes on."""
+    together(accelerator, function if accelerator.is_local_main_process else lambda: None)
 
 
 def _share_errors(message: str) -> None:
