@@ -121,7 +121,7 @@ def test_a_mistake_in_the_code_is_said_by_one_rank_and_last(
     assert said.count("FileNotFoundError: calibration.bin\n") == 1, "of the other ranks nobody"
     last = [line for line in table.splitlines() if line.strip("= ")][-1]
     assert last.strip() == error
-    assert said.count("the files of this model are old") == ("0" in broken), "rank 0 alone"
+    assert said.count("UserWarning: the files of this model") == ("0" in broken), "rank 0 alone"
 
 
 def test_what_a_user_can_mend_is_what_the_launchers_table_ends_with(tmp_path: Path) -> None:
