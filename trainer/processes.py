@@ -196,23 +196,33 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def together(accelerator: Accelerator, function: Callable[[], T]) -> T:
-    """Call `function` on every rank; where any raises a `UserError`, all raise the first."""
+def together(accelerator: Accelerator, function: Callable[[], T], *, once: bool = False) -> T:
+    """Call `function` on every rank; where any raises a `UserError`, all raise the first.
+
+    Args:
+        function: has no collectives in it.
+        once: one rank of each machine goes first, alone, and the others call it afterwards.
+    """
+    if not once:
+        return _all_call(accelerator, function)  # type: ignore[return-value]
+    goes_first = accelerator.is_local_main_process
+    first = _all_call(accelerator, function if goes_first else None)
+    second = _all_call(accelerator, None if goes_first else function)
+    return first if goes_first else second  # type: ignore[return-value]
+
+
+def _all_call(accelerator: Accelerator, function: Callable[[], T] | None) -> T | None:
+    """A collective; None: this rank only waits."""
 
     def attempt() -> tuple[T | None, str]:
         try:
-            return function(), ""
+            return function() if function else None, ""
         except UserError as error:
             return None, str(error)
 
     result, message = awaited(accelerator, attempt)
     _share_errors(message)
-    return result  # type: ignore[return-value]
-
-
-def once_per_machine(accelerator: Accelerator, function: Callable[[], None]) -> None:
-    """Call `function` on one rank of each machine, before any rank goes on."""
-    together(accelerator, function if accelerator.is_local_main_process else lambda: None)
+    return result
 
 
 def _share_errors(message: str) -> None:

@@ -88,7 +88,7 @@ class Session:
         """
 
         data, seed = self.config.data, self.config.seed
-        processes.once_per_machine(self.accelerator, lambda: reading.prepare(data))
+        processes.together(self.accelerator, lambda: reading.prepare(data), once=True)
         return processes.together(self.accelerator, lambda: loading.load(data, seed, read_source))
 
     def start(self, engine: Engine) -> None:

@@ -138,7 +138,7 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
         return rank
 
     from_main = processes.on_main(accelerator, work)
-    processes.once_per_machine(accelerator, lambda: work() and None)
+    processes.together(accelerator, work, once=True)
     of_rank_1 = processes.together(accelerator, lambda: work() if rank == 1 else -1)
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
