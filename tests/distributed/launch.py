@@ -33,7 +33,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def own_words(errors: str) -> str:
-    """What the processes themselves have said, before torchrun's table of failures says it again."""
+    """What the processes have said, before torchrun's table of failures says it again."""
     return errors.partition("ChildFailedError")[0]
 
 
