@@ -65,7 +65,7 @@ def test_an_operation_without_a_deterministic_kernel(tmp_path: Path) -> None:
 
 
 def test_first_weights_that_depend_on_the_rank_are_refused(tmp_path: Path) -> None:
-    from tests.distributed.launch import launcher
+    from tests.distributed.launch import launcher, own_words
 
     plugin = tmp_path / "ranked.py"
     plugin.write_text("""
