@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from trainer import command_line, exit_codes, orphans, processes
+from trainer import command_line, exit_codes, orphans, processes, rank_output
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -28,6 +28,7 @@ def train(arguments: Sequence[str]) -> None:
 def main() -> None:
     """The command: exits with a code of the contract."""
     orphans.end_with_launcher()
+    rank_output.hush_other_ranks()
     sys.exit(exit_codes.run(lambda: train(sys.argv[1:])))
 
 

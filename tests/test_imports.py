@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 # From the bottom up. A package counts as one module.
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "ranges"}
-    | {"run_state", "time_limit"},
+    | {"run_state", "time_limit", "long_work"},
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
     {"extensions"},
     {"config_rules", "processes"},
@@ -28,8 +28,9 @@ LAYERS = [
         "data",
     },
     {"augment", "optim"},
-    {"averaging", "batches", "buffers", "console", "plots", "pages", "command_line", "hooks"},
-    {"agreement", "curves", "features", "lost_ranks", "snapshot", "tracking"},
+    {"averaging", "batches", "buffers", "console", "plots", "pages", "command_line", "hooks"}
+    | {"rank_output"},
+    {"agreement", "checkpoint_sharing", "curves", "features", "lost_ranks", "snapshot", "tracking"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"}
     | {"process_group"},
     {"step_log", "batch_statistics", "step_samples", "stored_run"},

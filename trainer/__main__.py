@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer import exit_codes, orphans
+from trainer import exit_codes, orphans, rank_output
 from trainer.commands import (
     compare,
     crossval,
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run a command; exits with a code of the contract."""
+    rank_output.hush_other_ranks()
     parser = build_parser()
     arguments, others = parser.parse_known_args()
     if others and "configuration" not in arguments:

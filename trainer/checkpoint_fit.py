@@ -6,6 +6,7 @@ that a checkpoint of another network is a message, and one of an absurd size cos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def check(
     saved: Checkpoint,
+    specs: Mapping[str, Specs],
     module: nn.Module,
     optimizer: AcceleratedOptimizer,
     averaged: bool,
@@ -33,6 +35,7 @@ def check(
 
     Args:
         saved: as opened.
+        specs: of the tensors in each of its files.
         module: the model.
         optimizer: with the scaler of the gradients, where there is one.
         averaged: whether an average of the weights is kept.
@@ -44,11 +47,11 @@ def check(
     """
     weights = specs_of(module.state_dict())
     has_best = saved.state["run"]["best_accuracy"] is not None
-    _require(saved, "model", saved.specs("model"), weights)
-    _require(saved, "best", saved.specs("best"), weights if has_best else {})
+    _require(saved, "model", specs["model"], weights)
+    _require(saved, "best", specs["best"], weights if has_best else {})
     if averaged:
-        _require(saved, "average", saved.specs("average"), weights)
-    _check_optimizer(saved, optimizer.optimizer)
+        _require(saved, "average", specs["average"], weights)
+    _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)
     own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
     if own != (saved.state["scaler"] or {}).keys():
         raise _unfit(saved, STATE, f"scaler: has not the values {', '.join(own) or 'of none'}")
@@ -61,11 +64,11 @@ def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> Non
         raise _unfit(saved, saved.path(name).name, difference)
 
 
-def _check_optimizer(saved: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Optimizer) -> None:
     """A parameter has all of its state or, where it never had a gradient, none."""
     state, numbers = state_after_a_step(optimizer)
     tensors = specs_of(state)
-    found, found_numbers = saved.specs("optimizer"), saved.state["optimizer"].keys()
+    found_numbers = saved.state["optimizer"].keys()
     present = {_index(key) for key in [*found, *found_numbers]}
     expected = {key: spec for key, spec in tensors.items() if _index(key) in present}
     _require(saved, "optimizer", found, expected)

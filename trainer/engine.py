@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import environment, extensions, optim, processes
+from trainer import checkpoint_sharing, environment, extensions, optim, processes
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints
@@ -281,14 +281,18 @@ class Engine:
         self.step_log.start_clock()
 
     def load(self, saved: Checkpoint) -> None:
-        """Go to where a checkpoint stands.
+        """Go to where a checkpoint stands; a collective.
 
         Raises:
             UserError: it belongs to other data or another model.
         """
-        self.state, self.selection.best = self.snapshot.restore(
-            saved, self.batches.steps, self.config.train.epochs
+        steps, epochs = self.batches.steps, self.config.train.epochs
+        specs = checkpoint_sharing.share_specs(self.accelerator, saved)
+        processes.together(
+            self.accelerator, lambda: self.snapshot.check(saved, specs, steps, epochs)
         )
+        files = checkpoint_sharing.share_tensors(self.accelerator, saved)
+        self.state, self.selection.best = self.snapshot.restore(saved, files)
         self.saved_step = self.state.step if self.checkpoints.holds(saved) else None
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
@@ -306,7 +310,7 @@ class Engine:
         saved = processes.on_main(self.accelerator, self.checkpoints.newest)
         if saved is None:
             raise error
-        processes.together(self.accelerator, lambda: self.load(saved))
+        self.load(saved)
         self.state.skipped_steps = sorted({*skipped, step})
         self.step_log.drop()
         self.next_log_step = 0

@@ -30,8 +30,20 @@ class NonFiniteLossError(Exception):
         self.step = step
 
 
+class OwnError(Exception):
+    """This rank is the first of several to fail, by what neither a user nor the code foresaw.
+
+    Args:
+        error: what has happened.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class LostRankError(Exception):
-    """Another rank than this one has failed.
+    """Another rank than this one has failed, or has failed before this one did.
 
     Args:
         message: names it.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
-import platform
 import sys
+import traceback
 from collections.abc import Callable
 
 from trainer.errors import (
     DifferentRunError,
     LostRankError,
     NonFiniteLossError,
+    OwnError,
     RankError,
     StoppedOnRequest,
     UserError,
 )
-from trainer.processes import launched_rank
+from trainer.processes import launched_count, launched_rank
+from trainer.rank_output import named, note_failure
 
 FINISHED = 0
 FAILED = 1
@@ -40,6 +42,8 @@ def of(error: BaseException | None) -> int:
             return DIFFERENT
         case StoppedOnRequest():
             return STOPPED_ON_REQUEST
+        case OwnError():
+            return of(error.error)
         case _:
             return FAILED
 
@@ -48,24 +52,37 @@ def run(command: Callable[[], None]) -> int:
     """Run a command; what a user can mend becomes one line, anything else keeps its traceback."""
     try:
         command()
-    except RankError as error:
-        print(f"rank {launched_rank()} on {platform.node()}: {error}", file=sys.stderr)
-        return of(error)
-    except (UserError, DifferentRunError, StoppedOnRequest, NonFiniteLossError) as error:
-        if launched_rank() == 0:
-            print(error, file=sys.stderr)
-        return of(error)
-    except LostRankError as error:
-        if error.speaks:
-            print(f"rank {launched_rank()} on {platform.node()}: {error}", file=sys.stderr)
-        return of(error)
-    except OSError as error:
-        if error.errno not in NO_SPACE:
+    except (Exception, KeyboardInterrupt) as error:
+        said = _known(error)
+        if said is None and launched_count() == 1:
             raise
-        where = error.filename or "a file of the run"
-        print(f"{where}: {error.strerror}; make room and start again", file=sys.stderr)
-        return of(error)
-    except KeyboardInterrupt as error:
-        print("interrupted; the newest checkpoint is what is saved", file=sys.stderr)
+        text, speaks = said or (_with_traceback(error), True)
+        note_failure(text, first=not isinstance(error, LostRankError))
+        if speaks:
+            print(text, file=sys.stderr, flush=True)
         return of(error)
     return FINISHED
+
+
+def _known(error: BaseException) -> tuple[str, bool] | None:
+    """What there is to say about an end, and whether this process says it; None: a traceback."""
+    match error:
+        case OwnError():
+            return _known(error.error) or (_with_traceback(error.error), True)
+        case LostRankError():
+            return named(str(error)), error.speaks
+        case RankError():
+            return named(str(error)), True
+        case UserError() | DifferentRunError() | StoppedOnRequest() | NonFiniteLossError():
+            return str(error), launched_rank() == 0
+        case OSError() if error.errno in NO_SPACE:
+            where = error.filename or "a file of the run"
+            return f"{where}: {error.strerror}; make room and start again", True
+        case KeyboardInterrupt():
+            return "interrupted; the newest checkpoint is what is saved", True
+        case _:
+            return None
+
+
+def _with_traceback(error: BaseException) -> str:
+    return named("".join(traceback.format_exception(error)))

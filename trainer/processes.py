@@ -16,6 +16,7 @@ from trainer.allocator import keep_freed_memory
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
+from trainer.long_work import awaited
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -183,12 +184,15 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 and give its result, or its `UserError`, to every rank."""
     from accelerate.utils import broadcast_object_list
 
-    outcome: list[Any] = [None, None]
-    if accelerator.is_main_process:
+    def attempt() -> list[Any]:
+        if not accelerator.is_main_process:
+            return [None, None]
         try:
-            outcome[0] = function()
+            return [function(), None]
         except UserError as error:
-            outcome[1] = str(error)
+            return [None, str(error)]
+
+    outcome = awaited(accelerator, attempt)
     broadcast_object_list(outcome)
     result, message = outcome
     if message is not None:
@@ -197,22 +201,32 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 
 def together(accelerator: Accelerator, function: Callable[[], T], *, once: bool = False) -> T:
-    """Call `function` on every rank; where any raises a `UserError`, all raise the first of them.
+    """Call `function` on every rank; where any raises a `UserError`, all raise the first.
 
     Args:
+        function: has no collectives in it.
         once: one rank of each machine goes first, alone, and the others call it afterwards.
     """
-    if once and not accelerator.is_local_main_process:
-        _share_errors("")
-    message, result = "", None
-    try:
-        result = function()
-    except UserError as error:
-        message = str(error)
-    if once and accelerator.is_local_main_process:
-        _share_errors(message)
+    if not once:
+        return _all_call(accelerator, function)  # type: ignore[return-value]
+    goes_first = accelerator.is_local_main_process
+    first = _all_call(accelerator, function if goes_first else None)
+    second = _all_call(accelerator, None if goes_first else function)
+    return first if goes_first else second  # type: ignore[return-value]
+
+
+def _all_call(accelerator: Accelerator, function: Callable[[], T] | None) -> T | None:
+    """A collective; None: this rank only waits."""
+
+    def attempt() -> tuple[T | None, str]:
+        try:
+            return function() if function else None, ""
+        except UserError as error:
+            return None, str(error)
+
+    result, message = awaited(accelerator, attempt)
     _share_errors(message)
-    return result  # type: ignore[return-value]
+    return result
 
 
 def _share_errors(message: str) -> None:

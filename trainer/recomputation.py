@@ -143,11 +143,11 @@ def build(
         known = stored_run.fingerprints(run, start or stored_run.oldest_checkpoint(run.folder, 0))
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
-        if start:
-            engine.load(start)
-        engine.state.skipped_steps = run.skipped_steps
 
     processes.together(accelerator, begin)
+    if start:
+        engine.load(start)
+    engine.state.skipped_steps = run.skipped_steps
     processes.check_same_start(
         accelerator,
         weights=weights_sha256(engine.module.state_dict()),

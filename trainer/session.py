@@ -89,17 +89,15 @@ class Session:
             read_source: from `reading.read_ahead`, where that has begun.
         """
 
-        def load() -> Dataset:
-            reading.prepare(self.config.data)
-            return loading.load(self.config.data, self.config.seed, read_source)
-
-        return processes.together(self.accelerator, load, once=True)
+        data, seed = self.config.data, self.config.seed
+        processes.together(self.accelerator, lambda: reading.prepare(data), once=True)
+        return processes.together(self.accelerator, lambda: loading.load(data, seed, read_source))
 
     def start(self, engine: Engine) -> None:
         """Resume where there is a checkpoint, write config.yaml, and say what will run."""
         saved = processes.on_main(self.accelerator, self._find_checkpoint)
         if saved:
-            processes.together(self.accelerator, lambda: engine.load(saved))
+            engine.load(saved)
         differing = processes.check_same_start(
             self.accelerator,
             weights=weights_sha256(engine.module.state_dict()),

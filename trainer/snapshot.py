@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.environment import Environment
 from trainer.errors import UserError
 from trainer.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.run_state import RunState
-from trainer.tensor_files import Tensors
+from trainer.tensor_files import Specs, Tensors
 
 Files = dict[str, Tensors]
 
@@ -89,10 +90,13 @@ class Snapshot:
                     f"anew in another output_dir"
                 )
 
-    def restore(
-        self, saved: Checkpoint, steps_per_epoch: int, epochs: int
-    ) -> tuple[RunState, Tensors]:
-        """Put the tensors back; returns where the run stands, and the best weights.
+    def check(
+        self, saved: Checkpoint, specs: Mapping[str, Specs], steps_per_epoch: int, epochs: int
+    ) -> None:
+        """Whether the run can go on from a checkpoint.
+
+        Args:
+            specs: of the tensors in each of its files.
 
         Raises:
             UserError: the checkpoint belongs to other data, or does not fit the model, the
@@ -100,19 +104,26 @@ class Snapshot:
         """
         self.check_fingerprints(saved.state["fingerprints"], saved.folder)
         averaged = self.average is not None
-        checkpoint_fit.check(saved, self.module, self.optimizer, averaged, steps_per_epoch, epochs)
+        checkpoint_fit.check(
+            saved, specs, self.module, self.optimizer, averaged, steps_per_epoch, epochs
+        )
+
+    def restore(self, saved: Checkpoint, files: Mapping[str, Tensors]) -> tuple[RunState, Tensors]:
+        """Put back the tensors of a checkpoint that has been checked.
+
+        Returns:
+            Where the run stands, and the best weights.
+        """
         state = RunState(**saved.state["run"])
         changes = environment.differences(saved.state["environment"], self.environment)
         state.note_rounding(f"from step {state.step}: {change}" for change in changes)
-        self.module.load_state_dict(saved.tensors("model"))
+        self.module.load_state_dict(files["model"])
         if self.average:
-            self.average.load(saved.tensors("average"))
-        load_optimizer_state(
-            self.optimizer.optimizer, saved.tensors("optimizer"), saved.state["optimizer"]
-        )
+            self.average.load(files["average"])
+        load_optimizer_state(self.optimizer.optimizer, files["optimizer"], saved.state["optimizer"])
         if self.scaler and saved.state["scaler"]:
             self.scaler.load_state_dict(saved.state["scaler"])
-        return state, saved.tensors("best")
+        return state, files["best"]
 
 
 def _short(fingerprint: str | None) -> str:

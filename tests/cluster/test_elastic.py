@@ -1,13 +1,16 @@
-"""torchrun replaces a worker that dies: the run goes on from its checkpoint, to the same bits."""
+"""torchrun replaces a worker that dies, and nodes come and go: the same bits from checkpoints."""
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 
+from tests.cluster.slurm import free_ports, wait_until
 from tests.distributed.launch import environment, launcher
 from tests.faults.test_interruption import LONG, steps_logged
 from tests.runs import Run, check_same, command, train_here
@@ -15,6 +18,20 @@ from tests.runs import Run, check_same, command, train_here
 # Else torch 2.13 gives the new workers the store of the old ones, with addresses where nobody is.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 ELASTIC = [*launcher(2), "--max-restarts", "2"]
+
+# How long to wait for more nodes, and when one that is silent counts as gone: less than 30 s, 15 s.
+QUICK = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3"
+
+SLOW_WHILE_THERE_IS_A_FILE = """
+import os, time
+from models.quicknet import QuickNet
+
+class Slow(QuickNet):
+    def forward(self, images):
+        if self.training and os.path.exists(os.environ.get("SLOW_FILE", "")):
+            time.sleep(0.05)
+        return super().forward(images)
+"""
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
@@ -35,3 +52,78 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=120)
     assert "going on after step" in output
     check_same(Run(folder, process.returncode, output, output), Run(tmp_path / "undisturbed", 0))
+
+
+class Node:
+    """A torchrun of one process, as of a node that takes part in a run of one or two nodes.
+
+    Args:
+        log: what it says.
+        port: of the meeting point on the first node.
+    """
+
+    def __init__(self, log: Path, port: int, folder: Path, slow: Path, *more: str) -> None:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2"]
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+        torchrun += ["--rdzv-id", "run", "--rdzv-conf", QUICK, "--local-addr", "127.0.0.1"]
+        torchrun += ["--max-restarts", "3"]
+        self.log = log
+        with log.open("w") as file:
+            self.agent = subprocess.Popen(
+                command(folder, *more, launcher=torchrun),
+                env=environment(**OWN_STORE, SLOW_FILE=str(slow)),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def starts(self) -> list[str]:
+        """How many processes the run had at each start, as the header says."""
+        return re.findall(r"^processes +(\d+),", self.log.read_text(), re.MULTILINE)
+
+    def die(self) -> None:
+        """As without power: torchrun and its worker at once."""
+        agent = psutil.Process(self.agent.pid)
+        for process in [*agent.children(recursive=True), agent]:
+            process.kill()
+        self.agent.wait()
+
+
+def test_a_node_is_lost_and_later_another_joins(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_WHILE_THERE_IS_A_FILE)
+    words = [*LONG, "--model.name", f"{tmp_path / 'slow.py'}:Slow"]
+    assert train_here(tmp_path / "undisturbed", *words) == 0
+    folder, slow = tmp_path / "run", tmp_path / "file"
+    slow.touch()
+    (port,) = free_ports(1)
+    nodes: list[Node] = []
+
+    def add_node() -> None:
+        log = tmp_path / f"node-{len(nodes)}.log"
+        nodes.append(Node(log, port, folder, slow, *words))
+
+    def trains_on(*starts: str) -> None:
+        """Wait until the run has been started so often, and has trained since."""
+        first = nodes[0]
+        wait_until(lambda: first.starts() == list(starts) or first.agent.poll() is not None, 120)
+        assert first.starts() == list(starts), first.log.read_text()
+        steps = steps_logged(folder)
+        wait_until(lambda: steps_logged(folder) > steps + 11, 60)
+
+    try:
+        add_node()
+        trains_on("1")
+        add_node()
+        trains_on("1", "2")
+        nodes[1].die()
+        trains_on("1", "2", "1")
+        add_node()
+        trains_on("1", "2", "1", "2")
+        slow.unlink()
+        codes = [nodes[0].agent.wait(timeout=120), nodes[2].agent.wait(timeout=120)]
+    finally:
+        for node in nodes:
+            node.agent.kill()
+    output = nodes[0].log.read_text()
+    assert codes == [0, 0], output
+    assert output.count("going on after step") == 3
+    check_same(Run(folder, 0, output, output), Run(tmp_path / "undisturbed", 0))

@@ -167,7 +167,9 @@ def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again
     killed_s = time.monotonic()
     killed = job.end("FAILED")
     assert time.monotonic() - killed_s < 20
-    assert f"rank 1 on {platform.node()} died" in killed.output
+    died = f"rank 1 on {platform.node()} died"
+    assert f"rank 0 on {platform.node()}: {died}" in killed.output
+    assert killed.output.splitlines()[-1].startswith(died)
     assert killed.json("status.json")["state"] == "failed"
     finished = Job(slurm, tmp_path / "run", TWO_NODES, *more).end()
     assert "going on after step" in finished.output

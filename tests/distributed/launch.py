@@ -32,6 +32,11 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+def own_words(errors: str) -> str:
+    """What the processes have said, before torchrun's table of failures says it again."""
+    return errors.partition("ChildFailedError")[0]
+
+
 def run_worker(processes: int, output: Path, **task: Any) -> Any:
     """Do a task of worker.py in so many processes; its outcome."""
     finished = subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launch import launcher
+from tests.distributed.launch import launcher, own_words
 from tests.runs import Run, train_apart, train_here
 
 SHORT = ["--train.epochs", "2"]
@@ -44,7 +44,7 @@ def test_a_mistake_is_said_once_and_ends_all_processes(tmp_path: Path) -> None:
     run = train_apart(tmp_path / "run", "--model.name", "lenet7", launcher=launcher(2))
     assert run.exit_code == 1  # the launcher's own; status.json has ours
     assert run.json("status.json") == {"state": "failed", "exit_code": 2, "step": 0}
-    assert run.errors.count("model.name, model.args: ") == 1
+    assert own_words(run.errors).count("model.name, model.args: ") == 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_count_that_does_not_fit_is_an_error_at_once(
 ) -> None:
     run = train_apart(tmp_path / "run", *change, launcher=launcher(2))
     assert run.exit_code == 1
-    assert run.errors.count(expected) == 1
+    assert own_words(run.errors).count(expected) == 1
 
 
 def test_null_microbatches_are_pinned_at_the_first_start(tmp_path: Path) -> None:

@@ -127,13 +127,32 @@ def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
     return outcomes
 
 
-TASKS = {"train": train_each, "reduce": reduce_each, "predict": predict_each}
+def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
+    """What all ranks have after one of them alone has worked for so long."""
+    rank = accelerator.process_index
+
+    def work() -> int:
+        time.sleep(seconds)
+        with Path(calls).open("a") as file:
+            file.write(f"{rank}\n")
+        return rank
+
+    from_main = processes.on_main(accelerator, work)
+    processes.together(accelerator, work, once=True)
+    of_rank_1 = processes.together(accelerator, lambda: work() if rank == 1 else -1)
+    return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
+
+
+TASKS = {
+    "train": train_each, "reduce": reduce_each, "predict": predict_each, "wait": wait_for_each
+}  # fmt: skip
 
 
 def main() -> None:
     """Do the task on all ranks."""
     task = json.loads(sys.argv[1])
-    accelerator = processes.create_accelerator(RunConfig())
+    timeout = {"timeout_seconds": task.pop("timeout_seconds", RunConfig().timeout_seconds)}
+    accelerator = processes.create_accelerator(replace(RunConfig(), timeout))
     torch.set_num_threads(1)
     outcome = TASKS[task.pop("name")](accelerator, **task)
     if accelerator.is_main_process:

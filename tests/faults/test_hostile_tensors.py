@@ -120,7 +120,8 @@ except UserError as error:
     print(error)
 saved = open_checkpoint(Path(sys.argv[1]))
 try:
-    checkpoint_fit.check(saved, model, optimizer, False, 1, 15)
+    specs = {name: saved.specs(name) for name in ("model", "optimizer", "best", "average")}
+    checkpoint_fit.check(saved, specs, model, optimizer, False, 1, 15)
 except UserError as error:
     print(error)
 """

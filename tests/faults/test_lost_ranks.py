@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,10 +20,12 @@ from tests.runs import Run, command, train_apart
 ENDLESS = ["--train.epochs", "10000"]
 
 
-def start(folder: Path, *more: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A run of two processes in the middle of its training: the launcher, and its ranks."""
+def start(
+    folder: Path, *more: str, processes: int = 2
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A run of some processes in the middle of its training: the launcher, and its ranks."""
     process = subprocess.Popen(
-        command(folder, *ENDLESS, *more, launcher=launcher(2)),
+        command(folder, *ENDLESS, *more, launcher=launcher(processes)),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -61,22 +65,67 @@ def test_a_rank_that_hangs_is_named_within_the_time_that_is_configured(tmp_path:
     assert psutil.wait_procs(ranks, timeout=1)[1] == []
 
 
-def test_a_rank_whose_own_code_fails_is_named_by_the_others(tmp_path: Path) -> None:
-    plugin = tmp_path / "broken.py"
-    plugin.write_text("""
-import os
+def test_of_many_ranks_only_the_one_that_was_killed_is_named_and_once(tmp_path: Path) -> None:
+    """Rank 0 does not exchange anything with rank 3 itself, and learns of it from the others."""
+    launched, ranks = start(tmp_path / "run", processes=4)
+    ranks[3].kill()
+    output, _ = launched.communicate(timeout=60)
+    host = platform.node()
+    said = re.findall(rf"^rank \d on {host}: (.*)", output, re.MULTILINE)
+    assert len(said) == 1, output
+    assert said[0].startswith(f"rank 3 on {host} died, or has not answered in time (")
+    root_cause = output.partition("Root Cause (first observed failure)")[2]
+    assert "rank      : 3 (" in root_cause
+    assert "Signal 9 (SIGKILL)" in root_cause
+
+
+FAILING = """
+import os, warnings
 from models.quicknet import QuickNet
 
 class Broken(QuickNet):
     def forward(self, images):
-        if len(images) > 2 and self.training and os.environ["RANK"] == "1":
+        if len(images) > 2 and self.training and os.environ["RANK"] in os.environ["BROKEN_RANKS"]:
+            warnings.warn("the files of this model are old")
             raise FileNotFoundError("calibration.bin")
         return super().forward(images)
-""")
-    run = train_apart(tmp_path / "run", "--model.name", f"{plugin}:Broken", launcher=launcher(2))
+"""
+
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
+    "--num_processes", "4", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "broken"),
+    [(launcher(4), "2"), (launcher(4), "0123"), (ACCELERATE, "0123")],
+    ids=["one rank", "all ranks", "accelerate launch"],
+)
+def test_a_mistake_in_the_code_is_said_by_one_rank_and_last(
+    words: list[str], broken: str, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(FAILING)
+    run = train_apart(
+        tmp_path / "run", "--model.name", f"{plugin}:Broken", launcher=words, BROKEN_RANKS=broken
+    )
     assert run.exit_code == 1
-    expected = f"rank 1 on {platform.node()} failed first (FileNotFoundError: calibration.bin)"
-    assert expected in run.errors
-    own = run.errors.split("torch/distributed/elastic")[0]
-    assert "FileNotFoundError: calibration.bin" in own.partition("Traceback")[2], "that of rank 1"
-    assert "rank 0 on" not in own.replace(f"rank 0 on {platform.node()}: {expected}", "")
+    rank = re.search(rf"^rank (\d) on {platform.node()}: Traceback", run.errors, re.MULTILINE)
+    assert rank is not None, run.errors
+    assert rank[1] in broken
+    error = f"rank {rank[1]} on {platform.node()}: FileNotFoundError: calibration.bin"
+    said, _, table = run.errors.partition("Root Cause (first observed failure)")
+    assert said.count(f"\n{error}\n") == 1
+    assert said.count("FileNotFoundError: calibration.bin\n") == 1, "of the other ranks nobody"
+    last = [line for line in table.splitlines() if line.strip("= ")][-1]
+    assert last.strip() == error
+    assert said.count("UserWarning: the files of this model") == ("0" in broken), "rank 0 alone"
+
+
+def test_what_a_user_can_mend_is_what_the_launchers_table_ends_with(tmp_path: Path) -> None:
+    run = train_apart(tmp_path / "run", "--model.name", "lenet7", launcher=launcher(2))
+    said, _, table = run.errors.partition("Root Cause (first observed failure)")
+    assert said.splitlines()[0].startswith("model.name, model.args: ")
+    assert "traceback : model.name, model.args: " in table

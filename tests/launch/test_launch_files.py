@@ -29,6 +29,17 @@ accelerator.end_training()
 """
 
 
+# Without torch, so that there can be many.
+COUNT = """
+import os
+
+rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+print(f"rank {rank} of {count}, process\\n", end="", flush=True)
+"""
+
+ASKED_FOR = {"cpu.yaml": 1, "cpu_2.yaml": 2, "gpu.yaml": 1, "gpus.yaml": 2, "nodes.yaml": 16}
+
+
 @pytest.fixture
 def probe(tmp_path: Path) -> Path:
     path = tmp_path / "probe.py"
@@ -72,6 +83,12 @@ def lines_of(*launches: subprocess.Popen[str]) -> list[str]:
     return sorted(found)
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def test_one_cpu_process(probe: Path) -> None:
     assert lines_of(start("cpu.yaml", probe, use_cpu=False)) == ["rank 0 of 1, cpu"]
 
@@ -95,11 +112,8 @@ def test_the_count_of_a_launch_file_can_be_changed_on_the_command_line(probe: Pa
 
 
 def test_two_machines_form_one_group(probe: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
-    options += ["--main_process_port", str(port)]
+    options += ["--main_process_port", free_port()]
     machines = [start("nodes.yaml", probe, *options, "--machine_rank", str(m)) for m in (0, 1)]
     assert lines_of(*machines) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
 
@@ -116,6 +130,39 @@ def test_the_script_for_cpu_processes_trains_with_as_many(tmp_path: Path) -> Non
     assert results["train"]["processes"] == 2
     assert results["test"]["samples"] == 360
     assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["threads"] == 1
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_as_many_processes_start_as_the_file_says(file: str, tmp_path: Path) -> None:
+    """On all its machines, here this one; processes that compute nothing need no GPU each."""
+    count = tmp_path / "count.py"
+    count.write_text(COUNT, encoding="utf-8")
+    settings = yaml.safe_load((LAUNCH / file).read_text(encoding="utf-8"))
+    machines: list[list[str]] = [[]]
+    if settings["num_machines"] > 1:
+        meeting = ["--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
+        machines = [
+            [*meeting, "--machine_rank", str(machine)]
+            for machine in range(settings["num_machines"])
+        ]
+    started = lines_of(*(start(file, count, *options) for options in machines))
+    expected = settings["num_processes"]
+    assert expected == ASKED_FOR[file]
+    assert started == sorted(f"rank {rank} of {expected}, process" for rank in range(expected))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_accelerate_reads_a_file_as_it_is_meant(file: str) -> None:
+    """As its command does, with this machine's GPUs or none: other versions may fill in others."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    words = ["--config_file", str(LAUNCH / file), "--main_process_ip", "127.0.0.1", "train.py"]
+    read, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert read.num_processes == ASKED_FOR[file]
+    assert read.num_machines == (2 if file == "nodes.yaml" else 1)
+    assert bool(read.multi_gpu) == (ASKED_FOR[file] > 1), "the launcher that starts several"
+    assert bool(read.use_cpu) == file.startswith("cpu")
+    assert read.mixed_precision == "no"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment
+from tests.distributed.launch import environment, own_words
 from tests.runs import words
 from trainer import processes
 from trainer.commands.doctor import examination, group, memory
@@ -59,7 +59,8 @@ def test_two_processes_under_accelerate(tmp_path: Path) -> None:
     assert findings["clocks"]["state"] == findings["configuration"]["state"] == "ok"
     assert "3 do not divide by 2 processes" in findings["train.microbatches"]["text"]
     assert "rank 1 begins with other weights than rank 0" in findings["same start"]["text"]
-    assert finished.stderr.count("a run would fail here: train.microbatches, same start\n") == 1
+    said = own_words(finished.stderr)
+    assert said.count("a run would fail here: train.microbatches, same start\n") == 1
 
 
 def compared(*ranks: group.Rank) -> dict[str, Finding]:

@@ -68,8 +68,8 @@ def _report_apart(findings: Findings) -> list[Finding]:
 
 def _lost(accelerator: Accelerator, error: RuntimeError) -> Finding:
     lost = lost_ranks.explain(accelerator, error)
-    if lost is None:
-        raise error
+    if not isinstance(lost, LostRankError):
+        raise lost or error
     if not accelerator.is_main_process:
         raise LostRankError(str(lost), speaks=lost.speaks) from error
     return Finding("processes", "problem", str(lost), "look for that rank's own message")

@@ -1,0 +1,53 @@
+"""What a start costs is the same for any number of ranks, and they wait as long as it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.distributed.launch import launcher, run_worker
+from tests.runs import Run, train_apart, train_here
+
+WATCHED = """
+import os, sys
+from models.quicknet import QuickNet
+
+class Watched(QuickNet):
+    pass
+
+def note(event, arguments):
+    if event == "open" and "step-" in str(arguments[0]):
+        with os.fdopen(os.open(os.environ["OPENED"], os.O_APPEND | os.O_WRONLY), "a") as file:
+            file.write(f"{os.environ['RANK']} {os.path.basename(arguments[0])}\\n")
+
+if "OPENED" in os.environ:
+    sys.addaudithook(note)
+"""
+
+
+def test_work_of_one_rank_may_take_longer_than_the_ranks_wait(tmp_path: Path) -> None:
+    """On rank 0, on one rank of the machine before the others, and on another rank."""
+    calls = tmp_path / "calls"
+    outcome = run_worker(
+        2, tmp_path / "outcome", name="wait", seconds=8.0, timeout_seconds=6.0, calls=str(calls)
+    )
+    assert outcome == [[0, -1], [0, 1]]
+    assert calls.read_text().split() == ["0", "0", "1", "1"]
+
+
+def test_a_checkpoint_is_read_by_rank_0_alone(tmp_path: Path) -> None:
+    plugin, opened = tmp_path / "watched.py", tmp_path / "opened"
+    plugin.write_text(WATCHED)
+    opened.touch()
+    more = ["--train.epochs", "2", "--checkpoint.every_epochs", "1"]
+    more += ["--model.name", f"{plugin}:Watched"]
+    assert train_here(tmp_path / "first", *more) == 0
+    half_way = tmp_path / "first" / "checkpoints" / "step-00000022"
+    run = train_apart(
+        tmp_path / "second", *more, "--resume", str(half_way),
+        launcher=launcher(2), OPENED=str(opened),
+    )  # fmt: skip
+    assert run.exit_code == 0, run.errors
+    assert run.digest == Run(tmp_path / "first", 0).digest
+    found = {line for line in opened.read_text().splitlines() if "safetensors" in line}
+    assert {"0 model.safetensors", "0 optimizer.safetensors"} <= found
+    assert {line[0] for line in found} == {"0"}

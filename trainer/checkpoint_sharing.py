@@ -1,0 +1,65 @@
+"""A checkpoint is read once, by rank 0, however many ranks go on from it."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+
+from trainer import processes
+from trainer.checkpoint_reading import Checkpoint
+from trainer.tensor_files import Specs, Tensors
+
+NAMES = ("model", "optimizer", "best", "average")
+"""of the files with tensors that there may be"""
+
+
+def share_specs(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Specs]:
+    """Types and shapes of the tensors of each file; a collective.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return processes.on_main(accelerator, lambda: {name: saved.specs(name) for name in NAMES})
+
+
+def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tensors]:
+    """The tensors of each file, on the CPU; a collective.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    files: dict[str, Tensors] = {}
+
+    def read() -> dict[str, Tensors]:
+        files.update({name: saved.tensors(name) for name in NAMES})
+        # Without their values these take no room in the message that goes to all.
+        return {
+            name: {key: tensor.to("meta") for key, tensor in tensors.items()}
+            for name, tensors in files.items()
+        }
+
+    outlines = processes.on_main(accelerator, read)
+    if accelerator.num_processes == 1:
+        return files
+    return {
+        name: {
+            key: _send(accelerator, files[name][key] if files else outline)
+            for key, outline in outlines[name].items()
+        }
+        for name in NAMES
+    }
+
+
+def _send(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
+    """Rank 0's tensor; on other ranks one without values says what it is."""
+    device = accelerator.device
+    on_device = (
+        torch.empty_like(tensor, device=device)
+        if tensor.is_meta
+        else tensor.contiguous().to(device)
+    )
+    if tensor.numel():
+        # As bytes, because not every type of number can be sent.
+        dist.broadcast(on_device.reshape(-1).view(torch.uint8), src=0)
+    return on_device.cpu()
