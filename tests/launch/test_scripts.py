@@ -333,15 +333,15 @@ class TestTestScript:
         place.program("id", "#!/bin/sh\necho 0\n")
 
     @pytest.mark.usefixtures("root")
-    def test_ci_installs_slurm_before_the_tests(self, place: Place) -> None:
+    def test_ci_installs_slurm_and_a_browser_before_the_tests(self, place: Place) -> None:
         assert place.run(".ci/run").returncode == 0
-        assert place.calls()[-2] == "slurm-wlm munge"
+        assert place.calls()[-3:-1] == ["slurm-wlm munge", "chromium"]
 
     @pytest.mark.usefixtures("root")
-    def test_ci_goes_on_where_slurm_cannot_be_installed(self, place: Place) -> None:
+    def test_ci_goes_on_where_they_cannot_be_installed(self, place: Place) -> None:
         result = place.run(".ci/run", FAIL_APT="1")
         assert result.returncode == 0
-        assert "its tests will be skipped" in result.stderr
+        assert "chromium cannot be installed here: tests that need it" in result.stderr
         assert place.calls()[-1].startswith("-m pytest")
 
     @pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])
