@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [RECIPE ...] [--seeds 0 1 ...] [--root DIR] [--lab_root DIR]
 
-Each run is a process of its own, by the command that a user gives; nothing else should run, as the
-page tells the times. Every run is put into benchmarks/results/accuracy.json as it ends; accuracy.md
+Each run is a process of its own, by the command that a user gives; the page tells its CPU time, to
+which threads that wait for a busy core add. Every run is put into benchmarks/results/accuracy.json as it ends; accuracy.md
 is written from all that are there.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ INTRODUCTION = """
 Plain accuracy, each test image classified once as it is: all 10,000 test images of Fashion-MNIST,
 their first 1,000 where the lab's protocol asks for it, or the lab's 100 test digits. Mean and
 standard deviation over seeds, which draw the weights, the order, the augmentation and the images
-held out. No recipe was chosen by test images, and a run reads them once, at its end
+held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No recipe was chosen by test images, and a run reads them once, at its end
 ([docs/recipes.md](../../docs/recipes.md)).
 """.strip()
 
@@ -77,6 +78,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> di
     words = ["--config", str(config), "--seed", str(seed)]
     words += ["--output_dir", str(folder), "--tracking.wandb", "disabled"]
     words += [*(["--data.root", root] if root else []), *arguments.more]
+    before_s = _cpu_s_of_children()
     _, process_s = apart.run("train.py", words)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     test, train = results["test"], results["train"]
@@ -89,10 +91,16 @@ def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> di
         "precision": train["precision"],
         "train_s": train["seconds"],
         "process_s": process_s,
+        "cpu_s": _cpu_s_of_children() - before_s,
         "parameters": results["model"]["parameters"],
         "test": test["samples"],
         "machine": page.machine(),
     }
+
+
+def _cpu_s_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -105,7 +113,7 @@ def recipes_table(figures: page.Figures) -> list[str]:
     """A row a recipe."""
     lines = [
         "| recipe | trained on | parameters | epochs | seeds | test accuracy | lab's first 1,000 "
-        "| whole run | budget |",
+        "| CPU time | budget |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, recipe in RECIPES.items():
@@ -118,8 +126,9 @@ def recipes_table(figures: page.Figures) -> list[str]:
         cells += [str(runs[0]["epochs"]), str(len(runs))]
         cells += [mean_and_deviation([one["accuracy"] for one in runs])]
         cells += [mean_and_deviation(labs) if labs else ""]
-        cells += [f"{statistics.median(one['process_s'] for one in runs) / 60:.1f} min"]
-        cells += [f"{recipe.minutes} min"]
+        spent = [one["cpu_s"] for one in runs if "cpu_s" in one]
+        cells += [f"{statistics.median(spent) / 60:.1f} min" if spent else ""]
+        cells += [f"2 x {recipe.minutes} min"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -28,6 +28,7 @@ def test_every_seed_is_kept(measured: Path) -> None:
         assert 0.2 < one["accuracy"] < 1
         assert len(one["per_class"]) == 10
         assert 0 < one["train_s"] < one["process_s"]
+        assert one["cpu_s"] > 1, "a process that imports torch takes more"
 
 
 def test_the_page_has_mean_deviation_worst_class_and_the_published_rows(measured: Path) -> None:
