@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py [RECIPE ...] [--seeds 0 1 ...] [--root DIR] [--lab_root DIR]
 
 Each run is a process of its own, by the command that a user gives; the page tells its CPU time, to
-which threads that wait for a busy core add. Every run is put into benchmarks/results/accuracy.json as it ends; accuracy.md
-is written from all that are there.
+which threads that wait for a busy core add. Every run is put into benchmarks/results/accuracy.json
+as it ends; accuracy.md is written from all that are there.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ INTRODUCTION = """
 Plain accuracy, each test image classified once as it is: all 10,000 test images of Fashion-MNIST,
 their first 1,000 where the lab's protocol asks for it, or the lab's 100 test digits. Mean and
 standard deviation over seeds, which draw the weights, the order, the augmentation and the images
-held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No recipe was chosen by test images, and a run reads them once, at its end
+held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No
+recipe was chosen by test images, and a run reads them once, at its end
 ([docs/recipes.md](../../docs/recipes.md)).
 """.strip()
 
