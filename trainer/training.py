@@ -17,17 +17,20 @@ def train(
     config: RunConfig,
     read_source: Callable[[], SourceData] | None = None,
     hooks: Hooks | None = None,
-) -> None:
+) -> RunConfig | None:
     """Do the run, or what is left of it.
 
     Args:
         config: with its `output_dir`.
         read_source: from `reading.read_ahead`, where that has begun.
         hooks: functions that see what is measured.
+
+    Returns:
+        The configuration with what the start has filled in; None where nothing was left to do.
     """
     with Session(config, hooks) as session:
         if not session.open():
-            return
+            return None
         dataset = session.load_dataset(read_source)
         model = processes.together(
             session.accelerator, lambda: build_model(session.config, dataset)
@@ -38,3 +41,4 @@ def train(
         session.start(engine)
         engine.fit()
         session.finish(engine)
+        return session.config

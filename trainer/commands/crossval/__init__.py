@@ -91,11 +91,14 @@ def _train_and_summarise(
     asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
 ) -> dict[str, Any] | None:
     """What was found, where a report is asked for."""
-    end_s = None  # as no fold is trained yet
+    from trainer import training
+
     accelerator = processes.create_accelerator(asked)
     pins = processes.on_main(accelerator, lambda: _look(asked, folds))
+    limit_s, end_s = asked.train.max_seconds, None
     for config in folds:
-        late = end_s is not None and time.monotonic() > end_s
+        now_s = time.monotonic()
+        late = end_s is not None and now_s > end_s
         (asked_to_stop,) = processes.agree(accelerator, [float(late or stop.signal is not None)])
         if asked_to_stop:
             processes.leave(accelerator)
@@ -104,7 +107,13 @@ def _train_and_summarise(
             )
         if accelerator.is_main_process:
             print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
-        pins, end_s = _train(pin(config, pins), stop, end_s)
+        left_s = limit_s if end_s is None else end_s - now_s
+        trained = training.train(replace(pin(config, pins), {"train.max_seconds": left_s}))
+        if trained:
+            values = flatten(trained)
+            pins = {key: values[key] for key in PINNED_KEYS}
+            # From the first fold that is trained, so that every start gets further.
+            end_s = end_s or (now_s + limit_s if limit_s else None)
     found = None
     if report:
         found = processes.on_main(accelerator, lambda: _write(folds))
@@ -143,36 +152,3 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
         values = flatten(stored_config.read(stored))
         pins = {key: values[key] for key in PINNED_KEYS}
     return pins
-
-
-def _train(
-    config: RunConfig, stop: StopRequest, end_s: float | None
-) -> tuple[dict[str, int], float | None]:
-    """Do what is left of the run of a fold.
-
-    Returns:
-        The pins, which belong to all folds, and when `train.max_seconds` are over, which begin with
-        the first fold that is trained: so that every start gets further.
-    """
-    from trainer.engine import Engine
-    from trainer.parts import build_model
-    from trainer.session import Session
-
-    with Session(config) as session:
-        if session.open():
-            dataset = session.load_dataset()
-            model = processes.together(
-                session.accelerator, lambda: build_model(session.config, dataset)
-            )
-            engine = Engine(
-                session.accelerator, session.config, dataset, model,
-                session.checkpoints, session.stop,
-            )  # fmt: skip
-            # The limit is for the command, not for each of its runs.
-            engine.agreement.end_s = end_s = end_s or engine.agreement.end_s
-            session.start(engine)
-            engine.fit()
-            session.finish(engine)
-    stop.signal = stop.signal or session.stop.signal
-    values = flatten(session.config)
-    return {key: values[key] for key in PINNED_KEYS if values[key] is not None}, end_s

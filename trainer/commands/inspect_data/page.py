@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer import pages
 from trainer.commands.inspect_data.examination import Inspected, Place
 from trainer.errors import UserError
 from trainer.files import write_text
@@ -31,7 +30,8 @@ def write(path: Path, found: dict[str, Any], inspected: Inspected) -> None:
     samples = [_first_of(inspected, label) for label in range(len(found["classes"]))]
     shown = [(image["part"], image["position"]) for image in images]
     uris = _uris(inspected, [*shown, *(place for places in samples for place in places)])
-    text = _template().render(
+    text = pages.render(
+        "inspect_data.html",
         found=found,
         groups=groups,
         suspects=suspects,
@@ -60,30 +60,5 @@ def _uris(inspected: Inspected, places: Sequence[Place]) -> dict[Place, str]:
         positions = sorted({position for other, position in places if other == name})
         for position in positions:
             (pixels,) = part.images.pictures(np.array([position]))
-            found[name, position] = _uri(pixels)
+            found[name, position] = pages.image_uri(pixels)
     return found
-
-
-def _uri(pixels: np.ndarray) -> str:
-    from PIL import Image
-
-    memory = io.BytesIO()
-    Image.fromarray(pixels).save(memory, "PNG")
-    return "data:image/png;base64," + base64.b64encode(memory.getvalue()).decode()
-
-
-def _template() -> Any:
-    import jinja2
-
-    from trainer.console import percent
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["number"] = "{:,}".format
-    return environment.get_template("inspect_data.html")
