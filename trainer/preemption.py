@@ -36,6 +36,6 @@ class StopRequest:
         if self.signal is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        before = self._handlers_before.get(self.signal)
-        if isinstance(getattr(before, "__self__", None), StopRequest):
-            before(number, frame)  # of the command that this run is a part of
+        around = getattr(self._handlers_before.get(self.signal), "__self__", None)
+        if isinstance(around, StopRequest):  # of the command that this run is a part of
+            around._handle(number, frame)
