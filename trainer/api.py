@@ -171,17 +171,26 @@ class Run:
 
 @contextlib.contextmanager
 def _torch_settings_kept() -> Iterator[None]:
-    """Threads, random state and the choice of kernels, as the caller's own code has them."""
+    """The caller's settings of torch after the run, and during it those of a fresh process."""
     import torch
 
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.get_deterministic_debug_mode()
     benchmark = torch.backends.cudnn.benchmark
+    multiplication = torch.get_float32_matmul_precision()
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
     try:
-        with warnings.catch_warnings():  # the engine counts some of them
+        with (
+            torch.random.fork_rng(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            warnings.catch_warnings(),  # the engine counts some of them
+        ):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+        torch.set_default_dtype(dtype)
+        torch.set_float32_matmul_precision(multiplication)
         torch.set_deterministic_debug_mode(deterministic)
         torch.backends.cudnn.benchmark = benchmark

@@ -79,7 +79,7 @@ def _known(error: BaseException) -> tuple[str, bool] | None:
             where = error.filename or "a file of the run"
             return f"{where}: {error.strerror}; make room and start again", True
         case KeyboardInterrupt():
-            return "interrupted; the newest checkpoint is what is saved", True
+            return "interrupted", True
         case _:
             return None
 

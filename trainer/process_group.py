@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trainer import lost_ranks, orphans, processes
+from trainer import lost_ranks, processes
 from trainer.config import RunConfig, replace
 from trainer.errors import (
     DifferentRunError,
+    LostRankError,
     NonFiniteLossError,
+    OwnError,
     StoppedOnRequest,
     UserError,
 )
@@ -23,9 +25,11 @@ OF_ALL_RANKS = (
     StoppedOnRequest,
     NonFiniteLossError,
     DifferentRunError,
+    OwnError,
+    LostRankError,
     KeyboardInterrupt,
 )
-"""no rank has to be told of these"""
+"""no rank has to be told of these, or all know already"""
 
 
 @contextlib.contextmanager
@@ -39,7 +43,6 @@ def joined(config: RunConfig) -> Iterator[Accelerator]:
         UserError: there is a part of a launcher's variables alone, or fp16 without a GPU.
         LostRankError: another rank has failed.
     """
-    orphans.end_with_launcher()
     processes.check_count(replace(config, {"processes": None}))
     accelerator = processes.create_accelerator(config)
     lost_ranks.announce(accelerator)

@@ -276,6 +276,8 @@ class Session:
             self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
             self.trackers.finish(None, self.path, stopped)
         self._cleanup.close()
+        if isinstance(error, KeyboardInterrupt) and self.opened:
+            self.say("the newest checkpoint is what is saved; the same command goes on from there")
         if error is None or stopped:
             processes.leave(self.accelerator)
         if lost:

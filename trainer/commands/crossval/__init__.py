@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 from trainer import command_line, config_rules, processes, stored_config
 from trainer.config import PINNED_KEYS, RunConfig, flatten, replace
 from trainer.errors import StoppedOnRequest, UserError
+from trainer.process_group import joined
 from trainer.run_folder import RunFolder, pin
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from trainer.preemption import StopRequest
 
 
@@ -91,9 +94,17 @@ def _train_and_summarise(
     asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
 ) -> dict[str, Any] | None:
     """What was found, where a report is asked for."""
+    with joined(asked) as accelerator:
+        _train(accelerator, asked, folds, stop)
+        return processes.on_main(accelerator, lambda: _write(folds)) if report else None
+
+
+def _train(
+    accelerator: Accelerator, asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest
+) -> None:
+    """Do what is left of each fold; a collective."""
     from trainer import training
 
-    accelerator = processes.create_accelerator(asked)
     pins = processes.on_main(accelerator, lambda: _look(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None
     for config in folds:
@@ -114,11 +125,6 @@ def _train_and_summarise(
             pins = {key: values[key] for key in PINNED_KEYS}
             # From the first fold that is trained, so that every start gets further.
             end_s = end_s or (now_s + limit_s if limit_s else None)
-    found = None
-    if report:
-        found = processes.on_main(accelerator, lambda: _write(folds))
-    processes.leave(accelerator)
-    return found
 
 
 def _write(folds: Sequence[RunConfig]) -> dict[str, Any]:

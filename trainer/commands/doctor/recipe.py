@@ -109,8 +109,8 @@ def _load(config: RunConfig, findings: Findings) -> Dataset | None:
     undecoded = reading.to_decode(config.data)
     if undecoded:
         advice = (
-            "where it takes longer than timeout_seconds, do it before, by python -m trainer "
-            "inspect-data; without it neither the model nor what it takes was looked at"
+            "the first start does it, or python -m trainer inspect-data; without it neither the "
+            "model nor what it takes was looked at"
         )
         findings.append(Finding("data", "ok", undecoded, advice))
         return None

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 from tqdm import tqdm
 
-from trainer import lost_ranks, processes, ranges
+from trainer import processes, ranges
 from trainer.batches import Batch
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig, replace
@@ -26,6 +26,7 @@ from trainer.errors import UserError
 from trainer.files import write_file
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
+from trainer.process_group import joined
 from trainer.run_folder import pin
 
 PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")
@@ -123,9 +124,7 @@ def profile(
     Raises:
         UserError: the run would not start, or has fewer steps.
     """
-    accelerator = processes.create_accelerator(config)
-    lost_ranks.announce(accelerator)
-    try:
+    with joined(config) as accelerator:
         engine = _engine(accelerator, config)
         _check_steps(engine, warmup, steps)
         profiler = _profiler(accelerator.device, memory) if accelerator.is_main_process else None
@@ -133,17 +132,10 @@ def profile(
         engine.step_done = watch.step_done
         with contextlib.closing(watch), contextlib.suppress(Enough):
             engine.fit()
-    except RuntimeError as error:
-        lost = lost_ranks.explain(accelerator, error)
-        if lost is None:
-            raise
-        raise lost from error
-    found = None
-    if profiler:
+        if profiler is None:
+            return None
         write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
-        found = {**_found(engine, watch, profiler, memory), "trace": str(trace)}
-    processes.leave(accelerator)
-    return found
+        return {**_found(engine, watch, profiler, memory), "trace": str(trace)}
 
 
 def _engine(accelerator: Accelerator, config: RunConfig) -> ProfiledEngine:
