@@ -12,6 +12,8 @@ from torch import nn
 from models.registry import suggestion
 
 PREFIX = "timm:"
+WEIGHTS_ARGUMENTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+"""say where timm takes weights from"""
 
 
 def create(

@@ -12,6 +12,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_worker
 from tests.runs import Run, train_apart, train_here
 from trainer import extensions
+from trainer.config import RunConfig, replace
 from trainer.extensions import register_augmentation, register_optimizer
 
 EXAMPLES = REPOSITORY / "examples"
@@ -142,6 +143,40 @@ def test_registering() -> None:
         register_optimizer("a:b")
     with pytest.raises(ValueError, match="0 or more"):
         register_augmentation("dim", numbers=-1)
+
+
+@pytest.mark.parametrize(
+    ("key", "stored", "given", "is_same"),
+    [
+        ("data.augment", "flip+a.py:f+b.py:g", "flip+/else/x.py:f+/else/b.py:g", True),
+        ("data.augment", "flip+a.py:f+b.py:g", "rotate+a.py:f+b.py:g", False),
+        ("data.augment", "flip+a.py:f+b.py:g", "flip+a.py:other+b.py:g", False),
+        ("data.augment", "flip+a.py:f+b.py:g", "flip+b.py:g", False),
+        ("model.name", "/there/net.py:Net", "here/mine.py:Net", True),
+        ("model.name", "timm:hf-hub:a/net", "timm:local-dir:a/net", False),
+        ("optimizer.name", "adamw", "mine.py:adamw", False),
+    ],
+)
+def test_only_the_place_of_a_file_may_be_another(
+    key: str, stored: str, given: str, is_same: bool
+) -> None:
+    config = replace(RunConfig(), {key: stored})
+    if is_same:
+        extensions.check_named(config, Path("run"), {key: given}, [key])
+    else:
+        with pytest.raises(extensions.UserError, match="but the run had"):
+            extensions.check_named(config, Path("run"), {key: given}, [key])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("optimizer.name", "mine"), ("data.augment", "flip+mine"), ("data.name", "mine"),
+     ("model.name", "mine")],
+)  # fmt: skip
+def test_a_part_that_another_program_has_registered_is_unknown(key: str, value: str) -> None:
+    extensions.check_known(replace(RunConfig(), PARTS | {"data.augment": "flip"}), Path("run"))
+    with pytest.raises(extensions.UserError, match=f"{key}: mine of run was registered in the"):
+        extensions.check_known(replace(RunConfig(), {key: value}), Path("run"))
 
 
 def test_code_without_lines_is_refused() -> None:

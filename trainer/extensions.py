@@ -36,6 +36,14 @@ KEYS: dict[Kind, str] = {
 }
 """where a configuration names them"""
 
+CODE = {
+    "model.name": "network",
+    "data.name": "data set",
+    "data.augment": "augmentation",
+    "optimizer.name": "optimiser",
+}
+"""keys that may name code of a user's own which decides on the weights, and what they name"""
+
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "dataset": get_args(DataName),
     "augmentation": ("none", *TRANSFORMS),
@@ -148,8 +156,42 @@ def check_named(
                 f"{key}: {name} of {folder} is code that is not Lockstep's; to run it, name it "
                 f"yourself: --{key} {name}"
             )
-        if given is not None and given.rpartition(":")[2] != name.rpartition(":")[2]:
+        if given is not None and _without_folders(key, given) != _without_folders(key, name):
             raise UserError(f"--{key}: {given}, but the run had {name}")
+
+
+def _without_folders(key: str, name: str) -> list[str]:
+    """The parts of a name; of a part in a file, which may lie elsewhere, only what follows it."""
+    pieces = name.split("+") if key == "data.augment" else [name]
+    return [f":{piece.rpartition(':')[2]}" if is_file(piece) else piece for piece in pieces]
+
+
+def check_known(config: RunConfig, folder: Path) -> None:
+    """Make sure that this process knows all code of a run's folder that no file is named for.
+
+    Raises:
+        UserError: names the key, and how a run would be one for other processes too.
+    """
+    import models
+    from models.timm_models import PREFIX
+
+    def unknown(kind: Kind, names: list[str]) -> list[str]:
+        return [name for name in names if name not in BUILT_IN[kind] and not is_own(kind, name)]
+
+    model = config.model.name
+    is_known = model in models.names() or is_file(model) or model.startswith(PREFIX)
+    for key, names in {
+        "model.name": [] if is_known else [model],
+        "data.name": unknown("dataset", [config.data.name]),
+        "data.augment": unknown("augmentation", own_augmentations_of(config.data.augment)),
+        "optimizer.name": unknown("optimizer", [config.optimizer.name]),
+    }.items():
+        for name in names:
+            raise UserError(
+                f"{key}: {name} of {folder} was registered in the program that did the run and is "
+                f"not known here, so the run cannot be computed again; that of a part in a file, "
+                f"named path/to/file.py:{name} from the start, can"
+            )
 
 
 def find(kind: Kind, name: str) -> Extension:

@@ -9,13 +9,27 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from trainer.errors import UserError
 from trainer.files import open_regular, sync
 from trainer.observer import Record
-from trainer.untrusted import reason
+from trainer.untrusted import check_type, reason
 
 _LONGEST_LINE_BYTES = 2**20
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "step": {"epoch": int, "step": int, "loss": float | None, "lr": float},
+    "epoch": {
+        "epoch": int,
+        "train_loss": float | None,
+        "train_accuracy": float | None,
+        "validation_loss": float | None,
+        "validation_accuracy": float | None,
+        "seconds": float | None,
+    },
+}
+"""of what is reckoned with, by the event"""
 
 log = logging.getLogger("lockstep")
 
@@ -129,6 +143,21 @@ def read_records(path: Path, length_bytes: int | None = None) -> Iterator[Record
         raise UserError(f"{path}: missing") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def read_checked(path: Path) -> Iterator[Record]:
+    """The records of a file that nobody vouches for, with figures of the right types.
+
+    A figure that is missing is None.
+
+    Raises:
+        UserError: as `read_records`; or names the figure.
+    """
+    for record in read_records(path):
+        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
+        for key, hint in _TYPES[record["event"]].items():
+            check_type(record.setdefault(key, None), hint, f"{path}: {key}")
+        yield record
 
 
 def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from models import timm_models
 from trainer import (
     environment,
     extensions,
@@ -20,6 +21,7 @@ from trainer import (
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint
 from trainer.config import CheckpointConfig, RunConfig, replace
+from trainer.config_rules import validate
 from trainer.data import loading, reading
 from trainer.engine import Engine
 from trainer.errors import UserError
@@ -27,9 +29,6 @@ from trainer.parts import build_model
 from trainer.preemption import StopRequest
 from trainer.stored_run import StoredRun
 from trainer.tensor_files import weights_sha256
-
-CODE = ("model.name", "data.name", "data.augment", "optimizer.name")
-"""keys that may bring code of a user's own"""
 
 
 class NoCheckpoints(Checkpoints):
@@ -62,7 +61,8 @@ def configuration(
         threads: other ones than the run's; None: the run's.
 
     Raises:
-        UserError: there is no run, or it would run code that the user has not named.
+        UserError: there is no run, it would run code that the user has not named or that is not
+            at hand, or load weights that timm would unpickle; or a value is out of range.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -73,13 +73,30 @@ def configuration(
             f"{path}: threads or train.microbatches is null; the first start of a run fills them "
             f"in, so this is no file that a run has written"
         )
-    extensions.check_named(config, folder, named, CODE)
+    extensions.check_known(config, folder)
+    extensions.check_named(config, folder, named, extensions.CODE)
+    _check_weights(config, path)
     changes: dict[str, Any] = {"processes": None, "train.max_seconds": None, **named}
     if data_root is not None:
         changes["data.root"] = data_root
     if threads is not None:
         changes["threads"] = threads
-    return replace(config, changes)
+    config = replace(config, changes)
+    validate(config)
+    return config
+
+
+def _check_weights(config: RunConfig, path: Path) -> None:
+    """Refuse what would make timm load weights, which may run code where they are a pickle.
+
+    Leaving it out would not do, as the run starts from them.
+    """
+    for key in timm_models.WEIGHTS_ARGUMENTS:
+        if config.model.name.startswith(timm_models.PREFIX) and config.model.args.get(key):
+            raise UserError(
+                f"{path}: model.args: {key} starts the run from weights that timm would load; a "
+                f"run can be computed again where it starts from random ones or model.weights"
+            )
 
 
 @contextlib.contextmanager

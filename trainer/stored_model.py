@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import models
+from models import timm_models
 from trainer import evaluation, parts
 from trainer.buffers import left_alone
 from trainer.data import pictures
@@ -44,9 +45,6 @@ _TYPES = {
     "deviation": list[Any],
     "test_augment": str,
 }
-
-# Of timm: where weights would come from, which come from the file.
-_OTHER_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +235,9 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
         "in_channels": found["in_channels"],
         "image_size": (found["image_size"][0], found["image_size"][1]),
     }
-    arguments = {key: value for key, value in found["args"].items() if key not in _OTHER_WEIGHTS}
+    # The weights come from the file.
+    elsewhere = timm_models.WEIGHTS_ARGUMENTS
+    arguments = {key: value for key, value in found["args"].items() if key not in elsewhere}
     specs = read_specs(file)
 
     def fit(module: nn.Module) -> None:

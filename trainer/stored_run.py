@@ -14,7 +14,7 @@ from trainer.checkpoint import step_folders, step_of
 from trainer.checkpoint_reading import Checkpoint, open_checkpoint
 from trainer.environment import Environment
 from trainer.errors import OtherFormatError, UserError
-from trainer.metrics_log import read_records
+from trainer.metrics_log import read_checked
 from trainer.observer import Record
 from trainer.run_folder import read_status
 from trainer.untrusted import check_type, read_json
@@ -50,11 +50,14 @@ class StoredRun:
 
     @property
     def skipped_steps(self) -> list[int]:
-        """Steps without a finite loss, after which the run has gone on without them."""
+        """Steps without a finite loss, after which the run has gone on without them.
+
+        After the last step it has gone on where that step's epoch was ended.
+        """
         return [
             step
             for step, record in self.steps.items()
-            if record["loss"] is None and step < self.last_step
+            if record["loss"] is None and (step < self.last_step or record["epoch"] in self.epochs)
         ]
 
 
@@ -67,12 +70,8 @@ def read(folder: Path) -> StoredRun:
     path = folder / "metrics.jsonl"
     steps: dict[int, Record] = {}
     epochs: dict[int, Record] = {}
-    for record in read_records(path):
-        is_step = record["event"] == "step"
-        for key in ("epoch", "step") if is_step else ("epoch",):
-            check_type(record.get(key), int, f"{path}: {key}")
-        check_type(record.get("loss"), float | None, f"{path}: loss")
-        if is_step:
+    for record in read_checked(path):
+        if record["event"] == "step":
             steps[record["step"]] = record
         else:
             epochs[record["epoch"]] = record

@@ -184,6 +184,50 @@ def test_other_images_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]
     assert "data.root: the images differ from those" in errors
 
 
+def change_config(folder: Path, old: str, new: str) -> None:
+    path = folder / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("number", "values", "expected"),
+    [
+        (0, {"lr": None}, "metrics.jsonl: lr: must be float, found None"),
+        (1, {"loss": [1]}, "metrics.jsonl: loss: must be float | None, found [1]"),
+        (5, {"train_loss": "x"}, "metrics.jsonl: train_loss: must be float | None, found 'x'"),
+    ],
+)
+def test_damaged_figures_are_named(
+    number: int, values: dict[str, Any], expected: str,
+    copy: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    change_line(copy, number, **values)
+    code, output, errors = verify(capsys, copy)
+    assert (code, output) == (2, "")
+    assert expected in errors
+
+
+def test_what_a_configuration_may_not_bring_about(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = verify(capsys, copy, "--threads", "100000")
+    assert code == 2
+    assert "threads: must be at most 1,024, found 100000" in errors
+    change_config(copy, "name: adamw", "name: mine")
+    for more in ([], ["--optimizer.name", "own.py:mine"]):
+        code, _, errors = verify(capsys, copy, *more)
+        assert code == 2
+        assert f"optimizer.name: mine of {copy} was registered in the program" in errors
+    change_config(copy, "name: mine", "name: adamw")
+    change_config(copy, "name: quicknet", "name: timm:resnet18")
+    change_config(copy, "  args:\n    widths:", "  args:\n    checkpoint_path: x.pth\n    widths:")
+    code, _, errors = verify(capsys, copy, "--model.name", "timm:resnet18")
+    assert code == 2
+    assert "model.args: checkpoint_path starts the run from weights that timm would load" in errors
+
+
 def test_a_run_that_was_killed_and_has_lost_a_checkpoint(
     copy: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,7 +272,36 @@ def test_a_network_of_ones_own_runs_only_where_it_is_named(
     plugin.write_text(plugin.read_text() + "# changed\n")
     code, _, errors = verify(capsys, tmp_path / "run", "--model.name", name)
     assert code == 2
-    assert "model.name: the file's code differs" in errors
+    assert "model.name: the code differs from that" in errors
+
+
+def test_a_last_step_that_was_left_out_is_not_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its only step has no finite loss, and the weights are those of the start."""
+    plugin = tmp_path / "spoiled.py"
+    plugin.write_text(
+        "from models.quicknet import QuickNet\n\nclass Spoiled(QuickNet):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images) * (float('nan') if self.training else 1)\n"
+    )
+    name = ["--model.name", f"{plugin}:Spoiled"]
+    more = ["--train.epochs", "1", "--data.train_size", "300", "--train.batch_size", "400"]
+    folder = tmp_path / "run"
+    assert train_here(folder, *name, *more, "--train.on_nonfinite", "rollback") == 0
+    code, output, errors = verify(capsys, folder, *name, "--json")
+    assert code == 0, output + errors
+    results = json.loads((folder / "results.json").read_text())
+    assert results["train"]["skipped_steps"] == [1]
+    assert json.loads(output)["weights_sha256"] == results["weights_sha256"]
+    change_json(folder / "results.json", lambda results: results["test"].update(accuracy=1.0))
+    code, output, _ = verify(capsys, folder, *name)
+    assert code == 3
+    assert "first difference: results.json: test.accuracy differs" in output
+    (folder / "metrics.jsonl").write_text(metrics(folder)[0])
+    code, output, _ = verify(capsys, folder, *name)
+    assert code == 3
+    assert "first difference: the loss of step 1 is nan" in output
 
 
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

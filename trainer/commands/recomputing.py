@@ -6,14 +6,7 @@ import argparse
 from pathlib import Path
 
 from trainer.errors import UserError
-
-CODE = {
-    "model.name": "network",
-    "data.name": "data set",
-    "data.augment": "augmentation",
-    "optimizer.name": "optimiser",
-}
-"""keys that may name code of a user's own"""
+from trainer.extensions import CODE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

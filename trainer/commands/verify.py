@@ -173,7 +173,7 @@ def _verify(
         found["weights_sha256"] = weights_sha256(engine.module.state_dict())
     except NonFiniteLossError as error:
         # Where the run itself has ended by it, that is what had to come out.
-        if error.step != plan.run.last_step:
+        if error.step != plan.run.last_step or plan.run.results is not None:
             comparison.note(str(error))
         return found
     if accelerator.is_main_process:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trainer import config, stored_config
 from trainer.errors import UserError
-from trainer.metrics_log import read_records
+from trainer.metrics_log import read_checked
 from trainer.untrusted import check_type, read_json
 
 if TYPE_CHECKING:
@@ -62,14 +62,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{run}: no run, there is no metrics.jsonl in it")
-    records = list(read_records(path))
-    for record in records:
-        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
-        for key in ("epoch", "step")[: 1 + (record["event"] == "step")]:
-            check_type(record.get(key), int, f"{path}: {key}")
-        for key in ("loss", "lr", "train_loss", "validation_accuracy", "seconds"):
-            check_type(record.get(key), float | None, f"{path}: {key}")
-    return records
+    return list(read_checked(path))
 
 
 def read_results(run: Path) -> dict[str, Any]:
