@@ -13,13 +13,12 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from accelerate import Accelerator
-
 from trainer.errors import LostRankError, OwnError
 from trainer.processes import FAILURE_KEY, default_store
 from trainer.time_limit import within
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch._C._distributed_c10d import Store
 
 PATIENCE_SECONDS = 10.0
