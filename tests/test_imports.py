@@ -11,7 +11,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "ranges"}
     | {"run_state", "time_limit", "long_work"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"},
+    {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"}
+    | {"console"},
     {"extensions"},
     {"config_rules", "processes"},
     {"metrics_log", "tensor_files", "stored_config"},
@@ -28,7 +29,7 @@ LAYERS = [
         "data",
     },
     {"augment", "optim"},
-    {"averaging", "batches", "buffers", "console", "plots", "pages", "command_line", "hooks"}
+    {"averaging", "batches", "buffers", "plots", "pages", "command_line", "hooks"}
     | {"rank_output"},
     {"agreement", "checkpoint_sharing", "curves", "features", "lost_ranks", "snapshot", "tracking"},
     {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"}

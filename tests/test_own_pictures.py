@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,36 @@ def test_the_process_count_changes_nothing(root: Path, tmp_path: Path) -> None:
         code = train_here(folder, "--data.memory_limit_mb", limit, *more[2:], config=RECIPE)
         assert code == 0
         assert Run(folder, 0).digest == two.digest
+
+
+def test_another_folder_is_made_fit_for_the_model(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path / "run", "--data.root", str(root), *SHORT, config=RECIPE) == 0
+    # Too few to hold out one of each class for validation.
+    other = write_pictures(tmp_path / "other", count=3, size=(40, 30))
+    words = ["evaluate", tmp_path / "run", "--data.root", other, "--json"]
+    code, output, errors = run_command(capsys, *words)
+    assert code == 0, errors
+    assert json.loads(output)["test"]["samples"] == 6
+    code, _, errors = run_command(capsys, *words, "--split", "validation")
+    assert code == 2
+    assert "data.validation_size: a stratified draw" in errors
+
+
+def test_the_folds_are_summed_up_where_nothing_is_decoded_yet(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["crossval", "--folds", "2", "--config", RECIPE, "--output_dir", tmp_path / "folds"]
+    words += ["--data.root", root, "--tracking.wandb", "disabled", "--threads", "1", *SHORT]
+    assert run_command(capsys, *words)[0] == 0
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "folds" / "crossval.json").unlink()
+    code, output, errors = run_command(capsys, *words)
+    assert code == 0, errors
+    assert re.search(
+        r"^class  images  accuracy  out of fold\n(?:cat|dog) +24 ", output, re.MULTILINE
+    )
 
 
 def test_the_recipe_without_a_folder_says_what_it_needs(

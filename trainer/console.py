@@ -11,7 +11,7 @@ import locale
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -123,13 +123,14 @@ class Progress:
             self._bar = None
 
 
-def bar(what: str, total: int, *, shown: bool = True) -> Any:
+def bar(what: str, total: int, *, shown: bool = True, after_s: float = 0.0) -> Any:
     """A bar of tqdm's on standard error, a context manager; none where that is no terminal.
 
     Args:
         what: is going on.
         total: how many updates are the whole.
         shown: whether this process speaks.
+        after_s: nothing shows before, so that short work goes without.
     """
     from tqdm import tqdm
 
@@ -141,6 +142,7 @@ def bar(what: str, total: int, *, shown: bool = True) -> Any:
         dynamic_ncols=True,
         ascii=locale.getencoding().lower().replace("-", "") != "utf8",
         disable=not (shown and sys.stderr.isatty()),
+        delay=after_s,
     )
 
 
@@ -200,13 +202,8 @@ def counting(what: str, total: int, shown: bool = True) -> Iterator[Callable[[],
         total: how often what is given will be called, each time that a piece is done.
         shown: whether this process speaks.
     """
-    if not shown or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
-        yield bar.update
+    with bar(what, total, shown=shown) as progress:
+        yield progress.update
 
 
 def _number(value: float | None) -> str:
@@ -218,13 +215,16 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines with the first column flush left, and the others flush right."""
+def table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) -> list[str]:
+    """Lines of columns: those with the numbers `left` (from 0) are flush left, others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    for row in rows:
+        cells = [
+            f"{cell:<{width}}" if number in left else f"{cell:>{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
     return lines
 
 

@@ -14,6 +14,7 @@ import models
 from models import timm_models
 from trainer import evaluation, parts
 from trainer.buffers import left_alone
+from trainer.config import DataConfig
 from trainer.data import pictures
 from trainer.data.sets import Scaling
 from trainer.errors import UserError
@@ -80,6 +81,19 @@ class StoredModel:
     def to(self, device: torch.device | str) -> StoredModel:
         """The same model on `device`."""
         return replace(self, module=self.module.to(device), scaling=self.scaling.to(device))
+
+    def fitting(self, data: DataConfig) -> DataConfig:
+        """Of a folder's pictures the size and channels that this model takes, where none are set.
+
+        Else they would be decided by that folder's own training pictures.
+        """
+        if data.name != "folder" or self.channels not in (1, 3):
+            return data
+        return replace(
+            data,
+            image_size=data.image_size or list(self.image_size),
+            channels=data.channels or self.channels,
+        )
 
     def read(self, picture: Path | str) -> torch.Tensor:
         """The pixels of a picture file of any size, as the model takes them.

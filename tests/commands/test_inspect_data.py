@@ -134,7 +134,33 @@ def test_any_data_set_will_do(capsys: pytest.CaptureFixture[str], tmp_path: Path
         assert names == ["train image 20", "train image 30", "test image 20", "test image 30"]
 
 
-def test_wrong_labels_are_found(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+def test_the_test_images_of_a_fold_are_training_images(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    images = np.zeros((40, 6, 6), dtype=np.uint8)
+    for part in ("train", "test"):
+        np.save(tmp_path / f"a_{part}_features.npy", images)
+        np.save(tmp_path / f"a_{part}_targets.npy", np.arange(40) % 2)
+    more = ["--config", DIGITS, "--data.name", "npy", "--data.root", str(tmp_path)]
+    more += ["--data.folds", "2", "--data.fold", "1", "--data.validation_size", "0"]
+    (group,) = inspect(capsys, *more)["duplicates"]["groups"]
+    assert {image["part"] for image in group} == {"train", "test"}
+    assert {image["name"] for image in group} == {f"train image {i}" for i in range(40)}
+
+
+def enlarged(root: Path, copy: Path) -> Path:
+    """The same pictures, larger and in colour."""
+    shutil.copytree(root, copy)
+    for path in copy.rglob("*.png"):
+        with Image.open(path) as picture:
+            large = picture.resize((16, 16), Image.Resampling.NEAREST).convert("RGB")
+        large.save(path)
+    return copy
+
+
+def test_wrong_labels_are_found(
+    capsys: pytest.CaptureFixture[str], run: Path, digits: Path, tmp_path: Path
+) -> None:
     found = inspect(capsys, run, "--most", "6")["suspects"]
     assert [part["part"] for part in found["parts"]] == ["validation", "test"]
     images = found["images"]
@@ -142,6 +168,8 @@ def test_wrong_labels_are_found(capsys: pytest.CaptureFixture[str], run: Path) -
     assert {f"{number:04}.png" for number in WRONG} <= named
     confidences = [image["self_confidence"] for image in images]
     assert confidences == sorted(confidences)
+    found = inspect(capsys, run, "--data.root", enlarged(digits, tmp_path / "large"))
+    assert [part["samples"] for part in found["suspects"]["parts"]] == [40, 200]
     code, output, _ = run_command(capsys, "inspect-data", run)
     assert code == 0
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)

@@ -89,15 +89,20 @@ def test_a_picture_does_not_depend_on_the_others(
 
 
 def test_two_processes_print_the_same(
-    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*launcher(2), "-m", "trainer", "predict", str(run.folder), str(photos), "--json"]
+    broken = tmp_path / "broken.png"  # the second of all, so that of the second process
+    broken.write_text("no picture")
+    files = [photos / "0.png", broken, photos]
+    words = [str(run.folder), *map(str, files), "--on_bad", "skip"]
     done = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False
-    )
+        [*launcher(2), "-m", "trainer", "predict", *words, "--json"],
+        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"{broken}: is no picture") == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert rows == predict(capsys, run.folder, photos)
+    assert rows == predict(capsys, *words)
 
 
 def test_black_on_white_is_hinted_at_and_inverted(

@@ -9,6 +9,7 @@ example: python -m trainer evaluate runs/digits --split validation
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import math
@@ -104,9 +105,7 @@ def _evaluate(
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
-    dataset, stored = processes.together(
-        accelerator, lambda: _load(config, arguments.run, arguments.model), once=True
-    )
+    dataset, stored = processes.together(accelerator, lambda: _load(config, arguments), once=True)
     dataset = dataset.where_it_fits(accelerator.device)
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):
@@ -128,14 +127,23 @@ def _evaluate(
     return found | {"equals_results_json": _equals_results(arguments.run, found)}, both[0]
 
 
-def _load(config: RunConfig, run: Path, model: str | None) -> tuple[Dataset, StoredModel]:
+def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Dataset, StoredModel]:
     """Images and model, which fit together."""
     from trainer import stored_model
     from trainer.data import loading, reading
 
-    stored = stored_model.load(run, model, config.train.memory_format)
-    reading.prepare(config.data)
-    dataset = loading.load(config.data, config.seed)
+    stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
+    data = stored.fitting(config.data)
+    reading.prepare(data)
+    source = reading.read(data)
+    try:
+        dataset = loading.load(data, config.seed, lambda: source)
+    except UserError:
+        if arguments.split != "test":
+            raise
+        # Too few to hold some out for validation may still be tested on.
+        undivided = dataclasses.replace(data, validation_size=0)
+        dataset = loading.load(undivided, config.seed, lambda: source)
     _check_fit(dataset, stored)
     return dataset, stored
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line, processes
 from trainer.config import RunConfig
+from trainer.console import counting
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.run_folder import pin
 
@@ -129,23 +129,19 @@ def judge(tried: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
 
 def _losses(session: Session, tried: Sequence[float]) -> list[float]:
     """The loss of every step until they are all done, or the loss has diverged; a collective."""
-    from tqdm import tqdm
-
     from trainer.agreement import AskedToStop
 
     engine = _engine(session)
     losses: list[float] = []
-    shown = session.is_main and sys.stderr.isatty()
-    bar = tqdm(desc="lr-find", total=len(tried), file=sys.stderr, leave=False, disable=not shown)
     try:
-        with bar:
+        with counting("lr-find", len(tried), session.is_main) as advance:
             for lr, batch in zip(tried, _batches(engine), strict=False):
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr
                 step = len(losses) + 1
                 result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
                 losses.append(float(result.loss))
-                bar.update()
+                advance()
                 if has_diverged(losses):
                     break
                 engine.agreement.check()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from trainer import processes
 from trainer.config import RunConfig
 from trainer.console import counting
+from trainer.data.pictures import SUFFIXES
 from trainer.errors import UserError
 from trainer.process_group import joined
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.stored_model import StoredModel
-
-SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
-"""of the files that are taken out of a folder"""
 
 HINT_DIFFERENCE = 64
 """so much brighter or darker than the training images, pictures may be inverted ones"""
@@ -113,7 +111,7 @@ def listed(paths: Iterable[Path]) -> list[Path]:
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
         ]
         if not inside:
-            raise UserError(f"{path}: no picture is in this folder ({', '.join(sorted(SUFFIXES))})")
+            raise UserError(f"{path}: no picture is in this folder ({', '.join(SUFFIXES)})")
         found += sorted(inside)
     return found
 
@@ -132,38 +130,39 @@ def _predict_all(
 
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
     rounds = -(-len(files) // (BLOCK_PICTURES * accelerator.num_processes))
-    done: list[tuple[int, dict[str, Any] | None, float]] = []
+    done: list[tuple[int, tuple[dict[str, Any], float] | str]] = []
     with counting("pictures", len(own), accelerator.is_main_process) as advance:
         for turn in range(rounds):
             block = own[turn * BLOCK_PICTURES : (turn + 1) * BLOCK_PICTURES]
 
             def predict(block: range = block) -> None:
                 for number in block:
-                    done.append((number, *_predict(stored, files[number], arguments)))
+                    done.append((number, _predict(stored, files[number], arguments)))
                     advance()
 
             processes.together(accelerator, predict)
-    everything = sorted(gather_object(done), key=lambda one: one[0])
-    rows = [row for _, row, _ in everything if row]
-    shades = [shade for _, row, shade in everything if row]
-    if not rows:
+    found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
+    good = [one for one in found if not isinstance(one, str)]
+    for error in found:
+        if isinstance(error, str):  # only rank 0 is heard
+            log.warning("%s; left out", error)
+    if not good:
         raise UserError("FILE: none of the pictures can be read")
     if accelerator.is_main_process:
-        _hint(stored, sum(shades) / len(shades))
-    return rows
+        _hint(stored, sum(shade for _, shade in good) / len(good))
+    return [row for row, _ in good]
 
 
 def _predict(
     stored: StoredModel, file: Path, arguments: argparse.Namespace
-) -> tuple[dict[str, Any] | None, float]:
-    """What is printed of a picture, None where it is broken, and its mean brightness."""
+) -> tuple[dict[str, Any], float] | str:
+    """What is printed of a picture, and its mean brightness; of a broken one what is wrong."""
     try:
         pixels = stored.read(file)
     except UserError as error:
         if arguments.on_bad == "stop" or stored.channels not in (1, 3):
             raise
-        log.warning("%s; left out", error)
-        return None, 0.0
+        return str(error)
     if arguments.invert:
         pixels = 255 - pixels
     row = _row(file, stored.class_names, stored.probabilities(pixels[None])[0])

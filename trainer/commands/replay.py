@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands import recomputing
-from trainer.console import bar, percent
+from trainer.console import bar, percent, table
 from trainer.errors import DifferentRunError, NonFiniteLossError, UserError
 
 if TYPE_CHECKING:
@@ -311,10 +311,6 @@ def _table(samples: Sequence[dict[str, Any]]) -> list[str]:
         figures = (number(row["loss"]), number(row["gradient_norm"]))
         answer = f"{row['predicted']} ({percent(row['probability'])})"
         rows.append((str(row["sample"]), *figures, row["class"], answer))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row_cells in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(row_cells[:3], widths, strict=False)]
-        lines.append("  ".join([*cells, f"{row_cells[3]:<{widths[3]}}", row_cells[4]]).rstrip())
-    left = len(samples) - len(shown)
-    return [*lines, f"and {left:,} samples with smaller losses"] if left else lines
+    lines = table(rows, left=(3, 4))
+    more = len(samples) - len(shown)
+    return [*lines, f"and {more:,} samples with smaller losses"] if more else lines

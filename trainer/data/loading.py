@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,19 @@ from trainer.data.source import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
 from trainer.data.stored import StoredImages
 
-Share = tuple[LabelledImages, Indices]
-"""a part of a source, and positions in it"""
+
+class Share(NamedTuple):
+    """Some of the images of a part of a source.
+
+    Args:
+        origin: the name of that part: train, validation or test.
+        part: all of its images.
+        positions: in it.
+    """
+
+    origin: str
+    part: LabelledImages
+    positions: Indices
 
 
 def load(
@@ -36,7 +47,7 @@ def load(
     source = read_source() if read_source else reading.read(config)
     class_names = check(source)
     shares = divide(config, source, seed)
-    sets = tuple(_image_set(part, positions) for part, positions in shares)
+    sets = tuple(_image_set(share.part, share.positions) for share in shares)
     scaling, fingerprint = _look_through(sets, config.scaling)
     return Dataset(
         name=config.name,
@@ -61,18 +72,20 @@ def divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Sh
     used = take("data.train_size", config.train_size, len(labels))
     if config.folds is None:
         size = take("data.test_size", config.test_size, len(source.test.labels))
-        rest, test = np.arange(used), (source.test, np.arange(size))
+        rest, test = np.arange(used), Share("test", source.test, np.arange(size))
     else:
         rest, fold = take_fold(config, labels[:used], seed)
-        test = (source.train, fold)
+        test = Share("train", source.train, fold)
     part = source.validation
     if part is None:
         train, validation = split(config, labels[rest], seed)
-        return (source.train, rest[train]), (source.train, rest[validation]), test
+        held_out = Share("train", source.train, rest[validation])
+        return Share("train", source.train, rest[train]), held_out, test
     # None of them is a choice too.
     chosen = config.validation_size
     chosen = take("data.validation_size", chosen, len(part.labels)) if chosen != 0 else 0
-    return (source.train, rest), (part, np.arange(chosen)), test
+    held_out = Share("validation", part, np.arange(chosen))
+    return Share("train", source.train, rest), held_out, test
 
 
 def load_training(config: DataConfig) -> ImageSet:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer import processes
+from trainer.console import bar
 from trainer.data import pictures
 from trainer.data.pictures import Look
 from trainer.errors import UserError
@@ -126,25 +126,15 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
 
     Pillow and hashlib let other threads run meanwhile. A bar shows on a terminal where it is long.
     """
-    from tqdm import tqdm
-
     with (
         ThreadPoolExecutor(processes.usable_cores()) as pool,
-        tqdm(
-            total=len(items),
-            desc=what,
-            file=sys.stderr,
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-            delay=_BAR_AFTER_S,
-        ) as bar,
+        bar(what, len(items), after_s=_BAR_AFTER_S) as progress,
     ):
         # Some at a time, so that results do not pile up in the memory.
         for some in _pieces(items):
             for result in pool.map(function, some):
                 yield result
-                bar.update()
+                progress.update()
 
 
 def _pieces(items: Sequence[S]) -> Iterator[Sequence[S]]:

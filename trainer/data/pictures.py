@@ -20,7 +20,7 @@ from trainer.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """of files that are taken for pictures, in lower case"""
 
 # What a file's content is tried for, whatever its name. Not all that Pillow knows: it hands EPS to

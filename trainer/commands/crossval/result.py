@@ -14,7 +14,8 @@ from trainer import command_line, config, stored_config
 from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import read_run
 from trainer.config import RunConfig, replace
-from trainer.console import percent
+from trainer.console import percent, table
+from trainer.data import reading
 from trainer.data.loading import load_training
 from trainer.data.sets import ImageSet
 from trainer.data.split import take_fold
@@ -55,6 +56,8 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     path = folders[0].parent
     runs = [_read_fold(folder) for folder in folders]
     recipe = _recipe(folders)
+    # Where all folds were finished before, nothing has made sure of the images here.
+    reading.prepare(folds[0].data)
     images = load_training(folds[0].data)
     columns = _gather(folds, images)
     try:
@@ -203,24 +206,30 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
     """The result for people."""
     accuracy, pooled = found["accuracy"], found["out_of_fold"]
     low, high = map(percent, accuracy["interval"])
-    width = max(len("class"), *(len(row["name"]) for row in pooled["per_class"]))
-    text = ["", "fold   images  accuracy"]
-    text += [
-        f"{each['fold']:>4} {each['samples']:>8,}{percent(each['accuracy']):>10}"
+    head = ("images", "accuracy")
+    folds = [
+        (str(each["fold"]), f"{each['samples']:,}", percent(each["accuracy"]))
         for each in found["runs"]
     ]
-    text += [
+    classes = [
+        (row["name"], f"{row['support']:,}", percent(row["accuracy"]))
+        for row in pooled["per_class"]
+    ]
+    class_head, *class_lines = table([("class", *head), *classes])
+    marks = [
+        "  <- worst" if row["name"] == pooled["worst_class"] else "" for row in pooled["per_class"]
+    ]
+    return [
+        "",
+        *table([("fold", *head), *folds]),
         "",
         f"mean                {percent(accuracy['mean'])}",
         f"standard deviation  {percent(accuracy['standard_deviation'])}",
         f"95 % interval       {low} to {high} (Student's t)",
         "The folds are not independent: the interval is a guide, most likely too narrow.",
         "",
-        f"{'class':<{width}}   images  accuracy  out of fold",
+        f"{class_head}  out of fold",
+        *map("".join, zip(class_lines, marks, strict=True)),
+        "",
+        f"report  {path / 'crossval.html'}",
     ]
-    for row in pooled["per_class"]:
-        mark = "  <- worst" if row["name"] == pooled["worst_class"] else ""
-        text.append(
-            f"{row['name']:<{width}} {row['support']:>8,}{percent(row['accuracy']):>10}{mark}"
-        )
-    return [*text, "", f"report  {path / 'crossval.html'}"]

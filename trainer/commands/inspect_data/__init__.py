@@ -11,6 +11,7 @@ example: python -m trainer inspect-data runs/folder --page labels.html
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line, processes
 from trainer.config import RunConfig
-from trainer.console import percent
+from trainer.console import percent, table
 from trainer.errors import UserError
 from trainer.process_group import joined
 
@@ -81,16 +82,15 @@ def _inspect(
     """All of it; a collective, where rank 0 speaks."""
     from trainer.commands.inspect_data import examination, page, suspects
 
-    def load() -> examination.Inspected:
-        return examination.load(config)
-
     processes.set_threads(config.threads or processes.default_threads())
-    inspected = processes.together(accelerator, load, once=True)
-    wrong = None
+    stored = None
     if folder:
-        wrong = suspects.find(
-            accelerator, config, folder, arguments.model, inspected, arguments.most
-        )
+        stored = suspects.load_model(accelerator, config, folder, arguments.model)
+        config = dataclasses.replace(config, data=stored.fitting(config.data))
+    inspected = processes.together(accelerator, lambda: examination.load(config), once=True)
+    wrong = None
+    if stored:
+        wrong = suspects.find(accelerator, stored, inspected, arguments.most)
     if not accelerator.is_main_process:
         return
     found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
@@ -131,10 +131,8 @@ def _of_files(pictures: dict[str, Any]) -> str:
 def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
     parts = ("train", "validation", "test")
     total = {"name": "all"} | {part: sum(row[part] for row in classes) for part in parts}
-    width = max(5, *(len(row["name"]) for row in classes))
-    yield f"{'class':<{width}}" + "".join(f"{part:>12}" for part in parts)
-    for row in [*classes, total]:
-        yield f"{row['name']:<{width}}" + "".join(f"{row[part]:>12,}" for part in parts)
+    rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*classes, total]]
+    yield from table([("class", *parts), *rows])
 
 
 def _duplicates(duplicates: dict[str, Any]) -> Iterator[str]:

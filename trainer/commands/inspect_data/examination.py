@@ -72,14 +72,11 @@ def load(config: RunConfig) -> Inspected:
     source = reading.read(config.data)
     dataset = loading.load(config.data, config.seed, lambda: source)
     sets = (dataset.train, dataset.validation, dataset.test)
-    origins = ("train", "train" if source.validation is None else "validation", "test")
     shares = loading.divide(config.data, source, config.seed)
     parts = {}
-    for part, images, origin, (all_images, positions) in zip(
-        ("train", "validation", "test"), sets, origins, shares, strict=True
-    ):
-        own = all_images.names
-        names = [own[i] if own else f"{origin} image {i}" for i in positions.tolist()]
+    for part, images, share in zip(("train", "validation", "test"), sets, shares, strict=True):
+        own = share.part.names
+        names = [own[i] if own else f"{share.origin} image {i}" for i in share.positions.tolist()]
         parts[part] = Part(images, images.targets.numpy(), names)
     return Inspected(dataset, parts, reading.original_looks(config.data))
 

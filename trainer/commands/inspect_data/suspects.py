@@ -30,26 +30,35 @@ PARTS = ("validation", "test")
 """of the training images the model has learnt the labels, the wrong ones too"""
 
 
+def load_model(
+    accelerator: Accelerator, config: RunConfig, folder: Path, code: str | None
+) -> StoredModel:
+    """The model of the run in a folder; a collective.
+
+    Args:
+        code: the network's name where it is none of the registered ones.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    environment.choose_kernels(config.train.reduction == "exact")
+    return processes.together(
+        accelerator, lambda: stored_model.load(folder, code, config.train.memory_format)
+    )
+
+
 def find(
-    accelerator: Accelerator,
-    config: RunConfig,
-    folder: Path,
-    code: str | None,
-    inspected: Inspected,
-    most: int,
+    accelerator: Accelerator, stored: StoredModel, inspected: Inspected, most: int
 ) -> dict[str, Any]:
     """The suspects among the validation and test images, as JSON has them; a collective.
 
     Args:
-        folder: of the run.
-        code: the network's name where it is none of the registered ones.
         most: how many are listed.
 
     Raises:
-        UserError: there is no such model, or it knows other images or classes.
+        UserError: the model knows other images or classes.
     """
-    environment.choose_kernels(config.train.reduction == "exact")
-    stored = processes.together(accelerator, lambda: _load(config, folder, code, inspected))
+    _check_fit(stored, inspected)
     stored = stored.to(accelerator.device)
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     parts, images = [], []
@@ -74,7 +83,7 @@ def find(
             for position in suspect.tolist()
         ]
     images.sort(key=lambda image: image["self_confidence"])
-    return {"run": str(folder), "parts": parts, "images": images[:most]}
+    return {"run": str(stored.file.parent), "parts": parts, "images": images[:most]}
 
 
 def suspects(predictions: Predictions, classes: int) -> np.ndarray:
@@ -90,15 +99,13 @@ def suspects(predictions: Predictions, classes: int) -> np.ndarray:
     return positions[np.argsort(confidence[positions], kind="stable")]
 
 
-def _load(config: RunConfig, folder: Path, code: str | None, inspected: Inspected) -> StoredModel:
-    stored = stored_model.load(folder, code, config.train.memory_format)
+def _check_fit(stored: StoredModel, inspected: Inspected) -> None:
     dataset = inspected.dataset
     shape = tuple(dataset.test.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)
     if shape != wanted or dataset.class_names != stored.class_names:
         raise UserError(
             f"data.root: {dataset.source} has images of (channels, height, width) {shape} and the "
-            f"classes {', '.join(dataset.class_names)}; the model of {folder} knows {wanted} and "
-            f"{', '.join(stored.class_names)}"
+            f"classes {', '.join(dataset.class_names)}; the model of {stored.file.parent} knows "
+            f"{wanted} and {', '.join(stored.class_names)}"
         )
-    return stored

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 import models
 from trainer import seeding
 from trainer.commands.models.fields import Field
 from trainer.commands.models.layers import Layer, inspect
 from trainer.config import RunConfig
-from trainer.console import table
+from trainer.console import counting, table
 from trainer.data import loading, reading
 from trainer.errors import UserError
 
@@ -56,15 +55,17 @@ def shape_of(config: RunConfig) -> Shape:
 
 def every_network(shape: Shape) -> dict[str, Any]:
     """The registered networks with the arguments that they have by default, as JSON."""
-    rows = []
-    for name in tqdm(models.names(), leave=False, disable=None):
-        row: dict[str, Any] = {"name": name, "parameters": None, "multiply_adds": None}
-        try:
-            network = inspect(_build(name, {}, 0, shape), shape.channels, shape.image_size)
-            row |= {"parameters": network.parameters, "multiply_adds": network.multiply_adds}
-        except ValueError as error:
-            row["error"] = str(error)
-        rows.append(row)
+    rows, names = [], models.names()
+    with counting("networks", len(names)) as advance:
+        for name in names:
+            row: dict[str, Any] = {"name": name, "parameters": None, "multiply_adds": None}
+            try:
+                network = inspect(_build(name, {}, 0, shape), shape.channels, shape.image_size)
+                row |= {"parameters": network.parameters, "multiply_adds": network.multiply_adds}
+            except ValueError as error:
+                row["error"] = str(error)
+            rows.append(row)
+            advance()
     return {**_shape_json(shape), "models": rows}
 
 
@@ -165,7 +166,7 @@ def layer_lines(found: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [(*head, "parameters", "multiply-adds")]
     rows += [_cells(layer) for layer in found["layers"]]
     rows.append(("total", *[""] * 6, _number(found["parameters"]), _number(found["multiply_adds"])))
-    head_line, *lines, total = _aligned(rows, numbers_from=7)
+    head_line, *lines, total = table(rows, left=range(7))
     body: list[str] = []
     for layer, line in zip(found["layers"], lines, strict=True):
         body.append(line)
@@ -221,16 +222,3 @@ def _seen(field: list[int] | str | None) -> str:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], numbers_from: int) -> list[str]:
-    """Lines of columns; those from `numbers_from` on are flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            f"{cell:>{width}}" if place >= numbers_from else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
