@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from trainer import processes
 from trainer.config import RunConfig
 from trainer.console import counting
-from trainer.data.pictures import SUFFIXES
 from trainer.errors import UserError
 from trainer.process_group import joined
 
@@ -97,6 +96,8 @@ def listed(paths: Iterable[Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or a folder has no picture.
     """
+    from trainer.data.pictures import SUFFIXES
+
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
