@@ -170,12 +170,12 @@ def test_only_the_place_of_a_file_may_be_another(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("optimizer.name", "mine"), ("data.augment", "flip+mine"), ("data.name", "mine"),
-     ("model.name", "mine")],
+    [("optimizer.name", "theirs"), ("data.augment", "flip+theirs"), ("data.name", "theirs"),
+     ("model.name", "theirs")],
 )  # fmt: skip
 def test_a_part_that_another_program_has_registered_is_unknown(key: str, value: str) -> None:
     extensions.check_known(replace(RunConfig(), PARTS | {"data.augment": "flip"}), Path("run"))
-    with pytest.raises(extensions.UserError, match=f"{key}: mine of run was registered in the"):
+    with pytest.raises(extensions.UserError, match=f"{key}: theirs of run was registered in the"):
         extensions.check_known(replace(RunConfig(), {key: value}), Path("run"))
 
 
