@@ -14,7 +14,7 @@ LAYERS = [
     {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"}
     | {"console"},
     {"extensions"},
-    {"config_rules", "processes"},
+    {"config_rules", "collectives", "processes"},
     {"metrics_log", "tensor_files", "stored_config"},
     {"checkpoint_reading", "optimizer_state"},
     {
@@ -37,7 +37,7 @@ LAYERS = [
     {"step_log", "batch_statistics", "step_samples", "stored_run"},
     {"selection", "comparison"},
     {"engine", "parts"},
-    {"stored_model"},
+    {"stored_model", "assembly"},
     {"export"},
     {"session", "recomputation"},
     {"training"},

@@ -6,7 +6,7 @@ import time
 
 from accelerate import Accelerator
 
-from trainer import processes
+from trainer import collectives
 from trainer.checkpoint import Checkpoints
 from trainer.preemption import StopRequest
 
@@ -49,7 +49,7 @@ class Agreement:
         """
         late = self.end_s is not None and time.monotonic() > self.end_s
         asked = self.stop.signal is not None or late
-        stop, failed, largest = processes.agree(
+        stop, failed, largest = collectives.agree(
             self.accelerator, [float(asked), float(self.checkpoints.failed), proposal]
         )
         if failed:
@@ -61,4 +61,4 @@ class Agreement:
 
     def finish_saving(self, *, needed: bool = False) -> None:
         """Wait until the last save is on the disk; a collective, as its failure is everybody's."""
-        processes.on_main(self.accelerator, lambda: self.checkpoints.wait(needed=needed))
+        collectives.on_main(self.accelerator, lambda: self.checkpoints.wait(needed=needed))

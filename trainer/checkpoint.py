@@ -215,6 +215,24 @@ class Checkpoints:
         return None
 
 
+class NoCheckpoints(Checkpoints):
+    """Saves nothing: for an engine whose run is computed again, tried or measured."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), CheckpointConfig())
+
+    def save(self, step: int, files: Any, state: Any, **more: Any) -> None:
+        """Leave everything as it is."""
+
+    def newest(self) -> Checkpoint | None:
+        """Nothing to go back to."""
+        return None
+
+    def holds(self, saved: Checkpoint) -> bool:
+        """None is its own."""
+        return False
+
+
 def step_folders(folder: Path, prefix: str = "") -> list[Path]:
     """What is named as a checkpoint, from the oldest; a copy under another name is none."""
     paths = folder.glob(f"{prefix}step-*")

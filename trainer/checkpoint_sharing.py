@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from trainer import processes
+from trainer import collectives
 from trainer.checkpoint_reading import Checkpoint
 from trainer.tensor_files import Specs, Tensors
 
@@ -20,7 +20,7 @@ def share_specs(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Specs]
     Raises:
         UserError: a file is damaged.
     """
-    return processes.on_main(accelerator, lambda: {name: saved.specs(name) for name in NAMES})
+    return collectives.on_main(accelerator, lambda: {name: saved.specs(name) for name in NAMES})
 
 
 def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tensors]:
@@ -39,7 +39,7 @@ def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tens
             for name, tensors in files.items()
         }
 
-    outlines = processes.on_main(accelerator, read)
+    outlines = collectives.on_main(accelerator, read)
     if accelerator.num_processes == 1:
         return files
     return {

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import checkpoint_sharing, environment, extensions, optim, processes
+from trainer import checkpoint_sharing, collectives, environment, extensions, optim
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints
@@ -288,7 +288,7 @@ class Engine:
         """
         steps, epochs = self.batches.steps, self.config.train.epochs
         specs = checkpoint_sharing.share_specs(self.accelerator, saved)
-        processes.together(
+        collectives.together(
             self.accelerator, lambda: self.snapshot.check(saved, specs, steps, epochs)
         )
         files = checkpoint_sharing.share_tensors(self.accelerator, saved)
@@ -307,7 +307,7 @@ class Engine:
         if skipped[-MOST_SKIPPED:] == list(range(step - MOST_SKIPPED, step)):
             raise error
         self.agreement.finish_saving()
-        saved = processes.on_main(self.accelerator, self.checkpoints.newest)
+        saved = collectives.on_main(self.accelerator, self.checkpoints.newest)
         if saved is None:
             raise error
         self.load(saved)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from models import timm_models
 from trainer import (
+    collectives,
     environment,
     extensions,
     process_group,
@@ -18,35 +19,16 @@ from trainer import (
     stored_config,
     stored_run,
 )
-from trainer.checkpoint import Checkpoints
+from trainer.assembly import build_engine
+from trainer.checkpoint import NoCheckpoints
 from trainer.checkpoint_reading import Checkpoint
-from trainer.config import CheckpointConfig, RunConfig, replace
+from trainer.config import RunConfig, replace
 from trainer.config_rules import validate
-from trainer.data import loading, reading
 from trainer.engine import Engine
 from trainer.errors import UserError
-from trainer.parts import build_model
 from trainer.preemption import StopRequest
 from trainer.stored_run import StoredRun
 from trainer.tensor_files import weights_sha256
-
-
-class NoCheckpoints(Checkpoints):
-    """Saves nothing: for an engine that computes what is saved already."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), CheckpointConfig())
-
-    def save(self, step: int, files: Any, state: Any, **more: Any) -> None:
-        """Leave everything as it is."""
-
-    def newest(self) -> Checkpoint | None:
-        """Nothing to go back to."""
-        return None
-
-    def holds(self, saved: Checkpoint) -> bool:
-        """None is its own."""
-        return False
 
 
 def configuration(
@@ -103,9 +85,7 @@ def _check_weights(config: RunConfig, path: Path) -> None:
 def joined(config: RunConfig) -> Iterator[Accelerator]:
     """The processes, for as long as they compute together as those of the run did."""
     with process_group.joined(config) as accelerator:
-        processes.check_microbatches(config)
-        assert config.threads is not None
-        processes.set_threads(config.threads)
+        processes.apply_pins(config)
         yield accelerator
 
 
@@ -119,7 +99,7 @@ def obstacles(
     """As `stored_run.obstacles`, and what is in the way between the processes; a collective."""
     here = environment.describe(accelerator.device)
     found = stored_run.obstacles(run, start, stops, here)
-    found += processes.check_same_start(accelerator, weights="", images="", environment=here)
+    found += collectives.check_same_start(accelerator, weights="", images="", environment=here)
     if config.train.reduction == "fast":
         found.append("train.reduction: fast, whose sums depend on the process count")
     return list(dict.fromkeys(found))
@@ -148,24 +128,18 @@ def build(
         UserError: images or network are not those of the run, or are not at hand.
     """
 
-    def load() -> Any:
-        reading.prepare(config.data)
-        return loading.load(config.data, config.seed)
-
-    dataset = processes.together(accelerator, load, once=True)
-    model = processes.together(accelerator, lambda: build_model(config, dataset))
-    engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest())
+    engine = build_engine(Engine, accelerator, config, NoCheckpoints(), StopRequest())
 
     def begin() -> None:
         known = stored_run.fingerprints(run, start or stored_run.oldest_checkpoint(run.folder, 0))
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
 
-    processes.together(accelerator, begin)
+    collectives.together(accelerator, begin)
     if start:
         engine.load(start)
     engine.state.skipped_steps = run.skipped_steps
-    processes.check_same_start(
+    collectives.check_same_start(
         accelerator,
         weights=weights_sha256(engine.module.state_dict()),
         images=engine.data.fingerprint,

@@ -8,18 +8,25 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, lost_ranks, processes, report, results, tracking
+from trainer import (
+    collectives,
+    console,
+    exit_codes,
+    lost_ranks,
+    processes,
+    report,
+    results,
+    tracking,
+)
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint_reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
-from trainer.data import loading, reading
 from trainer.data.sets import Dataset
-from trainer.data.source import SourceData
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
 from trainer.features import write_features
@@ -64,16 +71,14 @@ class Session:
 
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
-        opening = processes.on_main(self.accelerator, self._open_folder)
+        opening = collectives.on_main(self.accelerator, self._open_folder)
         self.opened = not opening.finished
         self.status_before = opening.status
         if not self.opened:
             self.say(f"{self.path} holds this run, finished: nothing is left to do")
             return False
         self.config = opening.config
-        processes.check_microbatches(self.config)
-        assert self.config.threads is not None
-        processes.set_threads(self.config.threads)
+        processes.apply_pins(self.config)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
         return True
 
@@ -82,30 +87,19 @@ class Session:
         pins = processes.default_pins(self.config, self.accelerator.num_processes)
         return self.folder.open(self.config, pins)
 
-    def load_dataset(self, read_source: Callable[[], SourceData] | None = None) -> Dataset:
-        """Find or download the files, on one process of each machine first, and read them.
-
-        Args:
-            read_source: from `reading.read_ahead`, where that has begun.
-        """
-
-        data, seed = self.config.data, self.config.seed
-        processes.together(self.accelerator, lambda: reading.prepare(data), once=True)
-        return processes.together(self.accelerator, lambda: loading.load(data, seed, read_source))
-
     def start(self, engine: Engine) -> None:
         """Resume where there is a checkpoint, write config.yaml, and say what will run."""
-        saved = processes.on_main(self.accelerator, self._find_checkpoint)
+        saved = collectives.on_main(self.accelerator, self._find_checkpoint)
         if saved:
             engine.load(saved)
-        differing = processes.check_same_start(
+        differing = collectives.check_same_start(
             self.accelerator,
             weights=weights_sha256(engine.module.state_dict()),
             images=engine.data.fingerprint,
             environment=engine.environment,
         )
         engine.state.note_rounding(differing)
-        processes.on_main(self.accelerator, lambda: self._begin(engine, saved))
+        collectives.on_main(self.accelerator, lambda: self._begin(engine, saved))
 
     def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
         remembered = engine.state.observer or {

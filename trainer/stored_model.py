@@ -15,6 +15,7 @@ from models import timm_models
 from trainer import evaluation, parts
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
+from trainer.config_rules import LARGEST_SIDE
 from trainer.data import pictures
 from trainer.data.sets import Scaling
 from trainer.errors import UserError
@@ -31,7 +32,6 @@ from trainer.untrusted import check_type, parse_json, shown
 
 WEIGHTS = "model.safetensors"
 
-LARGEST_SIDE_PIXELS = 4096
 LARGEST_ARGUMENT = 100_000
 """of a network's whole numbers: a width or depth beyond would only eat memory"""
 
@@ -205,8 +205,8 @@ def _check(found: Any, file: Path) -> None:
     sides, names = found["image_size"], found["class_names"]
     require(
         "image_size",
-        len(sides) == 2 and all(1 <= side <= LARGEST_SIDE_PIXELS for side in sides),
-        f"height and width, from 1 to {LARGEST_SIDE_PIXELS:,} pixels",
+        len(sides) == 2 and all(1 <= side <= LARGEST_SIDE for side in sides),
+        f"height and width, from 1 to {LARGEST_SIDE:,} pixels",
     )
     require("in_channels", 1 <= found["in_channels"] <= LARGEST_ARGUMENT, "at least 1")
     require("class_names", bool(names) and len(set(names)) == len(names), "a name for each class")

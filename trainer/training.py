@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer import processes
+from trainer.assembly import build_engine
 from trainer.config import RunConfig
 from trainer.data.source import SourceData
 from trainer.engine import Engine
 from trainer.hooks import Hooks
-from trainer.parts import build_model
 from trainer.session import Session
 
 
@@ -31,13 +30,8 @@ def train(
     with Session(config, hooks) as session:
         if not session.open():
             return None
-        dataset = session.load_dataset(read_source)
-        model = processes.together(
-            session.accelerator, lambda: build_model(session.config, dataset)
-        )
-        engine = Engine(
-            session.accelerator, session.config, dataset, model, session.checkpoints, session.stop
-        )
+        parts = (session.accelerator, session.config, session.checkpoints, session.stop)
+        engine = build_engine(Engine, *parts, read_source)
         session.start(engine)
         engine.fit()
         session.finish(engine)

@@ -9,9 +9,9 @@ from turns import Turns
 
 from contenders.task import LEARNING_RATE, Task
 from trainer import config, config_rules
+from trainer.assembly import build_engine
 from trainer.engine import Engine
 from trainer.observer import Observer, Record
-from trainer.parts import build_model
 from trainer.session import Session
 
 
@@ -21,11 +21,8 @@ def train(task: Task, turns: Turns) -> None:
     config_rules.validate(run)
     with Session(run) as session:
         assert session.open()
-        dataset = session.load_dataset()
-        model = build_model(session.config, dataset)
-        engine = Engine(
-            session.accelerator, session.config, dataset, model, session.checkpoints, session.stop
-        )
+        parts = (session.accelerator, session.config, session.checkpoints, session.stop)
+        engine = build_engine(Engine, *parts)
         session.start(engine)
         assert engine.observer
         engine.observer = InTurns(engine.observer, turns)

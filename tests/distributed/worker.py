@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer import evaluation, processes
+from trainer import collectives, evaluation, processes
 from trainer.checkpoint import Checkpoints
 from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.data.loading import load
@@ -137,9 +137,9 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
             file.write(f"{rank}\n")
         return rank
 
-    from_main = processes.on_main(accelerator, work)
-    processes.together(accelerator, work, once=True)
-    of_rank_1 = processes.together(accelerator, lambda: work() if rank == 1 else -1)
+    from_main = collectives.on_main(accelerator, work)
+    collectives.together(accelerator, work, once=True)
+    of_rank_1 = collectives.together(accelerator, lambda: work() if rank == 1 else -1)
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
 

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes
+from trainer import collectives, command_line, processes
 from trainer.config import RunConfig
 from trainer.console import counting, print_figures
 from trainer.errors import UserError
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     with joined(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
         if path:
-            processes.on_main(accelerator, lambda: _write(path, predictions))
+            collectives.on_main(accelerator, lambda: _write(path, predictions))
         if not accelerator.is_main_process:
             return
         if found["equals_results_json"] is False:
@@ -105,7 +105,7 @@ def _evaluate(
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
-    dataset, stored = processes.together(accelerator, lambda: _load(config, arguments), once=True)
+    dataset, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
     dataset = dataset.where_it_fits(accelerator.device)
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):

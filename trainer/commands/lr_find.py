@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes
+from trainer import collectives, command_line, processes
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import StoppedOnRequest, UserError
@@ -69,10 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     # Its folder is never opened.
     with Session(config) as session:
-        processes.on_main(session.accelerator, lambda: _check_writable(plot))
-        losses = _losses(session, rates(arguments.lowest, arguments.highest, arguments.steps))
+        collectives.on_main(session.accelerator, lambda: _check_writable(plot))
+        tried = rates(arguments.lowest, arguments.highest, arguments.steps)
+        losses = _losses(session, tried)
         if session.is_main:
-            found = judge(rates(arguments.lowest, arguments.highest, arguments.steps), losses)
+            found = judge(tried, losses)
             _draw(found, plot)
             print(json.dumps(found | {"plot": str(plot)}) if arguments.json else _text(found, plot))
 
@@ -154,20 +155,15 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
 
 
 def _engine(session: Session) -> Engine:
-    """An engine of its own, with the first weights of the run; its checkpoints are never saved."""
-    from trainer.checkpoint import Checkpoints
+    """An engine of its own, with the first weights of the run; it saves nothing."""
+    from trainer.assembly import build_engine
+    from trainer.checkpoint import NoCheckpoints
     from trainer.engine import Engine
-    from trainer.parts import build_model
 
     pins = processes.default_pins(session.config, session.accelerator.num_processes)
-    config = session.config = pin(session.config, pins)
-    processes.check_microbatches(config)
-    assert config.threads is not None
-    processes.set_threads(config.threads)
-    dataset = session.load_dataset()
-    model = processes.together(session.accelerator, lambda: build_model(config, dataset))
-    checkpoints = Checkpoints(session.path / "checkpoints", config.checkpoint)
-    engine = Engine(session.accelerator, config, dataset, model, checkpoints, session.stop)
+    config = pin(session.config, pins)
+    processes.apply_pins(config)
+    engine = build_engine(Engine, session.accelerator, config, NoCheckpoints(), session.stop)
     engine.module.train()
     return engine
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer import processes
+from trainer import collectives, processes
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import UserError
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         from trainer import stored_model
 
         processes.set_threads(arguments.threads)
-        stored = processes.together(
+        stored = collectives.together(
             accelerator, lambda: stored_model.load(arguments.run, arguments.model)
         )
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
@@ -141,7 +141,7 @@ def _predict_all(
                     done.append((number, _predict(stored, files[number], arguments)))
                     advance()
 
-            processes.together(accelerator, predict)
+            collectives.together(accelerator, predict)
     found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
     good = [one for one in found if not isinstance(one, str)]
     for error in found:

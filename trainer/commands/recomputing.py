@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.extensions import CODE
 
@@ -30,18 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def named(arguments: argparse.Namespace) -> dict[str, str]:
-    """What the user has named of the keys that may bring code, by the key."""
-    given = {key: getattr(arguments, key) for key in CODE}
-    return {key: name for key, name in given.items() if name is not None}
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuse numbers that mean nothing.
+def configuration(arguments: argparse.Namespace) -> RunConfig:
+    """The configuration of the run, as it is to be computed again.
 
     Raises:
-        UserError: names the argument.
+        UserError: a number means nothing; or as `recomputation.configuration`.
     """
+    from trainer import recomputation
+
+    _check(arguments)
+    given = {key: getattr(arguments, key) for key in CODE}
+    return recomputation.configuration(
+        arguments.folder,
+        named={key: name for key, name in given.items() if name is not None},
+        data_root=arguments.data_root,
+        threads=arguments.threads,
+    )
+
+
+def _check(arguments: argparse.Namespace) -> None:
     if arguments.tolerance is not None and not 0 <= arguments.tolerance < 1:
         raise UserError(f"--tolerance: {arguments.tolerance:g}, but a share lies in [0, 1)")
     if arguments.threads is not None and arguments.threads < 1:

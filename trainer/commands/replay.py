@@ -66,20 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or step, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where a loss is not the recorded one.
     """
-    from trainer import processes, recomputation
+    from trainer import collectives, recomputation
     from trainer.comparison import Comparison
 
-    recomputing.check(arguments)
     folder, step, tolerance = arguments.folder, arguments.step, arguments.tolerance
     _check_page(arguments.page, folder)
-    config = recomputation.configuration(
-        folder,
-        data_root=arguments.data_root,
-        named=recomputing.named(arguments),
-        threads=arguments.threads,
-    )
+    config = recomputing.configuration(arguments)
     with recomputation.joined(config) as accelerator:
-        plan = processes.on_main(accelerator, lambda: make_plan(folder, step))
+        plan = collectives.on_main(accelerator, lambda: make_plan(folder, step))
         obstacles = recomputation.obstacles(
             accelerator, config, plan.run, plan.start, plan.following
         )

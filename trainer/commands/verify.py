@@ -67,19 +67,13 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or segment, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where something differs.
     """
-    from trainer import processes, recomputation
+    from trainer import collectives, recomputation
     from trainer.comparison import Comparison
 
-    recomputing.check(arguments)
     folder = arguments.folder
-    config = recomputation.configuration(
-        folder,
-        data_root=arguments.data_root,
-        named=recomputing.named(arguments),
-        threads=arguments.threads,
-    )
+    config = recomputing.configuration(arguments)
     with recomputation.joined(config) as accelerator:
-        plan = processes.on_main(accelerator, lambda: make_plan(folder, arguments.segment))
+        plan = collectives.on_main(accelerator, lambda: make_plan(folder, arguments.segment))
         obstacles = recomputation.obstacles(accelerator, config, plan.run, plan.start, plan.stops)
         recomputation.refuse(plan.run, obstacles, arguments.tolerance)
         engine = recomputation.build(accelerator, config, plan.run, plan.start)
@@ -185,16 +179,16 @@ def _advance(
     accelerator: Accelerator, engine: Engine, until: Position, comparison: Comparison
 ) -> bool:
     """Train epoch by epoch, up to a difference; whether there was none. A collective."""
-    from trainer import processes
+    from trainer import collectives
 
     while (here := (engine.state.epoch, engine.state.step)) < until:
         end_of_epoch = (here[0] + 1, here[0] * engine.batches.steps)
         engine.fit(min(until, end_of_epoch))
         if (engine.state.epoch, engine.state.step) == here:
             break  # it ends here, before the run did
-        if processes.on_main(accelerator, lambda: comparison.first_difference):
+        if collectives.on_main(accelerator, lambda: comparison.first_difference):
             return False
-    return processes.on_main(accelerator, lambda: comparison.first_difference) is None
+    return collectives.on_main(accelerator, lambda: comparison.first_difference) is None
 
 
 def _compare_checkpoint(engine: Engine, saved: Checkpoint, comparison: Comparison) -> None:

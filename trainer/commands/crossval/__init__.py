@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, config_rules, processes, stored_config
+from trainer import collectives, command_line, config_rules, processes, stored_config
 from trainer.config import PINNED_KEYS, RunConfig, flatten, replace
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.process_group import joined
@@ -96,7 +96,7 @@ def _train_and_summarise(
     """What was found, where a report is asked for."""
     with joined(asked) as accelerator:
         _train(accelerator, asked, folds, stop)
-        return processes.on_main(accelerator, lambda: _write(folds)) if report else None
+        return collectives.on_main(accelerator, lambda: _write(folds)) if report else None
 
 
 def _train(
@@ -105,12 +105,12 @@ def _train(
     """Do what is left of each fold; a collective."""
     from trainer import training
 
-    pins = processes.on_main(accelerator, lambda: _look(asked, folds))
+    pins = collectives.on_main(accelerator, lambda: _look(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None
     for config in folds:
         now_s = time.monotonic()
         late = end_s is not None and now_s > end_s
-        (asked_to_stop,) = processes.agree(accelerator, [float(late or stop.signal is not None)])
+        (asked_to_stop,) = collectives.agree(accelerator, [float(late or stop.signal is not None)])
         if asked_to_stop:
             processes.leave(accelerator)
             raise StoppedOnRequest(

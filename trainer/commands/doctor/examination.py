@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer import command_line, environment, lost_ranks, processes
+from trainer import collectives, command_line, environment, lost_ranks, processes
 from trainer.commands.doctor import group, machine, memory, recipe
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.recipe import Prepared
@@ -126,7 +126,7 @@ def _opening(
         pins = processes.default_pins(asked, count)
         return found or Opening(pin(asked, pins), False, Status())
 
-    return processes.on_main(accelerator, look) if accelerator else look()
+    return collectives.on_main(accelerator, look) if accelerator else look()
 
 
 def _prepare(config: RunConfig, findings: Findings) -> Prepared | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer import processes
+from trainer import collectives, processes
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config import RunConfig, differences, replace
 from trainer.limits import available_memory_bytes
@@ -211,7 +211,7 @@ def _configurations(ranks: Sequence[Rank]) -> list[Finding]:
 
 
 def _compare_starts(starts: Sequence[tuple[str, str, Environment]], findings: Findings) -> None:
-    lines = findings.attempt("same start", lambda: processes.compare_starts(starts))
+    lines = findings.attempt("same start", lambda: collectives.compare_starts(starts))
     if lines == []:
         text = f"images {starts[0][1][:12]} and weights {starts[0][0][:12]} on all ranks"
         findings.append(Finding("same start", "ok", text))

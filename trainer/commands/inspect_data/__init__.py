@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes
+from trainer import collectives, command_line, processes
 from trainer.config import RunConfig
 from trainer.console import percent, table
 from trainer.errors import UserError
@@ -87,7 +87,7 @@ def _inspect(
     if folder:
         stored = suspects.load_model(accelerator, config, folder, arguments.model)
         config = dataclasses.replace(config, data=stored.fitting(config.data))
-    inspected = processes.together(accelerator, lambda: examination.load(config), once=True)
+    inspected = collectives.together(accelerator, lambda: examination.load(config), once=True)
     wrong = None
     if stored:
         wrong = suspects.find(accelerator, stored, inspected, arguments.most)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer import environment, evaluation, processes, stored_model
+from trainer import collectives, environment, evaluation, stored_model
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config import RunConfig
 from trainer.console import counting
@@ -42,7 +42,7 @@ def load_model(
         UserError: there is no such model.
     """
     environment.choose_kernels(config.train.reduction == "exact")
-    return processes.together(
+    return collectives.together(
         accelerator, lambda: stored_model.load(folder, code, config.train.memory_format)
     )
 

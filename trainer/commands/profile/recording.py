@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,16 @@ import torch
 from accelerate import Accelerator
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
-from tqdm import tqdm
 
 from trainer import processes, ranges
+from trainer.assembly import build_engine
 from trainer.batches import Batch
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import NoCheckpoints
 from trainer.config import RunConfig, replace
-from trainer.data import loading, reading
-from trainer.data.sets import Dataset
+from trainer.console import bar
 from trainer.engine import Engine
 from trainer.errors import UserError
 from trainer.files import write_file
-from trainer.parts import build_model
 from trainer.preemption import StopRequest
 from trainer.process_group import joined
 from trainer.run_folder import pin
@@ -69,12 +66,7 @@ class Watch:
         self.steps = steps
         self.profiler = profiler
         self.seconds = self.profiled_seconds = self._start_s = 0.0
-        self._bar = tqdm(
-            total=warmup + 2 * steps,
-            desc="steps",
-            leave=False,
-            disable=None if profiler else True,
-        )
+        self._bar = bar("steps", warmup + 2 * steps, shown=profiler is not None)
         self._recording = contextlib.ExitStack()
 
     def step_done(self, step: int) -> None:
@@ -142,18 +134,8 @@ def _engine(accelerator: Accelerator, config: RunConfig) -> ProfiledEngine:
     config = pin(config, processes.default_pins(config, accelerator.num_processes))
     # What would end the steps before their number is reached.
     config = replace(config, {"train.max_seconds": None, "train.patience": None})
-    processes.check_microbatches(config)
-    assert config.threads is not None
-    processes.set_threads(config.threads)
-
-    def load() -> Dataset:
-        reading.prepare(config.data)
-        return loading.load(config.data, config.seed)
-
-    dataset = processes.together(accelerator, load, once=True)
-    model = processes.together(accelerator, lambda: build_model(config, dataset))
-    checkpoints = Checkpoints(Path(os.devnull), config.checkpoint)
-    return ProfiledEngine(accelerator, config, dataset, model, checkpoints, StopRequest())
+    processes.apply_pins(config)
+    return build_engine(ProfiledEngine, accelerator, config, NoCheckpoints(), StopRequest())
 
 
 def _check_steps(engine: Engine, warmup: int, steps: int) -> None:

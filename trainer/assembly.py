@@ -1,0 +1,49 @@
+"""From a configuration to an engine: images, model, engine, on all ranks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from accelerate import Accelerator
+
+from trainer import collectives
+from trainer.checkpoint import Checkpoints
+from trainer.config import RunConfig
+from trainer.data import loading, reading
+from trainer.data.source import SourceData
+from trainer.engine import Engine
+from trainer.parts import build_model
+from trainer.preemption import StopRequest
+
+AnyEngine = TypeVar("AnyEngine", bound=Engine)
+
+
+def build_engine(
+    kind: type[AnyEngine],
+    accelerator: Accelerator,
+    config: RunConfig,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    read_source: Callable[[], SourceData] | None = None,
+) -> AnyEngine:
+    """The engine at the start of a run; a collective.
+
+    The files are found or downloaded by one process of each machine first, and then read by all.
+
+    Args:
+        kind: the class of the engine.
+        accelerator: the processes and devices.
+        config: with `threads` and `train.microbatches` filled in.
+        checkpoints: where to save.
+        stop: the flag that signals set.
+        read_source: from `reading.read_ahead`, where that has begun.
+
+    Raises:
+        UserError: what is wrong with the data or the model.
+    """
+    data, seed = config.data, config.seed
+    collectives.together(accelerator, lambda: reading.prepare(data), once=True)
+    dataset = collectives.together(accelerator, lambda: loading.load(data, seed, read_source))
+    model = collectives.together(accelerator, lambda: build_model(config, dataset))
+    return kind(accelerator, config, dataset, model, checkpoints, stop)
