@@ -55,15 +55,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
         "report.html",
         results=results,
         worst=worst_class(results["test"], confusion, names),
-        mistakes=[
-            {
-                "picture": pages.image_uri(image),
-                "true": names[target],
-                "predicted": names[predicted],
-                "probability": float(probability),
-            }
-            for image, target, predicted, probability in zip(images, *answers, strict=True)
-        ],
+        mistakes=shown_mistakes(mistakes, images, names),
         curves=[pages.image_uri(picture) for picture in curves],
         pictures={
             name: pages.file_uri(output_dir / f"{name}.png")
@@ -102,6 +94,28 @@ def mistakes_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     wrong = np.flatnonzero(columns["target"] != columns["predicted"])
     order = np.argsort(-columns["probability"][wrong], kind="stable")
     return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
+
+
+def shown_mistakes(
+    columns: dict[str, np.ndarray], images: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What a page shows of mistakes.
+
+    Args:
+        columns: of `mistakes_of`.
+        images: their images, uint8 (n, height, width) or (n, height, width, 3).
+        names: of the classes.
+    """
+    return [
+        {
+            "picture": pages.image_uri(image),
+            "index": int(columns["index"][place]),
+            "true": names[columns["target"][place]],
+            "predicted": names[columns["predicted"][place]],
+            "probability": float(columns["probability"][place]),
+        }
+        for place, image in enumerate(images)
+    ]
 
 
 def worst_class(

@@ -15,6 +15,8 @@ CALL_TIMEOUT_S = 60
 FINISH_TIMEOUT_S = 180
 """how long the last uploads may take"""
 
+SHARES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
+"""of the part `test` of the results, which are logged"""
 PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 
 T = TypeVar("T")

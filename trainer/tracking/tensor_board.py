@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.observer import Record
-from trainer.tracking.attempts import PICTURES
+from trainer.tracking.attempts import PICTURES, SHARES
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -74,7 +74,7 @@ class TensorBoardTracker:
         import numpy as np
         from PIL import Image
 
-        for key in ("accuracy", "lab_accuracy", "loss"):
+        for key in SHARES:
             if key in test:
                 self._writer.add_scalar(f"test/{key}", test[key], self._step)
         for row in test["per_class"]:

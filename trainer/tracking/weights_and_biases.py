@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from trainer.time_limit import within
-from trainer.tracking.attempts import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, PICTURES, first_line
+from trainer.tracking.attempts import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, PICTURES, SHARES, first_line
 
 if TYPE_CHECKING:
     import wandb
@@ -30,8 +30,6 @@ GOODBYE_TIMEOUT_S = 5
 """how long the library may take to end after it has failed"""
 
 NO_KEY = "no key found; `wandb login` stores one"
-
-SHARES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
 
 logger = logging.getLogger("lockstep")
 

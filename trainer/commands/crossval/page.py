@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer import pages, plots
 from trainer.files import write_text
-from trainer.report import mistakes_of, worst_class
+from trainer.report import mistakes_of, shown_mistakes, worst_class
 
 
 def write_page(
@@ -32,37 +32,19 @@ def write_page(
     names = [row["name"] for row in pooled["per_class"]]
     confusion = np.array(pooled["confusion"])
     plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
+    mistakes = mistakes_of(columns)
     page = pages.render(
         "crossval.html",
         found=found,
         results={"test": pooled},
         worst=worst_class(pooled, confusion, names),
-        mistakes=_mistakes(columns, names, pictures),
+        mistakes=shown_mistakes(mistakes, pictures(mistakes["index"]), names),
         confusion=pages.file_uri(path / "confusion.png"),
         facts=_facts(found),
         config_text=(path / "recipe.yaml").read_text(encoding="utf-8"),
         command=_command(path, found["folds"]),
     )
     write_text(path / "crossval.html", page)
-
-
-def _mistakes(
-    columns: dict[str, np.ndarray],
-    names: list[str],
-    pictures: Callable[[np.ndarray], np.ndarray],
-) -> list[dict[str, Any]]:
-    chosen = mistakes_of(columns)
-    images = pictures(chosen["index"])
-    return [
-        {
-            "picture": pages.image_uri(image),
-            "index": int(chosen["index"][place]),
-            "true": names[chosen["target"][place]],
-            "predicted": names[chosen["predicted"][place]],
-            "probability": float(chosen["probability"][place]),
-        }
-        for place, image in enumerate(images)
-    ]
 
 
 def _facts(found: dict[str, Any]) -> dict[str, str]:
