@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from trainer import command_line, exit_codes, orphans, processes, rank_output
+from trainer import command_line, exit_codes
+from trainer.ranks import orphans, processes, rank_output
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ import apart
 import page
 import yaml
 
-from trainer import processes
+from trainer.ranks import processes
 
 STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 FIGURES = page.RESULTS / "ablations.json"

@@ -18,13 +18,14 @@ import torch
 from lockstep import DEFAULT_RECIPE
 from step_times import Case
 
-from trainer import environment, processes
+from trainer import environment
 from trainer.checkpoint import Checkpoints
+from trainer.checkpoint.snapshot import Snapshot
 from trainer.config import CheckpointConfig, RunConfig
 from trainer.metrics_log import MetricsLog
 from trainer.microbatch import cut
+from trainer.ranks import processes
 from trainer.run_state import RunState
-from trainer.snapshot import Snapshot
 
 STEPS = 45
 """of an epoch: 9,000 images in steps of 200"""

@@ -18,7 +18,7 @@ import numpy as np
 from fault_runs import Attempt, FaultError, Recipe, differences
 
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import MANIFEST
+from trainer.checkpoint.reading import MANIFEST
 from trainer.config import CheckpointConfig
 
 # With a moving average and validation a checkpoint has all the files that there are.

@@ -25,8 +25,9 @@ from torch import nn
 from turns import Process, Turns
 
 import models
-from trainer import processes, seeding
+from trainer import seeding
 from trainer.allocator import keep_freed_memory
+from trainer.ranks import processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SIZE = (28, 28)

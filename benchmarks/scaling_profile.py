@@ -20,7 +20,7 @@ import torch
 from lockstep import DEFAULT_RECIPE, launch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from trainer import buffers, microbatch, processes, seeding, step
+from trainer import buffers, microbatch, seeding, step
 from trainer.batches import Batch
 from trainer.checkpoint import Checkpoints
 from trainer.config import (
@@ -38,6 +38,7 @@ from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
+from trainer.ranks import processes
 from trainer.run_observer import RunObserver
 from trainer.tracking import Trackers
 

@@ -20,9 +20,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import models
-from trainer import environment, microbatch, optim, processes, seeding
+from trainer import environment, microbatch, optim, seeding
 from trainer.config import OptimizerConfig, RunConfig, TrainConfig
 from trainer.microbatch import cut
+from trainer.ranks import processes
 from trainer.step import StepResult, TrainStep
 
 Step = Callable[[int, torch.Tensor, torch.Tensor, Sequence[int]], object]

@@ -30,8 +30,8 @@ import page
 from contenders import BOUND, CONTENDERS, OURS
 from turns import Process
 
-from trainer import processes
 from trainer.config import DataName
+from trainer.ranks import processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIGURES = page.RESULTS / "throughput.json"

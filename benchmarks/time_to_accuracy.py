@@ -24,7 +24,7 @@ import torch
 from contenders.lab import train_epoch
 from contenders.task import Parts, Task
 
-from trainer import processes
+from trainer.ranks import processes
 
 CONFIG = apart.REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint_reading import MANIFEST, STATE, checksum, describe
+from trainer.checkpoint.reading import MANIFEST, STATE, checksum, describe
 from trainer.files import to_json
 from trainer.run_state import RunState
 

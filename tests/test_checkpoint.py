@@ -17,12 +17,12 @@ from torch import nn
 
 from tests.checkpoints import small_state
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import checksum, open_checkpoint
+from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
+from trainer.checkpoint.reading import checksum, open_checkpoint
 from trainer.config import CheckpointConfig, OptimizerConfig
 from trainer.errors import UserError
 from trainer.files import to_json
 from trainer.optim import build
-from trainer.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.tensor_files import weights_sha256
 
 

@@ -9,37 +9,19 @@ from tests.conftest import REPOSITORY
 
 # From the bottom up. A package counts as one module.
 LAYERS = [
-    {"allocator", "errors", "files", "environment", "limits", "observer", "orphans", "ranges"}
-    | {"run_state", "time_limit", "long_work"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "transforms", "untrusted"}
-    | {"console"},
-    {"extensions"},
-    {"config_rules", "collectives", "processes"},
-    {"metrics_log", "tensor_files", "stored_config"},
-    {"checkpoint_reading", "optimizer_state"},
-    {
-        "sampling",
-        "own_augment",
-        "own_optimizer",
-        "mixup",
-        "schedules",
-        "metrics",
-        "checkpoint",
-        "checkpoint_fit",
-        "data",
-    },
-    {"augment", "optim"},
-    {"averaging", "batches", "buffers", "plots", "pages", "command_line", "hooks"}
-    | {"rank_output"},
-    {"agreement", "checkpoint_sharing", "curves", "features", "lost_ranks", "snapshot", "tracking"},
-    {"report", "run_folder", "run_observer", "exit_codes", "evaluation", "step", "results"}
-    | {"process_group"},
-    {"step_log", "batch_statistics", "step_samples", "stored_run"},
+    {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
+    | {"time_limit"},
+    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted", "console"},
+    {"extensions", "tensor_files", "metrics", "schedules"},
+    {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
+    {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
+    {"own_optimizer", "batches", "command_line", "agreement", "report"},
+    {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},
+    {"run_observer", "step_log", "batch_statistics", "step_samples", "stored_run"},
     {"selection", "comparison"},
     {"engine", "parts"},
     {"stored_model", "assembly"},
-    {"export"},
-    {"session", "recomputation"},
+    {"export", "session", "recomputation"},
     {"training"},
     {"commands"},
     {"api"},

@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer import limits, processes
+from trainer import limits
+from trainer.ranks import processes
 
 
 @pytest.fixture

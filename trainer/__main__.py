@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer import exit_codes, orphans, rank_output
+from trainer import exit_codes
 from trainer.commands import (
     compare,
     crossval,
@@ -22,6 +22,7 @@ from trainer.commands import (
     summary,
     verify,
 )
+from trainer.ranks import orphans, rank_output
 
 COMMANDS = {
     "compare": compare,

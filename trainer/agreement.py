@@ -6,9 +6,9 @@ import time
 
 from accelerate import Accelerator
 
-from trainer import collectives
 from trainer.checkpoint import Checkpoints
 from trainer.preemption import StopRequest
+from trainer.ranks import collectives
 
 
 class AskedToStop(Exception):  # noqa: N818 - nothing went wrong

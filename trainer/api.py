@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
 from trainer.console import percent
 from trainer.data.own import OwnImages
@@ -32,6 +32,7 @@ from trainer.extensions import (
 )
 from trainer.hooks import Hook, Hooks
 from trainer.metrics_log import read_records
+from trainer.ranks import processes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from accelerate import Accelerator
 
-from trainer import collectives
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig
 from trainer.data import loading, reading
@@ -15,6 +14,7 @@ from trainer.data.source import SourceData
 from trainer.engine import Engine
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
+from trainer.ranks import collectives
 
 AnyEngine = TypeVar("AnyEngine", bound=Engine)
 

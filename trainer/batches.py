@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer import mixup, ranges
-from trainer.augment import Augmentation
+from trainer import ranges
+from trainer.augment import Augmentation, mixup
+from trainer.augment.own import TRIED
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
-from trainer.own_augment import TRIED
 from trainer.sampling import EpochSampler
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from trainer.checkpoint_reading import Checkpoint
+from trainer.checkpoint.reading import Checkpoint
+from trainer.checkpoint.snapshot import Files
 from trainer.observer import Record
-from trainer.snapshot import Files
 from trainer.stored_run import StoredRun
 from trainer.tensor_files import packed
 

@@ -9,21 +9,22 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import checkpoint_sharing, collectives, environment, extensions, optim
+from trainer import environment, extensions, optim
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
-from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import Checkpoint
+from trainer.checkpoint import Checkpoints, sharing
+from trainer.checkpoint.reading import Checkpoint
+from trainer.checkpoint.snapshot import Snapshot
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import NonFiniteLossError, RankError, StoppedOnRequest
 from trainer.metrics import Predictions
 from trainer.observer import Observer
 from trainer.preemption import StopRequest
+from trainer.ranks import collectives
 from trainer.run_state import RunState
 from trainer.schedules import learning_rate
 from trainer.selection import Selection
-from trainer.snapshot import Snapshot
 from trainer.step import StepResult, TrainStep
 from trainer.step_log import StepLog, means
 from trainer.tensor_files import weights_sha256
@@ -287,11 +288,11 @@ class Engine:
             UserError: it belongs to other data or another model.
         """
         steps, epochs = self.batches.steps, self.config.train.epochs
-        specs = checkpoint_sharing.share_specs(self.accelerator, saved)
+        specs = sharing.share_specs(self.accelerator, saved)
         collectives.together(
             self.accelerator, lambda: self.snapshot.check(saved, specs, steps, epochs)
         )
-        files = checkpoint_sharing.share_tensors(self.accelerator, saved)
+        files = sharing.share_tensors(self.accelerator, saved)
         self.state, self.selection.best = self.snapshot.restore(saved, files)
         self.saved_step = self.state.step if self.checkpoints.holds(saved) else None
 

@@ -16,8 +16,8 @@ from trainer.errors import (
     StoppedOnRequest,
     UserError,
 )
-from trainer.processes import launched_count, launched_rank
-from trainer.rank_output import named, note_failure
+from trainer.ranks.processes import launched_count, launched_rank
+from trainer.ranks.rank_output import named, note_failure
 
 FINISHED = 0
 FAILED = 1

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from trainer import extensions
+from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state, twin_of
 from trainer.config import OptimizerConfig
 from trainer.errors import UserError
 from trainer.extensions import Extension
-from trainer.optimizer_state import load_optimizer_state, optimizer_state, twin_of
 
 
 def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -10,23 +10,16 @@ from typing import Any
 from accelerate import Accelerator
 
 from models import timm_models
-from trainer import (
-    collectives,
-    environment,
-    extensions,
-    process_group,
-    processes,
-    stored_config,
-    stored_run,
-)
+from trainer import environment, extensions, stored_config, stored_run
 from trainer.assembly import build_engine
 from trainer.checkpoint import NoCheckpoints
-from trainer.checkpoint_reading import Checkpoint
+from trainer.checkpoint.reading import Checkpoint
 from trainer.config import RunConfig, replace
 from trainer.config_rules import validate
 from trainer.engine import Engine
 from trainer.errors import UserError
 from trainer.preemption import StopRequest
+from trainer.ranks import collectives, process_group, processes
 from trainer.stored_run import StoredRun
 from trainer.tensor_files import weights_sha256
 

@@ -13,29 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import (
-    collectives,
-    console,
-    exit_codes,
-    lost_ranks,
-    processes,
-    report,
-    results,
-    tracking,
-)
+from trainer import console, exit_codes, results, tracking
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import Checkpoint, open_checkpoint
+from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
-from trainer.features import write_features
 from trainer.files import write_json
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
 from trainer.parts import memory_format
 from trainer.preemption import StopRequest
-from trainer.process_group import OF_ALL_RANKS
+from trainer.ranks import collectives, lost_ranks, processes
+from trainer.ranks.process_group import OF_ALL_RANKS
+from trainer.report import run_report
+from trainer.report.features import write_features
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
 from trainer.tensor_files import weights_sha256, write_tensors
@@ -231,7 +224,7 @@ class Session:
             path.unlink(missing_ok=True)  # of fewer epochs
             write_features(path, engine.module, test, engine.data.scaling, self.accelerator.device)
         with self._only_warning("the report"):
-            report.write_report(self.path, test.pictures)
+            run_report.write_report(self.path, test.pictures)
 
     @contextlib.contextmanager
     def _only_warning(self, what: str) -> Iterator[None]:

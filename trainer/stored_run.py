@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer import environment
 from trainer.checkpoint import step_folders, step_of
-from trainer.checkpoint_reading import Checkpoint, open_checkpoint
+from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.environment import Environment
 from trainer.errors import OtherFormatError, UserError
 from trainer.metrics_log import read_checked

@@ -125,9 +125,16 @@ class Slurm:
 
     def wait(self, number: int | str, limit_s: float = 120) -> dict[str, str]:
         """What Slurm knows of a job when it has ended; a requeued one has not."""
-        unfinished = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
-        wait_until(lambda: self.job(number)["JobState"] not in unfinished, limit_s)
-        return self.job(number)
+        # A job is PREEMPTED for a moment before it is requeued.
+        unfinished = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED"}
+        found: dict[str, str] = {}
+
+        def ended() -> bool:
+            found.update(self.job(number))
+            return found["JobState"] not in unfinished
+
+        wait_until(ended, limit_s)
+        return found
 
     def _start(self) -> None:
         # munged wants its socket to be in a folder that everybody may enter.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer import collectives, evaluation, processes
+from trainer import evaluation
 from trainer.checkpoint import Checkpoints
 from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.data.loading import load
@@ -25,6 +25,7 @@ from trainer.microbatch import Accumulator, reduce, share
 from trainer.packing import layout, pack, unpack
 from trainer.parts import build_model
 from trainer.preemption import StopRequest
+from trainer.ranks import collectives, processes
 from trainer.tensor_files import weights_sha256
 
 

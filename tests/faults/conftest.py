@@ -9,7 +9,7 @@ import torch
 
 from tests.checkpoints import small_state
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import open_checkpoint
+from trainer.checkpoint.reading import open_checkpoint
 from trainer.config import CheckpointConfig
 
 

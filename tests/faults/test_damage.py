@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.test_interruption import check_same
 from tests.runs import Run, contents, train_here
-from trainer.checkpoint_reading import open_checkpoint
+from trainer.checkpoint.reading import open_checkpoint
 from trainer.errors import UserError
 
 # Three epochs of five steps with a checkpoint after each, all of them kept.

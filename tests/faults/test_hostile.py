@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.checkpoints import forge, forge_state, seal, small_state, write_manifest
 from trainer.checkpoint import Checkpoints
-from trainer.checkpoint_reading import FORMAT_VERSION, open_checkpoint
+from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
 from trainer.config import CheckpointConfig
 from trainer.errors import OtherFormatError, UserError
 from trainer.parts import load_weights

@@ -16,7 +16,7 @@ from torch import nn
 
 from tests.checkpoints import forge, seal
 from tests.conftest import REPOSITORY
-from trainer.checkpoint_reading import open_checkpoint
+from trainer.checkpoint.reading import open_checkpoint
 from trainer.errors import UserError
 from trainer.parts import load_weights
 
@@ -104,8 +104,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from torch import nn
-from trainer import checkpoint_fit
-from trainer.checkpoint_reading import open_checkpoint
+from trainer.checkpoint import compatibility
+from trainer.checkpoint.reading import open_checkpoint
 from trainer.errors import UserError
 from trainer.parts import load_weights
 
@@ -121,7 +121,7 @@ except UserError as error:
 saved = open_checkpoint(Path(sys.argv[1]))
 try:
     specs = {name: saved.specs(name) for name in ("model", "optimizer", "best", "average")}
-    checkpoint_fit.check(saved, specs, model, optimizer, False, 1, 15)
+    compatibility.check(saved, specs, model, optimizer, False, 1, 15)
 except UserError as error:
     print(error)
 """

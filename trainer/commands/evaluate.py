@@ -16,11 +16,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import collectives, command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
 from trainer.console import counting, print_figures
 from trainer.errors import UserError
-from trainer.process_group import joined
+from trainer.ranks import collectives, processes
+from trainer.ranks.process_group import joined
 from trainer.untrusted import check_type, read_json
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import collectives, command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import StoppedOnRequest, UserError
+from trainer.ranks import collectives, processes
 from trainer.run_folder import pin
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _batches(engine: Engine) -> Iterator[Batch]:
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:
-    from trainer import plots
+    from trainer.report import plots
 
     figure = plots.draw_range_test(
         found["lr"], found["loss"], found["smoothed_loss"], found["suggestion"]

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer import collectives, processes
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import UserError
-from trainer.process_group import joined
+from trainer.ranks import collectives, processes
+from trainer.ranks.process_group import joined
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.batches import Batch
-    from trainer.checkpoint_reading import Checkpoint
+    from trainer.checkpoint.reading import Checkpoint
     from trainer.engine import Engine
     from trainer.stored_run import StoredRun
 
@@ -66,8 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or step, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where a loss is not the recorded one.
     """
-    from trainer import collectives, recomputation
+    from trainer import recomputation
     from trainer.comparison import Comparison
+    from trainer.ranks import collectives
 
     folder, step, tolerance = arguments.folder, arguments.step, arguments.tolerance
     _check_page(arguments.page, folder)
@@ -208,7 +209,7 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
     """The images as the network saw them, with the pixels' scaling undone."""
     import torch
 
-    from trainer.pages import image_uri
+    from trainer.report.pages import image_uri
 
     scaling = engine.data.scaling
     pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
@@ -234,8 +235,8 @@ def _mean_before(run: StoredRun, step: int) -> float | None:
 
 def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.page:
-        from trainer import pages
         from trainer.files import write_text
+        from trainer.report import pages
 
         losses = [row["loss"] for row in report["samples"] if row["loss"] is not None]
         page = pages.render(

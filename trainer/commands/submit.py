@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer import command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.files import write_text
+from trainer.ranks import processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = REPOSITORY / "launch" / "slurm.sbatch"

@@ -24,7 +24,7 @@ from trainer.errors import DifferentRunError, NonFiniteLossError, UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.checkpoint_reading import Checkpoint
+    from trainer.checkpoint.reading import Checkpoint
     from trainer.comparison import Comparison
     from trainer.engine import Engine
     from trainer.metrics import Predictions
@@ -67,8 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or segment, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where something differs.
     """
-    from trainer import collectives, recomputation
+    from trainer import recomputation
     from trainer.comparison import Comparison
+    from trainer.ranks import collectives
 
     folder = arguments.folder
     config = recomputing.configuration(arguments)
@@ -179,7 +180,7 @@ def _advance(
     accelerator: Accelerator, engine: Engine, until: Position, comparison: Comparison
 ) -> bool:
     """Train epoch by epoch, up to a difference; whether there was none. A collective."""
-    from trainer import collectives
+    from trainer.ranks import collectives
 
     while (here := (engine.state.epoch, engine.state.step)) < until:
         end_of_epoch = (here[0] + 1, here[0] * engine.batches.steps)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import processes
 from trainer.config import DataConfig
 from trainer.data import decoded
 from trainer.data.decoded import Target
@@ -20,6 +19,7 @@ from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, 
 from trainer.data.pictures import SUFFIXES, Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
+from trainer.ranks import processes
 
 LONGEST_SIDE = 128
 """in pixels, of a size that nobody has chosen"""

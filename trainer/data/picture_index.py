@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainer import processes
 from trainer.console import bar
 from trainer.data import pictures
 from trainer.data.pictures import Look
 from trainer.errors import UserError
 from trainer.files import write_text
+from trainer.ranks import processes
 
 # Some file systems count times in whole seconds, or two.
 _CLOCK_STEP_NS = 2 * 10**9

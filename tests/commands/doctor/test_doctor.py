@@ -15,9 +15,10 @@ from tests.commands.doctor.conftest import SHORT, Doctor
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.runs import contents, words
-from trainer import __main__, processes
+from trainer import __main__
 from trainer.commands.doctor import examination, machine, recipe
 from trainer.commands.doctor.finding import Finding
+from trainer.ranks import processes
 from trainer.time_limit import is_any_left_behind
 
 

@@ -13,11 +13,11 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, own_words
 from tests.runs import words
-from trainer import processes
 from trainer.commands.doctor import examination, group, memory
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.config import RunConfig
 from trainer.errors import RankError
+from trainer.ranks import processes
 
 RANKED = """
 import os

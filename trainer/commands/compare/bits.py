@@ -143,7 +143,7 @@ def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
 
     The kept checkpoints may all be older than the difference; model.safetensors is the last resort.
     """
-    from trainer.checkpoint_reading import open_checkpoint
+    from trainer.checkpoint.reading import open_checkpoint
     from trainer.tensor_files import read_tensors
 
     steps = [

@@ -13,7 +13,7 @@ from trainer.files import write_text
 from trainer.untrusted import check_type
 
 if TYPE_CHECKING:
-    from trainer.curves import Course
+    from trainer.report.curves import Course
 
 
 def row(run: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def course(run: Path) -> Course:
     """The records of a run, named by its folder."""
-    from trainer.curves import Course
+    from trainer.report.curves import Course
 
     records = read_metrics(run)
     steps, epochs = (
@@ -71,7 +71,7 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from trainer import curves, pages, plots
+    from trainer.report import curves, pages, plots
 
     figures = curves.draw_overlaid(courses)
     try:

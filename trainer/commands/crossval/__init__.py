@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import collectives, command_line, config_rules, processes, stored_config
+from trainer import command_line, config_rules, stored_config
 from trainer.config import PINNED_KEYS, RunConfig, flatten, replace
 from trainer.errors import StoppedOnRequest, UserError
-from trainer.process_group import joined
+from trainer.ranks import collectives, processes
+from trainer.ranks.process_group import joined
 from trainer.run_folder import RunFolder, pin
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer import pages, plots
 from trainer.files import write_text
-from trainer.report import mistakes_of, shown_mistakes, worst_class
+from trainer.report import pages, plots
+from trainer.report.run_report import mistakes_of, shown_mistakes, worst_class
 
 
 def write_page(

@@ -22,7 +22,7 @@ from trainer.data.split import take_fold
 from trainer.errors import UserError
 from trainer.files import write_file, write_json, write_text
 from trainer.metrics import Answers, per_class_results
-from trainer.report import read_predictions
+from trainer.report.run_report import read_predictions
 from trainer.untrusted import check_type, read_json
 
 CONFIDENCE = 0.95

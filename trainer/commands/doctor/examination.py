@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer import collectives, command_line, environment, lost_ranks, processes
+from trainer import command_line, environment
 from trainer.commands.doctor import group, machine, memory, recipe
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.recipe import Prepared
 from trainer.config import RunConfig
 from trainer.errors import LostRankError, RankError
+from trainer.ranks import collectives, lost_ranks, processes
 from trainer.run_folder import Opening, Status, pin
 from trainer.time_limit import within
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer import collectives, processes
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config import RunConfig, differences, replace
 from trainer.limits import available_memory_bytes
+from trainer.ranks import collectives, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,11 +8,11 @@ import platform
 import re
 from importlib import metadata, util
 
-from trainer import processes
 from trainer.commands.doctor.finding import Finding
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
+from trainer.ranks import processes
 from trainer.time_limit import within
 from trainer.tracking import weights_and_biases as wandb_tracking
 

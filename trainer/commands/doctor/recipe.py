@@ -11,16 +11,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer import optim, processes
-from trainer.checkpoint_reading import open_checkpoint
+from trainer import optim
+from trainer.augment.own import TRIED, OwnAugmentations
+from trainer.checkpoint.optimizer_state import state_after_a_step
+from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config import RunConfig, own_augmentations_of
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
-from trainer.optimizer_state import state_after_a_step
-from trainer.own_augment import TRIED, OwnAugmentations
 from trainer.parts import build_model
+from trainer.ranks import processes
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256
 from trainer.tracking import Trackers

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import collectives, command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
 from trainer.console import percent, table
 from trainer.errors import UserError
-from trainer.process_group import joined
+from trainer.ranks import collectives, processes
+from trainer.ranks.process_group import joined
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

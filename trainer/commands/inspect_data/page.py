@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer import pages
 from trainer.commands.inspect_data.examination import Inspected, Place
 from trainer.errors import UserError
 from trainer.files import write_text
+from trainer.report import pages
 
 SAMPLES = 12
 """of each class, the first training images"""

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer import collectives, environment, evaluation, stored_model
+from trainer import environment, evaluation, stored_model
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import UserError
 from trainer.metrics import Predictions
+from trainer.ranks import collectives
 from trainer.stored_model import StoredModel
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trainer import command_line, processes
+from trainer import command_line
 from trainer.config import RunConfig
+from trainer.ranks import processes
 
 if TYPE_CHECKING:
     from trainer.commands.models.show import Shape

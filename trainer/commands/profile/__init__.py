@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import command_line, processes
+from trainer import command_line
 from trainer.console import table
 from trainer.errors import UserError
+from trainer.ranks import processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

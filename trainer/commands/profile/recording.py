@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 
-from trainer import processes, ranges
+from trainer import ranges
 from trainer.assembly import build_engine
 from trainer.batches import Batch
 from trainer.checkpoint import NoCheckpoints
@@ -23,7 +23,8 @@ from trainer.engine import Engine
 from trainer.errors import UserError
 from trainer.files import write_file
 from trainer.preemption import StopRequest
-from trainer.process_group import joined
+from trainer.ranks import processes
+from trainer.ranks.process_group import joined
 from trainer.run_folder import pin
 
 PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")

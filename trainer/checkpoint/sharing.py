@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from trainer import collectives
-from trainer.checkpoint_reading import Checkpoint
+from trainer.checkpoint.reading import Checkpoint
+from trainer.ranks import collectives
 from trainer.tensor_files import Specs, Tensors
 
 NAMES = ("model", "optimizer", "best", "average")

@@ -10,9 +10,10 @@ import math
 
 import torch
 
-from trainer import seeding, transforms
+from trainer import seeding
+from trainer.augment import transforms
+from trainer.augment.own import OwnAugmentations
 from trainer.config import own_augmentations_of, transforms_of
-from trainer.own_augment import OwnAugmentations
 
 SLOTS = {
     "flip": slice(0, 1),

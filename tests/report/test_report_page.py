@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
-from tests.test_report import write_run
+from tests.report.test_run_report import write_run
 from trainer.commands.compare import compare_all
 from trainer.commands.compare.courses import course, write
-from trainer.report import write_report
+from trainer.report.run_report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from trainer import checkpoint_fit, environment
+from trainer import environment
 from trainer.averaging import WeightAverage
-from trainer.checkpoint_reading import Checkpoint
+from trainer.checkpoint import compatibility
+from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
+from trainer.checkpoint.reading import Checkpoint
 from trainer.environment import Environment
 from trainer.errors import UserError
-from trainer.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.run_state import RunState
 from trainer.tensor_files import Specs, Tensors
 
@@ -104,7 +105,7 @@ class Snapshot:
         """
         self.check_fingerprints(saved.state["fingerprints"], saved.folder)
         averaged = self.average is not None
-        checkpoint_fit.check(
+        compatibility.check(
             saved, specs, self.module, self.optimizer, averaged, steps_per_epoch, epochs
         )
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from trainer.checkpoint_reading import STATE, Checkpoint
+from trainer.checkpoint.optimizer_state import state_after_a_step
+from trainer.checkpoint.reading import STATE, Checkpoint
 from trainer.errors import UserError
-from trainer.optimizer_state import state_after_a_step
 from trainer.tensor_files import Specs, mismatch, specs_of
 from trainer.untrusted import shown
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer import curves, plots
 from trainer.metrics import calibration
+from trainer.report import curves, plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,7 +216,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_no_global_state_of_matplotlib_is_touched() -> None:
     code = (
-        "import sys, trainer.curves as curves\n"
+        "import sys, trainer.report.curves as curves\n"
         "assert 'matplotlib' not in sys.modules\n"
         "curves.draw_curves([{'step': 1, 'loss': 2.0, 'lr': 0.1}], [])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

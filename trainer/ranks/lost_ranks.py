@@ -14,7 +14,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from trainer.errors import LostRankError, OwnError
-from trainer.processes import FAILURE_KEY, default_store
+from trainer.ranks.processes import FAILURE_KEY, default_store
 from trainer.time_limit import within
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import nn
 import models
 from tests.runs import DIGITS, Run, train_here
 from trainer.data.sets import ImageSet, Scaling
-from trainer.features import draw_features, first_layer, write_features
+from trainer.report.features import draw_features, first_layer, write_features
 
 CPU = torch.device("cpu")
 
@@ -102,7 +102,7 @@ def test_a_picture_that_fails_costs_nothing_else(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no canvas")
 
-    monkeypatch.setattr("trainer.features.draw_features", fail)
+    monkeypatch.setattr("trainer.report.features.draw_features", fail)
     short = ["--train.epochs", "1", "--data.train_size", "300"]
     assert train_here(tmp_path / "run", *short, config=DIGITS) == 0
     run = Run(tmp_path / "run", 0)

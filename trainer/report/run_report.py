@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer import pages, plots
-from trainer.curves import draw_curves
 from trainer.files import write_text
 from trainer.metrics import CALIBRATION_BINS, calibration
-from trainer.pages import duration, percent
+from trainer.report import pages, plots
+from trainer.report.curves import draw_curves
+from trainer.report.pages import duration, percent
 
 MOST_MISTAKES = 24
 LAB_SAMPLES = 1000

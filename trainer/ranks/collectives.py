@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.errors import UserError
-from trainer.long_work import awaited
+from trainer.ranks.long_work import awaited
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.runs import Run, train_here
-from trainer import mixup
+from trainer.augment import mixup
 from trainer.batches import Batches
 from trainer.config import RunConfig, replace
 from trainer.data.sets import Dataset, ImageSet, Scaling

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer import plots
 from trainer.buffers import left_alone
 from trainer.data.sets import ImageSet, Scaling
+from trainer.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
-from trainer.processes import launched_rank
+from trainer.ranks.processes import launched_rank
 
 
 def hush_other_ranks() -> None:

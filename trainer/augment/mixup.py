@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from trainer import seeding
-from trainer.transforms import rectangles
+from trainer.augment.transforms import rectangles
 
 
 @dataclass(frozen=True)

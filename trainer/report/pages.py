@@ -14,12 +14,12 @@ def render(template: str, **values: Any) -> str:
     """A page; all text in `values` is escaped.
 
     Args:
-        template: the name of a file in trainer/templates, which extends base.html.
+        template: the name of a file in trainer/report/templates, which extends base.html.
     """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
+        loader=jinja2.PackageLoader("trainer.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

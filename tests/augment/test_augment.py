@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer import transforms
-from trainer.augment import NUMBERS, SLOTS, Augmentation
+from trainer.augment import NUMBERS, SLOTS, Augmentation, transforms
 from trainer.config import TRANSFORMS
 
 ALL = "_".join(TRANSFORMS)

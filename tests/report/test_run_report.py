@@ -17,8 +17,8 @@ import yaml
 from PIL import Image
 
 from trainer.config import RunConfig, flatten
-from trainer.pages import duration
-from trainer.report import write_report
+from trainer.report.pages import duration
+from trainer.report.run_report import write_report
 
 NAMES = ["T-shirt/top", "Trouser", "Shirt"]
 PICTURES = ("curves.png", "confusion.png", "calibration.png", "mistakes.png")

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trainer import lost_ranks, processes
 from trainer.config import RunConfig, replace
 from trainer.errors import (
     DifferentRunError,
@@ -16,6 +15,7 @@ from trainer.errors import (
     StoppedOnRequest,
     UserError,
 )
+from trainer.ranks import lost_ranks, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

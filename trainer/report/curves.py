@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from trainer.plots import BLUE, GREY, ORANGE, finish, new_figure, percent_format, shorten
+from trainer.report.plots import BLUE, GREY, ORANGE, finish, new_figure, percent_format, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

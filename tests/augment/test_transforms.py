@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from trainer.transforms import (
+from trainer.augment.transforms import (
     compose,
     crop,
     cutout,

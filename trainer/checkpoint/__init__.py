@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint_reading import (
+from trainer.checkpoint.reading import (
     FORMAT_VERSION,
     MANIFEST,
     STATE,
