@@ -128,7 +128,7 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
     """
     with (
         ThreadPoolExecutor(processes.usable_cores()) as pool,
-        bar(what, len(items), after_s=_BAR_AFTER_S) as progress,
+        bar(what, len(items), delay=_BAR_AFTER_S) as progress,
     ):
         # Some at a time, so that results do not pile up in the memory.
         for some in _pieces(items):
