@@ -32,7 +32,8 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.console import Progress
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import Dataset, ImageSet
 from trainer.engine import Engine
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog

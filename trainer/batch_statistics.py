@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.evaluation import BLOCK_SAMPLES, own_blocks, rounds
 from trainer.microbatch import cut
 

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.metrics import Predictions
 
 BLOCK_SAMPLES = 500

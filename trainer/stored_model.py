@@ -17,7 +17,7 @@ from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_SIDE
 from trainer.data import pictures
-from trainer.data.sets import Scaling
+from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.run_folder import read_status
 from trainer.tensor_files import (

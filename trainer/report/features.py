@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.report import plots
 
 if TYPE_CHECKING:
