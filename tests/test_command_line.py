@@ -69,6 +69,13 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
     assert command_line.parse(words).train.microbatches == 4
 
 
+def test_a_recipe_s_optimiser_and_schedule_may_be_exchanged_alone() -> None:
+    words = ["--optimizer.name", "adam", "--schedule.name", "constant"]
+    config = command_line.parse(words)
+    assert (config.optimizer.name, config.schedule.name) == ("adam", "constant")
+    assert config.schedule.final_fraction == 0.1  # of the recipe's own schedule
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
