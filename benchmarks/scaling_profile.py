@@ -37,7 +37,7 @@ from trainer.data.sets import Dataset, ImageSet
 from trainer.engine import Engine
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
-from trainer.parts import build_model
+from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import processes
 from trainer.run_observer import RunObserver
