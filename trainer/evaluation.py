@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -93,11 +92,8 @@ def predict(
     index = torch.full((size,), -1, dtype=torch.int64, device=device)
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
-    was_training = model.training
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(model.train, was_training)
-        # What a plug-in counts there would depend on how many blocks a rank has.
-        cleanup.enter_context(left_alone(model))
+    # What a plug-in counts in its buffers would depend on how many blocks a rank has.
+    with left_alone(model):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks
