@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 CHROMIUM = shutil.which("chromium")
@@ -93,7 +94,12 @@ class Browser:
             self._ask(f"{domain}.enable")
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._session = None
         try:
             self._ask("Browser.close")

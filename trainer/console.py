@@ -52,7 +52,7 @@ class Progress:
             self._cleanup.enter_context(logging_redirect_tqdm([logging.getLogger("lockstep")]))
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_bar()
         self._cleanup.close()
 
