@@ -1,8 +1,8 @@
 """The fault campaign: what is killed or damaged, and whether anything was ever lost.
 
     python benchmarks/faults.py kills --data digits --runs 60                      1 hour
-    python benchmarks/faults.py kills --data fashion_mnist --runs 20 [--root DIR]  1 hour
-    python benchmarks/faults.py saves                                              5 minutes
+    python benchmarks/faults.py kills --data fashion_mnist --runs 20 [--root DIR]  30 minutes
+    python benchmarks/faults.py saves                                              1 minute
     python benchmarks/faults.py flips --draws 400                                  1 minute
     python benchmarks/faults.py report                                             the page again
 
@@ -159,7 +159,6 @@ def parse() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> Figures:
     """Do what a command says; where nothing was lost, nothing stays but its figures."""
-    usual = argparse.Namespace(jobs=arguments.jobs)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     start_s = time.monotonic()
     found = COMMANDS[arguments.what](arguments, folder)
@@ -168,7 +167,9 @@ def measure(arguments: argparse.Namespace) -> Figures:
         shutil.rmtree(folder)
     return Figures(
         **dataclasses.asdict(found),
-        command=page.command_of(f"faults.py {arguments.what}", arguments, usual, "what"),
+        command=page.command_of(
+            f"faults.py {arguments.what}", arguments, argparse.Namespace(jobs=1), "what"
+        ),
         minutes=minutes,
         machine=page.machine(),
     )

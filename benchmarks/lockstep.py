@@ -1,7 +1,7 @@
 """What lockstep promises and costs: the default recipe on 1, 2 and 4 processes, and times of steps.
 
-    python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 12 minutes
-    python benchmarks/lockstep.py cost               against DDP, and without the tree; 12 minutes
+    python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 15 minutes
+    python benchmarks/lockstep.py cost               against DDP, and without the tree; 16 minutes
 
 Each writes its page to benchmarks/results. All processes have one thread. Nothing else should run.
 """

@@ -1,7 +1,7 @@
 """How the trainer grows: with processes, batches, images and models; and where its time goes.
 
-    python benchmarks/scaling.py processes            1 and 2 processes, four models; 20 minutes
-    python benchmarks/scaling.py batch                batch sizes; 16 minutes
+    python benchmarks/scaling.py processes            1 and 2 processes, four models; 15 minutes
+    python benchmarks/scaling.py batch                batch sizes; 35 minutes
     python benchmarks/scaling.py images [--root DIR]  small sets and one of 2 million; 4 minutes
     python benchmarks/scaling.py profile              the parts of a step; 2 minutes
     python benchmarks/scaling.py model                the cost model's tables for clusters
