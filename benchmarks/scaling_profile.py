@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apart
 import torch
-from lockstep import DEFAULT_RECIPE, launch
+from recipes import DEFAULT_RECIPE
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainer import buffers, microbatch, seeding, step
@@ -231,10 +232,8 @@ def profiles(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in arguments.models:
         case = DEFAULT_RECIPE | CASES[name] | {"steps": arguments.steps}
         for count in arguments.processes:
-            with tempfile.TemporaryDirectory() as folder:
-                output = Path(folder) / "parts.json"
-                launch(count, [__file__, json.dumps(case), str(output)])
-                found[f"{name}, processes: {count}"] = json.loads(output.read_text())
+            parts = apart.measured("benchmarks/scaling_profile.py", case, count)
+            found[f"{name}, processes: {count}"] = parts
     return found
 
 
