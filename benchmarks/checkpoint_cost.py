@@ -81,7 +81,7 @@ def main() -> None:
             ratios.append(pair[True][0] / pair[False][0])
             blocked.append(pair[True][1] / pair[True][0])
         training.checkpoints.wait(needed=True)
-        newest = sorted((Path(name) / "checkpoints").iterdir())[-1]
+        newest = max((Path(name) / "checkpoints").iterdir())
         size_bytes = sum(path.stat().st_size for path in newest.iterdir())
     lines = [
         "The default recipe on one process, a checkpoint an epoch of 45 steps: weights, optimiser,",

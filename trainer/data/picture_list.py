@@ -74,7 +74,7 @@ def list_pictures(root: Path) -> PictureList:
 
 def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
     """Those of train/, and no others anywhere."""
-    names = {part: {path.name for path in _visible(root / part, root)} for part in parts}
+    names = {part: {path.name for path in _visible(root / part)} for part in parts}
     for part in parts:
         if names[part] != names["train"]:
             lacking = ", ".join(sorted(names["train"] - names[part]))
@@ -92,7 +92,7 @@ def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names["train"]))
 
 
-def _visible(folder: Path, root: Path) -> Iterator[Path]:
+def _visible(folder: Path) -> Iterator[Path]:
     """The folders in a part's folder; a picture beside them is a mistake."""
     for path in folder.iterdir():
         if path.name.startswith("."):
