@@ -81,7 +81,7 @@ def main() -> None:
         epochs = {str(save): functools.partial(training.epoch, save) for save in (True, False)}
         with_one, without = paired.take_turns(epochs, arguments.rounds).values()
         training.checkpoints.wait(needed=True)
-        newest = sorted((Path(name) / "checkpoints").iterdir())[-1]
+        newest = max((Path(name) / "checkpoints").iterdir())
         size_bytes = sum(path.stat().st_size for path in newest.iterdir())
     ratios = paired.ratios([one_s for one_s, _ in with_one], [one_s for one_s, _ in without])
     shares = [blocked_s / one_s for one_s, blocked_s in with_one]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import apart
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 
 MARK = "LOCKSTEP_FAULT_RUN"
 """a variable that all processes of a run have, so that none is overlooked"""

@@ -15,7 +15,7 @@ from typing import Any
 
 import apart
 import numpy as np
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 import yaml
 
 from trainer.exit_codes import FINISHED, STOPPED_ON_REQUEST

@@ -65,8 +65,9 @@ def run(name: str, member: str) -> tuple[ModuleType, str]:
 
 
 def source_sha256(name: str) -> str | None:
-    """SHA-256 of the file of a plug-in that can be loaded, or of the lines of a registered network
-    from outside of this package; None for any other name.
+    """SHA-256 of the code of a network that is none of ours; None for any other name.
+
+    It is that of a plug-in's file, or of the lines of a network that a program has registered.
 
     Raises:
         ValueError: a registered network has no lines that could be read.

@@ -76,6 +76,18 @@ def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
     assert command_line.parse(words).train.microbatches == 4
 
 
+@pytest.mark.parametrize("words", [["--config", "digits"], ["--config=digits"]], ids=" ".join)
+def test_a_recipe_of_ours_is_found_by_its_name(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = command_line.parse(["--config", str(REPOSITORY / "configs" / "digits.yaml")])
+    assert command_line.parse(words) == ours
+    assert command_line.combine("digits", {}) == ours
+    (tmp_path / "digits").write_text("seed: 7\n")
+    assert command_line.parse(words).seed == 7
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

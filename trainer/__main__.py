@@ -1,11 +1,10 @@
-"""`python -m trainer COMMAND`: what there is to do besides training."""
+"""`python -m trainer COMMAND`, or `lockstep COMMAND` where it is installed: all there is to do."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
-from trainer import exit_codes
+from trainer import command_line, exit_codes
 from trainer.commands import (
     compare,
     crossval,
@@ -20,9 +19,9 @@ from trainer.commands import (
     replay,
     submit,
     summary,
+    train,
     verify,
 )
-from trainer.ranks import orphans, rank_output
 
 COMMANDS = {
     "compare": compare,
@@ -38,13 +37,15 @@ COMMANDS = {
     "replay": replay,
     "submit": submit,
     "summary": summary,
+    "train": train,
     "verify": verify,
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it does not know are keys of a configuration."""
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    program = "lockstep" if command_line.is_console_command() else "python -m trainer"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         command = commands.add_parser(
@@ -54,21 +55,26 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             # Else --processes, which is the run's, would stand for --processes_per_node.
             allow_abbrev=False,
+            # The help of training is that of a configuration, which has every key.
+            add_help=module is not train,
         )
         module.add_arguments(command)
     return parser
 
 
-def main() -> None:
-    """Run a command; exits with a code of the contract."""
-    rank_output.hush_other_ranks()
+def run() -> None:
+    """Run the command that the command line names."""
     parser = build_parser()
     arguments, others = parser.parse_known_args()
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.configuration = others
-    orphans.end_with_launcher()
-    sys.exit(exit_codes.run(lambda: COMMANDS[arguments.command].run(arguments)))
+    COMMANDS[arguments.command].run(arguments)
+
+
+def main() -> None:
+    """The program: exits with a code of the contract."""
+    exit_codes.exit_after(run)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from trainer.config import RunConfig, flatten, replace
 from trainer.config_rules import check_names, validate
 from trainer.errors import UserError
 
-DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "fashion_mnist.yaml"
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+DEFAULT_RECIPE = RECIPES / "fashion_mnist.yaml"
 
 DESCRIPTION = """
 Train a convolutional image classifier. The run is a function of its configuration: the same result
@@ -30,7 +32,8 @@ example: python train.py --config configs/digits.yaml --train.epochs 5
 def parse(arguments: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for; `--help` prints and exits.
 
-    Without `--config` it is the default recipe. `output_dir` is filled in from the file's name.
+    Without `--config` it is the default recipe; `--config digits` is our own of that name, wherever
+    Lockstep is installed. `output_dir` is filled in from the file's name.
 
     Raises:
         UserError: names the key or the file that is wrong.
@@ -94,6 +97,11 @@ def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]
     return found
 
 
+def is_console_command() -> bool:
+    """Whether this process is `lockstep`, as an installation has it, for what help calls it."""
+    return Path(sys.argv[0]).stem == "lockstep"
+
+
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, so that running it again repeats the run."""
     import yaml
@@ -103,6 +111,7 @@ def to_yaml(config: RunConfig) -> str:
 
 def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     parser = _parser()
+    arguments = _with_recipes(arguments)
     try:
         values = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
@@ -148,6 +157,19 @@ def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _with_recipes(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the file where one of our own recipes is given by its name."""
+    words = list(arguments)
+    own = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    for place, word in enumerate(words):
+        option = "--config=" if word.startswith("--config=") else ""
+        name = word.removeprefix(option)
+        follows = words[place - 1 : place] == ["--config"]
+        if (option or follows) and name in own and not Path(name).is_file():
+            words[place] = f"{option}{own[name]}"
+    return words
+
+
 def _where(arguments: list[str]) -> str:
     """The file's name where it is the file, without the other words, that is wrong."""
     place = next(i for i, word in enumerate(arguments) if word.split("=")[0] == "--config")
@@ -160,11 +182,16 @@ def _where(arguments: list[str]) -> str:
 
 
 def _parser() -> ArgumentParser:
+    program = "lockstep train" if is_console_command() else "train.py"
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
-        prog="train.py", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+        prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
     )
-    parser.add_argument("--config", action="config", help="the recipe, a YAML file")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="the recipe: a YAML file, or the name of one of ours, such as digits",
+    )
     parser.add_class_arguments(RunConfig)
     return parser
 

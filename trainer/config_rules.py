@@ -23,8 +23,9 @@ AUGMENT_RULE = (
 
 
 def check_names(config: RunConfig) -> None:
-    """Make sure that this process knows every name; the configuration of a stored run may have
-    names that another process has registered.
+    """Make sure that this process knows every name.
+
+    The configuration of a stored run may have names that another process has registered.
 
     Raises:
         UserError: names the key and the nearest names.

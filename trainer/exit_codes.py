@@ -6,6 +6,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from trainer.errors import (
     DifferentRunError,
@@ -16,8 +17,9 @@ from trainer.errors import (
     StoppedOnRequest,
     UserError,
 )
+from trainer.ranks.orphans import end_with_launcher
 from trainer.ranks.processes import launched_count, launched_rank
-from trainer.ranks.rank_output import named, note_failure
+from trainer.ranks.rank_output import hush_other_ranks, named, note_failure
 
 FINISHED = 0
 FAILED = 1
@@ -46,6 +48,13 @@ def of(error: BaseException | None) -> int:
             return of(error.error)
         case _:
             return FAILED
+
+
+def exit_after(command: Callable[[], None]) -> NoReturn:
+    """Be the program of a command, under a launcher too, and exit with its code."""
+    end_with_launcher()
+    hush_other_ranks()
+    sys.exit(run(command))
 
 
 def run(command: Callable[[], None]) -> int:

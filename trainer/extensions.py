@@ -130,8 +130,9 @@ def check_name(kind: Kind, name: str) -> None:
 def check_named(
     config: RunConfig, folder: Path, named: Mapping[str, str], keys: Collection[str]
 ) -> None:
-    """Make sure that a run's folder, which somebody may have sent, brings about no code that the
-    user has not named.
+    """Make sure that a run's folder brings about no code that the user has not named.
+
+    Somebody may have sent it.
 
     Args:
         config: of the run in the folder.

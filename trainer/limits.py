@@ -24,7 +24,7 @@ def cpu_quota() -> float | None:
 
 def available_memory_bytes() -> int:
     """How much memory this process and others beside it can still take."""
-    import psutil  # type: ignore[import-untyped, unused-ignore]
+    import psutil
 
     available = int(psutil.virtual_memory().available)
     for group in _groups("memory"):

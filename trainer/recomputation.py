@@ -120,7 +120,6 @@ def build(
     Raises:
         UserError: images or network are not those of the run, or are not at hand.
     """
-
     engine = build_engine(Engine, accelerator, config, NoCheckpoints(), StopRequest())
 
     def begin() -> None:

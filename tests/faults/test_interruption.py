@@ -123,7 +123,7 @@ def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: 
 def test_a_run_that_begins_with_anothers_end_has_a_checkpoint_of_its_own(
     undisturbed: Run, tmp_path: Path
 ) -> None:
-    last = sorted((undisturbed.folder / "checkpoints").iterdir())[-1]
+    last = max((undisturbed.folder / "checkpoints").iterdir())
     assert train_here(tmp_path / "run", *LONG, "--resume", str(last)) == 0
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [last.name]
     check_same(Run(tmp_path / "run", 0), undisturbed)
@@ -171,7 +171,7 @@ def test_going_back_to_an_older_checkpoint_in_the_same_folder(
     """Stopped again before it has come by the newer checkpoint, the run still goes on."""
     keep = ["--checkpoint.keep", "100", "--train.max_seconds"]
     assert train_here(tmp_path / "run", *LONG, *keep, "1.5") == 75
-    oldest = sorted((tmp_path / "run" / "checkpoints").iterdir())[0]
+    oldest = min((tmp_path / "run" / "checkpoints").iterdir())
     assert train_here(tmp_path / "run", *LONG, *keep, "0.01", "--resume", str(oldest)) == 75
     assert train_here(tmp_path / "run", *LONG) == 0
     check_same(Run(tmp_path / "run", 0), undisturbed)

@@ -74,8 +74,9 @@ def rectangles(
 
 
 def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
-    """Blacken a square in each image (DeVries, Taylor: Improved Regularization of Convolutional
-    Neural Networks with Cutout, 2017).
+    """Blacken a square in each image.
+
+    DeVries, Taylor: Improved Regularization of Convolutional Neural Networks with Cutout, 2017.
 
     Args:
         images: (n, channels, height, width).

@@ -1,0 +1,1 @@
+"""One module or package a command: `add_arguments(parser)`, then `run(arguments)`."""

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run would not start, or Slurm does not take the job.
     """
+    if not JOB.is_file():
+        raise UserError(f"{JOB}: is not there; submit from the repository, whose job it is")
     words = arguments.configuration
     if arguments.folds:
         words = [*words, "--data.folds", str(arguments.folds)]

@@ -20,7 +20,8 @@ class Images(Protocol):
     """Images wherever they lie, uint8 (n, channels, height, width): a tensor, or in a file."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(n, channels, height, width)."""
 
     @property
     def nbytes(self) -> int:
@@ -32,9 +33,11 @@ class Images(Protocol):
 
     def __getitem__(self, chosen: slice, /) -> torch.Tensor: ...
 
-    def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor: ...
+    def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor:
+        """The images at `index`, int64 (k,), in its order; `dim` is 0."""
 
-    def to(self, device: torch.device | str, /) -> Images: ...
+    def to(self, device: torch.device | str, /) -> Images:
+        """The images on a device, or as they are where they stay in their file."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -266,12 +266,14 @@ def _fitting_size(largest: int, cell_inch: float, size: float) -> float:
 
 
 def percent_format() -> Any:
+    """A formatter for the ticks of an axis of shares: 0.5 as 50 %."""
     from matplotlib.ticker import PercentFormatter
 
     return PercentFormatter(xmax=1, symbol=" %")
 
 
 def new_figure(width_inch: float, height_inch: float) -> Figure:
+    """An empty figure that needs no screen, apart from pyplot and what a program does with it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -201,7 +201,7 @@ def let_go() -> None:
 
     What it has written to the disk stays there for `wandb sync`.
     """
-    import psutil  # type: ignore[import-untyped, unused-ignore]
+    import psutil
     import wandb
 
     # It has failed already and been reported: that it cannot say goodbye either is no news.

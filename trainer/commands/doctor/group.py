@@ -131,7 +131,7 @@ def facts_of(
     findings: list[Finding],
 ) -> Rank:
     """What this rank tells the others, as it stands."""
-    import psutil  # type: ignore[import-untyped, unused-ignore]
+    import psutil
 
     return Rank(
         host=platform.node(),

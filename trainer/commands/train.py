@@ -1,0 +1,42 @@
+"""Train: do the run of a configuration, or what is left of it; `python train.py` does the same.
+
+The arguments are those of train.py, and so is --help.
+
+example: python -m trainer train --config digits --train.epochs 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from trainer import command_line
+from trainer.ranks import processes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All arguments are the configuration's."""
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do the run."""
+    train(arguments.configuration)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Do the run that the arguments describe, or what is left of it; `--help` prints and exits.
+
+    Raises:
+        UserError: names the key, the file or the process count that is wrong.
+    """
+    config = command_line.parse(arguments)
+    processes.check_count(config)
+    # Torch and its company take seconds to import: only after --help and a mistyped key, and while
+    # the images are read.
+    from trainer.data.reading import read_ahead
+
+    read_source = read_ahead(config.data)
+    from trainer import training
+
+    training.train(config, read_source)
