@@ -13,7 +13,7 @@ import html
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,8 @@ from trainer.extensions import (
     register_tracker,
 )
 from trainer.hooks import Hook, Hooks
-from trainer.metrics_log import read_records
+from trainer.metrics_log import by_event, read_records
+from trainer.observer import Record
 from trainer.ranks import processes
 
 if TYPE_CHECKING:
@@ -120,12 +121,12 @@ class Run:
     @cached_property
     def steps(self) -> dict[str, list[Any]]:
         """Curves over the steps, a list each: step, epoch, loss, lr."""
-        return self._curves("step")
+        return _columns(self._records[0])
 
     @cached_property
     def epochs(self) -> dict[str, list[Any]]:
         """Curves over the epochs: epoch, train_loss, validation_accuracy and so on."""
-        return self._curves("epoch")
+        return _columns(self._records[1])
 
     @cached_property
     def predictions(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -164,10 +165,14 @@ class Run:
             f"<table><tr><th>class</th><th>images</th><th>accuracy</th></tr>{rows}</table>"
         )
 
-    def _curves(self, event: str) -> dict[str, list[Any]]:
-        records = [r for r in read_records(self.folder / "metrics.jsonl") if r["event"] == event]
-        names = [name for name in records[0] if name != "event"] if records else []
-        return {name: [record[name] for record in records] for name in names}
+    @cached_property
+    def _records(self) -> tuple[list[Record], list[Record]]:
+        return by_event(read_records(self.folder / "metrics.jsonl"))
+
+
+def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    names = [name for name in records[0] if name != "event"] if records else []
+    return {name: [record[name] for record in records] for name in names}
 
 
 @contextlib.contextmanager

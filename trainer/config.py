@@ -198,6 +198,10 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+# The lab's protocol: train on the first 10,000 images, test on the first 1,000.
+LAB_TRAIN_SAMPLES = 10_000
+LAB_TEST_SAMPLES = 1_000
+
 # Keys that cannot change the weights: a run may be resumed with other values of them.
 FREE_KEYS = frozenset(
     {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
