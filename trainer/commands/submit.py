@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer import command_line
+from trainer.commands.numbers import whole_number
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.files import write_text
@@ -30,11 +31,11 @@ RANGE = r"\d+(-\d+(:\d+)?)?"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the run's."""
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--nodes", type=whole_number, default=1, metavar="N", help="default: 1")
     parser.add_argument(
-        "--processes_per_node", type=_count, metavar="N", help="default: one a GPU, else 1"
+        "--processes_per_node", type=whole_number, metavar="N", help="default: one a GPU, else 1"
     )
-    parser.add_argument("--gpus_per_node", type=_count, metavar="N", help="default: the CPU")
+    parser.add_argument("--gpus_per_node", type=whole_number, metavar="N", help="default: the CPU")
     parser.add_argument(
         "--time",
         type=_matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 30 (minutes), 8:00:00 or 1-12"),
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arrays.add_argument(
         "--folds",
-        type=_count,
+        type=whole_number,
         metavar="N",
         help="a run for each fold of a cross-validation, in OUTPUT_DIR/fold-K",
     )
@@ -154,12 +155,6 @@ def _check_count(config: RunConfig, count: int) -> None:
 def _output_dir(config: RunConfig) -> Path:
     assert config.output_dir is not None
     return Path(config.output_dir).absolute()
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:
