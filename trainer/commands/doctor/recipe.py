@@ -99,33 +99,21 @@ def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
 
 
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:
-    lacking = reading.to_download(config.data)
-    if lacking:
-        advice = (
-            "a run would download them; where there is no network, get them here first; "
-            "without them neither the model nor what it takes was looked at"
-        )
-        findings.append(Finding("data", "warning", lacking, advice))
+    unseen = "neither the model nor what it takes was looked at"
+    if lacking := reading.to_download(config.data):
+        first = "a run would download them; where there is no network, get them here first"
+        findings.append(Finding("data", "warning", lacking, f"{first}; without them {unseen}"))
         return None
-    undecoded = reading.to_decode(config.data)
-    if undecoded:
-        advice = (
-            "the first start does it, or python -m trainer inspect-data; without it neither the "
-            "model nor what it takes was looked at"
-        )
-        findings.append(Finding("data", "ok", undecoded, advice))
+    if undecoded := reading.to_decode(config.data):
+        first = "the first start does it, or python -m trainer inspect-data"
+        findings.append(Finding("data", "ok", undecoded, f"{first}; without it {unseen}"))
         return None
     dataset = loading.load(config.data, config.seed)
-    sizes = ", ".join(
-        f"{len(images):,} {name}"
-        for name, images in (
-            ("training", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
+    sizes = (
+        f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test"
     )
-    text = f"{dataset.name}, {sizes}, from {dataset.source}"
-    findings.append(Finding("data", "ok", text))
+    findings.append(Finding("data", "ok", f"{dataset.name}, {sizes}, from {dataset.source}"))
     return dataset
 
 
