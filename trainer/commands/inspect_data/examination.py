@@ -69,10 +69,8 @@ def load(config: RunConfig) -> Inspected:
         UserError: as a run would raise it.
     """
     reading.prepare(config.data)
-    source = reading.read(config.data)
-    dataset = loading.load(config.data, config.seed, lambda: source)
+    dataset, shares = loading.of_source(config.data, config.seed, reading.read(config.data))
     sets = (dataset.train, dataset.validation, dataset.test)
-    shares = loading.divide(config.data, source, config.seed)
     parts = {}
     for part, images, share in zip(("train", "validation", "test"), sets, shares, strict=True):
         own = share.part.names
