@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
+from trainer.commands.outputs import writing
 from trainer.config import RunConfig
 from trainer.console import counting
 from trainer.errors import StoppedOnRequest, UserError
@@ -213,13 +214,11 @@ def _check_range(arguments: argparse.Namespace) -> None:
 def _check_writable(plot: Path) -> None:
     from trainer.files import write_file
 
-    try:
+    with writing("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)
         # As it will be written: beside it first.
         write_file(plot.with_name(f".{plot.stem}.try.png"), Path.touch)
         plot.with_name(f".{plot.stem}.try.png").unlink()
-    except OSError as error:
-        raise UserError(f"--plot: {plot} cannot be written ({error.strerror})") from error
 
 
 def _default_plot(config: RunConfig) -> Path:

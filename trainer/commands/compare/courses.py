@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands.compare.bits import read_metrics, read_results
+from trainer.commands.outputs import writing
 from trainer.console import percent, table
-from trainer.errors import UserError
 from trainer.files import write_text
 from trainer.metrics_log import by_event
 from trainer.untrusted import check_type
@@ -70,7 +70,7 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
     from trainer.report import curves, pages, plots
 
     figures = curves.draw_overlaid(courses)
-    try:
+    with writing("--output", path):
         if path.suffix == ".png":
             plots.save_row(figures, path)
             return
@@ -85,8 +85,6 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
             curves=[pages.image_uri(picture) for picture in plots.draw_row(figures)],
         )
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror})") from error
 
 
 _HEAD = ("epochs", "steps", "train loss", "best validation", "test", "seconds")

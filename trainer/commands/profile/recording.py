@@ -15,6 +15,7 @@ from torch.profiler import profile as torch_profiler
 from trainer import ranges
 from trainer.assembly import build_engine
 from trainer.checkpoint import NoCheckpoints
+from trainer.commands.outputs import writing
 from trainer.config import RunConfig, replace
 from trainer.console import bar
 from trainer.engine import Engine
@@ -73,7 +74,8 @@ def profile(
             profiled_seconds = _advance(engine, steps)
         if profiler is None:
             return None
-        write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
+        with writing("--trace", trace):
+            write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
         found = _found(engine, profiler, steps, seconds, profiled_seconds)
         return {**found, "trace": str(trace)}
 
