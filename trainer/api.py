@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
-from trainer.config import RunConfig
+from trainer.config import RunConfig, folder_of
 from trainer.console import percent
 from trainer.data.own import OwnImages
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
@@ -94,13 +94,12 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number.
     """
     config = command_line.combine(recipe, changes)
-    assert config.output_dir is not None
     processes.check_count(config)
     from trainer import training
 
     with _torch_settings_kept():
         training.train(config, hooks=Hooks(on_step, on_epoch))
-    return Run(Path(config.output_dir), config)
+    return Run(folder_of(config), config)
 
 
 @dataclass(frozen=True, eq=False)

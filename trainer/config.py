@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
@@ -212,6 +213,12 @@ FREE_KEYS = frozenset(
 
 # Keys whose null is filled in at the first start and then belongs to the run.
 PINNED_KEYS = ("threads", "train.microbatches")
+
+
+def folder_of(config: RunConfig) -> Path:
+    """The folder of a run, whose `output_dir` the command line has filled in."""
+    assert config.output_dir is not None
+    return Path(config.output_dir)
 
 
 def transforms_of(policy: str) -> list[str]:

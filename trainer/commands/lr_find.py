@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
 from trainer.commands.outputs import writing
-from trainer.config import RunConfig
+from trainer.config import RunConfig, folder_of
 from trainer.console import counting
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.ranks import collectives, processes
@@ -222,7 +222,7 @@ def _check_writable(plot: Path) -> None:
 
 
 def _default_plot(config: RunConfig) -> Path:
-    folder = Path(config.output_dir or "")
+    folder = folder_of(config)
     return folder.with_name(f"{folder.name}-lr_find.png")
 
 

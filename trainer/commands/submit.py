@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trainer import command_line
 from trainer.commands.numbers import whole_number
-from trainer.config import RunConfig
+from trainer.config import RunConfig, folder_of
 from trainer.errors import UserError
 from trainer.files import write_text
 from trainer.ranks import processes
@@ -74,10 +74,11 @@ def run(arguments: argparse.Namespace) -> None:
     per_node = arguments.processes_per_node or arguments.gpus_per_node or 1
     _check_count(config, arguments.nodes * per_node)
     text = _script(config, arguments, per_node, words)
-    path = arguments.script or _output_dir(config) / "job.sbatch"
+    folder = folder_of(config).absolute()
+    path = arguments.script or folder / "job.sbatch"
     try:
         # Slurm runs no job whose log has no folder.
-        _output_dir(config).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
@@ -100,8 +101,9 @@ def _last_call(config: RunConfig, arguments: argparse.Namespace) -> str:
 def _script(
     config: RunConfig, arguments: argparse.Namespace, per_node: int, words: Sequence[str]
 ) -> str:
+    folder = folder_of(config).absolute()
     options = {
-        "job-name": re.sub(r"\s", "_", _output_dir(config).name),
+        "job-name": re.sub(r"\s", "_", folder.name),
         "nodes": arguments.nodes,
         "ntasks-per-node": per_node,
         "cpus-per-task": config.threads,
@@ -110,7 +112,7 @@ def _script(
         "partition": arguments.partition,
         "array": arguments.array,
         "chdir": Path.cwd(),
-        "output": _output_dir(config) / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
+        "output": folder / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
     }
     common = [line for line in JOB.read_text("utf-8").splitlines() if line.startswith("#SBATCH")]
     own = [
@@ -150,11 +152,6 @@ def _check_count(config: RunConfig, count: int) -> None:
         )
     if config.train.microbatches is not None:
         processes.check_microbatches(config, count)
-
-
-def _output_dir(config: RunConfig) -> Path:
-    assert config.output_dir is not None
-    return Path(config.output_dir).absolute()
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:

@@ -16,11 +16,10 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line, config_rules
-from trainer.config import RunConfig, replace
+from trainer.config import RunConfig, folder_of, replace
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
@@ -71,8 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def fold_config(asked: RunConfig, folds: int, number: int) -> RunConfig:
     """The run of one fold."""
-    assert asked.output_dir is not None
-    folder = str(Path(asked.output_dir) / f"fold-{number}")
+    folder = str(folder_of(asked) / f"fold-{number}")
     return replace(asked, {"data.folds": folds, "data.fold": number, "output_dir": folder})
 
 
@@ -137,8 +135,7 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
     Raises:
         UserError: the folder holds something else than folds of this cross-validation.
     """
-    assert asked.output_dir is not None
-    path, count = Path(asked.output_dir), folds[0].data.folds
+    path, count = folder_of(asked), folds[0].data.folds
     assert count is not None
     if (path / "config.yaml").exists():
         raise UserError(

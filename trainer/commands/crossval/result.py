@@ -13,7 +13,7 @@ import numpy as np
 from trainer import command_line
 from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import FinishedRun, read_run
-from trainer.config import RunConfig, differences, replace
+from trainer.config import RunConfig, differences, folder_of, replace
 from trainer.console import percent, table
 from trainer.data import reading
 from trainer.data.loading import load_training
@@ -52,7 +52,7 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     Raises:
         UserError: a fold is not finished, or a file of it is not what its run wrote.
     """
-    finished = [_read_fold(Path(each.output_dir or "")) for each in folds]
+    finished = [_read_fold(folder_of(each)) for each in folds]
     path = finished[0].folder.parent
     recipe = _recipe(finished)
     # Where all folds were finished before, nothing has made sure of the images here.
@@ -124,7 +124,7 @@ def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
     parts: list[Columns] = []
     for each in folds:
         _, index = take_fold(each.data, labels, each.seed)
-        path = Path(each.output_dir or "") / "predictions.npz"
+        path = folder_of(each) / "predictions.npz"
         try:
             columns = read_predictions(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:

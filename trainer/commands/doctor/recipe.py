@@ -16,7 +16,7 @@ from trainer.augment.own import TRIED, OwnAugmentations
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig, own_augmentations_of
+from trainer.config import RunConfig, folder_of, own_augmentations_of
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
@@ -60,8 +60,7 @@ def open_folder(config: RunConfig, count: int) -> Opening:
         UserError: it cannot be written, is in use, or holds a run that is another; or the
             checkpoint to resume from is damaged.
     """
-    assert config.output_dir is not None
-    folder = RunFolder(Path(config.output_dir))
+    folder = RunFolder(folder_of(config))
     folder.check_access()
     opening = folder.look(config, processes.default_pins(config, count))
     if config.resume not in ("auto", "none"):
@@ -156,8 +155,7 @@ def disk(config: RunConfig, prepared: Prepared) -> Finding:
 
     These are `checkpoint.keep`, one that is being written, and the best epoch's where it is older.
     """
-    assert config.output_dir is not None
-    path = Path(config.output_dir)
+    path = folder_of(config)
     free = shutil.disk_usage(nearest_folder(path)).free
     needed = prepared.needs
     most = config.checkpoint.keep + 1 + prepared.has_validation
