@@ -119,15 +119,14 @@ def _of_files(looks: Sequence[Look]) -> dict[str, Any] | None:
         "count": len(looks),
         "sizes": len(sizes),
         "smallest": list(by_area[0]),
-        "median": [statistics.median_low(sides) for sides in _sides(looks)],
+        "median": [
+            statistics.median_low(look.height for look in looks),
+            statistics.median_low(look.width for look in looks),
+        ],
         "largest": list(by_area[-1]),
         "grey": grey,
         "colour": len(looks) - grey,
     }
-
-
-def _sides(looks: Sequence[Look]) -> tuple[list[int], list[int]]:
-    return [look.height for look in looks], [look.width for look in looks]
 
 
 def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:

@@ -73,13 +73,9 @@ def _config(name: str | None, words: Sequence[str]) -> RunConfig | None:
     if name is None:
         return command_line.parse(words)
     own = ["--model.name", name]
-    if not _has(words, "--model.args"):
+    if "--model.args" not in [word.partition("=")[0] for word in words]:
         own += ["--model.args", "{}"]  # those of a recipe are for its own network
     return command_line.parse([*words, *own])
-
-
-def _has(words: Sequence[str], key: str) -> bool:
-    return any(word == key or word.startswith(f"{key}=") for word in words)
 
 
 def _shape(arguments: argparse.Namespace, config: RunConfig | None, words: Sequence[str]) -> Shape:
