@@ -32,11 +32,12 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.console import Progress
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import Dataset, ImageSet
 from trainer.engine import Engine
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
-from trainer.parts import build_model
+from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import processes
 from trainer.run_observer import RunObserver

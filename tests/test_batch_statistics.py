@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer import batch_statistics
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 
 SCALING = Scaling(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0))
 
