@@ -13,14 +13,14 @@ import html
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
-from trainer.config import RunConfig
+from trainer.config import RunConfig, folder_of
 from trainer.console import percent
 from trainer.data.own import OwnImages
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
@@ -31,7 +31,8 @@ from trainer.extensions import (
     register_tracker,
 )
 from trainer.hooks import Hook, Hooks
-from trainer.metrics_log import read_records
+from trainer.metrics_log import by_event, read_records
+from trainer.observer import Record
 from trainer.ranks import processes
 
 if TYPE_CHECKING:
@@ -93,13 +94,12 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number.
     """
     config = command_line.combine(recipe, changes)
-    assert config.output_dir is not None
     processes.check_count(config)
     from trainer import training
 
     with _torch_settings_kept():
         training.train(config, hooks=Hooks(on_step, on_epoch))
-    return Run(Path(config.output_dir), config)
+    return Run(folder_of(config), config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +120,12 @@ class Run:
     @cached_property
     def steps(self) -> dict[str, list[Any]]:
         """Curves over the steps, a list each: step, epoch, loss, lr."""
-        return self._curves("step")
+        return _columns(self._records[0])
 
     @cached_property
     def epochs(self) -> dict[str, list[Any]]:
         """Curves over the epochs: epoch, train_loss, validation_accuracy and so on."""
-        return self._curves("epoch")
+        return _columns(self._records[1])
 
     @cached_property
     def predictions(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -164,10 +164,14 @@ class Run:
             f"<table><tr><th>class</th><th>images</th><th>accuracy</th></tr>{rows}</table>"
         )
 
-    def _curves(self, event: str) -> dict[str, list[Any]]:
-        records = [r for r in read_records(self.folder / "metrics.jsonl") if r["event"] == event]
-        names = [name for name in records[0] if name != "event"] if records else []
-        return {name: [record[name] for record in records] for name in names}
+    @cached_property
+    def _records(self) -> tuple[list[Record], list[Record]]:
+        return by_event(read_records(self.folder / "metrics.jsonl"))
+
+
+def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    names = [name for name in records[0] if name != "event"] if records else []
+    return {name: [record[name] for record in records] for name in names}
 
 
 @contextlib.contextmanager

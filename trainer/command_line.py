@@ -70,10 +70,7 @@ def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> Ru
         UserError: there is no run; or a key is unknown or not allowed, or its value is wrong; or
             the data set is code that the user has not named.
     """
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
-    stored, changes = stored_config.read(path), _changes(arguments, allowed)
+    stored, changes = stored_config.of_run(folder), _changes(arguments, allowed)
     if "data.name" not in changes:
         extensions.check_named(stored, folder, {}, ["data.name"])
     config = replace(stored, changes)

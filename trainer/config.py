@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
@@ -198,6 +199,10 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+# The lab's protocol: train on the first 10,000 images, test on the first 1,000.
+LAB_TRAIN_SAMPLES = 10_000
+LAB_TEST_SAMPLES = 1_000
+
 # Keys that cannot change the weights: a run may be resumed with other values of them.
 FREE_KEYS = frozenset(
     {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
@@ -208,6 +213,12 @@ FREE_KEYS = frozenset(
 
 # Keys whose null is filled in at the first start and then belongs to the run.
 PINNED_KEYS = ("threads", "train.microbatches")
+
+
+def folder_of(config: RunConfig) -> Path:
+    """The folder of a run, whose `output_dir` the command line has filled in."""
+    assert config.output_dir is not None
+    return Path(config.output_dir)
 
 
 def transforms_of(policy: str) -> list[str]:

@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from trainer.config import LAB_TEST_SAMPLES
+
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
@@ -153,8 +155,8 @@ def print_figures(test: dict[str, Any], images: str) -> None:
     head = f"{images} accuracy"
     _print(f"{head:<13}  {percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
     if "lab_accuracy" in test:
-        samples = min(1000, test["samples"])
-        _print(f"lab accuracy   {percent(test['lab_accuracy'])}  (first {samples:,} test images)")
+        lab = f"first {LAB_TEST_SAMPLES:,} test images"
+        _print(f"lab accuracy   {percent(test['lab_accuracy'])}  ({lab})")
     if "augmented" in test:
         _print(f"augmented      {percent(test['augmented']['accuracy'])}  (with mirror images)")
     _print("")

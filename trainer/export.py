@@ -6,6 +6,7 @@ The arithmetic of the graph is float32, whatever precision the run was trained i
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -112,7 +113,6 @@ def export(
 def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[str, Any]:
     """What stands in the file, and what a program needs to know to use it."""
     shape = [BATCH_NAME, stored.channels, *stored.image_size]
-    types = {"onnx": input_type, "torchscript": "float32 or uint8", "safetensors": None}
     facts: dict[str, Any] = {
         "format": form,
         "model": stored.name,
@@ -124,7 +124,7 @@ def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[s
     return facts | {
         "input": {
             "name": INPUT_NAME,
-            "type": types[form],
+            "type": input_type if form == "onnx" else "float32 or uint8",
             "shape": shape,
             "values": "0 to 255; red, green, blue" if stored.channels == 3 else "0 to 255",
         },
@@ -280,8 +280,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _require_onnx() -> None:
-    import importlib
-
     for package in ("onnx", "onnxruntime", "onnxscript"):
         try:
             importlib.import_module(package)

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,19 +113,39 @@ def check_records(path: Path, length_bytes: int) -> None:
     Raises:
         UserError: they are not, or the file is shorter or no regular file.
     """
-    for _ in read_records(path, length_bytes) if length_bytes else ():
+    for _ in _read(path, length_bytes) if length_bytes else ():
         pass
 
 
-def read_records(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
-    """The records of a metrics.jsonl, one after the other; what follows the last is left out.
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a metrics.jsonl that nobody vouches for, with figures of the right types.
 
-    Args:
-        length_bytes: how much of it; None: up to the last end of a line, as what follows was
-            being written when the run was killed.
+    A figure that is missing is None. What follows the last end of a line was being written when
+    the run was killed, and is left out.
 
     Raises:
-        UserError: the file is missing, damaged, shorter or no regular file.
+        UserError: the file is missing, damaged or no regular file; or names the figure.
+    """
+    for record in _read(path):
+        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
+        for key, hint in _TYPES[record["event"]].items():
+            check_type(record.setdefault(key, None), hint, f"{path}: {key}")
+        yield record
+
+
+def by_event(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """Those of the steps, and those of the epochs."""
+    found: dict[str, list[Record]] = {"step": [], "epoch": []}
+    for record in records:
+        found[record["event"]].append(record)
+    return found["step"], found["epoch"]
+
+
+def _read(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
+    """The records, one after the other.
+
+    Args:
+        length_bytes: how much of the file; None: up to the last end of a line.
     """
     try:
         with open_regular(path) as file:
@@ -143,21 +163,6 @@ def read_records(path: Path, length_bytes: int | None = None) -> Iterator[Record
         raise UserError(f"{path}: missing") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
-
-
-def read_checked(path: Path) -> Iterator[Record]:
-    """The records of a file that nobody vouches for, with figures of the right types.
-
-    A figure that is missing is None.
-
-    Raises:
-        UserError: as `read_records`; or names the figure.
-    """
-    for record in read_records(path):
-        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
-        for key, hint in _TYPES[record["event"]].items():
-            check_type(record.setdefault(key, None), hint, f"{path}: {key}")
-        yield record
 
 
 def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:

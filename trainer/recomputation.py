@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +24,28 @@ from trainer.stored_run import StoredRun
 from trainer.tensor_files import weights_sha256
 
 
-def configuration(
-    folder: Path, *, named: dict[str, str], data_root: str | None, threads: int | None
-) -> RunConfig:
+def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
     """The configuration of the run in a folder, as it is to be computed again.
 
     Args:
         folder: of the run.
-        named: by their keys, what runs code of the run's own, as the user has named it.
-        data_root: where the images are here; None: where the run had them.
-        threads: other ones than the run's; None: the run's.
+        changes: what is another here, by the keys: data.root, threads, and what runs code of the
+            run's own, as the user has named it.
 
     Raises:
         UserError: there is no run, it would run code that the user has not named or that is not
             at hand, or load weights that timm would unpickle; or a value is out of range.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
-    config = stored_config.read(path)
+    config, path = stored_config.of_run(folder), folder / "config.yaml"
     if config.threads is None or config.train.microbatches is None:
         raise UserError(
             f"{path}: threads or train.microbatches is null; the first start of a run fills them "
             f"in, so this is no file that a run has written"
         )
     extensions.check_known(config, folder)
-    extensions.check_named(config, folder, named, extensions.CODE)
+    extensions.check_named(config, folder, changes, extensions.CODE)
     _check_weights(config, path)
-    changes: dict[str, Any] = {"processes": None, "train.max_seconds": None, **named}
-    if data_root is not None:
-        changes["data.root"] = data_root
-    if threads is not None:
-        changes["threads"] = threads
-    config = replace(config, changes)
+    config = replace(config, {"processes": None, "train.max_seconds": None, **changes})
     validate(config)
     return config
 

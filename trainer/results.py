@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 
 from trainer.averaging import ends_with_mean
-from trainer.config import RunConfig
+from trainer.config import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
 from trainer.data.sets import Dataset
 from trainer.environment import Environment
 from trainer.files import write_file
 from trainer.metrics import Predictions, per_class_results
 from trainer.run_state import RunState
-
-# The lab's protocol: train on the first 10,000 images, test on the first 1,000.
-LAB_TRAIN_SAMPLES = 10_000
-LAB_TEST_SAMPLES = 1_000
 
 
 def test_results(

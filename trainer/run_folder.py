@@ -199,7 +199,6 @@ def read_status(folder: Path) -> Status:
     if not path.exists():
         return Status("running")  # killed between config.yaml and status.json
     status = read_json(path)
-    check_type(status, dict[str, Any], str(path))
     check_type(status.get("state"), State, f"{path}: state")
     check_type(status.get("step"), int, f"{path}: step")
     return Status(status["state"], status["step"])
@@ -255,7 +254,7 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     stored = _stored_config(folder)
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
-    config = pin(config, {name: flatten(stored)[name] for name in PINNED_KEYS})
+    config = pin(config, pins_of(stored))
     if extends(config, stored):
         stored = replace(stored, {"train.epochs": config.train.epochs})
     differing = differences(config, stored)
@@ -273,6 +272,12 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
             f"same values (asked for against there): {'; '.join(differing)}{hint}"
         )
     return config
+
+
+def pins_of(config: RunConfig) -> dict[str, Any]:
+    """What a configuration has for the pinned keys."""
+    values = flatten(config)
+    return {key: values[key] for key in PINNED_KEYS}
 
 
 def pin(config: RunConfig, pins: dict[str, int]) -> RunConfig:

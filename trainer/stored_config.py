@@ -23,6 +23,18 @@ DEEPEST = 30
 T = TypeVar("T")
 
 
+def of_run(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: there is no run; or as `read`.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    return read(path)
+
+
 def read(path: Path) -> RunConfig:
     """The configuration in a run's config.yaml.
 

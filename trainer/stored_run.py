@@ -14,7 +14,7 @@ from trainer.checkpoint import step_folders, step_of
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.environment import Environment
 from trainer.errors import OtherFormatError, UserError
-from trainer.metrics_log import read_checked
+from trainer.metrics_log import by_event, read_records
 from trainer.observer import Record
 from trainer.run_folder import read_status
 from trainer.untrusted import check_type, read_json
@@ -67,14 +67,9 @@ def read(folder: Path) -> StoredRun:
     Raises:
         UserError: there is none, a file is damaged, or the run is before its first step.
     """
-    path = folder / "metrics.jsonl"
-    steps: dict[int, Record] = {}
-    epochs: dict[int, Record] = {}
-    for record in read_checked(path):
-        if record["event"] == "step":
-            steps[record["step"]] = record
-        else:
-            epochs[record["epoch"]] = record
+    lines = by_event(read_records(folder / "metrics.jsonl"))
+    steps = {record["step"]: record for record in lines[0]}
+    epochs = {record["epoch"]: record for record in lines[1]}
     if not steps:
         raise UserError(f"{folder}: its run is before step 1: there is nothing to compute again")
     return StoredRun(folder, steps, epochs, _results(folder))
@@ -85,13 +80,12 @@ def _results(folder: Path) -> dict[str, Any] | None:
         return None
     path = folder / "results.json"
     results = read_json(path)
-    check_type(results, dict[str, Any], str(path))
     check_type(results.get("environment"), Environment, f"{path}: environment")
     for key in ("data", "equality", "test"):
         check_type(results.get(key), dict[str, Any], f"{path}: {key}")
     check_type(results["equality"].get("because"), list[str], f"{path}: equality.because")
     check_type(results["data"].get("fingerprint"), str, f"{path}: data.fingerprint")
-    return results  # type: ignore[no-any-return]
+    return results
 
 
 # ---------------------------------------------------------------------- checkpoints

@@ -38,13 +38,15 @@ def read_text(path: Path, limit_bytes: int = LARGEST_BYTES) -> str:
         raise UserError(f"{path}: missing or damaged ({reason(error)})") from error
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-        UserError: as `read_text` and `parse_json`.
+        UserError: as `read_text` and `parse_json`; or it is no object.
     """
-    return parse_json(read_text(path), path)
+    found: dict[str, Any] = parse_json(read_text(path), path)
+    check_type(found, dict[str, Any], str(path))
+    return found
 
 
 def parse_json(text: str, path: Path) -> Any:

@@ -183,7 +183,7 @@ def test_pictures_and_page_are_written(tmp_path: Path) -> None:
 def test_the_result_stands_first(tmp_path: Path) -> None:
     text = report(tmp_path).text
     assert "Test accuracy 68.33 % 41 of 60 images right" in text
-    assert "Lab accuracy 91.25 % first 60 test images" in text
+    assert "Lab accuracy 91.25 % first 1,000 test images" in text
     assert "Worst class: Shirt 5.00 % 1 of 20 right; 19 taken for T-shirt/top" in text
     assert text.index("68.33 %") < text.index("Training") < text.index("Per class")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
+from trainer.commands.outputs import writing
 from trainer.config import RunConfig
 from trainer.console import bar, print_figures
 from trainer.errors import UserError
@@ -91,10 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _write(path: Path, predictions: Predictions) -> None:
     from trainer.results import write_predictions
 
-    try:
+    with writing("--predictions", path):
         write_predictions(path, predictions)
-    except OSError as error:
-        raise UserError(f"--predictions: {path} cannot be written ({error.strerror})") from error
 
 
 def _evaluate(
@@ -138,13 +137,13 @@ def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Dataset, St
     reading.prepare(data)
     source = reading.read(data)
     try:
-        dataset = loading.load(data, config.seed, lambda: source)
+        dataset, _ = loading.of_source(data, config.seed, source)
     except UserError:
         if arguments.split != "test":
             raise
         # Too few to hold some out for validation may still be tested on.
         undivided = dataclasses.replace(data, validation_size=0)
-        dataset = loading.load(undivided, config.seed, lambda: source)
+        dataset, _ = loading.of_source(undivided, config.seed, source)
     _check_fit(dataset, stored)
     return dataset, stored
 
@@ -217,7 +216,6 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     if found["split"] != "test" or not path.exists():
         return None
     stored = read_json(path)
-    check_type(stored, dict[str, Any], str(path))
     check_type(stored.get("data"), dict[str, Any], f"{path}: data")
     if stored["data"].get("fingerprint") != found["data"]["fingerprint"]:
         return None

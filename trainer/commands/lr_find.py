@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
-from trainer.config import RunConfig
+from trainer.commands.outputs import writing
+from trainer.config import RunConfig, folder_of
 from trainer.console import bar
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.ranks import collectives, processes
@@ -213,17 +214,15 @@ def _check_range(arguments: argparse.Namespace) -> None:
 def _check_writable(plot: Path) -> None:
     from trainer.files import write_file
 
-    try:
+    with writing("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)
         # As it will be written: beside it first.
         write_file(plot.with_name(f".{plot.stem}.try.png"), Path.touch)
         plot.with_name(f".{plot.stem}.try.png").unlink()
-    except OSError as error:
-        raise UserError(f"--plot: {plot} cannot be written ({error.strerror})") from error
 
 
 def _default_plot(config: RunConfig) -> Path:
-    folder = Path(config.output_dir or "")
+    folder = folder_of(config)
     return folder.with_name(f"{folder.name}-lr_find.png")
 
 

@@ -13,14 +13,13 @@ from trainer.extensions import CODE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run's folder, what may be different here, and how strictly to judge."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument(
-        "--data.root", dest="data_root", metavar="DIR", help="where the run's images are here"
-    )
+    parser.add_argument("--data.root", metavar="DIR", help="where the run's images are here")
     for key, what in CODE.items():
         parser.add_argument(
-            f"--{key}", dest=key, metavar="NAME",
+            f"--{key}",
+            metavar="NAME",
             help=f"the run's {what}; needed where it is code of the run's own",
-        )  # fmt: skip
+        )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of each process; the run's own where left out"
     )
@@ -40,13 +39,9 @@ def configuration(arguments: argparse.Namespace) -> RunConfig:
     from trainer import recomputation
 
     _check(arguments)
-    given = {key: getattr(arguments, key) for key in CODE}
-    return recomputation.configuration(
-        arguments.folder,
-        named={key: name for key, name in given.items() if name is not None},
-        data_root=arguments.data_root,
-        threads=arguments.threads,
-    )
+    given = {key: getattr(arguments, key) for key in (*CODE, "data.root", "threads")}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return recomputation.configuration(arguments.folder, changes)
 
 
 def _check(arguments: argparse.Namespace) -> None:

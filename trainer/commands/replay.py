@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands import recomputing
+from trainer.commands.outputs import writing
 from trainer.console import bar, percent, table
 from trainer.errors import DifferentRunError, NonFiniteLossError, UserError
 
@@ -245,7 +246,8 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
             steps_before=min(STEPS_BEFORE, report["step"] - 1),
             largest_loss=max(losses, default=0.0) or 1.0,
         )
-        write_text(arguments.page, page)
+        with writing("--page", arguments.page):
+            write_text(arguments.page, page)
     print(json.dumps(report, indent=2) if arguments.json else "\n".join(_lines(report)), flush=True)
     if not report["agrees"]:
         raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")

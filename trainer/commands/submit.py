@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer import command_line
-from trainer.config import RunConfig
+from trainer.commands.numbers import whole_number
+from trainer.config import RunConfig, folder_of
 from trainer.errors import UserError
 from trainer.files import write_text
 from trainer.ranks import processes
@@ -30,11 +31,11 @@ RANGE = r"\d+(-\d+(:\d+)?)?"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the run's."""
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--nodes", type=whole_number, default=1, metavar="N", help="default: 1")
     parser.add_argument(
-        "--processes_per_node", type=_count, metavar="N", help="default: one a GPU, else 1"
+        "--processes_per_node", type=whole_number, metavar="N", help="default: one a GPU, else 1"
     )
-    parser.add_argument("--gpus_per_node", type=_count, metavar="N", help="default: the CPU")
+    parser.add_argument("--gpus_per_node", type=whole_number, metavar="N", help="default: the CPU")
     parser.add_argument(
         "--time",
         type=_matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 30 (minutes), 8:00:00 or 1-12"),
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arrays.add_argument(
         "--folds",
-        type=_count,
+        type=whole_number,
         metavar="N",
         help="a run for each fold of a cross-validation, in OUTPUT_DIR/fold-K",
     )
@@ -75,10 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
     per_node = arguments.processes_per_node or arguments.gpus_per_node or 1
     _check_count(config, arguments.nodes * per_node)
     text = _script(config, arguments, per_node, words)
-    path = arguments.script or _output_dir(config) / "job.sbatch"
+    folder = folder_of(config).absolute()
+    path = arguments.script or folder / "job.sbatch"
     try:
         # Slurm runs no job whose log has no folder.
-        _output_dir(config).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
@@ -101,8 +103,9 @@ def _last_call(config: RunConfig, arguments: argparse.Namespace) -> str:
 def _script(
     config: RunConfig, arguments: argparse.Namespace, per_node: int, words: Sequence[str]
 ) -> str:
+    folder = folder_of(config).absolute()
     options = {
-        "job-name": re.sub(r"\s", "_", _output_dir(config).name),
+        "job-name": re.sub(r"\s", "_", folder.name),
         "nodes": arguments.nodes,
         "ntasks-per-node": per_node,
         "cpus-per-task": config.threads,
@@ -111,7 +114,7 @@ def _script(
         "partition": arguments.partition,
         "array": arguments.array,
         "chdir": Path.cwd(),
-        "output": _output_dir(config) / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
+        "output": folder / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
     }
     common = [line for line in JOB.read_text("utf-8").splitlines() if line.startswith("#SBATCH")]
     own = [
@@ -151,17 +154,6 @@ def _check_count(config: RunConfig, count: int) -> None:
         )
     if config.train.microbatches is not None:
         processes.check_microbatches(config, count)
-
-
-def _output_dir(config: RunConfig) -> Path:
-    assert config.output_dir is not None
-    return Path(config.output_dir).absolute()
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:

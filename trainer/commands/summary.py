@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import config, stored_config
-from trainer.config import RunConfig
+from trainer import stored_config
+from trainer.config import RunConfig, differences
 from trainer.console import percent, table
 from trainer.errors import UserError
 from trainer.run_folder import read_status
@@ -37,6 +37,8 @@ class FinishedRun:
     """by the names of ACCURACIES, between 0 and 1"""
     per_class: dict[str, float]
     """accuracy on the test images of each class"""
+    results: dict[str, Any]
+    """results.json, of which no more than the above is checked"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +65,7 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: it holds no run, the run is not finished, or a file in it is damaged.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    config = stored_config.of_run(folder)
     status = read_status(folder)
     if status.state != "finished":
         raise UserError(
@@ -73,7 +74,6 @@ def read_run(folder: Path) -> FinishedRun:
         )
     path = folder / "results.json"
     results = read_json(path)
-    check_type(results, dict[str, Any], str(path))
     for part in ("test", "validation"):
         check_type(results.get(part), dict[str, Any], f"{path}: {part}")
     test = results["test"]
@@ -84,12 +84,8 @@ def read_run(folder: Path) -> FinishedRun:
     }
     check_type(accuracies, dict[str, float | None], f"{path}: the accuracies")
     check_type(accuracies["accuracy"], float, f"{path}: test.accuracy")
-    return FinishedRun(
-        folder=folder,
-        config=stored_config.read(folder / "config.yaml"),
-        accuracies=accuracies,
-        per_class=_per_class(test.get("per_class"), f"{path}: test.per_class"),
-    )
+    per_class = _per_class(test.get("per_class"), f"{path}: test.per_class")
+    return FinishedRun(folder, config, accuracies, per_class, results)
 
 
 def _per_class(rows: Any, where: str) -> dict[str, float]:
@@ -145,7 +141,7 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
     found = []
     first_of: dict[int, Path] = {}
     for one in runs:
-        differing = config.differences(runs[0].config, one.config)
+        differing = differences(runs[0].config, one.config)
         others = [line for line in differing if not line.startswith("seed:")]
         if others:
             found.append(

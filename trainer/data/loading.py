@@ -44,12 +44,22 @@ def load(
     Raises:
         UserError: a file is missing, damaged or not what it should be, or a size is impossible.
     """
-    source = read_source() if read_source else reading.read(config)
+    return of_source(config, seed, read_source() if read_source else reading.read(config))[0]
+
+
+def of_source(
+    config: DataConfig, seed: int, source: SourceData
+) -> tuple[Dataset, tuple[Share, Share, Share]]:
+    """The data set that is made of a source, and which of its images are in each part of it.
+
+    Raises:
+        UserError: as `load`.
+    """
     class_names = check(source)
-    shares = divide(config, source, seed)
+    shares = _divide(config, source, seed)
     sets = tuple(_image_set(share.part, share.positions) for share in shares)
     scaling, fingerprint = _look_through(sets, config.scaling)
-    return Dataset(
+    dataset = Dataset(
         name=config.name,
         class_names=class_names,
         train=sets[0],
@@ -60,9 +70,10 @@ def load(
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
     )
+    return dataset, shares
 
 
-def divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Share, Share]:
+def _divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Share, Share]:
     """What is trained on, validated and tested on: of which part, and the positions in it.
 
     Raises:

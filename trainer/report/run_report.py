@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from trainer.config import LAB_TEST_SAMPLES
 from trainer.files import write_text
 from trainer.metrics import CALIBRATION_BINS, calibration
+from trainer.metrics_log import by_event, read_records
 from trainer.report import pages, plots
 from trainer.report.curves import draw_curves
 from trainer.report.pages import duration, percent
 
 MOST_MISTAKES = 24
-LAB_SAMPLES = 1000
 
 
 def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -31,11 +32,11 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
             (n, height, width) or (n, height, width, 3).
 
     Raises:
-        OSError, KeyError, ValueError: a file is missing or is not what the run wrote.
+        OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
     """
     results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
     config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
-    steps, epochs = _read_metrics(output_dir / "metrics.jsonl")
+    steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
     names = [row["name"] for row in results["test"]["per_class"]]
     confusion = np.array(results["test"]["confusion"])
     predictions = read_predictions(output_dir / "predictions.npz")
@@ -67,20 +68,12 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
             "bins": CALIBRATION_BINS,
             "confidence": float(predictions["probability"].mean(dtype=np.float64)),
         },
-        lab_samples=min(LAB_SAMPLES, results["test"]["samples"]),
+        lab_samples=LAB_TEST_SAMPLES,
         facts=_facts(results),
         config_text=config_text,
         command=_command(output_dir),
     )
     write_text(output_dir / "report.html", page)
-
-
-def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The records of the steps and those of the epochs."""
-    with path.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    steps = [record for record in records if record["event"] == "step"]
-    return steps, [record for record in records if record["event"] == "epoch"]
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import config, stored_config
 from trainer.errors import UserError
-from trainer.metrics_log import read_checked
+from trainer.metrics_log import read_records
 from trainer.untrusted import check_type, read_json
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{run}: no run, there is no metrics.jsonl in it")
-    return list(read_checked(path))
+    return list(read_records(path))
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -76,8 +76,7 @@ def read_results(run: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """An object from a file; an empty one where there is no file, as the run has not ended."""
-    found: dict[str, Any] = read_json(path) if path.exists() or path.is_symlink() else {}
-    check_type(found, dict[str, Any], str(path))
+    found = read_json(path) if path.exists() or path.is_symlink() else {}
     check_type(found.get("environment", {}), dict[str, str], f"{path}: environment")
     return found
 

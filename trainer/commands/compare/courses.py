@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands.compare.bits import read_metrics, read_results
+from trainer.commands.outputs import writing
 from trainer.console import percent, table
-from trainer.errors import UserError
 from trainer.files import write_text
+from trainer.metrics_log import by_event
 from trainer.untrusted import check_type
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def row(run: Path) -> dict[str, Any]:
     Raises:
         UserError: a file in the folder is damaged.
     """
-    records = read_metrics(run)
-    epochs = [record for record in records if record["event"] == "epoch"]
+    steps, epochs = by_event(read_metrics(run))
     accuracies = [record.get("validation_accuracy") for record in epochs]
     test = read_results(run).get("test", {})
     check_type(test, dict[str, Any], f"{run / 'results.json'}: test")
@@ -36,7 +36,7 @@ def row(run: Path) -> dict[str, Any]:
     return {
         "run": str(run),
         "epochs": len(epochs),
-        "steps": len(records) - len(epochs),
+        "steps": len(steps),
         "train_loss": epochs[-1].get("train_loss") if epochs else None,
         "best_validation_accuracy": max(
             (accuracy for accuracy in accuracies if accuracy is not None), default=None
@@ -55,11 +55,7 @@ def course(run: Path) -> Course:
     """The records of a run, named by its folder."""
     from trainer.report.curves import Course
 
-    records = read_metrics(run)
-    steps, epochs = (
-        [record for record in records if record["event"] == event] for event in ("step", "epoch")
-    )
-    return Course(str(run), steps, epochs)
+    return Course(str(run), *by_event(read_metrics(run)))
 
 
 def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
@@ -74,7 +70,7 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
     from trainer.report import curves, pages, plots
 
     figures = curves.draw_overlaid(courses)
-    try:
+    with writing("--output", path):
         if path.suffix == ".png":
             plots.save_row(figures, path)
             return
@@ -89,8 +85,6 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
             curves=[pages.image_uri(picture) for picture in plots.draw_row(figures)],
         )
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror})") from error
 
 
 _HEAD = ("epochs", "steps", "train loss", "best validation", "test", "seconds")

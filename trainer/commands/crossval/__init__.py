@@ -16,15 +16,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, config_rules, stored_config
-from trainer.config import PINNED_KEYS, RunConfig, flatten, replace
+from trainer import command_line, config_rules
+from trainer.config import RunConfig, folder_of, replace
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
-from trainer.run_folder import RunFolder, pin
+from trainer.run_folder import RunFolder, pin, pins_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,8 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def fold_config(asked: RunConfig, folds: int, number: int) -> RunConfig:
     """The run of one fold."""
-    assert asked.output_dir is not None
-    folder = str(Path(asked.output_dir) / f"fold-{number}")
+    folder = str(folder_of(asked) / f"fold-{number}")
     return replace(asked, {"data.folds": folds, "data.fold": number, "output_dir": folder})
 
 
@@ -97,7 +95,11 @@ def _train_and_summarise(
     """What was found, where a report is asked for."""
     with joined(asked) as accelerator:
         _train(accelerator, asked, folds, stop)
-        return collectives.on_main(accelerator, lambda: _write(folds)) if report else None
+        if not report:
+            return None
+        from trainer.commands.crossval.result import write_result
+
+        return collectives.on_main(accelerator, lambda: write_result(folds))
 
 
 def _train(
@@ -122,16 +124,9 @@ def _train(
         left_s = limit_s if end_s is None else end_s - now_s
         trained = training.train(replace(pin(config, pins), {"train.max_seconds": left_s}))
         if trained:
-            values = flatten(trained)
-            pins = {key: values[key] for key in PINNED_KEYS}
+            pins = pins_of(trained)
             # From the first fold that is trained, so that every start gets further.
             end_s = end_s or (now_s + limit_s if limit_s else None)
-
-
-def _write(folds: Sequence[RunConfig]) -> dict[str, Any]:
-    from trainer.commands.crossval.result import write_result
-
-    return write_result(folds)
 
 
 def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
@@ -140,8 +135,7 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
     Raises:
         UserError: the folder holds something else than folds of this cross-validation.
     """
-    assert asked.output_dir is not None
-    path, count = Path(asked.output_dir), folds[0].data.folds
+    path, count = folder_of(asked), folds[0].data.folds
     assert count is not None
     if (path / "config.yaml").exists():
         raise UserError(
@@ -155,7 +149,5 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
                 f"output_dir: {stored.parent} is no fold of {count}; choose another output_dir"
             )
         config = fold_config(asked, count, int(number))
-        RunFolder(stored.parent).look(config, {})
-        values = flatten(stored_config.read(stored))
-        pins = {key: values[key] for key in PINNED_KEYS}
+        pins = pins_of(RunFolder(stored.parent).look(config, {}).config)
     return pins

@@ -10,10 +10,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from trainer import command_line, config, stored_config
+from trainer import command_line
 from trainer.commands.crossval.page import write_page
-from trainer.commands.summary import read_run
-from trainer.config import RunConfig, replace
+from trainer.commands.summary import FinishedRun, read_run
+from trainer.config import RunConfig, differences, folder_of, replace
 from trainer.console import percent, table
 from trainer.data import reading
 from trainer.data.loading import load_training
@@ -23,7 +23,7 @@ from trainer.errors import UserError
 from trainer.files import write_file, write_json, write_text
 from trainer.metrics import Answers, per_class_results
 from trainer.report.run_report import read_predictions
-from trainer.untrusted import check_type, read_json
+from trainer.untrusted import check_type
 
 CONFIDENCE = 0.95
 
@@ -52,16 +52,15 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     Raises:
         UserError: a fold is not finished, or a file of it is not what its run wrote.
     """
-    folders = [Path(each.output_dir or "") for each in folds]
-    path = folders[0].parent
-    runs = [_read_fold(folder) for folder in folders]
-    recipe = _recipe(folders)
+    finished = [_read_fold(folder_of(each)) for each in folds]
+    path = finished[0].folder.parent
+    recipe = _recipe(finished)
     # Where all folds were finished before, nothing has made sure of the images here.
     reading.prepare(folds[0].data)
     images = load_training(folds[0].data)
     columns = _gather(folds, images)
     try:
-        found = summarise(runs, columns)
+        found = summarise(finished, columns)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     write_json(path / "crossval.json", found)
@@ -89,37 +88,31 @@ def _write_columns(path: Path, columns: Columns) -> None:
     write_file(path, write)
 
 
-def _read_fold(folder: Path) -> dict[str, Any]:
-    """The results of a finished fold, as far as they are checked in `summary`."""
-    read_run(folder)
-    path = folder / "results.json"
-    results: dict[str, Any] = read_json(path)
+def _read_fold(folder: Path) -> FinishedRun:
+    run, path = read_run(folder), folder / "results.json"
     for part in ("data", "model", "train"):
-        check_type(results.get(part), dict[str, Any], f"{path}: {part}")
-    check_type(results["data"].get("fold"), int, f"{path}: data.fold")
-    return {**results, "folder": folder.name}
+        check_type(run.results.get(part), dict[str, Any], f"{path}: {part}")
+    check_type(run.results["data"].get("fold"), int, f"{path}: data.fold")
+    return run
 
 
-def _recipe(folders: Sequence[Path]) -> RunConfig:
+def _recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     """What the folds have in common: the configuration of the cross-validation.
 
     Raises:
         UserError: they are not of one recipe.
     """
-    stored = [stored_config.read(folder / "config.yaml") for folder in folders]
-    for folder, other in zip(folders, stored, strict=True):
-        differing = [
-            line
-            for line in config.differences(stored[0], other)
-            if not line.startswith("data.fold:")
-        ]
+    first = folds[0]
+    for other in folds:
+        lines = differences(first.config, other.config)
+        differing = [line for line in lines if not line.startswith("data.fold:")]
         if differing:
             raise UserError(
-                f"{folder}: not the recipe of {folders[0]}: {'; '.join(differing)}; train one of "
-                f"them again in an empty folder"
+                f"{other.folder}: not the recipe of {first.folder}: {'; '.join(differing)}; train "
+                f"one of them again in an empty folder"
             )
-    common = {"data.folds": None, "data.fold": None, "output_dir": str(folders[0].parent)}
-    return replace(stored[0], common)
+    common = {"data.folds": None, "data.fold": None, "output_dir": str(first.folder.parent)}
+    return replace(first.config, common)
 
 
 def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
@@ -131,7 +124,7 @@ def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
     parts: list[Columns] = []
     for each in folds:
         _, index = take_fold(each.data, labels, each.seed)
-        path = Path(each.output_dir or "") / "predictions.npz"
+        path = folder_of(each) / "predictions.npz"
         try:
             columns = read_predictions(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
@@ -147,41 +140,43 @@ def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
     return {name: column[order] for name, column in joined.items()}
 
 
-def summarise(runs: Sequence[dict[str, Any]], columns: Columns) -> dict[str, Any]:
+def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
     """What crossval.json holds; accuracies lie between 0 and 1.
 
     Args:
-        runs: results.json of each fold, and its `folder`.
         columns: as out_of_fold.npz has them.
     """
-    names = [row["name"] for row in runs[0]["test"]["per_class"]]
+    first = folds[0].results
+    names = [row["name"] for row in first["test"]["per_class"]]
     answers = Answers(columns["target"], columns["predicted"], columns["probability"])
     return {
-        "folds": len(runs),
-        "seed": runs[0]["seed"],
-        "model": runs[0]["model"],
-        "data": {"name": runs[0]["data"]["name"], "samples": len(answers)},
-        "accuracy": spread([each["test"]["accuracy"] for each in runs]),
+        "folds": len(folds),
+        "seed": first["seed"],
+        "model": first["model"],
+        "data": {"name": first["data"]["name"], "samples": len(answers)},
+        "accuracy": spread([each.results["test"]["accuracy"] for each in folds]),
         "out_of_fold": {
             "accuracy": answers.accuracy,
             "samples": len(answers),
             **per_class_results(answers, names),
         },
-        "runs": [
-            {
-                "fold": each["data"]["fold"],
-                "run": each["folder"],
-                "accuracy": each["test"]["accuracy"],
-                "loss": each["test"]["loss"],
-                "samples": each["test"]["samples"],
-                "train_samples": each["data"]["train"],
-                "epochs": each["train"]["epochs"],
-                "seconds": each["train"]["seconds"],
-                "weights_sha256": each["weights_sha256"],
-                "final_weights_sha256": each["final_weights_sha256"],
-            }
-            for each in runs
-        ],
+        "runs": [_row(each) for each in folds],
+    }
+
+
+def _row(fold: FinishedRun) -> dict[str, Any]:
+    found = fold.results
+    return {
+        "fold": found["data"]["fold"],
+        "run": fold.folder.name,
+        "accuracy": found["test"]["accuracy"],
+        "loss": found["test"]["loss"],
+        "samples": found["test"]["samples"],
+        "train_samples": found["data"]["train"],
+        "epochs": found["train"]["epochs"],
+        "seconds": found["train"]["seconds"],
+        "weights_sha256": found["weights_sha256"],
+        "final_weights_sha256": found["final_weights_sha256"],
     }
 
 

@@ -16,7 +16,7 @@ from trainer.augment.own import TRIED, OwnAugmentations
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig, own_augmentations_of
+from trainer.config import RunConfig, folder_of, own_augmentations_of
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
@@ -60,8 +60,7 @@ def open_folder(config: RunConfig, count: int) -> Opening:
         UserError: it cannot be written, is in use, or holds a run that is another; or the
             checkpoint to resume from is damaged.
     """
-    assert config.output_dir is not None
-    folder = RunFolder(Path(config.output_dir))
+    folder = RunFolder(folder_of(config))
     folder.check_access()
     opening = folder.look(config, processes.default_pins(config, count))
     if config.resume not in ("auto", "none"):
@@ -99,33 +98,21 @@ def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
 
 
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:
-    lacking = reading.to_download(config.data)
-    if lacking:
-        advice = (
-            "a run would download them; where there is no network, get them here first; "
-            "without them neither the model nor what it takes was looked at"
-        )
-        findings.append(Finding("data", "warning", lacking, advice))
+    unseen = "neither the model nor what it takes was looked at"
+    if lacking := reading.to_download(config.data):
+        first = "a run would download them; where there is no network, get them here first"
+        findings.append(Finding("data", "warning", lacking, f"{first}; without them {unseen}"))
         return None
-    undecoded = reading.to_decode(config.data)
-    if undecoded:
-        advice = (
-            "the first start does it, or python -m trainer inspect-data; without it neither the "
-            "model nor what it takes was looked at"
-        )
-        findings.append(Finding("data", "ok", undecoded, advice))
+    if undecoded := reading.to_decode(config.data):
+        first = "the first start does it, or python -m trainer inspect-data"
+        findings.append(Finding("data", "ok", undecoded, f"{first}; without it {unseen}"))
         return None
     dataset = loading.load(config.data, config.seed)
-    sizes = ", ".join(
-        f"{len(images):,} {name}"
-        for name, images in (
-            ("training", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
+    sizes = (
+        f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test"
     )
-    text = f"{dataset.name}, {sizes}, from {dataset.source}"
-    findings.append(Finding("data", "ok", text))
+    findings.append(Finding("data", "ok", f"{dataset.name}, {sizes}, from {dataset.source}"))
     return dataset
 
 
@@ -168,8 +155,7 @@ def disk(config: RunConfig, prepared: Prepared) -> Finding:
 
     These are `checkpoint.keep`, one that is being written, and the best epoch's where it is older.
     """
-    assert config.output_dir is not None
-    path = Path(config.output_dir)
+    path = folder_of(config)
     free = shutil.disk_usage(nearest_folder(path)).free
     needed = prepared.needs
     most = config.checkpoint.keep + 1 + prepared.has_validation

@@ -69,10 +69,8 @@ def load(config: RunConfig) -> Inspected:
         UserError: as a run would raise it.
     """
     reading.prepare(config.data)
-    source = reading.read(config.data)
-    dataset = loading.load(config.data, config.seed, lambda: source)
+    dataset, shares = loading.of_source(config.data, config.seed, reading.read(config.data))
     sets = (dataset.train, dataset.validation, dataset.test)
-    shares = loading.divide(config.data, source, config.seed)
     parts = {}
     for part, images, share in zip(("train", "validation", "test"), sets, shares, strict=True):
         own = share.part.names
@@ -121,15 +119,14 @@ def _of_files(looks: Sequence[Look]) -> dict[str, Any] | None:
         "count": len(looks),
         "sizes": len(sizes),
         "smallest": list(by_area[0]),
-        "median": [statistics.median_low(sides) for sides in _sides(looks)],
+        "median": [
+            statistics.median_low(look.height for look in looks),
+            statistics.median_low(look.width for look in looks),
+        ],
         "largest": list(by_area[-1]),
         "grey": grey,
         "colour": len(looks) - grey,
     }
-
-
-def _sides(looks: Sequence[Look]) -> tuple[list[int], list[int]]:
-    return [look.height for look in looks], [look.width for look in looks]
 
 
 def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:

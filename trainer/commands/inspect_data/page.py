@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainer.commands.inspect_data.examination import Inspected, Place
-from trainer.errors import UserError
+from trainer.commands.outputs import writing
 from trainer.files import write_text
 from trainer.report import pages
 
@@ -42,10 +42,8 @@ def write(path: Path, found: dict[str, Any], inspected: Inspected) -> None:
         uri=lambda image: uris[image["part"], image["position"]],
         largest=max(row["train"] for row in found["classes"]),
     )
-    try:
+    with writing("--page", path):
         write_text(path, text)
-    except OSError as error:
-        raise UserError(f"--page: {path} cannot be written ({error.strerror})") from error
 
 
 def _first_of(inspected: Inspected, label: int) -> list[Place]:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer import command_line
+from trainer.commands.numbers import whole_number
 from trainer.config import RunConfig
 from trainer.ranks import processes
 
@@ -31,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.prog} [NAME] [--image_size H W] [--channels C] [--num_classes N] [--json]\n"
         f"  NAME is a registered name, path/to/file.py:ClassName, or timm:NAME; without: list them"
     )
-    parser.add_argument("--image_size", type=_count, nargs=2, metavar=("H", "W"), help="in pixels")
-    parser.add_argument("--channels", type=_count, metavar="C", help="1 grey, 3 colour")
-    parser.add_argument("--num_classes", type=_count, metavar="N")
+    parser.add_argument(
+        "--image_size", type=whole_number, nargs=2, metavar=("H", "W"), help="in pixels"
+    )
+    parser.add_argument("--channels", type=whole_number, metavar="C", help="1 grey, 3 colour")
+    parser.add_argument("--num_classes", type=whole_number, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(configuration=[])
 
@@ -70,13 +73,9 @@ def _config(name: str | None, words: Sequence[str]) -> RunConfig | None:
     if name is None:
         return command_line.parse(words)
     own = ["--model.name", name]
-    if not _has(words, "--model.args"):
+    if "--model.args" not in [word.partition("=")[0] for word in words]:
         own += ["--model.args", "{}"]  # those of a recipe are for its own network
     return command_line.parse([*words, *own])
-
-
-def _has(words: Sequence[str], key: str) -> bool:
-    return any(word == key or word.startswith(f"{key}=") for word in words)
 
 
 def _shape(arguments: argparse.Namespace, config: RunConfig | None, words: Sequence[str]) -> Shape:
@@ -92,9 +91,3 @@ def _shape(arguments: argparse.Namespace, config: RunConfig | None, words: Seque
         tuple(image_size) if image_size else default.image_size,
         num_classes or default.num_classes,
     )
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)

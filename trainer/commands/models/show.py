@@ -95,19 +95,13 @@ def one_network(config: RunConfig, shape: Shape) -> dict[str, Any]:
 
 def _build(name: str, arguments: dict[str, Any], seed: int, shape: Shape) -> nn.Module:
     seeding.seed_torch(seed, "initialisation")
-    model = models.create(
-        name,
-        arguments,
-        num_classes=shape.num_classes,
-        in_channels=shape.channels,
-        image_size=shape.image_size,
-    )
-    models.check_output(
-        model,
-        num_classes=shape.num_classes,
-        in_channels=shape.channels,
-        image_size=shape.image_size,
-    )
+    data: dict[str, Any] = {
+        "num_classes": shape.num_classes,
+        "in_channels": shape.channels,
+        "image_size": shape.image_size,
+    }
+    model = models.create(name, arguments, **data)
+    models.check_output(model, **data)
     return model
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import command_line
+from trainer.commands.numbers import whole_number
 from trainer.console import table
 from trainer.errors import UserError
 from trainer.ranks import processes
@@ -27,13 +28,13 @@ from trainer.ranks import processes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the configuration's."""
     parser.add_argument(
-        "--steps", type=_count, default=10, metavar="N", help="to profile; default: 10"
+        "--steps", type=whole_number, default=10, metavar="N", help="to profile; default: 10"
     )
     parser.add_argument(
-        "--warmup", type=_count, default=5, metavar="N", help="steps before; default: 5"
+        "--warmup", type=whole_number, default=5, metavar="N", help="steps before; default: 5"
     )
     parser.add_argument(
-        "--rows", type=_count, default=15, metavar="N", help="operators to show; default: 15"
+        "--rows", type=whole_number, default=15, metavar="N", help="operators to show; default: 15"
     )
     parser.add_argument("--memory", action="store_true", help="what operators allocate, too")
     parser.add_argument(
@@ -116,9 +117,3 @@ def _operator_rows(operators: Sequence[dict[str, Any]]) -> Iterator[tuple[str, .
             f"{row['total_ms']:.2f}",
             *([f"{row['allocated_bytes'] / 1e6:.1f}"] if has_memory else []),
         )
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)

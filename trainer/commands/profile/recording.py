@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch.profiler import profile as torch_profiler
 
 from trainer import ranges
 from trainer.assembly import build_engine
-from trainer.batches import Batch
 from trainer.checkpoint import NoCheckpoints
+from trainer.commands.outputs import writing
 from trainer.config import RunConfig, replace
 from trainer.console import bar
 from trainer.engine import Engine
@@ -31,72 +30,12 @@ PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser
 """the names of the ranges"""
 
 
-class Enough(Exception):  # noqa: N818 - nothing went wrong
-    """All steps that were asked for are done."""
-
-
 class ProfiledEngine(Engine):
-    """Tells after each step, and keeps nothing."""
-
-    step_done: Callable[[int], None]
-    """called with the number of a step, from 1, after it"""
+    """Keeps nothing, as that would count as time of the steps."""
 
     def save(self) -> None:
-        """Nothing: the run is not carried on."""
-
-    def _do_step(self, batch: Batch) -> None:
-        super()._do_step(batch)
-        self.step_done(self.state.step)
-
-
-class Watch:
-    """Times the steps after a warm-up, and then as many again under the profiler.
-
-    Args:
-        device: of the run.
-        warmup: steps.
-        steps: to time, and to profile.
-        profiler: None on the ranks that do not report.
-    """
-
-    def __init__(
-        self, device: torch.device, warmup: int, steps: int, profiler: torch_profiler | None
-    ) -> None:
-        self.device = device
-        self.warmup = warmup
-        self.steps = steps
-        self.profiler = profiler
-        self.seconds = self.profiled_seconds = self._start_s = 0.0
-        self._bar = bar("steps", warmup + 2 * steps, shown=profiler is not None)
-        self._recording = contextlib.ExitStack()
-
-    def step_done(self, step: int) -> None:
-        """Begin and end what is to be timed; raises `Enough` after the last step."""
-        self._bar.update()
-        if step == self.warmup:
-            self._start_s = self._now_s()
-        elif step == self.warmup + self.steps:
-            self.seconds = self._now_s() - self._start_s
-            if self.profiler:
-                self._recording.enter_context(self.profiler)
-                self._recording.enter_context(ranges.recording(self._finish_work))
-            self._start_s = self._now_s()
-        elif step == self.warmup + 2 * self.steps:
-            self.profiled_seconds = self._now_s() - self._start_s
-            raise Enough
-
-    def close(self) -> None:
-        """End the recording."""
-        self._recording.close()
-        self._bar.close()
-
-    def _now_s(self) -> float:
-        self._finish_work()
-        return time.perf_counter()
-
-    def _finish_work(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Only bring the losses to the host: the run is not carried on."""
+        self._flush()
 
 
 def profile(
@@ -121,14 +60,24 @@ def profile(
         engine = _engine(accelerator, config)
         _check_steps(engine, warmup, steps)
         profiler = _profiler(accelerator.device, memory) if accelerator.is_main_process else None
-        watch = Watch(accelerator.device, warmup, steps, profiler)
-        engine.step_done = watch.step_done
-        with contextlib.closing(watch), contextlib.suppress(Enough):
-            engine.fit()
+        with (
+            bar("steps", warmup + 2 * steps, shown=profiler is not None) as progress,
+            contextlib.ExitStack() as recording,
+        ):
+            _advance(engine, warmup)
+            progress.update(warmup)
+            seconds = _advance(engine, steps)
+            progress.update(steps)
+            if profiler:
+                recording.enter_context(profiler)
+                recording.enter_context(ranges.recording(lambda: _finish_work(engine)))
+            profiled_seconds = _advance(engine, steps)
         if profiler is None:
             return None
-        write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
-        return {**_found(engine, watch, profiler, memory), "trace": str(trace)}
+        with writing("--trace", trace):
+            write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
+        found = _found(engine, profiler, steps, seconds, profiled_seconds)
+        return {**found, "trace": str(trace)}
 
 
 def _engine(accelerator: Accelerator, config: RunConfig) -> ProfiledEngine:
@@ -148,6 +97,21 @@ def _check_steps(engine: Engine, warmup: int, steps: int) -> None:
         )
 
 
+def _advance(engine: Engine, steps: int) -> float:
+    """Do the next steps; the seconds that they take, with the validations between them."""
+    last = engine.state.step + steps
+    _finish_work(engine)
+    start_s = time.perf_counter()
+    engine.fit((1 + (last - 1) // engine.batches.steps, last))
+    _finish_work(engine)
+    return time.perf_counter() - start_s
+
+
+def _finish_work(engine: Engine) -> None:
+    if engine.accelerator.device.type == "cuda":
+        torch.cuda.synchronize(engine.accelerator.device)
+
+
 def _profiler(device: torch.device, memory: bool) -> torch_profiler:
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -155,22 +119,24 @@ def _profiler(device: torch.device, memory: bool) -> torch_profiler:
     return torch_profiler(activities=activities, profile_memory=memory)
 
 
-def _found(engine: Engine, watch: Watch, profiler: torch_profiler, memory: bool) -> dict[str, Any]:
-    on_gpu = watch.device.type == "cuda"
+def _found(
+    engine: Engine, profiler: torch_profiler, steps: int, seconds: float, profiled_seconds: float
+) -> dict[str, Any]:
+    on_gpu = engine.accelerator.device.type == "cuda"
     events = [e for e in profiler.key_averages() if e.device_type.name == "CPU"]
-    total_ms = 1e3 * watch.profiled_seconds
+    total_ms = 1e3 * profiled_seconds
     accelerator, train = engine.accelerator, engine.config.train
     overlapped = train.reduction == "fast" and accelerator.num_processes > 1
     return {
         "device": engine.environment["device"],
         "processes": accelerator.num_processes,
-        "steps": watch.steps,
+        "steps": steps,
         "batch_size": train.batch_size,
-        "step_ms": 1e3 * watch.seconds / watch.steps,
-        "profiled_step_ms": total_ms / watch.steps,
-        "phases": _phases(events, watch.steps, total_ms),
+        "step_ms": 1e3 * seconds / steps,
+        "profiled_step_ms": total_ms / steps,
+        "phases": _phases(events, steps, total_ms),
         "note": _note(on_gpu, overlapped),
-        "operators": _operators(events, total_ms, on_gpu, memory),
+        "operators": _operators(events, total_ms, on_gpu, bool(profiler.profile_memory)),
     }
 
 
