@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from accelerate import Accelerator
 
@@ -16,23 +15,19 @@ from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives
 
-AnyEngine = TypeVar("AnyEngine", bound=Engine)
-
 
 def build_engine(
-    kind: type[AnyEngine],
     accelerator: Accelerator,
     config: RunConfig,
     checkpoints: Checkpoints,
     stop: StopRequest,
     read_source: Callable[[], SourceData] | None = None,
-) -> AnyEngine:
+) -> Engine:
     """The engine at the start of a run; a collective.
 
     The files are found or downloaded by one process of each machine first, and then read by all.
 
     Args:
-        kind: the class of the engine.
         accelerator: the processes and devices.
         config: with `threads` and `train.microbatches` filled in.
         checkpoints: where to save.
@@ -46,4 +41,4 @@ def build_engine(
     collectives.together(accelerator, lambda: reading.prepare(data), once=True)
     dataset = collectives.together(accelerator, lambda: loading.load(data, seed, read_source))
     model = collectives.together(accelerator, lambda: build_model(config, dataset))
-    return kind(accelerator, config, dataset, model, checkpoints, stop)
+    return Engine(accelerator, config, dataset, model, checkpoints, stop)

@@ -261,15 +261,15 @@ class Engine:
     def save(self) -> None:
         """Begin to save a checkpoint of the run as it stands, on rank 0, if there is none."""
         self._flush()
-        if self.saved_step == self.state.step:
+        self.state.note_rounding(
+            f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
+        )
+        if self.saved_step == self.state.step or not self.checkpoints.keeps_any:
             return
         self.saved_step = self.state.step
         self.agreement.finish_saving()  # of the one before
         if self.observer:
             self.state.observer = self.observer.position()
-        self.state.note_rounding(
-            f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
-        )
         if self.accelerator.is_main_process:
             files, small = self.snapshot.collect(self.state, self.selection.best)
             self.checkpoints.save(

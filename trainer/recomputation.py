@@ -109,7 +109,7 @@ def build(
     Raises:
         UserError: images or network are not those of the run, or are not at hand.
     """
-    engine = build_engine(Engine, accelerator, config, NoCheckpoints(), StopRequest())
+    engine = build_engine(accelerator, config, NoCheckpoints(), StopRequest())
 
     def begin() -> None:
         known = stored_run.fingerprints(run, start or stored_run.oldest_checkpoint(run.folder, 0))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from trainer.assembly import build_engine
 from trainer.config import RunConfig
 from trainer.data.source import SourceData
-from trainer.engine import Engine
 from trainer.hooks import Hooks
 from trainer.session import Session
 
@@ -31,7 +30,7 @@ def train(
         if not session.open():
             return None
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
-        engine = build_engine(Engine, *parts, read_source)
+        engine = build_engine(*parts, read_source)
         session.start(engine)
         engine.fit()
         session.finish(engine)

@@ -10,7 +10,6 @@ from turns import Turns
 from contenders.task import LEARNING_RATE, Task
 from trainer import config, config_rules
 from trainer.assembly import build_engine
-from trainer.engine import Engine
 from trainer.observer import Observer, Record
 from trainer.session import Session
 
@@ -22,7 +21,7 @@ def train(task: Task, turns: Turns) -> None:
     with Session(run) as session:
         assert session.open()
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
-        engine = build_engine(Engine, *parts)
+        engine = build_engine(*parts)
         session.start(engine)
         assert engine.observer
         engine.observer = InTurns(engine.observer, turns)

@@ -50,6 +50,8 @@ class Checkpoints:
         config: how many to keep, and whether a failed save ends the run.
     """
 
+    keeps_any = True
+
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         self.folder = folder
         self.config = config
@@ -216,13 +218,12 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Saves nothing: for an engine whose run is computed again, tried or measured."""
+    """For an engine that saves nothing, as its run is computed again, tried or measured."""
+
+    keeps_any = False
 
     def __init__(self) -> None:
         super().__init__(Path(), CheckpointConfig())
-
-    def save(self, step: int, files: Any, state: Any, **more: Any) -> None:
-        """Leave everything as it is."""
 
     def newest(self) -> Checkpoint | None:
         """Nothing to go back to."""

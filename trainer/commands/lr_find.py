@@ -160,12 +160,11 @@ def _engine(session: Session) -> Engine:
     """An engine of its own, with the first weights of the run; it saves nothing."""
     from trainer.assembly import build_engine
     from trainer.checkpoint import NoCheckpoints
-    from trainer.engine import Engine
 
     pins = processes.default_pins(session.config, session.accelerator.num_processes)
     config = pin(session.config, pins)
     processes.apply_pins(config)
-    engine = build_engine(Engine, session.accelerator, config, NoCheckpoints(), session.stop)
+    engine = build_engine(session.accelerator, config, NoCheckpoints(), session.stop)
     engine.module.train()
     return engine
 

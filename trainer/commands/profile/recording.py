@@ -30,14 +30,6 @@ PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser
 """the names of the ranges"""
 
 
-class ProfiledEngine(Engine):
-    """Keeps nothing, as that would count as time of the steps."""
-
-    def save(self) -> None:
-        """Only bring the losses to the host: the run is not carried on."""
-        self._flush()
-
-
 def profile(
     config: RunConfig, warmup: int, steps: int, trace: Path, *, memory: bool
 ) -> dict[str, Any] | None:
@@ -80,12 +72,12 @@ def profile(
         return {**found, "trace": str(trace)}
 
 
-def _engine(accelerator: Accelerator, config: RunConfig) -> ProfiledEngine:
+def _engine(accelerator: Accelerator, config: RunConfig) -> Engine:
     config = pin(config, processes.default_pins(config, accelerator.num_processes))
     # What would end the steps before their number is reached.
     config = replace(config, {"train.max_seconds": None, "train.patience": None})
     processes.apply_pins(config)
-    return build_engine(ProfiledEngine, accelerator, config, NoCheckpoints(), StopRequest())
+    return build_engine(accelerator, config, NoCheckpoints(), StopRequest())
 
 
 def _check_steps(engine: Engine, warmup: int, steps: int) -> None:
