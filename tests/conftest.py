@@ -11,8 +11,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Before torch is imported: the threads of workers that share the cores would wait for each other.
+# Before torch is imported: the cores are shared by workers of pytest and by the ranks of runs, and
+# threads would keep them busy with waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

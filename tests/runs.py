@@ -86,6 +86,14 @@ def train_apart(
     return Run(folder, finished.returncode, finished.stdout, finished.stderr)
 
 
+def train_forked(folder: Path, processes: int, *more: str, **env: str) -> Run:
+    """Do a run in some processes that are there at once, as if under torchrun."""
+    from tests.distributed.launch import run_forked
+
+    finished = run_forked(processes, folder.parent, *command(folder, *more)[1:], **env)
+    return Run(folder, finished.returncode, finished.stdout, finished.stderr)
+
+
 def check_same(run: Run, undisturbed: Run) -> None:
     """The weights, and the record without gap or repeat."""
     assert run.exit_code == 0, run.errors

@@ -148,13 +148,13 @@ TASKS = {
 }  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
+def main(words: str, output: str) -> None:
     """Do the task on all ranks."""
-    task = json.loads(arguments[0])
+    task = json.loads(words)
     timeout = {"timeout_seconds": task.pop("timeout_seconds", RunConfig().timeout_seconds)}
     accelerator = processes.create_accelerator(replace(RunConfig(), timeout))
     torch.set_num_threads(1)
     outcome = TASKS[task.pop("name")](accelerator, **task)
     if accelerator.is_main_process:
-        Path(arguments[1]).write_text(json.dumps(outcome))
+        Path(output).write_text(json.dumps(outcome))
     processes.leave(accelerator)
