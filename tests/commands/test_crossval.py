@@ -39,13 +39,8 @@ def command_words(folder: Path, *more: str) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation, by a process of its own."""
     folder = tmp_path_factory.mktemp("crossval") / "folds"
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", *command_words(folder, "--json")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = command_words(folder, "--json")
+    done = run_forked(1, folder.parent, "-m", "trainer", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == result(folder)
     return folder

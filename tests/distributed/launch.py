@@ -14,6 +14,9 @@ from typing import Any
 
 from tests.conftest import REPOSITORY
 
+PRELOADED = ["tests.distributed.worker", "trainer.session", "sklearn.datasets"]
+"""what forked processes begin with"""
+
 
 def launcher(processes: int) -> list[str]:
     """The words that start a script in so many CPU processes; a free port is chosen."""
@@ -51,12 +54,15 @@ def run_forked(
 ) -> subprocess.CompletedProcess[str]:
     """Run a module, `-m` and its name first, or a script in so many processes, as torchrun would.
 
+    Runs leave out their report.
+
     Args:
         folder: where their output is kept meanwhile.
     """
     output, errors = folder / "ranks.out", folder / "ranks.err"
     codes = fork_ranks(processes, env, output, errors, _run_python, *words)
-    return subprocess.CompletedProcess(words, max(codes), output.read_text(), errors.read_text())
+    failed = next((code for code in codes if code), 0)
+    return subprocess.CompletedProcess(words, failed, output.read_text(), errors.read_text())
 
 
 def fork_ranks(
@@ -75,7 +81,7 @@ def fork_ranks(
     from torch.distributed import TCPStore
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.distributed.worker", "sklearn.datasets"])
+    context.set_forkserver_preload(PRELOADED)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for path in (output, errors):
         path.unlink(missing_ok=True)
@@ -130,6 +136,10 @@ def _do_task(task: str, output: str) -> None:
 
 
 def _run_python(*words: str) -> None:
+    from trainer.session import Session
+
+    # Its pictures take longer than a test's training.
+    Session._report = lambda *_: None  # type: ignore[method-assign]
     if words[0] == "-m":
         sys.argv = list(words[1:])
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
