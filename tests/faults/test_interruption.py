@@ -207,6 +207,7 @@ def test_going_back_to_an_older_checkpoint_in_the_same_folder(
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
+    process.send_signal(signal.SIGSTOP)  # else it may end before the second has started
     second = train_apart(tmp_path / "run", *LONG)
     assert second.exit_code == 2
     assert "in use by another run" in second.errors
