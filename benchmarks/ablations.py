@@ -9,7 +9,6 @@ as it ends; ablations.md is written from all that are there.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import statistics
@@ -23,10 +22,10 @@ import apart
 import page
 import yaml
 
+from trainer.metrics_log import read_records
 from trainer.ranks import processes
 
 STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-FIGURES = page.RESULTS / "ablations.json"
 BASE = "base"
 
 INTRODUCTION = """
@@ -61,12 +60,10 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         file, output = Path(folder, "recipe.yaml"), Path(folder, "run")
         file.write_text(recipe(study, variant), encoding="utf-8")
-        words = ["--config", str(file), "--output_dir", str(output)]
-        words += ["--seed", str(seed), "--threads", "1", "--tracking.wandb", "disabled"]
-        words += ["--checkpoint.every_epochs", "null", *(["--data.root", root] if root else [])]
-        apart.run("train.py", words)
-        lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last = [record for record in map(json.loads, lines) if record["event"] == "epoch"][-1]
+        words = ["--seed", str(seed), "--threads", "1", "--checkpoint.every_epochs", "null"]
+        apart.run(apart.training(file, output, *words, root=root))
+        records = list(read_records(output / "metrics.jsonl"))
+    last = [record for record in records if record["event"] == "epoch"][-1]
     return {
         "accuracy": last["validation_accuracy"],
         "loss": last["validation_loss"],
@@ -97,7 +94,7 @@ def build_page(figures: page.Figures) -> list[str]:
     runs = [one for found in figures.values() for each in found.values() for one in each.values()]
     commits = ", ".join(dict.fromkeys(one["commit"] for one in runs))
     lines = ["# Ablations", "", INTRODUCTION, "", f"Measured at the commits {commits}.", ""]
-    for study, found in figures.items():
+    for study, found in ((study, figures[study]) for study in STUDIES if study in figures):
         base = STUDIES[study]["base"]
         lines += [f"## {study}", "", f"    python benchmarks/ablations.py {shlex.quote(study)}", ""]
         lines += [f"{STUDIES[study]['about']} The base: {shown(base)}.", ""]
@@ -107,14 +104,12 @@ def build_page(figures: page.Figures) -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Train, and write the page after each run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help="without any: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--root", help="data.root")
-    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    page.add_output(parser, "ablations.json")
     arguments = parser.parse_args(words)
     study, known = arguments.study, [BASE, *STUDIES[arguments.study]["variants"]]
     if unknown := set(arguments.variants) - set(known):

@@ -10,7 +10,6 @@ as it ends; accuracy.md is written from all that are there.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import tempfile
@@ -21,8 +20,6 @@ from typing import Any
 
 import apart
 import page
-
-FIGURES = page.RESULTS / "accuracy.json"
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,13 @@ recipe was chosen by test images, and a run reads them once, at its end
 def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train a recipe with a seed; what its results.json says of it."""
     root = arguments.lab_root if name.startswith("lab_mnist") else arguments.root
-    config = apart.REPOSITORY / "configs" / f"{name}.yaml"
-    words = ["--config", str(config), "--seed", str(seed)]
-    words += ["--output_dir", str(folder), "--tracking.wandb", "disabled"]
-    words += [*(["--data.root", root] if root else []), *arguments.more]
     before_s = _cpu_s_of_children()
-    _, process_s = apart.run("train.py", words)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    words = ["--seed", str(seed), *arguments.more]
+    _, process_s = apart.run(apart.training(name, folder, *words, root=root))
+    results = apart.results(folder)
     test, train = results["test"], results["train"]
     return {
+        "weights_sha256": results["final_weights_sha256"],
         "accuracy": test["accuracy"],
         "lab_accuracy": test.get("lab_accuracy"),
         "augmented_accuracy": test.get("augmented", {}).get("accuracy"),
@@ -194,14 +189,12 @@ def build_page(figures: page.Figures) -> list[str]:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of as many as a recipe has")
     parser.add_argument("--root", help="data.root of Fashion-MNIST")
     parser.add_argument("--lab_root", help="data.root of the lab's digits")
-    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+    page.add_output(parser, "accuracy.json")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
     arguments = parser.parse_args()
     if unknown := set(arguments.recipes) - RECIPES.keys():

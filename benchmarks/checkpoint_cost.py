@@ -8,14 +8,16 @@ leaves the thread that writes none for itself. The page is benchmarks/results/ch
 
 from __future__ import annotations
 
+import functools
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import page
+import paired
 import torch
-from lockstep import DEFAULT_RECIPE
+from recipes import DEFAULT_RECIPE
 from step_times import Case
 
 from trainer import environment
@@ -29,7 +31,6 @@ from trainer.run_state import RunState
 
 STEPS = 45
 """of an epoch: 9,000 images in steps of 200"""
-ROUNDS = 16
 
 
 class Training:
@@ -71,28 +72,30 @@ class Training:
 
 def main() -> None:
     """Measure and write the page."""
+    parser = page.parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=16)
+    page.add_output(parser, "checkpoint_cost.md")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         training = Training(Path(name))
-        training.epoch(save=True)
-        ratios, blocked = [], []
-        for number in range(ROUNDS):
-            order = (True, False) if number % 2 else (False, True)
-            pair = {save: training.epoch(save) for save in order}
-            ratios.append(pair[True][0] / pair[False][0])
-            blocked.append(pair[True][1] / pair[True][0])
+        epochs = {str(save): functools.partial(training.epoch, save) for save in (True, False)}
+        with_one, without = paired.take_turns(epochs, arguments.rounds).values()
         training.checkpoints.wait(needed=True)
         newest = sorted((Path(name) / "checkpoints").iterdir())[-1]
         size_bytes = sum(path.stat().st_size for path in newest.iterdir())
+    ratios = paired.ratios([one_s for one_s, _ in with_one], [one_s for one_s, _ in without])
+    shares = [blocked_s / one_s for one_s, blocked_s in with_one]
     lines = [
         "The default recipe on one process, a checkpoint an epoch of 45 steps: weights, optimiser,",
-        f"best weights, {size_bytes / 1e6:.1f} MB in all. Median, and quartiles, of {ROUNDS} pairs",
-        "of epochs, one with a checkpoint at its beginning and one without:",
+        f"best weights, {size_bytes / 1e6:.1f} MB in all. Median, and quartiles, of "
+        f"{arguments.rounds} pairs of",
+        "epochs, one with a checkpoint at its beginning and one without:",
         "",
-        f"- time with over time without: {page.spread(ratios)}",
-        f"- share of the time that the loop waits for the copy: {statistics.median(blocked):.2%}",
+        f"- time with over time without: {paired.spread(ratios)}",
+        f"- share of the time that the loop waits for the copy: {statistics.median(shares):.2%}",
     ]
-    command = "python benchmarks/checkpoint_cost.py"
-    page.write("checkpoint_cost", "What checkpoints cost", [command], lines)
+    command = page.command_of("checkpoint_cost.py", arguments, parser.parse_args([]))
+    page.write(arguments.output, "What checkpoints cost", command, lines)
 
 
 if __name__ == "__main__":

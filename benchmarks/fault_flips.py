@@ -22,7 +22,7 @@ from trainer.checkpoint.reading import MANIFEST
 from trainer.config import CheckpointConfig
 
 # With a moving average and validation a checkpoint has all the files that there are.
-RECIPE = Recipe("digits.yaml", 10, ("--train.epochs", "4", "--train.ema_decay", "0.9"))
+RECIPE = Recipe("digits", 10, ("--train.epochs", "4", "--train.ema_decay", "0.9"))
 SECTOR_BYTES = 512
 
 Damage = Callable[[bytes, int, np.random.Generator], bytes]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import apart
 import numpy as np
 from fault_runs import (
     GONE_LIMIT_S,
@@ -21,7 +22,6 @@ from fault_runs import (
     log_of,
     logged_step,
     progress,
-    results,
     saved_step,
 )
 
@@ -130,7 +130,7 @@ def undisturbed(folder: Path, recipe: Recipe) -> Pace:
     attempt.wait_until((folder / "metrics.jsonl").exists)
     started_s = time.monotonic() - start_s
     attempt.finish()
-    train = results(folder)["train"]
+    train = apart.results(folder)["train"]
     step_s = train["seconds"] / train["steps"]
     return Pace(train["steps"], started_s, step_s * recipe.every_steps)
 

@@ -11,16 +11,14 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apart
 import psutil  # type: ignore[import-untyped, unused-ignore]
-
-REPOSITORY = Path(__file__).parent.parent
 
 MARK = "LOCKSTEP_FAULT_RUN"
 """a variable that all processes of a run have, so that none is overlooked"""
@@ -51,18 +49,16 @@ class Recipe:
     more: tuple[str, ...] = ()
     root: str | None = None
 
-    def words(self, folder: Path) -> list[str]:
-        """Arguments of train.py for a run in `folder`."""
-        words = ["--config", str(REPOSITORY / "configs" / self.config), "--output_dir", str(folder)]
-        words += ["--threads", "1", "--tracking.wandb", "disabled"]
-        words += ["--checkpoint.every_steps", str(self.every_steps), *self.more]
-        return words + (["--data.root", self.root] if self.root else [])
+    def command(self, folder: Path, processes: int) -> list[str]:
+        """Trains in `folder`."""
+        words = ["--threads", "1", "--checkpoint.every_steps", str(self.every_steps), *self.more]
+        return apart.training(self.config, folder, *words, root=self.root, processes=processes)
 
 
 RECIPES = {
-    "digits": Recipe("digits.yaml", 10, ("--train.epochs", "30")),
+    "digits": Recipe("digits", 10, ("--train.epochs", "30")),
     "fashion_mnist": Recipe(
-        "fashion_mnist.yaml",
+        "fashion_mnist",
         5,
         (
             *("--data.train_size", "3000", "--data.test_size", "1000", "--train.epochs", "10"),
@@ -84,21 +80,11 @@ class Attempt:
     def __init__(self, folder: Path, recipe: Recipe, processes: int) -> None:
         self.folder = folder
         self.count = processes
-        launcher = [sys.executable]
-        if processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone"]
-            launcher += ["--nproc_per_node", str(processes)]
         with log_of(folder).open("a") as log:
             print(f"--- {processes} processes", file=log, flush=True)
             self.launcher = subprocess.Popen(
-                [*launcher, str(REPOSITORY / "train.py"), *recipe.words(folder)],
-                env=os.environ
-                | {
-                    "PYTHONPATH": str(REPOSITORY),
-                    "ACCELERATE_USE_CPU": "true",
-                    "OMP_NUM_THREADS": "1",
-                    MARK: str(folder),
-                },
+                recipe.command(folder, processes),
+                env=apart.environment() | {MARK: str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -231,16 +217,11 @@ def records(folder: Path, event: str) -> list[dict[str, Any]]:
     ]
 
 
-def results(folder: Path) -> dict[str, Any]:
-    """What results.json of a finished run holds."""
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
-
-
 def differences(run: Path, undisturbed: Path) -> list[str]:
     """What tells a finished run from one that was left alone; nothing should."""
     found = []
-    if results(run)["final_weights_sha256"] != results(undisturbed)["final_weights_sha256"]:
+    digest = apart.results(undisturbed)["final_weights_sha256"]
+    if apart.results(run)["final_weights_sha256"] != digest:
         found.append("other weights")
     for event in ("step", "epoch"):
         if records(run, event) != records(undisturbed, event):

@@ -1,8 +1,8 @@
 """The fault campaign: what is killed or damaged, and whether anything was ever lost.
 
     python benchmarks/faults.py kills --data digits --runs 60                      1 hour
-    python benchmarks/faults.py kills --data fashion_mnist --runs 20 [--root DIR]  1 hour
-    python benchmarks/faults.py saves                                              5 minutes
+    python benchmarks/faults.py kills --data fashion_mnist --runs 20 [--root DIR]  30 minutes
+    python benchmarks/faults.py saves                                              1 minute
     python benchmarks/faults.py flips --draws 400                                  1 minute
     python benchmarks/faults.py report                                             the page again
 
@@ -20,17 +20,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import fault_flips
 import fault_kills
 import fault_saves
 import numpy as np
-from fault_runs import RECIPES, REPOSITORY
-from page import machine, read_figures, write_figures
-
-FIGURES = REPOSITORY / "benchmarks" / "results" / "faults.json"
+import page
+from fault_runs import RECIPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +120,9 @@ def flips(arguments: argparse.Namespace, folder: Path) -> Found:
 COMMANDS = {"kills": kills, "saves": saves, "flips": flips}
 
 
-def page(figures: Sequence[Figures]) -> list[str]:
+def build_page(figures: page.Figures) -> list[str]:
     """The page of all the figures."""
+    measured = [Figures(**figures[key]) for key in sorted(figures)]
     lines = [
         "# Faults, and what they cost",
         "",
@@ -133,32 +131,21 @@ def page(figures: Sequence[Figures]) -> list[str]:
         "",
         "| what | disturbed | faults | losses |",
         "| --- | --- | --- | --- |",
-        *(f"| {f.what} | {f.runs:,} | {f.faults:,} | {f.losses:,} |" for f in figures),
+        *(f"| {f.what} | {f.runs:,} | {f.faults:,} | {f.losses:,} |" for f in measured),
     ]
-    for f in figures:
-        lines += ["", f"## {f.what[0].upper()}{f.what[1:]}", "", f"    {f.command}", ""]
-        lines += [f"{f.minutes:.1f} minutes on {f.machine}.", "", *(f"- {n}" for n in f.notes)]
+    for f in measured:
+        title, notes = f"{f.what[0].upper()}{f.what[1:]}", [f"- {note}" for note in f.notes]
+        lines += ["", *page.entry(title, dataclasses.asdict(f), notes)]
     return lines
-
-
-def command_of(arguments: argparse.Namespace) -> str:
-    """What repeats it, on any machine."""
-    words = ["python benchmarks/faults.py", arguments.what]
-    for key in ("data", "runs", "draws", "seed"):
-        if getattr(arguments, key, None) is not None:
-            words += [f"--{key}", str(getattr(arguments, key))]
-    return " ".join(words)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     one = {name: commands.add_parser(name) for name in [*COMMANDS, "report"]}
     for command in one.values():
-        command.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+        page.add_output(command, "faults.json")
     for name in COMMANDS:
         one[name].add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     one["kills"].add_argument("--data", choices=RECIPES, required=True)
@@ -180,24 +167,25 @@ def measure(arguments: argparse.Namespace) -> Figures:
         shutil.rmtree(folder)
     return Figures(
         **dataclasses.asdict(found),
-        command=command_of(arguments),
+        command=page.command_of(
+            f"faults.py {arguments.what}", arguments, argparse.Namespace(jobs=1), "what"
+        ),
         minutes=minutes,
-        machine=machine(),
+        machine=page.machine(),
     )
 
 
 def main() -> int:
     """The command; 1 where something was lost."""
     arguments = parse()
-    figures = read_figures(arguments.output)
+    figures = page.read_figures(arguments.output)
     losses = 0
     if arguments.what != "report":
         measured = measure(arguments)
         losses = measured.losses
         key = f"{arguments.what} {getattr(arguments, 'data', '')}".strip()
         figures[key] = dataclasses.asdict(measured)
-    found = [Figures(**figures[key]) for key in sorted(figures)]
-    write_figures(arguments.output, figures, page(found))
+    page.write_figures(arguments.output, figures, build_page(figures))
     return 1 if losses else 0
 
 

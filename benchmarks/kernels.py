@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import tempfile
 import time
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import page
+import paired
 import torch
 import torch.nn.functional as F  # noqa: N812
+from recipes import DEFAULT_RECIPE
 from torch import nn
 from turns import Process, Turns
 
@@ -29,7 +32,6 @@ from trainer import seeding
 from trainer.allocator import keep_freed_memory
 from trainer.ranks import processes
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SIZE = (28, 28)
 WARM_UP_BLOCKS = 2
 BLOCK_S = 0.7
@@ -66,8 +68,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 NETS: dict[str, dict[str, Any]] = {
     "the lab's net, batch 100": {"model": "lab_cnn", "model_args": {}, "batch_size": 100},
     "the default net, pieces of 50": {
-        "model": "quicknet",
-        "model_args": {"widths": [24, 48, 48, 96, 96]},
+        "model": DEFAULT_RECIPE["model"],
+        "model_args": DEFAULT_RECIPE["model_args"],
         "batch_size": 50,
     },
 }
@@ -138,8 +140,6 @@ def compare(
     variants = {name: Variant(**({"threads": threads} | net | CHANGES[name])) for name in changes}
     steps = steps_of_block(variants[OURS])
     script = str(Path(__file__).resolve())
-    search = [REPOSITORY, REPOSITORY / "benchmarks"]
-    ratios: dict[str, list[float]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         workers: dict[str, Process] = {}
         for number, (name, variant) in enumerate(variants.items()):
@@ -147,16 +147,17 @@ def compare(
             task |= {"blocks": rounds + WARM_UP_BLOCKS}
             words = [script, "--worker", json.dumps(task)]
             log = Path(folder) / f"{number}.log"
-            worker = Process(words, search, log, variant.threads)
+            worker = Process(words, [], log, variant.threads)
             workers[name] = stack.enter_context(worker)
         for worker in workers.values():
             worker.wait_until_ready()
-        for number in range(-WARM_UP_BLOCKS, rounds):
-            order = list(workers)[:: 1 if number % 2 else -1]
-            seconds = {name: workers[name].epoch() for name in order}
-            for name in ratios if number >= 0 else ():
-                ratios[name].append(seconds[name] / seconds[OURS])
-    return ratios
+        epochs = {name: worker.epoch for name, worker in workers.items()}
+        return over(OURS, paired.take_turns(epochs, rounds, WARM_UP_BLOCKS))
+
+
+def over(ours: str, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Of each variant, in each round, its time over that of ours."""
+    return {name: paired.ratios(found, seconds[ours]) for name, found in seconds.items()}
 
 
 def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]:
@@ -181,28 +182,22 @@ def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]
         "blocks of 50": (torch.inference_mode, 50),
         f"one block of {samples:,}": (torch.inference_mode, samples),
     }
-    ratios: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(-1, rounds):
-        order = list(ways)[:: 1 if number % 2 else -1]
-        found = {name: seconds(*ways[name]) for name in order}
-        for name in ratios if number >= 0 else ():
-            ratios[name].append(found[name] / found[ours])
-    return ratios
+    turns = {name: functools.partial(seconds, *way) for name, way in ways.items()}
+    return over(ours, paired.take_turns(turns, rounds))
 
 
 def table(title: str, ratios: dict[str, list[float]]) -> list[str]:
     """A row a variant."""
-    rows = [f"| {name} | {page.spread(found)} |" for name, found in ratios.items()]
+    rows = [f"| {name} | {paired.spread(found)} |" for name, found in ratios.items()]
     return [f"## {title}", "", "| variant | time over ours |", "| --- | --- |", *rows, ""]
 
 
 def main() -> None:
     """Measure and write the page; with --worker, be a variant's process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    page.add_output(parser, "kernels.md")
     arguments = parser.parse_args()
     if arguments.worker:
         task = json.loads(arguments.worker[0])
@@ -220,8 +215,8 @@ def main() -> None:
         ratios = compare(net, list(CHANGES), arguments.rounds, threads)
         lines += table(title[0].upper() + title[1:], ratios)
     lines += table("Evaluation of the default net", evaluation_times(arguments.rounds))
-    command = "python benchmarks/kernels.py"
-    page.write("kernels", "Which kernels are fast here", [command], lines[:-1])
+    command = page.command_of("kernels.py", arguments, parser.parse_args([]))
+    page.write(arguments.output, "Which kernels are fast here", command, lines[:-1])
 
 
 if __name__ == "__main__":

@@ -1,79 +1,40 @@
 """What lockstep promises and costs: the default recipe on 1, 2 and 4 processes, and times of steps.
 
-    python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 12 minutes
-    python benchmarks/lockstep.py cost               against DDP, and without the tree; 12 minutes
+    python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 15 minutes
+    python benchmarks/lockstep.py cost               against DDP, and without the tree; 16 minutes
 
 Each writes its page to benchmarks/results. All processes have one thread. Nothing else should run.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import apart
 import page
+import paired
+from recipes import DEFAULT_RECIPE
 
-REPOSITORY = Path(__file__).parent.parent
-
-DEFAULT_RECIPE: dict[str, Any] = {
-    "model": "quicknet",
-    "model_args": {"widths": [24, 48, 48, 96, 96]},
-    "optimizer": "muon",
-    "batch_size": 200,
-    "microbatches": 4,
-    "threads": 1,
-}
 LARGE = DEFAULT_RECIPE | {
     "model": "vgg_small",
     "model_args": {"widths": [64, 256, 1024]},
     "optimizer": "sgd",
 }
+STEP_TIMES = "benchmarks/step_times.py"
 RIVALS = ["exact", "fast", "bare DDP", "bare DDP, one piece"]
 
 
-def launch(processes: int, words: Sequence[str]) -> None:
-    """Run a Python program in so many CPU processes."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", str(processes)]
-    more = {"PYTHONPATH": str(REPOSITORY), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(
-        [*launcher, *words], env=os.environ | more, capture_output=True, text=True, check=False
-    )
-    if finished.returncode != 0:
-        sys.exit(finished.stderr)
-
-
-def step_times(processes: int, case: dict[str, Any]) -> dict[str, Any]:
-    """What step_times.py measures."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "times.json"
-        launch(
-            processes,
-            [str(Path(__file__).with_name("step_times.py")), json.dumps(case), str(output)],
-        )
-        times: dict[str, Any] = json.loads(output.read_text())
-        return times
-
-
-def against(times: dict[str, Any], name: str, other: str) -> list[float]:
-    """Of each round, the time of one trainer over that of another."""
-    pairs = zip(times["seconds"][name], times["seconds"][other], strict=True)
-    return [mine / theirs for mine, theirs in pairs]
+def against(times: dict[str, Any], name: str, other: str) -> str:
+    """The time of one trainer over that of another."""
+    return paired.spread(paired.ratios(times["seconds"][name], times["seconds"][other]))
 
 
 def rivals_table(case: dict[str, Any]) -> list[str]:
     """A table of one model at two processes."""
-    times = step_times(2, case | {"trainers": RIVALS})
+    times = apart.measured(STEP_TIMES, case | {"trainers": RIVALS}, processes=2)
     rows = [
         f"`{case['model']}` with {times['parameters']:,} parameters:",
         "",
@@ -82,17 +43,17 @@ def rivals_table(case: dict[str, Any]) -> list[str]:
     ]
     for name in RIVALS:
         step_s = statistics.median(times["seconds"][name]) / case["steps"]
-        ratios = [page.spread(against(times, name, other)) for other in RIVALS[1:]]
+        ratios = [against(times, name, other) for other in RIVALS[1:]]
         rows.append(f"| {name} | {step_s * 1000:.1f} ms | {' | '.join(ratios)} |")
     return [*rows, ""]
 
 
-def cost() -> None:
+def cost(output: Path) -> None:
     """Write what the fixed order costs."""
     tables = rivals_table(DEFAULT_RECIPE | {"rounds": 24, "steps": 20})
     tables += rivals_table(LARGE | {"rounds": 8, "steps": 2})
     alone = DEFAULT_RECIPE | {"microbatches": 1, "trainers": ["exact", "without the tree"]}
-    single = step_times(1, alone | {"rounds": 40, "steps": 10})
+    single = apart.measured(STEP_TIMES, alone | {"rounds": 40, "steps": 10}, processes=1)
     lines = [
         "Each figure is the median, and the quartiles, of ratios of neighbouring blocks of steps.",
         "The contenders take turns in one run on random images of 28 x 28.",
@@ -106,26 +67,22 @@ def cost() -> None:
         "## One process, one micro-batch",
         "",
         "The default recipe's model with a batch of 200: the time of exact is",
-        f"{page.spread(against(single, 'exact', 'without the tree'))} times that of the same",
+        f"{against(single, 'exact', 'without the tree')} times that of the same",
         "engine with the tree removed.",
     ]
     command = "python benchmarks/lockstep.py cost"
-    page.write("lockstep_cost", "What the fixed order of additions costs", [command], lines)
+    page.write(output, "What the fixed order of additions costs", command, lines)
 
 
-def same(root: str | None) -> None:
+def same(output: Path, root: str | None) -> None:
     """Write that the default recipe gives one digest on any number of processes."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for processes in (1, 2, 4):
             run = Path(folder) / str(processes)
-            words = ["--config", str(REPOSITORY / "configs" / "fashion_mnist.yaml")]
-            words += ["--output_dir", str(run), "--threads", "1", "--tracking.wandb", "disabled"]
-            launch(
-                processes,
-                [str(REPOSITORY / "train.py"), *words, *(["--data.root", root] if root else [])],
-            )
-            results = json.loads((run / "results.json").read_text())
+            words = ["--threads", "1"]
+            apart.run(apart.training("fashion_mnist", run, *words, root=root, processes=processes))
+            results = apart.results(run)
             rows.append(
                 f"| {processes} | {results['final_weights_sha256']} "
                 f"| {results['test']['accuracy']:.4f} |"
@@ -139,21 +96,22 @@ def same(root: str | None) -> None:
         *rows,
     ]
     command = "python benchmarks/lockstep.py same"
-    page.write("lockstep_same", "The same weights on any number of processes", [command], lines)
+    page.write(output, "The same weights on any number of processes", command, lines)
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=["same", "cost"])
-    parser.add_argument("--root", help="data.root of the runs (same)")
+    parser = page.parser(__doc__)
+    commands = parser.add_subparsers(dest="what", required=True)
+    one = {name: commands.add_parser(name) for name in ("same", "cost")}
+    one["same"].add_argument("--root", help="data.root of the runs")
+    for name, command in one.items():
+        page.add_output(command, f"lockstep_{name}.md")
     arguments = parser.parse_args()
     if arguments.what == "same":
-        same(arguments.root)
+        same(arguments.output, arguments.root)
     else:
-        cost()
+        cost(arguments.output)
 
 
 if __name__ == "__main__":

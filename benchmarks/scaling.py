@@ -1,7 +1,7 @@
 """How the trainer grows: with processes, batches, images and models; and where its time goes.
 
-    python benchmarks/scaling.py processes            1 and 2 processes, four models; 20 minutes
-    python benchmarks/scaling.py batch                batch sizes; 16 minutes
+    python benchmarks/scaling.py processes            1 and 2 processes, four models; 15 minutes
+    python benchmarks/scaling.py batch                batch sizes; 35 minutes
     python benchmarks/scaling.py images [--root DIR]  small sets and one of 2 million; 4 minutes
     python benchmarks/scaling.py profile              the parts of a step; 2 minutes
     python benchmarks/scaling.py model                the cost model's tables for clusters
@@ -15,21 +15,16 @@ temporary files (TMPDIR) while it is used: 1.6 GB. Nothing else should run.
 from __future__ import annotations
 
 import argparse
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cost_model
+import page
 import scaling_images
 import scaling_profile
 import scaling_steps
-from lockstep import REPOSITORY
-from page import Figures, machine, read_figures, write_figures
-
-FIGURES = REPOSITORY / "benchmarks" / "results" / "scaling.json"
 
 
 @dataclass(frozen=True)
@@ -55,36 +50,23 @@ COMMANDS = {
 }
 
 
-def page(figures: Figures) -> list[str]:
+def build_page(figures: page.Figures) -> list[str]:
     """The page of all the figures."""
     lines = ["# Growth", ""]
     for name, command in COMMANDS.items():
         if name in figures:
             found = figures[name]
-            lines += [f"## {command.title}", "", f"    {found['command']}", ""]
-            lines += [f"{found['minutes']:.1f} minutes on {found['machine']}.", ""]
-            lines += [*command.section(found["figures"]), ""]
+            lines += [*page.entry(command.title, found, command.section(found["figures"])), ""]
     return lines
-
-
-def command_of(arguments: argparse.Namespace, defaults: argparse.Namespace) -> str:
-    """What repeats it, on any machine."""
-    words = [arguments.what]
-    for key, value in vars(arguments).items():
-        if key not in ("what", "output", "root") and value != getattr(defaults, key):
-            words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    return f"python benchmarks/scaling.py {shlex.join(words)}"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     one = {name: commands.add_parser(name) for name in [*COMMANDS, "model", "report"]}
     for name in [*COMMANDS, "report"]:
-        one[name].add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
+        page.add_output(one[name], "scaling.json")
     for name in ("processes", "batch"):
         one[name].add_argument("--launches", type=int, default=5, help="of each case, in turn")
     for name in ("batch", "profile"):
@@ -110,17 +92,18 @@ def main() -> None:
     if arguments.what == "model":
         print("\n".join(cost_model.cluster_tables()))
         return
-    figures = read_figures(arguments.output)
+    figures = page.read_figures(arguments.output)
     if arguments.what in COMMANDS:
+        usual = parser().parse_args([arguments.what])
         start_s = time.monotonic()
         found = COMMANDS[arguments.what].measure(arguments)
         figures[arguments.what] = {
-            "command": command_of(arguments, parser().parse_args([arguments.what])),
+            "command": page.command_of(f"scaling.py {arguments.what}", arguments, usual),
             "minutes": (time.monotonic() - start_s) / 60,
-            "machine": machine(),
+            "machine": page.machine(),
             "figures": found,
         }
-    write_figures(arguments.output, figures, page(figures))
+    page.write_figures(arguments.output, figures, build_page(figures))
 
 
 if __name__ == "__main__":

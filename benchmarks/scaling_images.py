@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import apart
 import numpy as np
 import psutil  # type: ignore[import-untyped, unused-ignore]
 import yaml
-from lockstep import REPOSITORY
 
 from trainer.exit_codes import FINISHED, STOPPED_ON_REQUEST
 
@@ -70,12 +69,10 @@ def watch(recipe: Mapping[str, Any], images: int, folder: Path) -> Watched:
     """
     path, run, log = folder / "recipe.yaml", folder / "run", folder / "log"
     path.write_text(yaml.safe_dump(dict(recipe)))
-    words = [str(REPOSITORY / "train.py"), "--config", str(path), "--output_dir", str(run)]
-    more = {"PYTHONPATH": str(REPOSITORY), "ACCELERATE_USE_CPU": "true"}
     start_s = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *words], env=os.environ | more, stdout=output, stderr=output
+            apart.training(path, run), env=apart.environment(), stdout=output, stderr=output
         )
     records, peak_bytes = _follow(process, run / "metrics.jsonl")
     if process.returncode not in (FINISHED, STOPPED_ON_REQUEST) or len(records) < 2:
@@ -119,7 +116,6 @@ def recipe(seconds: float, data: Mapping[str, Any]) -> dict[str, Any]:
         "model": {"name": "lab_cnn"},
         "train": {"epochs": 100_000, "batch_size": BATCH_SIZE, "max_seconds": seconds},
         "checkpoint": {"every_epochs": None},
-        "tracking": {"wandb": "disabled"},
     }
 
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apart
 import torch
-from lockstep import DEFAULT_RECIPE, launch
+from recipes import DEFAULT_RECIPE
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainer import buffers, microbatch, seeding, step
@@ -32,11 +33,12 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.console import Progress
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import Dataset, ImageSet
 from trainer.engine import Engine
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
-from trainer.parts import build_model
+from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import processes
 from trainer.run_observer import RunObserver
@@ -230,10 +232,8 @@ def profiles(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in arguments.models:
         case = DEFAULT_RECIPE | CASES[name] | {"steps": arguments.steps}
         for count in arguments.processes:
-            with tempfile.TemporaryDirectory() as folder:
-                output = Path(folder) / "parts.json"
-                launch(count, [__file__, json.dumps(case), str(output)])
-                found[f"{name}, processes: {count}"] = json.loads(output.read_text())
+            parts = apart.measured("benchmarks/scaling_profile.py", case, count)
+            found[f"{name}, processes: {count}"] = parts
     return found
 
 

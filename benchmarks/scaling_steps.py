@@ -6,9 +6,11 @@ import argparse
 import statistics
 from typing import Any
 
-import page
+import apart
+import paired
 from cost_model import GRADIENT_BYTES, fit_link, ideal_step_s
-from lockstep import DEFAULT_RECIPE, step_times
+from lockstep import STEP_TIMES
+from recipes import DEFAULT_RECIPE
 
 Figures = dict[str, Any]
 
@@ -37,7 +39,7 @@ BATCH_BLOCK_IMAGES = 4000
 
 def fastest_step_s(processes: int, case: dict[str, Any]) -> tuple[dict[str, float], int]:
     """Of one launch, each trainer's time of a step, and the model's number of parameters."""
-    found = step_times(processes, case | {"rounds": ROUNDS})
+    found = apart.measured(STEP_TIMES, case | {"rounds": ROUNDS}, processes)
     seconds = {name: min(blocks) / case["steps"] for name, blocks in found["seconds"].items()}
     return seconds, found["parameters"]
 
@@ -79,7 +81,7 @@ def processes_page(figures: Figures) -> list[str]:
         ratios = [times["one"] / times["two"] for times in found["steps_s"]]
         cells = [name, f"{found['parameters']:,}"]
         cells += [_milliseconds(found, key) for key in ("one", "two")]
-        cells += [page.spread(ratios)]
+        cells += [paired.spread(ratios)]
         cells += [_milliseconds(found, key) for key in ("reduction", "optimiser")]
         lines.append(f"| {' | '.join(cells)} |")
     if len(figures["models"]) > 1:

@@ -7,68 +7,49 @@ Whole processes, started in turn, with warm file caches. The page is benchmarks/
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
+import apart
 import page
+import paired
 
 from trainer.exit_codes import STOPPED_ON_REQUEST
 
-REPOSITORY = Path(__file__).parent.parent
-
 IMPORTS = [sys.executable, "-c", "import torch, accelerate"]
-HELP = [sys.executable, str(REPOSITORY / "train.py"), "--help"]
+HELP = apart.python("train.py", "--help")
 
 
 def first_step(root: str | None, run: Path) -> list[str]:
     """A command that ends, its checkpoint saved, after the first optimiser step."""
-    words = [sys.executable, str(REPOSITORY / "train.py"), "--train.max_seconds", "1e-9"]
-    words += ["--tracking.wandb", "disabled", "--output_dir", str(run)]
-    return [*words, "--config", str(REPOSITORY / "configs" / "fashion_mnist.yaml")] + (
-        ["--data.root", root] if root else []
-    )
+    return apart.training("fashion_mnist", run, "--train.max_seconds", "1e-9", root=root)
 
 
-def seconds(command: Sequence[str], exit_code: int = 0) -> float:
-    """Of a process from its start to its end."""
-    start_s = time.perf_counter()
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    elapsed_s = time.perf_counter() - start_s
-    if finished.returncode != exit_code:
-        sys.exit(finished.stderr)
-    return elapsed_s
-
-
-def measure(rounds: int, root: str | None, folder: Path) -> list[tuple[float, float, float]]:
-    """Seconds of the bare imports, of the help and of a first step, a round an entry."""
-    found = []
-    for number in range(-1, rounds):  # one to warm up
-        imports_s, help_s = seconds(IMPORTS), seconds(HELP)
-        step_s = seconds(first_step(root, folder / str(number)), STOPPED_ON_REQUEST)
-        if number >= 0:
-            found.append((imports_s, help_s, step_s))
-    return found
+def first_step_s(root: str | None) -> float:
+    """Its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        return apart.run(first_step(root, Path(folder) / "run"), STOPPED_ON_REQUEST)[1]
 
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("--root", help="data.root of the runs")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--no-page", action="store_true", help="only show the figures")
+    page.add_output(parser, "startup.md")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(arguments.rounds, arguments.root, Path(folder))
-    imports, helps, steps = (statistics.median(column) for column in zip(*found, strict=True))
-    ratio = page.spread([step / bare for bare, _, step in found])
+    found = paired.take_turns(
+        {
+            "imports": lambda: apart.run(IMPORTS)[1],
+            "help": lambda: apart.run(HELP)[1],
+            "step": lambda: first_step_s(arguments.root),
+        },
+        arguments.rounds,
+    )
+    imports, helps, steps = (statistics.median(seconds) for seconds in found.values())
+    ratio = paired.spread(paired.ratios(found["step"], found["imports"]))
     lines = [
         f"Medians of {arguments.rounds} rounds of three processes, the last one with the ratio of",
         "each round and its quartiles:",
@@ -80,10 +61,8 @@ def main() -> None:
         "| the default recipe on Fashion-MNIST, until its first optimiser step is done and saved "
         f"| {steps:.2f} s | {ratio} |",
     ]
-    if arguments.no_page:
-        print("\n".join(lines))
-    else:
-        page.write("startup", "What a start costs", ["python benchmarks/startup.py"], lines)
+    command = page.command_of("startup.py", arguments, parser.parse_args([]))
+    page.write(arguments.output, "What a start costs", command, lines)
 
 
 if __name__ == "__main__":

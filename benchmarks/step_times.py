@@ -6,6 +6,7 @@ trainer's block of steps in each round. Started by lockstep.py and scaling.py un
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import paired
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
@@ -144,18 +146,17 @@ def measure(case: Case, names: list[str], rounds: int, steps: int) -> dict[str, 
     """Seconds of each trainer's block of steps, a round an entry; the order turns each round."""
     trainers = {name: TRAINERS[name](case) for name in names}
     sizes = cut(case.batch_size, case.microbatches)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-1, rounds):  # one to warm up
-        order = names if number % 2 else names[::-1]
-        for name in order:
-            case.accelerator.wait_for_everyone()
-            start_s = time.perf_counter()
-            for step in range(steps):
-                trainers[name](step, case.images, case.targets, sizes)
-            case.accelerator.wait_for_everyone()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start_s)
-    return seconds
+
+    def block_s(train: Step) -> float:
+        case.accelerator.wait_for_everyone()
+        start_s = time.perf_counter()
+        for step in range(steps):
+            train(step, case.images, case.targets, sizes)
+        case.accelerator.wait_for_everyone()
+        return time.perf_counter() - start_s
+
+    blocks = {name: functools.partial(block_s, train) for name, train in trainers.items()}
+    return paired.take_turns(blocks, rounds)
 
 
 def main() -> None:

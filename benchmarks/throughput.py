@@ -21,23 +21,21 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import page
+import paired
 from contenders import BOUND, CONTENDERS, OURS
+from recipes import DEFAULT_RECIPE
 from turns import Process
 
 from trainer.config import DataName
 from trainer.ranks import processes
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FIGURES = page.RESULTS / "throughput.json"
 TIMM = Path(sys.prefix) / "timm"
 WARM_UP_EPOCHS = 2
-QUICKNET = {"widths": [24, 48, 48, 96, 96]}
 
 TITLE = "Images per second beside other trainers"
 INTRODUCTION = f"""
@@ -75,7 +73,11 @@ class Case:
 
 LAB = Case("The lab's net", "lab_cnn", batch_size=100, images=10_000)
 DEFAULT = Case(
-    "The default recipe's net", "quicknet", batch_size=200, images=3_000, model_args=QUICKNET
+    "The default recipe's net",
+    DEFAULT_RECIPE["model"],
+    batch_size=DEFAULT_RECIPE["batch_size"],
+    images=3_000,
+    model_args=DEFAULT_RECIPE["model_args"],
 )
 CASES = {
     "lab_cnn": LAB,
@@ -119,8 +121,7 @@ class Figures:
 
     def ratios(self, name: str) -> list[float]:
         """Of each round, our throughput over that of another."""
-        pairs = zip(self.seconds[name], self.seconds[OURS], strict=True)
-        return [theirs / mine for theirs, mine in pairs]
+        return paired.ratios(self.seconds[name], self.seconds[OURS])
 
     def best_peer(self) -> str:
         """The one that comes nearest to us."""
@@ -129,9 +130,9 @@ class Figures:
 
 
 def search_path(name: str) -> list[Path]:
-    """Where a contender's process looks for modules first."""
+    """Where a contender's process looks for modules."""
     timm = [TIMM] if name == "timm_loop" and TIMM.is_dir() else []
-    return [REPOSITORY, REPOSITORY / "benchmarks", *timm]
+    return [Path(__file__).parent, *timm]
 
 
 def present(name: str) -> bool:
@@ -158,7 +159,10 @@ def measure(key: str, arguments: argparse.Namespace) -> Figures:
             CONTENDERS[name].package: contender.wait_until_ready()
             for name, contender in contenders.items()
         }
-        seconds = take_turns(contenders, arguments.rounds)
+        epochs = {name: contender.epoch for name, contender in contenders.items()}
+        seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
+        for contender in contenders.values():
+            contender.finish()
     return Figures(
         case=key,
         images=images,
@@ -167,7 +171,9 @@ def measure(key: str, arguments: argparse.Namespace) -> Figures:
         seconds=seconds,
         versions=versions,
         left_out=[name for name in CONTENDERS if name not in names],
-        command=command_of(key, arguments),
+        command=page.command_of(
+            f"throughput.py --case {key}", arguments, parser().parse_args([]), "case"
+        ),
         minutes=(time.monotonic() - start_s) / 60,
         machine=page.machine(),
     )
@@ -193,55 +199,27 @@ def start(
     return Process(words, search_path(name), folder / f"{name}.log", arguments.threads)
 
 
-def take_turns(contenders: dict[str, Process], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender's epochs, a round an entry; the order turns each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(-WARM_UP_EPOCHS, rounds):
-        for name in list(contenders) if number % 2 else reversed(contenders):
-            epoch_s = contenders[name].epoch()
-            if number >= 0:
-                seconds[name].append(epoch_s)
-    for contender in contenders.values():
-        contender.finish()
-    return seconds
-
-
-def command_of(key: str, arguments: argparse.Namespace) -> str:
-    """What repeats it, on any machine."""
-    words = ["python benchmarks/throughput.py", "--case", key, "--rounds", str(arguments.rounds)]
-    usual = {"threads": processes.usable_cores(), "images": None, "data": "fashion_mnist"}
-    for name, value in usual.items():
-        if getattr(arguments, name) != value:
-            words += [f"--{name}", str(getattr(arguments, name))]
-    return " ".join(words)
-
-
-def lines_of(measured: Sequence[Figures]) -> list[str]:
+def build_page(figures: page.Figures) -> list[str]:
     """The page of all cases so far."""
+    measured = [Figures(**figures[name]) for name in CASES if name in figures]
     lines = [f"# {TITLE}", "", "    python benchmarks/throughput.py", "", INTRODUCTION, ""]
     lines += ["| case | images/s | over the best of the others | over the compute bound |"]
     lines += ["| --- | --- | --- | --- |"]
-    for figures in measured:
-        best = figures.best_peer()
+    for one in measured:
+        best = one.best_peer()
         lines += [
-            f"| {CASES[figures.case].title} "
-            f"| {statistics.median(figures.images_per_second(OURS)):,.0f} "
-            f"| {page.spread(figures.ratios(best))}, {CONTENDERS[best].title} "
-            f"| {page.spread(figures.ratios(BOUND))} |"
+            f"| {CASES[one.case].title} | {statistics.median(one.images_per_second(OURS)):,.0f} "
+            f"| {paired.spread(one.ratios(best))}, {CONTENDERS[best].title} "
+            f"| {paired.spread(one.ratios(BOUND))} |"
         ]
-    return [*lines, *(line for figures in measured for line in section(figures))]
+    return [*lines, *(line for one in measured for line in section(one))]
 
 
 def section(figures: Figures) -> list[str]:
     """Of one case."""
     case = CASES[figures.case]
     lines = [
-        "",
-        f"## {case.title}",
-        "",
-        f"    {figures.command}",
-        "",
-        f"{figures.minutes:.1f} minutes on {figures.machine}; {figures.threads} threads, "
+        f"{figures.threads} threads, "
         f"`{case.model}`, {figures.images:,} images an epoch in batches of {figures.batch_size}.",
         f"With {', '.join(f'{name} {number}' for name, number in figures.versions.items())}.",
     ]
@@ -253,20 +231,18 @@ def section(figures: Figures) -> list[str]:
         "| trainer | images/s: least | median | most | ours over it |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name in figures.seconds:
+    for name in (name for name in CONTENDERS if name in figures.seconds):
         speeds = figures.images_per_second(name)
         numbers = (min(speeds), statistics.median(speeds), max(speeds))
-        ratio = "" if name == OURS else page.spread(figures.ratios(name))
+        ratio = "" if name == OURS else paired.spread(figures.ratios(name))
         cells = [CONTENDERS[name].title, *(f"{number:,.0f}" for number in numbers), ratio]
         lines += [f"| {' | '.join(cells)} |"]
-    return lines
+    return ["", *page.entry(case.title, dataclasses.asdict(figures), lines)]
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, help="at least 2, as there are quartiles")
     parser.add_argument(
@@ -275,13 +251,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="of an epoch; each case has its own number")
     parser.add_argument("--data", choices=get_args(DataName), default="fashion_mnist")
     parser.add_argument("--root", help="data.root of the images")
-    parser.add_argument("--output", type=Path, default=FIGURES, help="the figures' file")
-    arguments = parser.parse_args()
+    page.add_output(parser, "throughput.json")
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    """What is asked for, as far as it is possible."""
+    arguments = parser().parse_args()
     if arguments.rounds < 2:
-        parser.error("--rounds: quartiles need at least 2")
+        parser().error("--rounds: quartiles need at least 2")
     sizes = {CASES[key].batch_size for key in arguments.case}
     if arguments.images and any(arguments.images % size for size in sizes):
-        parser.error(f"--images: must be a multiple of the batch size, {max(sizes)}")
+        parser().error(f"--images: must be a multiple of the batch size, {max(sizes)}")
     return arguments
 
 
@@ -291,8 +272,7 @@ def main() -> None:
     for key in arguments.case:
         figures = page.read_figures(arguments.output)
         figures[key] = dataclasses.asdict(measure(key, arguments))
-        measured = [Figures(**figures[name]) for name in CASES if name in figures]
-        page.write_figures(arguments.output, figures, lines_of(measured))
+        page.write_figures(arguments.output, figures, build_page(figures))
 
 
 if __name__ == "__main__":

@@ -16,17 +16,15 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import apart
 import page
+import paired
 import torch
 from contenders.lab import train_epoch
 from contenders.task import Parts, Task
 
 from trainer.ranks import processes
-
-CONFIG = apart.REPOSITORY / "configs" / "fashion_mnist_fast.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +73,19 @@ def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
         seed=seed,
     )
     words = ["--lab", json.dumps(dataclasses.asdict(task))]
-    output, process_s = apart.run("benchmarks/time_to_accuracy.py", words)
+    output, process_s = apart.run(apart.python("benchmarks/time_to_accuracy.py", *words))
     return Outcome(**json.loads(output.splitlines()[-1]), process_s=process_s)
 
 
 def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
     """The fast recipe by the command that a user gives."""
-    words = ["--config", str(CONFIG), "--seed", str(seed)]
-    words += ["--threads", str(arguments.threads), "--output_dir", str(folder)]
+    words = ["--seed", str(seed), "--threads", str(arguments.threads)]
     words += ["--data.train_size", str(arguments.images), "--data.name", arguments.data]
-    words += ["--tracking.wandb", "disabled", *arguments.more]
-    words += ["--data.root", arguments.root] if arguments.root else []
-    _, process_s = apart.run("train.py", words)
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    command = apart.training(
+        "fashion_mnist_fast", folder, *words, *arguments.more, root=arguments.root
+    )
+    _, process_s = apart.run(command)
+    results = apart.results(folder)
     test, train_s = results["test"], results["train"]["seconds"]
     return Outcome(test["accuracy"], test["augmented"]["accuracy"], train_s, process_s)
 
@@ -123,7 +121,9 @@ def table(found: dict[str, list[Outcome]]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     labs, fast = found.values()
     train, process = (
-        page.spread([getattr(b, kind) / getattr(a, kind) for a, b in zip(labs, fast, strict=True)])
+        paired.spread(
+            paired.ratios(*([getattr(one, kind) for one in outcomes] for outcomes in (fast, labs)))
+        )
         for kind in ("train_s", "process_s")
     )
     return [
@@ -134,25 +134,24 @@ def table(found: dict[str, list[Outcome]]) -> list[str]:
     ]
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = page.parser(__doc__)
     parser.add_argument("--root", help="data.root of the runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=processes.usable_cores())
     parser.add_argument("--data", default="fashion_mnist", help="data.name, for tests")
     parser.add_argument("--images", type=int, default=10_000, help="of the training, the first")
-    parser.add_argument("--lab-epochs", type=int, default=15)
+    parser.add_argument("--lab_epochs", type=int, default=15)
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
     parser.add_argument("--lab", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    page.add_output(parser, "time_to_accuracy.md")
+    return parser
 
 
 def main() -> None:
     """Measure and write the page; with --lab, do one run of the lab's recipe."""
-    arguments = parse()
+    arguments = parser().parse_args()
     if arguments.lab:
         print(json.dumps(run_lab(Task(**json.loads(arguments.lab)))))
         return
@@ -164,8 +163,8 @@ def main() -> None:
         "",
         *table(measure(arguments)),
     ]
-    command = "python benchmarks/time_to_accuracy.py"
-    page.write("time_to_accuracy", "Time to 90 % on Fashion-MNIST", [command], lines)
+    command = page.command_of("time_to_accuracy.py", arguments, parser().parse_args([]))
+    page.write(arguments.output, "Time to 90 % on Fashion-MNIST", command, lines)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+import apart
 import torch
 
-ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
 ANSWER_LIMIT_S = 900.0
 """how long a contender may be silent"""
 END_LIMIT_S = 120.0
@@ -82,21 +80,19 @@ class Process:
 
     Args:
         words: of the contender's command line, but for the socket's number, which follows them.
-        search: folders where Python looks for modules first.
+        search: folders where Python looks for modules, after the repository.
         log: the file for what it prints.
         threads: what it has to compute with.
     """
 
-    def __init__(self, words: list[str], search: list[Path], log: Path, threads: int) -> None:
+    def __init__(self, words: list[str], search: Sequence[Path], log: Path, threads: int) -> None:
         self.log = log
         self.threads = threads
         ours, theirs = socket.socketpair()
-        more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        path = os.pathsep.join([*map(str, search), *filter(None, more)])
         with theirs, log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *words, str(theirs.fileno())],
-                env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
+                env=apart.environment(*search),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -129,12 +125,7 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(BrokenPipeError):
             self.line.close()
         self.process.kill()

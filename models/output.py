@@ -39,7 +39,7 @@ def check_output(
     first = next(model.parameters(), None)
     device = torch.device("cpu") if first is None else first.device
     images = torch.zeros(samples, in_channels, *image_size, device=device)
-    wanted = (samples, num_classes)
+    shape, wanted = tuple(images.shape), (samples, num_classes)
     must = f"it must be a floating-point tensor of shape {wanted}, a logit for each class."
     for training in (False, True):
         mode = "in training, " if training else ""
@@ -48,19 +48,15 @@ def check_output(
                 logits = model.train(training)(images)
             except Exception as error:
                 message = describe(error, file_of(type(model)))
-                shape = tuple(images.shape)
                 text = f"{name} fails {mode}on images of shape {shape}: {message}"
                 raise ValueError(text) from error
         if not isinstance(logits, torch.Tensor):
             found = f"a {type(logits).__name__}"
-            raise ValueError(
-                f"{name} returns {mode}{found} for images of shape {tuple(images.shape)}; {must}"
-            )
-        if tuple(logits.shape) != wanted or not logits.is_floating_point():
+        elif tuple(logits.shape) != wanted or not logits.is_floating_point():
             found = f"a tensor of shape {tuple(logits.shape)} and type {logits.dtype}"
-            raise ValueError(
-                f"{name} returns {mode}{found} for images of shape {tuple(images.shape)}; {must}"
-            )
+        else:
+            continue
+        raise ValueError(f"{name} returns {mode}{found} for images of shape {shape}; {must}")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer import batch_statistics
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 
 SCALING = Scaling(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0))
 
@@ -91,5 +92,5 @@ def test_a_norm_that_is_used_twice_gets_the_mean_of_both() -> None:
     )
 
 
-def test_a_model_without_batch_norm_is_left_alone() -> None:
-    batch_statistics.take(Accelerator(cpu=True), nn.Flatten(), image_set(3), SCALING)
+def test_a_model_without_batch_norm_is_not_even_called() -> None:
+    batch_statistics.take(Accelerator(cpu=True), nn.ModuleList(), image_set(3), SCALING)

@@ -47,6 +47,13 @@ def test_null_and_objects_on_the_command_line(recipe: Path) -> None:
     assert parse(recipe, "--model.args", '{"dropout": 0.1}').model.args == {"dropout": 0.1}
 
 
+def test_a_recipe_s_optimiser_and_schedule_may_be_exchanged_alone() -> None:
+    words = ["--optimizer.name", "adam", "--schedule.name", "constant"]
+    config = command_line.parse(words)
+    assert (config.optimizer.name, config.schedule.name) == ("adam", "constant")
+    assert config.schedule.final_fraction == 0.1  # of the recipe's own schedule
+
+
 def test_milestones_on_the_command_line(recipe: Path) -> None:
     assert parse(recipe, *PIECEWISE, "[1, 2.5]").schedule.milestones == [1, 2.5]
     recipe.write_text("{schedule: {name: piecewise, milestones: [2, 3]}}")

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer import evaluation
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 
 SCALING = Scaling(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0))
 
@@ -32,13 +33,19 @@ def images() -> ImageSet:
     return ImageSet(pixels, torch.arange(50) % 3)
 
 
+def mean_of_both(model: nn.Module, images: ImageSet) -> torch.Tensor:
+    """Probabilities, the mean of those of an image and of its mirror image."""
+    inputs = SCALING.apply(images.images[:])
+    with torch.no_grad():
+        both = (model(inputs.clone()), model(inputs.flip(3)))
+    return torch.stack([logits.softmax(1) for logits in both]).mean(0)
+
+
 def test_mirrored_predictions_are_the_mean_of_both_probabilities(images: ImageSet) -> None:
     torch.manual_seed(0)
     model = LeftHalf()
     found = evaluation.predict(Accelerator(cpu=True), model, images, SCALING, mirrored=True)
-    with torch.no_grad():
-        inputs = SCALING.apply(images.images[:])
-        mean = (model(inputs).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
+    mean = mean_of_both(model, images)
     assert found.predicted.tolist() == mean.argmax(1).tolist()
     assert found.probability == pytest.approx(mean.amax(1).numpy(), rel=1e-5)
     right = mean[torch.arange(50), images.targets]
@@ -58,9 +65,7 @@ def test_a_model_may_change_its_input(images: ImageSet) -> None:
     torch.manual_seed(0)
     model = InPlace()
     found = evaluation.predict(Accelerator(cpu=True), model, images, SCALING, mirrored=True)
-    with torch.no_grad():
-        inputs = SCALING.apply(images.images[:])
-        mean = (model(inputs.clone()).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
+    mean = mean_of_both(model, images)
     assert found.probability == pytest.approx(mean.amax(1).numpy(), rel=1e-5)
 
 

@@ -66,9 +66,11 @@ def test_the_cells_of_the_notebook(
     assert darker.digest != Run(tmp_path / "examples/runs/notebook", 0).digest
 
 
-def test_the_pages_that_the_readme_links_to_are_there() -> None:
+def test_the_model_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert len(links) > 5
-    for link in links:
-        assert (REPOSITORY / link).is_file(), link
+    section = text[text.index("## Your own model") :]
+    (tmp_path / "my_net.py").write_text(section.split("```")[1].removeprefix("python\n"))
+    monkeypatch.chdir(tmp_path)
+    command = section[section.index("--model.name") :].splitlines()[0]
+    assert train_here(tmp_path / "run", *shlex.split(command), "--train.epochs", "1") == 0
+    assert Run(tmp_path / "run", 0).json("results.json")["model"]["name"] == "my_net.py:MyNet"

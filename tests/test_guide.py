@@ -1,4 +1,4 @@
-"""The guide's commands, keys and links are right, and the page of commands is that of `--help`.
+"""The pages' commands, keys, files and links are right; that of the commands is `--help`'s.
 
 Write the page again: python -m tests.test_guide > docs/commands.md
 """
@@ -53,24 +53,28 @@ def commands_page() -> str:
     )
 
 
-SHOWN = shown_commands(GUIDE.read_text(encoding="utf-8")) if GUIDE.is_file() else []
+PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted(REPOSITORY.glob("docs/*.md"))]
+SHOWN = {
+    " ".join(words): words
+    for page in PAGES
+    for words in shown_commands(page.read_text(encoding="utf-8"))
+    if words[0] in ("train.py", "trainer")
+}
 
 
-def test_the_commands_of_the_guide_are_found() -> None:
-    assert len(SHOWN) > 20
-    assert {words[0] for words in SHOWN} == {"train.py", "trainer"}
-    assert len({words[1] for words in SHOWN if words[0] == "trainer"}) > 5
+def test_commands_are_found() -> None:
+    assert len(SHOWN) > 50
+    assert len({words[1] for words in SHOWN.values() if words[0] == "trainer"}) == len(COMMANDS)
 
 
-@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
-def test_a_command_of_the_guide_is_taken(words: list[str]) -> None:
+@pytest.mark.parametrize("words", SHOWN.values(), ids=SHOWN)
+def test_a_command_is_taken(words: list[str]) -> None:
     if words[0] == "train.py":
-        command_line.parse(words[1:])
+        command_line.parse([word for word in words[1:] if word != "--help"])
         return
-    assert words[0] == "trainer"
     arguments, others = build_parser().parse_known_args(words[1:])
-    if words[1] == "models" and others:
-        assert not others.pop(0).startswith("-")  # the network's name
+    if words[1] in ("models", "inspect-data") and others and not others[0].startswith("-"):
+        others.pop(0)  # the network's name, or a run's folder
     if others:
         assert "configuration" in arguments
         command_line.parse(others)
@@ -90,18 +94,17 @@ def test_the_layers_in_the_guide_are_those_that_the_command_shows(
         assert f"{rows[name]['multiply_adds'] / 1e6:.1f} million" in text
 
 
-def test_the_keys_of_the_guide_are_those_of_a_configuration() -> None:
-    text = GUIDE.read_text(encoding="utf-8")
-    known = flatten(RunConfig())
-    sections = "data|model|train|optimizer|schedule|checkpoint|tracking"
-    keys = re.findall(rf"`(?:--)?((?:{sections})\.\w+)", text)
-    assert len(keys) > 5
-    assert sorted(set(keys) - set(known)) == []
-
-
-@pytest.mark.parametrize("page", [GUIDE, COMMANDS_PAGE], ids=lambda page: page.stem)
-def test_links_of_the_pages(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_keys_files_and_links_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sections = "data|train|optimizer|schedule|checkpoint|tracking"
+    keys = re.findall(rf"`(?:--)?((?:{sections})\.[a-z]\w+)[ `]", text)
+    of_results = {"train.skipped_steps"}
+    assert sorted({*keys} - {*flatten(RunConfig()), "train.py"} - of_results) == []
+    folders = "trainer|models|tests|configs|launch|benchmarks|docs|examples"
+    for file in re.findall(rf"`((?:{folders})/[\w./]*)`", text):
+        assert (REPOSITORY / file).exists(), file
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / link).exists(), link
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},
     {"run_observer", "step_log", "batch_statistics", "step_samples", "stored_run"},
     {"selection", "comparison"},
-    {"engine", "parts"},
+    {"engine", "new_model"},
     {"stored_model", "assembly"},
     {"export", "session", "recomputation"},
     {"training"},

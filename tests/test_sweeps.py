@@ -16,8 +16,9 @@ from wandb.sdk.lib import config_util
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
-from trainer import command_line, tracking
+from trainer import command_line
 from trainer.config import RunConfig, flatten
+from trainer.tracking.weights_and_biases import WandbTracker
 
 SWEEPS = sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml"))
 
@@ -59,17 +60,17 @@ def test_its_keys_are_those_of_a_configuration(sweep: dict[str, Any]) -> None:
         }
 
 
-def test_its_metric_is_one_that_runs_log(
-    sweep: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_metric_is_one_that_runs_log(sweep: dict[str, Any]) -> None:
     logged: dict[str, Any] = {}
 
     class Run:
         def log(self, values: dict[str, Any], step: int) -> None:
             logged.update(values)
 
-    tracker = tracking.WandbTracker()
-    monkeypatch.setattr(tracker, "_run", Run())
+        def define_metric(self, name: str, step_metric: str) -> None:
+            pass
+
+    tracker = WandbTracker(Run())
     tracker.log([{"event": "epoch", "epoch": 1, "validation_accuracy": 0.5}])
     assert sweep["metric"]["name"] in logged
     assert sweep["metric"]["goal"] == "maximize"

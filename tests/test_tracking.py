@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.conftest import REPOSITORY
+from tests.offline_run import OfflineRun
 
 STEPS = [
     {
@@ -48,22 +46,22 @@ DRIVER = """
 import json, logging, os, signal, sys, time
 from pathlib import Path
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-from trainer.tracking import weights_and_biases as tracking
-from trainer.tracking.weights_and_biases import WandbTracker
+from trainer.tracking import attempts
+from trainer.tracking.weights_and_biases import follow
 assert "wandb" not in sys.modules
 out, mode = Path("run"), sys.argv[1]
 inputs = json.loads(Path("inputs.json").read_text())
-tracker = WandbTracker()
 begin = time.monotonic()
 PREPARE
-tracker.start({"seed": 7, "train": {"epochs": 2}}, out, mode, "lab", "my run", "abc123")
+tracker = follow({"seed": 7, "train": {"epochs": 2}}, out, mode, "lab", "my run", "abc123")
 print("start_s", time.monotonic() - begin)
-tracker.log(inputs["steps"][:3])
-BETWEEN
-tracker.log([inputs["epoch"]])
-tracker.log(inputs["steps"][3:])
-begin = time.monotonic()
-tracker.finish(inputs["results"] if FINISHED else None, out)
+if tracker:
+    tracker.log(inputs["steps"][:3])
+    BETWEEN
+    tracker.log([inputs["epoch"]])
+    tracker.log(inputs["steps"][3:])
+    begin = time.monotonic()
+    tracker.finish(inputs["results"] if FINISHED else None, out)
 print("finish_s", time.monotonic() - begin)
 print("wandb imported", "wandb" in sys.modules)
 """
@@ -121,81 +119,14 @@ def track(
         Image.new("RGB", (20 + place, 10), (place, 0, 0)).save(run / f"{name}.png")
     inputs = {"steps": STEPS, "epoch": EPOCH, "results": RESULTS}
     (folder / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
-    code = DRIVER.replace("PREPARE", prepare).replace("BETWEEN", between)
+    code = DRIVER.replace("PREPARE", prepare).replace(
+        "BETWEEN", between.strip().replace("\n", "\n    ")
+    )
     return run_python(code.replace("FINISHED", str(finished)), folder, mode, **variables)
 
 
 def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
     return next(float(line.split()[1]) for line in done.stdout.splitlines() if name in line)
-
-
-def read_log(path: Path) -> Iterator[Any]:
-    """The protobuf records of a run-*.wandb file.
-
-    The format is that of LevelDB's log (github.com/google/leveldb, doc/log_format.md) after a
-    file header of 7 bytes, with a plain CRC-32 over the type and the data.
-    """
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    position, collected = 7, b""
-    while position < len(content):
-        left_in_block = 32768 - position % 32768
-        if left_in_block < 7:  # too little for a header: zeros
-            position += left_in_block
-            continue
-        checksum, length, kind = struct.unpack_from("<IHB", content, position)
-        data = content[position + 7 : position + 7 + length]
-        assert zlib.crc32(bytes([kind]) + data) == checksum
-        position += 7 + length
-        collected += data
-        if kind in (1, 4):  # a full record, or the last piece of one
-            record = Record()
-            record.ParseFromString(collected)
-            collected = b""
-            yield record
-    assert not collected
-
-
-class OfflineRun:
-    """What stands in the one offline run below a folder."""
-
-    def __init__(self, output_dir: Path) -> None:
-        (self.folder,) = output_dir.glob("wandb/offline-run-*")
-        (path,) = self.folder.glob("run-*.wandb")
-        self.rows: dict[int, dict[str, Any]] = {}
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.files: set[str] = set()
-        self.run: Any = None
-        self.exit_code: int | None = None
-        for record in read_log(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "history":
-                row = self.rows.setdefault(record.history.step.num, {})
-                row.update(self._items(record.history.item))
-            elif kind == "run":
-                self.run = record.run
-                self.config.update(self._items(record.run.config.update))
-            elif kind == "summary":
-                self.summary.update(self._items(record.summary.update))
-            elif kind == "files":
-                self.files.update(file.path for file in record.files.files)
-            elif kind == "exit":
-                self.exit_code = record.exit.exit_code
-
-    @staticmethod
-    def _items(items: Any) -> dict[str, Any]:
-        return {
-            ">".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items
-        }
-
-    def table(self, key: str) -> dict[str, Any]:
-        """The columns and rows of a logged table."""
-        (path,) = {row[f"{key}>path"] for row in self.rows.values() if f"{key}>path" in row}
-        table: dict[str, Any] = json.loads((self.folder / "files" / path).read_text())
-        return table
 
 
 def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
@@ -340,7 +271,7 @@ def test_a_hanging_service_is_left_behind(tmp_path: Path) -> None:
         "    child.suspend()\n"
         "    with Path('stopped.txt').open('a') as file:\n"
         "        print(child.pid, file=file)\n"
-        "tracking.FINISH_TIMEOUT_S = 2\n"
+        "attempts.FINISH_TIMEOUT_S = 2\n"
     )
     begin_s = time.monotonic()
     done = track(tmp_path, "offline", between=between)

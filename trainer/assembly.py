@@ -12,7 +12,7 @@ from trainer.config import RunConfig
 from trainer.data import loading, reading
 from trainer.data.source import SourceData
 from trainer.engine import Engine
-from trainer.parts import build_model
+from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives
 

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
-from trainer.evaluation import BLOCK_SAMPLES
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
+from trainer.evaluation import BLOCK_SAMPLES, own_blocks, rounds
 from trainer.microbatch import cut
 
 
@@ -25,7 +26,7 @@ def take(
 ) -> None:
     """Replace the running statistics of all batch norms by their means over the images.
 
-    As in an evaluation the images are cut into blocks by their index, which the ranks take in turn.
+    As in an evaluation the ranks take blocks of the images in turn, here of nearly equal sizes.
     Each block is normalised by its own statistics; nothing but the norms is in training mode. A
     norm that is frozen, in evaluation mode or with a momentum of 0, keeps what it has. A
     collective.
@@ -33,7 +34,7 @@ def take(
     Args:
         model: as it trains, prepared for autocast, without DDP's wrapper.
         images: the training images, which are not augmented here.
-        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        between_blocks: as for `own_blocks`.
     """
     norms = [
         module
@@ -43,11 +44,10 @@ def take(
     ]
     if not norms:
         return
-    count, ranks = len(images), accelerator.num_processes
+    count, turns = len(images), rounds(accelerator, images)
     sizes = cut(count, -(-count // BLOCK_SAMPLES))
-    rounds = -(-len(sizes) // ranks)
     width = sum(map(len, _buffers(norms)))
-    found = torch.zeros(rounds, width, device=accelerator.device)
+    found = torch.zeros(turns, width, device=accelerator.device)
     blocks = torch.split(torch.arange(count), sizes)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
@@ -57,21 +57,17 @@ def take(
             for norm in norms:
                 norm.train()
                 norm.momentum = None  # the mean over the calls since the count was 0
-            for turn in range(rounds):
-                between_blocks()
-                number = turn * ranks + accelerator.process_index
-                if number < len(blocks):
-                    for norm in norms:
-                        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
-                    pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
-                    model(scaling.apply(pixels.to(accelerator.device)))
-                    found[turn] = torch.cat(_buffers(norms))
+            for turn, _, inputs in own_blocks(accelerator, images, scaling, blocks, between_blocks):
+                for norm in norms:
+                    norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+                model(inputs)
+                found[turn] = torch.cat(_buffers(norms))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
-    gathered = accelerator.gather(found).view(ranks, rounds, -1).transpose(0, 1).flatten(0, 1)
+    gathered = accelerator.gather(found).view(-1, turns, width).transpose(0, 1).flatten(0, 1)
     weights = torch.tensor(sizes, device=accelerator.device) / count
     _set_statistics(norms, (weights[:, None] * gathered[: len(sizes)]).sum(0))
 

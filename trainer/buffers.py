@@ -77,7 +77,8 @@ class StepBuffers:
 
 @contextlib.contextmanager
 def left_alone(module: nn.Module) -> Iterator[None]:
-    """Whatever forward passes make of the buffers inside, they are as before afterwards."""
+    """Whatever is made of the mode and of the buffers inside, they are as before afterwards."""
+    was_training = module.training
     before = [(slot, getattr(*slot), getattr(*slot).clone()) for slot in _slots(module)]
     try:
         yield
@@ -86,6 +87,7 @@ def left_alone(module: nn.Module) -> Iterator[None]:
             buffer.copy_(values)
             if getattr(*slot) is not buffer:
                 setattr(*slot, buffer)
+        module.train(was_training)
 
 
 def _slots(module: nn.Module) -> list[tuple[nn.Module, str]]:

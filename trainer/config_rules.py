@@ -1,4 +1,10 @@
-"""What the values of a configuration may be, alone and beside each other."""
+"""What the values of a configuration may be, alone and beside each other.
+
+A key that is null or empty by default asks for something: it is refused where there is no such
+thing, as milestones of a schedule that has none. One with a value by default, such as
+schedule.factor, says in `trainer.config` what it belongs to and does nothing elsewhere, so that a
+recipe's optimiser or schedule may be exchanged alone.
+"""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ import locale
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
@@ -53,12 +52,7 @@ class Progress:
             self._cleanup.enter_context(logging_redirect_tqdm([logging.getLogger("lockstep")]))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_bar()
         self._cleanup.close()
 
@@ -68,17 +62,10 @@ class Progress:
         self._epoch, self._epochs, self._steps = epoch, epochs, steps
         self._next_line_s = time.monotonic() + self._line_every_s
         if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=steps,
+            self._bar = bar(
+                f"epoch {epoch}/{epochs}",
+                steps,
                 initial=done,
-                desc=f"epoch {epoch}/{epochs}",
-                file=sys.stderr,
-                leave=False,
-                dynamic_ncols=True,
-                # Python takes a C locale for UTF-8; the terminal does not.
-                ascii=locale.getencoding().lower().replace("-", "") != "utf8",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
                 "[{elapsed}<{remaining}{postfix}]",
             )
@@ -107,13 +94,6 @@ class Progress:
             f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
         )
 
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        if self._bar is None:
-            _print(text)
-        else:
-            self._bar.write(_printable(text), file=sys.stdout)
-
     def _place(self) -> str:
         return f"{self._epoch:>3}/{self._epochs}".ljust(7)
 
@@ -123,14 +103,14 @@ class Progress:
             self._bar = None
 
 
-def bar(what: str, total: int, *, shown: bool = True, after_s: float = 0.0) -> Any:
+def bar(what: str, total: int, *, shown: bool = True, **options: Any) -> Any:
     """A bar of tqdm's on standard error, a context manager; none where that is no terminal.
 
     Args:
         what: is going on.
         total: how many updates are the whole.
         shown: whether this process speaks.
-        after_s: nothing shows before, so that short work goes without.
+        options: further ones of tqdm's.
     """
     from tqdm import tqdm
 
@@ -140,9 +120,10 @@ def bar(what: str, total: int, *, shown: bool = True, after_s: float = 0.0) -> A
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
+        # Python takes a C locale for UTF-8; the terminal does not.
         ascii=locale.getencoding().lower().replace("-", "") != "utf8",
         disable=not (shown and sys.stderr.isatty()),
-        delay=after_s,
+        **options,
     )
 
 
@@ -193,19 +174,6 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         _print(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
 
 
-@contextlib.contextmanager
-def counting(what: str, total: int, shown: bool = True) -> Iterator[Callable[[], object]]:
-    """A bar on a terminal for work that is not a training.
-
-    Args:
-        what: the work, in a word or two.
-        total: how often what is given will be called, each time that a piece is done.
-        shown: whether this process speaks.
-    """
-    with bar(what, total, shown=shown) as progress:
-        yield progress.update
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -233,10 +201,6 @@ def _clip(name: str) -> str:
 
 
 def _print(text: str) -> None:
-    print(_printable(text), flush=True)
-
-
-def _printable(text: str) -> str:
-    """The text with a question mark for what standard output cannot encode."""
+    """A line, with a question mark for what standard output cannot encode."""
     encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "replace").decode(encoding)
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)

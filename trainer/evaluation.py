@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,10 +11,40 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.metrics import Predictions
 
 BLOCK_SAMPLES = 500
+"""at most in a block: images are cut by their index, whatever the process count"""
+
+
+def rounds(accelerator: Accelerator, images: ImageSet) -> int:
+    """How often each rank has its turn to take a block."""
+    samples: int = BLOCK_SAMPLES * accelerator.num_processes
+    return -(-len(images) // samples)
+
+
+def own_blocks(
+    accelerator: Accelerator,
+    images: ImageSet,
+    scaling: Scaling,
+    blocks: Sequence[torch.Tensor],
+    between_blocks: Callable[[], object],
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """This rank's blocks: the number of the turn, from 0, the indices and the scaled images.
+
+    Args:
+        blocks: the indices of the images in each, int64.
+        between_blocks: called in each of the `rounds`, also by a rank that has no block in the last
+            one; may raise on all of them to give up.
+    """
+    for turn in range(rounds(accelerator, images)):
+        between_blocks()
+        number = turn * accelerator.num_processes + accelerator.process_index
+        if number < len(blocks):
+            pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+            yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
 
 
 def log_probabilities(
@@ -47,45 +76,34 @@ def predict(
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
-    The images are cut into blocks by their index, so that a block's arithmetic does not depend on
-    how many processes there are; they take the blocks in turn. The shorter ranks' gaps are filled
-    with index -1, which is dropped after gathering.
+    A block's arithmetic does not depend on how many processes there are, which take the blocks in
+    turn. The shorter ranks' gaps are filled with index -1, which is dropped after gathering.
 
     Args:
         model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
         images: on the device, or where they do not fit, on the CPU.
-        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        between_blocks: as for `own_blocks`.
         mirrored: take the mean of the probabilities of each image and its mirror image.
     """
     count, device = len(images), accelerator.device
-    blocks = -(-count // BLOCK_SAMPLES)
-    rounds = -(-blocks // accelerator.num_processes)
-    size = rounds * BLOCK_SAMPLES
+    blocks = torch.split(torch.arange(count, device=device), BLOCK_SAMPLES)
+    targets = images.targets.to(device)
+    size = rounds(accelerator, images) * BLOCK_SAMPLES
     index = torch.full((size,), -1, dtype=torch.int64, device=device)
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
-    was_training = model.training
-    filled = 0
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(model.train, was_training)
-        # What a plug-in counts there would depend on how many blocks a rank has.
-        cleanup.enter_context(left_alone(model))
+    # What a plug-in counts in its buffers would depend on how many blocks a rank has.
+    with left_alone(model):
         model.eval()
-        for turn in range(rounds):
-            between_blocks()
-            first = (turn * accelerator.num_processes + accelerator.process_index) * BLOCK_SAMPLES
-            if first >= count:
-                continue
-            samples = torch.arange(first, min(first + BLOCK_SAMPLES, count), device=device)
-            pixels, targets = images.__getitems__(samples.to(images.images.device))
-            inputs = scaling.apply(pixels.to(device))
+        for turn, samples, inputs in own_blocks(
+            accelerator, images, scaling, blocks, between_blocks
+        ):
             found = log_probabilities(model, inputs, mirrored)
             best_log_probability, best = found.max(1)
-            place = slice(filled, filled + len(samples))
+            place = slice(turn * BLOCK_SAMPLES, turn * BLOCK_SAMPLES + len(samples))
             index[place], predicted[place] = samples, best
             floats[place, 0] = best_log_probability.exp()
-            floats[place, 1] = F.nll_loss(found, targets.to(device), reduction="none")
-            filled += len(samples)
+            floats[place, 1] = F.nll_loss(found, targets[samples], reduction="none")
     index, predicted, floats = accelerator.gather((index, predicted, floats))
     order = torch.argsort(index)[len(index) - count :]
     return Predictions(

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from trainer import stored_model
-from trainer.data.sets import Scaling
+from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.files import write_file
 from trainer.stored_model import StoredModel

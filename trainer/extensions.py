@@ -6,10 +6,11 @@ process that registered it, by the registered name alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -207,13 +208,18 @@ def find(kind: Kind, name: str) -> Extension:
     return _registered[kind][name]
 
 
-def failure(extension: Extension, error: Exception) -> UserError:
-    """The message for an error that its code has raised."""
-    from models.construct import describe
+@contextlib.contextmanager
+def running(extension: Extension) -> Iterator[None]:
+    """Around its code, of which an error becomes a `UserError` that names the extension."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        from models.construct import describe
 
-    file = inspect.getsourcefile(inspect.unwrap(extension.member))
-    key = KEYS[extension.kind]
-    return UserError(f"{key}: {extension.name} fails: {describe(error, file)}")
+        file = inspect.getsourcefile(inspect.unwrap(extension.member))
+        raise wrong(extension, f"fails: {describe(error, file)}") from error
 
 
 def wrong(extension: Extension, what: str) -> UserError:

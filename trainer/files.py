@@ -43,7 +43,7 @@ def _open_carefully(path: str, flags: int) -> int:
     return os.open(path, flags | _CAREFULLY, 0o666)
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary sibling of `path`, then put it in the place of `path`.
 
     The sibling's name starts with a dot and keeps the suffix, because some writers (numpy,
@@ -67,7 +67,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_file(path, lambda temporary: _write_utf8(temporary, text))
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,7 +89,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -11,7 +11,6 @@ import torch
 from trainer import extensions
 from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state, twin_of
 from trainer.config import OptimizerConfig
-from trainer.errors import UserError
 from trainer.extensions import Extension
 
 
@@ -26,15 +25,11 @@ def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.
             process, or not go on after a resume as if nothing had been.
     """
     extension = extensions.find("optimizer", config.name)
-    try:
+    with extensions.running(extension):
         optimizer = extension.member(groups, lr=config.lr, **config.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
         _check(extension, optimizer)
-    except UserError:
-        raise
-    except Exception as error:
-        raise extensions.failure(extension, error) from error
     return optimizer
 
 

@@ -23,7 +23,7 @@ from trainer.errors import StoppedOnRequest
 from trainer.files import write_json
 from trainer.hooks import Hooks
 from trainer.metrics_log import MetricsLog
-from trainer.parts import memory_format
+from trainer.new_model import memory_format
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives, lost_ranks, processes
 from trainer.ranks.process_group import OF_ALL_RANKS

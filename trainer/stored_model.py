@@ -12,12 +12,12 @@ from torch import nn
 
 import models
 from models import timm_models
-from trainer import evaluation, parts
+from trainer import evaluation, new_model
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_SIDE
 from trainer.data import pictures
-from trainer.data.sets import Scaling
+from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.run_folder import read_status
 from trainer.tensor_files import (
@@ -274,5 +274,5 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
         raise UserError(f"{file}: its model cannot be built: {error}") from error
     fit(module)
     module.load_state_dict(read_tensors(file))
-    parts.choose_layout(module, memory_format, check)
+    new_model.choose_layout(module, memory_format, check)
     return module.eval()

@@ -12,7 +12,8 @@ from tests.runs import Run, train_here
 from trainer.augment import mixup
 from trainer.batches import Batches
 from trainer.config import RunConfig, replace
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import Dataset, ImageSet
 
 
 def draw(seed: int = 1, step: int = 5, mix: float = 0.0, cut: float = 0.0) -> mixup.Pairs:

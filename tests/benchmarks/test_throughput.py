@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_ratios_are_formed_within_a_round_and_the_best_peer_is_the_nearest() -> 
         lockstep=[1.0, 2.0, 3.0], bound=[0.9, 1.8, 2.7], lab=[2.0, 4.0, 6.0], skorch_net=[1.5, 3, 9]
     )
     assert measured.best_peer() == "skorch_net"
-    lines = throughput.lines_of([measured])
+    lines = throughput.build_page({"lab_cnn": dataclasses.asdict(measured)})
     assert (
         "| The lab's net | 300 | 1.500 (1.500 to 3.000), skorch | 0.900 (0.900 to 0.900) |" in lines
     )

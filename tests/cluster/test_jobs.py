@@ -18,7 +18,7 @@ import pytest
 
 from tests.cluster.slurm import NODES, Slurm, wait_until
 from tests.conftest import REPOSITORY
-from tests.faults.test_interruption import steps_logged
+from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
 from trainer import stored_config
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.slurm import wait_until
 from tests.distributed.launch import environment
-from tests.faults.test_interruption import steps_logged
+from tests.faults.running import steps_logged
 from tests.runs import command
 
 CABLE = "cable"

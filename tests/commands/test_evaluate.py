@@ -20,7 +20,8 @@ from tests.runs import Run, contents, train_here
 from tests.stored import write_model
 from trainer import load_model
 from trainer.commands.evaluate import _by_our_numbers, _check_fit
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import Dataset, ImageSet
 from trainer.errors import UserError
 
 OWN_MODEL = f"{REPOSITORY}/examples/own_model.py:OwnModel"

@@ -100,8 +100,14 @@ def published(tmp_path: Path) -> Published:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of Fashion-MNIST, apart from this machine's real one."""
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the caches, apart from this machine's real one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.delenv("LOCKSTEP_DATA", raising=False)
-    return tmp_path / "caches" / "lockstep" / "fashion_mnist"
+    return tmp_path / "caches" / "lockstep"
+
+
+@pytest.fixture
+def cache(caches: Path) -> Path:
+    """The cache of Fashion-MNIST."""
+    return caches / "fashion_mnist"

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from trainer.config import DataConfig
+from trainer.data import reading
+from trainer.data.loading import load
+from trainer.data.sets import Dataset
 
 
 def write_pictures(
@@ -49,3 +55,10 @@ def write_digits(root: Path, train: int = 400, test: int = 200, wrong: Sequence[
         pixels = (digits.images[number] * 15).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{place:04}.png")
     return root
+
+
+def prepared(root: Path, **keys: Any) -> Dataset:
+    """The data set of a folder of pictures, decoded where that has not been done."""
+    config = DataConfig(name="folder", root=str(root), **keys)
+    reading.prepare(config)
+    return load(config, 0)

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from conftest import Mirror, Published
 
+from tests.conftest import REPOSITORY
 from trainer.data import idx, known
 from trainer.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 Start = Callable[..., Mirror]
 

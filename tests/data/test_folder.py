@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from picture_folders import write_pictures
+from picture_folders import prepared, write_pictures
 from PIL import Image
 
-from tests.conftest import REPOSITORY
 from trainer.config import DataConfig
-from trainer.data import decoded, folder, picture_index, pictures, reading
+from trainer.data import folder, pictures, reading
 from trainer.data.loading import load
 from trainer.data.pictures import Look
-from trainer.data.sets import Dataset
 from trainer.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of folders, apart from this machine's real one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "lockstep" / "folder"
-
-
-def prepared(root: Path, **keys: Any) -> Dataset:
-    config = DataConfig(name="folder", root=str(root), **keys)
-    reading.prepare(config)
-    return load(config, 0)
-
-
-def entries(cache: Path) -> list[Path]:
-    return [path for path in cache.iterdir() if path.is_dir()]
+pytestmark = pytest.mark.usefixtures("caches")
 
 
 def pixels_of(root: Path, part: str) -> np.ndarray:
@@ -160,172 +139,6 @@ def test_left_on_the_disk_it_is_the_same_set(tmp_path: Path) -> None:
         assert on_disk.fingerprint == resident.fingerprint
 
 
-def test_they_are_decoded_once(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = write_pictures(tmp_path / "own")
-    for path in root.rglob("*.png"):
-        os.utime(path, (1e9, 1e9))
-    first = prepared(root)
-    (entry,) = entries(cache)
-
-    def fail(*_: Any) -> Any:
-        raise AssertionError("read again")
-
-    monkeypatch.setattr(picture_index, "_look", fail)
-    monkeypatch.setattr(pictures, "read", fail)
-    assert prepared(root).fingerprint == first.fingerprint
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
-    assert entries(cache) == [entry]
-
-
-def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) -> None:
-    root = write_pictures(tmp_path / "own")
-    first = prepared(root)
-    changed = root / "train" / "cat" / "000.png"
-    status = changed.stat()
-    black = Image.new("L", (10, 12))
-    black.save(changed)
-    # As if by the same tick of the clock.
-    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
-    second = prepared(root)
-    assert second.fingerprint != first.fingerprint
-    assert len(entries(cache)) == 2
-
-
-def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
-    root = write_pictures(tmp_path / "own")
-    first = prepared(root)
-    (entry,) = entries(cache)
-    os.truncate(entry / "train_features.npy", 200)
-    next(cache.glob("index-*.json")).write_text("{")
-    assert prepared(root).fingerprint == first.fingerprint
-    (entry / "about.json").unlink()
-    assert prepared(root).fingerprint == first.fingerprint
-    assert entries(cache) == [entry]
-
-
-def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = write_pictures(tmp_path / "own")
-    read = pictures.read
-
-    def change(path: Path, *rest: Any) -> Any:
-        if path.name == "000.png":
-            Image.new("L", (9, 9)).save(path)
-        return read(path, *rest)
-
-    monkeypatch.setattr(pictures, "read", change)
-    with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):
-        prepared(root)
-    assert entries(cache) == []
-
-
-PREPARE = """
-import sys
-from trainer.config import DataConfig
-from trainer.data import decoded, loading, reading
-write = decoded.write
-def noted(*words, **more):
-    print("decoded")
-    write(*words, **more)
-decoded.write = noted
-config = DataConfig(name="folder", root=sys.argv[1])
-reading.prepare(config)
-print(loading.load(config, 0).fingerprint)
-"""
-
-
-def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) -> None:
-    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(root)],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    outputs = [process.communicate() for process in started]
-    assert [errors for _, errors in outputs] == [""] * 3
-    words = [word for output, _ in outputs for word in output.split()]
-    assert words.count("decoded") == 1
-    assert len(set(words)) == 2
-    assert len(entries(cache)) == 1
-
-
-def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
-    root = write_pictures(tmp_path / "own")
-    prepared(root)
-    (entry,) = entries(cache)
-    left = entry.with_name(f".{entry.name}.{os.uname().nodename}.1")
-    entry.rename(left)
-    prepared(root)
-    assert entries(cache) == [entry]
-    assert decoded.is_there(entry)
-
-
-def spoil(root: Path) -> None:
-    cats = root / "train" / "cat"
-    (cats / "003.png").write_bytes(b"no picture")
-    content = (cats / "004.png").read_bytes()
-    (cats / "004.png").write_bytes(content[: len(content) // 2])
-    (cats / "none.png").symlink_to(root / "nowhere")
-
-
-def test_broken_pictures_are_all_named(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "own")
-    spoil(root)
-    for _ in range(2):  # decoded or not
-        with pytest.raises(UserError) as caught:
-            prepared(root)
-        message = str(caught.value)
-        assert "3 of 41 pictures cannot be read" in message
-        assert "data.on_bad: skip" in message
-        for name in ("003.png", "004.png", "none.png"):
-            assert f"- {root / 'train' / 'cat' / name}: " in message
-
-
-def test_broken_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = write_pictures(tmp_path / "own")
-    clean = prepared(root, validation_size=0)
-    spoil(root)
-    data = prepared(root, validation_size=0, on_bad="skip")
-    assert data.train.targets.bincount().tolist() == [8, 10]
-    assert torch.equal(data.test.images, clean.test.images)
-    assert "3 of 41 pictures cannot be read and are left out" in caplog.text
-    assert "004.png" in caplog.text
-    caplog.clear()
-    prepared(root, on_bad="skip")
-    assert "004.png" in caplog.text
-    assert reading.to_decode(DataConfig(name="folder", root=str(root), on_bad="skip")) is None
-
-
-def test_many_broken_pictures_fit_on_a_screen(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "own", count=20)
-    for path in sorted((root / "test").rglob("*.png"))[1:16]:
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match="15 of 80") as caught:
-        prepared(root)
-    assert "and 5 more" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 13
-
-
-def test_a_class_of_broken_pictures_alone_is_named(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "own", count=2)
-    for path in (root / "test" / "dog").iterdir():
-        with Image.open(path) as file:
-            file.resize((99, 99)).save(path, "JPEG")
-        os.truncate(path, 900)  # its head is whole
-    with pytest.raises(UserError, match="none of the pictures of class dog in test can be read"):
-        prepared(root, on_bad="skip")
-    for path in (root / "test" / "dog").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"no file in .*test/dog can be read"):
-        prepared(root, on_bad="skip")
-
-
 def remove(path: Path) -> None:
     for child in path.iterdir():
         child.unlink()
@@ -363,26 +176,6 @@ def test_too_few_to_keep_some_for_the_test(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", ("train",), count=1)
     with pytest.raises(UserError, match="no folder test, and of the 1 pictures in train/cat none"):
         prepared(root)
-
-
-def test_a_cache_that_cannot_be_written_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="set XDG_CACHE_HOME to another folder"):
-        prepared(write_pictures(tmp_path / "own"))
-
-
-def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
-    config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
-    said = reading.to_decode(config)
-    assert said is not None
-    assert "not decoded yet: 20 in train, 20 in test" in said
-    assert not cache.exists()
-    reading.prepare(config)
-    assert reading.to_decode(config) is None
-    assert reading.to_decode(replace(config, image_size=[5, 5])) is not None
 
 
 def test_images_know_their_files(tmp_path: Path) -> None:

@@ -118,28 +118,27 @@ def test_another_kind_of_file_is_refused(
         idx.read(path, dimensions)
 
 
+def check_refused_without_memory(path: Path, reason: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(UserError, match=reason):
+        idx.read(path, dimensions=3)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_absurd_announcement_costs_no_memory(tmp_path: Path, packed: bool) -> None:
     content = b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1) + bytes(100)
     path = tmp_path / "absurd"
     path.write_bytes(gzip.compress(content) if packed else content)
-    tracemalloc.start()
-    with pytest.raises(UserError, match="announces"):
-        idx.read(path, dimensions=3)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 2**20
+    check_refused_without_memory(path, "announces")
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     path.write_bytes(gzip.compress(idx_bytes(IMAGES) + bytes(100 * 2**20), compresslevel=1))
-    tracemalloc.start()
-    with pytest.raises(UserError, match="goes on after"):
-        idx.read(path, dimensions=3)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 2**20
+    check_refused_without_memory(path, "goes on after")
 
 
 def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from trainer.data.scaling import PixelSums
-from trainer.data.sets import Scaling
+from trainer.data.scaling import PixelSums, Scaling
 
 
 def fit(images: torch.Tensor, kind: Literal["global", "per_pixel"], pieces: int = 1) -> Scaling:

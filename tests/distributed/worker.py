@@ -21,8 +21,8 @@ from trainer.data.loading import load
 from trainer.data.sets import ImageSet
 from trainer.engine import Engine
 from trainer.microbatch import Accumulator, reduce, share
+from trainer.new_model import build_model
 from trainer.packing import layout, pack, unpack
-from trainer.parts import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives, processes
 from trainer.tensor_files import weights_sha256

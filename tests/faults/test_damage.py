@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_interruption import check_same
-from tests.runs import Run, contents, train_here
+from tests.runs import Run, check_same, contents, train_here
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.errors import UserError
 

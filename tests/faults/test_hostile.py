@@ -18,7 +18,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
 from trainer.config import CheckpointConfig
 from trainer.errors import OtherFormatError, UserError
-from trainer.parts import load_weights
+from trainer.new_model import load_weights
 
 # ------------------------------------------------------------------ files that are no files
 

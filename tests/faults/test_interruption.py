@@ -14,10 +14,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher
+from tests.faults.running import LONG, start, steps_logged
 from tests.runs import Run, check_same, command, train_apart, train_forked, train_here
-
-# Long enough to be interrupted: 15 epochs of 22 steps, a checkpoint every 10 steps.
-LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -27,37 +25,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, 0)
 
 
-def start(
-    folder: Path, processes: int = 1, words: list[str] | None = None
-) -> subprocess.Popen[str]:
-    """Start a run and wait until it has trained some steps past its newest checkpoint."""
-    before = steps_logged(folder)
-    process = subprocess.Popen(
-        command(folder, *LONG, launcher=words or launcher(processes)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    deadline_s = time.monotonic() + 120
-    while steps_logged(folder) <= before + 15:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-    return process
-
-
-def steps_logged(folder: Path) -> int:
-    path = folder / "metrics.jsonl"
-    return path.read_text().count('"step", "epoch"') if path.exists() else 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(
     number: signal.Signals, undisturbed: Run, tmp_path: Path
 ) -> None:
-    process = start(tmp_path / "run")
+    process = start(tmp_path / "run", *LONG)
     process.send_signal(number)
     asked_s = time.monotonic()
     output, _ = process.communicate(timeout=60)
@@ -77,7 +49,7 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
     undisturbed: Run, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        process = start(tmp_path / "run")
+        process = start(tmp_path / "run", *LONG)
         process.kill()
         process.communicate()
     again = train_forked(tmp_path / "run", 1, *LONG)
@@ -86,7 +58,7 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
 
 
 def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path: Path) -> None:
-    process = start(tmp_path / "run", processes=2)
+    process = start(tmp_path / "run", *LONG, launcher=launcher(2))
     for child in psutil.Process(process.pid).children():
         child.kill()
     process.communicate(timeout=60)
@@ -169,7 +141,7 @@ ONE_PROCESS = [
 def test_a_launcher_that_dies_of_the_request_does_not_keep_the_run_from_saving(
     number: signal.Signals, to_all: bool, undisturbed: Run, tmp_path: Path
 ) -> None:
-    process = start(tmp_path / "run", words=ONE_PROCESS)
+    process = start(tmp_path / "run", *LONG, launcher=ONE_PROCESS)
     ranks = psutil.Process(process.pid).children()
     (os.killpg if to_all else os.kill)(process.pid, number)
     process.communicate(timeout=30)
@@ -206,7 +178,7 @@ def test_going_back_to_an_older_checkpoint_in_the_same_folder(
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    process = start(tmp_path / "run")
+    process = start(tmp_path / "run", *LONG)
     process.send_signal(signal.SIGSTOP)  # else it may end before the second has started
     second = train_apart(tmp_path / "run", *LONG)
     assert second.exit_code == 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import apart
 import fault_kills
 import pytest
 from fault_kills import Campaign
-from fault_runs import Attempt, Recipe, marked, results
+from fault_runs import Attempt, Recipe, marked
 
-RECIPE = Recipe("digits.yaml", 10, ("--train.epochs", "10"))
+RECIPE = Recipe("digits", 10, ("--train.epochs", "10"))
 
 
 def test_runs_that_are_killed_at_random_end_as_if_undisturbed(tmp_path: Path) -> None:
@@ -36,5 +37,5 @@ def test_ranks_end_with_their_launcher_and_the_folder_can_be_taken_again(tmp_pat
         Attempt(folder, RECIPE, processes=1).finish()
     finally:
         attempt.kill_everything()
-    assert results(folder)["train"]["processes"] == 1
+    assert apart.results(folder)["train"]["processes"] == 1
     assert not marked(folder)

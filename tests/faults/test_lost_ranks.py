@@ -13,34 +13,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.distributed.launch import environment, launcher
-from tests.faults.test_interruption import steps_logged
-from tests.runs import Run, command, train_apart
-
-ENDLESS = ["--train.epochs", "10000"]
+from tests.distributed.launch import launcher
+from tests.faults.running import ranks_of, start
+from tests.runs import Run, train_apart
 
 
-def start(
+def start_ranks(
     folder: Path, *more: str, processes: int = 2
 ) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A run of some processes in the middle of its training: the launcher, and its ranks."""
-    process = subprocess.Popen(
-        command(folder, *ENDLESS, *more, launcher=launcher(processes)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while steps_logged(folder) < 30:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    ranks = psutil.Process(process.pid).children()
-    return process, sorted(ranks, key=lambda rank: int(rank.environ()["RANK"]))
+    """A run of some processes that will not end by itself: the launcher, and its ranks."""
+    process = start(folder, "--train.epochs", "10000", *more, launcher=launcher(processes))
+    return process, ranks_of(process)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_is_killed_is_named(victim: int, tmp_path: Path) -> None:
-    launched, ranks = start(tmp_path / "run")
+    launched, ranks = start_ranks(tmp_path / "run")
     ranks[victim].kill()
     output, _ = launched.communicate(timeout=60)
     assert launched.returncode == 1
@@ -54,7 +42,7 @@ def test_a_rank_that_is_killed_is_named(victim: int, tmp_path: Path) -> None:
 
 
 def test_a_rank_that_hangs_is_named_within_the_time_that_is_configured(tmp_path: Path) -> None:
-    launched, ranks = start(tmp_path / "run", "--timeout_seconds", "4")
+    launched, ranks = start_ranks(tmp_path / "run", "--timeout_seconds", "4")
     ranks[1].send_signal(signal.SIGSTOP)
     stopped_s = time.monotonic()
     ranks[0].wait(timeout=60)
@@ -67,7 +55,7 @@ def test_a_rank_that_hangs_is_named_within_the_time_that_is_configured(tmp_path:
 
 def test_of_many_ranks_only_the_one_that_was_killed_is_named_and_once(tmp_path: Path) -> None:
     """Rank 0 does not exchange anything with rank 3 itself, and learns of it from the others."""
-    launched, ranks = start(tmp_path / "run", processes=4)
+    launched, ranks = start_ranks(tmp_path / "run", processes=4)
     ranks[3].kill()
     output, _ = launched.communicate(timeout=60)
     host = platform.node()

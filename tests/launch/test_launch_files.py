@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
+
 LAUNCH = REPOSITORY / "launch"
 FILES = sorted(path.name for path in LAUNCH.glob("*.yaml"))
 

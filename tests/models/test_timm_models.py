@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 import models
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from torch import nn
 
 import models
 from tests.runs import DIGITS, Run, train_here
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.report.features import draw_features, first_layer, write_features
 
 CPU = torch.device("cpu")

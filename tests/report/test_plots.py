@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import REPOSITORY
 from trainer.metrics import calibration
 from trainer.report import curves, plots
 
@@ -221,5 +222,4 @@ def test_no_global_state_of_matplotlib_is_touched() -> None:
         "curves.draw_curves([{'step': 1, 'loss': 2.0, 'lr': 0.1}], [])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    folder = Path(__file__).resolve().parent.parent
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)

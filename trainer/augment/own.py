@@ -66,10 +66,8 @@ class OwnAugmentations:
 
 
 def _try(extension: Extension, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    try:
+    with extensions.running(extension):
         result: object = extension.member(images.clone(), numbers.clone())
-    except Exception as error:
-        raise extensions.failure(extension, error) from error
     wanted, found = _kind(images), _kind(result)
     if found != wanted or not isinstance(result, torch.Tensor):
         raise extensions.wrong(extension, f"must return images as it gets them, {wanted}, "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
 from trainer.config import RunConfig
-from trainer.console import counting, print_figures
+from trainer.console import bar, print_figures
 from trainer.errors import UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
@@ -157,10 +157,12 @@ def _predict(
 
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     ways = [False, True] if with_mirrored else [False]
-    blocks = -(-len(images) // (evaluation.BLOCK_SAMPLES * accelerator.num_processes))
-    with counting("blocks", blocks * len(ways), accelerator.is_main_process) as advance:
+    blocks = evaluation.rounds(accelerator, images) * len(ways)
+    with bar("blocks", blocks, shown=accelerator.is_main_process) as progress:
         plain, *others = [
-            evaluation.predict(accelerator, module, images, stored.scaling, advance, mirrored)
+            evaluation.predict(
+                accelerator, module, images, stored.scaling, progress.update, mirrored
+            )
             for mirrored in ways
         ]
     if not math.isfinite(plain.mean_loss):

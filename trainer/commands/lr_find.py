@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
 from trainer.config import RunConfig
-from trainer.console import counting
+from trainer.console import bar
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.ranks import collectives, processes
 from trainer.run_folder import pin
@@ -136,14 +136,14 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
     engine = _engine(session)
     losses: list[float] = []
     try:
-        with counting("lr-find", len(tried), session.is_main) as advance:
+        with bar("lr-find", len(tried), shown=session.is_main) as progress:
             for lr, batch in zip(tried, _batches(engine), strict=False):
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr
                 step = len(losses) + 1
                 result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
                 losses.append(float(result.loss))
-                advance()
+                progress.update()
                 if has_diverged(losses):
                     break
                 engine.agreement.check()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.config import RunConfig
-from trainer.console import counting
+from trainer.console import bar
 from trainer.errors import UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
@@ -132,14 +132,14 @@ def _predict_all(
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
     rounds = -(-len(files) // (BLOCK_PICTURES * accelerator.num_processes))
     done: list[tuple[int, tuple[dict[str, Any], float] | str]] = []
-    with counting("pictures", len(own), accelerator.is_main_process) as advance:
+    with bar("pictures", len(own), shown=accelerator.is_main_process) as progress:
         for turn in range(rounds):
             block = own[turn * BLOCK_PICTURES : (turn + 1) * BLOCK_PICTURES]
 
             def predict(block: range = block) -> None:
                 for number in block:
                     done.append((number, _predict(stored, files[number], arguments)))
-                    advance()
+                    progress.update()
 
             collectives.together(accelerator, predict)
     found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]

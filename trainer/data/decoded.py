@@ -42,10 +42,9 @@ class Target:
 def is_there(entry: Path) -> bool:
     """Whether the folder holds everything that was written."""
     try:
-        about = json.loads((entry / _ABOUT).read_text(encoding="utf-8"))
-        sizes: dict[str, int] = about["size_bytes"]
+        sizes: dict[str, int] = _about(entry)["size_bytes"]
         return all((entry / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, OSError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -158,13 +157,13 @@ def _write_header(file: Any, count: int, target: Target) -> None:
 def _decode(
     root: Path, names: Sequence[str], target: Target, what: str
 ) -> Iterator[npt.NDArray[np.uint8] | str]:
-    """Pixels in the order of a .npy file, (height, width[, channels]), or what is wrong."""
+    """Pixels in the order of a .npy file, (height, width, channels), or what is wrong."""
 
     def decode(name: str) -> npt.NDArray[np.uint8] | str:
         try:
             pixels = pictures.read(root / name, target.channels, target.image_size)
         except UserError as error:
             return str(error)
-        return np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     return in_parallel(decode, names, what)

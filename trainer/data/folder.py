@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.config import DataConfig
 from trainer.data import decoded
-from trainer.data.decoded import Target
+from trainer.data.decoded import Labelled, Target
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
 from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
@@ -43,7 +43,7 @@ class Plan:
         entry: folder in the cache, named by the content of all the files.
     """
 
-    parts: Mapping[str, Sequence[tuple[str, int]]]
+    parts: Mapping[str, Labelled]
     target: Target
     looks: Mapping[str, Look]
     bad: Sequence[str]
@@ -63,10 +63,10 @@ def prepare(root: Path, config: DataConfig) -> None:
     try:
         cache_folder("folder").mkdir(parents=True, exist_ok=True)
         with FileLock(_index_path(root).with_suffix(".lock")):
-            index = PictureIndex(root, _index_path(root))
+            index = _index(root)
             # Before they are read: what changes from now on is noticed.
             states = {name: state_of(root / name) for name in listed.files()}
-            plan = _plan(root, config, listed, index.look_at(listed.files()))
+            plan = _plan(config, listed, index)
             if not decoded.is_there(plan.entry):
                 decoded.write(
                     plan.entry,
@@ -100,11 +100,10 @@ def to_decode(root: Path, config: DataConfig) -> str | None:
         UserError: the folder is not laid out as it should be.
     """
     listed = list_pictures(root)
-    index = PictureIndex(root, _index_path(root))
-    if not index.lacks(listed.files()):
-        plan = _plan(root, config, listed, index.look_at(listed.files()))
-        if decoded.is_there(plan.entry):
-            return None
+    index = _index(root)
+    looked_at = not index.lacks(listed.files())
+    if looked_at and decoded.is_there(_plan(config, listed, index).entry):
+        return None
     counts = ", ".join(f"{listed.count(part):,} in {part}" for part in listed.parts)
     return (
         f"pictures of {len(listed.class_names)} classes in {root}, not decoded yet: {counts}; a "
@@ -122,7 +121,7 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
         UserError: it is not there, or nothing is left of a class.
     """
     listed = list_pictures(root)
-    plan = _plan(root, config, listed, _index(root).look_at(listed.files()))
+    plan = _plan(config, listed, _index(root))
     if not decoded.is_there(plan.entry):
         raise UserError(f"data.root: {root} was changed meanwhile; start again")
     parts = {name: decoded.read(plan.entry, name, root, limit_bytes) for name in plan.parts}
@@ -147,8 +146,7 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
 
 def original_looks(root: Path, config: DataConfig) -> Mapping[str, Look]:
     """Sizes and channels, before they are made fit, of the pictures whose head can be read."""
-    listed = list_pictures(root)
-    return _plan(root, config, listed, _index(root).look_at(listed.files())).looks
+    return _plan(config, list_pictures(root), _index(root)).looks
 
 
 def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
@@ -166,15 +164,14 @@ def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
     return Target((size[0], size[1]), channels)
 
 
-def _plan(
-    root: Path, config: DataConfig, listed: PictureList, contents: Mapping[str, Content]
-) -> Plan:
+def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
+    contents = index.look_at(listed.files())
     looks = {name: content.look for name, content in contents.items() if content.look}
     by_class = {
         part: tuple(tuple(name for name in names if name in looks) for names in classes)
         for part, classes in listed.parts.items()
     }
-    _check_left(root, by_class, listed.class_names, contents)
+    _check_left(index.root, by_class, listed.class_names, contents)
     if "test" not in by_class:
         sha256 = {name: contents[name].sha256 for name in looks}
         by_class["train"], by_class["test"] = keep_test(by_class["train"], sha256)

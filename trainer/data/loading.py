@@ -11,8 +11,8 @@ import torch
 
 from trainer.config import DataConfig
 from trainer.data import reading
-from trainer.data.scaling import PixelSums
-from trainer.data.sets import Dataset, ImageSet, Scaling
+from trainer.data.scaling import PixelSums, Scaling
+from trainer.data.sets import Dataset, ImageSet
 from trainer.data.source import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
 from trainer.data.stored import StoredImages
@@ -104,7 +104,9 @@ def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
     targets = torch.from_numpy(part.labels[positions].astype(np.int64))
     if isinstance(part.images, StoredImages):
         return ImageSet(part.images.select(positions), targets)
-    images = torch.from_numpy(part.images[positions])
+    # All of a part need no second copy in the memory.
+    whole = len(positions) == len(part.images)
+    images = torch.from_numpy(part.images if whole else part.images[positions])
     # A single channel leaves the strides open, and torch takes one choice for channels_last.
     return ImageSet(images.flatten().view(images.shape), targets)
 

@@ -33,7 +33,7 @@ _HEADER_ERRORS = (
 )
 
 
-def locate(folder: Path) -> tuple[Path, Path, Path, Path]:
+def locate(folder: Path) -> list[Path]:
     """The four files: features and targets for training, then those for testing.
 
     Raises:
@@ -54,10 +54,7 @@ def locate(folder: Path) -> tuple[Path, Path, Path, Path]:
             f"data.root: {folder} must hold one set of four files NAME{', NAME'.join(_SUFFIXES)}; "
             f"found {found}"
         )
-    train_features, train_targets, test_features, test_targets = (
-        folder / f"{prefixes[0]}{suffix}" for suffix in _SUFFIXES
-    )
-    paths = (train_features, train_targets, test_features, test_targets)
+    paths = [folder / f"{prefixes[0]}{suffix}" for suffix in _SUFFIXES]
     absent = [path.name for path in paths if not path.is_file()]
     if absent:
         raise UserError(f"data.root: {folder} lacks {', '.join(absent)}")

@@ -42,12 +42,8 @@ def read(config: DataConfig) -> SourceData:
         UserError: the function fails, or returns something else than images and labels.
     """
     extension = extensions.find("dataset", config.name)
-    try:
+    with extensions.running(extension):
         found = extension.member(config.root)
-    except UserError:
-        raise
-    except Exception as error:
-        raise extensions.failure(extension, error) from error
     if not isinstance(found, OwnImages):
         raise extensions.wrong(
             extension, f"must return trainer.api.OwnImages, found {type(found).__name__}"

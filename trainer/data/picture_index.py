@@ -128,7 +128,7 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
     """
     with (
         ThreadPoolExecutor(processes.usable_cores()) as pool,
-        bar(what, len(items), after_s=_BAR_AFTER_S) as progress,
+        bar(what, len(items), delay=_BAR_AFTER_S) as progress,
     ):
         # Some at a time, so that results do not pile up in the memory.
         for some in _pieces(items):
@@ -159,12 +159,12 @@ def _look(path: Path) -> Content:
 def _read_rows(path: Path) -> dict[str, _Row]:
     try:
         rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: _row(**row) for name, row in rows.items()}
+        return {name: _parse_row(**row) for name, row in rows.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _row(state: Sequence[int], looked_ns: int, content: dict[str, Any]) -> _Row:
+def _parse_row(state: Sequence[int], looked_ns: int, content: dict[str, Any]) -> _Row:
     size_bytes, changed_ns = state
     look = content["look"]
     known = Content(**content | {"look": look and Look(**look)})

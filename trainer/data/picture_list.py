@@ -14,7 +14,7 @@ from trainer.errors import UserError
 PARTS = ("train", "validation", "test")
 _MISTAKEN = {"training": "train", "val": "validation", "valid": "validation", "testing": "test"}
 
-TEST_FRACTION = 5
+_KEPT_ONE_IN = 5
 """one picture in so many of train/ is kept for the test where there is no test/"""
 
 ByClass = tuple[tuple[str, ...], ...]
@@ -74,7 +74,7 @@ def list_pictures(root: Path) -> PictureList:
 
 def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
     """Those of train/, and no others anywhere."""
-    names = {part: {path.name for path in _visible(root / part, root)} for part in parts}
+    names = {part: {path.name for path in _visible(root / part)} for part in parts}
     for part in parts:
         if names[part] != names["train"]:
             lacking = ", ".join(sorted(names["train"] - names[part]))
@@ -92,7 +92,7 @@ def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names["train"]))
 
 
-def _visible(folder: Path, root: Path) -> Iterator[Path]:
+def _visible(folder: Path) -> Iterator[Path]:
     """The folders in a part's folder; a picture beside them is a mistake."""
     for path in folder.iterdir():
         if path.name.startswith("."):
@@ -163,7 +163,7 @@ def keep_test(by_class: ByClass, sha256: Mapping[str, str]) -> tuple[ByClass, By
     for names in by_class:
         keys = {name: _shuffled(sha256[name]) for name in names}
         distinct = sorted(keys.values())
-        last = distinct[max(1, round(len(names) / TEST_FRACTION)) - 1]
+        last = distinct[max(1, round(len(names) / _KEPT_ONE_IN)) - 1]
         test.append(tuple(name for name in names if keys[name] <= last))
         train.append(tuple(name for name in names if keys[name] > last))
         if not train[-1]:

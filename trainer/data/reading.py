@@ -118,6 +118,5 @@ def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
 
 
 def _root(config: DataConfig) -> Path:
-    if not config.root:
-        raise UserError(f"data.root: null, but data.name {config.name} needs the files' folder")
+    assert config.root, "the rules of a configuration have seen to it"
     return Path(config.root).expanduser()

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from trainer.data.sets import Scaling
-
 # So many squares of bytes add up to less than 2^24: whole numbers that float32 holds exactly.
 _EXACT_IMAGES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What is taken from a pixel and what it is then divided by, in units of pixel values.
+
+    Args:
+        mean: float32, (1, 1, 1) for all pixels or (channels, height, width) for each.
+        deviation: float32, the same shape; nowhere zero.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """Scaled images: float32, the shape of `images`, which are on the same device."""
+        scaled = images.to(torch.float32, copy=True)
+        return scaled.sub_(self.mean).div_(self.deviation)
+
+    def to(self, device: torch.device | str) -> Scaling:
+        """The same scaling on `device`."""
+        return Scaling(self.mean.to(device), self.deviation.to(device))
 
 
 class PixelSums:

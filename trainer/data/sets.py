@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainer.data.scaling import Scaling
+
 _CHUNK_BYTES = 2**22
 
 
@@ -71,28 +73,6 @@ class ImageSet:
         pixels, _ = self.__getitems__(torch.from_numpy(indices).to(self.images.device))
         drawn: npt.NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return drawn[..., 0] if drawn.shape[3] == 1 else drawn
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """What is taken from a pixel and what it is then divided by, in units of pixel values.
-
-    Args:
-        mean: float32, (1, 1, 1) for all pixels or (channels, height, width) for each.
-        deviation: float32, the same shape; nowhere zero.
-    """
-
-    mean: torch.Tensor
-    deviation: torch.Tensor
-
-    def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Scaled images: float32, the shape of `images`, which are on the same device."""
-        scaled = images.to(torch.float32, copy=True)
-        return scaled.sub_(self.mean).div_(self.deviation)
-
-    def to(self, device: torch.device | str) -> Scaling:
-        """The same scaling on `device`."""
-        return Scaling(self.mean.to(device), self.deviation.to(device))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from trainer.buffers import left_alone
-from trainer.data.sets import ImageSet, Scaling
+from trainer.data.scaling import Scaling
+from trainer.data.sets import ImageSet
 from trainer.report import plots
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ def first_layer(model: nn.Module, inputs: torch.Tensor) -> FirstLayer | None:
             )
             found.append(FirstLayer(name, weights, maps))
 
-    was_training = model.training
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(model.train, was_training)
         cleanup.enter_context(left_alone(model))
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):

@@ -13,10 +13,10 @@ from trainer import command_line, extensions
 from trainer.config import RunConfig, flatten
 from trainer.extensions import Extension
 from trainer.observer import Record
+from trainer.tracking import weights_and_biases
 from trainer.tracking.attempts import Guarded, Tracker
 from trainer.tracking.own import OwnTrackerAdapter
 from trainer.tracking.tensor_board import TensorBoardTracker
-from trainer.tracking.weights_and_biases import WandbTracker
 
 
 class Trackers:
@@ -43,9 +43,11 @@ class Trackers:
             step: after which it goes on; 0 at its start.
         """
         flat, keys = flatten(config), config.tracking
-        wandb = WandbTracker()
-        wandb.start(flat, output_dir, keys.wandb, keys.project, output_dir.name, run_id)
-        self._trackers.append(wandb)
+        wandb = weights_and_biases.follow(
+            flat, output_dir, keys.wandb, keys.project, output_dir.name, run_id
+        )
+        if wandb is not None:
+            self._trackers.append(wandb)
         if keys.tensorboard:
             text = command_line.to_yaml(config)
             self._trackers.append(

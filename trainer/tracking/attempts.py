@@ -47,10 +47,14 @@ class Guarded:
     Args:
         name: for the warning.
         start: makes the tracker.
+        let_go: ends what is left of one that has failed.
     """
 
-    def __init__(self, name: str, start: Callable[[], Tracker]) -> None:
+    def __init__(
+        self, name: str, start: Callable[[], Tracker], let_go: Callable[[], None] | None = None
+    ) -> None:
         self._name = name
+        self._let_go = let_go
         self._tracker: Tracker | None = None
         self._tracker = self._attempt(start, CALL_TIMEOUT_S)
 
@@ -79,6 +83,8 @@ class Guarded:
                 self._name,
                 first_line(error),
             )
+            if self._let_go:
+                self._let_go()
             return None
 
 

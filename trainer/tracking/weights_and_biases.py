@@ -1,7 +1,4 @@
-"""The course of a run at Weights & Biases.
-
-A convenience: whatever goes wrong there costs one warning line and nothing else.
-"""
+"""The course of a run at Weights & Biases."""
 
 from __future__ import annotations
 
@@ -9,20 +6,26 @@ import contextlib
 import logging
 import netrc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
+from trainer.observer import Record
 from trainer.time_limit import within
-from trainer.tracking.attempts import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, PICTURES, SHARES, first_line
+from trainer.tracking.attempts import (
+    CALL_TIMEOUT_S,
+    PICTURES,
+    SHARES,
+    Guarded,
+    Tracker,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import wandb
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-Record = dict[str, Any]
-T = TypeVar("T")
 
 INIT_TIMEOUT_S = 8
 """how long the server may take to accept the run; after that it is kept offline"""
@@ -35,97 +38,15 @@ logger = logging.getLogger("lockstep")
 
 
 class WandbTracker:
-    """A run at Weights & Biases (rank 0 only): inactive until `start`, and again after a failure.
+    """A run at Weights & Biases that is open."""
 
-    Every call to the library has a time limit. The first that fails or takes longer gives one
-    warning and ends the tracking, never the training.
-    """
-
-    def __init__(self) -> None:
-        self._run: wandb.Run | None = None
+    def __init__(self, run: wandb.Run) -> None:
+        self._run = run
         self._step = 0
-
-    def start(
-        self,
-        config: dict[str, Any],
-        output_dir: Path,
-        mode: Mode,
-        project: str,
-        name: str,
-        run_id: str,
-    ) -> None:
-        """Open the run, or go on with the one of this `run_id`; its files go to output_dir/wandb.
-
-        `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
-        offline. Where the server refuses or does not answer in time, the run is kept offline.
-        """
-        mode = resolved(mode)
-        if mode == "disabled":
-            return
-        try:
-            import wandb
-        except ModuleNotFoundError:
-            level = logging.INFO if mode == "auto" else logging.WARNING
-            logger.log(level, "Weights & Biases is off: the package wandb is not installed")
-            return
-        except Exception as error:  # what a broken installation raises can be anything
-            logger.warning("Weights & Biases is off: wandb's import: %s", first_line(error))
-            return
-
-        def open_run(online: bool) -> wandb.Run:
-            wandb.setup(_settings())
-            return wandb.init(
-                id=run_id,
-                name=name,
-                project=project,
-                config=config,
-                dir=output_dir,
-                mode="online" if online else "offline",
-                resume="allow",
-                settings=_settings(),
-            )
-
-        try:
-            found_key = mode != "offline" and within(CALL_TIMEOUT_S, has_key)
-            if mode == "online" and not found_key:
-                raise RuntimeError(NO_KEY)
-            if found_key:
-                self._run = within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
-        except (Exception, SystemExit) as error:
-            logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
-            let_go()  # else the failed attempt holds on to the run's id
-        if self._run is None:
-            self._run = self._attempt(lambda: open_run(online=False))
-        if self._run is not None:
-            run = self._run
-            self._attempt(lambda: run.define_metric("epoch/*", step_metric="epoch"))
+        run.define_metric("epoch/*", step_metric="epoch")
 
     def log(self, records: Sequence[Record]) -> None:
-        """Pass on records of metrics.jsonl: steps as train/loss and train/lr, epochs as epoch/*."""
-        run = self._run
-        if run is not None:
-            self._attempt(lambda: self._log_records(run, records))
-
-    def finish(
-        self, results: dict[str, Any] | None, output_dir: Path, stopped: bool = False
-    ) -> None:
-        """Log the results and the pictures in `output_dir`, and close the run.
-
-        Args:
-            results: what results.json holds, or None where the run ended before its end.
-            stopped: whether it was stopped to go on later, which is no failure.
-        """
-        run = self._run
-        if run is not None and stopped:
-            self._attempt(run.mark_preempting)
-        if run is not None and results is not None:
-            self._attempt(lambda: _log_results(run, results, output_dir))
-        if run is not None and self._run is not None:
-            exit_code = 0 if results is not None else 1
-            self._attempt(lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S)
-        self._run = None
-
-    def _log_records(self, run: wandb.Run, records: Sequence[Record]) -> None:
+        """As `Tracker`: steps as train/loss and train/lr, epochs as epoch/*."""
         for record in records:
             if record["event"] == "step":
                 self._step = record["step"]
@@ -134,20 +55,67 @@ class WandbTracker:
                 values = {f"epoch/{key}": value for key, value in record.items()
                           if key not in ("event", "epoch") and value is not None}  # fmt: skip
             # An epoch joins the row of its last step; without a step it would take the next one's.
-            run.log({**values, "epoch": record["epoch"]}, step=self._step)
+            self._run.log({**values, "epoch": record["epoch"]}, step=self._step)
 
-    def _attempt(self, call: Callable[[], T], limit_s: float = CALL_TIMEOUT_S) -> T | None:
-        """The result of `call`; where it fails, a warning, and the tracking is over."""
-        try:
-            return within(limit_s, call)
-        except (Exception, SystemExit) as error:
-            self._run = None
-            logger.warning(
-                "Weights & Biases is off from here on; metrics.jsonl has everything: %s",
-                first_line(error),
-            )
-            let_go()
-            return None
+    def finish(
+        self, results: dict[str, Any] | None, output_dir: Path, stopped: bool = False
+    ) -> None:
+        """As `Tracker`."""
+        if stopped:
+            self._run.mark_preempting()
+        if results is not None:
+            _log_results(self._run, results, output_dir)
+        self._run.finish(exit_code=0 if results is not None else 1)
+
+
+def follow(
+    config: dict[str, Any], output_dir: Path, mode: Mode, project: str, name: str, run_id: str
+) -> Tracker | None:
+    """Open the run, or go on with the one of this `run_id`; its files go to output_dir/wandb.
+
+    `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
+    offline. Where the server refuses or does not answer in time, the run is kept offline.
+
+    Returns:
+        None where it is disabled, or the library cannot be imported.
+    """
+    mode = resolved(mode)
+    if mode == "disabled":
+        return None
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        level = logging.INFO if mode == "auto" else logging.WARNING
+        logger.log(level, "Weights & Biases is off: the package wandb is not installed")
+        return None
+    except Exception as error:  # what a broken installation raises can be anything
+        logger.warning("Weights & Biases is off: wandb's import: %s", first_line(error))
+        return None
+
+    def open_run(*, online: bool) -> wandb.Run:
+        wandb.setup(_settings())
+        return wandb.init(
+            id=run_id,
+            name=name,
+            project=project,
+            config=config,
+            dir=output_dir,
+            mode="online" if online else "offline",
+            resume="allow",
+            settings=_settings(),
+        )
+
+    run: wandb.Run | None = None
+    try:
+        found_key = mode != "offline" and within(CALL_TIMEOUT_S, has_key)
+        if mode == "online" and not found_key:
+            raise RuntimeError(NO_KEY)
+        if found_key:
+            run = within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
+    except (Exception, SystemExit) as error:
+        logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
+        let_go()  # else the failed attempt holds on to the run's id
+    return Guarded("Weights & Biases", lambda: WandbTracker(run or open_run(online=False)), let_go)
 
 
 def resolved(mode: Mode) -> Mode:

@@ -20,7 +20,7 @@ from trainer.config import RunConfig, own_augmentations_of
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
-from trainer.parts import build_model
+from trainer.new_model import build_model
 from trainer.ranks import processes
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256

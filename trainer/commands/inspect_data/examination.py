@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import RunConfig
-from trainer.console import counting
+from trainer.console import bar
 from trainer.data import loading, reading
 from trainer.data.pictures import Look
 from trainer.data.sets import Dataset, ImageSet
@@ -172,11 +172,11 @@ def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:
 
 def _digests(inspected: Inspected) -> Iterator[tuple[Place, bytes]]:
     total = sum(len(part.images) for part in inspected.parts.values())
-    with counting("comparing images", total) as advance:
+    with bar("comparing images", total) as progress:
         for name, part in inspected.parts.items():
             position = 0
             for chunk in part.images.chunks():
                 for image in chunk.numpy():
                     yield (name, position), hashlib.blake2b(image.data, digest_size=16).digest()
                     position += 1
-                    advance()
+                    progress.update()

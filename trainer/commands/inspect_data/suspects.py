@@ -18,7 +18,7 @@ import numpy as np
 from trainer import environment, evaluation, stored_model
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config import RunConfig
-from trainer.console import counting
+from trainer.console import bar
 from trainer.errors import UserError
 from trainer.metrics import Predictions
 from trainer.ranks import collectives
@@ -67,9 +67,9 @@ def find(
         one = inspected.parts[part].images
         if not len(one):
             continue
-        rounds = -(-len(one) // (evaluation.BLOCK_SAMPLES * accelerator.num_processes))
-        with counting(f"classifying {part}", rounds, accelerator.is_main_process) as advance:
-            found = evaluation.predict(accelerator, module, one, stored.scaling, advance)
+        rounds, shown = evaluation.rounds(accelerator, one), accelerator.is_main_process
+        with bar(f"classifying {part}", rounds, shown=shown) as progress:
+            found = evaluation.predict(accelerator, module, one, stored.scaling, progress.update)
         if not math.isfinite(found.mean_loss):
             raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")
         suspect = suspects(found, len(stored.class_names))

@@ -13,7 +13,7 @@ from trainer import seeding
 from trainer.commands.models.fields import Field
 from trainer.commands.models.layers import Layer, inspect
 from trainer.config import RunConfig
-from trainer.console import counting, table
+from trainer.console import bar, table
 from trainer.data import loading, reading
 from trainer.errors import UserError
 
@@ -56,7 +56,7 @@ def shape_of(config: RunConfig) -> Shape:
 def every_network(shape: Shape) -> dict[str, Any]:
     """The registered networks with the arguments that they have by default, as JSON."""
     rows, names = [], models.names()
-    with counting("networks", len(names)) as advance:
+    with bar("networks", len(names)) as progress:
         for name in names:
             row: dict[str, Any] = {"name": name, "parameters": None, "multiply_adds": None}
             try:
@@ -65,7 +65,7 @@ def every_network(shape: Shape) -> dict[str, Any]:
             except ValueError as error:
                 row["error"] = str(error)
             rows.append(row)
-            advance()
+            progress.update()
     return {**_shape_json(shape), "models": rows}
 
 

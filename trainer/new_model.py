@@ -1,4 +1,4 @@
-"""The parts of a run, built from its configuration; mistakes in it become `UserError`s."""
+"""The model of a new run; mistakes in its configuration become `UserError`s."""
 
 from __future__ import annotations
 

@@ -1,0 +1,28 @@
+"""The committed pages of results: written from their figures, and in the list of benchmarks."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import ablations
+import accuracy
+import faults
+import page
+import pytest
+import scaling
+import throughput
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("benchmark", [ablations, accuracy, faults, scaling, throughput])
+def test_a_page_says_what_its_figures_say(benchmark: ModuleType) -> None:
+    figures = page.RESULTS / f"{benchmark.__name__}.json"
+    lines = benchmark.build_page(page.read_figures(figures))
+    assert "\n".join(lines).strip() == figures.with_suffix(".md").read_text().strip()
+
+
+def test_the_list_has_every_page() -> None:
+    text = (REPOSITORY / "benchmarks" / "README.md").read_text()
+    for path in page.RESULTS.glob("*.md"):
+        assert f"(results/{path.name})" in text

@@ -1,0 +1,153 @@
+"""Pictures of one's own are decoded once, whoever asks for them and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from picture_folders import prepared, write_pictures
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from trainer.config import DataConfig
+from trainer.data import decoded, picture_index, pictures, reading
+from trainer.errors import UserError
+
+
+@pytest.fixture
+def cache(caches: Path) -> Path:
+    """The cache of folders."""
+    return caches / "folder"
+
+
+def entries(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_they_are_decoded_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    for path in root.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    first = prepared(root)
+    (entry,) = entries(cache)
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(picture_index, "_look", fail)
+    monkeypatch.setattr(pictures, "read", fail)
+    assert prepared(root).fingerprint == first.fingerprint
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    changed = root / "train" / "cat" / "000.png"
+    status = changed.stat()
+    black = Image.new("L", (10, 12))
+    black.save(changed)
+    # As if by the same tick of the clock.
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = prepared(root)
+    assert second.fingerprint != first.fingerprint
+    assert len(entries(cache)) == 2
+
+
+def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    (entry,) = entries(cache)
+    os.truncate(entry / "train_features.npy", 200)
+    next(cache.glob("index-*.json")).write_text("{")
+    assert prepared(root).fingerprint == first.fingerprint
+    (entry / "about.json").unlink()
+    assert prepared(root).fingerprint == first.fingerprint
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    read = pictures.read
+
+    def change(path: Path, *rest: Any) -> Any:
+        if path.name == "000.png":
+            Image.new("L", (9, 9)).save(path)
+        return read(path, *rest)
+
+    monkeypatch.setattr(pictures, "read", change)
+    with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):
+        prepared(root)
+    assert entries(cache) == []
+
+
+PREPARE = """
+import sys
+from trainer.config import DataConfig
+from trainer.data import decoded, loading, reading
+write = decoded.write
+def noted(*words, **more):
+    print("decoded")
+    write(*words, **more)
+decoded.write = noted
+config = DataConfig(name="folder", root=sys.argv[1])
+reading.prepare(config)
+print(loading.load(config, 0).fingerprint)
+"""
+
+
+def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert [errors for _, errors in outputs] == [""] * 3
+    words = [word for output, _ in outputs for word in output.split()]
+    assert words.count("decoded") == 1
+    assert len(set(words)) == 2
+    assert len(entries(cache)) == 1
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    prepared(root)
+    (entry,) = entries(cache)
+    left = entry.with_name(f".{entry.name}.{os.uname().nodename}.1")
+    entry.rename(left)
+    prepared(root)
+    assert entries(cache) == [entry]
+    assert decoded.is_there(entry)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to another folder"):
+        prepared(write_pictures(tmp_path / "own"))
+
+
+def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
+    config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
+    said = reading.to_decode(config)
+    assert said is not None
+    assert "not decoded yet: 20 in train, 20 in test" in said
+    assert not cache.exists()
+    reading.prepare(config)
+    assert reading.to_decode(config) is None
+    assert reading.to_decode(replace(config, image_size=[5, 5])) is not None

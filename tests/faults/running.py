@@ -1,0 +1,47 @@
+"""Runs in the middle of their training, for tests that disturb them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.distributed.launch import environment
+from tests.runs import command
+
+# Long enough to be interrupted: 15 epochs of 22 steps, a checkpoint every 10 steps.
+LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
+
+
+def start(
+    folder: Path, *words: str, launcher: list[str] | None = None, steps: int = 15, **env: str
+) -> subprocess.Popen[str]:
+    """A run in a session of its own that has trained more than so many steps since it started."""
+    before = steps_logged(folder)
+    process = subprocess.Popen(
+        command(folder, *words, launcher=launcher),
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 120
+    while steps_logged(folder) <= before + steps:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    return process
+
+
+def steps_logged(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_text().count('"step", "epoch"') if path.exists() else 0
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that a launcher has started, by their rank."""
+    ranks = psutil.Process(process.pid).children()
+    return sorted(ranks, key=lambda rank: int(rank.environ()["RANK"]))
