@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before torch is imported: the cores are shared by workers of pytest and by the ranks of runs, and
+# threads would keep them busy with waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +24,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not at {folder.name} beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def write_report() -> Iterator[Callable[..., Any]]:
+    """What makes a run's report, and is left out of the runs in this process.
+
+    The pictures take longer than a test's training; see `report`.
+    """
+    from trainer.session import Session
+
+    whole = Session._report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_report", lambda *_: None)
+        yield whole
+
+
+@pytest.fixture
+def report(write_report: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at the report of a run in this process."""
+    monkeypatch.setattr("trainer.session.Session._report", write_report)

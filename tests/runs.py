@@ -53,23 +53,44 @@ def train_here(folder: Path, *more: str, config: Path = DIGITS) -> int:
     return exit_codes.run(lambda: train.train(words(folder, *more, config=config)))
 
 
-def command(folder: Path, *more: str, launcher: list[str] | None = None) -> list[str]:
-    """The command line of a run in a process of its own."""
-    return [*(launcher or [sys.executable]), str(REPOSITORY / "train.py"), *words(folder, *more)]
+def command(
+    folder: Path, *more: str, launcher: list[str] | None = None, report: bool = False
+) -> list[str]:
+    """The command line of a run in a process of its own, which leaves out the pictures.
+
+    Args:
+        report: with train.py itself, for tests of the report or of the start.
+    """
+    script = REPOSITORY / ("train.py" if report else "tests/train_without_report.py")
+    return [*(launcher or [sys.executable]), str(script), *words(folder, *more)]
 
 
-def train_apart(folder: Path, *more: str, launcher: list[str] | None = None, **env: str) -> Run:
+def train_apart(
+    folder: Path,
+    *more: str,
+    launcher: list[str] | None = None,
+    report: bool = False,
+    **env: str,
+) -> Run:
     """Do a run in processes of its own."""
     from tests.distributed.launch import environment
 
     finished = subprocess.run(
-        command(folder, *more, launcher=launcher),
+        command(folder, *more, launcher=launcher, report=report),
         cwd=folder.parent,
         env=environment(**env),
         capture_output=True,
         text=True,
         check=False,
     )
+    return Run(folder, finished.returncode, finished.stdout, finished.stderr)
+
+
+def train_forked(folder: Path, processes: int, *more: str, **env: str) -> Run:
+    """Do a run in some processes that are there at once, as if under torchrun."""
+    from tests.distributed.launch import run_forked
+
+    finished = run_forked(processes, folder.parent, *command(folder, *more)[1:], **env)
     return Run(folder, finished.returncode, finished.stdout, finished.stderr)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from tests.commands.command import run_command
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, Run, train_here
 from trainer import api
 from trainer.config import RunConfig, replace
@@ -159,10 +158,7 @@ def test_a_script_with_registered_parts_on_two_processes(
     digests = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        finished = subprocess.run(
-            [*launcher(processes), str(script), str(DIGITS), str(folder)],
-            env=environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        finished = run_forked(processes, tmp_path, str(script), str(DIGITS), str(folder))
         assert finished.returncode == 0, finished.stderr
         digests.append([Run(folder / name, 0).digest for name in ("first", "second")])
     assert digests[0] == digests[1]

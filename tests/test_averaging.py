@@ -157,6 +157,7 @@ def test_a_short_run_has_the_mean_of_all_its_epochs(tmp_path: Path) -> None:
     assert both[0]["weights_sha256"] == both[1]["weights_sha256"]
 
 
+@pytest.mark.usefixtures("report")
 def test_the_results_say_which_epoch_was_chosen(tmp_path: Path) -> None:
     """The accuracy beside it is that of the chosen weights, not of the best ones."""
     for average, epoch in (("3", 4), ("null", None)):

@@ -38,15 +38,16 @@ def said(run: Run) -> list[str]:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after the first of two epochs."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    run = train_apart(folder, *SHORT)
+    run = train_apart(folder, *SHORT, report=True)
     assert said(run) == []
     return min(folder.glob("checkpoints/step-*"))
 
 
 def test_other_kernels_on_a_resume(stopped: Path, tmp_path: Path) -> None:
     resumed = train_apart(
-        tmp_path / "run", *SHORT, "--resume", str(stopped), ATEN_CPU_CAPABILITY="default"
-    )
+        tmp_path / "run", *SHORT, "--resume", str(stopped), report=True,
+        ATEN_CPU_CAPABILITY="default",
+    )  # fmt: skip
     assert resumed.exit_code == 0, resumed.errors
     reasons = said(resumed)
     assert any("kernel variables none against ATEN_CPU_CAPABILITY=default" in r for r in reasons)
@@ -57,7 +58,7 @@ def test_an_operation_without_a_deterministic_kernel(tmp_path: Path) -> None:
     plugin = tmp_path / "putting.py"
     plugin.write_text(PLUGIN)
     more = ["--model.name", f"{plugin}:Putting", "--model.args", "{}"]
-    run = train_apart(tmp_path / "run", *SHORT, *more)
+    run = train_apart(tmp_path / "run", *SHORT, *more, report=True)
     assert run.exit_code == 0, run.errors
     (reason,) = said(run)
     assert reason.startswith("put")

@@ -23,6 +23,7 @@ def npy_digits(tmp_path: Path) -> list[str]:
     return ["--data.name", "npy", "--data.root", str(folder), "--train.epochs", "2"]
 
 
+@pytest.mark.usefixtures("report")
 def test_a_run_has_the_same_bits_whether_its_images_are_in_memory_or_on_the_disk(
     tmp_path: Path, npy_digits: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

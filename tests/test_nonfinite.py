@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launch import launcher
-from tests.runs import Run, train_apart, train_here
+from tests.runs import Run, train_apart, train_forked, train_here
 from trainer.config import DataConfig
 from trainer.data.loading import load
 
@@ -72,9 +71,7 @@ def test_rolling_back_leaves_out_the_step_that_has_no_finite_loss(
     assert [record["step"] for record in steps if record["loss"] is None] == skipped
     assert all(0 < record["train_loss"] < 3 for record in run.metrics("epoch"))
     # Where the checkpoints lie changes nothing, and neither does the process count.
-    other = train_apart(
-        tmp_path / "two", *spoiled, "--train.on_nonfinite", "rollback", launcher=launcher(2)
-    )
+    other = train_forked(tmp_path / "two", 2, *spoiled, "--train.on_nonfinite", "rollback")
     assert other.exit_code == 0, other.errors
     assert other.digest == run.digest
     assert other.metrics("step") == steps

@@ -12,8 +12,7 @@ import pytest
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
-from tests.distributed.launch import launcher
-from tests.runs import Run, train_apart, train_here
+from tests.runs import Run, train_forked, train_here
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 SHORT = ["--model.args", '{"widths": [8, 16, 16]}', "--train.epochs", "2", "--train.batch_size"]
@@ -30,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_process_count_changes_nothing(root: Path, tmp_path: Path) -> None:
     """Two processes that start without a cache, one that is left to the disk, and one more."""
     more = ["--config", str(RECIPE), "--data.root", str(root), *SHORT]
-    two = train_apart(tmp_path / "two", *more, launcher=launcher(2))
+    two = train_forked(tmp_path / "two", 2, *more)
     assert two.exit_code == 0, two.errors
     assert two.json("results.json")["data"]["test"] == 12
     assert "no folder test: 12 of the pictures in train" in two.output

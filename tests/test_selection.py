@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from tests.runs import Run, train_here
 
 
+@pytest.mark.usefixtures("report")
 def test_test_augmentation_stands_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It changes neither what is chosen, nor the accuracy, nor the predictions that are written."""
     short = ["--train.epochs", "2", "--data.train_size", "300"]

@@ -24,7 +24,7 @@ def test_nothing_slow_is_imported_before_the_first_step(tmp_path: Path, optimize
     run = train_apart(
         tmp_path / "run", "--data.name", "idx", "--data.root", str(tmp_path / "data"),
         "--optimizer.name", optimizer, "--train.max_seconds", "0.001",
-        launcher=[sys.executable, "-X", "importtime"],
+        launcher=[sys.executable, "-X", "importtime"], report=True,
     )  # fmt: skip
     assert run.exit_code == 75, run.errors
     assert run.json("status.json")["step"] >= 1

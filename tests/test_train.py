@@ -17,7 +17,7 @@ from tests.runs import Run, contents, sha256_of, train_apart, train_here
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The digits recipe, run once as a user would."""
-    return train_apart(tmp_path_factory.mktemp("runs") / "digits")
+    return train_apart(tmp_path_factory.mktemp("runs") / "digits", report=True)
 
 
 def test_a_run_ends_well_and_leaves_every_file(digits: Run) -> None:

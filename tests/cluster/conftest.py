@@ -1,4 +1,4 @@
-"""The cluster that the tests of this folder share."""
+"""The cluster that the tests of jobs share: they are one file, so that one worker starts it."""
 
 from __future__ import annotations
 

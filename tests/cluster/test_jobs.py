@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.slurm import Slurm, wait_until
+from tests.cluster.slurm import NODES, Slurm, wait_until
 from tests.conftest import REPOSITORY
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
@@ -88,6 +88,14 @@ def undisturbed(model: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert train_here(folder, *model) == 0
     return Run(folder, 0)
+
+
+def test_two_nodes_run_a_job_together(slurm: Slurm, tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\nsrun sh -c 'echo $SLURMD_NODENAME'\n")
+    job = slurm.submit("--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path}/log", script)
+    assert slurm.wait(job)["JobState"] == "COMPLETED"
+    assert sorted((tmp_path / "log").read_text().split()) == list(NODES)
 
 
 def test_two_nodes_do_the_run_of_one_process(

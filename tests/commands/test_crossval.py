@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.commands.command import run_command
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.config import DataConfig
 from trainer.data.loading import load_training
@@ -39,13 +39,8 @@ def command_words(folder: Path, *more: str) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation, by a process of its own."""
     folder = tmp_path_factory.mktemp("crossval") / "folds"
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", *command_words(folder, "--json")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = command_words(folder, "--json")
+    done = run_forked(1, folder.parent, "-m", "trainer", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == result(folder)
     return folder
@@ -108,13 +103,7 @@ def test_a_fold_is_the_run_that_train_py_makes_of_it(whole: Path, tmp_path: Path
 def test_two_processes_go_on_with_the_folds_that_are_left(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folds"
     shutil.copytree(whole / "fold-1", folder / "fold-1")
-    done = subprocess.run(
-        [*launcher(2), "-m", "trainer", *command_words(folder, "--json")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_forked(2, tmp_path, "-m", "trainer", *command_words(folder, "--json"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"][2]["fold"] == 3
     assert without_times(folder) == without_times(whole)

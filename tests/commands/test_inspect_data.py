@@ -17,7 +17,7 @@ from PIL import Image
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_digits, write_pictures
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
 from trainer.commands.inspect_data.suspects import suspects
 from trainer.metrics import Predictions
@@ -175,11 +175,10 @@ def test_wrong_labels_are_found(
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)
 
 
-def test_several_processes_say_the_same_once(capsys: pytest.CaptureFixture[str], run: Path) -> None:
-    apart = subprocess.run(
-        [*launcher(2), "-m", "trainer", "inspect-data", str(run), "--json"],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_several_processes_say_the_same_once(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
+) -> None:
+    apart = run_forked(2, tmp_path, "-m", "trainer", "inspect-data", str(run), "--json")
     assert apart.returncode == 0, apart.stderr
     assert json.loads(apart.stdout) == inspect(capsys, run)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.commands.command import run_command
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.commands.lr_find import judge, rates, smooth
 
@@ -51,13 +50,7 @@ def test_two_processes_find_the_same_numbers(
     command = words(tmp_path / "run", *SHORT, "--steps", "20", "--json")
     code, output, _ = run_command(capsys, "lr-find", *command)
     assert code == 0
-    done = subprocess.run(
-        [*launcher(2), "-m", "trainer", "lr-find", *command],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_forked(2, tmp_path, "-m", "trainer", "lr-find", *command)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(output)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, train_here
 from tests.stored import write_model
 from trainer.data import digits
@@ -95,10 +95,7 @@ def test_two_processes_print_the_same(
     broken.write_text("no picture")
     files = [photos / "0.png", broken, photos]
     words = [str(run.folder), *map(str, files), "--on_bad", "skip"]
-    done = subprocess.run(
-        [*launcher(2), "-m", "trainer", "predict", *words, "--json"],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_forked(2, tmp_path, "-m", "trainer", "predict", *words, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"{broken}: is no picture") == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
 from tests.commands.command import run_command
-from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment
+from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here
 from trainer.config import DataConfig
 from trainer.data.loading import load
@@ -120,16 +117,12 @@ def test_as_text(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output.endswith("and 47 samples with smaller losses\n")
 
 
-def test_two_processes_under_accelerate(
+def test_two_processes_say_the_same(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every figure has the same bits; rank 1 of step 5 has no sample at all."""
-    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
-    command = [sys.executable, *launch, str(REPOSITORY / "launch" / "cpu_2.yaml"), "-m", "trainer"]
-    finished = subprocess.run(
-        [*command, "replay", str(run), "--step", "5", "--json"],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ["-m", "trainer", "replay", str(run), "--step", "5", "--json"]
+    finished = run_forked(2, tmp_path, *words)
     assert finished.returncode == 0, finished.stderr
     two = json.loads(finished.stdout)
     assert two.pop("processes") == 2

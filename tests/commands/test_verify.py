@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints import seal
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment, launcher, own_words
+from tests.distributed.launch import environment, launcher, own_words, run_forked
 from tests.runs import contents, train_here
 
 # Two epochs of five steps, the last of which leaves two of its four micro-batches empty.
@@ -102,8 +102,8 @@ def test_a_segment_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[st
     )
 
 
-def test_on_four_processes(run: Path) -> None:
-    finished = verify_apart(launcher(4), run, "--json")
+def test_on_four_processes(run: Path, tmp_path: Path) -> None:
+    finished = run_forked(4, tmp_path, "-m", "trainer", "verify", str(run), "--json")
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
     assert found["processes"] == 4

@@ -1,17 +1,21 @@
-"""Starting real processes under the launchers that users have."""
+"""Starting real processes: under the launchers that users have, or quickly and as if under one."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import REPOSITORY
 
-WORKER = Path(__file__).with_name("worker.py")
+PRELOADED = ["tests.distributed.worker", "trainer.session", "sklearn.datasets"]
+"""what forked processes begin with"""
 
 
 def launcher(processes: int) -> list[str]:
@@ -39,12 +43,106 @@ def own_words(errors: str) -> str:
 
 def run_worker(processes: int, output: Path, **task: Any) -> Any:
     """Do a task of worker.py in so many processes; its outcome."""
-    finished = subprocess.run(
-        [*launcher(processes), str(WORKER), json.dumps(task), str(output)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    errors = output.with_name(f"{output.name}.errors")
+    codes = fork_ranks(processes, {}, errors, errors, _do_task, json.dumps(task), str(output))
+    assert codes == [0] * processes, errors.read_text()
     return json.loads(output.read_text())
+
+
+def run_forked(
+    processes: int, folder: Path, *words: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a module, `-m` and its name first, or a script in so many processes, as torchrun would.
+
+    Runs leave out their report.
+
+    Args:
+        folder: where their output is kept meanwhile.
+    """
+    output, errors = folder / "ranks.out", folder / "ranks.err"
+    codes = fork_ranks(processes, env, output, errors, _run_python, *words)
+    failed = next((code for code in codes if code), 0)
+    return subprocess.CompletedProcess(words, failed, output.read_text(), errors.read_text())
+
+
+def fork_ranks(
+    processes: int,
+    env: dict[str, str],
+    output: Path,
+    errors: Path,
+    do: Callable[..., None],
+    *arguments: str,
+) -> list[int]:
+    """Call `do` in so many processes; their exit codes.
+
+    They are forked from one that has imported what takes seconds, and meet as under torchrun, in a
+    store of their parent's.
+    """
+    from torch.distributed import TCPStore
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for path in (output, errors):
+        path.unlink(missing_ok=True)
+    ranks = []
+    for rank in range(processes):
+        variables = environment(**env)
+        if processes > 1:
+            variables |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": "0",
+            }
+        rank_arguments = (variables, output, errors, do, arguments)
+        ranks.append(context.Process(target=_be_rank, args=rank_arguments))
+    try:
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
+    finally:
+        for process in ranks:
+            if process.is_alive():
+                process.kill()
+    return [process.exitcode or 0 for process in ranks]
+
+
+def _be_rank(
+    variables: dict[str, str],
+    output: Path,
+    errors: Path,
+    do: Callable[..., None],
+    arguments: list[str],
+) -> None:
+    """What a process does that was forked for it."""
+    for path, stream in ((output, sys.stdout), (errors, sys.stderr)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    os.environ.clear()
+    os.environ.update(variables)
+    do(*arguments)
+
+
+def _do_task(task: str, output: str) -> None:
+    from tests.distributed import worker
+
+    worker.main(task, output)
+
+
+def _run_python(*words: str) -> None:
+    from trainer.session import Session
+
+    # Its pictures take longer than a test's training.
+    Session._report = lambda *_: None  # type: ignore[method-assign]
+    if words[0] == "-m":
+        sys.argv = list(words[1:])
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = list(words)
+        runpy.run_path(words[0], run_name="__main__")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.distributed.launch import launcher, run_worker
-from tests.runs import Run, train_apart, train_here
+from tests.distributed.launch import run_worker
+from tests.runs import Run, train_forked, train_here
 
 WATCHED = """
 import os, sys
@@ -42,10 +42,7 @@ def test_a_checkpoint_is_read_by_rank_0_alone(tmp_path: Path) -> None:
     more += ["--model.name", f"{plugin}:Watched"]
     assert train_here(tmp_path / "first", *more) == 0
     half_way = tmp_path / "first" / "checkpoints" / "step-00000022"
-    run = train_apart(
-        tmp_path / "second", *more, "--resume", str(half_way),
-        launcher=launcher(2), OPENED=str(opened),
-    )  # fmt: skip
+    run = train_forked(tmp_path / "second", 2, *more, "--resume", str(half_way), OPENED=str(opened))
     assert run.exit_code == 0, run.errors
     assert run.digest == Run(tmp_path / "first", 0).digest
     found = {line for line in opened.read_text().splitlines() if "safetensors" in line}

@@ -1,13 +1,12 @@
-"""What the tests of several processes start under a launcher: one task, its outcome as JSON.
+"""What the tests of several processes start as if under a launcher: one task, its outcome as JSON.
 
-Usage: worker.py TASK OUTPUT, TASK a JSON object {"name": ..., ...}; rank 0 writes OUTPUT.
+The task is a JSON object {"name": ..., ...}; rank 0 writes the outcome.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -149,17 +148,13 @@ TASKS = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main(words: str, output: str) -> None:
     """Do the task on all ranks."""
-    task = json.loads(sys.argv[1])
+    task = json.loads(words)
     timeout = {"timeout_seconds": task.pop("timeout_seconds", RunConfig().timeout_seconds)}
     accelerator = processes.create_accelerator(replace(RunConfig(), timeout))
     torch.set_num_threads(1)
     outcome = TASKS[task.pop("name")](accelerator, **task)
     if accelerator.is_main_process:
-        Path(sys.argv[2]).write_text(json.dumps(outcome))
+        Path(output).write_text(json.dumps(outcome))
     processes.leave(accelerator)
-
-
-if __name__ == "__main__":
-    main()

@@ -53,12 +53,6 @@ def run(undisturbed: Run, tmp_path: Path) -> Run:
     return Run(tmp_path / "run", 0)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than these runs."""
-    monkeypatch.setattr("trainer.report.write_report", lambda *_: None)
-
-
 def checkpoint(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:08d}"
 

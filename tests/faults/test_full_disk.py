@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launch import launcher, own_words
-from tests.runs import Run, check_same, train_apart, train_here
+from tests.runs import Run, check_same, train_apart, train_forked, train_here
 from trainer.checkpoint import Checkpoints
 from trainer.config import CheckpointConfig
 
@@ -95,7 +95,7 @@ def test_training_stops_and_goes_on_when_there_is_room(
     check_good(stopped)
     assert 0 < stopped.json("status.json")["step"] < len(undisturbed.metrics("step"))
     assert not mount(disk, 100 * checkpoint_bytes(undisturbed), "remount")
-    check_same(train_apart(disk / "run", *LONG, *more), undisturbed)
+    check_same(train_forked(disk / "run", 1, *LONG, *more), undisturbed)
 
 
 def says_the_space(line: str) -> bool:

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of a run with both epochs done and no results yet."""
     shutil.copytree(trained, tmp_path / "run")
-    for name in ("status.json", "results.json", "report.html"):
+    for name in ("status.json", "results.json"):
         (tmp_path / "run" / name).unlink()
     return tmp_path / "run"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher
 from tests.faults.running import LONG, start, steps_logged
-from tests.runs import Run, check_same, command, train_apart, train_here
+from tests.runs import Run, check_same, command, train_apart, train_forked, train_here
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(
     assert (status["state"], status["exit_code"]) == ("stopped", 75)
     assert 0 < status["step"] < 330
     assert len(stopped.metrics("step")) == status["step"]
-    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+    check_same(train_forked(tmp_path / "run", 1, *LONG), undisturbed)
 
 
 def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
@@ -52,7 +52,7 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_weights(
         process = start(tmp_path / "run", *LONG)
         process.kill()
         process.communicate()
-    again = train_apart(tmp_path / "run", *LONG)
+    again = train_forked(tmp_path / "run", 1, *LONG)
     assert "going on after step" in again.output
     check_same(again, undisturbed)
 
@@ -62,7 +62,7 @@ def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path:
     for child in psutil.Process(process.pid).children():
         child.kill()
     process.communicate(timeout=60)
-    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+    check_same(train_forked(tmp_path / "run", 1, *LONG), undisturbed)
 
 
 SLOW = """
@@ -103,7 +103,7 @@ def test_max_seconds_stops_like_a_request_and_finished_on_two_processes(
 ) -> None:
     assert train_here(tmp_path / "run", *LONG, "--train.max_seconds", "0.5") == 75
     assert Run(tmp_path / "run", 75).json("status.json")["state"] == "stopped"
-    check_same(train_apart(tmp_path / "run", *LONG, launcher=launcher(2)), undisturbed)
+    check_same(train_forked(tmp_path / "run", 2, *LONG), undisturbed)
 
 
 def test_a_request_is_noticed_in_the_middle_of_frequent_checkpoints(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_launcher_that_dies_of_the_request_does_not_keep_the_run_from_saving(
     status = Run(tmp_path / "run", 1).json("status.json")
     assert (status["state"], status["exit_code"]) == ("stopped", 75)
     assert len(Run(tmp_path / "run", 1).metrics("step")) == status["step"]
-    check_same(train_apart(tmp_path / "run", *LONG), undisturbed)
+    check_same(train_forked(tmp_path / "run", 1, *LONG), undisturbed)
 
 
 def test_the_same_command_with_a_checkpoints_path_goes_on_where_it_stood(
@@ -179,6 +179,7 @@ def test_going_back_to_an_older_checkpoint_in_the_same_folder(
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run", *LONG)
+    process.send_signal(signal.SIGSTOP)  # else it may end before the second has started
     second = train_apart(tmp_path / "run", *LONG)
     assert second.exit_code == 2
     assert "in use by another run" in second.errors

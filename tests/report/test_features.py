@@ -97,6 +97,7 @@ def test_every_family_has_a_first_layer(name: str) -> None:
     assert len(found.maps) == 2
 
 
+@pytest.mark.usefixtures("report")
 def test_a_picture_that_fails_costs_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
