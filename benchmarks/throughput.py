@@ -212,7 +212,26 @@ def build_page(figures: page.Figures) -> list[str]:
             f"| {paired.spread(one.ratios(best))}, {CONTENDERS[best].title} "
             f"| {paired.spread(one.ratios(BOUND))} |"
         ]
+    lines += ["", *overview(measured)]
     return [*lines, *(line for one in measured for line in section(one))]
+
+
+def overview(measured: list[Figures]) -> list[str]:
+    """Our throughput over that of each of the others, in all cases; the README has it too."""
+    titles = [CASES[one.case].title for one in measured]
+    lines = [
+        f"| Lockstep's images/s over those of | {' | '.join(titles)} |",
+        "| --- |" + " --- |" * len(titles),
+    ]
+    for name in CONTENDERS:
+        if name in (OURS, BOUND):
+            continue
+        ratios = [
+            f"{statistics.median(one.ratios(name)):.2f}" if name in one.seconds else ""
+            for one in measured
+        ]
+        lines += [f"| {CONTENDERS[name].title} | {' | '.join(ratios)} |"]
+    return lines
 
 
 def section(figures: Figures) -> list[str]:

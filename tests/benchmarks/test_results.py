@@ -26,3 +26,12 @@ def test_the_list_has_every_page() -> None:
     text = (REPOSITORY / "benchmarks" / "README.md").read_text()
     for path in page.RESULTS.glob("*.md"):
         assert f"(results/{path.name})" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("throughput", "| Lockstep's images/s over those of"), ("same_weights", "| trainer |")]
+)
+def test_the_readme_has_the_table_of_the_page(name: str, head: str) -> None:
+    page_text = (page.RESULTS / f"{name}.md").read_text()
+    table = page_text[page_text.index(head) :].split("\n\n")[0]
+    assert f"\n\n{table}\n\n" in (REPOSITORY / "README.md").read_text()
