@@ -39,8 +39,8 @@ LARGE = DEFAULT_RECIPE | {
 RIVALS = ["exact", "fast", "bare DDP", "bare DDP, one piece"]
 
 
-def launch(processes: int, words: Sequence[str]) -> None:
-    """Run a Python program in so many CPU processes."""
+def launch(processes: int, words: Sequence[str], exit_code: int = 0) -> None:
+    """Run a Python program, which is to end with that code, in so many CPU processes."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
@@ -49,7 +49,7 @@ def launch(processes: int, words: Sequence[str]) -> None:
     finished = subprocess.run(
         [*launcher, *words], env=os.environ | more, capture_output=True, text=True, check=False
     )
-    if finished.returncode != 0:
+    if finished.returncode != exit_code:
         sys.exit(finished.stderr)
 
 
