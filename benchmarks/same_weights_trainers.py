@@ -224,9 +224,9 @@ def write_end(training: Training, parts: Parts) -> None:
     images = parts.scaling.apply(parts.test.images[:])
     predicted = torch.cat([model(batch).argmax(1) for batch in images.chunk(20)])
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {"predicted": predicted, "target": parts.test.targets}
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, Path(training.output) / "end.safetensors")
+    tensors |= {"predicted": predicted}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, Path(training.output) / "end.safetensors")
 
 
 def main() -> None:
