@@ -31,6 +31,7 @@ TASK = {"images": 2048, "batch_size": 64, "epochs": 4, "save_every": 48, "thread
 UNEVEN = 2031
 """images of an epoch that ends with 47, which two processes cannot halve"""
 
+TITLE = "The same weights beside other trainers"
 INTRODUCTION = f"""
 Each trainer trains one net several times, every time in new processes of one thread: twice on one
 process; on two (gloo) with half of each batch; and on one that is killed in the middle of the
@@ -237,14 +238,12 @@ def main() -> None:
     lines = [INTRODUCTION, ""]
     if absent := [ENTRIES[name].title for name in ENTRIES if name not in names]:
         lines += [f"Left out, as not installed: {', '.join(absent)}.", ""]
-    for net in NETS:
-        rows = table(net, names, data)
-        print("\n".join(rows), flush=True)
-        lines += rows
-    lines += ["## How each was driven", ""]
-    lines += [f"- {ENTRIES[name].title}: {ENTRIES[name].driven}." for name in names]
+    driven = ["## How each was driven", ""]
+    driven += [f"- {ENTRIES[name].title}: {ENTRIES[name].driven}." for name in names]
     command = "python benchmarks/same_weights.py"
-    page.write("same_weights", "The same weights beside other trainers", [command], lines)
+    for net in NETS:  # each is written when it is done
+        lines += table(net, names, data)
+        page.write("same_weights", TITLE, [command], [*lines, *driven])
 
 
 if __name__ == "__main__":
