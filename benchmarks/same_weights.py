@@ -80,8 +80,10 @@ ENTRIES = {
         "the loop of its `examples/complete_cv_example.py` with `save_state`, `load_state` and "
         "`skip_first_batches` (huggingface.co/docs/accelerate/usage_guides/checkpoint), "
         "`set_seed(deterministic=True)`, `DataLoaderConfiguration(split_batches=True, "
-        "use_seedable_sampler=True)`, and `set_epoch` of its loader before each epoch, without "
-        "which it resumed in the order of the first epoch",
+        "use_seedable_sampler=True)`, `set_epoch` of its loader before each epoch, without which "
+        "it resumed in the order of the first epoch, and a `generator` for the loader "
+        "(docs.pytorch.org/docs/stable/notes/randomness.html), without which it resumed with other "
+        "dropout",
     ),
     "lightning": Entry(
         "PyTorch Lightning",

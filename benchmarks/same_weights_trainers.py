@@ -79,7 +79,8 @@ class Seen:
 def accelerate(training: Training, parts: Parts) -> None:
     """Accelerate's examples/complete_cv_example.py, with what makes its shuffling repeatable.
 
-    Without set_epoch it resumes in the order of the first epoch (1.15.0).
+    Without set_epoch it resumes in the order of the first epoch (1.15.0); without a generator of
+    its own the loader takes a number from the stream of dropout when it resumes.
     """
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration, set_seed
@@ -87,7 +88,11 @@ def accelerate(training: Training, parts: Parts) -> None:
     set_seed(training.seed, deterministic=True)
     loading = DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True)
     accelerator = Accelerator(cpu=True, dataloader_config=loading)
-    model, optimizer, loader = accelerator.prepare(parts.model, parts.adam(), parts.loader())
+    generator = torch.Generator().manual_seed(training.seed)
+    batches: DataLoader[Any] = DataLoader(
+        parts.dataset(), batch_size=training.batch_size, shuffle=True, generator=generator
+    )
+    model, optimizer, loader = accelerator.prepare(parts.model, parts.adam(), batches)
     first_epoch, done = 0, 0
     for folder in Path(training.folder).glob("step_*"):
         accelerator.load_state(str(folder))
