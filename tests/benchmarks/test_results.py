@@ -29,7 +29,8 @@ def test_the_list_has_every_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "head"), [("throughput", "| Lockstep's images/s over those of"), ("same_weights", "| trainer |")]
+    ("name", "head"),
+    [("throughput", "| Lockstep's images/s over those of"), ("same_weights", "| trainer |")],
 )
 def test_the_readme_has_the_table_of_the_page(name: str, head: str) -> None:
     page_text = (page.RESULTS / f"{name}.md").read_text()
