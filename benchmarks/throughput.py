@@ -25,6 +25,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import apart
 import page
 import paired
 from contenders import BOUND, CONTENDERS, OURS
@@ -137,7 +138,7 @@ def search_path(name: str) -> list[Path]:
 
 def present(name: str) -> bool:
     """Whether a contender's package is there for its process."""
-    places = [*map(str, search_path(name)), *sys.path]
+    places = [*map(str, (apart.REPOSITORY, *search_path(name))), *sys.path]
     return PathFinder.find_spec(CONTENDERS[name].module, places) is not None
 
 

