@@ -44,12 +44,12 @@ has_option() {
 # The trainer looks in its own places, then asks the mirrors. Where these cannot be reached, the
 # same files come in Debian's package, from the package manager's mirror.
 get_fashion_mnist() {
-    local reason
-    if reason=$("$environment/bin/python" -c '
+    local reason code=0
+    reason=$("$environment/bin/python" -c '
 import sys
 
 from trainer.config import DataConfig
-from trainer.data import prepare
+from trainer.data.reading import prepare
 from trainer.errors import UserError
 
 try:
@@ -57,9 +57,12 @@ try:
 except UserError as error:
     print(error)
     sys.exit(2)
-'); then
-        return
-    fi
+') || code=$?
+    case $code in
+        0) return ;;
+        2) ;; # it is not there, and the reason says where it was looked for
+        *) exit "$code" ;;
+    esac
     echo "    No mirror helped; taking the same files from Debian's package"
     if ! "$repository/launch/fetch_debian_package.sh"; then
         stop "$reason"

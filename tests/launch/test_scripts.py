@@ -15,6 +15,9 @@ import pytest
 from place import OLD_PYTHON, PYTHON_WITHOUT_VENV, Place
 
 from tests.conftest import REPOSITORY
+from trainer.config import DataConfig
+from trainer.data import reading
+from trainer.errors import UserError
 
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), JOB, REPOSITORY / ".ci" / "run"])
@@ -228,6 +231,26 @@ class TestDebianPackage:
         place.environment |= {"PACKAGE": str(package), "SYSTEM_LISTS": "yes"}
         assert place.run("launch/fetch_debian_package.sh").returncode == 0
         self.check(place)
+
+
+@pytest.mark.parametrize(("missing", "code"), [("", 0), ("not here", 2)])
+def test_quickstart_asks_the_trainer_for_the_images(
+    missing: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own lines of Python, which only note their call in the tests above."""
+
+    def prepare(config: DataConfig) -> None:
+        assert config.name == "fashion_mnist"
+        if missing:
+            raise UserError(missing)
+
+    monkeypatch.setattr(reading, "prepare", prepare)
+    text = (REPOSITORY / "launch" / "quickstart.sh").read_text(encoding="utf-8")
+    try:
+        exec(text.split("-c '")[1].split("')")[0], {})
+    except SystemExit as ended:
+        assert ended.code == code
+    assert capsys.readouterr().out.strip() == missing
 
 
 class TestTestScript:
