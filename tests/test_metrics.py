@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.metrics import Predictions, calibration, per_class_results
 
@@ -64,6 +68,24 @@ def test_who_is_right_as_often_as_promised_has_no_calibration_error(samples: int
     correct = np.concatenate([np.arange(samples * 4) % 4 < part for part in (1, 2, 3, 4)])
     order = draw.permutation(len(correct))
     assert calibration(correct[order], probability[order]).error == pytest.approx(0.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1))
+def test_every_probability_is_in_the_bin_of_the_definition(
+    samples: list[tuple[float, bool]],
+) -> None:
+    """In exact fractions: above (m - 1) / 15 and up to m / 15, and 0 in the first."""
+    probability = np.array([sample[0] for sample in samples], dtype=np.float32)
+    found = calibration(np.array([sample[1] for sample in samples]), probability)
+    bins = [
+        [one for one in samples if max(1, np.ceil(Fraction(one[0]) * 15)) == number]
+        for number in range(1, 16)
+    ]
+    assert found.count.tolist() == [len(members) for members in bins]
+    with np.errstate(invalid="ignore"):
+        means = [np.array(members or [(np.nan, np.nan)]).mean(axis=0) for members in bins]
+    np.testing.assert_allclose(found.confidence, [mean[0] for mean in means])
+    np.testing.assert_allclose(found.accuracy, [mean[1] for mean in means])
 
 
 def test_calibration_holds_probabilities_at_the_ends() -> None:

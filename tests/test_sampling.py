@@ -45,6 +45,11 @@ def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], e
     assert sorted(chain.from_iterable(steps)) == list(range(size))
     assert len(steps) == len(ranks[0])
     assert all(len(step) == batch_size for step in steps[:-1])
+    for number, step in enumerate(steps):
+        sizes = ranks[0].sizes(number)
+        assert sum(sizes) == len(step)
+        own = [len(range(*sampler.step_samples(number)[1].indices(size))) for sampler in ranks]
+        assert own == [sum(sizes[rank * each : (rank + 1) * each]) for rank in range(processes)]
 
 
 @given(shapes)
@@ -64,6 +69,7 @@ def test_a_position_in_mid_epoch_goes_on_where_the_epoch_was(
     whole = steps_of(ranks, 4)
     first_step = data.draw(st.integers(0, len(whole)))
     assert steps_of(ranks, 4, first_step) == whole[first_step:]
+    assert len(ranks[0]) == len(whole) - first_step
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
