@@ -191,8 +191,8 @@ STATES = [
         for name in ("../x.safetensors", "/x.safetensors", "state.json", "", "gone.safetensors")
     ),
     *((key, drop(key)) for key in ("format_version", "files", *small_state())),
-    *((f"run.*{key}", drop("run", key)) for key in small_state()["run"]),
-    ("run.*unknown 'surprise'", put("run", "surprise", value=1)),
+    *((f"run lacks '{key}'", drop("run", key)) for key in small_state()["run"]),
+    ("run has the unknown 'surprise'", put("run", "surprise", value=1)),
     ("run", put("run", value=[])),
     *(
         (f"run.{key}", put("run", key, value=value))
@@ -222,6 +222,11 @@ STATES = [
     *(("fingerprints", put("fingerprints", value=v)) for v in (None, 1, [], {"a": 1})),
     *(("environment", put("environment", value=v)) for v in (None, [], {"torch": 2})),
 ]
+
+
+def test_a_run_that_nobody_observed_has_nothing_to_be_checked(sound: Path) -> None:
+    forge_state(sound, put("run", "observer", value={}))
+    assert open_checkpoint(sound).state["run"]["observer"] == {}
 
 
 @pytest.mark.parametrize(("named", "change"), STATES)
