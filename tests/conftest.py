@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-# For benchmarks/mutation.sh: the same examples each time, and no search for a smaller one.
+# For benchmarks/mutation.py: the same examples each time, and no search for a smaller one.
 settings.register_profile(
     "mutation",
     deadline=None,

@@ -72,6 +72,12 @@ def test_a_position_in_mid_epoch_goes_on_where_the_epoch_was(
     assert len(ranks[0]) == len(whole) - first_step
 
 
+def test_a_new_sampler_stands_at_the_first_step() -> None:
+    (sampler,) = samplers(100, 1, 30, 1)
+    assert len(sampler) == sampler.steps == 4
+    assert len(list(sampler)) == 4
+
+
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     (sampler,) = samplers(100, 1, 100, 1)
     orders = [steps_of([sampler], epoch)[0] for epoch in (1, 2)]

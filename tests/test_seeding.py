@@ -59,6 +59,13 @@ def test_the_streams_are_what_they_were() -> None:
     ]
 
 
+def test_the_numbers_of_samples_are_where_the_samples_are() -> None:
+    """On a device without memory: in one place the whole way, and for each sample so many."""
+    samples = torch.arange(5, device="meta")
+    numbers = seeding.uniform(0, "augmentation", 1, samples, 3)
+    assert (numbers.device, numbers.shape) == (samples.device, (5, 3))
+
+
 @pytest.mark.parametrize("accelerator", [False, True])
 def test_torch_is_seeded_by_seed_stream_and_position(
     accelerator: bool, monkeypatch: pytest.MonkeyPatch
