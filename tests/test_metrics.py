@@ -45,6 +45,15 @@ def test_a_class_without_samples_has_zeros_and_is_not_the_worst() -> None:
     assert (missing["support"], missing["accuracy"], missing["precision"]) == (0, 0.0, 0.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_nobody_has_seen_has_its_row_and_no_warning() -> None:
+    results = per_class_results(predictions([0, 0, 1], [0, 1, 1]), "abc")
+    assert results["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert len(results["per_class"]) == 3
+    unseen = dict.fromkeys(("accuracy", "precision", "recall", "f1"), 0.0)
+    assert results["per_class"][2] == {"name": "c", "support": 0, "correct": 0} | unseen
+
+
 def test_accuracy_and_loss_are_means_over_the_samples() -> None:
     some = predictions([0, 1, 1, 0], [0, 1, 0, 1])
     assert some.accuracy == 0.5

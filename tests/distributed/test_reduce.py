@@ -53,7 +53,7 @@ def sums_of_a_rank(
     The ranks come to each exchange in another order, some of them late.
     """
     where = f"file://{store}"
-    dist.init_process_group("gloo", where, timedelta(seconds=20), processes, rank)
+    dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
     outcomes = []
     try:
         for number, count in enumerate(counts):
@@ -74,7 +74,7 @@ def sums_of_a_rank(
 def sums_of_another_rank(*task: Any) -> list[Outcome]:
     # Where a rank has failed, or the tests are gone, the others must not wait for ever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(60)
+    signal.alarm(30)
     return sums_of_a_rank(*task)
 
 
