@@ -187,7 +187,7 @@ STATES = [
     *(("format_version", put("format_version", value=v)) for v in ("1", True, 1.0, None)),
     *(("files", put("files", value=v)) for v in (None, "model.safetensors", [1], [["a"]], {})),
     *(
-        ("files", put("files", value=[name]))
+        (f"files: '{name}' is", put("files", value=[name]))
         for name in ("../x.safetensors", "/x.safetensors", "state.json", "", "gone.safetensors")
     ),
     *((key, drop(key)) for key in ("format_version", "files", *small_state())),
@@ -214,10 +214,17 @@ STATES = [
     ),
     *(
         ("run.observer.wandb_run_id", put("run", "observer", "wandb_run_id", value=v))
-        for v in ("../../x", "a/b", "", "a\0", 7, None)
+        for v in ("", "a\0", 7, None)
+    ),
+    *(
+        (f"run.observer.wandb_run_id: '{v}'", put("run", "observer", "wandb_run_id", value=v))
+        for v in ("../../x", "a/b")
     ),
     *(("optimizer", put("optimizer", value=v)) for v in (None, [], {"0.x": "text"}, {"0.x": [1]})),
-    *(("optimizer", put("optimizer", value={key: 1})) for key in ("a.b", "x", "-1.x", "0.", "0")),
+    *(
+        (f"optimizer: '{key}' is no", put("optimizer", value={key: 1}))
+        for key in ("a.b", "x", "-1.x", "0.", "0")
+    ),
     *(("scaler", put("scaler", value=v)) for v in ("x", [], {"scale": "x"}, 1)),
     *(("fingerprints", put("fingerprints", value=v)) for v in (None, 1, [], {"a": 1})),
     *(("environment", put("environment", value=v)) for v in (None, [], {"torch": 2})),
