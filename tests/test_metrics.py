@@ -60,6 +60,17 @@ def test_accuracy_and_loss_are_means_over_the_samples() -> None:
     assert some.mean_loss == 1.5
 
 
+def test_a_mean_loss_has_more_digits_than_its_losses() -> None:
+    one = np.zeros(4, dtype=np.int64)
+    losses = np.array([2**24, 1, 1, 1], dtype=np.float32)
+    assert Predictions(one, one, np.ones(4), losses).mean_loss == 2**22 + 0.75
+
+
+def test_predictions_that_are_all_right_promise_too_little() -> None:
+    one = np.zeros(2, dtype=np.int64)
+    assert Predictions(one, one, np.full(2, 0.9), one).calibration_error == pytest.approx(0.1)
+
+
 def test_calibration_error_is_that_of_the_definition() -> None:
     """By hand: one image in bin 6, up to 0.4, two in bin 12, up to 0.8, and two in bin 15."""
     correct = np.array([True, False, True, False, True])

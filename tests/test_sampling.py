@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer import seeding
 from trainer.sampling import EpochSampler
 
 
@@ -87,6 +89,12 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert steps_of([sampler], 1)[0] == orders[0]
     assert steps_of(samplers(100, 1, 100, 1, seed=4), 1)[0] != orders[0]
     assert steps_of(samplers(100, 1, 100, 1), 1)[0] == orders[0]
+
+
+def test_an_order_is_drawn_once_for_all_steps_of_its_epoch() -> None:
+    with patch("trainer.seeding.permutation", wraps=seeding.permutation) as draw:
+        steps_of(samplers(100, 2, 10, 2, seed=9), 1)
+    assert draw.call_count == 1
 
 
 def test_the_order_is_well_mixed() -> None:
