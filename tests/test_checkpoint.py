@@ -74,7 +74,7 @@ def test_the_training_may_change_its_tensors_while_they_are_written(
     checkpoints: Checkpoints,
 ) -> None:
     held, weight = threading.Event(), torch.zeros(1000)
-    checkpoints.save(1, {"model": {"weight": weight}}, small_state(), first=held.wait)
+    checkpoints.save(1, {"model": {"weight": weight}}, small_state(), first=lambda: held.wait(20))
     weight.fill_(1.0)
     assert checkpoints.newest() is None
     held.set()

@@ -87,7 +87,7 @@ def test_a_failed_save_says_what_it_takes_what_is_free_and_what_there_is(
 def test_whether_the_last_save_has_failed_is_known(checkpoints: Checkpoints) -> None:
     assert (checkpoints.lost, checkpoints.failed) == (False, False)
     held = threading.Event()
-    checkpoints.save(1, {}, small_state(1), first=held.wait)  # type: ignore[arg-type]
+    checkpoints.save(1, {}, small_state(1), first=lambda: held.wait(20))
     assert not checkpoints.failed
     held.set()
     checkpoints.wait()
@@ -106,7 +106,7 @@ def test_closing_waits_for_the_last_save_and_says_how_it_failed(
 ) -> None:
     held = threading.Event()
     threading.Timer(0.2, held.set).start()
-    checkpoints.save(1, {}, small_state(1), first=held.wait)  # type: ignore[arg-type]
+    checkpoints.save(1, {}, small_state(1), first=lambda: held.wait(20))
     checkpoints.close()
     assert names(checkpoints) == ["step-00000001"]
     again = Checkpoints(checkpoints.folder, checkpoints.config)
