@@ -90,6 +90,10 @@ def test_whether_the_last_save_has_failed_is_known(checkpoints: Checkpoints) -> 
     checkpoints.save(1, {}, small_state(1), first=lambda: held.wait(20))
     assert not checkpoints.failed
     held.set()
+    while not (checkpoints.folder / "step-00000001").exists():
+        time.sleep(0.01)
+    time.sleep(0.1)  # it is done now
+    assert not checkpoints.failed
     checkpoints.wait()
     assert (checkpoints.lost, checkpoints.failed) == (False, False)
     save_onto_a_full_disk(checkpoints, 2)
