@@ -43,12 +43,13 @@ def test_what_was_saved_comes_back(checkpoints: Checkpoints) -> None:
     channels_last = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     shared = torch.randn(5)
     tensors = {"a": channels_last, "b": shared, "c": shared, "d": torch.tensor(7)}
-    checkpoints.save(12, {"model": tensors}, small_state(12) | {"note": "ü"})
+    scaler = {"scale": 65536.0, "_growth_tracker": 3}
+    checkpoints.save(12, {"model": tensors}, small_state(12) | {"note": "ü", "scaler": scaler})
     checkpoints.wait()
     saved = checkpoints.newest()
     assert saved is not None
     assert saved.folder.name == "step-00000012"
-    assert saved.state["note"] == "ü"
+    assert (saved.state["note"], saved.state["scaler"]) == ("ü", scaler)
     assert saved.tensors("best") == saved.specs("best") == {}
     loaded = saved.tensors("model")
     assert loaded.keys() == tensors.keys()

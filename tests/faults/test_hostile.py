@@ -219,13 +219,13 @@ STATES = [
         for v in ("", "a\0", 7, None)
     ),
     *(
-        (f"run.observer.wandb_run_id: '{v}'", put("run", "observer", "wandb_run_id", value=v))
-        for v in ("../../x", "a/b")
+        (f"wandb_run_id: {re.escape(ascii(v))}", put("run", "observer", "wandb_run_id", value=v))
+        for v in ("../../x", "a/b", "ü")
     ),
     *(("optimizer", put("optimizer", value=v)) for v in (None, [], {"0.x": "text"}, {"0.x": [1]})),
     *(
-        (f"optimizer: '{key}' is no", put("optimizer", value={key: 1}))
-        for key in ("a.b", "x", "-1.x", "0.", "0")
+        (f"optimizer: {re.escape(ascii(key))} is no", put("optimizer", value={key: 1}))
+        for key in ("a.b", "x", "-1.x", "0.", "0", "0.ü", "1234567890.x")
     ),
     *(("scaler", put("scaler", value=v)) for v in ("x", [], {"scale": "x"}, 1)),
     *(("fingerprints", put("fingerprints", value=v)) for v in (None, 1, [], {"a": 1})),
