@@ -1,7 +1,7 @@
 """Mutation testing: the modules that every promise rests on are changed, one place at a time.
 
     pip install -c constraints.txt -e '.[test,mutation]'
-    python benchmarks/mutation.py [--workers 2] [MUTANT ...]        an hour
+    python benchmarks/mutation.py [--workers 2] [MUTANT ...]        half an hour
 
 A test must fail for each change. Prints how many did by module, and the changes that nothing
 noticed; docs/testing.md says of each why. `[tool.mutmut]` in pyproject.toml names the modules and
@@ -39,9 +39,7 @@ def table(outcomes: Iterable[tuple[str, str]]) -> str:
     modules: dict[str, Counter[str]] = defaultdict(Counter)
     for name, outcome in outcomes:
         modules[name.rpartition(".")[0]][outcome] += 1
-    lines = [
-        "| module | mutants | killed | of them without end, or the process died | survived | killed |"
-    ]
+    lines = ["| module | mutants | killed | of them by time or a crash | survived | killed |"]
     lines.append("|---|---|---|---|---|---|")
     for module, counts in sorted(modules.items()):
         ended = sum(counts[outcome] for outcome in ENDED)
