@@ -86,8 +86,8 @@ def test_a_failed_save_says_what_it_takes_what_is_free_and_what_there_is(
 
 def test_whether_the_last_save_has_failed_is_known(checkpoints: Checkpoints) -> None:
     assert (checkpoints.lost, checkpoints.failed) == (False, False)
-    held = threading.Event()
-    checkpoints.save(1, {}, small_state(1), first=lambda: held.wait(20))
+    held, in_time = threading.Event(), []
+    checkpoints.save(1, {}, small_state(1), first=lambda: in_time.append(held.wait(5)))
     assert not checkpoints.failed
     held.set()
     while not (checkpoints.folder / "step-00000001").exists():
@@ -95,6 +95,7 @@ def test_whether_the_last_save_has_failed_is_known(checkpoints: Checkpoints) -> 
     time.sleep(0.1)  # it is done now
     assert not checkpoints.failed
     checkpoints.wait()
+    assert in_time == [True], "asking does not wait"
     assert (checkpoints.lost, checkpoints.failed) == (False, False)
     save_onto_a_full_disk(checkpoints, 2)
     while not checkpoints.failed:
