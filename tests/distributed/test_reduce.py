@@ -79,7 +79,7 @@ def sums_of_another_rank(*task: Any) -> list[Outcome]:
 
 
 @pytest.mark.parametrize(
-    ("processes", "types"), [(1, 3), (2, 3), (3, 3), (4, 3), (6, 3), (8, 3), (2, 1), (3, 1)]
+    ("processes", "types"), [(1, 3), (2, 3), (3, 3), (4, 3), (6, 3), (8, 3), (2, 1), (3, 1), (2, 2)]
 )
 def test_every_rank_has_the_bits_of_the_tree(processes: int, types: int, tmp_path: Path) -> None:
     """Butterfly where the blocks are subtrees, their exchange elsewhere (6 leaves on 2 ranks).
