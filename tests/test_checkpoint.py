@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.checkpoint.reading import checksum, open_checkpoint
 from trainer.config import CheckpointConfig, OptimizerConfig
-from trainer.errors import UserError
+from trainer.errors import UnreadableError, UserError
 from trainer.files import to_json
 from trainer.optim import build
 from trainer.tensor_files import weights_sha256
@@ -42,13 +43,14 @@ def test_what_was_saved_comes_back(checkpoints: Checkpoints) -> None:
     channels_last = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     shared = torch.randn(5)
     tensors = {"a": channels_last, "b": shared, "c": shared, "d": torch.tensor(7)}
-    checkpoints.save(12, {"model": tensors}, small_state(12) | {"note": "ü"})
+    scaler = {"scale": 65536.0, "_growth_tracker": 3}
+    checkpoints.save(12, {"model": tensors}, small_state(12) | {"note": "ü", "scaler": scaler})
     checkpoints.wait()
     saved = checkpoints.newest()
     assert saved is not None
     assert saved.folder.name == "step-00000012"
-    assert saved.state["note"] == "ü"
-    assert saved.tensors("best") == {}
+    assert (saved.state["note"], saved.state["scaler"]) == ("ü", scaler)
+    assert saved.tensors("best") == saved.specs("best") == {}
     loaded = saved.tensors("model")
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
@@ -73,7 +75,7 @@ def test_the_training_may_change_its_tensors_while_they_are_written(
     checkpoints: Checkpoints,
 ) -> None:
     held, weight = threading.Event(), torch.zeros(1000)
-    checkpoints.save(1, {"model": {"weight": weight}}, small_state(), first=held.wait)
+    checkpoints.save(1, {"model": {"weight": weight}}, small_state(), first=lambda: held.wait(20))
     weight.fill_(1.0)
     assert checkpoints.newest() is None
     held.set()
@@ -157,6 +159,40 @@ def test_a_half_written_checkpoint_does_not_count(checkpoints: Checkpoints) -> N
     assert not hidden.exists()
 
 
+def test_the_manifest_is_that_of_the_documentation(checkpoints: Checkpoints) -> None:
+    """Size and SHA-256 of each file, and a checksum of them; computed here by other means."""
+    checkpoints.save(1, {"model": {"a": torch.ones(3)}, "best": {}}, small_state())
+    checkpoints.close()
+    folder = checkpoints.folder / "step-00000001"
+    names = ["model.safetensors", "best.safetensors"]
+    files = {}
+    for name in sorted([*names, "state.json"]):
+        content = (folder / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        files[name] = {"bytes": len(content), "sha256": digest}
+    checksum = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest == {"files": files, "checksum": checksum}
+    state = json.loads((folder / "state.json").read_text())
+    assert (state["format_version"], state["files"]) == (3, names)
+
+
+def test_what_may_not_be_read_is_no_damage_and_stays(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(checkpoints, 1)
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("trainer.checkpoint.reading.describe", forbidden)
+    with pytest.raises(UnreadableError) as error:
+        checkpoints.newest()
+    expected = f"{folder / 'model.safetensors'}: may not be read (Permission denied)"
+    assert str(error.value) == expected
+    assert folder.is_dir()
+
+
 def test_a_later_format_is_refused(checkpoints: Checkpoints) -> None:
     checkpoints.save(1, {}, {"format_version": 99})
     checkpoints.wait()
@@ -229,8 +265,6 @@ def test_an_optimiser_goes_on_as_if_never_stopped(name: str, checkpoints: Checkp
 
 def test_the_digest_is_the_one_of_the_documentation() -> None:
     """Floating-point tensors alone, in name order, C-contiguous; computed here by other means."""
-    import hashlib
-
     tensors = {
         "b": torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last),
         "a": torch.randn(4),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.metrics import Predictions, calibration, per_class_results
 
@@ -41,10 +45,30 @@ def test_a_class_without_samples_has_zeros_and_is_not_the_worst() -> None:
     assert (missing["support"], missing["accuracy"], missing["precision"]) == (0, 0.0, 0.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_nobody_has_seen_has_its_row_and_no_warning() -> None:
+    results = per_class_results(predictions([0, 0, 1], [0, 1, 1]), "abc")
+    assert results["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert len(results["per_class"]) == 3
+    unseen = dict.fromkeys(("accuracy", "precision", "recall", "f1"), 0.0)
+    assert results["per_class"][2] == {"name": "c", "support": 0, "correct": 0} | unseen
+
+
 def test_accuracy_and_loss_are_means_over_the_samples() -> None:
     some = predictions([0, 1, 1, 0], [0, 1, 0, 1])
     assert some.accuracy == 0.5
     assert some.mean_loss == 1.5
+
+
+def test_a_mean_loss_has_more_digits_than_its_losses() -> None:
+    one = np.zeros(4, dtype=np.int64)
+    losses = np.array([2**24, 1, 1, 1], dtype=np.float32)
+    assert Predictions(one, one, np.ones(4), losses).mean_loss == 2**22 + 0.75
+
+
+def test_predictions_that_are_all_right_promise_too_little() -> None:
+    one = np.zeros(2, dtype=np.int64)
+    assert Predictions(one, one, np.full(2, 0.9), one).calibration_error == pytest.approx(0.1)
 
 
 def test_calibration_error_is_that_of_the_definition() -> None:
@@ -64,6 +88,24 @@ def test_who_is_right_as_often_as_promised_has_no_calibration_error(samples: int
     correct = np.concatenate([np.arange(samples * 4) % 4 < part for part in (1, 2, 3, 4)])
     order = draw.permutation(len(correct))
     assert calibration(correct[order], probability[order]).error == pytest.approx(0.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1))
+def test_every_probability_is_in_the_bin_of_the_definition(
+    samples: list[tuple[float, bool]],
+) -> None:
+    """In exact fractions: above (m - 1) / 15 and up to m / 15, and 0 in the first."""
+    probability = np.array([sample[0] for sample in samples], dtype=np.float32)
+    found = calibration(np.array([sample[1] for sample in samples]), probability)
+    bins = [
+        [one for one in samples if max(1, np.ceil(Fraction(one[0]) * 15)) == number]
+        for number in range(1, 16)
+    ]
+    assert found.count.tolist() == [len(members) for members in bins]
+    with np.errstate(invalid="ignore"):
+        means = [np.array(members or [(np.nan, np.nan)]).mean(axis=0) for members in bins]
+    np.testing.assert_allclose(found.confidence, [mean[0] for mean in means])
+    np.testing.assert_allclose(found.accuracy, [mean[1] for mean in means])
 
 
 def test_calibration_holds_probabilities_at_the_ends() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer import seeding
 from trainer.sampling import EpochSampler
 
 
-def samplers(size: int, processes: int, batch_size: int, microbatches: int) -> list[EpochSampler]:
+def samplers(
+    size: int, processes: int, batch_size: int, microbatches: int, seed: int = 3
+) -> list[EpochSampler]:
     return [
         EpochSampler(
             range(size),
             batch_size=batch_size,
             microbatches=microbatches,
-            seed=3,
+            seed=seed,
             num_replicas=processes,
             rank=rank,
         )
@@ -45,6 +49,11 @@ def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], e
     assert sorted(chain.from_iterable(steps)) == list(range(size))
     assert len(steps) == len(ranks[0])
     assert all(len(step) == batch_size for step in steps[:-1])
+    for number, step in enumerate(steps):
+        sizes = ranks[0].sizes(number)
+        assert sum(sizes) == len(step)
+        own = [len(range(*sampler.step_samples(number)[1].indices(size))) for sampler in ranks]
+        assert own == [sum(sizes[rank * each : (rank + 1) * each]) for rank in range(processes)]
 
 
 @given(shapes)
@@ -64,6 +73,13 @@ def test_a_position_in_mid_epoch_goes_on_where_the_epoch_was(
     whole = steps_of(ranks, 4)
     first_step = data.draw(st.integers(0, len(whole)))
     assert steps_of(ranks, 4, first_step) == whole[first_step:]
+    assert len(ranks[0]) == len(whole) - first_step
+
+
+def test_a_new_sampler_stands_at_the_first_step() -> None:
+    (sampler,) = samplers(100, 1, 30, 1)
+    assert len(sampler) == sampler.steps == 4
+    assert len(list(sampler)) == 4
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
@@ -71,8 +87,14 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = [steps_of([sampler], epoch)[0] for epoch in (1, 2)]
     assert orders[0] != orders[1]
     assert steps_of([sampler], 1)[0] == orders[0]
-    sampler.seed = 4
-    assert steps_of([sampler], 1)[0] != orders[0]
+    assert steps_of(samplers(100, 1, 100, 1, seed=4), 1)[0] != orders[0]
+    assert steps_of(samplers(100, 1, 100, 1), 1)[0] == orders[0]
+
+
+def test_an_order_is_drawn_once_for_all_steps_of_its_epoch() -> None:
+    with patch("trainer.seeding.permutation", wraps=seeding.permutation) as draw:
+        steps_of(samplers(100, 2, 10, 2, seed=9), 1)
+    assert draw.call_count == 1
 
 
 def test_the_order_is_well_mixed() -> None:

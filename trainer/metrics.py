@@ -78,7 +78,7 @@ def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
         correct: whether each prediction is right, bool (n,), n above 0.
         probability: of the predicted class, (n,).
     """
-    place = np.ceil(probability.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1
+    place = np.ceil(probability * np.float64(CALIBRATION_BINS)).astype(np.int64) - 1
     place = place.clip(0, CALIBRATION_BINS - 1)
 
     def sums(values: np.ndarray | None) -> np.ndarray:

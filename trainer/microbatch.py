@@ -92,8 +92,8 @@ def reduce(nodes: Sequence[tuple[Interval, Leaf]], leaves: int) -> Leaf:
     """The tree's root from the nodes that each process holds; the same bits on all of them.
 
     A collective: all ranks of the default process group call it, each with the nodes of its own
-    block. Where every block is one subtree and their number is a power of two, pairs exchange sums
-    of growing subtrees (recursive doubling: log2 W rounds, both partners add the same two
+    block. Where both numbers are powers of two, so that every block is one subtree, pairs exchange
+    sums of growing subtrees (recursive doubling: log2 W rounds, both partners add the same two
     operands). Elsewhere, for example 6 micro-batches on 2 processes, all gather the blocks'
     largest subtrees and each finishes the tree.
     """
@@ -101,8 +101,9 @@ def reduce(nodes: Sequence[tuple[Interval, Leaf]], leaves: int) -> Leaf:
         ((_, root),) = nodes
         return root
     processes = dist.get_world_size()
-    if len(nodes) == 1 and leaves & (leaves - 1) == 0 and processes & (processes - 1) == 0:
-        return _butterfly(nodes[0][1])
+    if leaves.bit_count() == processes.bit_count() == 1:
+        ((_, block),) = nodes
+        return _butterfly(block)
     return _gather_and_finish(nodes, leaves, processes)
 
 

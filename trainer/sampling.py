@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sized
 from typing import cast
 
@@ -50,8 +51,6 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         self.batch_size = batch_size
         self.microbatches = microbatches
         self.first_step = 0
-        self.drawn: tuple[int, int] | None = None
-        self.order = torch.empty(0, dtype=torch.int64)
 
     def set_position(self, epoch: int, first_step: int) -> None:
         """Go to an epoch (from 1) and to the step of it (from 0) that comes next."""
@@ -79,15 +78,15 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         block = share(self.rank, self.num_replicas, self.microbatches)
         first, begin = step * self.batch_size, sum(sizes[: block.start])
         own = slice(begin, begin + sum(sizes[block.start : block.stop]))
-        return self._order()[first : first + sum(sizes)], own
-
-    def _order(self) -> torch.Tensor:
-        """The epoch's permutation, kept until the next epoch asks for its own."""
-        if self.drawn != (self.seed, self.epoch):
-            order = seeding.permutation(self.seed, self.epoch, self.size)
-            self.order, self.drawn = torch.from_numpy(order), (self.seed, self.epoch)
-        return self.order
+        order = _order(self.seed, self.epoch, self.size)
+        return order[first : first + sum(sizes)], own
 
     def __len__(self) -> int:
         """Steps that are left of the epoch."""
         return self.steps - self.first_step
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, size: int) -> torch.Tensor:
+    """An epoch's permutation, kept until the next epoch asks for its own."""
+    return torch.from_numpy(seeding.permutation(seed, epoch, size))

@@ -34,7 +34,10 @@ Stream = Literal[
     "forward",
 ]
 
-_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+# SplitMix64's constants as signed numbers: torch has no unsigned arithmetic.
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_FIRST_FACTOR = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND_FACTOR = 0x94D049BB133111EB - 2**64
 
 
 def integer(seed: int, stream: Stream, *position: int) -> int:
@@ -61,7 +64,8 @@ def uniform(
     Number i of sample s is a hash of (seed, stream, epoch, s, i) alone, so a sample gets the same
     numbers in whatever batch, process or order it is drawn. The hash is the output function of
     SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), in
-    wrapping 64-bit integers, which are exact on every device.
+    wrapping 64-bit integers, which are exact on every device; without its last step, which leaves
+    the upper bits, the ones that are taken, as they are.
 
     Args:
         samples: int64 indices of the samples, shape (n,), on any device.
@@ -70,10 +74,9 @@ def uniform(
 
     key = integer(seed, stream, epoch)
     counters = samples[:, None] * count + torch.arange(1, count + 1, device=samples.device)
-    state = counters * _signed(_GOLDEN_GAMMA) + key
-    state = (state ^ _shift_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
-    state = (state ^ _shift_right(state, 27)) * _signed(0x94D049BB133111EB)
-    state = state ^ _shift_right(state, 31)
+    state = counters * _GOLDEN_GAMMA + key
+    state = (state ^ _shift_right(state, 30)) * _FIRST_FACTOR
+    state = (state ^ _shift_right(state, 27)) * _SECOND_FACTOR
     return _shift_right(state, 40).float() * 2.0**-24
 
 
@@ -87,11 +90,6 @@ def seed_torch(seed: int, stream: Stream, *position: int) -> None:
     else:
         # torch.manual_seed would put a call aside for the GPU each time, with its stack.
         torch.default_generator.manual_seed(value)
-
-
-def _signed(constant: int) -> int:
-    """The same 64 bits as a signed integer: torch has no unsigned arithmetic."""
-    return constant - (1 << 64) if constant >= 1 << 63 else constant
 
 
 def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from tests.distributed.launch import run_worker
-from tests.distributed.worker import make_leaves
+from trainer.microbatch import Accumulator, reduce, share
+from trainer.packing import layout, pack, unpack
+
+Outcome = tuple[list[list[float]], int]
 
 
 def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -18,12 +29,70 @@ def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
     return tree(leaves[:half]) + tree(leaves[half:])
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4, 6, 8])
-def test_every_rank_has_the_bits_of_the_tree(processes: int, tmp_path: Path) -> None:
-    """Butterfly where the blocks are subtrees, their exchange elsewhere (6 leaves on 2 ranks)."""
-    counts = [processes * each for each in range(1, 18)]
-    outcomes = run_worker(processes, tmp_path / "out", name="reduce", cases=counts)
-    for count, ranks in zip(counts, outcomes, strict=True):
-        parts = zip(*make_leaves(count), strict=True)
-        root = [tree([tensor.flatten() for tensor in part]).double() for part in parts]
-        assert ranks == [torch.cat(root).tolist()] * processes
+def make_leaves(count: int, types: int) -> list[list[torch.Tensor]]:
+    """Tensors of up to three types and widely different sizes: another order of addition shows."""
+    generator = torch.Generator().manual_seed(count)
+
+    def leaf() -> list[torch.Tensor]:
+        scale = 10.0 ** torch.randint(-3, 4, (5,), generator=generator)
+        return [
+            torch.randn(5, generator=generator) * scale,
+            torch.randn(2, 3, 1, 1, generator=generator).to(memory_format=torch.channels_last),
+            torch.randint(-9, 9, (3,), generator=generator),
+            torch.randn(2, 2, generator=generator, dtype=torch.float64) * scale[0],
+        ][: types + 1]
+
+    return [leaf() for _ in range(count)]
+
+
+def sums_of_a_rank(
+    rank: int, processes: int, store: Path, counts: list[int], types: int
+) -> list[Outcome]:
+    """The root on this rank for each number of leaves, and how often all had to gather.
+
+    The ranks come to each exchange in another order, some of them late.
+    """
+    where = f"file://{store}"
+    dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
+    outcomes = []
+    try:
+        for number, count in enumerate(counts):
+            leaves = make_leaves(count, types)
+            sums = Accumulator(count)
+            for index in share(rank, processes, count):
+                sums.add(index, pack(leaves[index]))
+            time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.005, 0.02]))
+            with patch.object(dist, "all_gather", wraps=dist.all_gather) as gather:
+                root = unpack(reduce(sums.nodes, count), layout(leaves[0]))
+            assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
+            outcomes.append(([tensor.flatten().tolist() for tensor in root], gather.call_count))
+    finally:
+        dist.destroy_process_group()
+    return outcomes
+
+
+def sums_of_another_rank(*task: Any) -> list[Outcome]:
+    # Where a rank has failed, or the tests are gone, the others must not wait for ever.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(30)
+    return sums_of_a_rank(*task)
+
+
+@pytest.mark.parametrize(
+    ("processes", "types"), [(1, 3), (2, 3), (3, 3), (4, 3), (6, 3), (8, 3), (2, 1), (3, 1), (2, 2)]
+)
+def test_every_rank_has_the_bits_of_the_tree(processes: int, types: int, tmp_path: Path) -> None:
+    """Butterfly where the blocks are subtrees, their exchange elsewhere (6 leaves on 2 ranks).
+
+    Rank 0 is this process, the others are forked from it.
+    """
+    counts = [processes * each for each in range(1, 14)]
+    task = (processes, tmp_path / "store", counts, types)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        others = [pool.submit(sums_of_another_rank, rank, *task) for rank in range(1, processes)]
+        ranks = [sums_of_a_rank(0, *task), *(other.result() for other in others)]
+    for count, outcomes in zip(counts, zip(*ranks, strict=True), strict=True):
+        parts = zip(*make_leaves(count, types), strict=True)
+        root = [tree([tensor.flatten() for tensor in part]).tolist() for part in parts]
+        exchanged = processes == 1 or count.bit_count() == processes.bit_count() == 1
+        assert outcomes == ((root, 0 if exchanged else types),) * processes

@@ -6,7 +6,6 @@ The task is a JSON object {"name": ..., ...}; rank 0 writes the outcome.
 from __future__ import annotations
 
 import json
-import random
 import time
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.data.loading import load
 from trainer.data.sets import ImageSet
 from trainer.engine import Engine
-from trainer.microbatch import Accumulator, reduce, share
 from trainer.new_model import build_model
-from trainer.packing import layout, pack, unpack
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives, processes
 from trainer.tensor_files import weights_sha256
@@ -71,41 +68,6 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
     return outcomes
 
 
-def reduce_each(accelerator: Accelerator, cases: list[int]) -> list[Any]:
-    """The root of the tree on every rank, for leaves that all ranks can make.
-
-    The ranks come to each exchange in another order, some of them late.
-    """
-    rank, outcomes = accelerator.process_index, []
-    for number, count in enumerate(cases):
-        leaves = make_leaves(count)
-        sums = Accumulator(count)
-        for index in share(rank, accelerator.num_processes, count):
-            sums.add(index, pack(leaves[index]))
-        time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.01, 0.05]))
-        root = unpack(reduce(sums.nodes, count), layout(leaves[0]))
-        assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
-        every_rank = accelerator.gather(torch.cat([t.flatten().double() for t in root])[None])
-        outcomes.append(every_rank.tolist())
-    return outcomes
-
-
-def make_leaves(count: int) -> list[list[torch.Tensor]]:
-    """Tensors of three types and widely different sizes: another order of addition shows."""
-    generator = torch.Generator().manual_seed(count)
-
-    def leaf() -> list[torch.Tensor]:
-        scale = 10.0 ** torch.randint(-3, 4, (5,), generator=generator)
-        return [
-            torch.randn(5, generator=generator) * scale,
-            torch.randint(-9, 9, (3,), generator=generator),
-            torch.randn(2, 2, generator=generator, dtype=torch.float64) * scale[0],
-            torch.randn(2, 3, 1, 1, generator=generator).to(memory_format=torch.channels_last),
-        ]
-
-    return [leaf() for _ in range(count)]
-
-
 def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
     """Predictions for test sets of several sizes by a model that is not trained."""
     changes = {"data.name": "digits", "model.name": "lab_cnn", "train.microbatches": 1}
@@ -143,9 +105,7 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
 
-TASKS = {
-    "train": train_each, "reduce": reduce_each, "predict": predict_each, "wait": wait_for_each
-}  # fmt: skip
+TASKS = {"train": train_each, "predict": predict_each, "wait": wait_for_each}
 
 
 def main(words: str, output: str) -> None:

@@ -55,7 +55,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         self.folder = folder
         self.config = config
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writer = ThreadPoolExecutor(max_workers=1)
         self._saving: Future[None] | None = None
         self.lost = False
         """whether the last save has failed"""

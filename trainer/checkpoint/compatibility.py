@@ -77,7 +77,7 @@ def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Opt
 
 
 def _index(key: str) -> str:
-    return key.split(".", 1)[0]
+    return key.partition(".")[0]
 
 
 def _check_position(saved: Checkpoint, steps_per_epoch: int, epochs: int) -> None:
