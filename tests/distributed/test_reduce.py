@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
@@ -17,6 +18,8 @@ import torch.distributed as dist
 
 from trainer.microbatch import Accumulator, reduce, share
 from trainer.packing import layout, pack, unpack
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 Outcome = tuple[list[list[float]], int]
 
