@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -18,6 +18,8 @@ import torch.distributed as dist
 
 from trainer.microbatch import Accumulator, reduce, share
 from trainer.packing import layout, pack, unpack
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 Outcome = tuple[list[list[float]], int]
 
@@ -71,11 +73,10 @@ def sums_of_a_rank(
     return outcomes
 
 
-def sums_of_another_rank(*task: Any) -> list[Outcome]:
-    # Where a rank has failed, or the tests are gone, the others must not wait for ever.
+def end_by_itself() -> None:
+    """Where a rank has failed, or the tests are gone, the others must not wait for ever."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(30)
-    return sums_of_a_rank(*task)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,9 @@ def test_every_rank_has_the_bits_of_the_tree(processes: int, types: int, tmp_pat
     """
     counts = [processes * each for each in range(1, 14)]
     task = (processes, tmp_path / "store", counts, types)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
-        others = [pool.submit(sums_of_another_rank, rank, *task) for rank in range(1, processes)]
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, fork, end_by_itself) as pool:
+        others = [pool.submit(sums_of_a_rank, rank, *task) for rank in range(1, processes)]
         ranks = [sums_of_a_rank(0, *task), *(other.result() for other in others)]
     for count, outcomes in zip(counts, zip(*ranks, strict=True), strict=True):
         parts = zip(*make_leaves(count, types), strict=True)
