@@ -60,9 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     mutmut("run", "--max-children", options.workers, *options.mutants, capture=False)
     lines = mutmut("results", "--all", "true").splitlines()
-    outcomes = [
-        (name, outcome) for name, _, outcome in (line.strip().partition(": ") for line in lines)
-    ]
+    pairs = [line.strip().split(": ") for line in lines]
+    outcomes = [(name, outcome) for name, outcome in pairs if outcome != "not checked"]
     for name, outcome in outcomes:
         if outcome not in ("killed", *ENDED):
             print(mutmut("show", name))
