@@ -103,8 +103,10 @@ class TrainStep:
         if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
             # Weights that are lost with this step have to be noticed at this step.
             loss = loss + 0.0 * self._gradient_norm()
+        # Without a scaler Accelerate's wrapper only looks for a package on the disk, in each step.
+        scaled = self.accelerator.scaler is not None
         with ranges.named("optimiser"):
-            self.optimizer.step()
+            (self.optimizer if scaled else self.optimizer.optimizer).step()
         return StepResult(loss=loss, accuracy=measured[1])
 
     def _sum_pieces(
