@@ -184,24 +184,12 @@ def hf_trainer(training: Training, parts: Parts) -> None:
 
 def lockstep(training: Training, parts: Parts) -> None:
     """Ours, by the parts of train.py."""
-    from trainer import config, config_rules
+    from contenders.lockstep import configuration
+
     from trainer.assembly import build_engine
     from trainer.session import Session
 
-    run = config.RunConfig(
-        seed=training.seed,
-        output_dir=training.folder,
-        threads=1,
-        data=training.data_config(),
-        model=training.model_config(),
-        train=config.TrainConfig(
-            epochs=training.epochs, batch_size=training.batch_size, microbatches=PIECES
-        ),
-        optimizer=config.OptimizerConfig(name="adam", lr=LEARNING_RATE),
-        checkpoint=config.CheckpointConfig(every_epochs=None, every_steps=training.save_every),
-        tracking=config.TrackingConfig(wandb="disabled"),
-    )
-    config_rules.validate(run)
+    run = configuration(training, microbatches=PIECES, save_every=training.save_every)
     with Session(run) as session:
         assert session.open()
         engine = build_engine(

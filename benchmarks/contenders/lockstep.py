@@ -16,9 +16,7 @@ from trainer.session import Session
 
 def train(task: Task, turns: Turns) -> None:
     """Fit for as many epochs as there are turns."""
-    run = _config(task)
-    config_rules.validate(run)
-    with Session(run) as session:
+    with Session(configuration(task, microbatches=1)) as session:
         assert session.open()
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
         engine = build_engine(*parts)
@@ -28,17 +26,29 @@ def train(task: Task, turns: Turns) -> None:
         engine.fit()
 
 
-def _config(task: Task) -> config.RunConfig:
-    return config.RunConfig(
+def configuration(
+    task: Task, *, microbatches: int, save_every: int | None = None
+) -> config.RunConfig:
+    """The run of a task, in a folder of its own.
+
+    Args:
+        save_every: steps between checkpoints; None: none but the last.
+    """
+    run = config.RunConfig(
+        seed=task.seed,
         output_dir=task.folder,
         threads=task.threads,
         data=task.data_config(),
         model=task.model_config(),
-        train=config.TrainConfig(epochs=task.epochs, batch_size=task.batch_size, microbatches=1),
+        train=config.TrainConfig(
+            epochs=task.epochs, batch_size=task.batch_size, microbatches=microbatches
+        ),
         optimizer=config.OptimizerConfig(name="adam", lr=LEARNING_RATE),
-        checkpoint=config.CheckpointConfig(every_epochs=None),
+        checkpoint=config.CheckpointConfig(every_epochs=None, every_steps=save_every),
         tracking=config.TrackingConfig(wandb="disabled"),
     )
+    config_rules.validate(run)
+    return run
 
 
 class InTurns:
