@@ -173,7 +173,7 @@ def put_ranges(engine: Engine) -> None:
         *((buffers.StepBuffers, name, "packing") for name in ("__init__", "restore", "changes")),
         (buffers.StepBuffers, "finish", "packing"),
         (microbatch, "reduce", "exchange"),
-        (engine.optimizer, "step", "optimiser"),
+        (engine.optimizer.optimizer, "step", "optimiser"),
         (engine.step_log, "add", "logging"),
         (engine, "_log_point", "logging"),
     ]

@@ -21,6 +21,19 @@ PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "scancel
 NODES = ("n1", "n2")
 PERIOD_SECONDS = 0.1
 
+# A job that goes on is for moments in states other than RUNNING: PREEMPTED and REQUEUED before it
+# starts again, SIGNALING while it is told of its time limit. So the ends are named, not those.
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "TIMEOUT",
+}
+
 # Waits are as short as may be. A requeued job waits for cred_expire: 120 s elsewhere, at least 5 s.
 CONFIGURATION = """
 ClusterName=lockstep
@@ -125,13 +138,11 @@ class Slurm:
 
     def wait(self, number: int | str, limit_s: float = 120) -> dict[str, str]:
         """What Slurm knows of a job when it has ended; a requeued one has not."""
-        # A job is PREEMPTED for a moment before it is requeued.
-        unfinished = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED"}
         found: dict[str, str] = {}
 
         def ended() -> bool:
             found.update(self.job(number))
-            return found["JobState"] not in unfinished
+            return found["JobState"] in ENDED
 
         wait_until(ended, limit_s)
         return found

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.slurm import NODES, Slurm, wait_until
+from tests.cluster.slurm import ENDED, NODES, Slurm, wait_until
 from tests.conftest import REPOSITORY
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
@@ -62,7 +62,7 @@ class Job:
         return self.slurm.job(self.number)["JobState"]
 
     def train_some_steps(self) -> None:
-        wait_until(lambda: steps_logged(self.folder) > 5 or self.state() != "RUNNING", 60)
+        wait_until(lambda: steps_logged(self.folder) > 5 or self.state() in ENDED, 60)
         assert self.state() == "RUNNING", self.log.read_text()
 
     def ranks(self) -> dict[int, psutil.Process]:
