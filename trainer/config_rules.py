@@ -9,6 +9,7 @@ recipe's optimiser or schedule may be exchanged alone.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from trainer import extensions
 from trainer.config import TRANSFORMS, RunConfig, flatten, own_augmentations_of, transforms_of
@@ -46,111 +47,150 @@ def validate(config: RunConfig) -> None:
     Raises:
         UserError: names the first key that is out of range, its value and what it may be.
     """
-    values = flatten(config)
+    values = _Values(flatten(config))
+    _check_run(values)
+    _check_data(values)
+    _check_pictures(values)
+    _check_train(values)
+    _check_optimizer(values)
+    _check_schedule(values)
+    for key in ("checkpoint.every_epochs", "checkpoint.every_steps"):
+        values.require_null_or_count(key)
+    values.require_count("checkpoint.keep")
 
-    def require(key: str, holds: bool, rule: str) -> None:
+
+class _Values(dict[str, Any]):
+    """The values of a configuration by their dotted keys."""
+
+    def require(self, key: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise UserError(f"{key}: must be {rule}, found {values[key]!r}")
+            raise UserError(f"{key}: must be {rule}, found {self[key]!r}")
 
-    for key in ("train.epochs", "train.batch_size", "train.accumulation", "checkpoint.keep"):
-        require(key, values[key] >= 1, "at least 1")
-    for key in (
-        "processes",
-        "threads",
-        "data.train_size",
-        "data.test_size",
-        "train.microbatches",
-        "train.patience",
-        "train.average_epochs",
-        "checkpoint.every_epochs",
-        "checkpoint.every_steps",
-    ):
-        require(key, values[key] is None or values[key] >= 1, "null or at least 1")
-    require("output_dir", values["output_dir"] != "", "null or the name of a folder")
+    def require_count(self, key: str) -> None:
+        self.require(key, self[key] >= 1, "at least 1")
+
+    def require_null_or_count(self, key: str) -> None:
+        self.require(key, self[key] is None or self[key] >= 1, "null or at least 1")
+
+
+def _check_run(values: _Values) -> None:
+    for key in ("processes", "threads"):
+        values.require_null_or_count(key)
     threads = values["threads"]
-    require("threads", threads is None or threads <= 1024, "at most 1,024")
-    require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
-    require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
+    values.require("threads", threads is None or threads <= 1024, "at most 1,024")
+    values.require("output_dir", values["output_dir"] != "", "null or the name of a folder")
+    values.require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
+    timeout_s = values["timeout_seconds"]
+    values.require("timeout_seconds", 1 <= timeout_s <= 1e6, "between 1 and 1,000,000")
+
+
+def _check_data(values: _Values) -> None:
+    for key in ("data.train_size", "data.test_size"):
+        values.require_null_or_count(key)
+    values.require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
     size = values["data.validation_size"]
-    require("data.validation_size", size is None or size >= 0, "null, 0 or more")
+    values.require("data.validation_size", size is None or size >= 0, "null, 0 or more")
     folds, fold = values["data.folds"], values["data.fold"]
-    require("data.folds", folds is None or folds >= 2, "null or at least 2")
-    require(
+    values.require("data.folds", folds is None or folds >= 2, "null or at least 2")
+    values.require(
         "data.fold",
         fold is None if folds is None else fold is not None and 1 <= fold <= folds,
         "null where data.folds is null" if folds is None else f"1 to {folds}, as data.folds says",
     )
-    microbatches = values["train.microbatches"]
-    require(
-        "train.microbatches",
-        microbatches is None or microbatches <= values["train.batch_size"],
-        f"at most train.batch_size, which is {values['train.batch_size']}",
-    )
     names = transforms_of(values["data.augment"])
-    require("data.augment", len(set(names)) == len(names), AUGMENT_RULE)
-    name = values["optimizer.name"]
-    require(
-        "optimizer.args",
-        not values["optimizer.args"] or name not in extensions.BUILT_IN["optimizer"],
-        f"empty where optimizer.name is Lockstep's {name}",
-    )
+    values.require("data.augment", len(set(names)) == len(names), AUGMENT_RULE)
     for key in ("data.mixup", "data.cutmix"):
-        require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
-    require("train.label_smoothing", 0 <= values["train.label_smoothing"] < 1, "in [0, 1)")
-    for key in ("train.clip_norm", "train.max_seconds"):
-        require(key, values[key] is None or 0 < values[key] < float("inf"), "null or positive")
-    require("timeout_seconds", 1 <= values["timeout_seconds"] <= 1e6, "between 1 and 1,000,000")
-    decay = values["train.ema_decay"]
-    require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
-    average = values["train.average_epochs"]
-    require(
-        "train.average_epochs",
-        average is None or decay is None,
-        "null where train.ema_decay is given: there is one average",
-    )
-    require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
-    require("optimizer.weight_decay", 0 <= values["optimizer.weight_decay"] < 1e6, "0 or more")
-    require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
-    require(
-        "schedule.warmup_epochs",
-        0 <= values["schedule.warmup_epochs"] < values["train.epochs"],
-        f"0 or more and less than train.epochs, which is {values['train.epochs']}",
-    )
-    require("schedule.final_fraction", 0 <= values["schedule.final_fraction"] <= 1, "in [0, 1]")
-    require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
-    # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
-    require(
-        "schedule.warmup_epochs",
-        values["schedule.name"] != "one_cycle" or values["schedule.warmup_epochs"] > 0,
-        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
-    )
-    milestones = values["schedule.milestones"]
-    if values["schedule.name"] == "piecewise":
-        bounds = [values["schedule.warmup_epochs"], *(milestones or []), values["train.epochs"]]
-        require(
-            "schedule.milestones",
-            bool(milestones) and all(before < after for before, after in pairwise(bounds)),
-            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
-            f"{bounds[0]}, and below train.epochs, which is {bounds[-1]}",
-        )
-    else:
-        require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")
-    require(
-        "train.patience",
-        values["train.patience"] is None or size != 0,
-        "null where data.validation_size is 0, as there is nothing to judge by",
-    )
+        values.require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
+
+
+def _check_pictures(values: _Values) -> None:
     is_folder = values["data.name"] == "folder"
     own_files = is_folder or values["data.name"] in ("idx", "npy")
-    require("data.root", not own_files or bool(values["data.root"]),
-            f"the folder of the files where data.name is {values['data.name']}")  # fmt: skip
+    values.require(
+        "data.root",
+        not own_files or bool(values["data.root"]),
+        f"the folder of the files where data.name is {values['data.name']}",
+    )
     for key in ("data.image_size", "data.channels"):
-        require(key, is_folder or values[key] is None, "null unless data.name is folder")
+        values.require(key, is_folder or values[key] is None, "null unless data.name is folder")
     image_size = values["data.image_size"]
-    require(
+    values.require(
         "data.image_size",
         image_size is None
         or (len(image_size) == 2 and all(1 <= side <= LARGEST_SIDE for side in image_size)),
         f"null, or height and width such as [64, 64], each from 1 to {LARGEST_SIDE:,}",
     )
-    require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")
+    values.require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")
+
+
+def _check_train(values: _Values) -> None:
+    for key in ("train.epochs", "train.batch_size", "train.accumulation"):
+        values.require_count(key)
+    for key in ("train.microbatches", "train.patience", "train.average_epochs"):
+        values.require_null_or_count(key)
+    microbatches = values["train.microbatches"]
+    values.require(
+        "train.microbatches",
+        microbatches is None or microbatches <= values["train.batch_size"],
+        f"at most train.batch_size, which is {values['train.batch_size']}",
+    )
+    smoothing = values["train.label_smoothing"]
+    values.require("train.label_smoothing", 0 <= smoothing < 1, "in [0, 1)")
+    for key in ("train.clip_norm", "train.max_seconds"):
+        values.require(
+            key, values[key] is None or 0 < values[key] < float("inf"), "null or positive"
+        )
+    decay = values["train.ema_decay"]
+    values.require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
+    values.require(
+        "train.average_epochs",
+        values["train.average_epochs"] is None or decay is None,
+        "null where train.ema_decay is given: there is one average",
+    )
+    values.require(
+        "train.patience",
+        values["train.patience"] is None or values["data.validation_size"] != 0,
+        "null where data.validation_size is 0, as there is nothing to judge by",
+    )
+
+
+def _check_optimizer(values: _Values) -> None:
+    name = values["optimizer.name"]
+    values.require(
+        "optimizer.args",
+        not values["optimizer.args"] or name not in extensions.BUILT_IN["optimizer"],
+        f"empty where optimizer.name is Lockstep's {name}",
+    )
+    values.require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
+    decay = values["optimizer.weight_decay"]
+    values.require("optimizer.weight_decay", 0 <= decay < 1e6, "0 or more")
+    values.require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
+
+
+def _check_schedule(values: _Values) -> None:
+    name, epochs = values["schedule.name"], values["train.epochs"]
+    warmup_epochs = values["schedule.warmup_epochs"]
+    values.require(
+        "schedule.warmup_epochs",
+        0 <= warmup_epochs < epochs,
+        f"0 or more and less than train.epochs, which is {epochs}",
+    )
+    # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
+    values.require(
+        "schedule.warmup_epochs",
+        name != "one_cycle" or warmup_epochs > 0,
+        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
+    )
+    final = values["schedule.final_fraction"]
+    values.require("schedule.final_fraction", 0 <= final <= 1, "in [0, 1]")
+    values.require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
+    milestones, rule = values["schedule.milestones"], "null unless schedule.name is piecewise"
+    holds = milestones is None
+    if name == "piecewise":
+        bounds = [warmup_epochs, *(milestones or []), epochs]
+        holds = bool(milestones) and all(before < after for before, after in pairwise(bounds))
+        rule = (
+            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
+            f"{warmup_epochs}, and below train.epochs, which is {epochs}"
+        )
+    values.require("schedule.milestones", holds, rule)
