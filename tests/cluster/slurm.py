@@ -136,7 +136,7 @@ class Slurm:
         text = self.call("scontrol", "--oneliner", "show", "job", str(number))
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
-    def wait(self, number: int | str, limit_s: float = 120) -> dict[str, str]:
+    def wait(self, number: int | str, limit_s: float = 240) -> dict[str, str]:
         """What Slurm knows of a job when it has ended; a requeued one has not."""
         found: dict[str, str] = {}
 
