@@ -65,7 +65,8 @@ their first 1,000 where the lab's protocol asks for it, or the lab's 100 test di
 standard deviation over seeds, which draw the weights, the order, the augmentation and the images
 held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No
 recipe was chosen by test images, and a run reads them once, at its end
-([docs/recipes.md](../../docs/recipes.md)).
+([docs/recipes.md](../../docs/recipes.md)). Runs of one thread and of two, which round differently,
+are mixed here: a seed's own figure is repeated with the same `--threads` alone.
 """.strip()
 
 
