@@ -50,13 +50,11 @@ def validate(config: RunConfig) -> None:
     values = _Values(flatten(config))
     _check_run(values)
     _check_data(values)
-    _check_pictures(values)
+    _check_own_files(values)
     _check_train(values)
     _check_optimizer(values)
     _check_schedule(values)
-    for key in ("checkpoint.every_epochs", "checkpoint.every_steps"):
-        values.require_null_or_count(key)
-    values.require_count("checkpoint.keep")
+    _check_checkpoint(values)
 
 
 class _Values(dict[str, Any]):
@@ -103,7 +101,7 @@ def _check_data(values: _Values) -> None:
         values.require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
 
 
-def _check_pictures(values: _Values) -> None:
+def _check_own_files(values: _Values) -> None:
     is_folder = values["data.name"] == "folder"
     own_files = is_folder or values["data.name"] in ("idx", "npy")
     values.require(
@@ -184,13 +182,20 @@ def _check_schedule(values: _Values) -> None:
     final = values["schedule.final_fraction"]
     values.require("schedule.final_fraction", 0 <= final <= 1, "in [0, 1]")
     values.require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
-    milestones, rule = values["schedule.milestones"], "null unless schedule.name is piecewise"
-    holds = milestones is None
+    key, milestones = "schedule.milestones", values["schedule.milestones"]
     if name == "piecewise":
         bounds = [warmup_epochs, *(milestones or []), epochs]
-        holds = bool(milestones) and all(before < after for before, after in pairwise(bounds))
-        rule = (
+        values.require(
+            key,
+            bool(milestones) and all(before < after for before, after in pairwise(bounds)),
             f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
-            f"{warmup_epochs}, and below train.epochs, which is {epochs}"
+            f"{warmup_epochs}, and below train.epochs, which is {epochs}",
         )
-    values.require("schedule.milestones", holds, rule)
+    else:
+        values.require(key, milestones is None, "null unless schedule.name is piecewise")
+
+
+def _check_checkpoint(values: _Values) -> None:
+    for key in ("checkpoint.every_epochs", "checkpoint.every_steps"):
+        values.require_null_or_count(key)
+    values.require_count("checkpoint.keep")
