@@ -163,20 +163,20 @@ def test_a_cancelled_job_saves_and_stays_away(
     job.train_some_steps()
     slurm.call("scancel", str(job.number))
     run = job.end("CANCELLED")
-    wait_until(lambda: run.json("status.json")["state"] == "stopped", 30)
+    wait_until(lambda: run.json("status.json")["state"] == "stopped", 10)
     assert slurm.job(job.number)["Restarts"] == "0"
 
 
 def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again(
     slurm: Slurm, model: list[str], undisturbed: Run, tmp_path: Path
 ) -> None:
-    more = [*model, "--checkpoint.every_steps", "1", "--timeout_seconds", "60"]
+    more = [*model, "--checkpoint.every_steps", "1", "--timeout_seconds", "20"]
     job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW], *more)
     job.train_some_steps()
     job.ranks()[1].kill()
     killed_s = time.monotonic()
     killed = job.end("FAILED")
-    assert time.monotonic() - killed_s < 60, "it is noticed, not timed out"
+    assert time.monotonic() - killed_s < 20
     died = f"rank 1 on {platform.node()} died"
     assert f"rank 0 on {platform.node()}: {died}" in killed.output
     assert killed.output.splitlines()[-1].startswith(died)

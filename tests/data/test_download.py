@@ -53,7 +53,7 @@ def test_a_mirror_that_is_down_is_passed_over(
     mirror = start_mirror(published.files)
     started = time.monotonic()
     known.prepare(published.at(dead_address, mirror.address), None)
-    assert time.monotonic() - started < 30, "nobody waits for it"
+    assert time.monotonic() - started < 5
     assert len(known.read(published.known, None).test.labels) == 20
 
 

@@ -36,7 +36,7 @@ def test_a_rank_that_is_killed_is_named(victim: int, tmp_path: Path) -> None:
         f"rank {1 - victim} on {platform.node()}: rank {victim} on {platform.node()} died" in output
     )
     assert "Traceback" not in output.split("torch/distributed")[0]
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert psutil.wait_procs(ranks, timeout=1)[1] == []
     if victim == 1:
         assert Run(tmp_path / "run", 1).json("status.json")["state"] == "failed"
 
@@ -46,11 +46,11 @@ def test_a_rank_that_hangs_is_named_within_the_time_that_is_configured(tmp_path:
     ranks[1].send_signal(signal.SIGSTOP)
     stopped_s = time.monotonic()
     ranks[0].wait(timeout=60)
-    assert time.monotonic() - stopped_s < 4 + 10 + 20, "the time, and that for others to answer"
+    assert time.monotonic() - stopped_s < 4 + 10 + 5, "the time, and that for others to answer"
     ranks[1].kill()  # else the launcher would give it half a minute
     output, _ = launched.communicate(timeout=60)
     assert f"rank 1 on {platform.node()} died, or has not answered in time" in output
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert psutil.wait_procs(ranks, timeout=1)[1] == []
 
 
 def test_of_many_ranks_only_the_one_that_was_killed_is_named_and_once(tmp_path: Path) -> None:
