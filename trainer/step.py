@@ -141,7 +141,8 @@ class TrainStep:
             buffers.finish(total[: len(changes)])
             if not overlapped:
                 self._set_gradients(total[len(changes) :])
-        return measured
+        # A view would keep the whole vector alive for as long as the step's figures wait.
+        return measured.clone()
 
     def _gradient_norm(self) -> torch.Tensor:
         gradients = [p.grad for p in self.parameters if p.grad is not None]

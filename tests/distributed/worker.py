@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from trainer import evaluation
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import Checkpoints, NoCheckpoints
 from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.data.loading import load
 from trainer.data.sets import ImageSet
@@ -22,6 +23,7 @@ from trainer.engine import Engine
 from trainer.new_model import build_model
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives, processes
+from trainer.step_log import StepLog
 from trainer.tensor_files import weights_sha256
 
 
@@ -29,18 +31,8 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
     """Digests of the weights and of the validation's predictions after each run on the digits."""
     outcomes = []
     for number, changes in enumerate(runs):
-        config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
-        dataset = load(config.data, config.seed)
-        engine = Engine(
-            accelerator,
-            config,
-            dataset,
-            build_model(config, dataset),
-            Checkpoints(
-                Path(folder) / f"{number}-{accelerator.num_processes}", CheckpointConfig(keep=1)
-            ),
-            StopRequest(),
-        )
+        place = Path(folder) / f"{number}-{accelerator.num_processes}"
+        engine = _engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()
         weights = weights_sha256(engine.module.state_dict())
         predictions, _ = engine.test()
@@ -65,6 +57,35 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
                 ],
             }
         )
+    return outcomes
+
+
+def _engine(
+    accelerator: Accelerator, changes: dict[str, Any], checkpoints: Checkpoints
+) -> Engine:
+    config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
+    dataset = load(config.data, config.seed)
+    model = build_model(config, dataset)
+    return Engine(accelerator, config, dataset, model, checkpoints, StopRequest())
+
+
+def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: int) -> list[int]:
+    """Bytes that the figures of so many steps hold on to until the next log point, of each run."""
+    outcomes = []
+    for changes in runs:
+        engine = _engine(accelerator, changes, NoCheckpoints())
+        log = StepLog()
+        for step, batch in enumerate(islice(engine.batches.of_epoch(1, 0), steps), start=1):
+            result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
+            log.add(1, step, 0.1, sum(batch.sizes), result)
+        results = [result for *_, result in log._waiting]
+        storages = [
+            tensor.untyped_storage()
+            for result in results
+            for tensor in (result.loss, result.accuracy)
+        ]
+        unique = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        outcomes.append(sum(unique.values()))
     return outcomes
 
 
@@ -105,7 +126,12 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
 
-TASKS = {"train": train_each, "predict": predict_each, "wait": wait_for_each}
+TASKS = {
+    "train": train_each,
+    "measure": measure_each,
+    "predict": predict_each,
+    "wait": wait_for_each,
+}
 
 
 def main(words: str, output: str) -> None:
