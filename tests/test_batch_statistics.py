@@ -53,6 +53,21 @@ def test_blocks_count_by_their_samples() -> None:
     assert model[1].running_mean == pytest.approx(features.mean((0, 2, 3)), abs=1e-5)
 
 
+@pytest.mark.parametrize(("block_samples", "count"), [(1, 41), (2, 41), (3, 400)])
+def test_small_blocks_have_a_deviation(block_samples: int, count: int) -> None:
+    """Of a single image the norm, of one value, would have none; 400 are 134 blocks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.BatchNorm2d(3))
+    images = image_set(count)
+    batch_statistics.take(
+        Accelerator(cpu=True), model, images, SCALING, block_samples=block_samples
+    )
+    with torch.no_grad():
+        features = model[0](SCALING.apply(images.images[:]))
+    assert model[1].running_mean == pytest.approx(features.mean((0, 2, 3)), abs=1e-5)
+    assert bool(model[1].running_var.isfinite().all())
+
+
 def test_nothing_else_changes() -> None:
     model = small_net()
     model[1].momentum = None

@@ -99,6 +99,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--train.batch_size", "0"], ["train.batch_size", "at least 1"]),
         (["--train.precision", "no"], ["train.precision", "fp32", "bf16"]),
         (["--train.microbatches", "500"], ["train.microbatches", "at most train.batch_size"]),
+        (["--train.evaluation_batch_size", "0"], ["train.evaluation_batch_size", "from 1 to"]),
         (["--train.label_smoothing", "1"], ["train.label_smoothing", "[0, 1)"]),
         (["--train.clip_norm", "-1"], ["train.clip_norm", "positive"]),
         (["--optimizer.lr", ".nan"], ["optimizer.lr", "positive and finite"]),

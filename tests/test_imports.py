@@ -11,13 +11,20 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
     | {"time_limit"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted"},
+    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted", "out_of_memory"},
     {"console", "extensions", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
     {"own_optimizer", "batches", "command_line", "agreement", "report"},
     {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},
-    {"run_observer", "step_log", "batch_statistics", "step_samples", "stored_run"},
+    {
+        "run_observer",
+        "step_log",
+        "batch_statistics",
+        "evaluation_size",
+        "step_samples",
+        "stored_run",
+    },
     {"selection", "comparison"},
     {"engine", "new_model"},
     {"stored_model", "assembly"},

@@ -102,6 +102,8 @@ def test_names_of_timm_are_somebody_elses_code_too(tmp_path: Path) -> None:
         ({"image_size": [12]}, "model.image_size"),
         ({"image_size": [10**9, 10**9]}, "model.image_size"),
         ({"image_size": [4000, 4000]}, "does not fit the model"),
+        ({"evaluation_batch_size": 0}, "model.evaluation_batch_size"),
+        ({"evaluation_batch_size": 10**9}, "model.evaluation_batch_size"),
         ({"in_channels": 0}, "model.in_channels"),
         ({"in_channels": True}, "model.in_channels"),
         ({"mean": [[[1.0]], [[1.0, 2.0]]]}, "model.mean"),

@@ -12,8 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainer.buffers import left_alone
 from trainer.data.scaling import Scaling
 from trainer.data.sets import ImageSet
-from trainer.evaluation import BLOCK_SAMPLES, own_blocks, rounds
+from trainer.evaluation import BLOCK_SAMPLES, fitting, own_blocks
 from trainer.microbatch import cut
+
+SUMMED_BLOCKS = 128
+"""whose statistics are kept at a time; by their order, whatever the process count"""
 
 
 @torch.no_grad()
@@ -23,6 +26,8 @@ def take(
     images: ImageSet,
     scaling: Scaling,
     between_blocks: Callable[[], object] = lambda: None,
+    *,
+    block_samples: int = BLOCK_SAMPLES,
 ) -> None:
     """Replace the running statistics of all batch norms by their means over the images.
 
@@ -35,6 +40,7 @@ def take(
         model: as it trains, prepared for autocast, without DDP's wrapper.
         images: the training images, which are not augmented here.
         between_blocks: as for `own_blocks`.
+        block_samples: as for `predict`.
     """
     norms = [
         module
@@ -44,32 +50,86 @@ def take(
     ]
     if not norms:
         return
-    count, turns = len(images), rounds(accelerator, images)
-    sizes = cut(count, -(-count // BLOCK_SAMPLES))
-    width = sum(map(len, _buffers(norms)))
-    found = torch.zeros(turns, width, device=accelerator.device)
+    count = len(images)
+    # Of two images at least, where there are two: a single one may have no deviation.
+    sizes = cut(count, max(1, min(-(-count // block_samples), count // 2)))
     blocks = torch.split(torch.arange(count), sizes)
+    mean = _Mean(accelerator, sizes, sum(map(len, _buffers(norms))))
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
+
+    def begin_turn() -> None:
+        mean.begin_turn()
+        between_blocks()
+
     try:
-        with left_alone(model):
+        with left_alone(model), fitting(block_samples, accelerator.device):
             model.eval()
             for norm in norms:
                 norm.train()
                 norm.momentum = None  # the mean over the calls since the count was 0
-            for turn, _, inputs in own_blocks(accelerator, images, scaling, blocks, between_blocks):
+            for _, _, inputs in own_blocks(accelerator, images, scaling, blocks, begin_turn):
                 for norm in norms:
                     norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
                 model(inputs)
-                found[turn] = torch.cat(_buffers(norms))
+                mean.own = torch.cat(_buffers(norms))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
-    gathered = accelerator.gather(found).view(-1, turns, width).transpose(0, 1).flatten(0, 1)
-    weights = torch.tensor(sizes, device=accelerator.device) / count
-    _set_statistics(norms, (weights[:, None] * gathered[: len(sizes)]).sum(0))
+    _set_statistics(norms, mean.value())
+
+
+class _Mean:
+    """The mean of what the blocks give, weighted by their sizes: the same bits on any ranks.
+
+    Few of their vectors are kept at a time, as a large data set has many blocks.
+
+    Args:
+        accelerator: the ranks, each of which has one block of a turn, or none in the last one.
+        sizes: images in each block.
+        width: values that each gives.
+
+    Attributes:
+        own: what this rank's block of the turn gives.
+    """
+
+    def __init__(self, accelerator: Accelerator, sizes: list[int], width: int) -> None:
+        self.accelerator = accelerator
+        self.own = torch.zeros(width, device=accelerator.device)
+        self._weights = torch.tensor(sizes, device=accelerator.device) / sum(sizes)
+        self._begun = False
+        self._vectors: list[torch.Tensor] = []
+        self._sums: list[torch.Tensor] = []
+
+    def begin_turn(self) -> None:
+        """Take in what the turn before has given; a collective."""
+        if self._begun:
+            self._gather()
+        self._begun = True
+
+    def value(self) -> torch.Tensor:
+        """The mean, after the last turn; a collective."""
+        self._gather()
+        if self._vectors:
+            self._add_up()
+        return torch.stack(self._sums).sum(0)
+
+    def _gather(self) -> None:
+        expected = len(self._weights) - SUMMED_BLOCKS * len(self._sums) - len(self._vectors)
+        # In the last turn some ranks have no block.
+        self._vectors += self.accelerator.gather(self.own[None].clone())[:expected]
+        while len(self._vectors) >= SUMMED_BLOCKS:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        """Put a sum in the place of the oldest vectors."""
+        first = SUMMED_BLOCKS * len(self._sums)
+        oldest = torch.stack(self._vectors[:SUMMED_BLOCKS])
+        weights = self._weights[first : first + len(oldest), None]
+        self._sums.append((weights * oldest).sum(0))
+        self._vectors = self._vectors[SUMMED_BLOCKS:]
 
 
 def _buffers(norms: list[_BatchNorm]) -> list[torch.Tensor]:

@@ -91,6 +91,9 @@ class TrainConfig:
     """equal pieces of a batch; null: processes x accumulation, then pinned"""
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
+    evaluation_batch_size: int | None = None
+    """images that are classified at once in an evaluation; null: 500, or where their largest layer
+    takes more than 134 MB as many as are in the largest micro-batch"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """arithmetic of the forward pass; fp16 needs a GPU"""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"

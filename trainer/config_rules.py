@@ -17,6 +17,7 @@ from trainer.errors import UserError
 
 LARGEST_SIDE = 4096
 """in pixels; a slip of the finger is not to fill the disk"""
+LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
     f"own, path/to/file.py:name, each after a +"
@@ -131,6 +132,12 @@ def _check_train(values: _Values) -> None:
         "train.microbatches",
         microbatches is None or microbatches <= values["train.batch_size"],
         f"at most train.batch_size, which is {values['train.batch_size']}",
+    )
+    at_once = values["train.evaluation_batch_size"]
+    values.require(
+        "train.evaluation_batch_size",
+        at_once is None or 1 <= at_once <= LARGEST_EVALUATION_BATCH,
+        f"null, or from 1 to {LARGEST_EVALUATION_BATCH:,}",
     )
     smoothing = values["train.label_smoothing"]
     values.require("train.label_smoothing", 0 <= smoothing < 1, "in [0, 1)")

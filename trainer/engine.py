@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import environment, extensions, optim
+from trainer import environment, evaluation_size, extensions, optim, out_of_memory
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints, sharing
@@ -17,7 +16,7 @@ from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.snapshot import Snapshot
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
-from trainer.errors import NonFiniteLossError, RankError, StoppedOnRequest
+from trainer.errors import NonFiniteLossError, StoppedOnRequest
 from trainer.metrics import Predictions
 from trainer.observer import Observer
 from trainer.preemption import StopRequest
@@ -72,6 +71,7 @@ class Engine:
         self.data = dataset.where_it_fits(accelerator.device)
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
+        block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
         self.module = model.to(accelerator.device)
         self.optimizer = accelerator.prepare_optimizer(optim.build(config.optimizer, self.module))
         wrapped = accelerator.prepare_model(
@@ -82,7 +82,7 @@ class Engine:
         self.batches = Batches(self.data, config, accelerator.device, *ranks)
         self.agreement = Agreement(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = Selection(
-            accelerator, self.module, self.data, config, self.agreement.check
+            accelerator, self.module, self.data, config, self.agreement.check, block_samples
         )
         self.environment = environment.describe(accelerator.device)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
@@ -164,14 +164,13 @@ class Engine:
         self.step_log.add(self.state.epoch, self.state.step, lr, sum(batch.sizes), result)
 
     def _train_on(self, batch: Batch) -> StepResult:
-        try:
+        with out_of_memory.explained(
+            f"train.microbatches: a micro-batch of {max(batch.sizes)} samples",
+            f"more than {self.config.train.microbatches} micro-batches make them smaller at the "
+            f"same train.batch_size",
+            self.accelerator.device,
+        ):
             result = self.train_step(self.state.step, batch.images, batch.targets, batch.sizes)
-        except torch.cuda.OutOfMemoryError as error:
-            raise RankError(
-                f"train.microbatches: a micro-batch of {max(batch.sizes)} samples does not fit "
-                f"into the GPU's memory; more than {self.config.train.microbatches} micro-batches "
-                f"make them smaller at the same train.batch_size"
-            ) from error
         if self.selection.average:
             self.selection.average.step_done(self.state.step)
         return result

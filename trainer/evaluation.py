@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,19 +11,20 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import nn
 
+from trainer import out_of_memory
 from trainer.buffers import left_alone
 from trainer.data.scaling import Scaling
 from trainer.data.sets import ImageSet
 from trainer.metrics import Predictions
 
 BLOCK_SAMPLES = 500
-"""at most in a block: images are cut by their index, whatever the process count"""
+"""in a block, unless that is too much: `evaluation_size`"""
 
 
-def rounds(accelerator: Accelerator, images: ImageSet) -> int:
-    """How often each rank has its turn to take a block."""
-    samples: int = BLOCK_SAMPLES * accelerator.num_processes
-    return -(-len(images) // samples)
+def rounds(accelerator: Accelerator, blocks: int) -> int:
+    """How often each rank has its turn to take one of so many blocks."""
+    turns: int = -(-blocks // accelerator.num_processes)
+    return turns
 
 
 def own_blocks(
@@ -39,12 +41,21 @@ def own_blocks(
         between_blocks: called in each of the `rounds`, also by a rank that has no block in the last
             one; may raise on all of them to give up.
     """
-    for turn in range(rounds(accelerator, images)):
+    for turn in range(rounds(accelerator, len(blocks))):
         between_blocks()
         number = turn * accelerator.num_processes + accelerator.process_index
         if number < len(blocks):
             pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
             yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
+
+
+def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Blocks of so many images go through the network inside; a RankError where they cannot."""
+    return out_of_memory.explained(
+        f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
+        "set it to fewer; a run that has begun with another number needs another output_dir",
+        device,
+    )
 
 
 def log_probabilities(
@@ -73,6 +84,8 @@ def predict(
     scaling: Scaling,
     between_blocks: Callable[[], object] = lambda: None,
     mirrored: bool = False,
+    *,
+    block_samples: int = BLOCK_SAMPLES,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -84,23 +97,27 @@ def predict(
         images: on the device, or where they do not fit, on the CPU.
         between_blocks: as for `own_blocks`.
         mirrored: take the mean of the probabilities of each image and its mirror image.
+        block_samples: images at once, the same on all ranks; rounding may depend on it.
+
+    Raises:
+        RankError: they do not fit into the memory.
     """
     count, device = len(images), accelerator.device
-    blocks = torch.split(torch.arange(count, device=device), BLOCK_SAMPLES)
+    blocks = torch.split(torch.arange(count, device=device), block_samples)
     targets = images.targets.to(device)
-    size = rounds(accelerator, images) * BLOCK_SAMPLES
+    size = rounds(accelerator, len(blocks)) * block_samples
     index = torch.full((size,), -1, dtype=torch.int64, device=device)
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
-    with left_alone(model):
+    with left_alone(model), fitting(block_samples, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks
         ):
             found = log_probabilities(model, inputs, mirrored)
             best_log_probability, best = found.max(1)
-            place = slice(turn * BLOCK_SAMPLES, turn * BLOCK_SAMPLES + len(samples))
+            place = slice(turn * block_samples, turn * block_samples + len(samples))
             index[place], predicted[place] = samples, best
             floats[place, 0] = best_log_probability.exp()
             floats[place, 1] = F.nll_loss(found, targets[samples], reduction="none")

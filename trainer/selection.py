@@ -27,6 +27,7 @@ class Selection:
         dataset: its validation images judge; without them the last weights are chosen.
         config: for the average, and for `data.test_augment`.
         between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        block_samples: images that go through the model at once.
 
     Attributes:
         average: of the weights, or None.
@@ -40,12 +41,14 @@ class Selection:
         dataset: Dataset,
         config: RunConfig,
         between_blocks: Callable[[], object],
+        block_samples: int,
     ) -> None:
         self.accelerator = accelerator
         self.module = module
         self.data = dataset
         self.config = config
         self.between_blocks = between_blocks
+        self.block_samples = block_samples
         self.average = averaging.build(
             config.train, module, self._take_statistics, validates=len(dataset.validation) > 0
         )
@@ -92,8 +95,9 @@ class Selection:
 
     def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
         found = evaluation.predict(
-            self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored
-        )
+            self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored,
+            block_samples=self.block_samples,
+        )  # fmt: skip
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(
                 f"the loss of the evaluation after step {step} is {found.mean_loss}"
@@ -102,5 +106,6 @@ class Selection:
 
     def _take_statistics(self) -> None:
         batch_statistics.take(
-            self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks
-        )
+            self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks,
+            block_samples=self.block_samples,
+        )  # fmt: skip

@@ -17,7 +17,6 @@ from trainer import console, exit_codes, results, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
-from trainer.data.sets import Dataset
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
 from trainer.files import write_json
@@ -177,7 +176,7 @@ class Session:
             engine.observer.sync()
         self._say_rounding(engine)
         weights = engine.module.state_dict()
-        metadata = {"model": json.dumps(self._model_metadata(engine.data))}
+        metadata = {"model": json.dumps(self._model_metadata(engine))}
         write_tensors(self.path / "model.safetensors", weights, metadata)
         results.write_predictions(self.path / "predictions.npz", predictions)
         found = {
@@ -202,8 +201,9 @@ class Session:
         self.trackers.finish(found, self.path)
         console.print_results(found, self.path)
 
-    def _model_metadata(self, dataset: Dataset) -> dict[str, Any]:
+    def _model_metadata(self, engine: Engine) -> dict[str, Any]:
         """What it takes to build the model again and to feed it."""
+        dataset = engine.data
         channels, *image_size = dataset.train.images.shape[1:]
         return {
             "name": self.config.model.name,
@@ -215,6 +215,7 @@ class Session:
             "mean": dataset.scaling.mean.tolist(),
             "deviation": dataset.scaling.deviation.tolist(),
             "test_augment": self.config.data.test_augment,
+            "evaluation_batch_size": engine.selection.block_samples,
         }
 
     def _report(self, engine: Engine) -> None:

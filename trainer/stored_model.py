@@ -15,7 +15,7 @@ from models import timm_models
 from trainer import evaluation, new_model
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
-from trainer.config_rules import LARGEST_SIDE
+from trainer.config_rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
 from trainer.data import pictures
 from trainer.data.scaling import Scaling
 from trainer.errors import UserError
@@ -45,6 +45,7 @@ _TYPES = {
     "mean": list[Any],
     "deviation": list[Any],
     "test_augment": str,
+    "evaluation_batch_size": int,
 }
 
 
@@ -60,6 +61,7 @@ class StoredModel:
         channels: of an image, 1 (grey) or 3 (red, green, blue) for pictures.
         image_size: height and width in pixels.
         name: of the network, as in model.name.
+        evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
         file: where it came from.
     """
@@ -70,6 +72,7 @@ class StoredModel:
     channels: int
     image_size: tuple[int, int]
     name: str
+    evaluation_batch_size: int
     metadata: str
     file: Path
 
@@ -151,6 +154,8 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
     if text is None:
         raise UserError(f"{file}: says nothing of its model; only a run's own {WEIGHTS} does")
     found = parse_json(text, file)
+    if isinstance(found, dict):  # a file of an older version does not say it
+        found.setdefault("evaluation_batch_size", evaluation.BLOCK_SAMPLES)
     _check(found, file)
     name = model or found["name"]
     if model is None and name not in models.names():
@@ -166,6 +171,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
         channels=found["in_channels"],
         image_size=(found["image_size"][0], found["image_size"][1]),
         name=name,
+        evaluation_batch_size=found["evaluation_batch_size"],
         metadata=text,
         file=file,
     )
@@ -209,6 +215,12 @@ def _check(found: Any, file: Path) -> None:
         f"height and width, from 1 to {LARGEST_SIDE:,} pixels",
     )
     require("in_channels", 1 <= found["in_channels"] <= LARGEST_ARGUMENT, "at least 1")
+    at_once = found["evaluation_batch_size"]
+    require(
+        "evaluation_batch_size",
+        1 <= at_once <= LARGEST_EVALUATION_BATCH,
+        f"from 1 to {LARGEST_EVALUATION_BATCH:,}",
+    )
     require("class_names", bool(names) and len(set(names)) == len(names), "a name for each class")
     require("num_classes", found["num_classes"] == len(names), f"{len(names)}, as class_names")
     require("args", _is_modest(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}")

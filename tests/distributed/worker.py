@@ -60,9 +60,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
     return outcomes
 
 
-def _engine(
-    accelerator: Accelerator, changes: dict[str, Any], checkpoints: Checkpoints
-) -> Engine:
+def _engine(accelerator: Accelerator, changes: dict[str, Any], checkpoints: Checkpoints) -> Engine:
     config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
     dataset = load(config.data, config.seed)
     model = build_model(config, dataset)

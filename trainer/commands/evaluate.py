@@ -1,7 +1,8 @@
 """Test a finished run's chosen weights again, on its own images or on others.
 
 The run's test set gives the figures of results.json, in bits on the same kind of machine, whatever
-the number of processes. Keys of the data, threads and train.precision may follow, as for train.py.
+the number of processes. Keys of the data, threads, train.precision and train.evaluation_batch_size
+may follow, as for train.py.
 
 example: python -m trainer evaluate runs/digits --split validation
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "validation", "train")
 
 # A later run may be evaluated on other images and another machine; the rest is the weights' own.
-ALLOWED = ("data.", "threads", "train.precision")
+ALLOWED = ("data.", "threads", "train.precision", "train.evaluation_batch_size")
 
 log = logging.getLogger("lockstep")
 
@@ -111,7 +113,8 @@ def _evaluate(
     if not len(images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
     stored = stored.to(accelerator.device)
-    both = _predict(accelerator, stored, images, config.data.test_augment == "flip")
+    at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
+    both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")
     if arguments.split == "test":
         figures = results.test_results(*both, stored.class_names, config)
     else:
@@ -149,19 +152,22 @@ def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Dataset, St
 
 
 def _predict(
-    accelerator: Accelerator, stored: StoredModel, images: ImageSet, with_mirrored: bool
+    accelerator: Accelerator,
+    stored: StoredModel,
+    images: ImageSet,
+    block_samples: int,
+    with_mirrored: bool,
 ) -> tuple[Predictions, Predictions | None]:
     """The plain predictions, and those with mirror images where they are wanted."""
     from trainer import evaluation
 
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     ways = [False, True] if with_mirrored else [False]
-    blocks = evaluation.rounds(accelerator, images) * len(ways)
-    with bar("blocks", blocks, shown=accelerator.is_main_process) as progress:
+    turns = evaluation.rounds(accelerator, -(-len(images) // block_samples)) * len(ways)
+    with bar("blocks", turns, shown=accelerator.is_main_process) as progress:
+        predict = functools.partial(evaluation.predict, block_samples=block_samples)
         plain, *others = [
-            evaluation.predict(
-                accelerator, module, images, stored.scaling, progress.update, mirrored
-            )
+            predict(accelerator, module, images, stored.scaling, progress.update, mirrored)
             for mirrored in ways
         ]
     if not math.isfinite(plain.mean_loss):

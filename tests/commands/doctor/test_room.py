@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -43,8 +45,12 @@ def test_too_little_memory(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs = recipe.Needs(weights_bytes=10, checkpoint_bytes=20, training_bytes=100)
-    for free, state in ((110, "ok"), (109, "problem")):
+    of_step = recipe.Needs(
+        weights_bytes=10, checkpoint_bytes=20, training_bytes=100, evaluation_bytes=50
+    )
+    of_evaluation = dataclasses.replace(of_step, training_bytes=50, evaluation_bytes=100)
+    tries = itertools.product((of_step, of_evaluation), ((110, "ok"), (109, "problem")))
+    for needs, (free, state) in tries:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 200))
         assert memory.of_gpu(needs, torch.device("cuda")).state == state
 

@@ -103,7 +103,7 @@ def _look(
     if prepared:
         device = accelerator.device if accelerator else torch.device("cpu")
         start = (prepared.weights, prepared.images, environment.describe(device))
-        needed_bytes = prepared.needs.training_bytes
+        needed_bytes = prepared.needs.memory_bytes
         if device.type == "cuda":
             findings.append(memory.of_gpu(prepared.needs, device))
             needed_bytes = prepared.needs.checkpoint_bytes  # of which a copy is made outside

@@ -10,7 +10,10 @@ from trainer.commands.doctor.finding import Finding
 from trainer.commands.doctor.group import Rank
 from trainer.commands.doctor.recipe import Needs, gigabytes
 
-ADVICE = "more train.microbatches make what is in work smaller, at the same train.batch_size"
+ADVICE = (
+    "more train.microbatches make what is in work smaller, at the same train.batch_size, and a "
+    "smaller train.evaluation_batch_size what is evaluated at once"
+)
 
 
 def findings(ranks: Sequence[Rank]) -> list[Finding]:
@@ -30,7 +33,7 @@ def _of_host(ranks: Sequence[Rank]) -> Finding:
         return Finding("memory", "ok", text)
     text += (
         f" beside the {gigabytes(taken)} that {len(ranks)} x program, data and model take; "
-        f"training takes about {gigabytes(needed)} more"
+        f"training takes about {gigabytes(needed)} more, its evaluations included"
     )
     if needed <= free:
         return Finding("memory", "ok", text)
@@ -40,8 +43,8 @@ def _of_host(ranks: Sequence[Rank]) -> Finding:
 def of_gpu(needs: Needs, device: torch.device) -> Finding:
     """Whether the training fits into a GPU; images that do not fit stay outside anyway."""
     free, _ = torch.cuda.mem_get_info(device)
-    needed = needs.weights_bytes + needs.training_bytes
-    text = f"{gigabytes(free)} free; model and training take about {gigabytes(needed)}"
+    needed = needs.weights_bytes + needs.memory_bytes
+    text = f"{gigabytes(free)} free; model, training and evaluations take about {gigabytes(needed)}"
     if needed <= free:
         return Finding("GPU memory", "ok", text)
     return Finding("GPU memory", "problem", text, ADVICE)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer import optim
+from trainer import evaluation_size, optim
 from trainer.augment.own import TRIED, OwnAugmentations
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import open_checkpoint
@@ -35,7 +35,14 @@ class Needs:
     checkpoint_bytes: int
     """of one checkpoint"""
     training_bytes: int
-    """memory of a process, besides the data and the model"""
+    """memory of a process in a step, besides the data and the model"""
+    evaluation_bytes: int
+    """the same in an evaluation"""
+
+    @property
+    def memory_bytes(self) -> int:
+        """The larger of the two, as they come one after the other."""
+        return max(self.training_bytes, self.evaluation_bytes)
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,18 @@ def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
     largest = cut(config.train.batch_size, config.train.microbatches)[0]
     activations = largest * _activation_bytes_per_image(model, dataset)
     # The gradients and their sum; what is kept of the run, and a copy of it while it is saved.
-    return Needs(weights, checkpoint, 2 * weights + 2 * checkpoint + activations)
+    throughout = 2 * weights + 2 * checkpoint
+    evaluation = _evaluation_bytes(config, dataset, model)
+    return Needs(weights, checkpoint, throughout + activations, throughout + evaluation)
+
+
+def _evaluation_bytes(config: RunConfig, dataset: Dataset, model: nn.Module) -> int:
+    """What the largest block of an evaluation brings about."""
+    at_once = evaluation_size.block_samples(config.train, model, dataset.train)
+    classified = max(len(dataset.validation), len(dataset.test))
+    if config.train.average_epochs is not None:
+        classified = max(classified, len(dataset.train))  # for the statistics of batch norm
+    return evaluation_size.needed_bytes(min(at_once, classified), model, dataset.train)
 
 
 def _activation_bytes_per_image(model: nn.Module, dataset: Dataset) -> int:

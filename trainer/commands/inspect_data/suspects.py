@@ -67,9 +67,12 @@ def find(
         one = inspected.parts[part].images
         if not len(one):
             continue
-        rounds, shown = evaluation.rounds(accelerator, one), accelerator.is_main_process
+        at_once, shown = stored.evaluation_batch_size, accelerator.is_main_process
+        rounds = evaluation.rounds(accelerator, -(-len(one) // at_once))
         with bar(f"classifying {part}", rounds, shown=shown) as progress:
-            found = evaluation.predict(accelerator, module, one, stored.scaling, progress.update)
+            found = evaluation.predict(
+                accelerator, module, one, stored.scaling, progress.update, block_samples=at_once
+            )
         if not math.isfinite(found.mean_loss):
             raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")
         suspect = suspects(found, len(stored.class_names))

@@ -1,0 +1,72 @@
+"""Too little memory in a step or in an evaluation is a message that names the key to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import train_here
+from trainer import out_of_memory
+from trainer.errors import RankError
+
+GREEDY = """
+import torch
+from torch import nn
+
+class Greedy(nn.Sequential):
+    def __init__(self, num_classes, in_training):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+        self.in_training = in_training
+
+    def forward(self, images):
+        if self.training == self.in_training and len(images) > 4:
+            torch.empty(2**60, dtype=torch.uint8)
+        return super().forward(images)
+"""
+
+
+@pytest.mark.parametrize(
+    ("in_training", "key", "what"),
+    [
+        ("true", "train.microbatches", "a micro-batch of 15 samples"),
+        ("false", "train.evaluation_batch_size", "a block of 500 images of an evaluation"),
+    ],
+)
+def test_advice_for_a_step_and_for_an_evaluation(
+    in_training: str, key: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error is the CPU allocator's own."""
+    plugin = tmp_path / "greedy.py"
+    plugin.write_text(GREEDY)
+    words = [
+        "--model.name",
+        f"{plugin}:Greedy",
+        "--model.args",
+        f'{{"in_training": {in_training}}}',
+    ]
+    assert train_here(tmp_path / "run", *words, "--train.epochs", "1") == 2
+    message = capsys.readouterr().err
+    assert f"{key}: {what} does not fit into the memory; " in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_other_allocators(error: Exception) -> None:
+    device = torch.device("cuda")
+    with (
+        pytest.raises(RankError, match="key: what does not fit into the GPU's memory; less does"),
+        out_of_memory.explained("key: what", "less does", device),
+    ):
+        raise error
+
+
+def test_any_other_error_stays_what_it_is() -> None:
+    with (
+        pytest.raises(RuntimeError, match="shapes differ"),
+        out_of_memory.explained("key: what", "less does", torch.device("cpu")),
+    ):
+        raise RuntimeError("shapes differ")
