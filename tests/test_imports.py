@@ -12,7 +12,7 @@ LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
     | {"time_limit"},
     {"config", "seeding", "microbatch", "packing", "preemption", "untrusted", "out_of_memory"},
-    {"console", "extensions", "tensor_files", "metrics", "schedules"},
+    {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
     {"own_optimizer", "batches", "command_line", "agreement", "report"},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +12,10 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from trainer import extensions, stored_config
-from trainer.config import RunConfig, flatten, replace
+from trainer.config import RunConfig, replace
 from trainer.config_rules import check_names, validate
 from trainer.errors import UserError
+from trainer.parser_messages import check_not_null, no_section, readable
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_RECIPE = RECIPES / "fashion_mnist.yaml"
@@ -74,6 +73,7 @@ def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> Ru
     if "data.name" not in changes:
         extensions.check_named(stored, folder, {}, ["data.name"])
     config = replace(stored, changes)
+    check_not_null(config)
     validate(config)
     return config
 
@@ -86,7 +86,7 @@ def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]
         values.pop("config", None)
         found = {str(key): value for key, value in values.items()}
     except (ArgumentError, TypeError) as error:
-        raise UserError(_readable(str(error))) from error
+        raise UserError(readable(str(error))) from error
     for key in found:
         if not key.startswith(tuple(allowed)):
             taken = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
@@ -112,7 +112,7 @@ def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     try:
         values = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
-        raise UserError(_where(arguments) + _readable(str(error))) from error
+        raise UserError(_where(arguments) + readable(str(error))) from error
     except UnicodeDecodeError as error:
         raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
     return _finish(parser, values, changes, Path(str(values["config"][-1])))
@@ -130,9 +130,13 @@ def _finish(
         if changes:
             values = parser.parse_object(_plain(changes), values)
         values.pop("config", None)
+        for name, default in vars(RunConfig()).items():
+            if dataclasses.is_dataclass(default) and not isinstance(values[name], Namespace):
+                raise UserError(no_section(name))
         config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
-        raise UserError(_readable(str(error))) from error
+        raise UserError(readable(str(error))) from error
+    check_not_null(config)
     if config.output_dir is None:
         if recipe is None:
             raise UserError("output_dir: null, and there is no recipe's file to name it after")
@@ -191,21 +195,3 @@ def _parser() -> ArgumentParser:
     )
     parser.add_class_arguments(RunConfig)
     return parser
-
-
-def _readable(message: str) -> str:
-    """The library's message in one line, with the nearest key where one is unknown."""
-    message = re.sub(r"\s*\n\s*", " ", message).strip()
-    if message.startswith("Unexpected config:"):
-        return "holds no keys; a recipe is YAML such as `seed: 0`"
-    message = re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
-    message = message.replace("<class 'int'>", "whole number").replace("<class 'float'>", "number")
-    known = list(flatten(RunConfig()))
-    for key in re.findall(r"--([\w.]+)|[oO]ption '(\w+)'", message):
-        wrong = key[0] or key[1]
-        nearest = difflib.get_close_matches(wrong, known, 1) or [
-            name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)
-        ]
-        if nearest and wrong not in known:
-            return f"{message}; did you mean {nearest[0]}?"
-    return message

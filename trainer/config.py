@@ -30,9 +30,9 @@ class DataConfig:
     # No share of the machine's memory: a batch system may give a process less than there is.
     memory_limit_mb: int = 1000
     """idx, npy, folder: a file of more MB of images is left on the disk and read batch by batch"""
-    image_size: list[int] | None = None
-    """folder: height and width that every picture is stretched to; null: the training pictures'
-    medians, shrunk together where the longer one is beyond 128"""
+    image_size: list[int] | int | None = None
+    """folder: height and width that every picture is stretched to, or one number for a square;
+    null: the training pictures' medians, shrunk together where the longer one is beyond 128"""
     channels: int | None = None
     """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
     on_bad: Literal["stop", "skip"] = "stop"
@@ -63,6 +63,17 @@ class DataConfig:
     cutmix: float = 0.0
     """alpha of cutmix: train on images with a box of another one, the share that stays from
     Beta(alpha, alpha); 0: none; beside mixup: each step draws one of the two"""
+
+    def __post_init__(self) -> None:
+        """A square is one run, however it is written."""
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", [self.image_size, self.image_size])
+
+    @property
+    def height_and_width(self) -> list[int] | None:
+        """`image_size`, in which one number has become two."""
+        assert not isinstance(self.image_size, int)
+        return self.image_size
 
 
 @dataclass(frozen=True)

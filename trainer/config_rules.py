@@ -117,7 +117,8 @@ def _check_own_files(values: _Values) -> None:
         "data.image_size",
         image_size is None
         or (len(image_size) == 2 and all(1 <= side <= LARGEST_SIDE for side in image_size)),
-        f"null, or height and width such as [64, 64], each from 1 to {LARGEST_SIDE:,}",
+        f"null, one number for a square, or height and width such as [64, 64], each from 1 to "
+        f"{LARGEST_SIDE:,}",
     )
     values.require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")
 

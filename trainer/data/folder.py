@@ -159,7 +159,7 @@ def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
     height = statistics.median_low(look.height for look in looks)
     width = statistics.median_low(look.width for look in looks)
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
-    size = config.image_size or [max(1, round(side * shrink)) for side in (height, width)]
+    size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or max(look.channels for look in looks)
     return Target((size[0], size[1]), channels)
 
