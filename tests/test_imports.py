@@ -13,7 +13,7 @@ LAYERS = [
     | {"time_limit"},
     {"config", "seeding", "microbatch", "packing", "preemption", "untrusted", "out_of_memory"},
     {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
-    {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
+    {"config_rules", "ranks", "foreign_weights", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
     {"own_optimizer", "batches", "command_line", "agreement", "report"},
     {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from trainer import seeding
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
+from trainer.foreign_weights import how_to_convert, prefix_hint, surplus_prefix, without
 from trainer.microbatch import cut
-from trainer.tensor_files import mismatch, read_specs, read_tensors, specs_of
+from trainer.ranks import processes
+from trainer.tensor_files import Specs, mismatch, read_specs, read_tensors, specs_of
+
+log = logging.getLogger("lockstep")
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -110,15 +115,33 @@ def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model from a .safetensors file that names its parameters and buffers.
 
+    A prefix that all names have, where they fit without it, is taken off, which is said.
+
     Raises:
         UserError: the file is missing or no safetensors file, or it does not fit the model.
     """
     try:
         file = path.resolve()  # a link that the user names is followed
+        specs, expected = _read_specs(file), specs_of(model.state_dict())
+        prefix = surplus_prefix(specs, expected)
         # Before the values, so that a file of another size costs no memory; types are converted.
-        difference = mismatch(read_specs(file), specs_of(model.state_dict()), any_dtype=True)
+        difference = mismatch(without(prefix, specs), expected, any_dtype=True)
         if difference:
-            raise UserError(f"does not fit the model: it {difference}")
-        model.load_state_dict(read_tensors(file))
+            hint = prefix_hint(specs, expected)
+            raise UserError(f"does not fit the model: it {difference}{hint}")
+        tensors = read_tensors(file)
+        model.load_state_dict({name.removeprefix(prefix): one for name, one in tensors.items()})
     except (UserError, RuntimeError) as error:
         raise UserError(f"model.weights: {path}: {error}") from error
+    if prefix and processes.launched_rank() == 0:
+        log.warning("model.weights: %s: its names are taken without their prefix %r", path, prefix)
+
+
+def _read_specs(file: Path) -> Specs:
+    try:
+        return read_specs(file)
+    except UserError as error:
+        advice = how_to_convert(file) if file.is_file() else None
+        if advice is None:
+            raise
+        raise UserError(advice) from error
