@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ class Session:
     def _new_run_id(self) -> str:
         """A name that no other run has, from place and time, as no random stream may be used."""
         moment = f"{platform.node()}/{self.path.resolve()}/{time.time_ns()}"
-        return hashlib.sha256(moment.encode()).hexdigest()[:12]
+        return hashlib.sha256(os.fsencode(moment)).hexdigest()[:12]
 
     def _find_checkpoint(self) -> Checkpoint | None:
         match self.config.resume:
