@@ -158,6 +158,50 @@ def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) 
     assert len(entries(cache)) == 1
 
 
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+"""
+
+
+def test_without_locks_each_process_decodes(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_LOCKS + PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert all("cannot be locked here (No locks available)" in errors for _, errors in outputs)
+    assert len({output.split()[-1] for output, _ in outputs}) == 1
+    assert len(entries(cache)) == 1
+
+
+def test_of_two_that_decode_at_once_one_wins(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root).fingerprint
+    (entry,) = entries(cache)
+    entry.rename(tmp_path / "of the other")
+    write = decoded.write
+
+    def overtaken(entry: Path, *words: Any, check: Any, **more: Any) -> None:
+        def other_is_first() -> None:
+            check()
+            (tmp_path / "of the other").rename(entry)
+
+        write(entry, *words, check=other_is_first, **more)
+
+    monkeypatch.setattr(decoded, "write", overtaken)
+    assert prepared(root).fingerprint == first
+    assert entries(cache) == [entry]
+
+
 def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own")
     prepared(root)

@@ -21,6 +21,7 @@ from trainer.data.picture_names import PARTS
 from trainer.data.pictures import SUFFIXES, Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
+from trainer.locks import held
 from trainer.ranks import processes
 
 LONGEST_SIDE = 128
@@ -59,12 +60,12 @@ def prepare(root: Path, config: DataConfig) -> None:
         UserError: the folder is not laid out as it should be, pictures are broken and are not to
             be skipped, or the cache cannot be written.
     """
-    from filelock import FileLock
-
     listed = list_pictures(root)
     try:
         cache_folder("folder").mkdir(parents=True, exist_ok=True)
-        with FileLock(_index_path(root).with_suffix(".lock")):
+        lock = _index_path(root).with_suffix(".lock")
+        without = "processes that start together decode the same pictures, each for itself"
+        with held(lock, "decodes these pictures", without) as alone:
             index = _index(root)
             # Before they are read: what changes from now on is noticed.
             states = {name: state_of(root / name) for name in listed.files()}
@@ -76,6 +77,7 @@ def prepare(root: Path, config: DataConfig) -> None:
                     plan.parts,
                     plan.target,
                     check=lambda: _check_unchanged(root, states),
+                    alone=alone,
                 )
             index.save(listed.files())
     except OSError as error:
