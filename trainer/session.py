@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, results, tracking
+from trainer import console, exit_codes, results, screen, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
@@ -242,6 +242,8 @@ class Session:
             print(text, flush=True)
 
     def __enter__(self) -> Session:
+        # A training goes on without a screen, whatever has become of that.
+        self._cleanup.enter_context(screen.lasting((*screen.GONE, *screen.FULL)))
         self.stop.install()
         self._cleanup.callback(self.stop.restore)
         self._cleanup.callback(self.folder.release)
