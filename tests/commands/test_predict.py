@@ -186,7 +186,11 @@ def test_an_empty_name_is_not_the_current_folder(
 
 
 def test_of_a_folder_it_takes_what_training_takes(
-    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     top = tmp_path / "top"
     for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "plain"):
@@ -200,6 +204,8 @@ def test_of_a_folder_it_takes_what_training_takes(
     rows = predict(capsys, run.folder, top)
     names = ["linked/5.png", "linked/6.png", "one.PNG", "plain/0.png"]
     assert [row["file"] for row in rows] == [str(top / name) for name in names]
+    itself = top / "plain" / "itself"
+    assert caplog.messages == [f"{itself}: is a link that leads nowhere; left out"]
 
 
 def unprivileged() -> list[str]:

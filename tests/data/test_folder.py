@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,14 @@ def remove(path: Path) -> None:
         (lambda root: remove(root / "test" / "dog"), r"test/dog holds no pictures; they end in"),
         (lambda root: (root / "train" / "dog" / "old").mkdir(), r"dog/old is a folder in that of"),
         (lambda root: (root / "train" / "a.png").touch(), r"a\.png lies in no class's folder"),
+        (
+            lambda root: (root / "validation").symlink_to("gone"),
+            "validation is a link that le",
+        ),
+        (
+            lambda root: (root / "train" / "cow").symlink_to("gone"),
+            "train/cow is a link that le",
+        ),
     ],
 )
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -256,6 +266,20 @@ def test_a_class_without_a_picture_that_is_one_is_named_by_its_folder(tmp_path: 
     (root / "train" / CAFE[1] / "000.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=f"no file in {root / 'train' / CAFE[1]} can be read: "):
         prepared(root, on_bad="skip")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    expected = prepared(root).fingerprint
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    root.rename(odd)
+    (tmp_path / "link").symlink_to(odd)
+    assert prepared(tmp_path / "link").fingerprint == expected
+    picture = odd / "train" / "cat" / "000.png"
+    picture.rename(picture.with_name("\udce9.png"))
+    with pytest.raises(UserError, match=r"cat/.udce9\.png' has a name that is no UTF-8; rename"):
+        prepared(tmp_path / "link")
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:

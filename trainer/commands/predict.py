@@ -139,6 +139,8 @@ def _below(top: Path, skip: bool) -> list[Path]:
                     waiting.append((path, above | {place}))
                 elif is_picture(path):
                     found.append(path)
+                elif path.is_symlink() and not path.exists():
+                    log.warning("%s: is a link that leads nowhere; left out", path)
         except OSError as error:
             _unreadable(folder, error, skip)
     if not found:

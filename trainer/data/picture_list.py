@@ -84,6 +84,8 @@ def _parts(root: Path) -> tuple[list[str], tuple[str, ...]]:
         if is_left_out(path.name) or path.name in parts:
             continue
         if not path.is_dir():
+            if part_meant(path.name):
+                _check_link(path)
             beside += [path.name] * is_picture(path)
         elif not any(path.samefile(root / part) for part in parts):
             meant = part_meant(path.name)
@@ -146,7 +148,9 @@ def _visible(folder: Path) -> Iterator[Path]:
         _check_name(path)
         if path.is_dir():
             yield path
-        elif is_picture(path):
+            continue
+        _check_link(path)
+        if is_picture(path):
             raise UserError(f"data.root: {path} lies in no class's folder")
 
 
@@ -171,11 +175,19 @@ def _pictures(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(sorted(names)), tuple(sorted(others))
 
 
+def _check_link(path: Path) -> None:
+    """A part or a class that is a link must not be missing because the link leads nowhere."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"data.root: {path} is a link that leads nowhere; mend it or take it away")
+
+
 def _check_name(path: Path) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"data.root: {str(path)!r} has a name that is no UTF-8") from error
+        raise UserError(
+            f"data.root: {str(path)!r} has a name that is no UTF-8; rename it"
+        ) from error
 
 
 def in_turn(by_class: ByClass) -> list[tuple[str, int]]:

@@ -78,7 +78,7 @@ class ImageFile:
     def _read_run(self, pixels: npt.NDArray[np.uint8], position: int) -> bool:
         """Fill an array with neighbouring images; whether the file goes on so far."""
         place = self.offset_bytes + position * pixels.shape[1]
-        left = memoryview(pixels).cast("B")
+        left = pixels.data.cast("B")
         # One call reads 2 GiB at most, and may read less.
         while left and (count := os.preadv(self._descriptor, [left], place)):
             left, place = left[count:], place + count
