@@ -48,11 +48,11 @@ def lasting(dropped: Collection[int] = GONE) -> Iterator[None]:
     cannot encode is written with a backslash.
 
     Args:
-        dropped: the system's error codes for which it is.
+        dropped: the system's error codes for which it is, on standard output.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _outlasting("stdout", 1, dropped)
-    sys.stderr = _outlasting("stderr", 2, dropped)
+    sys.stderr = _outlasting("stderr", 2, GONE + FULL)  # there is nowhere else to say it
     try:
         yield
     finally:
@@ -73,7 +73,8 @@ def _outlasting(name: str, descriptor: int, dropped: Collection[int]) -> Any:
         return stream
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    stream.flush()
+    with contextlib.suppress(OSError):  # of what was printed before; it is no matter of ours
+        stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Screen(descriptor, _NAMES[name], dropped)),
         encoding=stream.encoding,

@@ -28,8 +28,7 @@ _SYSTEM = frozenset(
         "#recycle",
         "#snapshot",  # Synology
         "@recycle",
-        "@recently-snapshot",
-        ".@__thumb",  # QNAP
+        "@recently-snapshot",  # QNAP
         "~snapshot",  # NetApp
     }
 )
