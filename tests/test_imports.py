@@ -10,8 +10,9 @@ from tests.conftest import REPOSITORY
 # From the bottom up. A package counts as one module.
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
-    | {"time_limit"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted", "out_of_memory"},
+    | {"screen", "time_limit"},
+    {"config", "locks", "seeding", "microbatch", "packing", "preemption", "untrusted"}
+    | {"out_of_memory"},
     {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "foreign_weights", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from trainer import command_line, exit_codes
 from trainer.commands import (
@@ -41,6 +42,8 @@ COMMANDS = {
     "verify": verify,
 }
 
+_EMPTY = "is empty; name what is meant (is a variable of the shell not set?)"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it does not know are keys of a configuration."""
@@ -58,8 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
             # The help of training is that of a configuration, which has every key.
             add_help=module is not train,
         )
+        command.register("type", Path, _path)
         module.add_arguments(command)
     return parser
+
+
+def _path(text: str) -> Path:
+    """An argument that is a path. An empty one, of a shell's unset variable, would be `.`."""
+    if not text:
+        raise argparse.ArgumentTypeError(_EMPTY)
+    return Path(text)
 
 
 def run() -> None:
@@ -68,6 +79,8 @@ def run() -> None:
     arguments, others = parser.parse_known_args()
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others[:1] == [""]:  # of inspect-data and models, a folder or a name
+        parser.error(f"{arguments.command}: the first argument {_EMPTY}")
     arguments.configuration = others
     COMMANDS[arguments.command].run(arguments)
 

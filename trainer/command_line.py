@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from trainer import extensions, stored_config
 from trainer.config import RunConfig, replace
-from trainer.config_rules import check_names, validate
+from trainer.config_rules import check_names, is_unicode, validate
 from trainer.errors import UserError
 from trainer.parser_messages import check_not_null, no_section, readable
 
@@ -166,6 +166,12 @@ def _with_recipes(arguments: Sequence[str]) -> list[str]:
         option = "--config=" if word.startswith("--config=") else ""
         name = word.removeprefix(option)
         follows = words[place - 1 : place] == ["--config"]
+        if (option or follows) and not name:
+            raise UserError(
+                "--config: is empty; name a recipe (is a variable of the shell not set?)"
+            )
+        if (option or follows) and not is_unicode(name):
+            raise UserError(f"--config: {name!a} is not in UTF-8; rename the file or its folder")
         if (option or follows) and name in own and not Path(name).is_file():
             words[place] = f"{option}{own[name]}"
     return words

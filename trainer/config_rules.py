@@ -49,6 +49,7 @@ def validate(config: RunConfig) -> None:
         UserError: names the first key that is out of range, its value and what it may be.
     """
     values = _Values(flatten(config))
+    _check_texts(values)
     _check_run(values)
     _check_data(values)
     _check_own_files(values)
@@ -70,6 +71,26 @@ class _Values(dict[str, Any]):
 
     def require_null_or_count(self, key: str) -> None:
         self.require(key, self[key] is None or self[key] >= 1, "null or at least 1")
+
+
+def _check_texts(values: _Values) -> None:
+    for key, value in values.items():
+        if isinstance(value, str) and not is_unicode(value):
+            raise UserError(
+                f"{key}: {value!a} is not in UTF-8, and could not be written into the files of a "
+                "run; rename it, or make a link to it under another name and give that"
+            )
+    for key in ("data.root", "resume", "model.weights"):
+        values.require(key, values[key] != "", "a name (is a variable of the shell not set?)")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it is no name of a file in another encoding, whose bytes Python keeps apart."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_run(values: _Values) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from trainer import screen
 from trainer.errors import (
     DifferentRunError,
     LostRankError,
@@ -28,8 +28,6 @@ DIFFERENT = 3
 """of `verify` and `replay`: what was computed again is not what the run's folder holds"""
 STOPPED_ON_REQUEST = 75
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
 
 def of(error: BaseException | None) -> int:
     """The exit code for an exception, or for None."""
@@ -38,7 +36,7 @@ def of(error: BaseException | None) -> int:
             return FINISHED
         case UserError() | RankError():
             return USER_CAN_MEND
-        case OSError() if error.errno in NO_SPACE:
+        case OSError() if error.errno in screen.FULL:
             return USER_CAN_MEND
         case DifferentRunError():
             return DIFFERENT
@@ -54,13 +52,16 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     """Be the program of a command, under a launcher too, and exit with its code."""
     end_with_launcher()
     hush_other_ranks()
-    sys.exit(run(command))
+    with screen.lasting():
+        code = run(command)
+    sys.exit(code)
 
 
 def run(command: Callable[[], None]) -> int:
     """Run a command; what a user can mend becomes one line, anything else keeps its traceback."""
     try:
         command()
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         said = _known(error)
         if said is None and launched_count() == 1:
@@ -84,7 +85,7 @@ def _known(error: BaseException) -> tuple[str, bool] | None:
             return named(str(error)), True
         case UserError() | DifferentRunError() | StoppedOnRequest() | NonFiniteLossError():
             return str(error), launched_rank() == 0
-        case OSError() if error.errno in NO_SPACE:
+        case OSError() if error.errno in screen.FULL:
             where = error.filename or "a file of the run"
             return f"{where}: {error.strerror}; make room and start again", True
         case KeyboardInterrupt():

@@ -7,11 +7,10 @@ import logging
 import os
 import re
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer import command_line, stored_config
+from trainer import command_line, locks, stored_config
 from trainer.config import (
     PINNED_KEYS,
     RunConfig,
@@ -23,6 +22,7 @@ from trainer.config import (
 from trainer.config_rules import validate
 from trainer.errors import UserError
 from trainer.files import open_regular, write_file, write_json, write_text
+from trainer.locks import Lock
 from trainer.metrics_log import check_records
 from trainer.untrusted import check_type, read_json, reason
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: FileIO | None = None
+        self._lock: Lock | None = None
 
     def open(self, config: RunConfig, pins: dict[str, int]) -> Opening:
         """Take the folder for a run; nothing of an earlier run is changed.
@@ -141,7 +141,7 @@ class RunFolder:
     def release(self) -> None:
         """Give up the folder, for runs in the same process; the end of a process does it too."""
         if self._lock:
-            self._lock.close()
+            self._lock.release()
 
     def check_access(self) -> None:
         """Whether a run could take the folder now; leaves nothing behind.
@@ -162,23 +162,19 @@ class RunFolder:
             raise _not_writable(nearest, os.strerror(errno.EACCES))
 
     def _take(self) -> None:
+        path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open_regular(self.path / ".lock", "ab")
+            self._lock = locks.take(
+                path, "nothing keeps a second run out of this folder, so do not start one"
+            )
         except OSError as error:
             raise _not_writable(error.filename, error.strerror) from error
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock
-            return
-        try:
-            # The kernel releases the lock with the process, however it ends.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if self._lock is None:
             raise UserError(
-                f"output_dir: {self.path} is in use by another run; wait for it, or choose "
-                f"another output_dir"
-            ) from error
+                f"output_dir: {self.path} is in use by another run, {locks.holder(path)}; wait for "
+                "it, or choose another output_dir"
+            )
 
     def _stored_status(self) -> Status:
         try:

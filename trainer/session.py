@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, results, tracking
+from trainer import console, exit_codes, results, screen, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
@@ -124,7 +125,7 @@ class Session:
     def _new_run_id(self) -> str:
         """A name that no other run has, from place and time, as no random stream may be used."""
         moment = f"{platform.node()}/{self.path.resolve()}/{time.time_ns()}"
-        return hashlib.sha256(moment.encode()).hexdigest()[:12]
+        return hashlib.sha256(os.fsencode(moment)).hexdigest()[:12]
 
     def _find_checkpoint(self) -> Checkpoint | None:
         match self.config.resume:
@@ -242,6 +243,8 @@ class Session:
             print(text, flush=True)
 
     def __enter__(self) -> Session:
+        # A training goes on without a screen, whatever has become of that.
+        self._cleanup.enter_context(screen.lasting((*screen.GONE, *screen.FULL)))
         self.stop.install()
         self._cleanup.callback(self.stop.restore)
         self._cleanup.callback(self.folder.release)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,93 @@ def test_bad_input_is_one_message(
     assert (code, output) == (2, "")
     assert errors.startswith(named)
     assert len(errors.splitlines()) == 1
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos)
+    code, output, errors = run_command(capsys, "predict", run.folder, "")
+    assert (code, output) == (2, "")
+    assert "argument FILE: is empty" in errors
+    monkeypatch.chdir(run.folder)
+    code, output, errors = run_command(capsys, "inspect-data", "")
+    assert (code, output) == (2, "")
+    assert "inspect-data: the first argument is empty" in errors
+
+
+def test_of_a_folder_it_takes_what_training_takes(
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    top = tmp_path / "top"
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "plain"):
+        (top / name).mkdir(parents=True)
+        shutil.copy(photos / "0.png", top / name)
+    shutil.copy(photos / "0.png", top / "._0.png")
+    (top / "linked").symlink_to(photos / "more")
+    (top / "one.PNG").symlink_to(photos / "1.png")
+    (top / "plain" / "back").symlink_to(top)
+    (top / "plain" / "itself").symlink_to("itself")
+    rows = predict(capsys, run.folder, top)
+    names = ["linked/5.png", "linked/6.png", "one.PNG", "plain/0.png"]
+    assert [row["file"] for row in rows] == [str(top / name) for name in names]
+    itself = top / "plain" / "itself"
+    assert caplog.messages == [f"{itself}: is a link that leads nowhere; left out"]
+
+
+def unprivileged() -> list[str]:
+    """What takes a command's right to read everything, which root has."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root may read everything, and there is no setpriv")
+    dropped = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={dropped}", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setpriv is Linux's")
+def test_a_folder_that_may_not_be_read_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "top" / "closed"
+    closed.mkdir(parents=True)
+    shutil.copy(photos / "0.png", tmp_path / "top")
+    shutil.copy(photos / "1.png", closed)
+    command = [*unprivileged(), sys.executable, "-m", "trainer", "predict", str(run.folder)]
+
+    def ended(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *map(str, words)],
+            cwd=REPOSITORY,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    closed.chmod(0o000)
+    try:
+        stopped, skipped = ended(tmp_path / "top"), ended(tmp_path / "top", "--on_bad", "skip")
+        inside = ended(closed / "1.png")
+    finally:
+        closed.chmod(0o700)
+    assert (stopped.returncode, stopped.stdout) == (2, "")
+    assert stopped.stderr.startswith(f"{closed}: may not be read (Permission denied); give")
+    assert skipped.returncode == 0
+    assert len(skipped.stdout.splitlines()) == 1 + 1
+    assert f"{closed}: may not be read (Permission denied); left out" in skipped.stderr
+    assert inside.returncode == 2
+    assert inside.stderr.startswith(f"{closed / '1.png'}: may not be read")
+
+
+def test_a_pipe_is_not_waited_for(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    code, _, errors = run_command(capsys, "predict", run.folder, tmp_path)
+    assert (code, errors) == (2, f"{tmp_path / 'pipe.png'}: is no regular file\n")
 
 
 def test_colour_and_names_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +158,14 @@ def remove(path: Path) -> None:
         (lambda root: remove(root / "test" / "dog"), r"test/dog holds no pictures; they end in"),
         (lambda root: (root / "train" / "dog" / "old").mkdir(), r"dog/old is a folder in that of"),
         (lambda root: (root / "train" / "a.png").touch(), r"a\.png lies in no class's folder"),
+        (
+            lambda root: (root / "validation").symlink_to("gone"),
+            "validation is a link that le",
+        ),
+        (
+            lambda root: (root / "train" / "cow").symlink_to("gone"),
+            "train/cow is a link that le",
+        ),
     ],
 )
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -162,6 +173,113 @@ def test_a_folder_of_another_layout_is_refused(tmp_path: Path, change: Any, mess
     change(root)
     with pytest.raises(UserError, match=rf"data\.root: .*{message}"):
         prepared(root)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "right"),
+    [
+        ("validation", name, "validation")
+        for name in ("Val", "VALIDATION", "valid", "Valid", "dev", "val2017", "val_set")
+    ]
+    + [("test", name, "test") for name in ("Test", "TEST", "tests", "test_images", "Testing")]
+    + [("test", name, "validation or test") for name in ("eval", "holdout", "Hold-Out", "held_out")]
+    + [("train", name, "train") for name in ("Train", "TRAINING", "train_set")],
+)
+def test_a_part_under_another_name_is_an_error(
+    tmp_path: Path, part: str, name: str, right: str
+) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"), count=1)
+    (root / part).rename(root / name)
+    with pytest.raises(UserError) as raised:
+        prepared(root)
+    assert str(raised.value) == f"data.root: {root / name} would be ignored; name it {right}"
+
+
+def test_a_second_name_of_a_part_is_none(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
+    (root / "val").symlink_to(root / "validation")
+    assert len(prepared(root).validation) == 20
+    (root / "val").unlink()
+    write_pictures(root, ("val",), count=1)
+    with pytest.raises(UserError, match="own/val would be ignored; name it validation"):
+        prepared(root)
+
+
+def test_what_lies_beside_the_parts_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    (root / "unsorted").mkdir()
+    (root / "one.png").touch()
+    (root / "notes.txt").touch()
+    prepared(root)
+    assert "none of the folders train, validation, test: one.png, unsorted\n" in caplog.text
+
+
+SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+
+
+def test_what_systems_put_into_folders_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    before = prepared(root).fingerprint
+    caplog.clear()
+    for place in (root, root / "train", root / "test" / "cat"):
+        for name in SYSTEM:
+            (place / name).mkdir()
+            (place / name / "a.png").write_bytes(b"no picture")
+        for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+            (place / name).touch()
+    assert prepared(root).fingerprint == before
+    assert caplog.text == ""
+
+
+CAFE = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [CAFE, CAFE[::-1], ("dog", "dog "), (" dog", "dog"), ("dog", "dog\u00a0")]
+)
+def test_two_ways_to_write_a_class_are_one_class(tmp_path: Path, name: str, other: str) -> None:
+    root = write_pictures(tmp_path / "own", classes=("ant", name))
+    (root / "test" / name).rename(root / "test" / other)
+    data = prepared(root)
+    assert data.class_names == ("ant", CAFE[0] if name in CAFE else "dog")
+    plain = prepared(write_pictures(tmp_path / "plain", classes=("ant", "b")))
+    assert data.fingerprint == plain.fingerprint
+    write_pictures(root, ("train",), classes=(other,), count=1)
+    with pytest.raises(UserError, match="train has two folders of the class") as raised:
+        prepared(root)
+    assert "{!a} and {!a}".format(*sorted((name, other))) in str(raised.value)
+
+
+def test_names_that_only_look_alike_are_told_apart(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", classes=("cat", "dog"), count=1)
+    (root / "test" / "cat").rename(root / "test" / "c\u0430t")  # a Cyrillic letter
+    with pytest.raises(UserError, match=r"lacks cat and has c.t \('c\\u0430t'\), unlike"):
+        prepared(root)
+
+
+def test_a_class_without_a_picture_that_is_one_is_named_by_its_folder(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", classes=("cat", CAFE[1]), count=1)
+    (root / "train" / CAFE[1] / "000.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=f"no file in {root / 'train' / CAFE[1]} can be read: "):
+        prepared(root, on_bad="skip")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    expected = prepared(root).fingerprint
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    root.rename(odd)
+    (tmp_path / "link").symlink_to(odd)
+    assert prepared(tmp_path / "link").fingerprint == expected
+    picture = odd / "train" / "cat" / "000.png"
+    picture.rename(picture.with_name("\udce9.png"))
+    with pytest.raises(UserError, match=r"cat/.udce9\.png' has a name that is no UTF-8; rename"):
+        prepared(tmp_path / "link")
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:

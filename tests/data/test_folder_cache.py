@@ -33,8 +33,7 @@ def test_they_are_decoded_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own")
-    for path in root.rglob("*.png"):
-        os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if they were older
     first = prepared(root)
     (entry,) = entries(cache)
 
@@ -59,6 +58,43 @@ def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) ->
     second = prepared(root)
     assert second.fingerprint != first.fingerprint
     assert len(entries(cache)) == 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """As `mv` does it by way of a third name."""
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def rewrite_in_the_old_time(one: Path, other: Path) -> None:
+    one.write_bytes(other.read_bytes())
+    os.utime(one, (1e9, 1e9))
+
+
+def link_elsewhere(one: Path, other: Path) -> None:
+    one.unlink()
+    one.symlink_to(other)
+
+
+@pytest.mark.parametrize("change", [exchange, rewrite_in_the_old_time, link_elsewhere])
+def test_other_pixels_of_the_same_size_and_time_are_seen(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    for path in root.rglob("*.png"):  # uncompressed, and so of one size
+        with Image.open(path) as picture:
+            picture.save(path, format="BMP")
+        os.utime(path, (1e9, 1e9))
+    with monkeypatch.context() as patch:
+        # As if they had been there for a while: that they are new is not what decides.
+        patch.setattr(picture_index, "_CLOCK_STEP_NS", 0)
+        prepared(root)
+    change(root / "test" / "cat" / "003.png", root / "test" / "dog" / "003.png")
+    found = prepared(root).fingerprint
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
+    assert found == prepared(root).fingerprint
 
 
 def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
@@ -120,6 +156,50 @@ def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) 
     assert words.count("decoded") == 1
     assert len(set(words)) == 2
     assert len(entries(cache)) == 1
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+"""
+
+
+def test_without_locks_each_process_decodes(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_LOCKS + PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert all("cannot be locked here (No locks available)" in errors for _, errors in outputs)
+    assert len({output.split()[-1] for output, _ in outputs}) == 1
+    assert len(entries(cache)) == 1
+
+
+def test_of_two_that_decode_at_once_one_wins(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root).fingerprint
+    (entry,) = entries(cache)
+    entry.rename(tmp_path / "of the other")
+    write = decoded.write
+
+    def overtaken(entry: Path, *words: Any, check: Any, **more: Any) -> None:
+        def other_is_first() -> None:
+            check()
+            (tmp_path / "of the other").rename(entry)
+
+        write(entry, *words, check=other_is_first, **more)
+
+    monkeypatch.setattr(decoded, "write", overtaken)
+    assert prepared(root).fingerprint == first
+    assert entries(cache) == [entry]
 
 
 def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:

@@ -129,7 +129,16 @@ def overwrite(path: Path) -> None:
     os.utime(path, (1, 1))  # a test is faster than a clock of files
 
 
-@pytest.mark.parametrize("spoil", [cut_off, overwrite])
+def overwrite_in_the_old_time(path: Path) -> None:
+    status = path.stat()
+    values = np.load(path)
+    values ^= 1
+    with path.open("r+b") as file:
+        np.save(file, values)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("spoil", [cut_off, overwrite, overwrite_in_the_old_time])
 def test_a_file_that_changes_during_the_run_is_named(tmp_path: Path, spoil: Any) -> None:
     data = load(replace(write_npy(tmp_path, 5, 6), memory_limit_mb=0), 3)
     spoil(tmp_path / "my_train_features.npy")
@@ -143,6 +152,21 @@ def test_a_file_that_gets_another_name_is_still_read(tmp_path: Path) -> None:
     before = data.train.images[:]
     (tmp_path / "my_train_features.npy").rename(tmp_path / "elsewhere")
     assert torch.equal(data.train.images[:], before)
+
+
+def test_a_read_that_comes_back_short_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of more than 2 GiB does, and any on a network."""
+    whole, on_disk = both(write_npy(tmp_path, 5, 6))
+    at_once = os.preadv
+
+    def short(descriptor: int, buffers: list[memoryview], place: int) -> int:
+        return at_once(descriptor, [buffers[0][:1000]], place)
+
+    monkeypatch.setattr(os, "preadv", short)
+    monkeypatch.delattr(os, "pread")  # there is no other way by which they are read
+    assert torch.equal(on_disk.train.images[:], whole.train.images[:])
 
 
 EPOCH = """

@@ -1,8 +1,10 @@
 """Say which class each picture is of, and how probable that is.
 
 Pictures of any size, and folders of them, are made upright, grey or RGB, and of the size of the
-training images. Prints CSV, or a JSON object a line. Each picture goes through the model by itself,
-in float32, so its result does not depend on the others or on the number of processes.
+training images. Of a folder all pictures in it and below are taken, by the rules of a training:
+links are followed, hidden files and folders are left out. Prints CSV, or a JSON object a line. Each
+picture goes through the model by itself, in float32, so its result does not depend on the others or
+on the number of processes.
 
 example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert --json
 """
@@ -13,7 +15,7 @@ import argparse
 import csv
 import json
 import logging
-import os
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on_bad",
         choices=("stop", "skip"),
         default="stop",
-        help="a broken picture ends the command before anything is printed (stop, the default), "
-        "or is named and left out (skip)",
+        help="a broken picture, or a folder that may not be read, ends the command before "
+        "anything is printed (stop, the default), or is named and left out (skip)",
     )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
@@ -77,10 +79,13 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
-    files = listed(arguments.files)
     with joined(RunConfig()) as accelerator:
         from trainer import stored_model
 
+        # Rank 0 decides: the others may see other folders.
+        files = collectives.on_main(
+            accelerator, lambda: listed(arguments.files, skip=arguments.on_bad == "skip")
+        )
         processes.set_threads(arguments.threads)
         stored = collectives.together(
             accelerator, lambda: stored_model.load(arguments.run, arguments.model)
@@ -90,31 +95,64 @@ def run(arguments: argparse.Namespace) -> None:
             _print(rows, sys.stdout, as_json=arguments.json)
 
 
-def listed(paths: Iterable[Path]) -> list[Path]:
+def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
     """The files, and in the place of a folder the pictures in it and below, in order of names.
 
+    Args:
+        skip: what may not be read is named in a warning and left out, and is no error.
+
     Raises:
-        UserError: a path does not exist, or a folder has no picture.
+        UserError: a path does not exist or may not be read, or a folder has no picture.
     """
+    found: list[Path] = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                found += _below(path, skip)
+            elif path.exists():
+                found.append(path)
+            else:
+                raise UserError(f"{path}: there is no such file")
+        except OSError as error:
+            _unreadable(path, error, skip)
+    return found
+
+
+def _below(top: Path, skip: bool) -> list[Path]:
+    """The pictures in a folder and below, which training would take, in order of names."""
+    from trainer.data.picture_names import is_left_out, is_picture
     from trainer.data.pictures import SUFFIXES
 
     found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            if not path.exists():
-                raise UserError(f"{path}: there is no such file")
-            found.append(path)
-            continue
-        inside = [
-            Path(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-        if not inside:
-            raise UserError(f"{path}: no picture is in this folder ({', '.join(SUFFIXES)})")
-        found += sorted(inside)
-    return found
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = folder.stat()
+            place = (status.st_dev, status.st_ino)
+            if place in above:  # by a link that leads back to it
+                continue
+            for path in folder.iterdir():
+                if is_left_out(path.name):
+                    continue
+                if path.is_dir():
+                    waiting.append((path, above | {place}))
+                elif is_picture(path):
+                    found.append(path)
+                elif path.is_symlink() and not path.exists():
+                    log.warning("%s: is a link that leads nowhere; left out", path)
+        except OSError as error:
+            _unreadable(folder, error, skip)
+    if not found:
+        raise UserError(f"{top}: no picture is in this folder ({', '.join(SUFFIXES)})")
+    return sorted(found)
+
+
+def _unreadable(path: Path, error: OSError, skip: bool) -> None:
+    message = f"{path}: may not be read ({error.strerror})"
+    if not skip:
+        raise UserError(f"{message}; give yourself access to it, or leave it out: --on_bad skip")
+    log.warning("%s; left out", message)
 
 
 def _predict_all(
@@ -159,6 +197,8 @@ def _predict(
 ) -> tuple[dict[str, Any], float] | str:
     """What is printed of a picture, and its mean brightness; of a broken one what is wrong."""
     try:
+        if _is_special(file):
+            raise UserError(f"{file}: is no regular file")
         pixels = stored.read(file)
     except UserError as error:
         if arguments.on_bad == "stop" or stored.channels not in (1, 3):
@@ -168,6 +208,14 @@ def _predict(
         pixels = 255 - pixels
     row = _row(file, stored.class_names, stored.probabilities(pixels[None])[0])
     return row, float(pixels.float().mean())
+
+
+def _is_special(file: Path) -> bool:
+    """Whether it is a pipe or a device, for which a read may wait without an end."""
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except OSError:  # whoever reads it says what is wrong
+        return False
 
 
 def _row(file: Path, class_names: tuple[str, ...], probabilities: torch.Tensor) -> dict[str, Any]:

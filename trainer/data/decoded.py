@@ -54,19 +54,23 @@ def write(
     parts: Mapping[str, Labelled],
     target: Target,
     check: Callable[[], None],
+    alone: bool,
 ) -> None:
     """Decode the pictures of each part into a new folder, and note those that are broken.
 
-    The caller keeps others of this machine away; where two machines do it, one of them wins.
+    Where two do it at the same time, one of them wins.
 
     Args:
         check: called at the end; where it raises, nothing is kept.
+        alone: whether the caller keeps others of this machine away, so that what they have begun
+            is left over from killed ones.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    for leftover in entry.parent.glob(f".{entry.name}.{platform.node()}.*"):
-        shutil.rmtree(leftover)
+    if alone:
+        for leftover in entry.parent.glob(f".{entry.name}.{platform.node()}.*"):
+            shutil.rmtree(leftover)
     temporary = entry.with_name(f".{entry.name}.{platform.node()}.{os.getpid()}")
     temporary.mkdir()
     try:
@@ -79,9 +83,12 @@ def write(
         write_json(temporary / _ABOUT, about)
         if entry.exists() and not is_there(entry):
             shutil.rmtree(entry)
-        if not entry.exists():
+        try:
             temporary.rename(entry)
             sync(entry.parent)
+        except OSError:
+            if not is_there(entry):
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,20 +28,23 @@ def cache_folder(name: str) -> Path:
     return Path(pooch.os_cache("lockstep")).expanduser() / name
 
 
-def download(md5: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
+def download(
+    md5: Mapping[str, str], mirrors: Sequence[str], folder: Path, *, alone: bool = True
+) -> None:
     """Put the files into `folder`, each whole and with the right checksum or not at all.
 
     A mirror that fails is not asked again: the next one goes on with what is missing, and so does
-    the next start. The caller keeps others from downloading into the same folder.
+    the next start.
 
     Args:
         md5: checksum of each file, hexadecimal, by file name.
         mirrors: addresses that end in a slash, tried in order.
+        alone: whether the caller keeps others from downloading into the same folder.
 
     Raises:
         DownloadError: a file is still missing after the last mirror.
     """
-    partial = folder / ".partial"
+    partial = folder / (".partial" if alone else f".partial.{platform.node()}.{os.getpid()}")
     remaining = list(md5)
     failures: list[str] = []
     for mirror in mirrors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from trainer.data.decoded import Labelled, Target
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
 from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
+from trainer.data.picture_names import PARTS
 from trainer.data.pictures import SUFFIXES, Look
 from trainer.data.source import SourceData
 from trainer.errors import UserError
+from trainer.locks import held
 from trainer.ranks import processes
 
 LONGEST_SIDE = 128
@@ -57,12 +60,12 @@ def prepare(root: Path, config: DataConfig) -> None:
         UserError: the folder is not laid out as it should be, pictures are broken and are not to
             be skipped, or the cache cannot be written.
     """
-    from filelock import FileLock
-
     listed = list_pictures(root)
     try:
         cache_folder("folder").mkdir(parents=True, exist_ok=True)
-        with FileLock(_index_path(root).with_suffix(".lock")):
+        lock = _index_path(root).with_suffix(".lock")
+        without = "processes that start together decode the same pictures, each for itself"
+        with held(lock, "decodes these pictures", without) as alone:
             index = _index(root)
             # Before they are read: what changes from now on is noticed.
             states = {name: state_of(root / name) for name in listed.files()}
@@ -74,6 +77,7 @@ def prepare(root: Path, config: DataConfig) -> None:
                     plan.parts,
                     plan.target,
                     check=lambda: _check_unchanged(root, states),
+                    alone=alone,
                 )
             index.save(listed.files())
     except OSError as error:
@@ -88,6 +92,11 @@ def prepare(root: Path, config: DataConfig) -> None:
         log.warning(
             "%s: left out, as they end in none of %s: %s",
             root, ", ".join(SUFFIXES), _some(listed.others, ", "),
+        )  # fmt: skip
+    if listed.beside:
+        log.warning(
+            "%s: left out, as they are in none of the folders %s: %s",
+            root, ", ".join(PARTS), _some(listed.beside, ", "),
         )  # fmt: skip
     if "test" not in listed.parts:
         log.warning("%s has no folder test: %s", root, _kept(plan))
@@ -171,7 +180,7 @@ def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
         part: tuple(tuple(name for name in names if name in looks) for names in classes)
         for part, classes in listed.parts.items()
     }
-    _check_left(index.root, by_class, listed.class_names, contents)
+    _check_left(index.root, by_class, listed, contents)
     if "test" not in by_class:
         sha256 = {name: contents[name].sha256 for name in looks}
         by_class["train"], by_class["test"] = keep_test(by_class["train"], sha256)
@@ -204,7 +213,7 @@ def _index(root: Path) -> PictureIndex:
 
 
 def _index_path(root: Path) -> Path:
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     return cache_folder("folder") / f"index-{name}.json"
 
 
@@ -218,18 +227,17 @@ def _kept(plan: Plan) -> str:
 def _check_left(
     root: Path,
     by_class: Mapping[str, ByClass],
-    class_names: Sequence[str],
+    listed: PictureList,
     contents: Mapping[str, Content],
 ) -> None:
     """A class must have pictures that are some, whatever data.on_bad says."""
     for part, classes in by_class.items():
-        for name, files in zip(class_names, classes, strict=True):
+        for files, found in zip(classes, listed.parts[part], strict=True):
             if not files:
-                folder = f"{part}/{name}/"
-                first = next(
-                    content.error for file, content in contents.items() if file.startswith(folder)
+                folder = (root / found[0]).parent
+                raise UserError(
+                    f"data.root: no file in {folder} can be read: {contents[found[0]].error}"
                 )
-                raise UserError(f"data.root: no file in {root / folder} can be read: {first}")
 
 
 def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> None:

@@ -15,6 +15,7 @@ from trainer.data import idx
 from trainer.data.download import DownloadError, cache_folder, download
 from trainer.data.source import LabelledImages, SourceData
 from trainer.errors import UserError
+from trainer.locks import held
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,13 @@ def prepare(known: KnownSet, root: str | None) -> None:
     if not lacks_files(known, root):
         return
     cache = cache_folder(known.name)
-    from filelock import FileLock
-
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".lock"):
+        without = "processes that start together download the same files, each for itself"
+        with held(cache / ".lock", f"downloads {known.name}", without) as alone:
             names = _lacking(known, cache)
             md5 = {f"{name}.gz": known.md5[idx.NAMES.index(name)] for name in names}
-            download(md5, known.mirrors, cache)
+            download(md5, known.mirrors, cache, alone=alone)
             for name in names:  # a damaged unpacked file would be found before the new one
                 (cache / name).unlink(missing_ok=True)
     except DownloadError as error:

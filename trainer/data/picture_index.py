@@ -1,7 +1,7 @@
 """What each picture file of a folder contains, looked at once and remembered in the cache.
 
-A file is taken for unchanged while its size and time of change are. A file that was changed so
-shortly before it was looked at that another change would not show in the time is looked at again.
+A file is taken for unchanged while its `FileState` is. A file that was changed so shortly before it
+was looked at that another change would not show in the times is looked at again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from trainer.console import bar
 from trainer.data import pictures
@@ -30,8 +30,19 @@ _BAR_AFTER_S = 2.0
 T = TypeVar("T")
 S = TypeVar("S")
 
-State = tuple[int, int]
-"""size in bytes, and time of the last change in ns"""
+
+class FileState(NamedTuple):
+    """What changes where a file changes.
+
+    Size and time of modification alone are not enough: programs set that time (`tar`, `rsync`,
+    `cp -p`), and `mv` puts another file in the place. No program sets the time of change.
+    """
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    device: int
 
 
 @dataclass(frozen=True)
@@ -53,14 +64,15 @@ class Content:
 class _Row:
     """What a file was when it was looked at."""
 
-    state: State
+    state: FileState
     looked_ns: int
     content: Content
 
     @property
     def is_certain(self) -> bool:
         """Whether a later change would show."""
-        return self.state[1] + _CLOCK_STEP_NS < self.looked_ns
+        last_ns = max(self.state.modified_ns, self.state.changed_ns)
+        return last_ns + _CLOCK_STEP_NS < self.looked_ns
 
 
 class PictureIndex:
@@ -107,18 +119,24 @@ class PictureIndex:
             write_text(self.path, json.dumps(rows))
             self._is_saved = True
 
-    def _row(self, name: str, state: State | None) -> _Row | None:
+    def _row(self, name: str, state: FileState | None) -> _Row | None:
         row = self._rows.get(name)
         return row if row and row.state == state else None
 
 
-def state_of(path: Path) -> State | None:
-    """What changes where a file changes; None where there is no such file."""
+def state_of(path: Path) -> FileState | None:
+    """The state of a file, of a link that of what it leads to; None where there is no such file."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return FileState(
+        size_bytes=status.st_size,
+        modified_ns=status.st_mtime_ns,
+        changed_ns=status.st_ctime_ns,
+        inode=status.st_ino,
+        device=status.st_dev,
+    )
 
 
 def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[T]:
@@ -165,7 +183,6 @@ def _read_rows(path: Path) -> dict[str, _Row]:
 
 
 def _parse_row(state: Sequence[int], looked_ns: int, content: dict[str, Any]) -> _Row:
-    size_bytes, changed_ns = state
     look = content["look"]
     known = Content(**content | {"look": look and Look(**look)})
-    return _Row((size_bytes, changed_ns), looked_ns, known)
+    return _Row(FileState(*state), looked_ns, known)

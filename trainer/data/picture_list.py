@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from trainer.data.picture_names import (
+    PARTS,
+    class_name,
+    is_left_out,
+    is_picture,
+    part_meant,
+    shown,
+)
 from trainer.data.pictures import SUFFIXES
 from trainer.errors import UserError
-
-PARTS = ("train", "validation", "test")
-_MISTAKEN = {"training": "train", "val": "validation", "valid": "validation", "testing": "test"}
 
 _KEPT_ONE_IN = 5
 """one picture in so many of train/ is kept for the test where there is no test/"""
@@ -29,11 +34,13 @@ class PictureList:
         class_names: sorted.
         parts: of those of PARTS that are there, the files, sorted by name in each class.
         others: files that are no pictures by their names, and so are left out.
+        beside: folders and pictures beside the parts, which are left out too.
     """
 
     class_names: tuple[str, ...]
     parts: Mapping[str, ByClass]
     others: tuple[str, ...]
+    beside: tuple[str, ...]
 
     def count(self, part: str) -> int:
         """How many pictures the part has."""
@@ -45,71 +52,114 @@ class PictureList:
 
 
 def list_pictures(root: Path) -> PictureList:
-    """Look through the folders; hidden files and folders are left out, links are followed.
+    """Look through the folders; hidden ones and those of systems are left out, links are followed.
 
     Raises:
         UserError: it is not laid out as it should be.
     """
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder {root}")
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    for wrong, right in _MISTAKEN.items():
-        if (root / wrong).is_dir() and right not in parts:
-            raise UserError(f"data.root: {root / wrong} would be ignored; name it {right}")
-    if "train" not in parts:
-        raise UserError(
-            f"data.root: {root} has no folder train; it must hold train/CLASS/ with pictures "
-            "of each class, and may hold validation/CLASS/ and test/CLASS/"
-        )
-    class_names = _class_names(root, parts)
-    found = {part: [_pictures(root, part, name) for name in class_names] for part in parts}
+    parts, beside = _parts(root)
+    folders = {part: _class_folders(root / part) for part in parts}
+    class_names = _class_names(root, folders)
+    found = {
+        part: [_pictures(root, f"{part}/{of_part[name]}") for name in class_names]
+        for part, of_part in folders.items()
+    }
     return PictureList(
         class_names=class_names,
         parts={part: tuple(names for names, _ in classes) for part, classes in found.items()},
         others=tuple(
             name for classes in found.values() for _, others in classes for name in others
         ),
+        beside=beside,
     )
 
 
-def _class_names(root: Path, parts: Sequence[str]) -> tuple[str, ...]:
+def _parts(root: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The parts that are there, and what else is."""
+    parts = [part for part in PARTS if (root / part).is_dir()]
+    beside, wrong = [], []
+    for path in sorted(root.iterdir()):
+        if is_left_out(path.name) or path.name in parts:
+            continue
+        if not path.is_dir():
+            if part_meant(path.name):
+                _check_link(path)
+            beside += [path.name] * is_picture(path)
+        elif not any(path.samefile(root / part) for part in parts):
+            meant = part_meant(path.name)
+            wrong += [f"{path} would be ignored; name it {meant}"] * (meant is not None)
+            beside.append(path.name)
+    if wrong:
+        raise UserError(f"data.root: {', and '.join(wrong)}")
+    if "train" not in parts:
+        raise UserError(
+            f"data.root: {root} has no folder train; it must hold train/CLASS/ with pictures "
+            "of each class, and may hold validation/CLASS/ and test/CLASS/"
+        )
+    return parts, tuple(beside)
+
+
+def _class_folders(part: Path) -> dict[str, str]:
+    """The names of the folders in that of a part, by their classes."""
+    found: dict[str, str] = {}
+    for path in sorted(_visible(part)):
+        name = class_name(path.name)
+        if not name:
+            raise UserError(
+                f"data.root: {part} has a folder of blanks alone, {path.name!r}; name it"
+            )
+        if name in found:
+            raise UserError(
+                f"data.root: {part} has two folders of the class {name}, {found[name]!a} and "
+                f"{path.name!a}, which differ in their Unicode form or in blanks alone; put the "
+                "pictures into one of them"
+            )
+        found[name] = path.name
+    return found
+
+
+def _class_names(root: Path, folders: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """Those of train/, and no others anywhere."""
-    names = {part: {path.name for path in _visible(root / part)} for part in parts}
-    for part in parts:
-        if names[part] != names["train"]:
-            lacking = ", ".join(sorted(names["train"] - names[part]))
-            alien = ", ".join(sorted(names[part] - names["train"]))
+    names = folders["train"].keys()
+    for part, others in folders.items():
+        if others.keys() != names:
+            lacking = ", ".join(map(shown, sorted(names - others.keys())))
+            alien = ", ".join(map(shown, sorted(others.keys() - names)))
             words = [f"lacks {lacking}"] * bool(lacking) + [f"has {alien}"] * bool(alien)
             raise UserError(
                 f"data.root: {root / part} {' and '.join(words)}, unlike {root / 'train'}; all "
                 "parts must have the same classes"
             )
-    if len(names["train"]) < 2:
-        found = ", ".join(names["train"]) or "none"
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
         raise UserError(
             f"data.root: {root / 'train'} must have at least 2 folders, one a class; found {found}"
         )
-    return tuple(sorted(names["train"]))
+    return tuple(sorted(names))
 
 
 def _visible(folder: Path) -> Iterator[Path]:
     """The folders in a part's folder; a picture beside them is a mistake."""
     for path in folder.iterdir():
-        if path.name.startswith("."):
+        if is_left_out(path.name):
             continue
         _check_name(path)
         if path.is_dir():
             yield path
-        elif _is_picture(path):
+            continue
+        _check_link(path)
+        if is_picture(path):
             raise UserError(f"data.root: {path} lies in no class's folder")
 
 
-def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of a class, and other files."""
+def _pictures(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of a class, whose folder is PART/CLASS, and other files."""
     names: list[str] = []
     others: list[str] = []
-    for path in (root / part / class_name).iterdir():
-        if path.name.startswith("."):
+    for path in (root / folder).iterdir():
+        if is_left_out(path.name):
             continue
         _check_name(path)
         if path.is_dir():
@@ -117,24 +167,27 @@ def _pictures(root: Path, part: str, class_name: str) -> tuple[tuple[str, ...], 
                 f"data.root: {path} is a folder in that of a class, whose pictures must lie in it "
                 "directly"
             )
-        (names if _is_picture(path) else others).append(f"{part}/{class_name}/{path.name}")
+        (names if is_picture(path) else others).append(f"{folder}/{path.name}")
     if not names:
         raise UserError(
-            f"data.root: {root / part / class_name} holds no pictures; they end in "
-            f"{', '.join(SUFFIXES)}"
+            f"data.root: {root / folder} holds no pictures; they end in {', '.join(SUFFIXES)}"
         )
     return tuple(sorted(names)), tuple(sorted(others))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+def _check_link(path: Path) -> None:
+    """A part or a class that is a link must not be missing because the link leads nowhere."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"data.root: {path} is a link that leads nowhere; mend it or take it away")
 
 
 def _check_name(path: Path) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"data.root: {str(path)!r} has a name that is no UTF-8") from error
+        raise UserError(
+            f"data.root: {str(path)!r} has a name that is no UTF-8; rename it"
+        ) from error
 
 
 def in_turn(by_class: ByClass) -> list[tuple[str, int]]:

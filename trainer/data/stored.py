@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import os
 import weakref
+import zlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,9 @@ Indices = npt.NDArray[np.int64]
 class ImageFile:
     """An open file of images of unsigned bytes, one after the other.
 
-    It stays readable where its name is taken away or given to another file.
+    It stays readable where its name is taken away or given to another file. An image is taken to be
+    what it was when it was first read, which is checked once the file's time of change moves: that
+    is all that a rewritten file with its old time of modification shows, and so does a renamed one.
 
     Args:
         offset_bytes: where the first image begins.
@@ -42,7 +46,9 @@ class ImageFile:
         self.image_shape = shape[1:]
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._version = self._look()
+        self._version, self._changed_ns = self._look()
+        self._checksums = np.zeros(shape[0], dtype=np.uint32)
+        self._was_read = np.zeros(shape[0], dtype=bool)
 
     def read(self, positions: Indices) -> npt.NDArray[np.uint8]:
         """The images at these positions of the file: uint8 (len(positions), *image_shape).
@@ -50,29 +56,53 @@ class ImageFile:
         Raises:
             RankError: the file cannot be read any more, or is another than when it was opened.
         """
-        image_bytes = math.prod(self.image_shape)
+        pixels = np.empty((len(positions), math.prod(self.image_shape)), dtype=np.uint8)
         # Neighbours are read together: a run begins where a position is not the next one.
-        begins = np.flatnonzero(np.diff(positions, prepend=-2) != 1)
-        sizes = np.diff(begins, append=len(positions)) * image_bytes
-        places = positions[begins] * image_bytes + self.offset_bytes
-        runs = zip(sizes.tolist(), places.tolist(), strict=True)
+        begins = np.flatnonzero(np.diff(positions, prepend=-2) != 1).tolist()
         try:
-            pixels = bytearray().join([os.pread(self._descriptor, *run) for run in runs])
-            version = self._look()
+            whole = all(
+                self._read_run(pixels[begin:end], int(positions[begin]))
+                for begin, end in pairwise([*begins, len(positions)])
+            )
+            version, changed_ns = self._look()
         except OSError as error:
             raise RankError(f"{self.path}: cannot be read any more ({error.strerror})") from error
-        if version != self._version or len(pixels) != len(positions) * image_bytes:
+        same = whole and version == self._version
+        if not same or not self._are_as_before(positions, pixels, changed_ns):
             raise RankError(
                 f"{self.path}: was changed during the run ({version[0]} bytes long, at first "
                 f"{self._version[0]}); put the file back as it was and start again"
             )
-        values = np.frombuffer(pixels, dtype=np.uint8)
-        return values.reshape(len(positions), *self.image_shape)
+        return pixels.reshape(len(positions), *self.image_shape)
 
-    def _look(self) -> tuple[int, int]:
-        """Size in bytes and time of the last change."""
+    def _read_run(self, pixels: npt.NDArray[np.uint8], position: int) -> bool:
+        """Fill an array with neighbouring images; whether the file goes on so far."""
+        place = self.offset_bytes + position * pixels.shape[1]
+        left = pixels.data.cast("B")
+        # One call reads 2 GiB at most, and may read less.
+        while left and (count := os.preadv(self._descriptor, [left], place)):
+            left, place = left[count:], place + count
+        return not left
+
+    def _are_as_before(
+        self, positions: Indices, pixels: npt.NDArray[np.uint8], changed_ns: int
+    ) -> bool:
+        """Whether images are what they were when they were first read, as far as they were."""
+        read_before = self._was_read[positions]
+        untouched = changed_ns == self._changed_ns
+        if untouched and read_before.all():
+            return True
+        checksums = np.array([zlib.crc32(image) for image in pixels], dtype=np.uint32)
+        if not untouched and (checksums != self._checksums[positions])[read_before].any():
+            return False
+        self._checksums[positions] = checksums
+        self._was_read[positions] = True
+        return True
+
+    def _look(self) -> tuple[tuple[int, int], int]:
+        """Size in bytes and time of the last modification; and the time of the last change."""
         status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
+        return (status.st_size, status.st_mtime_ns), status.st_ctime_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +168,7 @@ def store(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages
     Raises:
         UserError: the system lacks reads at a place (Windows).
     """
-    if not hasattr(os, "pread"):
+    if not hasattr(os, "preadv"):
         raise UserError(
             f"data.memory_limit_mb: {path} is beyond it, and this system cannot leave it on the "
             "disk; raise the limit"
