@@ -127,6 +127,8 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         ([*FOLDER, "--data.image_size", "[0, 9]"], ["data.image_size", "[64, 64]", "4,096"]),
         ([*FOLDER, "--data.image_size", "[9]"], ["data.image_size", "height and width"]),
         ([*FOLDER, "--data.image_size", "64"], ["data.image_size", "64"]),
+        ([*FOLDER, "--data.grey_range", "[5, 5]"], ["data.grey_range", "[0, 4095]"]),
+        ([*FOLDER, "--data.grey_range", "[]"], ["data.grey_range", "[0, 4095]"]),
         ([*FOLDER, "--data.channels", "4"], ["data.channels", "null, 1 or 3"]),
         ([*FOLDER, "--data.on_bad", "ask"], ["data.on_bad", "skip", "ask"]),
         (["--data.channels", "1"], ["data.channels", "null unless data.name is folder"]),

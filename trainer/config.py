@@ -35,6 +35,9 @@ class DataConfig:
     medians, shrunk together where the longer one is beyond 128"""
     channels: int | None = None
     """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
+    grey_range: list[float] | None = None
+    """folder: of pictures of more than 8 bits a channel or with signs, the values that become black
+    and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
     on_bad: Literal["stop", "skip"] = "stop"
     """folder: a picture that cannot be read ends the run, or is left out with a warning"""
     train_size: int | None = None

@@ -119,6 +119,8 @@ def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[s
         "class_names": list(stored.class_names),
         "weights_sha256": stored.weights_sha256,
     }
+    if stored.grey_range:
+        facts["grey_range"] = list(stored.grey_range)
     if form == "safetensors":
         return facts
     return facts | {

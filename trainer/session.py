@@ -215,6 +215,7 @@ class Session:
             "mean": dataset.scaling.mean.tolist(),
             "deviation": dataset.scaling.deviation.tolist(),
             "test_augment": self.config.data.test_augment,
+            **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
         }
 
     def _report(self, engine: Engine) -> None:

@@ -17,6 +17,7 @@ from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_SIDE
 from trainer.data import pictures
+from trainer.data.deep import Range
 from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.run_folder import read_status
@@ -45,6 +46,7 @@ _TYPES = {
     "mean": list[Any],
     "deviation": list[Any],
     "test_augment": str,
+    "grey_range": list[float] | None,
 }
 
 
@@ -59,6 +61,8 @@ class StoredModel:
         scaling: of the pixels, which it takes as whole numbers or floats from 0 to 255.
         channels: of an image, 1 (grey) or 3 (red, green, blue) for pictures.
         image_size: height and width in pixels.
+        grey_range: of pictures of more than 8 bits a channel, the values that become black and
+            white; None where it was trained on none.
         name: of the network, as in model.name.
         metadata: the text in the file that all this was read from.
         file: where it came from.
@@ -69,6 +73,7 @@ class StoredModel:
     scaling: Scaling
     channels: int
     image_size: tuple[int, int]
+    grey_range: Range | None
     name: str
     metadata: str
     file: Path
@@ -83,7 +88,7 @@ class StoredModel:
         return replace(self, module=self.module.to(device), scaling=self.scaling.to(device))
 
     def fitting(self, data: DataConfig) -> DataConfig:
-        """Of a folder's pictures the size and channels that this model takes, where none are set.
+        """What a folder's pictures are made into for this model, where that is not set.
 
         Else they would be decided by that folder's own training pictures.
         """
@@ -93,6 +98,7 @@ class StoredModel:
             data,
             image_size=data.image_size or list(self.image_size),
             channels=data.channels or self.channels,
+            grey_range=data.grey_range or list(self.grey_range or ()),  # empty: none are taken
         )
 
     def read(self, picture: Path | str) -> torch.Tensor:
@@ -108,7 +114,8 @@ class StoredModel:
             raise UserError(
                 f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
             )
-        return torch.from_numpy(pictures.read(Path(picture), self.channels, self.image_size).copy())
+        pixels = pictures.read(Path(picture), self.channels, self.image_size, self.grey_range)
+        return torch.from_numpy(pixels.copy())
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -165,6 +172,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
         scaling=_scaling(found, file),
         channels=found["in_channels"],
         image_size=(found["image_size"][0], found["image_size"][1]),
+        grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
         name=name,
         metadata=text,
         file=file,
@@ -211,6 +219,12 @@ def _check(found: Any, file: Path) -> None:
     require("in_channels", 1 <= found["in_channels"] <= LARGEST_ARGUMENT, "at least 1")
     require("class_names", bool(names) and len(set(names)) == len(names), "a name for each class")
     require("num_classes", found["num_classes"] == len(names), f"{len(names)}, as class_names")
+    seen = found.get("grey_range")
+    require(
+        "grey_range",
+        seen is None or (len(seen) == 2 and seen[0] <= seen[1]),
+        "the values of black and of white",
+    )
     require("args", _is_modest(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}")
 
 

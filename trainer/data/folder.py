@@ -13,6 +13,7 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data import decoded
 from trainer.data.decoded import Labelled, Target
+from trainer.data.deep import Range
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
 from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
@@ -24,7 +25,7 @@ from trainer.ranks import processes
 LONGEST_SIDE = 128
 """in pixels, of a size that nobody has chosen"""
 
-_FORMAT = 1
+_FORMAT = 2
 """of what is in the cache"""
 _MOST_NAMED = 10
 
@@ -141,6 +142,7 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
         class_names=listed.class_names,
         origin=origin,
         validation=parts.get("validation"),
+        grey_range=plan.target.grey_range,
     )
 
 
@@ -154,14 +156,23 @@ def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
 
     The size is the median of their heights and that of their widths (of two middle ones the
     lower), shrunk together where the longer one is beyond `LONGEST_SIDE`. They are grey where all
-    are stored as grey.
+    are stored as grey. Of more than 8 bits a channel, the lowest and highest value of all becomes
+    black and white.
     """
     height = statistics.median_low(look.height for look in looks)
     width = statistics.median_low(look.width for look in looks)
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.image_size or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or max(look.channels for look in looks)
-    return Target((size[0], size[1]), channels)
+    return Target((size[0], size[1]), channels, _grey_range(config, looks))
+
+
+def _grey_range(config: DataConfig, looks: Sequence[Look]) -> Range | None:
+    if config.grey_range is not None:
+        return (config.grey_range[0], config.grey_range[1]) if config.grey_range else None
+    lowest = [look.lowest for look in looks if look.lowest is not None]
+    highest = [look.highest for look in looks if look.highest is not None]
+    return (min(lowest), max(highest)) if lowest else None
 
 
 def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
@@ -204,7 +215,7 @@ def _index(root: Path) -> PictureIndex:
 
 
 def _index_path(root: Path) -> Path:
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{_FORMAT} {root.resolve()}".encode()).hexdigest()[:16]
     return cache_folder("folder") / f"index-{name}.json"
 
 

@@ -69,6 +69,7 @@ def of_source(
         fingerprint=fingerprint,
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
+        grey_range=source.grey_range,
     )
     return dataset, shares
 
