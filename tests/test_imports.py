@@ -15,7 +15,7 @@ LAYERS = [
     {"console", "extensions", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
-    {"own_optimizer", "batches", "command_line", "agreement", "report"},
+    {"own_optimizer", "batches", "command_line", "agreement", "report"} | {"stored_scaling"},
     {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},
     {"run_observer", "step_log", "batch_statistics", "step_samples", "stored_run"},
     {"selection", "comparison"},

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainer import stored_model
+from trainer import stored_model, stored_scaling
 from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.files import write_file
@@ -199,7 +199,9 @@ def _write_torchscript(
 
 
 def _write_safetensors(stored: StoredModel, path: Path) -> Run:
-    write_tensors(path, stored.module.state_dict(), {"model": stored.metadata})
+    numbers, scaling = stored_scaling.to_file(stored.scaling)
+    metadata = json.dumps(json.loads(stored.metadata) | numbers)
+    write_tensors(path, {**stored.module.state_dict(), **scaling}, {"model": metadata})
     again = stored_model.load(path, stored.name)
     return PixelModel(again.module, again.scaling).eval()
 

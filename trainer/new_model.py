@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import models
-from trainer import seeding
+from trainer import seeding, stored_scaling
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
@@ -116,9 +116,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         file = path.resolve()  # a link that the user names is followed
         # Before the values, so that a file of another size costs no memory; types are converted.
-        difference = mismatch(read_specs(file), specs_of(model.state_dict()), any_dtype=True)
+        specs = stored_scaling.network_alone(read_specs(file))
+        difference = mismatch(specs, specs_of(model.state_dict()), any_dtype=True)
         if difference:
             raise UserError(f"does not fit the model: it {difference}")
-        model.load_state_dict(read_tensors(file))
+        model.load_state_dict(read_tensors(file, specs))
     except (UserError, RuntimeError) as error:
         raise UserError(f"model.weights: {path}: {error}") from error

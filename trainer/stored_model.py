@@ -12,7 +12,7 @@ from torch import nn
 
 import models
 from models import timm_models
-from trainer import evaluation, new_model
+from trainer import evaluation, new_model, stored_scaling
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_SIDE
@@ -43,8 +43,8 @@ _TYPES = {
     "in_channels": int,
     "image_size": list[int],
     "class_names": list[str],
-    "mean": list[Any],
-    "deviation": list[Any],
+    "mean": list[Any] | None,
+    "deviation": list[Any] | None,
     "test_augment": str,
     "grey_range": list[float] | None,
 }
@@ -169,9 +169,9 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
     return StoredModel(
         module=_build(file, name, found, memory_format),
         class_names=tuple(found["class_names"]),
-        scaling=_scaling(found, file),
+        scaling=stored_scaling.read(found, file, (found["in_channels"], *_sides(found))),
         channels=found["in_channels"],
-        image_size=(found["image_size"][0], found["image_size"][1]),
+        image_size=_sides(found),
         grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
         name=name,
         metadata=text,
@@ -236,24 +236,10 @@ def _is_modest(value: Any) -> bool:
     return not isinstance(value, (int, float)) or abs(value) <= LARGEST_ARGUMENT
 
 
-def _scaling(found: dict[str, Any], file: Path) -> Scaling:
-    pixel_shape = (found["in_channels"], *found["image_size"])
-    values = {}
-    for key in ("mean", "deviation"):
-        try:
-            values[key] = torch.tensor(found[key], dtype=torch.float32)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"{file}: model.{key}: no numbers ({error})") from error
-        if tuple(values[key].shape) not in ((1, 1, 1), pixel_shape):
-            raise UserError(
-                f"{file}: model.{key}: must be of shape (1, 1, 1) or {pixel_shape}, found "
-                f"{tuple(values[key].shape)}"
-            )
-    if not bool(values["mean"].isfinite().all()):
-        raise UserError(f"{file}: model.mean: must be finite")
-    if not bool((values["deviation"] > 0).all() and values["deviation"].isfinite().all()):
-        raise UserError(f"{file}: model.deviation: must be positive and finite")
-    return Scaling(**values)
+def _sides(found: dict[str, Any]) -> tuple[int, int]:
+    """Height and width."""
+    height, width = found["image_size"]
+    return height, width
 
 
 def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
@@ -261,12 +247,12 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     data = {
         "num_classes": found["num_classes"],
         "in_channels": found["in_channels"],
-        "image_size": (found["image_size"][0], found["image_size"][1]),
+        "image_size": _sides(found),
     }
     # The weights come from the file.
     elsewhere = timm_models.WEIGHTS_ARGUMENTS
     arguments = {key: value for key, value in found["args"].items() if key not in elsewhere}
-    specs = read_specs(file)
+    specs = stored_scaling.network_alone(read_specs(file))
 
     def fit(module: nn.Module) -> None:
         difference = mismatch(specs, specs_of(module.state_dict()), any_dtype=True)
@@ -287,6 +273,6 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     except ValueError as error:
         raise UserError(f"{file}: its model cannot be built: {error}") from error
     fit(module)
-    module.load_state_dict(read_tensors(file))
+    module.load_state_dict(read_tensors(file, specs))
     new_model.choose_layout(module, memory_format, check)
     return module.eval()
