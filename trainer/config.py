@@ -45,8 +45,8 @@ class DataConfig:
     test_size: int | None = None
     """how many test images, the first in file order; null: all"""
     validation_size: int | None = None
-    """how many of the training images are held out; null: 10 %, 0: none; of a folder with
-    validation/: how many of its pictures are used; null: all"""
+    """how many of the training images are held out; null: 10 %, and at least one of each class;
+    0: none; of a folder with validation/: how many of its pictures are used; null: all"""
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
     folds: int | None = None
