@@ -86,6 +86,18 @@ def test_a_class_that_is_too_small_is_named(
     assert "found 1 of class cow;" in words
 
 
+def test_strips_that_become_too_flat_name_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = write_pictures(tmp_path / "own", count=3, size=(30, 1500))
+    more = ["--data.root", str(root), *SHORT]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
+    assert "data.image_size: the pictures are made 3 high and 128 wide" in capsys.readouterr().err
+    more += ["--data.image_size", "[16, 128]", "--train.epochs", "2"]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 0
+
+
 def test_the_folds_are_summed_up_where_nothing_is_decoded_yet(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,11 +10,14 @@ from torch import nn
 
 import models
 from trainer import seeding, stored_scaling
-from trainer.config import RunConfig
+from trainer.config import DataConfig, RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
 from trainer.microbatch import cut
 from trainer.tensor_files import mismatch, read_specs, read_tensors, specs_of
+
+_SMALL_SIDE = 32
+"""in pixels: some networks need so many"""
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -49,7 +52,9 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         check(model)
     except ValueError as error:
         hint = " (--model.args '{}' clears those of the recipe)" if arguments else ""
-        raise UserError(f"model.name, model.args: {error}{hint}") from error
+        raise UserError(
+            f"model.name, model.args: {error}{hint}{_size_hint(config.data, image_size)}"
+        ) from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
     if _smallest_microbatch(config, len(dataset.train)) == 1:
@@ -65,6 +70,18 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         load_weights(model, Path(config.model.weights))
     choose_layout(model, config.train.memory_format, check)
     return model
+
+
+def _size_hint(data: DataConfig, image_size: tuple[int, int]) -> str:
+    """Where pictures have become small, the key that makes them larger."""
+    if data.name != "folder" or min(image_size) >= _SMALL_SIDE:
+        return ""
+    height, width = image_size
+    chosen = "what it says" if data.image_size else "the training pictures' medians, shrunk"
+    return (
+        f" (data.image_size: the pictures are made {height} high and {width} wide, {chosen}; set "
+        "it to a larger size)"
+    )
 
 
 def memory_format(model: nn.Module) -> str:
