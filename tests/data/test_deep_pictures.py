@@ -158,6 +158,7 @@ def test_the_training_pictures_give_the_range(tmp_path: Path, change: Any) -> No
     deepen(root, change, "train", "test")
     data = prepared(root)
     assert data.grey_range == (lowest, highest)
+    assert f"more than 8 bits {lowest:g} is black and {highest:g} white" in data.source
     assert np.array_equal(data.train.images.numpy(), plain.train.images.numpy())
     assert np.array_equal(data.test.images.numpy(), plain.test.images.numpy())
 
@@ -177,6 +178,20 @@ def test_eight_bits_stay_as_they_are_beside_deeper_ones(tmp_path: Path) -> None:
     deepen(root, lambda pixels: (pixels * 16).astype("u2"), "train/cat", "test/cat")
     mixed = prepared(root, validation_size=0)
     assert np.array_equal(mixed.train.images.numpy(), plain.train.images.numpy())
+
+
+def test_what_takes_the_contrast_of_the_others_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    deepen(root, lambda pixels: (pixels * 16).astype("u2"), "train", "test")
+    prepared(root)
+    assert "greys" not in caplog.text
+    whole = np.linspace(0, 65535, 120).reshape(12, 10).astype("u2")
+    (root / "train" / "cat" / "whole.tif").write_bytes(tiff(whole))
+    prepared(root)
+    assert "40 of 41 pictures of more than 8 bits keep fewer than 16 greys" in caplog.text
+    assert "as 0 is black and 65535 white" in caplog.text
 
 
 def test_what_the_range_says_nothing_of_is_named_or_left_out(tmp_path: Path) -> None:

@@ -78,8 +78,12 @@ class DeepPicture:
                 "black and white; save it with 8 bits, or train with data.grey_range"
             )
         low, high = seen
-        share = (self.values.astype(np.float64) - low) / ((high - low) or 1.0)
-        pixels = np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+        shades = self.values.astype(np.float64)
+        shades -= low  # in place, as a picture may be large
+        shades /= (high - low) or 1.0
+        shades.clip(0, 1, out=shades)
+        shades *= 255
+        pixels = np.rint(shades, out=shades).astype(np.uint8)
         visible = pixels[self.is_visible]
         if own[0] < own[1] and visible.min() == visible.max():
             raise ValueError(

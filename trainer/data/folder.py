@@ -28,6 +28,8 @@ LONGEST_SIDE = 128
 _FORMAT = 2
 """of what is in the cache"""
 _MOST_NAMED = 10
+_FEW_GREYS = 16
+"""what 12 bits keep beside 16: so few are worth a warning"""
 
 log = logging.getLogger("lockstep")
 
@@ -92,6 +94,7 @@ def prepare(root: Path, config: DataConfig) -> None:
         )  # fmt: skip
     if "test" not in listed.parts:
         log.warning("%s has no folder test: %s", root, _kept(plan))
+    _warn_of_few_greys(root, plan)
 
 
 def to_decode(root: Path, config: DataConfig) -> str | None:
@@ -136,6 +139,9 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
     origin = f"data.root {root}"
     if "test" not in listed.parts:
         origin += f" (no folder test: {_kept(plan)})"
+    if plan.target.grey_range:
+        low, high = plan.target.grey_range
+        origin += f" (of pictures of more than 8 bits {low:g} is black and {high:g} white)"
     return SourceData(
         train=parts["train"],
         test=parts["test"],
@@ -255,6 +261,30 @@ def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> N
         )
     if processes.launched_rank() == 0:
         log.warning("%s and are left out:\n%s", counts, named)
+
+
+def _warn_of_few_greys(root: Path, plan: Plan) -> None:
+    """A wrong pixel in one file of more than 8 bits takes the contrast of all others."""
+    if plan.target.grey_range is None:
+        return
+    low, high = plan.target.grey_range
+    spans = {
+        name: (look.lowest, look.highest)
+        for name, look in plan.looks.items()
+        if look.lowest is not None and look.highest is not None
+    }
+    flat = [
+        name
+        for name, (lowest, highest) in spans.items()
+        if 0 < 255 * (highest - lowest) < _FEW_GREYS * (high - low)
+    ]
+    if flat:
+        log.warning(
+            "%s: %s of %s pictures of more than 8 bits keep fewer than %s greys, as %g is black "
+            "and %g white, the range of the pictures to train on or data.grey_range, which sets "
+            "another: %s",
+            root, f"{len(flat):,}", f"{len(spans):,}", _FEW_GREYS, low, high, _some(flat, ", "),
+        )  # fmt: skip
 
 
 def _some(words: Sequence[str], separator: str) -> str:
