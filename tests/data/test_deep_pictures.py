@@ -85,6 +85,9 @@ def test_what_is_transparent_becomes_white_and_does_not_count(tmp_path: Path) ->
     opacity = np.array([[65535, 65535, 32768, 0]])[..., None]
     assert seen(path, png16(np.dstack([grey, opacity]))) == [0, 128, 255, 255]
     assert look(path).channels == 1
+    path.write_bytes(png16(np.dstack([grey, np.zeros_like(grey)])))
+    assert look(path).lowest is None
+    assert read(path, 1, (1, 4)).tolist() == [[[255] * 4]]
     colours = np.dstack([grey, grey // 2, grey // 4])
     rows = seen(path, png16(colours, transparent=(1000, 500, 250)), 3)
     assert [row[1] for row in rows] == [255, 255, 255]
@@ -130,6 +133,20 @@ def test_never_one_value(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tif: .*from 0 to 4095 would all become one, as 5000"):
         read(path, 1, (1, 4), (5000, 6000))
     assert read(path, 1, (1, 4), (1000, 2000)).tolist() == [[[0, 0, 255, 255]]]
+
+
+def test_another_unit_is_refused_and_a_window_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff((np.arange(4096) * 16).astype("u2")[None]))
+    with pytest.raises(UserError, match=r"a\.tif: .* 94% would become one, as 0 is black and 4095"):
+        read(path, 1, (1, 4096), (0, 4095))
+    # A window into a CT, with much air of little noise, or with a padding of one value.
+    noise = np.random.default_rng(0).integers(-1030, -970, 4096)
+    for outside in (noise, np.full(4096, -2000)):
+        share = 0.85 if outside is noise else 0.95
+        values = np.where(np.arange(4096) < share * 4096, outside, np.arange(4096) % 300)
+        path.write_bytes(tiff(values.astype("i2")[None]))
+        assert read(path, 1, (1, 4096), (-160, 240)).max() == 255
 
 
 def deepen(root: Path, change: Any, *parts: str) -> None:

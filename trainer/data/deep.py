@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 """values that become black and white"""
 
+_MOST_BEYOND = 0.9
+"""of the values of a picture: with more it counts in another unit than the others"""
+
 _PHOTOMETRIC, _BITS, _PLANAR, _SAMPLE_FORMAT = 262, 258, 284, 339
 """tags of a TIFF file"""
 _UNSIGNED, _SIGNED = 1, 2
@@ -70,7 +73,10 @@ class DeepPicture:
         """
         from PIL import Image
 
-        own = self.span() or (0.0, 0.0)
+        span = self.span()
+        own = span or (0.0, 0.0)
+        if span is None:
+            seen = own  # all of it becomes white
         if seen is None:
             raise ValueError(
                 f"it has values from {own[0]:g} to {own[1]:g} instead of 8 bits a channel, and "
@@ -81,15 +87,10 @@ class DeepPicture:
         shades = self.values.astype(np.float64)
         shades -= low  # in place, as a picture may be large
         shades /= (high - low) or 1.0
+        self._check_left(shades[self.is_visible], own, seen)
         shades.clip(0, 1, out=shades)
         shades *= 255
         pixels = np.rint(shades, out=shades).astype(np.uint8)
-        visible = pixels[self.is_visible]
-        if own[0] < own[1] and visible.min() == visible.max():
-            raise ValueError(
-                f"its values from {own[0]:g} to {own[1]:g} would all become one, as {low:g} is "
-                f"black and {high:g} is white by the pictures to train on or by data.grey_range"
-            )
         if self.white_is_lowest:
             pixels = 255 - pixels
         picture = Image.fromarray(pixels)
@@ -97,6 +98,32 @@ class DeepPicture:
             picture = picture.convert("RGB")
             picture.putalpha(Image.fromarray(self.opacity))
         return picture
+
+    @staticmethod
+    def _check_left(shades: npt.NDArray[np.float64], own: Range, seen: Range) -> None:
+        """Enough of the contrast must be left.
+
+        Args:
+            shades: of all visible values, 0 for black and 1 for white.
+            own: the lowest and the highest of the values.
+        """
+        if own[0] == own[1]:
+            return
+        words = (
+            f"as {seen[0]:g} is black and {seen[1]:g} is white by the pictures to train on or by "
+            "data.grey_range"
+        )
+        ends = np.rint(255 * np.array([shades.min(), shades.max()]).clip(0, 1))
+        if ends[0] == ends[1]:
+            raise ValueError(
+                f"its values from {own[0]:g} to {own[1]:g} would all become one, {words}"
+            )
+        for beyond in (shades[shades < 0], shades[shades > 1]):
+            if beyond.size > _MOST_BEYOND * shades.size and beyond.min() < beyond.max():
+                raise ValueError(
+                    f"of its values from {own[0]:g} to {own[1]:g} {beyond.size / shades.size:.0%} "
+                    f"would become one, {words}"
+                )
 
 
 def is_deep(file: ImageFile.ImageFile) -> bool:
