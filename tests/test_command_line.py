@@ -154,6 +154,8 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--optimizer.nesterov", "2"], ["must be true or false, found 2"]),
         (["--optimizer.lr", "null"], ["optimizer.lr: must be a number, found null"]),
         (["--train", "fast"], ["train: must be a section"]),
+        ([*FOLDER, "--data.grey_range", "[5, 5]"], ["data.grey_range", "[0, 4095]"]),
+        ([*FOLDER, "--data.grey_range", "[]"], ["data.grey_range", "[0, 4095]"]),
         ([*FOLDER, "--data.channels", "4"], ["data.channels", "null, 1 or 3"]),
         ([*FOLDER, "--data.on_bad", "ask"], ["data.on_bad", "skip", "ask"]),
         (["--data.channels", "1"], ["data.channels", "null unless data.name is folder"]),

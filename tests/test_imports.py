@@ -16,7 +16,7 @@ LAYERS = [
     {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "foreign_weights", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
-    {"own_optimizer", "batches", "command_line", "agreement", "report"},
+    {"own_optimizer", "batches", "command_line", "agreement", "report"} | {"stored_scaling"},
     {"optim", "tracking", "run_folder", "exit_codes", "evaluation", "step", "results"},
     {
         "run_observer",

@@ -45,15 +45,57 @@ def test_another_folder_is_made_fit_for_the_model(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_here(tmp_path / "run", "--data.root", str(root), *SHORT, config=RECIPE) == 0
-    # Too few to hold out one of each class for validation.
+    # Too few to hold so many out for validation.
     other = write_pictures(tmp_path / "other", count=3, size=(40, 30))
     words = ["evaluate", tmp_path / "run", "--data.root", other, "--json"]
+    words += ["--data.validation_size", "1"]
     code, output, errors = run_command(capsys, *words)
     assert code == 0, errors
     assert json.loads(output)["test"]["samples"] == 6
     code, _, errors = run_command(capsys, *words, "--split", "validation")
     assert code == 2
     assert "data.validation_size: a stratified draw" in errors
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "parts"), [(2, 5, ["train"]), (20, 6, ["train", "test"])]
+)
+def test_few_pictures_start_with_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, count: int, parts: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = [f"class {number}" for number in range(classes)]
+    root = write_pictures(tmp_path / "own", parts, names, count)
+    more = ["--data.root", str(root), "--train.epochs", "2", "--model.args", '{"widths": [8, 16]}']
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 0
+    assert Run(tmp_path / "run", 0).json("results.json")["data"]["validation"] == classes
+
+
+def test_a_class_that_is_too_small_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = write_pictures(tmp_path / "own", classes=("ant", "bee", "cow"))
+    for path in sorted((root / "train" / "cow").iterdir())[1:]:
+        path.unlink()
+    more = ["--data.root", str(root), "--data.validation_size", "5", *SHORT]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
+    assert "data.validation: a stratified draw needs at least 2" in (
+        words := capsys.readouterr().err
+    )
+    assert "found 1 of class cow;" in words
+
+
+def test_strips_that_become_too_flat_name_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = write_pictures(tmp_path / "own", count=3, size=(30, 1500))
+    more = ["--data.root", str(root), *SHORT]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
+    assert "data.image_size: the pictures are made 3 high and 128 wide" in capsys.readouterr().err
+    more += ["--data.image_size", "[16, 128]", "--train.epochs", "2"]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 0
 
 
 def test_the_folds_are_summed_up_where_nothing_is_decoded_yet(

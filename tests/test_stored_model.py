@@ -111,6 +111,8 @@ def test_names_of_timm_are_somebody_elses_code_too(tmp_path: Path) -> None:
         ({"mean": [1.0]}, "model.mean"),
         ({"mean": [[[1e300]]]}, "model.mean"),
         ({"deviation": [[[0.0]]]}, "model.deviation"),
+        ({"grey_range": [2.0, 1.0]}, "model.grey_range"),
+        ({"grey_range": ["black", "white"]}, "model.grey_range"),
         ({"deviation": [[[-1.0]]]}, "model.deviation"),
     ],
 )

@@ -35,6 +35,9 @@ class DataConfig:
     null: the training pictures' medians, shrunk together where the longer one is beyond 128"""
     channels: int | None = None
     """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
+    grey_range: list[float] | None = None
+    """folder: of pictures of more than 8 bits a channel or with signs, the values that become black
+    and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
     on_bad: Literal["stop", "skip"] = "stop"
     """folder: a picture that cannot be read ends the run, or is left out with a warning"""
     train_size: int | None = None
@@ -42,8 +45,8 @@ class DataConfig:
     test_size: int | None = None
     """how many test images, the first in file order; null: all"""
     validation_size: int | None = None
-    """how many of the training images are held out; null: 10 %, 0: none; of a folder with
-    validation/: how many of its pictures are used; null: all"""
+    """how many of the training images are held out; null: 10 %, and at least one of each class;
+    0: none; of a folder with validation/: how many of its pictures are used; null: all"""
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
     folds: int | None = None

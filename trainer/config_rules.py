@@ -131,7 +131,7 @@ def _check_own_files(values: _Values) -> None:
         not own_files or bool(values["data.root"]),
         f"the folder of the files where data.name is {values['data.name']}",
     )
-    for key in ("data.image_size", "data.channels"):
+    for key in ("data.image_size", "data.channels", "data.grey_range"):
         values.require(key, is_folder or values[key] is None, "null unless data.name is folder")
     image_size = values["data.image_size"]
     values.require(
@@ -142,6 +142,12 @@ def _check_own_files(values: _Values) -> None:
         f"{LARGEST_SIDE:,}",
     )
     values.require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")
+    seen = values["data.grey_range"]
+    values.require(
+        "data.grey_range",
+        seen is None or (len(seen) == 2 and -1e30 <= seen[0] < seen[1] <= 1e30),
+        "null, or the values of black and of white such as [0, 4095]",
+    )
 
 
 def _check_train(values: _Values) -> None:

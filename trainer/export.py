@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainer import stored_model
+from trainer import stored_model, stored_scaling
 from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.files import write_file
@@ -119,6 +119,8 @@ def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[s
         "class_names": list(stored.class_names),
         "weights_sha256": stored.weights_sha256,
     }
+    if stored.grey_range:
+        facts["grey_range"] = list(stored.grey_range)
     if form == "safetensors":
         return facts
     return facts | {
@@ -197,7 +199,9 @@ def _write_torchscript(
 
 
 def _write_safetensors(stored: StoredModel, path: Path) -> Run:
-    write_tensors(path, stored.module.state_dict(), {"model": stored.metadata})
+    numbers, scaling = stored_scaling.to_file(stored.scaling)
+    metadata = json.dumps(json.loads(stored.metadata) | numbers)
+    write_tensors(path, {**stored.module.state_dict(), **scaling}, {"model": metadata})
     again = stored_model.load(path, stored.name)
     return PixelModel(again.module, again.scaling).eval()
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import models
-from trainer import seeding
-from trainer.config import RunConfig
+from trainer import seeding, stored_scaling
+from trainer.config import DataConfig, RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
 from trainer.foreign_weights import how_to_convert, prefix_hint, surplus_prefix, without
@@ -20,6 +20,9 @@ from trainer.ranks import processes
 from trainer.tensor_files import Specs, mismatch, read_specs, read_tensors, specs_of
 
 log = logging.getLogger("lockstep")
+
+_SMALL_SIDE = 32
+"""in pixels: some networks need so many"""
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -54,7 +57,9 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         check(model)
     except ValueError as error:
         hint = " (--model.args '{}' clears those of the recipe)" if arguments else ""
-        raise UserError(f"model.name, model.args: {error}{hint}") from error
+        raise UserError(
+            f"model.name, model.args: {error}{hint}{_size_hint(config.data, image_size)}"
+        ) from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
     if _smallest_microbatch(config, len(dataset.train)) == 1:
@@ -70,6 +75,18 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         load_weights(model, Path(config.model.weights))
     choose_layout(model, config.train.memory_format, check)
     return model
+
+
+def _size_hint(data: DataConfig, image_size: tuple[int, int]) -> str:
+    """Where pictures have become small, the key that makes them larger."""
+    if data.name != "folder" or min(image_size) >= _SMALL_SIDE:
+        return ""
+    height, width = image_size
+    chosen = "what it says" if data.image_size else "the training pictures' medians, shrunk"
+    return (
+        f" (data.image_size: the pictures are made {height} high and {width} wide, {chosen}; set "
+        "it to a larger size)"
+    )
 
 
 def memory_format(model: nn.Module) -> str:
@@ -122,14 +139,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     try:
         file = path.resolve()  # a link that the user names is followed
-        specs, expected = _read_specs(file), specs_of(model.state_dict())
+        specs = stored_scaling.network_alone(_read_specs(file))
+        expected = specs_of(model.state_dict())
         prefix = surplus_prefix(specs, expected)
         # Before the values, so that a file of another size costs no memory; types are converted.
         difference = mismatch(without(prefix, specs), expected, any_dtype=True)
         if difference:
             hint = prefix_hint(specs, expected)
             raise UserError(f"does not fit the model: it {difference}{hint}")
-        tensors = read_tensors(file)
+        tensors = read_tensors(file, specs)
         model.load_state_dict({name.removeprefix(prefix): one for name, one in tensors.items()})
     except (UserError, RuntimeError) as error:
         raise UserError(f"model.weights: {path}: {error}") from error

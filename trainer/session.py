@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, results, screen, tracking
+from trainer import console, exit_codes, results, screen, stored_scaling, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
@@ -31,7 +31,7 @@ from trainer.report import run_report
 from trainer.report.features import write_features
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
-from trainer.tensor_files import weights_sha256, write_tensors
+from trainer.tensor_files import Tensors, weights_sha256, write_tensors
 
 log = logging.getLogger("lockstep")
 
@@ -177,8 +177,9 @@ class Session:
             engine.observer.sync()
         self._say_rounding(engine)
         weights = engine.module.state_dict()
-        metadata = {"model": json.dumps(self._model_metadata(engine))}
-        write_tensors(self.path / "model.safetensors", weights, metadata)
+        metadata, scaling = self._model_metadata(engine)
+        path = self.path / "model.safetensors"
+        write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
         results.write_predictions(self.path / "predictions.npz", predictions)
         found = {
             "test": results.test_results(
@@ -202,22 +203,24 @@ class Session:
         self.trackers.finish(found, self.path)
         console.print_results(found, self.path)
 
-    def _model_metadata(self, engine: Engine) -> dict[str, Any]:
-        """What it takes to build the model again and to feed it."""
+    def _model_metadata(self, engine: Engine) -> tuple[dict[str, Any], Tensors]:
+        """What it takes to build the model again and to feed it, some of it as tensors."""
         dataset = engine.data
         channels, *image_size = dataset.train.images.shape[1:]
-        return {
+        numbers, tensors = stored_scaling.to_file(dataset.scaling)
+        metadata = {
             "name": self.config.model.name,
             "args": self.config.model.args,
             "num_classes": len(dataset.class_names),
             "in_channels": channels,
             "image_size": image_size,
             "class_names": dataset.class_names,
-            "mean": dataset.scaling.mean.tolist(),
-            "deviation": dataset.scaling.deviation.tolist(),
+            **numbers,
             "test_augment": self.config.data.test_augment,
             "evaluation_batch_size": engine.selection.block_samples,
+            **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
         }
+        return metadata, tensors
 
     def _report(self, engine: Engine) -> None:
         """Pictures and the page; their failure does not cost the training."""

@@ -12,11 +12,12 @@ from torch import nn
 
 import models
 from models import timm_models
-from trainer import evaluation, new_model
+from trainer import evaluation, new_model, stored_scaling
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
 from trainer.data import pictures
+from trainer.data.deep import Range
 from trainer.data.scaling import Scaling
 from trainer.errors import UserError
 from trainer.run_folder import read_status
@@ -42,10 +43,11 @@ _TYPES = {
     "in_channels": int,
     "image_size": list[int],
     "class_names": list[str],
-    "mean": list[Any],
-    "deviation": list[Any],
+    "mean": list[Any] | None,
+    "deviation": list[Any] | None,
     "test_augment": str,
     "evaluation_batch_size": int,
+    "grey_range": list[float] | None,
 }
 
 
@@ -60,6 +62,8 @@ class StoredModel:
         scaling: of the pixels, which it takes as whole numbers or floats from 0 to 255.
         channels: of an image, 1 (grey) or 3 (red, green, blue) for pictures.
         image_size: height and width in pixels.
+        grey_range: of pictures of more than 8 bits a channel, the values that become black and
+            white; None where it was trained on none.
         name: of the network, as in model.name.
         evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
@@ -71,6 +75,7 @@ class StoredModel:
     scaling: Scaling
     channels: int
     image_size: tuple[int, int]
+    grey_range: Range | None
     name: str
     evaluation_batch_size: int
     metadata: str
@@ -86,7 +91,7 @@ class StoredModel:
         return replace(self, module=self.module.to(device), scaling=self.scaling.to(device))
 
     def fitting(self, data: DataConfig) -> DataConfig:
-        """Of a folder's pictures the size and channels that this model takes, where none are set.
+        """What a folder's pictures are made into for this model, where that is not set.
 
         Else they would be decided by that folder's own training pictures.
         """
@@ -96,6 +101,7 @@ class StoredModel:
             data,
             image_size=data.image_size or list(self.image_size),
             channels=data.channels or self.channels,
+            grey_range=data.grey_range or list(self.grey_range or ()),  # empty: none are taken
         )
 
     def read(self, picture: Path | str) -> torch.Tensor:
@@ -111,7 +117,8 @@ class StoredModel:
             raise UserError(
                 f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
             )
-        return torch.from_numpy(pictures.read(Path(picture), self.channels, self.image_size).copy())
+        pixels = pictures.read(Path(picture), self.channels, self.image_size, self.grey_range)
+        return torch.from_numpy(pixels.copy())
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -167,9 +174,10 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
     return StoredModel(
         module=_build(file, name, found, memory_format),
         class_names=tuple(found["class_names"]),
-        scaling=_scaling(found, file),
+        scaling=stored_scaling.read(found, file, (found["in_channels"], *_sides(found))),
         channels=found["in_channels"],
-        image_size=(found["image_size"][0], found["image_size"][1]),
+        image_size=_sides(found),
+        grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
         name=name,
         evaluation_batch_size=found["evaluation_batch_size"],
         metadata=text,
@@ -223,6 +231,12 @@ def _check(found: Any, file: Path) -> None:
     )
     require("class_names", bool(names) and len(set(names)) == len(names), "a name for each class")
     require("num_classes", found["num_classes"] == len(names), f"{len(names)}, as class_names")
+    seen = found.get("grey_range")
+    require(
+        "grey_range",
+        seen is None or (len(seen) == 2 and seen[0] <= seen[1]),
+        "the values of black and of white",
+    )
     require("args", _is_modest(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}")
 
 
@@ -234,24 +248,10 @@ def _is_modest(value: Any) -> bool:
     return not isinstance(value, (int, float)) or abs(value) <= LARGEST_ARGUMENT
 
 
-def _scaling(found: dict[str, Any], file: Path) -> Scaling:
-    pixel_shape = (found["in_channels"], *found["image_size"])
-    values = {}
-    for key in ("mean", "deviation"):
-        try:
-            values[key] = torch.tensor(found[key], dtype=torch.float32)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"{file}: model.{key}: no numbers ({error})") from error
-        if tuple(values[key].shape) not in ((1, 1, 1), pixel_shape):
-            raise UserError(
-                f"{file}: model.{key}: must be of shape (1, 1, 1) or {pixel_shape}, found "
-                f"{tuple(values[key].shape)}"
-            )
-    if not bool(values["mean"].isfinite().all()):
-        raise UserError(f"{file}: model.mean: must be finite")
-    if not bool((values["deviation"] > 0).all() and values["deviation"].isfinite().all()):
-        raise UserError(f"{file}: model.deviation: must be positive and finite")
-    return Scaling(**values)
+def _sides(found: dict[str, Any]) -> tuple[int, int]:
+    """Height and width."""
+    height, width = found["image_size"]
+    return height, width
 
 
 def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
@@ -259,12 +259,12 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     data = {
         "num_classes": found["num_classes"],
         "in_channels": found["in_channels"],
-        "image_size": (found["image_size"][0], found["image_size"][1]),
+        "image_size": _sides(found),
     }
     # The weights come from the file.
     elsewhere = timm_models.WEIGHTS_ARGUMENTS
     arguments = {key: value for key, value in found["args"].items() if key not in elsewhere}
-    specs = read_specs(file)
+    specs = stored_scaling.network_alone(read_specs(file))
 
     def fit(module: nn.Module) -> None:
         difference = mismatch(specs, specs_of(module.state_dict()), any_dtype=True)
@@ -285,6 +285,6 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     except ValueError as error:
         raise UserError(f"{file}: its model cannot be built: {error}") from error
     fit(module)
-    module.load_state_dict(read_tensors(file))
+    module.load_state_dict(read_tensors(file, specs))
     new_model.choose_layout(module, memory_format, check)
     return module.eval()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,14 +58,18 @@ def read_specs(path: Path) -> Specs:
         }
 
 
-def read_tensors(path: Path) -> Tensors:
+def read_tensors(path: Path, names: Collection[str] | None = None) -> Tensors:
     """The tensors of a file.
+
+    Args:
+        names: of those that are read; None: all.
 
     Raises:
         UserError: as `read_specs`, or a tensor is of a type or shape that torch lacks.
     """
     with _opened(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        every = file.keys()
+        return {name: file.get_tensor(name) for name in (every if names is None else names)}
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -100,11 +100,14 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_of_sixteen_bits_the_upper_eight_count(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"a{suffix}", np.array([[0, 255, 256, 51 * 256 + 7, 65535]], np.uint16))
-    assert read(path, 1, (1, 5)).tolist() == [[[0, 0, 1, 51, 255]]]
-    assert read(path, 3, (1, 5))[2].tolist() == [[0, 0, 1, 51, 255]]
-    assert look(path) == Look(1, 5, 1)
+def test_sixteen_bits_are_seen_through_a_range(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a{suffix}", np.array([[0, 255, 257, 51 * 257, 65535]], np.uint16))
+    whole = (0.0, 65535.0)
+    assert read(path, 1, (1, 5), whole).tolist() == [[[0, 1, 1, 51, 255]]]
+    assert read(path, 3, (1, 5), whole)[2].tolist() == [[0, 1, 1, 51, 255]]
+    assert look(path) == Look(1, 5, 1, *whole)
+    with pytest.raises(UserError, match="nothing says which are black and white"):
+        read(path, 1, (1, 5))
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:

@@ -65,3 +65,18 @@ def test_sums_of_the_brightest_images_are_exact() -> None:
     sums.add(images)
     assert sums.total.flatten().tolist() == [509_000, 510_000, 510_000, 510_000]
     assert sums.squares.flatten().tolist()[:2] == [1000 * (254**2 + 255**2), 2000 * 255**2]
+
+
+def test_sums_beyond_the_exact_floats_are_exact() -> None:
+    sums = PixelSums()
+    sums.add(torch.zeros(1, 1, 1, 2, dtype=torch.uint8))
+    sums.squares += 2**53
+    sums.add(torch.ones(1, 1, 1, 2, dtype=torch.uint8))
+    assert sums.squares.flatten().tolist() == [2**53 + 1] * 2
+
+
+def test_sums_that_would_overflow_are_noticed() -> None:
+    sums = PixelSums()
+    sums.count = 2**63 // 255**2
+    with pytest.raises(AssertionError, match="overflow"):
+        sums.add(torch.ones(1, 1, 1, 1, dtype=torch.uint8))

@@ -58,6 +58,29 @@ def test_null_is_a_tenth_rounded(count: int, held_out: int) -> None:
     assert len(split(DataConfig(), labels, 0)[1]) == held_out
 
 
+@pytest.mark.parametrize(("classes", "each"), [(2, 4), (2, 5), (20, 6), (20, 5), (50, 2)])
+def test_a_tenth_is_raised_to_one_of_each_class(classes: int, each: int) -> None:
+    labels = np.arange(classes * each) % classes
+    train, validation = split(DataConfig(), labels, 0)
+    assert np.bincount(labels[validation]).tolist() == [1] * classes
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(labels)))
+    assert len(split(DataConfig(validation_size=classes), labels, 0)[1]) == classes
+
+
+def test_a_class_with_one_image_keeps_it() -> None:
+    labels = np.array([0] * 70 + [1] * 7 + [2])
+    _, validation = split(DataConfig(), labels, 0)
+    assert np.bincount(labels[validation], minlength=3).tolist() == [7, 1, 0]
+    with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class 0"):
+        split(DataConfig(), np.arange(5), 0)
+
+
+def test_a_tenth_that_has_room_for_every_class_is_drawn_as_before() -> None:
+    labels = np.array([0] * 100 + [1, 2, 3] * 2)
+    drawn = split(DataConfig(), labels, 3)[1]
+    assert drawn.tolist() == split(DataConfig(validation_size=11), labels, 3)[1].tolist()
+
+
 def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
     train, validation = split(DataConfig(validation_size=0), np.array([0, 0, 1]), 0)
     assert train.tolist() == [0, 1, 2]
@@ -72,8 +95,11 @@ def test_something_must_be_left_to_train_on(how: Literal["stratified", "first"])
 
 
 def test_a_class_with_one_image_cannot_be_divided() -> None:
+    labels, config = np.array([0, 1] * 10 + [2]), DataConfig(validation_size=5)
     with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class 2"):
-        split(DataConfig(validation_size=5), np.array([0, 1] * 10 + [2]), 0)
+        split(config, labels, 0)
+    with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class dog;"):
+        split(config, labels, 0, ("ant", "cat", "dog"))
 
 
 @pytest.mark.parametrize("size", [3, 37])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data import npy, pictures
+from trainer.data.deep import Range
 from trainer.data.picture_index import in_parallel
 from trainer.data.source import LabelledImages
 from trainer.errors import UserError
@@ -33,10 +34,12 @@ class Target:
     Args:
         image_size: height and width in pixels.
         channels: 1 or 3.
+        grey_range: of those of more than 8 bits a channel, the values that become black and white.
     """
 
     image_size: tuple[int, int]
     channels: int
+    grey_range: Range | None
 
 
 def is_there(entry: Path) -> bool:
@@ -168,7 +171,8 @@ def _decode(
 
     def decode(name: str) -> npt.NDArray[np.uint8] | str:
         try:
-            pixels = pictures.read(root / name, target.channels, target.image_size)
+            path = root / name
+            pixels = pictures.read(path, target.channels, target.image_size, target.grey_range)
         except UserError as error:
             return str(error)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -14,6 +14,7 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data import decoded
 from trainer.data.decoded import Labelled, Target
+from trainer.data.deep import Range
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
 from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
@@ -27,9 +28,11 @@ from trainer.ranks import processes
 LONGEST_SIDE = 128
 """in pixels, of a size that nobody has chosen"""
 
-_FORMAT = 1
+_FORMAT = 2
 """of what is in the cache"""
 _MOST_NAMED = 10
+_FEW_GREYS = 16
+"""what 12 bits keep beside 16: so few are worth a warning"""
 
 log = logging.getLogger("lockstep")
 
@@ -100,6 +103,7 @@ def prepare(root: Path, config: DataConfig) -> None:
         )  # fmt: skip
     if "test" not in listed.parts:
         log.warning("%s has no folder test: %s", root, _kept(plan))
+    _warn_of_few_greys(root, plan)
 
 
 def to_decode(root: Path, config: DataConfig) -> str | None:
@@ -144,12 +148,16 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
     origin = f"data.root {root}"
     if "test" not in listed.parts:
         origin += f" (no folder test: {_kept(plan)})"
+    if plan.target.grey_range:
+        low, high = plan.target.grey_range
+        origin += f" (of pictures of more than 8 bits {low:g} is black and {high:g} white)"
     return SourceData(
         train=parts["train"],
         test=parts["test"],
         class_names=listed.class_names,
         origin=origin,
         validation=parts.get("validation"),
+        grey_range=plan.target.grey_range,
     )
 
 
@@ -163,14 +171,23 @@ def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
 
     The size is the median of their heights and that of their widths (of two middle ones the
     lower), shrunk together where the longer one is beyond `LONGEST_SIDE`. They are grey where all
-    are stored as grey.
+    are stored as grey. Of more than 8 bits a channel, the lowest and highest value of all becomes
+    black and white.
     """
     height = statistics.median_low(look.height for look in looks)
     width = statistics.median_low(look.width for look in looks)
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or max(look.channels for look in looks)
-    return Target((size[0], size[1]), channels)
+    return Target((size[0], size[1]), channels, _grey_range(config, looks))
+
+
+def _grey_range(config: DataConfig, looks: Sequence[Look]) -> Range | None:
+    if config.grey_range is not None:
+        return (config.grey_range[0], config.grey_range[1]) if config.grey_range else None
+    lowest = [look.lowest for look in looks if look.lowest is not None]
+    highest = [look.highest for look in looks if look.highest is not None]
+    return (min(lowest), max(highest)) if lowest else None
 
 
 def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
@@ -213,7 +230,8 @@ def _index(root: Path) -> PictureIndex:
 
 
 def _index_path(root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    place = b"%d " % _FORMAT + os.fsencode(root.resolve())
+    name = hashlib.sha256(place).hexdigest()[:16]
     return cache_folder("folder") / f"index-{name}.json"
 
 
@@ -252,6 +270,30 @@ def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> N
         )
     if processes.launched_rank() == 0:
         log.warning("%s and are left out:\n%s", counts, named)
+
+
+def _warn_of_few_greys(root: Path, plan: Plan) -> None:
+    """A wrong pixel in one file of more than 8 bits takes the contrast of all others."""
+    if plan.target.grey_range is None:
+        return
+    low, high = plan.target.grey_range
+    spans = {
+        name: (look.lowest, look.highest)
+        for name, look in plan.looks.items()
+        if look.lowest is not None and look.highest is not None
+    }
+    flat = [
+        name
+        for name, (lowest, highest) in spans.items()
+        if 0 < 255 * (highest - lowest) < _FEW_GREYS * (high - low)
+    ]
+    if flat:
+        log.warning(
+            "%s: %s of %s pictures of more than 8 bits keep fewer than %s greys, as %g is black "
+            "and %g white, the range of the pictures to train on or data.grey_range, which sets "
+            "another: %s",
+            root, f"{len(flat):,}", f"{len(spans):,}", _FEW_GREYS, low, high, _some(flat, ", "),
+        )  # fmt: skip
 
 
 def _some(words: Sequence[str], separator: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -56,7 +56,7 @@ def of_source(
         UserError: as `load`.
     """
     class_names = check(source)
-    shares = _divide(config, source, seed)
+    shares = _divide(config, source, seed, class_names)
     sets = tuple(_image_set(share.part, share.positions) for share in shares)
     scaling, fingerprint = _look_through(sets, config.scaling)
     dataset = Dataset(
@@ -69,11 +69,14 @@ def of_source(
         fingerprint=fingerprint,
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
+        grey_range=source.grey_range,
     )
     return dataset, shares
 
 
-def _divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, Share, Share]:
+def _divide(
+    config: DataConfig, source: SourceData, seed: int, class_names: Sequence[str]
+) -> tuple[Share, Share, Share]:
     """What is trained on, validated and tested on: of which part, and the positions in it.
 
     Raises:
@@ -85,11 +88,11 @@ def _divide(config: DataConfig, source: SourceData, seed: int) -> tuple[Share, S
         size = take("data.test_size", config.test_size, len(source.test.labels))
         rest, test = np.arange(used), Share("test", source.test, np.arange(size))
     else:
-        rest, fold = take_fold(config, labels[:used], seed)
+        rest, fold = take_fold(config, labels[:used], seed, class_names)
         test = Share("train", source.train, fold)
     part = source.validation
     if part is None:
-        train, validation = split(config, labels[rest], seed)
+        train, validation = split(config, labels[rest], seed, class_names)
         held_out = Share("train", source.train, rest[validation])
         return Share("train", source.train, rest[train]), held_out, test
     # None of them is a choice too.

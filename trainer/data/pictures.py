@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,34 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data import deep, picture_formats
+from trainer.data.deep import DeepPicture, Range
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """of files that are taken for pictures, in lower case"""
 
-# What a file's content is tried for, whatever its name. Not all that Pillow knows: it hands EPS to
-# another program.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
-_ORIENTATION = 0x0112
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 _LYING = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width"""
-
-# Pillow's ways to say that a file is broken.
-_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
 
 # The filters of warnings are the whole process's, and pictures are read by several threads.
 _warning_filters = threading.Lock()
@@ -55,51 +39,62 @@ class Look:
     Args:
         height, width: in pixels, upright by its EXIF orientation.
         channels: 1 where it is stored as grey, else 3.
+        lowest, highest: of its values, where it has more than 8 bits a channel; else None.
     """
 
     height: int
     width: int
     channels: int
+    lowest: float | None = None
+    highest: float | None = None
 
 
 def look(path: Path) -> Look:
     """What the head of a picture file says; its pixels may be broken all the same.
 
+    Of more than 8 bits a channel the pixels are read too.
+
     Raises:
         UserError: as `read`.
     """
     with _opened(path) as file:
+        # Before the notes are asked for: Pillow may read the pixels to find them.
+        is_deep, is_grey = deep.is_deep(file), file.mode in _GREY_MODES or deep.is_grey(file)
         height, width = file.height, file.width
-        # Of a TIFF file Pillow gives the upright size.
-        if file.format != "TIFF" and file.getexif().get(_ORIENTATION) in _LYING:
+        if picture_formats.orientation(file) in _LYING:
             height, width = width, height
-        grey = file.mode in _GREY_MODES or file.mode.startswith("I;16")
-        return Look(height, width, 1 if grey else 3)
+        span = _deep(path).span() if is_deep else None
+        return Look(height, width, 1 if is_grey else 3, *(span or (None, None)))
 
 
-def read(path: Path, channels: int, image_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def read(
+    path: Path, channels: int, image_size: tuple[int, int], seen: Range | None = None
+) -> npt.NDArray[np.uint8]:
     """A picture as a network takes it.
 
-    It is turned upright by its EXIF orientation; laid on white where it is transparent; made grey
-    (ITU-R 601-2 luma) or RGB; and, where it has another size, stretched to this one by Pillow's
-    antialiased bilinear filter. Of several pictures in a file the first is taken.
+    It is turned upright by its EXIF orientation; made to 8 bits where it has more; laid on white
+    where it is transparent; made grey (ITU-R 601-2 luma) or RGB; and, where it has another size,
+    stretched to this one by Pillow's antialiased bilinear filter. Of several pictures in a file the
+    first is taken.
 
     Args:
         channels: 1, grey, or 3, red, green and blue.
         image_size: height and width in pixels.
+        seen: of more than 8 bits a channel, or with signs, the values that become black and white.
 
     Returns:
         uint8, (channels, height, width).
 
     Raises:
-        UserError: names the file that is missing, broken or no picture, or has absurdly many
-            pixels (Pillow's limit against decompression bombs).
+        UserError: names the file that is missing, broken or no picture, has absurdly many pixels
+            (Pillow's limit against decompression bombs), or has values of which `seen` says
+            nothing or makes a single one.
     """
     from PIL import Image
 
     height, width = image_size
     with _opened(path) as file:
-        picture = _upright(file).convert("L" if channels == 1 else "RGB")
+        picture = _on_white(_upright(path, file, seen)).convert("L" if channels == 1 else "RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.array(picture)
@@ -107,39 +102,67 @@ def read(path: Path, channels: int, image_size: tuple[int, int]) -> npt.NDArray[
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The file, of which only the head has been read; whatever is wrong with it is named."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # Given a name, Pillow maps the file, and takes the size of a turned TIFF for that in it.
         with path.open("rb") as stream:
             with _warning_filters, warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                file = Image.open(stream, formats=_FORMATS)
+                file = Image.open(stream, formats=picture_formats.formats())
             yield file
+    except UserError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
     except UnidentifiedImageError as error:
-        formats = ", ".join(_FORMATS)
+        formats = ", ".join(picture_formats.NAMES)
         raise UserError(
             f"{path}: is no picture that can be read (it is of none of the formats {formats})"
         ) from error
-    except _ERRORS as error:
-        raise UserError(f"{path}: is no picture that can be read ({error})") from error
+    except Exception as error:  # Pillow has no type of its own for what is wrong with a file
+        words = str(error) or type(error).__name__
+        raise UserError(f"{path}: is no picture that can be read ({words})") from error
 
 
-def _upright(file: Image.Image) -> Image.Image:
-    """Turned, of 8 bits, and without transparency."""
-    from PIL import Image, ImageOps
+def _upright(path: Path, file: ImageFile.ImageFile, seen: Range | None) -> Image.Image:
+    """Of 8 bits a channel, and turned by its EXIF orientation."""
+    from PIL.Image import Transpose
 
-    file.load()  # by which Pillow turns TIFF itself, and must not be asked to turn it before
-    picture = ImageOps.exif_transpose(file)
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        grey = np.asarray(picture, np.uint32) // 256  # 16 bits a pixel
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    is_deep, raw_mode = deep.is_deep(file), deep.raw_mode(file)  # as in `look`
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(picture_formats.orientation(file))
+    picture = _deep(path).to_picture(seen) if is_deep else _loaded(file, raw_mode)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _deep(path: Path) -> DeepPicture:
+    with _opened(path) as file, _opened(path) as again:
+        return deep.decode(file, again)
+
+
+def _loaded(file: ImageFile.ImageFile, raw_mode: str) -> Image.Image:
+    file.load()
+    if raw_mode in _GREY_STEPS and "transparency" in file.info:
+        # Pillow spreads few greys over eight bits, but not the number of the transparent one.
+        file.info["transparency"] *= _GREY_STEPS[raw_mode]
+    return file
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Without transparency."""
+    from PIL import Image
+
     if not picture.has_transparency_data:
         return picture
     picture = picture.convert("RGBA")

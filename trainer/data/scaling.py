@@ -9,6 +9,8 @@ import torch
 
 # So many squares of bytes add up to less than 2^24: whole numbers that float32 holds exactly.
 _EXACT_IMAGES = 256
+# So many pixels have a sum of squares that int64 holds.
+_MOST_PIXELS = (2**63 - 1) // 255**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +40,17 @@ class PixelSums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.total = torch.zeros((), dtype=torch.float64)
-        self.squares = torch.zeros((), dtype=torch.float64)
+        self.total = torch.zeros((), dtype=torch.int64)
+        self.squares = torch.zeros((), dtype=torch.int64)
 
     def add(self, images: torch.Tensor) -> None:
         """Count in some images: uint8 (n, channels, height, width)."""
         for block in torch.split(images, _EXACT_IMAGES):
             values = block.float()
-            self.total = self.total + values.sum(0).double()
-            self.squares = self.squares + values.square_().sum(0).double()
+            self.total = self.total + values.sum(0).long()
+            self.squares = self.squares + values.square_().sum(0).long()
         self.count += len(images)
+        assert self.count * self.total.numel() <= _MOST_PIXELS, "the sums would overflow"
 
     def scaling(self, kind: Literal["global", "per_pixel"]) -> Scaling:
         """Mean and deviation of all pixels together, or of every pixel by itself.
@@ -59,6 +62,7 @@ class PixelSums:
         if kind == "global":
             count *= total.numel()
             total, squares = total.sum().reshape(1, 1, 1), squares.sum().reshape(1, 1, 1)
+        total, squares = total.double(), squares.double()
         mean = total / count
         deviation = ((count * squares - total.square()).clamp(min=0)).sqrt() / count
         deviation[deviation == 0] = 1

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainer.data.deep import Range
 from trainer.data.scaling import Scaling
 
 _CHUNK_BYTES = 2**22
@@ -91,6 +92,7 @@ class Dataset:
         scaling: fitted on `train` alone.
         fingerprint: SHA-256, hexadecimal, of the three sets' shapes and bytes, whatever the name.
         source: where the files came from, for people.
+        grey_range: as in `SourceData`.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Dataset:
     scaling: Scaling
     fingerprint: str
     source: str
+    grey_range: Range | None = None
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set, all of it on `device`."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.deep import Range
 from trainer.data.stored import StoredImages
 from trainer.errors import UserError
 
@@ -40,6 +41,8 @@ class SourceData:
             the largest training label.
         origin: where the files came from, for people.
         validation: what the source itself sets apart for it; None where it is held out of `train`.
+        grey_range: the values that became black and white in pictures of more than 8 bits a
+            channel; None where there are none.
     """
 
     train: LabelledImages
@@ -47,6 +50,7 @@ class SourceData:
     class_names: tuple[str, ...] | None
     origin: str
     validation: LabelledImages | None = None
+    grey_range: Range | None = None
 
 
 def check(data: SourceData) -> tuple[str, ...]:

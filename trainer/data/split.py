@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +27,9 @@ def take(key: str, size: int | None, found: int) -> int:
     return size
 
 
-def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+def take_fold(
+    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[Indices, Indices]:
     """Positions of the images outside and inside of fold `data.fold`, both in file order.
 
     Every image is in one fold, and each class is spread over the folds as evenly as it goes.
@@ -33,6 +37,7 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     Args:
         config: with `folds` and `fold`.
         labels: the classes of the images to divide, int64 (n,).
+        class_names: for messages; None: the numbers.
 
     Raises:
         UserError: a class has fewer images than there are folds.
@@ -42,7 +47,8 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     if counts.min() < config.folds:
         raise UserError(
             f"data.folds: {config.folds} folds need as many training images of every class, found "
-            f"{counts.min()} of class {classes[counts.argmin()]}; use fewer folds, or more images"
+            f"{counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use fewer "
+            "folds, or more images"
         )
     from sklearn.model_selection import StratifiedKFold  # as slow to import as torch
 
@@ -52,11 +58,17 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     return rest, held_out
 
 
-def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+def split(
+    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[Indices, Indices]:
     """Positions of the training and of the validation images, both in file order.
+
+    Where nobody has chosen a size it is a tenth; of a stratified draw that has no room for every
+    class, as many more as it takes for one of each class that has two.
 
     Args:
         labels: the classes of the images to divide, int64 (n,).
+        class_names: for messages; None: the numbers.
 
     Raises:
         UserError: the validation set cannot be of this size.
@@ -73,16 +85,22 @@ def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indi
     positions = np.arange(count, dtype=np.int64)
     if config.validation == "first" or held_out == 0:
         return positions[held_out:], positions[:held_out]
-    _check_stratified(labels, held_out)
-    validation = _draw_stratified(labels, held_out, seed)
+    counts = np.unique(labels, return_counts=True)[1]
+    one_of_each = size is None and counts.max() > 1 and (counts.min() < 2 or held_out < len(counts))
+    if not one_of_each:
+        _check_stratified(labels, held_out, class_names)
+    validation = _draw_stratified(labels, held_out, seed, one_of_each=one_of_each)
     return np.setdiff1d(positions, validation, assume_unique=True), validation
 
 
-def _draw_stratified(labels: Indices, held_out: int, seed: int) -> Indices:
+def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: bool) -> Indices:
     """Positions of `held_out` images, in file order, of each class by its share.
 
     The shares are rounded by largest remainders, of equals at random. Not by scikit-learn, whose
     import takes as long as that of torch, before the first step of every run.
+
+    Args:
+        one_of_each: as many more that there is one of every class, but none of a class with one.
     """
     generator = seeding.generator(seed, "split")
     classes, counts = np.unique(labels, return_counts=True)
@@ -90,6 +108,8 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int) -> Indices:
     shuffled = generator.permutation(len(classes))
     fullest = shuffled[np.argsort(-remainders[shuffled], kind="stable")]
     quotas[fullest[: held_out - quotas.sum()]] += 1
+    if one_of_each:
+        quotas = np.where(counts > 1, quotas.clip(min=1), 0)
     drawn = [
         generator.permutation(np.flatnonzero(labels == name))[:quota]
         for name, quota in zip(classes, quotas, strict=True)
@@ -97,14 +117,14 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int) -> Indices:
     return np.sort(np.concatenate(drawn))
 
 
-def _check_stratified(labels: Indices, held_out: int) -> None:
+def _check_stratified(labels: Indices, held_out: int, class_names: Sequence[str] | None) -> None:
     """A stratified draw needs room for every class on both sides."""
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise UserError(
             f"data.validation: a stratified draw needs at least 2 training images of every class, "
-            f"found {counts.min()} of class {classes[counts.argmin()]}; use more training images, "
-            "or data.validation: first"
+            f"found {counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use "
+            "more training images, or data.validation: first"
         )
     most = len(labels) - len(classes)
     if not len(classes) <= held_out <= most:
@@ -114,3 +134,7 @@ def _check_stratified(labels: Indices, held_out: int) -> None:
             + (f" or {len(classes)} to {most}" if most >= len(classes) else "")
             + ", or use data.validation: first"
         )
+
+
+def _name(label: int, class_names: Sequence[str] | None) -> str:
+    return class_names[label] if class_names else str(label)
