@@ -64,6 +64,7 @@ class Session:
 
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
+        collectives.check_same_configuration(self.accelerator, self.config)
         opening = collectives.on_main(self.accelerator, self._open_folder)
         self.opened = not opening.finished
         self.status_before = opening.status

@@ -106,6 +106,10 @@ def _evaluate(
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
     dataset, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
+    collectives.check_same_parts(
+        accelerator,
+        {"data.root": dataset.fingerprint, "model.safetensors": stored.weights_sha256},
+    )
     dataset = dataset.where_it_fits(accelerator.device)
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):
