@@ -14,8 +14,8 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from trainer import extensions, stored_config
-from trainer.config import RunConfig, flatten, replace
-from trainer.config_rules import check_names, validate
+from trainer.config import RunConfig, averaged_epochs, flatten, replace
+from trainer.config_rules import check_average, check_names, validate
 from trainer.errors import UserError
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
@@ -138,6 +138,9 @@ def _finish(
             raise UserError("output_dir: null, and there is no recipe's file to name it after")
         config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
     validate(config)
+    # As a number from here on: config.yaml is to say what was done.
+    config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})
+    check_average(config)
     check_names(config)
     return config
 

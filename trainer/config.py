@@ -101,9 +101,10 @@ class TrainConfig:
     """largest norm of the whole gradient; null: no limit"""
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
-    average_epochs: int | None = None
-    """choose the mean of the weights at the ends of so many last epochs, with batch-norm statistics
-    taken anew, whatever validation says, unless train.patience ends the run before; null: none"""
+    average_epochs: int | float | None = None
+    """choose the mean of the weights at the ends of so many last epochs, below 1 that share of
+    train.epochs, with batch-norm statistics taken anew, whatever validation says, unless
+    train.patience ends the run before; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
@@ -254,6 +255,14 @@ def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
             value = dataclasses.replace(getattr(config, section), **{key: value})
         config = dataclasses.replace(config, **{section or key: value})
     return config
+
+
+def averaged_epochs(config: TrainConfig) -> int | None:
+    """How many last epochs make the mean of `train.average_epochs`, None where there is no mean."""
+    asked = config.average_epochs
+    if asked is not None and asked < 1:
+        return max(1, round(asked * config.epochs))
+    return None if asked is None else int(asked)
 
 
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:

@@ -17,6 +17,7 @@ from trainer import console, exit_codes, results, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
+from trainer.config_rules import doubts
 from trainer.data.sets import Dataset
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
@@ -110,6 +111,8 @@ class Session:
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
+        for doubt in doubts(self.config):
+            log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
         self.checkpoints.set_aside_after(engine.state.step)
         self.trackers.start(self.config, self.path, run_id, engine.state.step)
