@@ -167,8 +167,9 @@ class TrackingConfig:
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases; auto: online where logged in, offline elsewhere"""
-    project: str = "lockstep"
-    """project name at Weights & Biases"""
+    project: str | None = None
+    """project name at Weights & Biases; null: what WANDB_PROJECT or wandb's settings say, else
+    lockstep"""
     tensorboard: bool = False
     """write TensorBoard's files into the folder tensorboard of the run's"""
     plugin: str | None = None

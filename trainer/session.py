@@ -33,6 +33,7 @@ from trainer.report.features import write_features
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
 from trainer.tensor_files import weights_sha256, write_tensors
+from trainer.tracking import weights_and_biases
 
 log = logging.getLogger("lockstep")
 
@@ -101,7 +102,7 @@ class Session:
             "metrics_bytes": 0,
             "wandb_run_id": self._new_run_id(),
         }
-        run_id = remembered["wandb_run_id"]
+        run_id = weights_and_biases.run_id(remembered["wandb_run_id"])
         metrics = MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
         self._cleanup.callback(metrics.close)
         self._cleanup.callback(self.checkpoints.close)
