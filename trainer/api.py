@@ -94,7 +94,7 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number.
     """
     config = command_line.combine(recipe, changes)
-    processes.check_count(config)
+    processes.check_launch(config)
     from trainer import training
 
     with _torch_settings_kept():

@@ -91,8 +91,9 @@ class TrainConfig:
     """equal pieces of a batch; null: processes x accumulation, then pinned"""
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """arithmetic of the forward pass; fp16 needs a GPU"""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """arithmetic of the forward pass; fp32 is never TF32, which is faster on GPUs and has ten bits
+    of mantissa; fp16 and tf32 need a GPU"""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     label_smoothing: float = 0.0

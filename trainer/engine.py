@@ -84,8 +84,10 @@ class Engine:
         self.selection = Selection(
             accelerator, self.module, self.data, config, self.agreement.check
         )
-        self.environment = environment.describe(accelerator.device)
+        # Once more, as the files of plug-ins have been run since the processes met.
+        environment.choose_precision(config.train.precision)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
+        self.environment = environment.describe(accelerator.device)
         self.snapshot = Snapshot(
             accelerator,
             self.module,

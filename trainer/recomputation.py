@@ -83,9 +83,7 @@ def obstacles(
     All ranks get the same: whether there is any decides what they do together.
     """
     here = environment.describe(accelerator.device)
-    found = collectives.on_main(
-        accelerator, lambda: stored_run.obstacles(run, start, stops, here)
-    )
+    found = collectives.on_main(accelerator, lambda: stored_run.obstacles(run, start, stops, here))
     found += collectives.check_same_start(accelerator, weights="", images="", environment=here)
     if config.train.reduction == "fast":
         found.append("train.reduction: fast, whose sums depend on the process count")

@@ -114,6 +114,7 @@ def _evaluate(
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
+    environment.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
     both = _predict(accelerator, stored, images, config.data.test_augment == "flip")
     if arguments.split == "test":

@@ -44,7 +44,7 @@ def joined(config: RunConfig) -> Iterator[Accelerator]:
             configuration on another rank.
         LostRankError: another rank has failed.
     """
-    processes.check_count(replace(config, {"processes": None}))
+    processes.check_launch(replace(config, {"processes": None}))
     accelerator = processes.create_accelerator(config)
     lost_ranks.announce(accelerator)
     try:

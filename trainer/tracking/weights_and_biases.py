@@ -156,7 +156,7 @@ def _settings() -> wandb.Settings:
     """
     import wandb
 
-    ours = {
+    ours: dict[str, Any] = {
         "silent": True,
         "quiet": True,
         "console": "off",

@@ -71,6 +71,13 @@ def test_a_mistake_is_named_in_the_words_of_the_run(
     doctor.fails(name, message, *words(tmp_path / "run", *more))
 
 
+def test_a_launch_that_a_run_refuses(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    doctor.fails("launch variables", "ACCELERATE_DYNAMO_BACKEND: is IND", *words(tmp_path / "run"))
+
+
 def test_a_folder_with_another_run(doctor: Doctor, run: Path) -> None:
     before = contents(run)
     doctor.fails("output_dir", "holds a run of another configuration", *words(run, "--seed", "1"))

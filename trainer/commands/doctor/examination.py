@@ -38,13 +38,13 @@ def examine(words: Sequence[str]) -> list[Finding]:
     asked = findings.attempt("configuration", lambda: command_line.parse(words)) if words else None
     config = asked or RunConfig()
     findings.append(machine.launched_processes(config))
-    findings.append(machine.launch_variables())
+    findings.append(variables := machine.launch_variables(config))
     findings.append(machine.cores())
     findings.append(machine.versions())
     findings.append(devices := machine.devices())
     # Another count than the recipe's keeps no processes from meeting.
     apart = machine.launched_processes(RunConfig()).state == "problem"
-    possible = not apart and devices.state == "ok"
+    possible = not apart and devices.state == variables.state == "ok"
     accelerator = group.join(config, findings) if possible else None
     if accelerator is None and processes.launched_rank() > 0:
         return _report_apart(findings)
