@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
     | {"time_limit"},
-    {"config", "seeding", "microbatch", "packing", "preemption", "untrusted"},
+    {"caller_settings", "config", "seeding", "microbatch", "packing", "preemption", "untrusted"},
     {"console", "extensions", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},

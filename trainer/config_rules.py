@@ -72,10 +72,10 @@ def doubts(config: RunConfig) -> list[str]:
             f"train.average_epochs: the mean takes in {count} of {epochs} epochs, the early ones "
             f"too; a share of them, such as 0.33, stays right when train.epochs changes"
         )
-    if config.schedule.warmup_epochs > epochs / 2:
+    if (warmup := config.schedule.warmup_epochs) > epochs / 2:
         found.append(
-            f"schedule.warmup_epochs: the learning rate rises for {config.schedule.warmup_epochs:g} "
-            f"of {epochs} epochs, and has little time at its top"
+            f"schedule.warmup_epochs: the learning rate rises for {warmup:g} of {epochs} epochs, "
+            f"and has little time at its top"
         )
     return found
 
