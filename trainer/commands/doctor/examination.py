@@ -140,8 +140,12 @@ def _prepare(config: RunConfig, findings: Findings) -> Prepared | None:
     try:
         prepared = within(RECIPE_LIMIT_S, lambda: recipe.prepare(config, own))
     except TimeoutError:
-        text = f"not read within {RECIPE_LIMIT_S:g} s, and so not looked at; nor is the model"
-        findings.append(Finding("data", "warning", text, "a run waits as long as it takes"))
+        found, limit = list(own), f"within {RECIPE_LIMIT_S:g} s, and so not looked at"
+        findings += found
+        name, text = "data", f"not read {limit}; nor is the model"
+        if any(finding.name == "data" for finding in found):
+            name, text = "model", f"not built and tried {limit}"
+        findings.append(Finding(name, "warning", text, "a run waits as long as it takes"))
         return None
     findings += own
     return prepared
