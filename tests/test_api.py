@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tests.commands.command import run_command
-from tests.distributed.launch import run_forked
+from tests.distributed.launch import environment, run_forked
 from tests.runs import DIGITS, Run, train_here
 from trainer import api
 from trainer.config import RunConfig, replace
@@ -101,6 +102,110 @@ def test_a_configuration_instead_of_a_recipe_and_another_thread(tmp_path: Path) 
     thread.join()
     assert runs[0].config.data.name == "digits"
     assert runs[0].results["train"]["epochs"] == 1
+
+
+SURROUNDINGS = """
+import json, logging, os, random, signal, sys, warnings
+import numpy as np, torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from trainer import api
+
+def quiet(number, frame):
+    pass
+
+def surroundings():
+    backends = torch.backends
+    return {
+        "threads": torch.get_num_threads(),
+        "dtype": str(torch.get_default_dtype()),
+        "device": str(torch.get_default_device()),
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "filled": torch.utils.deterministic.fill_uninitialized_memory,
+        "cudnn": [backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic,
+                  backends.cudnn.allow_tf32],
+        "mkldnn": backends.mkldnn.enabled,
+        "products": torch.get_float32_matmul_precision(),
+        "float32": [one.fp32_precision for one in (backends, backends.cudnn, backends.cudnn.conv,
+                    backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.conv,
+                    backends.mkldnn.rnn, backends.mkldnn.matmul)],
+        "torch's draws": torch.get_rng_state().tolist(),
+        "numpy's draws": repr(np.random.get_state()),
+        "Python's draws": repr(random.getstate()),
+        "gradients": torch.is_grad_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "environment": dict(os.environ),
+        "signals": [repr(signal.getsignal(number)) for number in
+                    (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
+        "warnings": [repr(warnings.filters), repr(warnings.showwarning)],
+        "logging": [repr(logging.root.handlers), logging.root.level, logging.root.manager.disable],
+        "hooks": [repr(sys.excepthook), repr(sys.stdout), repr(sys.stderr), sys.path, os.getcwd()],
+        "numpy": np.geterr(),
+        "accelerate": [repr(sorted(kind._shared_state.items(), key=str)) for kind in
+                       (PartialState, AcceleratorState, GradientState)],
+    }
+
+if sys.argv[2] == "unusual":
+    from trainer.session import Session
+    Session._report = lambda *_: None  # takes time; the usual one has it
+    torch.set_num_threads(2)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    torch.set_float32_matmul_precision("high")
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    signal.signal(signal.SIGTERM, quiet)
+    warnings.filterwarnings("ignore", "nothing")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
+    own = Accelerator(cpu=True, mixed_precision="bf16")
+    torch.set_grad_enabled(False)
+
+def train(name, **changes):
+    return api.train(sys.argv[1], output_dir=name, threads=1, tracking={"wandb": "disabled"},
+                     **changes)
+
+before = surroundings()
+ends = {
+    "finished": {"train": {"epochs": 1}, "data": {"train_size": 200}},
+    "stopped": {"train": {"max_seconds": 0.001}},
+    "lost": {"optimizer": {"name": "sgd", "lr": 1e30}},
+    "wrong": {"model": {"name": "LabCNN9", "args": {}}},
+}
+for name, changes in ends.items():
+    try:
+        digest = train(name, **changes).results["final_weights_sha256"]
+        end = "finished"
+    except api.StoppedOnRequest:
+        end = "stopped"
+    except api.NonFiniteLossError:
+        end = "lost"
+    except api.UserError:
+        end = "wrong"
+    assert end == name, (end, name)
+    after = surroundings()
+    changed = {key: [before[key], after[key]] for key in before if before[key] != after[key]}
+    assert not changed, (name, changed)
+print(digest)
+"""
+
+
+def test_the_callers_surroundings_come_back(tmp_path: Path) -> None:
+    """However a run ends, and whatever they are; the bits do not depend on them."""
+    script = tmp_path / "surroundings.py"
+    script.write_text(SURROUNDINGS)
+    digests = set()
+    for kind in ("usual", "unusual"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        finished = subprocess.run(
+            [sys.executable, str(script), str(DIGITS), kind],
+            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+        digests.add(finished.stdout.splitlines()[-1])
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(

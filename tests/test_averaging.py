@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.runs import Run, train_here
+from trainer import command_line
 from trainer.averaging import EpochAverage, MovingAverage
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300", "--checkpoint.keep", "9"]
@@ -142,19 +143,47 @@ def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_a_short_run_has_the_mean_of_all_its_epochs(tmp_path: Path) -> None:
-    for name, epochs in (("all", "2"), ("more", "5")):
-        words = [
-            "--train.epochs",
-            "2",
-            "--data.train_size",
-            "300",
-            "--train.average_epochs",
-            epochs,
-        ]
-        assert train_here(tmp_path / name, *words) == 0
-    both = [Run(tmp_path / name, 0).json("results.json") for name in ("all", "more")]
-    assert both[0]["weights_sha256"] == both[1]["weights_sha256"]
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "count"),
+    [
+        ("fashion_mnist", None, 8),
+        ("fashion_mnist_best", None, 8),
+        ("fashion_mnist_full", None, 4),
+        ("fashion_mnist", 8, 3),
+        ("fashion_mnist", 2, 1),
+        ("fashion_mnist", 48, 16),
+    ],
+)
+def test_the_last_third_is_one_of_any_number_of_epochs(
+    recipe: str, epochs: int | None, count: int
+) -> None:
+    """And the configuration, which goes into config.yaml, says how many these are."""
+    more = [] if epochs is None else ["--train.epochs", str(epochs)]
+    assert command_line.parse(["--config", recipe, *more]).train.average_epochs == count
+
+
+def test_a_short_run_leaves_its_first_epochs_out(tmp_path: Path) -> None:
+    """A share is the number that it stands for, to the bits and in config.yaml."""
+    words = ["--train.epochs", "3", "--data.train_size", "300", "--train.average_epochs"]
+    for name, average in (("share", "0.34"), ("number", "1"), ("last", "null")):
+        assert train_here(tmp_path / name, *words, average, "--data.validation_size", "0") == 0
+    digests = {
+        name: Run(tmp_path / name, 0).json("results.json")["weights_sha256"]
+        for name in ("share", "number")
+    }
+    assert digests["share"] == digests["number"]
+    assert "average_epochs: 1\n" in (tmp_path / "share" / "config.yaml").read_text()
+    ends = [load_file(tmp_path / name / "model.safetensors") for name in ("share", "last")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] if "weight" in name)
+
+
+def test_numbers_of_epochs_that_fit_another_length_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["--train.epochs", "3", "--data.train_size", "300", "--train.average_epochs", "2"]
+    assert train_here(tmp_path / "run", *words, "--schedule.warmup_epochs", "2") == 0
+    assert "train.average_epochs: the mean takes in 2 of 3 epochs" in caplog.text
+    assert "schedule.warmup_epochs: the learning rate rises for 2 of 3 epochs" in caplog.text
 
 
 @pytest.mark.usefixtures("report")
@@ -197,6 +226,9 @@ def test_a_run_that_stops_early_ends_with_its_best_epoch(tmp_path: Path) -> None
     [
         (["--train.ema_decay", "0.9"], "train.average_epochs: must be null where train.ema_decay"),
         (["--train.average_epochs", "0"], "train.average_epochs: must be null or at least 1"),
+        (["--train.average_epochs", "1.5"], "train.average_epochs: must be null or at least 1"),
+        (["--train.average_epochs", "9"], "train.average_epochs: 9 of 4 epochs are all"),
+        (["--train.average_epochs", "4"], "train.average_epochs: 4 of 4 epochs are all"),
     ],
 )
 def test_what_cannot_be_averaged_is_said(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.offline_run import OfflineRun
+from tests.runs import train_apart
 
 STEPS = [
     {
@@ -53,7 +54,7 @@ out, mode = Path("run"), sys.argv[1]
 inputs = json.loads(Path("inputs.json").read_text())
 begin = time.monotonic()
 PREPARE
-tracker = follow({"seed": 7, "train": {"epochs": 2}}, out, mode, "lab", "my run", "abc123")
+tracker = follow({"seed": 7, "train": {"epochs": 2}}, out, mode, PROJECT, "my run", "abc123")
 print("start_s", time.monotonic() - begin)
 if tracker:
     tracker.log(inputs["steps"][:3])
@@ -110,6 +111,7 @@ def track(
     prepare: str = "",
     between: str = "",
     finished: bool = True,
+    project: str | None = "lab",
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """A run of five steps and an epoch with pictures, tracked in a process of its own."""
@@ -122,7 +124,8 @@ def track(
     code = DRIVER.replace("PREPARE", prepare).replace(
         "BETWEEN", between.strip().replace("\n", "\n    ")
     )
-    return run_python(code.replace("FINISHED", str(finished)), folder, mode, **variables)
+    code = code.replace("FINISHED", str(finished)).replace("PROJECT", repr(project))
+    return run_python(code, folder, mode, **variables)
 
 
 def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
@@ -168,6 +171,49 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
         assert path in run.files
         logged = (run.folder / "files" / path).read_bytes()
         assert logged == (tmp_path / "run" / f"{name}.png").read_bytes()
+
+
+VARIABLES = {
+    "WANDB_PROJECT": "mine",
+    "WANDB_NAME": "by me",
+    "WANDB_ENTITY": "us",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_JOB_TYPE": "job",
+    "WANDB_NOTES": "a note",
+    "WANDB_TAGS": "red,blue",
+}
+
+
+def test_its_own_variables_decide_what_the_recipe_leaves_open(tmp_path: Path) -> None:
+    done = track(tmp_path, "auto", project=None, WANDB_DIR="other", **VARIABLES)
+    assert done.stderr == ""
+    assert not (tmp_path / "run" / "wandb").exists()
+    run = OfflineRun(tmp_path / "other").run
+    assert (run.project, run.display_name, run.entity) == ("mine", "by me", "us")
+    assert (run.run_group, run.job_type, run.notes) == ("group", "job", "a note")
+    assert list(run.tags) == ["red", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("project", "variables", "expected"),
+    [("lab", {"WANDB_PROJECT": "mine"}, "lab"), (None, {}, "lockstep")],
+)
+def test_the_recipes_project_comes_first_and_there_is_always_one(
+    tmp_path: Path, project: str | None, variables: dict[str, str], expected: str
+) -> None:
+    # A key would be used without the mode, which wandb also knows under an old name.
+    variables = {"WANDB_MODE": "dryrun", "WANDB_API_KEY": "0" * 40, **variables}
+    done = track(tmp_path, "auto", project=project, **variables)
+    assert done.stderr == ""
+    assert OfflineRun(tmp_path / "run").run.project == expected
+
+
+def test_a_run_takes_its_id_from_the_environment(tmp_path: Path) -> None:
+    more = ["--train.epochs", "1", "--data.train_size", "200", "--tracking.wandb", "offline"]
+    run = train_apart(tmp_path / "run", *more, WANDB_RUN_ID="id-of-mine")
+    assert run.exit_code == 0, run.errors
+    found = OfflineRun(run.folder).run
+    assert (found.run_id, found.project, found.display_name) == ("id-of-mine", "lockstep", "run")
 
 
 def test_a_long_log_is_whole(tmp_path: Path) -> None:

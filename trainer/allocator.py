@@ -12,6 +12,9 @@ MMAP_THRESHOLD = -3
 LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024
 LARGEST_INT = 2**31 - 1
 
+USUAL_TRIM_THRESHOLD = 2 * LARGEST_MMAP_THRESHOLD
+"""where glibc's own adjustment of it ends"""
+
 
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory, instead of returning it to the kernel after every step.
@@ -19,10 +22,25 @@ def keep_freed_memory() -> None:
     The kernel maps and zeroes what it hands out again page by page, for a CPU training hundreds of
     megabytes a step. Where the user has set the allocator by the environment, that stands.
     """
+    if glibc := _glibc():
+        glibc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        glibc.mallopt(TRIM_THRESHOLD, LARGEST_INT)
+
+
+def give_freed_memory_back() -> None:
+    """The end of `keep_freed_memory`, for programs that go on.
+
+    What the thresholds were cannot be asked for: they are now as in a program that has run long.
+    """
+    if glibc := _glibc():
+        glibc.mallopt(TRIM_THRESHOLD, USUAL_TRIM_THRESHOLD)
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The library, where there is it and the user has not set its allocator."""
     by_user = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if sys.platform != "linux" or by_user:
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        mallopt(TRIM_THRESHOLD, LARGEST_INT)
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") else None  # musl has none

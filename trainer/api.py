@@ -8,12 +8,10 @@ run.results["test"]["accuracy"]
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,10 +92,10 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number.
     """
     config = command_line.combine(recipe, changes)
-    processes.check_count(config)
-    from trainer import training
+    processes.check_launch(config)
+    from trainer import caller_settings, training
 
-    with _torch_settings_kept():
+    with caller_settings.kept():
         training.train(config, hooks=Hooks(on_step, on_epoch))
     return Run(folder_of(config), config)
 
@@ -172,30 +170,3 @@ class Run:
 def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:
     names = [name for name in records[0] if name != "event"] if records else []
     return {name: [record[name] for record in records] for name in names}
-
-
-@contextlib.contextmanager
-def _torch_settings_kept() -> Iterator[None]:
-    """The caller's settings of torch after the run, and during it those of a fresh process."""
-    import torch
-
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    deterministic = torch.get_deterministic_debug_mode()
-    benchmark = torch.backends.cudnn.benchmark
-    multiplication = torch.get_float32_matmul_precision()
-    torch.set_default_dtype(torch.float32)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.random.fork_rng(),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            warnings.catch_warnings(),  # the engine counts some of them
-        ):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_float32_matmul_precision(multiplication)
-        torch.set_deterministic_debug_mode(deterministic)
-        torch.backends.cudnn.benchmark = benchmark

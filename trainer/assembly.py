@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from accelerate import Accelerator
 
+from trainer import extensions
 from trainer.checkpoint import Checkpoints
 from trainer.config import RunConfig
 from trainer.data import loading, reading
@@ -41,4 +42,7 @@ def build_engine(
     collectives.together(accelerator, lambda: reading.prepare(data), once=True)
     dataset = collectives.together(accelerator, lambda: loading.load(data, seed, read_source))
     model = collectives.together(accelerator, lambda: build_model(config, dataset))
+    # Before anything that is done together: how often it is done depends on them.
+    code = collectives.together(accelerator, lambda: extensions.fingerprints(config))
+    collectives.check_same_parts(accelerator, {"data.root": dataset.fingerprint, **code})
     return Engine(accelerator, config, dataset, model, checkpoints, stop)

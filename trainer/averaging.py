@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, averaged_epochs
 from trainer.tensor_files import Tensors
 
 
@@ -131,15 +131,15 @@ def build(
     """The average that the configuration asks for.
 
     Args:
-        config: a run that is shorter than the mean asks for has the mean of all its epochs.
+        config: of a run that an older version let be shorter than the mean asks for, all epochs.
         module: with its first weights.
         take_statistics: as for `EpochAverage`.
         validates: whether there are validation images.
     """
     if config.ema_decay is not None:
         return MovingAverage(module, config.ema_decay)
-    if config.average_epochs is not None:
-        first = max(1, config.epochs - config.average_epochs + 1)
+    if (count := averaged_epochs(config)) is not None:
+        first = max(1, config.epochs - count + 1)
         epochs = range(first, config.epochs + 1)
         return EpochAverage(module, epochs, take_statistics, validates=validates)
     return None

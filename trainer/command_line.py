@@ -12,8 +12,8 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from trainer import extensions, stored_config
-from trainer.config import RunConfig, replace
-from trainer.config_rules import check_names, is_unicode, validate
+from trainer.config import RunConfig, averaged_epochs, replace
+from trainer.config_rules import check_average, check_names, is_unicode, validate
 from trainer.errors import UserError
 from trainer.parser_messages import check_not_null, no_section, readable
 
@@ -142,6 +142,9 @@ def _finish(
             raise UserError("output_dir: null, and there is no recipe's file to name it after")
         config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
     validate(config)
+    # As a number from here on: config.yaml is to say what was done.
+    config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})
+    check_average(config)
     check_names(config)
     return config
 

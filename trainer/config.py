@@ -108,8 +108,9 @@ class TrainConfig:
     evaluation_batch_size: int | None = None
     """images that are classified at once in an evaluation; null: 500, or where their largest layer
     takes more than 134 MB as many as are in the largest micro-batch"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """arithmetic of the forward pass; fp16 needs a GPU"""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """arithmetic of the forward pass; fp32 is never TF32, which is faster on GPUs and has ten bits
+    of mantissa; fp16 and tf32 need a GPU"""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     label_smoothing: float = 0.0
@@ -118,9 +119,10 @@ class TrainConfig:
     """largest norm of the whole gradient; null: no limit"""
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
-    average_epochs: int | None = None
-    """choose the mean of the weights at the ends of so many last epochs, with batch-norm statistics
-    taken anew, whatever validation says, unless train.patience ends the run before; null: none"""
+    average_epochs: int | float | None = None
+    """choose the mean of the weights at the ends of so many last epochs, below 1 that share of
+    train.epochs, with batch-norm statistics taken anew, whatever validation says, unless
+    train.patience ends the run before; null: none"""
     patience: int | None = None
     """stop after so many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
@@ -183,8 +185,9 @@ class TrackingConfig:
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases; auto: online where logged in, offline elsewhere"""
-    project: str = "lockstep"
-    """project name at Weights & Biases"""
+    project: str | None = None
+    """project name at Weights & Biases; null: what WANDB_PROJECT or wandb's settings say, else
+    lockstep"""
     tensorboard: bool = False
     """write TensorBoard's files into the folder tensorboard of the run's"""
     plugin: str | None = None
@@ -271,6 +274,14 @@ def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
             value = dataclasses.replace(getattr(config, section), **{key: value})
         config = dataclasses.replace(config, **{section or key: value})
     return config
+
+
+def averaged_epochs(config: TrainConfig) -> int | None:
+    """How many last epochs make the mean of `train.average_epochs`, None where there is no mean."""
+    asked = config.average_epochs
+    if asked is not None and asked < 1:
+        return max(1, round(asked * config.epochs))
+    return None if asked is None else int(asked)
 
 
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:

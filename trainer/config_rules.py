@@ -12,7 +12,14 @@ from itertools import pairwise
 from typing import Any
 
 from trainer import extensions
-from trainer.config import TRANSFORMS, RunConfig, flatten, own_augmentations_of, transforms_of
+from trainer.config import (
+    TRANSFORMS,
+    RunConfig,
+    averaged_epochs,
+    flatten,
+    own_augmentations_of,
+    transforms_of,
+)
 from trainer.errors import UserError
 
 LARGEST_SIDE = 4096
@@ -40,6 +47,38 @@ def check_names(config: RunConfig) -> None:
         if not extensions.is_own("augmentation", name):
             policy = config.data.augment
             raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
+
+
+def check_average(config: RunConfig) -> None:
+    """Make sure that the mean of the last epochs leaves out the first; older runs may have it.
+
+    Raises:
+        UserError: a run of so few epochs was not thought of.
+    """
+    count, epochs = averaged_epochs(config.train), config.train.epochs
+    if count is not None and count >= epochs > 1:
+        raise UserError(
+            f"train.average_epochs: {count} of {epochs} epochs are all, the first ones too, whose "
+            f"weights are far from the last; it must be less than train.epochs, or a share of "
+            f"them, such as 0.33, which stays right when train.epochs changes"
+        )
+
+
+def doubts(config: RunConfig) -> list[str]:
+    """What is allowed, but hardly meant: a number of epochs that fits another train.epochs."""
+    epochs, found = config.train.epochs, []
+    count = averaged_epochs(config.train)
+    if count is not None and epochs > 1 and count > epochs / 2:
+        found.append(
+            f"train.average_epochs: the mean takes in {count} of {epochs} epochs, the early ones "
+            f"too; a share of them, such as 0.33, stays right when train.epochs changes"
+        )
+    if (warmup := config.schedule.warmup_epochs) > epochs / 2:
+        found.append(
+            f"schedule.warmup_epochs: the learning rate rises for {warmup:g} of {epochs} epochs, "
+            f"and has little time at its top"
+        )
+    return found
 
 
 def validate(config: RunConfig) -> None:
@@ -153,8 +192,14 @@ def _check_own_files(values: _Values) -> None:
 def _check_train(values: _Values) -> None:
     for key in ("train.epochs", "train.batch_size", "train.accumulation"):
         values.require_count(key)
-    for key in ("train.microbatches", "train.patience", "train.average_epochs"):
+    for key in ("train.microbatches", "train.patience"):
         values.require_null_or_count(key)
+    mean = values["train.average_epochs"]
+    values.require(
+        "train.average_epochs",
+        mean is None or 0 < mean < 1 or (mean >= 1 and mean == int(mean)),
+        "null or at least 1, a whole number of epochs, or between 0 and 1, a share of train.epochs",
+    )
     microbatches = values["train.microbatches"]
     values.require(
         "train.microbatches",
@@ -177,7 +222,7 @@ def _check_train(values: _Values) -> None:
     values.require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
     values.require(
         "train.average_epochs",
-        values["train.average_epochs"] is None or decay is None,
+        mean is None or decay is None,
         "null where train.ema_decay is given: there is one average",
     )
     values.require(

@@ -84,8 +84,10 @@ class Engine:
         self.selection = Selection(
             accelerator, self.module, self.data, config, self.agreement.check, block_samples
         )
-        self.environment = environment.describe(accelerator.device)
+        # Once more, as the files of plug-ins have been run since the processes met.
+        environment.choose_precision(config.train.precision)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
+        self.environment = environment.describe(accelerator.device)
         self.snapshot = Snapshot(
             accelerator,
             self.module,
@@ -293,7 +295,9 @@ class Engine:
         )
         files = sharing.share_tensors(self.accelerator, saved)
         self.state, self.selection.best = self.snapshot.restore(saved, files)
-        self.saved_step = self.state.step if self.checkpoints.holds(saved) else None
+        # Other ranks may see another folder, or none, and all must agree on when to save.
+        held = collectives.on_main(self.accelerator, lambda: self.checkpoints.holds(saved))
+        self.saved_step = self.state.step if held else None
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
         """Go back to the newest checkpoint, to leave the step of the error out this time.

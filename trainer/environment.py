@@ -15,16 +15,21 @@ import torch
 
 Environment = dict[str, str]
 
-# Set by a user or an administrator, they choose among the kernels of oneDNN, MKL and CUDA.
-KERNEL_VARIABLES = (
-    "ATEN_CPU_CAPABILITY",
-    "DNNL_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "NVIDIA_TF32_OVERRIDE",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "ONEDNN_MAX_CPU_ISA",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+KERNEL_VARIABLES = re.compile(
+    "ATEN_CPU_CAPABILITY|CUBLAS_WORKSPACE_CONFIG|(DNNL|ONEDNN)_(MAX_CPU_ISA|CPU_ISA_HINTS"
+    "|DEFAULT_FPMATH_MODE)|MKL_(CBWR|DISABLE_FAST_MM|DOMAIN_NUM_THREADS|DYNAMIC"
+    "|ENABLE_INSTRUCTIONS|NUM_STRIPES|SERVICE_FORCE_INTEL)|OMP_(DYNAMIC|THREAD_LIMIT)|MIOPEN_.+"
+    "|NPY_(DIS|EN)ABLE_CPU_FEATURES|OPENBLAS_CORETYPE|NVIDIA_TF32_OVERRIDE"
+    "|PYTORCH_(JIT|JIT_DISABLE|MIOPEN_.+|TENSOREXPR.*)"
+    "|TORCH_(ALLOW_TF32_CUBLAS_OVERRIDE|BLAS_PREFER_.+|CUDNN_USE_HEURISTIC_MODE_B"
+    "|CUDNN_V8_API_DISABLED|LINALG_PREFER_.+|LINEAR_FLATTEN_3D|MKLDNN_.+|ROCM_.+)"
+    "|(TORCH_COMPILE|TORCHDYNAMO|TORCHINDUCTOR)_(?!.*(CACHE|DEBUG|LOG|REPRO|THREADS|VERBOSE)).+"
 )
+"""set by a user or an administrator, they choose among the kernels of torch, and of the libraries
+below it; the last line is of nets that compile themselves"""
+
+OUR_VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_DETERMINISTIC": "1"}
+"""of those, and the same in every run"""
 
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
@@ -32,7 +37,6 @@ NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementat
 def describe(device: torch.device) -> Environment:
     """The machine and the libraries, as far as they enter the rounding or the random streams."""
     on_gpu = device.type == "cuda"
-    variables = (f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ)
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
         "processor": _processor(),
@@ -42,7 +46,8 @@ def describe(device: torch.device) -> Environment:
         "numpy": np.__version__,
         "CUDA": str(torch.version.cuda) if on_gpu else "none",
         "cuDNN": str(torch.backends.cudnn.version()) if on_gpu else "none",  # type: ignore[no-untyped-call]
-        "kernel variables": " ".join(variables) or "none",
+        "kernel variables": " ".join(_kernel_variables()) or "none",
+        "float32": _float32(device),
     }
 
 
@@ -53,6 +58,57 @@ def differences(ours: Environment, theirs: Environment) -> list[str]:
         for name in ours
         if name in theirs and ours[name] != theirs[name]
     ]
+
+
+def _kernel_variables() -> list[str]:
+    """Those that are set, as `NAME=value`, in order of their names."""
+    return [
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if KERNEL_VARIABLES.fullmatch(name) and OUR_VARIABLES.get(name) != value
+    ]
+
+
+def _float32(device: torch.device) -> str:
+    """In what convolutions and matrix products of float32 are computed."""
+    backends: Any = torch.backends
+    if device.type == "cuda":
+        convolutions, products = backends.cudnn.conv, backends.cuda.matmul
+    else:
+        convolutions, products = backends.mkldnn.conv, backends.mkldnn.matmul
+    return f"convolutions {convolutions.fp32_precision}, products {products.fp32_precision}"
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device computes in TF32 where that is wanted."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def choose_precision(precision: str) -> None:
+    """Compute float32 in float32, or in TF32 where that is the precision, whatever was set before.
+
+    Torch's own default is TF32 for convolutions on a GPU, and code of users may have set anything.
+
+    Args:
+        precision: `train.precision`.
+    """
+    tf32 = precision == "tf32"
+    backends: Any = torch.backends
+    # Its older switches too, as torch refuses to read them where they say something else.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    backends.cudnn.allow_tf32 = tf32
+    for switch in float32_switches():
+        switch.fp32_precision = "tf32" if tf32 else "ieee"
+
+
+def float32_switches() -> tuple[Any, ...]:
+    """What of torch has `fp32_precision`: for all, for cuDNN, and for each kind of operation."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return (
+        *(backends, cudnn, cudnn.conv, cudnn.rnn, backends.cuda.matmul),
+        *(mkldnn.conv, mkldnn.rnn, mkldnn.matmul),
+    )
 
 
 def choose_kernels(deterministic: bool) -> set[str]:

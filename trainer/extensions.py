@@ -267,7 +267,10 @@ def _source(kind: Kind, name: str) -> bytes:
     from models.plugin import source_of
 
     if is_file(name):
-        return Path(name.rpartition(":")[0]).expanduser().read_bytes()
+        try:
+            return Path(name.rpartition(":")[0]).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{KEYS[kind]}: {name}: cannot be read ({error.strerror})") from error
     source = source_of(find(kind, name).member)
     if source is None:
         raise UserError(

@@ -78,9 +78,12 @@ def obstacles(
     start: Checkpoint | None,
     stops: Sequence[Checkpoint],
 ) -> list[str]:
-    """As `stored_run.obstacles`, and what is in the way between the processes; a collective."""
+    """As `stored_run.obstacles`, and what is in the way between the processes; a collective.
+
+    All ranks get the same: whether there is any decides what they do together.
+    """
     here = environment.describe(accelerator.device)
-    found = stored_run.obstacles(run, start, stops, here)
+    found = collectives.on_main(accelerator, lambda: stored_run.obstacles(run, start, stops, here))
     found += collectives.check_same_start(accelerator, weights="", images="", environment=here)
     if config.train.reduction == "fast":
         found.append("train.reduction: fast, whose sums depend on the process count")
@@ -116,7 +119,7 @@ def build(
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
 
-    collectives.together(accelerator, begin)
+    collectives.on_main(accelerator, begin)  # the others have the same images and code
     if start:
         engine.load(start)
     engine.state.skipped_steps = run.skipped_steps

@@ -18,6 +18,7 @@ from trainer import console, exit_codes, results, screen, stored_scaling, tracki
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
+from trainer.config_rules import doubts
 from trainer.engine import Engine
 from trainer.errors import StoppedOnRequest
 from trainer.files import write_json
@@ -32,6 +33,7 @@ from trainer.report.features import write_features
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
 from trainer.tensor_files import Tensors, weights_sha256, write_tensors
+from trainer.tracking import weights_and_biases
 
 log = logging.getLogger("lockstep")
 
@@ -64,6 +66,7 @@ class Session:
 
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
+        collectives.check_same_configuration(self.accelerator, self.config)
         opening = collectives.on_main(self.accelerator, self._open_folder)
         self.opened = not opening.finished
         self.status_before = opening.status
@@ -99,7 +102,7 @@ class Session:
             "metrics_bytes": 0,
             "wandb_run_id": self._new_run_id(),
         }
-        run_id = remembered["wandb_run_id"]
+        run_id = weights_and_biases.run_id(remembered["wandb_run_id"])
         metrics = MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
         self._cleanup.callback(metrics.close)
         self._cleanup.callback(self.checkpoints.close)
@@ -109,6 +112,8 @@ class Session:
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
+        for doubt in doubts(self.config):
+            log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
         self.checkpoints.set_aside_after(engine.state.step)
         self.trackers.start(self.config, self.path, run_id, engine.state.step)

@@ -279,7 +279,7 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
             with torch.device("meta"):  # so that a network of another size costs no memory
                 sized = models.create(name, arguments, **data)
             fit(sized)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # without, it would set up every GPU
             module = models.create(name, arguments, **data)
         check(module)
     except ValueError as error:

@@ -108,10 +108,15 @@ def _evaluate(
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
     dataset, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
+    collectives.check_same_parts(
+        accelerator,
+        {"data.root": dataset.fingerprint, "model.safetensors": stored.weights_sha256},
+    )
     dataset = dataset.where_it_fits(accelerator.device)
     images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
     if not len(images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
+    environment.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
     both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = command_line.parse(arguments.configuration)
     _check_range(arguments)
     plot = arguments.plot or _default_plot(config)
-    processes.check_count(config)
+    processes.check_launch(config)
     from trainer.session import Session
 
     # Its folder is never opened.

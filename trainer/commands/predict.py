@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     with joined(RunConfig()) as accelerator:
+        files = collectives.on_main(accelerator, lambda: listed(arguments.files))
         from trainer import stored_model
 
         # Rank 0 decides: the others may see other folders.
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         stored = collectives.together(
             accelerator, lambda: stored_model.load(arguments.run, arguments.model)
         )
+        collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
         if accelerator.is_main_process:
             _print(rows, sys.stdout, as_json=arguments.json)

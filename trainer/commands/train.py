@@ -31,7 +31,7 @@ def train(arguments: Sequence[str]) -> None:
         UserError: names the key, the file or the process count that is wrong.
     """
     config = command_line.parse(arguments)
-    processes.check_count(config)
+    processes.check_launch(config)
     # Torch and its company take seconds to import: only after --help and a mistyped key, and while
     # the images are read.
     from trainer.data.reading import read_ahead

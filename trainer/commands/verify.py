@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,7 @@ def _verify(
         `weights_sha256` as computed here, None where that was not reached.
     """
     from trainer import stored_run
+    from trainer.ranks import collectives
     from trainer.tensor_files import weights_sha256
 
     found: dict[str, Any] = {
@@ -159,7 +161,9 @@ def _verify(
             if not _advance(accelerator, engine, stored_run.position(saved), comparison):
                 return found
             if comparison.tolerance is None:
-                _compare_checkpoint(engine, saved, comparison)
+                collectives.on_main(
+                    accelerator, partial(_compare_checkpoint, engine, saved, comparison)
+                )
                 found["checkpoints"].append(saved.folder.name)
         if not _advance(accelerator, engine, plan.end, comparison) or not plan.reaches_end:
             return found

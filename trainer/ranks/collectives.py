@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.errors import UserError
@@ -11,6 +11,7 @@ from trainer.ranks.long_work import awaited
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from trainer.config import RunConfig
     from trainer.environment import Environment
 
 T = TypeVar("T")
@@ -86,6 +87,58 @@ def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
     return agreed
 
 
+def check_same_configuration(accelerator: Accelerator, config: RunConfig) -> None:
+    """Make sure that all ranks were started with one configuration; a collective.
+
+    Each reads the recipe from its own file system, and by it decides which collectives to call.
+
+    Raises:
+        UserError: names the rank and the keys.
+    """
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import gather_object
+
+    from trainer.config import differences
+
+    configs = gather_object([config])
+    for rank, other in enumerate(configs):
+        if lines := differences(other, configs[0]):
+            raise UserError(
+                f"--config: rank {rank} was started with another configuration than rank 0 "
+                f"({'; '.join(lines)}); give all the same command and the same file"
+            )
+
+
+def check_same_parts(accelerator: Accelerator, parts: Mapping[str, str | None]) -> None:
+    """Make sure that all ranks see the same images, code and weights; a collective.
+
+    Args:
+        parts: SHA-256 of what this rank sees, None for nothing, by the key that names it.
+
+    Raises:
+        UserError: names the key and the rank.
+    """
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import gather_object
+
+    ranks = gather_object([dict(parts)])
+    for rank, others in enumerate(ranks):
+        for key, other in others.items():
+            if other != ranks[0][key]:
+                raise _other_part(key, rank, other, ranks[0][key])
+
+
+def _other_part(key: str, rank: int, other: str | None, first: str | None) -> UserError:
+    kind = {"data.root": "images", "model.safetensors": "weights"}.get(key, "lines of code")
+    return UserError(
+        f"{key}: the {kind} of rank {rank} differ from those of rank 0 "
+        f"(fingerprint {(other or 'none')[:12]} against {(first or 'none')[:12]}); use the same "
+        f"files"
+    )
+
+
 def check_same_start(
     accelerator: Accelerator, *, weights: str, images: str, environment: Environment
 ) -> list[str]:
@@ -116,10 +169,7 @@ def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
     found = []
     for rank, (other_weights, other_images, other_environment) in enumerate(starts):
         if other_images != starts[0][1]:
-            raise UserError(
-                f"data.root: the images of rank {rank} differ from those of rank 0 "
-                f"(fingerprint {other_images[:12]} against {starts[0][1][:12]}); use the same files"
-            )
+            raise _other_part("data.root", rank, other_images, starts[0][1])
         if other_weights != starts[0][0]:
             raise UserError(
                 f"model.name: rank {rank} begins with other weights than rank 0; a model must draw "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -10,35 +9,35 @@ import threading
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-"""of prctl(2)"""
+LOOK_SECONDS = 0.5
+"""between two looks at whether the launcher is there"""
 
 ORPHAN_SECONDS = 30.0
 """to save and end without a launcher, as much as launchers themselves give"""
 
 
 def end_with_launcher() -> None:
-    """Have the kernel ask this process to stop when its launcher ends, however that ends.
+    """Ask this process to stop when its launcher ends, however that ends.
 
     A launcher that is killed cannot tell its workers, which would go on and hold the run's folder.
-    Only Linux has such a thing.
+    The kernel's own signal for it, PR_SET_PDEATHSIG, comes when the thread ends that has started
+    this process, which in a program of several threads may be long before the program does.
     """
     # Accelerate's own variable, which says what torch.compile is to use, is there in any case.
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
     if not launched or sys.platform != "linux":
         return
     launcher = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Else it has ended before this process could ask for that.
-    if os.getppid() != launcher or (launcher == 1 and not _is_python(launcher)):
+    if launcher == 1 and not _is_python(launcher):  # it has ended already
         sys.exit(1)
     threading.Thread(target=_end_orphan, args=[launcher], daemon=True).start()
 
 
 def _end_orphan(launcher: int) -> None:
-    """Kill this process where it has not stopped by itself some time after its launcher."""
+    """Ask this process to stop after its launcher's end; kill it where it has not done so."""
     while os.getppid() == launcher:
-        time.sleep(1.0)
+        time.sleep(LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 

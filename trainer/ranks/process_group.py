@@ -15,7 +15,7 @@ from trainer.errors import (
     StoppedOnRequest,
     UserError,
 )
-from trainer.ranks import lost_ranks, processes
+from trainer.ranks import collectives, lost_ranks, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,13 +40,15 @@ def joined(config: RunConfig) -> Iterator[Accelerator]:
         config: its precision and timeout count; however many processes there are will do.
 
     Raises:
-        UserError: there is a part of a launcher's variables alone, or fp16 without a GPU.
+        UserError: there is a part of a launcher's variables alone, fp16 without a GPU, or another
+            configuration on another rank.
         LostRankError: another rank has failed.
     """
-    processes.check_count(replace(config, {"processes": None}))
+    processes.check_launch(replace(config, {"processes": None}))
     accelerator = processes.create_accelerator(config)
     lost_ranks.announce(accelerator)
     try:
+        collectives.check_same_configuration(accelerator, config)
         yield accelerator
     except OF_ALL_RANKS:
         raise

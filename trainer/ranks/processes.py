@@ -15,6 +15,7 @@ from trainer.allocator import keep_freed_memory
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
+from trainer.ranks import launch_settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,8 +54,18 @@ def _launched(variable: str, otherwise: int) -> int:
     return int(value) if value.isdecimal() else otherwise
 
 
+def check_launch(config: RunConfig) -> None:
+    """Make sure that the launch fits the configuration, before anything is loaded or waited for.
+
+    Raises:
+        UserError: as `check_count` and `launch_settings.check_settings`.
+    """
+    check_count(config)
+    launch_settings.check_settings(config)
+
+
 def check_count(config: RunConfig) -> None:
-    """Compare `processes` with how many there are, before anything is loaded or waited for.
+    """Compare `processes` with how many there are.
 
     Raises:
         UserError: the count is another, or there is a part of a launcher's variables alone.
@@ -157,24 +168,26 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     """Join the process group, on the GPUs where there are any, else on the CPU.
 
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 without a GPU, or tf32 without one that has it.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    cpu = on_cpu()
-    if config.train.precision == "fp16" and cpu:
+    from trainer import environment
+
+    cpu, asked = on_cpu(), config.train.precision
+    if asked in ("fp16", "tf32") and cpu:
         raise UserError(
-            "train.precision: fp16 needs a GPU, and this run is on the CPU; "
-            "use fp32, or bf16 to try lower precision"
+            f"train.precision: {asked} needs a GPU, and this run is on the CPU; "
+            f"use fp32, or bf16 to try lower precision"
         )
     keep_freed_memory()
     # A run before this one in the same process may have had another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     # Read when the first CUDA context is made: without it matrix products have no fixed order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
+    precision = {"fp32": "no", "tf32": "no"}.get(asked, asked)
     # DDP would overwrite every rank's batch-norm statistics by those of rank 0, and would fail
     # where a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
@@ -182,6 +195,11 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
     # An environment variable may have set it, and `backward` would divide every loss by it.
     accelerator.gradient_accumulation_steps = 1
+    if asked == "tf32" and not environment.has_tf32(accelerator.device):
+        raise UserError(
+            "train.precision: tf32 needs a GPU that has it, NVIDIA's from Ampere on; use fp32"
+        )
+    environment.choose_precision(asked)
     return accelerator
 
 

@@ -39,7 +39,7 @@ class Trackers:
         """Begin to follow a run, or go on.
 
         Args:
-            run_id: the run's at Weights & Biases.
+            run_id: the run's at Weights & Biases, from `weights_and_biases.run_id`.
             step: after which it goes on; 0 at its start.
         """
         flat, keys = flatten(config), config.tracking

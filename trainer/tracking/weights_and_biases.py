@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+PROJECT = "lockstep"
+"""where neither the recipe nor wandb's own settings name one"""
+
+MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
+"""of WANDB_MODE: wandb's other names, and what they are here"""
+
 INIT_TIMEOUT_S = 8
 """how long the server may take to accept the run; after that it is kept offline"""
 GOODBYE_TIMEOUT_S = 5
@@ -68,13 +74,30 @@ class WandbTracker:
         self._run.finish(exit_code=0 if results is not None else 1)
 
 
+def run_id(otherwise: str) -> str:
+    """The run's id at Weights & Biases: WANDB_RUN_ID, as a sweep's agent sets it, or another."""
+    return os.environ.get("WANDB_RUN_ID") or otherwise
+
+
 def follow(
-    config: dict[str, Any], output_dir: Path, mode: Mode, project: str, name: str, run_id: str
+    config: dict[str, Any],
+    output_dir: Path,
+    mode: Mode,
+    project: str | None,
+    name: str,
+    run_id: str,
 ) -> Tracker | None:
     """Open the run, or go on with the one of this `run_id`; its files go to output_dir/wandb.
 
+    What the recipe leaves open is for wandb's own variables and settings: WANDB_PROJECT,
+    WANDB_NAME, WANDB_DIR and so on, as they are documented there.
+
     `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
     offline. Where the server refuses or does not answer in time, the run is kept offline.
+
+    Args:
+        project: None: wandb's own, or PROJECT.
+        name: where wandb has none.
 
     Returns:
         None where it is disabled, or the library cannot be imported.
@@ -93,15 +116,15 @@ def follow(
         return None
 
     def open_run(*, online: bool) -> wandb.Run:
-        wandb.setup(_settings())
+        users = wandb.setup(_settings()).settings
         return wandb.init(
             id=run_id,
-            name=name,
-            project=project,
+            name=users.run_name or name,
+            project=project or users.project or PROJECT,
             config=config,
-            dir=output_dir,
+            dir=None if os.environ.get("WANDB_DIR") else output_dir,
             mode="online" if online else "offline",
-            resume="allow",
+            resume=users.resume or "allow",
             settings=_settings(),
         )
 
@@ -111,7 +134,8 @@ def follow(
         if mode == "online" and not found_key:
             raise RuntimeError(NO_KEY)
         if found_key:
-            run = within(3 * INIT_TIMEOUT_S, lambda: open_run(online=True))
+            limit_s = 3 * float(wandb.setup(_settings()).settings.init_timeout)
+            run = within(limit_s, lambda: open_run(online=True))
     except (Exception, SystemExit) as error:
         logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
         let_go()  # else the failed attempt holds on to the run's id
@@ -120,28 +144,33 @@ def follow(
 
 def resolved(mode: Mode) -> Mode:
     """The mode, where `auto` is what the environment's WANDB_MODE says."""
-    if mode == "auto" and os.environ.get("WANDB_MODE") in get_args(Mode):
-        return cast(Mode, os.environ["WANDB_MODE"])
-    return mode
+    asked = os.environ.get("WANDB_MODE", "")
+    asked = MODES.get(asked, asked)
+    return cast(Mode, asked) if mode == "auto" and asked in get_args(Mode) else mode
 
 
 def _settings() -> wandb.Settings:
-    """Settings that neither print, nor ask, nor collect anything but what is logged."""
+    """Settings that neither print, nor ask, nor collect anything but what is logged.
+
+    Where the user has set one by its variable, such as WANDB_CONSOLE, it is the user's.
+    """
     import wandb
 
-    return wandb.Settings(
-        silent=True,
-        quiet=True,
-        console="off",
-        init_timeout=INIT_TIMEOUT_S,
-        login_timeout=1,
-        disable_git=True,
-        disable_code=True,
-        save_code=False,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
-    )
+    ours: dict[str, Any] = {
+        "silent": True,
+        "quiet": True,
+        "console": "off",
+        "init_timeout": INIT_TIMEOUT_S,
+        "login_timeout": 1,
+        "disable_git": True,
+        "disable_code": True,
+        "save_code": False,
+        "x_disable_meta": True,
+        "x_disable_stats": True,
+        "x_save_requirements": False,
+    }
+    left = {key: value for key, value in ours.items() if f"WANDB_{key.upper()}" not in os.environ}
+    return wandb.Settings(**left)
 
 
 def has_key() -> bool:

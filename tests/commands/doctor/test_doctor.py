@@ -18,6 +18,8 @@ from tests.runs import contents, words
 from trainer import __main__
 from trainer.commands.doctor import examination, machine, recipe
 from trainer.commands.doctor.finding import Finding
+from trainer.config import DataConfig
+from trainer.data import loading
 from trainer.ranks import processes
 from trainer.time_limit import is_any_left_behind
 
@@ -69,6 +71,13 @@ def test_a_mistake_is_named_in_the_words_of_the_run(
 ) -> None:
     more = [word.replace("RUN", str(run)) for word in more]
     doctor.fails(name, message, *words(tmp_path / "run", *more))
+
+
+def test_a_launch_that_a_run_refuses(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    doctor.fails("launch variables", "ACCELERATE_DYNAMO_BACKEND: is IND", *words(tmp_path / "run"))
 
 
 def test_a_folder_with_another_run(doctor: Doctor, run: Path) -> None:
@@ -154,6 +163,49 @@ def test_data_that_take_too_long_to_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert "not read within 0.05 s" in found["data"].text
     while is_any_left_behind():  # it would end the process of the next test
         time.sleep(0.01)
+
+
+def test_a_model_that_takes_too_long_to_build_is_not_blamed_on_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading.load(DataConfig(name="digits"), seed=0)  # imports what takes time
+    monkeypatch.setattr(examination, "RECIPE_LIMIT_S", 2.0)
+    monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(4.0))
+    found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
+    assert found["data"].state == "ok"
+    assert "not built and tried within 2 s" in found["model"].text
+    while is_any_left_behind():
+        time.sleep(0.01)
+
+
+PRETRAINED = """
+from models.lab import LabCNN
+
+class Own(LabCNN):
+    def __init__(self, num_classes, in_channels, image_size, pretrained=False):
+        assert not pretrained, "this would be a download"
+        super().__init__(num_classes, in_channels, image_size)
+"""
+
+
+def test_pretrained_weights_are_not_asked_for(doctor: Doctor, tmp_path: Path) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text(PRETRAINED)
+    more = ["--model.name", f"{plugin}:Own", "--model.args", '{"pretrained": true}']
+    found = doctor(*words(tmp_path / "run", *more))
+    assert doctor.code == 0
+    (finding,) = found["model"]
+    assert "pretrained weights were not looked for" in finding["text"]
+    assert "a run gets it from the hub" in finding["advice"]
+    assert "memory" in found
+
+
+def test_a_network_that_a_hub_describes_is_not_built(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(*words(tmp_path / "run", "--model.name", "timm:hf-hub:owner/name"))
+    assert doctor.code == 0
+    (finding,) = found["model"]
+    assert finding["state"] == "warning"
+    assert "is described by a hub, which was not asked" in finding["text"]
 
 
 def test_a_package_that_cannot_be_imported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     folds = [fold_config(asked, arguments.folds, number) for number in numbers]
     for each in folds or [fold_config(asked, arguments.folds, 1)]:
         config_rules.validate(each)
-    processes.check_count(asked)
+    processes.check_launch(asked)
     from trainer.preemption import StopRequest
 
     stop = StopRequest()  # between two folds, where no run listens

@@ -38,13 +38,13 @@ def examine(words: Sequence[str]) -> list[Finding]:
     asked = findings.attempt("configuration", lambda: command_line.parse(words)) if words else None
     config = asked or RunConfig()
     findings.append(machine.launched_processes(config))
-    findings.append(machine.launch_variables())
+    findings.append(variables := machine.launch_variables(config))
     findings.append(machine.cores())
     findings.append(machine.versions())
     findings.append(devices := machine.devices())
     # Another count than the recipe's keeps no processes from meeting.
     apart = machine.launched_processes(RunConfig()).state == "problem"
-    possible = not apart and devices.state == "ok"
+    possible = not apart and devices.state == variables.state == "ok"
     accelerator = group.join(config, findings) if possible else None
     if accelerator is None and processes.launched_rank() > 0:
         return _report_apart(findings)
@@ -140,8 +140,12 @@ def _prepare(config: RunConfig, findings: Findings) -> Prepared | None:
     try:
         prepared = within(RECIPE_LIMIT_S, lambda: recipe.prepare(config, own))
     except TimeoutError:
-        text = f"not read within {RECIPE_LIMIT_S:g} s, and so not looked at; nor is the model"
-        findings.append(Finding("data", "warning", text, "a run waits as long as it takes"))
+        found, limit = list(own), f"within {RECIPE_LIMIT_S:g} s, and so not looked at"
+        findings += found
+        name, text = "data", f"not read {limit}; nor is the model"
+        if any(finding.name == "data" for finding in found):
+            name, text = "model", f"not built and tried {limit}"
+        findings.append(Finding(name, "warning", text, "a run waits as long as it takes"))
         return None
     findings += own
     return prepared

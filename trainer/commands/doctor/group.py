@@ -205,8 +205,8 @@ def _configurations(ranks: Sequence[Rank]) -> list[Finding]:
             lines = differences(ours, rank.config)
         if lines:
             text = f"rank 0 against rank {number} on {rank.host}: {'; '.join(lines)}"
-            advice = "rank 0's counts; give all the same command and the same file"
-            found.append(Finding("configuration", "warning", text, advice))
+            advice = "give all the same command and the same file"
+            found.append(Finding("configuration", "problem", text, advice))
     return found or [Finding("configuration", "ok", "the same on all ranks")]
 
 

@@ -12,7 +12,7 @@ from trainer.commands.doctor.finding import Finding
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.limits import cpu_quota
-from trainer.ranks import processes
+from trainer.ranks import launch_settings, processes
 from trainer.time_limit import within
 from trainer.tracking import weights_and_biases as wandb_tracking
 
@@ -32,9 +32,13 @@ WANDB_LIMIT_S = 4.0
 WITHOUT_WANDB = "the training does not need it; tracking.wandb: disabled leaves it out"
 
 
-def launch_variables() -> Finding:
+def launch_variables(config: RunConfig) -> Finding:
     """What a launcher, a batch system or the user has set."""
-    # Of torch.compile it sets five, which nothing here goes by.
+    try:
+        launch_settings.check_settings(config)
+    except UserError as error:
+        return Finding("launch variables", "problem", str(error))
+    # Of torch.compile it sets five, which say that nothing is compiled.
     of_accelerate = re.compile(r"ACCELERATE_(?!DYNAMO)")
     names = [*VARIABLES, *sorted(filter(of_accelerate.match, os.environ))]
     found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]

@@ -16,7 +16,7 @@ from trainer.augment.own import TRIED, OwnAugmentations
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig, folder_of, own_augmentations_of
+from trainer.config import RunConfig, folder_of, own_augmentations_of, replace
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
 from trainer.microbatch import cut
@@ -25,6 +25,16 @@ from trainer.ranks import processes
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256
 from trainer.tracking import Trackers
+
+HUB = ("timm:hf-hub:", "timm:hf_hub:")
+"""before names of networks whose very layers are downloaded"""
+
+FROM_HUB = (
+    "a run gets it from the hub where the cache has not got it; where there is no network, get it "
+    "here first"
+)
+
+UNSEEN = "neither the model nor what it takes was looked at"
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,22 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
     dataset = findings.attempt("data", lambda: _load(config, findings))
     if dataset is None:
         return None
-    model = findings.attempt("model", lambda: build_model(config, dataset))
+    if config.model.name.startswith(HUB):
+        text = f"{config.model.name} is described by a hub, which was not asked"
+        findings.append(Finding("model", "warning", text, f"{FROM_HUB}; {UNSEEN}"))
+        return None
+    arguments, advice = config.model.args, ""
+    if arguments.get("pretrained"):
+        # Nothing is downloaded here; sizes and memory are the same without.
+        arguments, advice = arguments | {"pretrained": False}, FROM_HUB
+    blank = replace(config, {"model.args": arguments})
+    model = findings.attempt("model", lambda: build_model(blank, dataset))
     if model is None:
         return None
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    findings.append(Finding("model", "ok", f"{config.model.name}, {parameters:,} parameters"))
+    text = f"{config.model.name}, {parameters:,} parameters"
+    text += "; pretrained weights were not looked for" * bool(advice)
+    findings.append(Finding("model", "ok", text, advice))
     weights = weights_sha256(model.state_dict())
     wanted = findings.attempt("users' parts", lambda: _try_parts(config, dataset, model))
     if wanted is None:
@@ -105,14 +126,13 @@ def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
 
 
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:
-    unseen = "neither the model nor what it takes was looked at"
     if lacking := reading.to_download(config.data):
         first = "a run would download them; where there is no network, get them here first"
-        findings.append(Finding("data", "warning", lacking, f"{first}; without them {unseen}"))
+        findings.append(Finding("data", "warning", lacking, f"{first}; without them {UNSEEN}"))
         return None
     if undecoded := reading.to_decode(config.data):
         first = "the first start does it, or python -m trainer inspect-data"
-        findings.append(Finding("data", "ok", undecoded, f"{first}; without it {unseen}"))
+        findings.append(Finding("data", "ok", undecoded, f"{first}; without it {UNSEEN}"))
         return None
     dataset = loading.load(config.data, config.seed)
     sizes = (

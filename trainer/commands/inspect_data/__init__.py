@@ -91,6 +91,13 @@ def _inspect(
     inspected = collectives.together(accelerator, lambda: examination.load(config), once=True)
     wrong = None
     if stored:
+        collectives.check_same_parts(
+            accelerator,
+            {
+                "data.root": inspected.dataset.fingerprint,
+                "model.safetensors": stored.weights_sha256,
+            },
+        )
         wrong = suspects.find(accelerator, stored, inspected, arguments.most)
     if not accelerator.is_main_process:
         return

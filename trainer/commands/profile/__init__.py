@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: the run would not start or is shorter, or the trace cannot be written.
     """
     config = command_line.parse(arguments.configuration)
-    processes.check_count(config)
+    processes.check_launch(config)
     _check_place(arguments.trace)
     # Read when torch is imported: else the profiler tells of itself, and with --memory of blocks
     # that are older than the profile.
