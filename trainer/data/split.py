@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +27,9 @@ def take(key: str, size: int | None, found: int) -> int:
     return size
 
 
-def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+def take_fold(
+    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[Indices, Indices]:
     """Positions of the images outside and inside of fold `data.fold`, both in file order.
 
     Every image is in one fold, and each class is spread over the folds as evenly as it goes.
@@ -33,6 +37,7 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     Args:
         config: with `folds` and `fold`.
         labels: the classes of the images to divide, int64 (n,).
+        class_names: for messages; None: the numbers.
 
     Raises:
         UserError: a class has fewer images than there are folds.
@@ -42,7 +47,8 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     if counts.min() < config.folds:
         raise UserError(
             f"data.folds: {config.folds} folds need as many training images of every class, found "
-            f"{counts.min()} of class {classes[counts.argmin()]}; use fewer folds, or more images"
+            f"{counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use fewer "
+            "folds, or more images"
         )
     from sklearn.model_selection import StratifiedKFold  # as slow to import as torch
 
@@ -52,11 +58,14 @@ def take_fold(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, 
     return rest, held_out
 
 
-def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indices]:
+def split(
+    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[Indices, Indices]:
     """Positions of the training and of the validation images, both in file order.
 
     Args:
         labels: the classes of the images to divide, int64 (n,).
+        class_names: for messages; None: the numbers.
 
     Raises:
         UserError: the validation set cannot be of this size.
@@ -73,7 +82,7 @@ def split(config: DataConfig, labels: Indices, seed: int) -> tuple[Indices, Indi
     positions = np.arange(count, dtype=np.int64)
     if config.validation == "first" or held_out == 0:
         return positions[held_out:], positions[:held_out]
-    _check_stratified(labels, held_out)
+    _check_stratified(labels, held_out, class_names)
     validation = _draw_stratified(labels, held_out, seed)
     return np.setdiff1d(positions, validation, assume_unique=True), validation
 
@@ -97,14 +106,18 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int) -> Indices:
     return np.sort(np.concatenate(drawn))
 
 
-def _check_stratified(labels: Indices, held_out: int) -> None:
+def _name(label: np.int64, class_names: Sequence[str] | None) -> str:
+    return str(label) if class_names is None else class_names[int(label)]
+
+
+def _check_stratified(labels: Indices, held_out: int, class_names: Sequence[str] | None) -> None:
     """A stratified draw needs room for every class on both sides."""
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise UserError(
             f"data.validation: a stratified draw needs at least 2 training images of every class, "
-            f"found {counts.min()} of class {classes[counts.argmin()]}; use more training images, "
-            "or data.validation: first"
+            f"found {counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use "
+            "more training images, or data.validation: first"
         )
     most = len(labels) - len(classes)
     if not len(classes) <= held_out <= most:
