@@ -27,6 +27,8 @@ def labelled(labels: Sequence[int], names: Sequence[str] | None) -> SourcePart:
         ([1, 0, 1], ["Käfer", "ant"], ["ant", "bee", "Käfer"], [0, 2, 0], "name"),
         ([0, 1], ["1", "2"], ["0", "1", "2"], [1, 2], "name"),
         ([0], ["cafe\u0301"], ["bar", "caf\u00e9"], [1], "name"),
+        ([0], ["ant "], ["ant"], [0], "name"),
+        ([0], ["ant"], ["ant ", "ant"], [1], "name"),
         # A class that no image is of need not be known.
         ([0, 0], ["ant", "wasp"], ["ant", "bee"], [0, 0], "name"),
         ([2, 10, 0, 1], None, ELEVEN, [3, 2, 0, 1], "number"),
@@ -51,7 +53,7 @@ def test_labels_mean_classes_by_name_by_number_or_else_by_position(
         ([0, 1], ["cat", "dog"], ["0", "1"], "classes 'cat', 'dog', which the model does not know"),
         ([1], ["ant", "wasp"], ["ant", "bee"], "the class 'wasp', which"),
         ([0], ["01"], ["1"], "the class '01'"),
-        ([0], ["ant "], ["ant"], "the class 'ant '"),
+        ([0], ["ant"], ["ant ", " ant"], "the class 'ant'"),
         ([11], None, ELEVEN, "the label 11, and no class of the model is that number"),
         ([2], None, ["0", "1", "other"], "the label 2, and no class"),
         ([1], None, ["01", "001"], "the label 1, and no class"),

@@ -149,23 +149,28 @@ def match(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[np.int64
 
 
 def _by_name(found: SourcePart, known: Sequence[str]) -> dict[int, int]:
-    """The model's numbers of the classes, by the images' own; of two Unicode forms of a name too.
+    """The model's numbers of the classes, by the images' own.
 
-    So a name that one file system keeps as it was typed, and another decomposes, is one name.
+    One file system keeps a name as it was typed, another decomposes it: two Unicode forms are one
+    name, and blanks at its ends are none.
     """
     assert found.class_names is not None
     exact = {name: number for number, name in enumerate(known)}
     alike: dict[str, list[int]] = {}
     for name, number in exact.items():
-        alike.setdefault(unicodedata.normalize("NFC", name), []).append(number)
+        alike.setdefault(_plain(name), []).append(number)
     numbers = {}
     for label, name in enumerate(found.class_names):
-        others = alike.get(unicodedata.normalize("NFC", name), [])
+        others = alike.get(_plain(name), [])
         if name in exact:
             numbers[label] = exact[name]
         elif len(others) == 1:
             numbers[label] = others[0]
     return numbers
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
