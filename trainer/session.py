@@ -202,6 +202,8 @@ class Session:
         classes = len(engine.data.class_names)
         if found["test"]["confusion"] is None:
             results.write_confusion(self.path / "confusion.npz", predictions, classes)
+        # A page of fewer epochs must not stand beside these results.
+        (self.path / "report.html").unlink(missing_ok=True)
         write_json(self.path / "results.json", found)
         self._write_status("finished", exit_codes.FINISHED)
         self.results = found

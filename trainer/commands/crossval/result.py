@@ -23,6 +23,7 @@ from trainer.data.split import take_fold
 from trainer.errors import UserError
 from trainer.files import write_file, write_json, write_text
 from trainer.metrics import Answers, per_class_results
+from trainer.report import attempt
 from trainer.report.run_report import read_predictions
 from trainer.results import write_confusion
 from trainer.untrusted import check_type
@@ -71,7 +72,7 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
         classes = len(found["out_of_fold"]["per_class"])
         write_confusion(path / "confusion.npz", _answers(columns), classes)
     write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
-    write_page(path, found, columns, images.pictures)
+    attempt("the report", lambda: write_page(path, found, columns, images.pictures))
     print("\n".join(lines(found, path)), flush=True)
     return found
 
