@@ -86,6 +86,19 @@ def test_the_trackers_get_tables_that_they_show(run: Run) -> None:
         assert share == count / 2
 
 
+def test_the_report_can_be_written_again(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Run(shutil.copytree(run.folder, tmp_path / "run"), 0)
+    names = ("confusion.npz", "confusion.png", "report.html")
+    for name in names:
+        (copy.folder / name).unlink()
+    assert run_command(capsys, "report", copy.folder)[0] == 0
+    for name in names[:2]:
+        assert (copy.folder / name).read_bytes() == (run.folder / name).read_bytes()
+    assert (copy.folder / "report.html").exists()
+
+
 def test_commands_that_read_the_results(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(run_command(capsys, "evaluate", run.folder, "--json")[1])
     assert found["equals_results_json"] is True

@@ -199,15 +199,15 @@ class Session:
             "weights_sha256": weights_sha256(weights),
             "final_weights_sha256": final_sha256,
         }
-        classes = len(engine.data.class_names)
-        if found["test"]["confusion"] is None:
-            results.write_confusion(self.path / "confusion.npz", predictions, classes)
         # A page of fewer epochs must not stand beside these results.
         (self.path / "report.html").unlink(missing_ok=True)
         write_json(self.path / "results.json", found)
         self._write_status("finished", exit_codes.FINISHED)
         self.results = found
         # Whatever becomes of these, the run is finished.
+        if found["test"]["confusion"] is None:
+            path, classes = self.path / "confusion.npz", len(engine.data.class_names)
+            attempt(path.name, lambda: results.write_confusion(path, predictions, classes))
         self._report(engine)
         self.trackers.finish(found, self.path)
         console.print_results(found, self.path)

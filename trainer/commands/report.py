@@ -61,8 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch
 
+    from trainer.metrics import MOST_CLASSES_IN_FULL, Answers
     from trainer.report import run_report
     from trainer.report.features import write_features
+    from trainer.results import write_confusion
 
     processes.set_threads(config.threads or processes.default_threads())
     images, stored = _load(arguments, config)
@@ -71,6 +73,11 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         features.unlink(missing_ok=True)
         write_features(features, stored.module, images, stored.scaling, torch.device("cpu"))
         run_report.write_report(arguments.run, images.pictures)
+        classes = len(stored.class_names)
+        if classes > MOST_CLASSES_IN_FULL:
+            columns = run_report.read_predictions(arguments.run / "predictions.npz")
+            answers = Answers(*(columns[key] for key in ("target", "predicted", "probability")))
+            write_confusion(arguments.run / "confusion.npz", answers, classes)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{arguments.run}: its report cannot be written ({type(error).__name__}: {error})"
