@@ -218,6 +218,35 @@ def test_a_class_that_the_model_does_not_know_is_refused(
         assert len(errors.splitlines()) == 1
 
 
+def test_numbers_for_a_model_of_names_are_positions_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "own"
+    for part in ("train", "test"):
+        write_folders(root, part, {0: "ant", 1: "bee", 2: "cat"})
+    keys = ["--data.name", "folder", "--data.root", str(root), "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *keys) == 0
+    files = sorted((root / "test").rglob("*.png"))
+    for part in ("train", "test"):
+        pixels = []
+        for file in files:
+            with Image.open(file) as picture:
+                pixels.append(np.asarray(picture))
+        np.save(tmp_path / f"n_{part}_features.npy", np.array(pixels))
+        numbers = [["ant", "bee", "cat"].index(file.parent.name) for file in files]
+        np.save(tmp_path / f"n_{part}_targets.npy", np.array(numbers))
+    words = ["--data.name", "npy", "--data.root", str(tmp_path)]
+    found = evaluate(capsys, tmp_path / "run", *words)
+    assert found["data"]["classes_by"] == "position"
+    assert correct(found) == correct(evaluate(capsys, tmp_path / "run"))
+    assert "they are taken for its classes in their order, 0 for 'ant'" in caplog.text
+    numbers[-1] = 3
+    np.save(tmp_path / "n_test_targets.npy", np.array(numbers))
+    code, _, errors = run_command(capsys, "evaluate", tmp_path / "run", *words)
+    assert code == 2
+    assert "the label 3, which count the model's 3 classes from 0" in errors
+
+
 def test_images_that_have_changed_are_said_not_to_be_the_runs_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

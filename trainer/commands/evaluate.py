@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
             collectives.on_main(accelerator, lambda: _write(path, predictions))
         if not accelerator.is_main_process:
             return
+        found["equals_results_json"] = _equals_results(arguments.run, found)
         _warn(found, arguments)
         if arguments.json:
             print(json.dumps(found, indent=2))
@@ -97,6 +98,13 @@ def _warn(found: dict[str, Any], arguments: argparse.Namespace) -> None:
             "%s has other figures for these images: another machine, version, precision or "
             "number of threads rounds differently",
             results,
+        )
+    if found["data"]["classes_by"] == "position":
+        log.warning(
+            "%s has numbers for classes, and none of the model's classes is named by a number: "
+            "they are taken for its classes in their order, 0 for %r",
+            found["data"]["source"],
+            found[found["split"]]["per_class"][0]["name"],
         )
     asked_for = any(word.startswith("--data.") for word in arguments.configuration)
     if found["own_images"] is False and not asked_for:
@@ -151,7 +159,7 @@ def _evaluate(
         "weights_sha256": stored.weights_sha256,
         "processes": accelerator.num_processes,
     }
-    return found | {"equals_results_json": _equals_results(arguments.run, found)}, both[0]
+    return found, both[0]
 
 
 def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, StoredModel]:
@@ -170,13 +178,6 @@ def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, Sto
         raise UserError(
             f"data.name, data.root: the images of {judged.source} are of (channels, height, "
             f"width) {shape}, and the model takes {wanted}"
-        )
-    if judged.classes_by == "position":
-        log.warning(
-            "%s has numbers for classes, and none of the model's classes is named by a number: "
-            "they are taken for its classes in their order, 0 for %r",
-            judged.labels_file,
-            stored.class_names[0],
         )
     return judged, stored
 

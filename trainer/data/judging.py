@@ -39,14 +39,12 @@ class Judged:
         fingerprint: of all the images of the run that could be made of this source, as
             `Dataset.fingerprint`; None where none could be.
         source: where the files came from, for people.
-        labels_file: the file of the labels, for messages.
     """
 
     images: ImageSet
     classes_by: By
     fingerprint: str | None
     source: str
-    labels_file: str
 
 
 def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Judged:
@@ -65,7 +63,7 @@ def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Jud
     labels, by = match(found, known)
     part = replace(found.part, labels=labels)
     images = loading.image_set(part, np.arange(len(labels)))
-    return Judged(images, by, fingerprint, found.origin, part.labels_file)
+    return Judged(images, by, fingerprint, found.origin)
 
 
 def _read(config: DataConfig, seed: int, split: str) -> tuple[SourcePart, str | None]:
