@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from trainer.console import print_figures
 
 ESCAPE = "\x1b"
 
@@ -198,6 +199,16 @@ def test_results_show_accuracy_classes_worst_and_files(tmp_path: Path) -> None:
     assert "report         report.html" in lines
     assert "model          model.safetensors" in lines
     assert "mistakes" not in output, "a picture that was not made is not promised"
+
+
+def test_a_class_without_images_has_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = {"name": "a", "support": 4, "correct": 1, "accuracy": 0.25, "precision": 1.0}
+    unseen = {"name": "b", "support": 0, "correct": 0, "accuracy": 0.0, "precision": 0.0}
+    rows = [row | {"recall": row["accuracy"], "f1": 0.0} for row in (seen, unseen)]
+    figures = {"accuracy": 0.25, "samples": 4, "per_class": rows, "worst_class": "a"}
+    print_figures(figures, "test")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["b", "0", "-", "-", "-", "-"] in lines
 
 
 def test_results_without_lab_accuracy(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.metrics import Predictions, calibration, per_class_results
+from trainer.metrics import Predictions, calibration, confusion_of, per_class_results
 
 
 def predictions(target: list[int], predicted: list[int]) -> Predictions:
@@ -52,6 +52,47 @@ def test_a_class_that_nobody_has_seen_has_its_row_and_no_warning() -> None:
     assert len(results["per_class"]) == 3
     unseen = dict.fromkeys(("accuracy", "precision", "recall", "f1"), 0.0)
     assert results["per_class"][2] == {"name": "c", "support": 0, "correct": 0} | unseen
+
+
+@pytest.mark.parametrize(("classes", "in_full"), [(256, True), (257, False)])
+def test_the_matrix_of_many_classes_is_left_out(classes: int, in_full: bool) -> None:
+    """Not the other figures, which need no matrix."""
+    names = [str(place) for place in range(classes)]
+    results = per_class_results(predictions([0, 0, 255], [0, 255, 255]), names)
+    assert (results["confusion"] is not None) == in_full
+    assert results["worst_class"] == "0"
+    assert [results["per_class"][place]["correct"] for place in (0, 1, 255)] == [1, 0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1), st.data())
+def test_cells_are_those_of_the_matrix(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
+    target, predicted = np.array(pairs).T
+    whole = np.zeros((6, 6), int)
+    for true, guess in pairs:
+        whole[true, guess] += 1
+    found = confusion_of(target, predicted, 6)
+    assert found.matrix().tolist() == whole.tolist()
+    assert found.support().tolist() == whole.sum(1).tolist()
+    chosen = np.array(sorted(data.draw(st.sets(st.integers(0, 5), min_size=1))))
+    assert found.matrix(chosen).tolist() == whole[np.ix_(chosen, chosen)].tolist()
+    counts = [int(found.count[cell]) for cell in found.mistakes()]
+    others = whole[~np.eye(6, dtype=bool)]
+    assert counts == sorted(others[others > 0].tolist(), reverse=True)
+
+
+def test_ten_thousand_classes_take_no_square_of_memory() -> None:
+    """In bytes that numpy allocates, apart from what sklearn's import does."""
+    import tracemalloc
+
+    classes = 10_000
+    target, predicted = np.arange(2 * classes) % classes, np.arange(2 * classes)[::-1] % classes
+    names = [str(place) for place in range(classes)]
+    per_class_results(predictions([0, 1], [0, 0]), "ab")
+    tracemalloc.start()
+    per_class_results(predictions(target.tolist(), predicted.tolist()), names)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
 
 
 def test_accuracy_and_loss_are_means_over_the_samples() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
 from trainer.config import RunConfig, folder_of
-from trainer.console import percent
+from trainer.console import left_out, percent, worst_rows
 from trainer.data.own import OwnImages
 from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
 from trainer.extensions import (
@@ -148,18 +148,20 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: the result, and a line for each class."""
+        """How a notebook shows it: the result, and a line for each class or, of many, the worst."""
         test = self.results["test"]
         rows = "".join(
             f"<tr><td>{html.escape(row['name'])}</td><td>{row['support']:,}</td>"
             f"<td>{percent(row['accuracy'])}</td></tr>"
-            for row in test["per_class"]
+            for row in worst_rows(test["per_class"])
         )
+        others = left_out(test["per_class"])
         return (
             f"<p><b>{percent(test['accuracy'])}</b> of {test['samples']:,} test images, "
             f"worst class {html.escape(test['worst_class'])}; "
             f"<code>{html.escape(str(self.folder))}</code></p>"
             f"<table><tr><th>class</th><th>images</th><th>accuracy</th></tr>{rows}</table>"
+            + (f"<p>{others}</p>" if others else "")
         )
 
     @cached_property

@@ -18,6 +18,9 @@ from typing import Any, Self
 from trainer.config import LAB_TEST_SAMPLES
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
+MOST_CLASSES = 100
+"""in a table on the screen; of more, the WORST_CLASSES"""
+WORST_CLASSES = 20
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
 _TABLE_HEAD = "  epoch   train loss  accuracy   validation loss  accuracy       time   images/s"
@@ -160,20 +163,49 @@ def print_figures(test: dict[str, Any], images: str) -> None:
     if "augmented" in test:
         _print(f"augmented      {percent(test['augmented']['accuracy'])}  (with mirror images)")
     _print("")
-    names = [_clip(row["name"]) for row in test["per_class"]]
+    rows = worst_rows(test["per_class"])
+    names = [_clip(row["name"]) for row in rows]
     width = max(map(len, ["class", *names]))
     _print(f"{'class':<{width}}   images  accuracy  precision    recall        F1")
     worst = None
-    for name, row in zip(names, test["per_class"], strict=True):
+    for name, row in zip(names, rows, strict=True):
         shares = (row["accuracy"], row["precision"], row["recall"], row["f1"])
-        cells = "".join(f"{percent(share):>10}" for share in shares)
+        # Of a class without images nothing is known.
+        cells = "".join(f"{percent(share if row['support'] else None):>10}" for share in shares)
         is_worst = row["name"] == test["worst_class"]
         worst = row if is_worst else worst
         mark = "  <- worst" if is_worst else ""
         _print(f"{name:<{width}} {row['support']:>8,}{cells}{mark}")
+    if others := left_out(test["per_class"]):
+        _print(others)
     _print("")
     if worst is not None:
         _print(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
+
+
+def worst_rows(
+    rows: Sequence[dict[str, Any]], most: int = MOST_CLASSES, worst: int = WORST_CLASSES
+) -> list[dict[str, Any]]:
+    """What is shown of the figures of each class: all, or of many the worst that have images.
+
+    Args:
+        rows: each with its `accuracy` and, where there may be classes without images, `support`.
+        most: so many are shown.
+        worst: else so many, the worst first, and of equals the first.
+    """
+    if len(rows) <= most:
+        return list(rows)
+    return sorted((row for row in rows if row.get("support", 1)), key=_accuracy)[:worst]
+
+
+def left_out(rows: Sequence[dict[str, Any]]) -> str | None:
+    """How many classes `worst_rows` leaves out, in words; None where all are shown."""
+    others = len(rows) - len(worst_rows(rows))
+    return f"and {others:,} more classes; these are the worst" if others else None
+
+
+def _accuracy(row: dict[str, Any]) -> float:
+    return float(row["accuracy"])
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 CALIBRATION_BINS = 15
+MOST_CLASSES_IN_FULL = 256
+"""whose confusion matrix stands in results.json: it grows with their square"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,59 @@ def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
         return Calibration(count, sums(probability) / count, sums(correct) / count)
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """The cells of a confusion matrix that are not empty, row by row; arrays of shape (cells,).
+
+    Of many classes there are fewer of them than images, where the matrix would fill a memory.
+    """
+
+    classes: int
+    true: np.ndarray
+    """the true class, int64"""
+    predicted: np.ndarray
+    """the class that the images were taken for, int64"""
+    count: np.ndarray
+    """the images, int64, above 0"""
+
+    def matrix(self, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Counts, int32: rows true, columns predicted.
+
+        Args:
+            chosen: the classes that it has, in rising order; None: all.
+        """
+        chosen = np.arange(self.classes) if chosen is None else chosen
+        place = np.full(self.classes, -1)
+        place[chosen] = np.arange(len(chosen))
+        rows, columns = place[self.true], place[self.predicted]
+        inside = (rows >= 0) & (columns >= 0)
+        # Of zeros that nobody writes to the system keeps no page.
+        found = np.zeros((len(chosen), len(chosen)), np.int32)
+        found[rows[inside], columns[inside]] = self.count[inside]
+        return found
+
+    def support(self) -> np.ndarray:
+        """The images of each true class, int64 (classes,)."""
+        return _sums(self.true, self.count, self.classes)
+
+    def mistakes(self) -> np.ndarray:
+        """Positions of the cells of wrong answers, those of most images first."""
+        wrong = np.flatnonzero(self.true != self.predicted)
+        return wrong[np.argsort(-self.count[wrong], kind="stable")]
+
+
+def confusion_of(target: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    """How often each class was taken for each, from classes of shape (n,)."""
+    cells, count = np.unique(target * np.int64(classes) + predicted, return_counts=True)
+    return Confusion(classes, *np.divmod(cells, classes), count)
+
+
+def _sums(place: np.ndarray, count: np.ndarray, classes: int) -> np.ndarray:
+    found = np.zeros(classes, np.int64)
+    np.add.at(found, place, count)
+    return found
+
+
 def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[str, Any]:
     """Confusion matrix, the figures of each class and the worst class, by scikit-learn.
 
@@ -96,17 +151,16 @@ def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[
 
     Returns:
         `per_class`, `worst_class` (of equals the first; classes without samples do not compete)
-        and `confusion` (rows true, columns predicted).
+        and `confusion` (rows true, columns predicted; None of more than MOST_CLASSES_IN_FULL).
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     target, predicted = predictions.target, predictions.predicted
-    labels = np.arange(len(class_names))
-    confusion = confusion_matrix(target, predicted, labels=labels)
+    classes = len(class_names)
     precision, recall, f1, support = precision_recall_fscore_support(
-        target, predicted, labels=labels, zero_division=0
+        target, predicted, labels=np.arange(classes), zero_division=0
     )
-    correct = confusion.diagonal()
+    correct = np.bincount(target[target == predicted], minlength=classes)
     per_class: list[dict[str, Any]] = [
         {
             "name": name,
@@ -121,4 +175,6 @@ def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[
     ]
     present = [row for row in per_class if row["support"]]
     worst = min(present, key=lambda row: row["accuracy"])["name"]
-    return {"per_class": per_class, "worst_class": worst, "confusion": confusion.tolist()}
+    in_full = classes <= MOST_CLASSES_IN_FULL
+    confusion = confusion_of(target, predicted, classes).matrix().tolist() if in_full else None
+    return {"per_class": per_class, "worst_class": worst, "confusion": confusion}

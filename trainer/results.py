@@ -11,10 +11,11 @@ import numpy as np
 
 from trainer.averaging import ends_with_mean
 from trainer.config import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
+from trainer.data.loading import fingerprint_of
 from trainer.data.sets import Dataset
 from trainer.environment import Environment
 from trainer.files import write_file
-from trainer.metrics import Predictions, per_class_results
+from trainer.metrics import Answers, Predictions, confusion_of, per_class_results
 from trainer.run_state import RunState
 
 
@@ -98,6 +99,7 @@ def run_results(
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
+            "test_fingerprint": fingerprint_of(dataset.test),
             "train": len(dataset.train),
             "validation": len(dataset.validation),
             "test": len(dataset.test),
@@ -124,6 +126,15 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         )
 
     write_file(path, write)
+
+
+def write_confusion(path: Path, answers: Answers, classes: int) -> None:
+    """Write confusion.npz: the whole matrix as `confusion`, int32 (classes, classes), rows true.
+
+    It is compressed, as nearly all of it is zeros.
+    """
+    confusion = confusion_of(answers.target, answers.predicted, classes).matrix()
+    write_file(path, lambda temporary: np.savez_compressed(temporary, confusion=confusion))
 
 
 def _versions() -> dict[str, str]:

@@ -35,6 +35,7 @@ FILES = (
     "status.json",
     "results.json",
     "predictions.npz",
+    "confusion.npz",
     "model.safetensors",
     "report.html",
     "curves.png",
@@ -44,6 +45,8 @@ FILES = (
     "features.png",
 )
 
+LARGEST_RESULTS_BYTES = 2**25
+"""of a results.json, which has some 300 bytes for each class"""
 _CHUNK_BYTES = 2**20
 
 log = logging.getLogger("lockstep")
@@ -198,6 +201,15 @@ def read_status(folder: Path) -> Status:
     check_type(status.get("state"), State, f"{path}: state")
     check_type(status.get("step"), int, f"{path}: step")
     return Status(status["state"], status["step"])
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What is in a run's results.json.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return read_json(folder / "results.json", LARGEST_RESULTS_BYTES)
 
 
 def nearest_folder(path: Path) -> Path:

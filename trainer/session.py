@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +27,7 @@ from trainer.new_model import memory_format
 from trainer.preemption import StopRequest
 from trainer.ranks import collectives, lost_ranks, processes
 from trainer.ranks.process_group import OF_ALL_RANKS
-from trainer.report import run_report
+from trainer.report import attempt, run_report
 from trainer.report.features import write_features
 from trainer.run_folder import Opening, RunFolder, State, Status, run_of
 from trainer.run_observer import RunObserver
@@ -58,6 +57,8 @@ class Session:
         self.trackers = tracking.Trackers()
         self.engine: Engine | None = None
         self.opened = False
+        self.results: dict[str, Any] | None = None
+        """of a run that is finished"""
         self.status_before = Status()
         self.reasons_said = 0
         self._cleanup = contextlib.ExitStack()
@@ -72,6 +73,8 @@ class Session:
         self.status_before = opening.status
         if not self.opened:
             self.say(f"{self.path} holds this run, finished: nothing is left to do")
+            if not (self.path / "report.html").exists():
+                self.say(f"it has no report.html: python -m trainer report {self.path} writes it")
             return False
         self.config = opening.config
         processes.apply_pins(self.config)
@@ -202,9 +205,16 @@ class Session:
             "weights_sha256": weights_sha256(weights),
             "final_weights_sha256": final_sha256,
         }
+        # A page of fewer epochs must not stand beside these results.
+        (self.path / "report.html").unlink(missing_ok=True)
         write_json(self.path / "results.json", found)
-        self._report(engine)
         self._write_status("finished", exit_codes.FINISHED)
+        self.results = found
+        # Whatever becomes of these, the run is finished.
+        if found["test"]["confusion"] is None:
+            path, classes = self.path / "confusion.npz", len(engine.data.class_names)
+            attempt(path.name, lambda: results.write_confusion(path, predictions, classes))
+        self._report(engine)
         self.trackers.finish(found, self.path)
         console.print_results(found, self.path)
 
@@ -230,18 +240,14 @@ class Session:
     def _report(self, engine: Engine) -> None:
         """Pictures and the page; their failure does not cost the training."""
         test, path = engine.data.test, self.path / "features.png"
-        with self._only_warning("features.png"):
-            path.unlink(missing_ok=True)  # of fewer epochs
-            write_features(path, engine.module, test, engine.data.scaling, self.accelerator.device)
-        with self._only_warning("the report"):
-            run_report.write_report(self.path, test.pictures)
+        scaling, device = engine.data.scaling, self.accelerator.device
 
-    @contextlib.contextmanager
-    def _only_warning(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            log.warning("%s could not be written: %s: %s", what, type(error).__name__, error)
+        def features() -> None:
+            path.unlink(missing_ok=True)  # of fewer epochs
+            write_features(path, engine.module, test, scaling, device)
+
+        attempt("features.png", features)
+        attempt("the report", lambda: run_report.write_report(self.path, test.pictures))
 
     # ------------------------------------------------------------------ throughout
 
@@ -272,10 +278,11 @@ class Session:
         # A finished run that could not be given more epochs is still finished.
         refused = self.engine is None and self.status_before.state == "finished"
         if error is not None and self.opened and self.is_main and not refused:
-            self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
-            self.trackers.finish(None, self.path, stopped)
+            if self.results is None:
+                self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
+            self.trackers.finish(self.results, self.path, stopped)
         self._cleanup.close()
-        if isinstance(error, KeyboardInterrupt) and self.opened:
+        if isinstance(error, KeyboardInterrupt) and self.opened and self.results is None:
             self.say("the newest checkpoint is what is saved; the same command goes on from there")
         if error is None or stopped:
             processes.leave(self.accelerator)

@@ -16,8 +16,8 @@ from trainer.environment import Environment
 from trainer.errors import OtherFormatError, UserError
 from trainer.metrics_log import by_event, read_records
 from trainer.observer import Record
-from trainer.run_folder import read_status
-from trainer.untrusted import check_type, read_json
+from trainer.run_folder import read_results, read_status
+from trainer.untrusted import check_type
 
 Position = tuple[int, int]
 """an epoch, one more than the last where all are done, and the steps done in the whole run"""
@@ -79,13 +79,38 @@ def _results(folder: Path) -> dict[str, Any] | None:
     if read_status(folder).state != "finished":
         return None
     path = folder / "results.json"
-    results = read_json(path)
+    results = read_results(folder)
     check_type(results.get("environment"), Environment, f"{path}: environment")
     for key in ("data", "equality", "test"):
         check_type(results.get(key), dict[str, Any], f"{path}: {key}")
     check_type(results["equality"].get("because"), list[str], f"{path}: equality.because")
     check_type(results["data"].get("fingerprint"), str, f"{path}: data.fingerprint")
     return results
+
+
+def are_own(folder: Path, fingerprint: str | None, test_fingerprint: str | None) -> bool | None:
+    """Whether images are those that the run in a folder was made from.
+
+    Args:
+        fingerprint: of all images; None where they are no run's.
+        test_fingerprint: of the test images; None where it is not about them alone.
+
+    Returns:
+        None where no results.json says of what the run was made.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        return None
+    data = read_results(folder).get("data", {})
+    check_type(data, dict[str, Any], f"{path}: data")
+    for key in ("fingerprint", "test_fingerprint"):
+        check_type(data.get(key), str | None, f"{path}: data.{key}")
+    if test_fingerprint is not None and "test_fingerprint" in data:
+        return bool(test_fingerprint == data["test_fingerprint"])
+    return bool(fingerprint == data["fingerprint"]) if "fingerprint" in data else None
 
 
 # ---------------------------------------------------------------------- checkpoints

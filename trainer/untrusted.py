@@ -38,13 +38,13 @@ def read_text(path: Path, limit_bytes: int = LARGEST_BYTES) -> str:
         raise UserError(f"{path}: missing or damaged ({reason(error)})") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, limit_bytes: int = LARGEST_BYTES) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
         UserError: as `read_text` and `parse_json`; or it is no object.
     """
-    found: dict[str, Any] = parse_json(read_text(path), path)
+    found: dict[str, Any] = parse_json(read_text(path, limit_bytes), path)
     check_type(found, dict[str, Any], str(path))
     return found
 

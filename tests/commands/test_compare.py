@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -36,6 +37,33 @@ def test_the_same_run_twice_is_bit_identical(
     assert code == 0
     assert output.startswith("bit-identical: 10 steps, weights ")
     assert json.loads((run / "results.json").read_text())["final_weights_sha256"] in output
+
+
+def test_different_images_are_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One pixel of a test image: the training is the same."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, runs = (digits.images * 15).astype(np.uint8), [tmp_path / "a", tmp_path / "b"]
+    for folder in runs:
+        for part, half in (("train", slice(0, 300)), ("test", slice(300, 400))):
+            np.save(tmp_path / f"d_{part}_features.npy", images[half])
+            np.save(tmp_path / f"d_{part}_targets.npy", digits.target[half])
+        keys = ["--data.name", "npy", "--data.root", str(tmp_path), "--train.epochs", "1"]
+        assert train_here(folder, *keys) == 0
+        images[399, 0, 0] += 1
+    _, output, _ = compare(capsys, *runs)
+    assert output.startswith("bit-identical")
+    assert "made from different images" in output
+    assert "tested on different images" in output
+    assert compare(capsys, runs[0], runs[0])[1].count("different images") == 0
+    # Before they are finished their checkpoints say it.
+    for folder in runs:
+        (folder / "results.json").unlink()
+    found = json.loads(compare(capsys, *runs, "--json")[1])
+    assert ["made from different images" in line for line in found["images"]] == [True]
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,20 @@ def test_a_folder_that_holds_a_run(whole: Path, capsys: pytest.CaptureFixture[st
     assert "fold-1 holds a run, no cross-validation; choose another output_dir" in errors
 
 
+def test_folds_of_images_that_have_changed_are_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folds"
+    shutil.copytree(whole, folder)
+    path = folder / "fold-2" / "results.json"
+    found = json.loads(path.read_text())
+    found["data"]["test_fingerprint"] = "0" * 64
+    path.write_text(json.dumps(found))
+    code, _, errors = crossval(capsys, folder)
+    assert code == 2
+    assert "fold-2: was tested on other images than those of its fold" in errors
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.distributed.test_launchers import ACCELERATE
 from tests.runs import Run, contents, train_here
-from tests.stored import write_model
-from trainer import load_model
-from trainer.commands.evaluate import _by_our_numbers, _check_fit
-from trainer.data.scaling import Scaling
-from trainer.data.sets import Dataset, ImageSet
-from trainer.errors import UserError
 
 OWN_MODEL = f"{REPOSITORY}/examples/own_model.py:OwnModel"
 
@@ -50,7 +45,9 @@ def test_the_test_set_gives_the_figures_of_the_results(
     assert found["test"] == results["test"]
     assert found["equals_results_json"] is True
     assert found["weights_sha256"] == results["weights_sha256"]
+    assert found["own_images"] is True
     assert found["data"]["fingerprint"] == results["data"]["fingerprint"]
+    assert found["data"]["test_fingerprint"] == results["data"]["test_fingerprint"]
     again, stored = np.load(tmp_path / "again.npz"), np.load(run.folder / "predictions.npz")
     assert set(again) == set(stored)
     assert all(np.array_equal(again[name], stored[name]) for name in stored)
@@ -103,6 +100,7 @@ def test_other_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
                      "--data.test_size", "100")  # fmt: skip
     assert found["test"]["samples"] == 100
     assert found["equals_results_json"] is None
+    assert (found["own_images"], found["data"]["classes_by"]) == (False, "number")
     np.save(tmp_path / "d_test_features.npy", np.zeros((350, 9, 9), np.uint8))
     np.save(tmp_path / "d_train_features.npy", np.zeros((350, 9, 9), np.uint8))
     words = ["--data.name", "npy", "--data.root", str(tmp_path)]
@@ -163,26 +161,115 @@ def test_other_figures_in_the_results_are_warned_of(
     assert found["equals_results_json"] is False
 
 
-def dataset_of(names: tuple[str, ...]) -> Dataset:
-    """One image of each class, all alike."""
-    images = ImageSet(
-        torch.zeros(len(names), 1, 12, 12, dtype=torch.uint8), torch.arange(len(names))
-    )
-    scaling = Scaling(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    return Dataset("folder", names, images, images, images, scaling, "", "a folder")
+def write_folders(
+    root: Path, part: str, names: dict[int, str], turned_over: Sequence[str] = ()
+) -> Path:
+    """The run's 350 test images as PART/CLASS/NUMBER.png, of the classes that have a name here."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (image, label) in enumerate(
+        zip(digits.images[-360:-10], digits.target[-360:-10], strict=True)
+    ):
+        if label in names:
+            folder = root / part / names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = (image * 15).astype(np.uint8)
+            pixels = 255 - pixels if names[label] in turned_over else pixels
+            Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return root
 
 
-def test_classes_are_matched_by_their_names(tmp_path: Path) -> None:
-    """Folders of classes are numbered by their names: without one of them by others."""
-    stored = load_model(write_model(tmp_path / "x.safetensors"))
-    for names, numbers in [
-        (("Käfer", "ant"), [2, 0]),
-        (("0", "1", "2"), [0, 1, 2]),
-        (stored.class_names, [0, 1, 2]),
-    ]:
-        dataset = dataset_of(names)
-        _check_fit(dataset, stored)
-        assert _by_our_numbers(dataset.test, dataset, stored).targets.tolist() == numbers
-    for names, named in [(("ant", "wasp"), "the class 'wasp'"), (tuple("0123"), "has 4 classes")]:
-        with pytest.raises(UserError, match=named):
-            _check_fit(dataset_of(names), stored)
+def of_folder(root: Path) -> list[str]:
+    return ["--data.name", "folder", "--data.root", str(root), "--data.test_size", "null"]
+
+
+def correct(found: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {row["name"]: (row["support"], row["correct"]) for row in found["test"]["per_class"]}
+
+
+@pytest.mark.parametrize("parts", [("test",), ("",), ("train", "test")])
+def test_folders_of_some_classes_are_matched_by_name(
+    run: Run, parts: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With test/ alone, with the classes' folders alone, and with a train/ of other classes."""
+    whole = correct(evaluate(capsys, run.folder))
+    names = {label: str(label) for label in (1, 3, 7, 9)}
+    for part in parts:
+        chosen = names | {5: "five"} if part == "train" else names
+        write_folders(tmp_path / "own", part, chosen)
+    found = evaluate(capsys, run.folder, *of_folder(tmp_path / "own"))
+    for name, counts in correct(found).items():
+        assert counts == (whole[name] if int(name) in names else (0, 0)), name
+    assert found["data"]["classes_by"] == "name"
+    assert found["own_images"] is False
+    assert found["test"]["worst_class"] in names.values()
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for names in ({0: "cat", 1: "dog"}, {0: "00", 1: "1"}):
+        root = write_folders(tmp_path / names[0], "test", names)
+        code, output, errors = run_command(capsys, "evaluate", run.folder, *of_folder(root))
+        assert (code, output) == (2, "")
+        assert f"{names[0]!r}" in errors
+        assert "does not know; it knows '0', '1'" in errors
+        assert len(errors.splitlines()) == 1
+
+
+def test_numbers_for_a_model_of_names_are_positions_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "own"
+    for part in ("train", "test"):
+        write_folders(root, part, {0: "ant", 1: "bee", 2: "cat"})
+    keys = ["--data.name", "folder", "--data.root", str(root), "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *keys) == 0
+    files = sorted((root / "test").rglob("*.png"))
+    for part in ("train", "test"):
+        pixels = []
+        for file in files:
+            with Image.open(file) as picture:
+                pixels.append(np.asarray(picture))
+        np.save(tmp_path / f"n_{part}_features.npy", np.array(pixels))
+        numbers = [["ant", "bee", "cat"].index(file.parent.name) for file in files]
+        np.save(tmp_path / f"n_{part}_targets.npy", np.array(numbers))
+    words = ["--data.name", "npy", "--data.root", str(tmp_path)]
+    found = evaluate(capsys, tmp_path / "run", *words)
+    assert found["data"]["classes_by"] == "position"
+    assert correct(found) == correct(evaluate(capsys, tmp_path / "run"))
+    assert "they are taken for its classes in their order, 0 for 'ant'" in caplog.text
+    numbers[-1] = 3
+    np.save(tmp_path / "n_test_targets.npy", np.array(numbers))
+    code, _, errors = run_command(capsys, "evaluate", tmp_path / "run", *words)
+    assert code == 2
+    assert "the label 3, which count the model's 3 classes from 0" in errors
+
+
+def test_images_that_have_changed_are_said_not_to_be_the_runs_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {label: f"digit {label}" for label in range(4)}
+    root = tmp_path / "own"
+    for part in ("train", "test"):
+        write_folders(root, part, names)
+    keys = ["--data.name", "folder", "--data.root", str(root), "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *keys) == 0
+    assert evaluate(capsys, tmp_path / "run")["own_images"] is True
+    shutil.move(root, tmp_path / "moved")
+    found = evaluate(capsys, tmp_path / "run", "--data.root", str(tmp_path / "moved"))
+    assert (found["own_images"], found["equals_results_json"]) == (True, True)
+    # Other training images: the test images are the run's own all the same.
+    shutil.rmtree(tmp_path / "moved" / "train")
+    found = evaluate(capsys, tmp_path / "run", "--data.root", str(tmp_path / "moved"))
+    assert (found["own_images"], found["equals_results_json"]) == (True, True)
+    for part in ("train", "test"):
+        write_folders(root, part, names, turned_over=["digit 2"])
+    for words in ([], ["--json"]):
+        caplog.clear()
+        code, output, _ = run_command(capsys, "evaluate", tmp_path / "run", *words)
+        assert code == 0
+        assert "have changed since the run" in caplog.text
+        assert ("not the run's own test images" in output) == (not words)
+    assert json.loads(output)["own_images"] is False

@@ -159,9 +159,14 @@ def enlarged(root: Path, copy: Path) -> Path:
 
 
 def test_wrong_labels_are_found(
-    capsys: pytest.CaptureFixture[str], run: Path, digits: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    run: Path,
+    digits: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     found = inspect(capsys, run, "--most", "6")["suspects"]
+    assert found["own_images"] is True
     assert [part["part"] for part in found["parts"]] == ["validation", "test"]
     images = found["images"]
     named = {image["name"].rpartition("/")[2] for image in images if image["part"] == "test"}
@@ -170,6 +175,8 @@ def test_wrong_labels_are_found(
     assert confidences == sorted(confidences)
     found = inspect(capsys, run, "--data.root", enlarged(digits, tmp_path / "large"))
     assert [part["samples"] for part in found["suspects"]["parts"]] == [40, 200]
+    assert found["suspects"]["own_images"] is False
+    assert "the images are not those of the run" in caplog.text
     code, output, _ = run_command(capsys, "inspect-data", run)
     assert code == 0
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)

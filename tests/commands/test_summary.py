@@ -115,6 +115,16 @@ def test_the_same_seed_twice_is_warned_of(
     assert warning.startswith(f"{runs[0]} and {tmp_path / 'again'} have the same seed, 0")
 
 
+def test_images_that_have_changed_between_the_runs_are_warned_of(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed holds out others for validation, but the test images are the same."""
+    tested = json.loads((runs[0] / "results.json").read_text())["data"]["test_fingerprint"]
+    other = change(runs[1], tmp_path / "other", "results.json", tested, "0" * 64)
+    (warning,) = json.loads(summary(capsys, runs[0], other, "--json")[1])["warnings"]
+    assert warning.startswith(f"{runs[0]} and {other} were tested on different images")
+
+
 @pytest.mark.parametrize("state", ["running", "stopped", "failed"])
 def test_a_run_that_is_not_finished(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], state: str

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config import DataConfig
+from trainer.data.loading import of_source
+from trainer.data.source import LabelledImages, SourceData
 from trainer.data.split import split, take
 from trainer.errors import UserError
 
@@ -100,6 +102,15 @@ def test_a_class_with_one_image_cannot_be_divided() -> None:
         split(config, labels, 0)
     with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class dog;"):
         split(config, labels, 0, ("ant", "cat", "dog"))
+
+
+@pytest.mark.parametrize("division", [{"validation_size": 5}, {"folds": 4, "fold": 1}])
+def test_a_class_too_small_to_be_divided_is_called_by_its_name(division: dict[str, int]) -> None:
+    labels, images = np.array([0, 1] * 10 + [2]), np.zeros((21, 1, 2, 2), np.uint8)
+    part = LabelledImages(images, labels, "images", "labels")
+    source = SourceData(part, part, ("cat", "dog", "owl"), "here")
+    with pytest.raises(UserError, match="found 1 of class owl"):
+        of_source(DataConfig(**division), 0, source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [3, 37])

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
-from trainer.metrics import calibration
+from trainer.metrics import calibration, confusion_of
 from trainer.report import curves, plots
 
 if TYPE_CHECKING:
@@ -134,6 +134,39 @@ def test_confusion_names_every_class_and_counts_every_cell(tmp_path: Path, class
     plots.save(figure, tmp_path / "confusion.png")
     height, width, _ = pixels(tmp_path / "confusion.png").shape
     assert 300 <= min(height, width) <= max(height, width) <= 4200
+
+
+def test_of_many_classes_the_most_confused_are_drawn(tmp_path: Path) -> None:
+    """Pairs of neighbours, those of high numbers most often; the last column is all others."""
+    classes = 1000
+    target = np.repeat(np.arange(classes), 10)
+    predicted = target.copy()
+    for true in range(900, 1000):
+        predicted[10 * true : 10 * true + 1 + (true - 900) // 20] = true - 1
+    predicted[9999] = 5  # elsewhere
+    figure = plots.draw_most_confused(
+        confusion_of(target, predicted, classes), [f"class {place}" for place in range(classes)]
+    )
+    axes = figure.axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    assert columns == [*rows, "all others"]
+    assert len(rows) == 40
+    assert {f"class {place}" for place in range(980, 1000)} <= set(rows)
+    assert axes.get_title() == "the 40 most often confused of 1,000 classes"
+    shares = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shares.sum(1), 1)
+    last = rows.index("class 999")
+    assert shares[last].tolist()[-3:] == [0.5, 0.4, 0.1]
+    plots.save(figure, tmp_path / "confusion.png")
+    assert max(pixels(tmp_path / "confusion.png").shape) < 2000
+
+
+def test_many_classes_without_mistakes_are_drawn() -> None:
+    target = np.arange(500)
+    names = [str(place) for place in target]
+    figure = plots.draw_most_confused(confusion_of(target, target, 500), names)
+    assert np.trace(np.asarray(figure.axes[0].images[0].get_array())) == 40
 
 
 def test_labels_neither_overlap_nor_are_cut_off() -> None:

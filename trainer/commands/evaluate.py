@@ -10,7 +10,6 @@ example: python -m trainer evaluate runs/digits --split validation
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 import logging
@@ -25,12 +24,14 @@ from trainer.console import bar, print_figures
 from trainer.errors import UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
-from trainer.untrusted import check_type, read_json
+from trainer.run_folder import read_results
+from trainer.untrusted import check_type
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.data.sets import Dataset, ImageSet
+    from trainer.data.judging import Judged
+    from trainer.data.sets import ImageSet
     from trainer.metrics import Predictions
     from trainer.stored_model import StoredModel
 
@@ -75,20 +76,53 @@ def run(arguments: argparse.Namespace) -> None:
             collectives.on_main(accelerator, lambda: _write(path, predictions))
         if not accelerator.is_main_process:
             return
-        if found["equals_results_json"] is False:
-            log.warning(
-                "%s has other figures for these images: another machine, version, precision or "
-                "number of threads rounds differently",
-                arguments.run / "results.json",
-            )
+        found["equals_results_json"] = _equals_results(arguments.run, found)
+        _warn(found, arguments)
         if arguments.json:
             print(json.dumps(found, indent=2))
             return
         print_figures(found[arguments.split], arguments.split)
         if found["equals_results_json"]:
             print("\nthe same as in results.json, to the last digit")
+        elif not found["own_images"]:
+            print(f"\n{_other_images(found)}")
         if path:
             print(f"\npredictions    {path}")
+
+
+def _warn(found: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Of figures that are not what a user of the run would take them for."""
+    results = arguments.run / "results.json"
+    if found["equals_results_json"] is False:
+        log.warning(
+            "%s has other figures for these images: another machine, version, precision or "
+            "number of threads rounds differently",
+            results,
+        )
+    if found["data"]["classes_by"] == "position":
+        log.warning(
+            "%s has numbers for classes, and none of the model's classes is named by a number: "
+            "they are taken for its classes in their order, 0 for %r",
+            found["data"]["source"],
+            found[found["split"]]["per_class"][0]["name"],
+        )
+    asked_for = any(word.startswith("--data.") for word in arguments.configuration)
+    if found["own_images"] is False and not asked_for:
+        log.warning(
+            "the images of %s have changed since the run: these figures are not those of %s%s",
+            found["data"]["source"],
+            results,
+            ", and images that it was trained on may be among them"
+            if found["split"] != "train"
+            else "",
+        )
+
+
+def _other_images(found: dict[str, Any]) -> str:
+    split = found["split"]
+    if found["own_images"] is None:
+        return f"no results.json says whether these are the run's own {split} images"
+    return f"not the run's own {split} images: results.json is about others"
 
 
 def _write(path: Path, predictions: Predictions) -> None:
@@ -107,17 +141,15 @@ def _evaluate(
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     environment.choose_kernels(config.train.reduction == "exact")
-    dataset, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
+    judged, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
     collectives.check_same_parts(
         accelerator,
-        {"data.root": dataset.fingerprint, "model.safetensors": stored.weights_sha256},
+        {"data.root": judged.fingerprint, "model.safetensors": stored.weights_sha256},
     )
-    dataset = dataset.where_it_fits(accelerator.device)
-    images = _by_our_numbers(getattr(dataset, arguments.split), dataset, stored)
-    if not len(images):
-        raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
+    about = collectives.on_main(accelerator, lambda: _about(arguments, config, judged))
     environment.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
+    images = judged.images.where_it_fits(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
     both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")
     if arguments.split == "test":
@@ -128,32 +160,48 @@ def _evaluate(
         "run": str(arguments.run),
         "split": arguments.split,
         arguments.split: figures,
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        **about,
         "weights_sha256": stored.weights_sha256,
         "processes": accelerator.num_processes,
     }
-    return found | {"equals_results_json": _equals_results(arguments.run, found)}, both[0]
+    return found, both[0]
 
 
-def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Dataset, StoredModel]:
+def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, StoredModel]:
     """Images and model, which fit together."""
     from trainer import stored_model
-    from trainer.data import loading, reading
+    from trainer.data import judging
 
     stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
     data = stored.fitting(config.data)
-    reading.prepare(data)
-    source = reading.read(data)
-    try:
-        dataset, _ = loading.of_source(data, config.seed, source)
-    except UserError:
-        if arguments.split != "test":
-            raise
-        # Too few to hold some out for validation may still be tested on.
-        undivided = dataclasses.replace(data, validation_size=0)
-        dataset, _ = loading.of_source(undivided, config.seed, source)
-    _check_fit(dataset, stored)
-    return dataset, stored
+    judged = judging.load(data, config.seed, arguments.split, stored.class_names)
+    if not len(judged.images):
+        raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
+    shape = tuple(judged.images.images.shape[1:])
+    wanted = (stored.channels, *stored.image_size)
+    if shape != wanted:
+        raise UserError(
+            f"data.name, data.root: the images of {judged.source} are of (channels, height, "
+            f"width) {shape}, and the model takes {wanted}"
+        )
+    return judged, stored
+
+
+def _about(arguments: argparse.Namespace, config: RunConfig, judged: Judged) -> dict[str, Any]:
+    """What the images are, and whether they are the run's own; None where nothing says so."""
+    from trainer.data.loading import fingerprint_of
+    from trainer.stored_run import are_own
+
+    tested = fingerprint_of(judged.images) if arguments.split == "test" else None
+    data = {
+        "name": config.data.name,
+        "source": judged.source,
+        "fingerprint": judged.fingerprint,
+        "test_fingerprint": tested,
+        "classes_by": judged.classes_by,
+    }
+    own = are_own(arguments.run, judged.fingerprint, tested)
+    return {"data": data, "own_images": own}
 
 
 def _predict(
@@ -180,56 +228,12 @@ def _predict(
     return plain, others[0] if others else None
 
 
-def _check_fit(dataset: Dataset, stored: StoredModel) -> None:
-    """Raises UserError where the images or classes are not those that the model knows."""
-    shape = tuple(dataset.test.images.shape[1:])
-    wanted = (stored.channels, *stored.image_size)
-    if shape != wanted:
-        raise UserError(
-            f"data.name, data.root: the images of {dataset.source} are of (channels, height, "
-            f"width) {shape}, and the model takes {wanted}"
-        )
-    if _numbered(dataset.class_names) or _numbered(stored.class_names):
-        if len(dataset.class_names) > len(stored.class_names):
-            raise UserError(
-                f"data.name, data.root: {dataset.source} has {len(dataset.class_names)} classes, "
-                f"and the model knows {len(stored.class_names)}"
-            )
-        return
-    unknown = [name for name in dataset.class_names if name not in stored.class_names]
-    if unknown:
-        raise UserError(
-            f"data.name, data.root: {dataset.source} has the class {unknown[0]!r}, which the model "
-            f"does not know; it knows {', '.join(stored.class_names)}"
-        )
-
-
-def _by_our_numbers(images: ImageSet, dataset: Dataset, stored: StoredModel) -> ImageSet:
-    """The images with each class under the number that the model has for its name."""
-    if _numbered(dataset.class_names) or _numbered(stored.class_names):
-        return images
-    import torch
-
-    from trainer.data.sets import ImageSet
-
-    numbers = torch.tensor([stored.class_names.index(name) for name in dataset.class_names])
-    return ImageSet(images.images, numbers.to(images.targets.device)[images.targets])
-
-
-def _numbered(class_names: tuple[str, ...]) -> bool:
-    """Whether the names are no more than the numbers."""
-    return class_names == tuple(map(str, range(len(class_names))))
-
-
 def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     """Whether results.json says the same of the same images; None where it is about others."""
-    path = folder / "results.json"
-    if found["split"] != "test" or not path.exists():
+    if found["split"] != "test" or not found["own_images"]:
         return None
-    stored = read_json(path)
-    check_type(stored.get("data"), dict[str, Any], f"{path}: data")
-    if stored["data"].get("fingerprint") != found["data"]["fingerprint"]:
-        return None
-    check_type(stored.get("test"), dict[str, Any], f"{path}: test")
-    # The mirror images may be asked for here alone.
-    return all(found["test"].get(key, value) == value for key, value in stored["test"].items())
+    stored = read_results(folder).get("test", {})
+    check_type(stored, dict[str, Any], f"{folder / 'results.json'}: test")
+    # The mirror images may be asked for here alone, and an older version has every matrix.
+    here = {key: value for key, value in found["test"].items() if value is not None}
+    return all(here.get(key, value) == value for key, value in stored.items())

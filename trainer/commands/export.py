@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.console import MOST_CLASSES
 from trainer.errors import UserError
 
 FORMATS = ("onnx", "torchscript", "safetensors")
@@ -72,7 +73,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
             one = found[end]
             shape = " x ".join(map(str, one["shape"]))
             lines.append(f"{end:<8}  {one['name']}, {one['type']}, {shape}: {one['values']}")
-    lines.append(f"classes   {', '.join(found['class_names'])}")
+    names = found["class_names"]
+    more = f" and {len(names) - MOST_CLASSES:,} more" * (len(names) > MOST_CLASSES)
+    lines.append(f"classes   {', '.join(names[:MOST_CLASSES])}{more}")
     lines.append(
         f"checked   on {checked['images']} images: logits differ by at most "
         f"{checked['largest_difference']:.1g} of the largest; {checked['tolerance']:g} is allowed"

@@ -17,7 +17,7 @@ import json
 import logging
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +28,7 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from accelerate import Accelerator
 
@@ -80,7 +81,6 @@ def run(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     with joined(RunConfig()) as accelerator:
-        files = collectives.on_main(accelerator, lambda: listed(arguments.files))
         from trainer import stored_model
 
         # Rank 0 decides: the others may see other folders.
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
         if accelerator.is_main_process:
-            _print(rows, sys.stdout, as_json=arguments.json)
+            _print(rows, stored.class_names, sys.stdout, as_json=arguments.json)
 
 
 def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
@@ -209,6 +209,8 @@ def _predict(
     if arguments.invert:
         pixels = 255 - pixels
     row = _row(file, stored.class_names, stored.probabilities(pixels[None])[0])
+    if not arguments.json:
+        del row["probabilities"]  # of many classes and pictures too much to keep
     return row, float(pixels.float().mean())
 
 
@@ -223,15 +225,19 @@ def _is_special(file: Path) -> bool:
 def _row(file: Path, class_names: tuple[str, ...], probabilities: torch.Tensor) -> dict[str, Any]:
     if not bool(probabilities.isfinite().all()):
         raise UserError(f"{file}: the model finds no probabilities for it, its logits are infinite")
-    # The shortest decimals that stand for these float32 numbers.
-    values = [float(str(value)) for value in probabilities.numpy()]
+    values = probabilities.numpy()
     best = int(probabilities.argmax())
     return {
         "file": str(file),
         "class": class_names[best],
-        "probability": values[best],
-        "probabilities": dict(zip(class_names, values, strict=True)),
+        "probability": _shortest(values[best]),
+        "probabilities": values,  # as numbers of Python they would take ten times as much
     }
+
+
+def _shortest(value: np.float32) -> float:
+    """The shortest decimal that stands for a float32 number."""
+    return float(str(value))
 
 
 def _hint(stored: StoredModel, shade: float) -> None:
@@ -247,12 +253,17 @@ def _hint(stored: StoredModel, shade: float) -> None:
         )
 
 
-def _print(rows: list[dict[str, Any]], output: TextIO, *, as_json: bool) -> None:
+def _print(
+    rows: list[dict[str, Any]], class_names: Sequence[str], output: TextIO, *, as_json: bool
+) -> None:
     """CSV or JSON lines, in UTF-8, whatever bytes the names of the files are."""
     if hasattr(output, "reconfigure"):
         output.reconfigure(encoding="utf-8", errors="surrogateescape")
     if as_json:
-        output.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            values = map(_shortest, row["probabilities"])
+            whole = row | {"probabilities": dict(zip(class_names, values, strict=True))}
+            output.write(json.dumps(whole) + "\n")
         return
     writer = csv.writer(output, lineterminator="\n")
     columns = ("file", "class", "probability")

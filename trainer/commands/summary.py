@@ -16,10 +16,10 @@ from typing import Any
 
 from trainer import stored_config
 from trainer.config import RunConfig, differences
-from trainer.console import percent, table
+from trainer.console import left_out, percent, table, worst_rows
 from trainer.errors import UserError
-from trainer.run_folder import read_status
-from trainer.untrusted import check_type, read_json
+from trainer.run_folder import read_results, read_status
+from trainer.untrusted import check_type
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
 """and the heads of their columns"""
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> FinishedRun:
             f"leave it out, or let it come to its end (the same command goes on)"
         )
     path = folder / "results.json"
-    results = read_json(path)
+    results = read_results(folder)
     for part in ("test", "validation"):
         check_type(results.get(part), dict[str, Any], f"{path}: {part}")
     test = results["test"]
@@ -147,12 +147,26 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
             found.append(
                 f"not one recipe: {runs[0].folder} against {one.folder}: {'; '.join(others)}"
             )
+        elif None not in (tested := {_tested(runs[0]), _tested(one)}) and len(tested) > 1:
+            found.append(
+                f"{runs[0].folder} and {one.folder} were tested on different images, though their "
+                f"configurations name the same: these have changed in between"
+            )
         first = first_of.setdefault(one.config.seed, one.folder)
         if first is not one.folder and not others:
             found.append(
                 f"{first} and {one.folder} have the same seed, {one.config.seed}: "
                 f"the deviation counts them as two runs"
             )
+    return found
+
+
+def _tested(run: FinishedRun) -> str | None:
+    """The fingerprint of the test images, where results.json has it."""
+    path, data = run.folder / "results.json", run.results.get("data", {})
+    check_type(data, dict[str, Any], f"{path}: data")
+    found: str | None = data.get("test_fingerprint")
+    check_type(found, str | None, f"{path}: data.test_fingerprint")
     return found
 
 
@@ -167,8 +181,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         rows.append((one["run"], str(one["seed"]), *(percent(one[name]) for name in columns)))
     for label, key in (("mean", "mean"), ("standard deviation", "standard_deviation")):
         rows.append((label, "", *(percent((found[name] or {}).get(key)) for name in columns)))
-    classes = [(row["name"], percent(row["accuracy"])) for row in found["per_class"]]
+    shown = worst_rows(found["per_class"])
+    classes = [(row["name"], percent(row["accuracy"])) for row in shown]
     head, *lines = table([("class", "mean accuracy"), *classes])
     worst = [name for name, _ in classes].index(found["worst_class"])
     lines[worst] += "  <- worst"
-    return [*table(rows), "", head, *lines]
+    others = left_out(found["per_class"])
+    return [*table(rows), "", head, *lines, *([others] if others else [])]

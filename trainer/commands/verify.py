@@ -218,8 +218,8 @@ def _compare_results(
     test = test_results(tested[0], tested[1], engine.data.class_names, engine.config)
     stored = run.results["test"]
     for key, value in json.loads(json.dumps(test)).items():  # as JSON brings it back
-        # What the version that did the run did not write cannot differ.
-        if key in stored and not comparison.agrees(key, value, stored[key]):
+        # What the version that did the run did not write, or this one does not, cannot differ.
+        if key in stored and value is not None and not comparison.agrees(key, value, stored[key]):
             comparison.note(f"results.json: test.{key} differs")
 
 

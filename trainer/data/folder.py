@@ -17,10 +17,17 @@ from trainer.data.decoded import Labelled, Target
 from trainer.data.deep import Range
 from trainer.data.download import cache_folder
 from trainer.data.picture_index import Content, PictureIndex, state_of
-from trainer.data.picture_list import ByClass, PictureList, in_turn, keep_test, list_pictures
+from trainer.data.picture_list import (
+    ByClass,
+    PictureList,
+    in_turn,
+    keep_test,
+    list_part,
+    list_pictures,
+)
 from trainer.data.picture_names import PARTS
 from trainer.data.pictures import SUFFIXES, Look
-from trainer.data.source import SourceData
+from trainer.data.source import SourceData, SourcePart
 from trainer.errors import UserError
 from trainer.locks import held
 from trainer.ranks import processes
@@ -56,23 +63,26 @@ class Plan:
     entry: Path
 
 
-def prepare(root: Path, config: DataConfig) -> None:
+def prepare(root: Path, config: DataConfig, only: str | None = None) -> None:
     """Decode the pictures, unless that was done before; processes wait for the one that does it.
+
+    Args:
+        only: the part that is looked at; None: all of them, as a run needs them.
 
     Raises:
         UserError: the folder is not laid out as it should be, pictures are broken and are not to
             be skipped, or the cache cannot be written.
     """
-    listed = list_pictures(root)
+    listed = list_part(root, only) if only else list_pictures(root)
     try:
         cache_folder("folder").mkdir(parents=True, exist_ok=True)
-        lock = _index_path(root).with_suffix(".lock")
+        lock = _index_path(root, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with held(lock, "decodes these pictures", without) as alone:
-            index = _index(root)
+            index = _index(root, only)
             # Before they are read: what changes from now on is noticed.
             states = {name: state_of(root / name) for name in listed.files()}
-            plan = _plan(config, listed, index)
+            plan = _plan(config, listed, index, only)
             if not decoded.is_there(plan.entry):
                 decoded.write(
                     plan.entry,
@@ -101,7 +111,7 @@ def prepare(root: Path, config: DataConfig) -> None:
             "%s: left out, as they are in none of the folders %s: %s",
             root, ", ".join(PARTS), _some(listed.beside, ", "),
         )  # fmt: skip
-    if "test" not in listed.parts:
+    if "test" not in listed.parts and not only:
         log.warning("%s has no folder test: %s", root, _kept(plan))
     _warn_of_few_greys(root, plan)
 
@@ -161,6 +171,19 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
     )
 
 
+def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> SourcePart:
+    """What `prepare` has decoded of one part alone; arguments and errors as `prepare`, `read`."""
+    listed = list_part(root, only)
+    plan = _plan(config, listed, _index(root, only), only)
+    if not decoded.is_there(plan.entry):
+        raise UserError(f"data.root: {root} was changed meanwhile; start again")
+    return SourcePart(
+        part=decoded.read(plan.entry, only, root, limit_bytes),
+        class_names=listed.class_names,
+        origin=f"data.root {root}, its {only} images alone",
+    )
+
+
 def original_looks(root: Path, config: DataConfig) -> Mapping[str, Look]:
     """Sizes and channels, before they are made fit, of the pictures whose head can be read."""
     return _plan(config, list_pictures(root), _index(root)).looks
@@ -190,7 +213,9 @@ def _grey_range(config: DataConfig, looks: Sequence[Look]) -> Range | None:
     return (min(lowest), max(highest)) if lowest else None
 
 
-def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
+def _plan(
+    config: DataConfig, listed: PictureList, index: PictureIndex, only: str | None = None
+) -> Plan:
     contents = index.look_at(listed.files())
     looks = {name: content.look for name, content in contents.items() if content.look}
     by_class = {
@@ -198,11 +223,11 @@ def _plan(config: DataConfig, listed: PictureList, index: PictureIndex) -> Plan:
         for part, classes in listed.parts.items()
     }
     _check_left(index.root, by_class, listed, contents)
-    if "test" not in by_class:
+    if "test" not in by_class and not only:
         sha256 = {name: contents[name].sha256 for name in looks}
         by_class["train"], by_class["test"] = keep_test(by_class["train"], sha256)
     parts = {part: in_turn(classes) for part, classes in by_class.items()}
-    target = decide(config, [looks[name] for name, _ in parts["train"]])
+    target = decide(config, [looks[name] for name, _ in parts[only or "train"]])
     rows = {
         part: [(name, label, contents[name].sha256) for name, label in labelled]
         for part, labelled in parts.items()
@@ -225,13 +250,14 @@ def _versions() -> tuple[int | str | None, ...]:
     return _FORMAT, PIL.__version__, features.version("jpg")
 
 
-def _index(root: Path) -> PictureIndex:
-    return PictureIndex(root, _index_path(root))
+def _index(root: Path, only: str | None = None) -> PictureIndex:
+    return PictureIndex(root, _index_path(root, only))
 
 
-def _index_path(root: Path) -> Path:
-    place = b"%d " % _FORMAT + os.fsencode(root.resolve())
-    name = hashlib.sha256(place).hexdigest()[:16]
+def _index_path(root: Path, only: str | None = None) -> Path:
+    # Of one part alone another: it would lack the files of the others.
+    place = root.resolve() / only if only else root.resolve()
+    name = hashlib.sha256(b"%d " % _FORMAT + os.fsencode(place)).hexdigest()[:16]
     return cache_folder("folder") / f"index-{name}.json"
 
 

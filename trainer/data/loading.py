@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -56,8 +57,8 @@ def of_source(
         UserError: as `load`.
     """
     class_names = check(source)
-    shares = _divide(config, source, seed, class_names)
-    sets = tuple(_image_set(share.part, share.positions) for share in shares)
+    shares = divide(config, source, seed, class_names)
+    sets = tuple(image_set(share.part, share.positions) for share in shares)
     scaling, fingerprint = _look_through(sets, config.scaling)
     dataset = Dataset(
         name=config.name,
@@ -74,10 +75,13 @@ def of_source(
     return dataset, shares
 
 
-def _divide(
-    config: DataConfig, source: SourceData, seed: int, class_names: Sequence[str]
+def divide(
+    config: DataConfig, source: SourceData, seed: int, class_names: Sequence[str] | None
 ) -> tuple[Share, Share, Share]:
     """What is trained on, validated and tested on: of which part, and the positions in it.
+
+    Args:
+        class_names: for messages; None: the numbers.
 
     Raises:
         UserError: there are not so many images, or they cannot be divided like this.
@@ -111,10 +115,21 @@ def load_training(config: DataConfig) -> ImageSet:
     source = reading.read(config)
     check(source)
     used = take("data.train_size", config.train_size, len(source.train.labels))
-    return _image_set(source.train, np.arange(used))
+    return image_set(source.train, np.arange(used))
 
 
-def _image_set(part: LabelledImages, positions: Indices) -> ImageSet:
+def select(part: LabelledImages, positions: Indices) -> LabelledImages:
+    """Some of the images of a part of a source, in the order of `positions`."""
+    if len(positions) == len(part.labels):
+        return part  # all of them are always in order
+    images = part.images
+    images = images.select(positions) if isinstance(images, StoredImages) else images[positions]
+    names = part.names and tuple(part.names[position] for position in positions.tolist())
+    return replace(part, images=images, labels=part.labels[positions], names=names)
+
+
+def image_set(part: LabelledImages, positions: Indices) -> ImageSet:
+    """Images and targets at `positions`, as they are trained on or judged by."""
     targets = torch.from_numpy(part.labels[positions].astype(np.int64))
     if isinstance(part.images, StoredImages):
         return ImageSet(part.images.select(positions), targets)
@@ -131,10 +146,21 @@ def _look_through(
     """The scaling of the first set and the fingerprint of all, in one pass over their bytes."""
     digest, sums = hashlib.sha256(), PixelSums()
     for images in sets:
-        digest.update(repr(tuple(images.images.shape)).encode())
-        for chunk in images.chunks():
-            digest.update(chunk.numpy().data)
-            if images is sets[0]:
-                sums.add(chunk)
-        digest.update(images.targets.numpy().astype("<i8").data)
+        _digest(digest, images, sums if images is sets[0] else None)
     return sums.scaling(kind), digest.hexdigest()
+
+
+def fingerprint_of(images: ImageSet) -> str:
+    """SHA-256, hexadecimal, of the shape, the bytes and the targets of one set."""
+    digest = hashlib.sha256()
+    _digest(digest, images, None)
+    return digest.hexdigest()
+
+
+def _digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | None) -> None:
+    digest.update(repr(tuple(images.images.shape)).encode())
+    for chunk in images.chunks():
+        digest.update(chunk.cpu().numpy().data)
+        if sums is not None:
+            sums.add(chunk)
+    digest.update(images.targets.cpu().numpy().astype("<i8").data)

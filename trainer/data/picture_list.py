@@ -120,6 +120,44 @@ def _class_folders(part: Path) -> dict[str, str]:
     return found
 
 
+def stands_alone(root: Path, part: str) -> bool:
+    """Whether a folder has a part that `list_part` can look through."""
+    if not root.is_dir():
+        return False
+    parts = [path for path in root.iterdir() if part_meant(path.name) and path.is_dir()]
+    return (root / part).is_dir() or (part == "test" and not parts)
+
+
+def list_part(root: Path, part: str) -> PictureList:
+    """Look through one part alone, which may have any classes: images to judge, not to learn from.
+
+    A folder without any part holds test images: its own folders are their classes.
+
+    Args:
+        part: one that `stands_alone`.
+
+    Raises:
+        UserError: it holds no pictures, or is not laid out as it should be.
+    """
+    place = root / part if (root / part).is_dir() else root
+    found = {
+        name: _pictures(root, (place / folder).relative_to(root).as_posix(), may_be_empty=True)
+        for name, folder in sorted(_class_folders(place).items())
+    }
+    classes = tuple(name for name, (pictures, _) in found.items() if pictures)
+    if not classes:
+        raise UserError(
+            f"data.root: {place} holds no pictures; they must lie in a folder for each class, and "
+            f"end in {', '.join(SUFFIXES)}"
+        )
+    return PictureList(
+        class_names=classes,
+        parts={part: tuple(found[name][0] for name in classes)},
+        others=tuple(name for _, others in found.values() for name in others),
+        beside=(),
+    )
+
+
 def _class_names(root: Path, folders: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """Those of train/, and no others anywhere."""
     names = folders["train"].keys()
@@ -154,7 +192,9 @@ def _visible(folder: Path) -> Iterator[Path]:
             raise UserError(f"data.root: {path} lies in no class's folder")
 
 
-def _pictures(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _pictures(
+    root: Path, folder: str, *, may_be_empty: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of a class, whose folder is PART/CLASS, and other files."""
     names: list[str] = []
     others: list[str] = []
@@ -168,7 +208,7 @@ def _pictures(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]
                 "directly"
             )
         (names if is_picture(path) else others).append(f"{folder}/{path.name}")
-    if not names:
+    if not names and not may_be_empty:
         raise UserError(
             f"data.root: {root / folder} holds no pictures; they end in {', '.join(SUFFIXES)}"
         )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trainer import extensions
 from trainer.config import DataConfig
-from trainer.data import digits, folder, idx, known, npy, own
+from trainer.data import digits, folder, idx, known, npy, own, picture_list
 from trainer.data.pictures import Look
-from trainer.data.source import SourceData
+from trainer.data.source import SourceData, SourcePart
 from trainer.errors import UserError
 
 
@@ -83,6 +83,28 @@ def read(config: DataConfig) -> SourceData:
     if config.name == "folder":
         return folder.read(_root(config), config, limit_bytes)
     return digits.read()
+
+
+@_forbidden_is_mendable()
+def stands_alone(config: DataConfig, part: str) -> bool:
+    """Whether `read_alone` can read a part, whatever there is beside it."""
+    return config.name == "folder" and picture_list.stands_alone(_root(config), part)
+
+
+@_forbidden_is_mendable()
+def read_alone(config: DataConfig, part: str) -> SourcePart:
+    """One part of a folder of pictures, decoded where it was not; the others are not looked at.
+
+    Args:
+        config: of a folder, with the size and channels of the images.
+        part: train, validation or test; one that `stands_alone`.
+
+    Raises:
+        UserError: it holds no pictures, or a broken one.
+    """
+    root = _root(config)
+    folder.prepare(root, config, part)
+    return folder.read_part(root, config, config.memory_limit_mb * 10**6, part)
 
 
 @_forbidden_is_mendable()

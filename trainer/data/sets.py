@@ -66,6 +66,14 @@ class ImageSet:
         images = self.images.to(device)
         return ImageSet(images, self.targets.to(images.device))
 
+    def where_it_fits(self, device: torch.device) -> ImageSet:
+        """On the device; as it is where the images would take half of its free memory."""
+        if device.type == "cuda":
+            free_bytes, _ = torch.cuda.mem_get_info(device)
+            if self.images.nbytes > free_bytes / 2:
+                return self
+        return self.to(device)
+
     def chunks(self) -> Iterator[torch.Tensor]:
         """All images in order, some megabytes at a time."""
         step = max(1, _CHUNK_BYTES // math.prod(self.images.shape[1:]))

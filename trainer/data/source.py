@@ -53,6 +53,21 @@ class SourceData:
     grey_range: Range | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class SourcePart:
+    """One part of a source, to judge a model by.
+
+    Args:
+        part: its images.
+        class_names: None where the source does not know them: then the labels are numbers.
+        origin: where the files came from, for people.
+    """
+
+    part: LabelledImages
+    class_names: tuple[str, ...] | None
+    origin: str
+
+
 def check(data: SourceData) -> tuple[str, ...]:
     """Make sure that images and labels fit together, and return the class names.
 
@@ -61,16 +76,21 @@ def check(data: SourceData) -> tuple[str, ...]:
     """
     parts = [part for part in (data.train, data.validation, data.test) if part is not None]
     for part in parts:
-        _check_counts(part)
+        check_counts(part)
     for part in parts[1:]:
         _check_sizes(data.train, part)
     class_names = data.class_names or _numbered(data.train)
     for part in parts:
-        _check_range(part, len(class_names))
+        check_range(part, len(class_names))
     return class_names
 
 
-def _check_counts(part: LabelledImages) -> None:
+def check_counts(part: LabelledImages) -> None:
+    """Make sure that there are images, and one label for each.
+
+    Raises:
+        UserError: names the file and what was found.
+    """
     if len(part.images) != len(part.labels):
         raise UserError(
             f"{part.images_file} holds {len(part.images)} images, but {part.labels_file} holds "
@@ -113,7 +133,12 @@ def _numbered(train: LabelledImages) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def _check_range(part: LabelledImages, classes: int) -> None:
+def check_range(part: LabelledImages, classes: int) -> None:
+    """Make sure that every label is the number of a class.
+
+    Raises:
+        UserError: names the file, the first label that is none, and where it stands.
+    """
     outside = (part.labels < 0) | (part.labels >= classes)
     if outside.any():
         position = int(outside.argmax())

@@ -110,9 +110,10 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: 
     quotas[fullest[: held_out - quotas.sum()]] += 1
     if one_of_each:
         quotas = np.where(counts > 1, quotas.clip(min=1), 0)
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     drawn = [
-        generator.permutation(np.flatnonzero(labels == name))[:quota]
-        for name, quota in zip(classes, quotas, strict=True)
+        generator.permutation(positions)[:quota]
+        for positions, quota in zip(by_class, quotas, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
 

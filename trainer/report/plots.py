@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from trainer.files import write_file
-from trainer.metrics import Calibration
+from trainer.metrics import Calibration, Confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,23 +24,62 @@ Corner = Literal["upper right", "lower right"]
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9730d", "#6b7280"
 DOTS_PER_INCH = 140
 MOST_CLASSES_WITH_LARGE_TEXT = 20
+MOST_CLASSES_DRAWN = 100
+"""in a confusion matrix, whose picture grows with their square; of more, the MOST_CONFUSED"""
+MOST_CONFUSED = 40
+
+
+def draw_most_confused(confusion: Confusion, names: Sequence[str]) -> Figure:
+    """Of more classes than a matrix has room for, those that are most often confused.
+
+    A last column counts what each was taken for besides, so that a row is all of its class.
+    """
+    chosen = _most_confused(confusion)
+    inside = confusion.matrix(chosen).astype(np.int64)
+    support = confusion.support()[chosen]
+    others = support - inside.sum(axis=1)
+    labels = [shorten(names[place], 20) for place in chosen]
+    figure = _draw_counts(np.column_stack([inside, others]), labels, [*labels, "all others"])
+    figure.axes[0].axvline(len(chosen) - 0.5, color=GREY, linewidth=0.8)
+    figure.axes[0].set_title(
+        f"the {len(chosen)} most often confused of {confusion.classes:,} classes", fontsize=9, pad=8
+    )
+    return figure
+
+
+def _most_confused(confusion: Confusion) -> np.ndarray:
+    """MOST_CONFUSED classes, in rising order, by the most frequent mistakes."""
+    chosen: set[int] = set()
+    wrong = confusion.mistakes()
+    pairs = zip(confusion.true[wrong].tolist(), confusion.predicted[wrong].tolist(), strict=True)
+    alone = ((place,) for place in range(confusion.classes))  # where there are few mistakes
+    for classes in itertools.chain(pairs, alone):
+        if len(chosen | set(classes)) <= MOST_CONFUSED:
+            chosen.update(classes)
+        if len(chosen) == MOST_CONFUSED:
+            break
+    return np.array(sorted(chosen))
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     """The confusion matrix: counts as numbers, shares of the true class as colours.
 
     Args:
-        confusion: counts, shape (classes, classes), rows true, columns predicted.
+        confusion: counts, shape (classes, classes), rows true, columns predicted; of at most
+            MOST_CLASSES_DRAWN classes.
     """
+    labels = [shorten(name, 20) for name in names]
+    return _draw_counts(confusion, labels, labels)
+
+
+def _draw_counts(confusion: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Counts, shape (rows, columns), where a row is all of its class."""
     from matplotlib.colors import PowerNorm
 
-    classes = len(names)
-    large = classes <= MOST_CLASSES_WITH_LARGE_TEXT
+    large = len(columns) <= MOST_CLASSES_WITH_LARGE_TEXT
     cell_inch, text_size, label_size = (0.5, 11, 11) if large else (0.25, 5.5, 6.5)
-    labels = [shorten(name, 20) for name in names]
-    side_inch = max(classes * cell_inch, 2.5)
     # Labels of any length hang out of the figure, which is cut to fit when saved.
-    figure = new_figure(side_inch, side_inch)
+    figure = new_figure(max(len(columns) * cell_inch, 2.5), max(len(rows) * cell_inch, 2.5))
     axes = figure.add_axes((0, 0, 1, 1))
 
     support = confusion.sum(axis=1, keepdims=True)
@@ -58,8 +98,8 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
             fontsize=_fitting_size(confusion.max(), cell_inch, text_size),
             in_layout=False,  # it cannot stick out, so it need not be measured
         )
-    axes.set_xticks(range(classes), labels, rotation=90, fontsize=label_size)
-    axes.set_yticks(range(classes), labels, fontsize=label_size)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=label_size)
+    axes.set_yticks(range(len(rows)), rows, fontsize=label_size)
     axes.set_xlabel("predicted class", labelpad=8, fontsize=label_size)
     axes.set_ylabel("true class", labelpad=8, fontsize=label_size)
     axes.tick_params(length=0)

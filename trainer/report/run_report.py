@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from trainer.config import LAB_TEST_SAMPLES
+from trainer.console import worst_rows
 from trainer.files import write_text
-from trainer.metrics import CALIBRATION_BINS, calibration
+from trainer.metrics import CALIBRATION_BINS, Confusion, calibration, confusion_of
 from trainer.metrics_log import by_event, read_records
 from trainer.report import pages, plots
 from trainer.report.curves import draw_curves
 from trainer.report.pages import duration, percent
 
 MOST_MISTAKES = 24
+MOST_ROWS = 50
+"""of the worst classes, where there are more than a page has room for"""
 
 
 def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -38,8 +41,8 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
     steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
     names = [row["name"] for row in results["test"]["per_class"]]
-    confusion = np.array(results["test"]["confusion"])
     predictions = read_predictions(output_dir / "predictions.npz")
+    confusion = confusion_of(predictions["target"], predictions["predicted"], len(names))
     mistakes = mistakes_of(predictions)
     bins = calibration(
         predictions["target"] == predictions["predicted"], predictions["probability"]
@@ -47,7 +50,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     images = pictures(mistakes["index"])
 
     curves = plots.save_row(draw_curves(steps, epochs), output_dir / "curves.png")
-    plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")
+    save_confusion(output_dir / "confusion.png", confusion, names)
     plots.save(plots.draw_reliability(bins), output_dir / "calibration.png")
     answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
     plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
@@ -55,7 +58,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     page = pages.render(
         "report.html",
         results=results,
-        worst=worst_class(results["test"], confusion, names),
+        **classes_shown(results["test"], confusion, names),
         mistakes=shown_mistakes(mistakes, images, names),
         curves=[pages.image_uri(picture) for picture in curves],
         pictures={
@@ -111,19 +114,41 @@ def shown_mistakes(
     ]
 
 
-def worst_class(
-    test: dict[str, Any], confusion: np.ndarray, names: Sequence[str]
+def save_confusion(path: Path, confusion: Confusion, names: Sequence[str]) -> None:
+    """Draw the matrix or, of many classes, a part of it."""
+    many = confusion.classes > plots.MOST_CLASSES_DRAWN
+    figure = (
+        plots.draw_most_confused(confusion, names)
+        if many
+        else plots.draw_confusion(confusion.matrix(), names)
+    )
+    plots.save(figure, path)
+
+
+def classes_shown(
+    test: dict[str, Any], confusion: Confusion, names: Sequence[str]
 ) -> dict[str, Any]:
-    """The row of the worst class, and what it was most often taken for (None: nothing)."""
+    """What a page says of the classes: all of them or, of many, the worst.
+
+    Returns:
+        `worst`, the row of the worst class, with what it was most often taken for (None: nothing);
+        `rows`, of the table; `classes`, how many there are; `drawn`, how many columns the picture
+        of the confusion matrix has; `in_full`, whether `confusion` stands in the JSON.
+    """
     place = names.index(test["worst_class"])
-    others = confusion[place].copy()
-    others[place] = 0
-    taken_for = int(others.argmax())
-    row: dict[str, Any] = test["per_class"][place]
+    mistakes = confusion.mistakes()
+    cell = next(iter(mistakes[confusion.true[mistakes] == place].tolist()), None)
+    many = len(names) > plots.MOST_CLASSES_DRAWN
     return {
-        **row,
-        "taken_for": names[taken_for] if others[taken_for] else None,
-        "taken_count": int(others[taken_for]),
+        "worst": {
+            **test["per_class"][place],
+            "taken_for": None if cell is None else names[confusion.predicted[cell]],
+            "taken_count": 0 if cell is None else int(confusion.count[cell]),
+        },
+        "rows": worst_rows(test["per_class"], plots.MOST_CLASSES_DRAWN, MOST_ROWS),
+        "classes": len(names),
+        "drawn": plots.MOST_CONFUSED + 1 if many else len(names),
+        "in_full": test["confusion"] is not None,
     }
 
 

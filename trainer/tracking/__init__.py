@@ -71,6 +71,5 @@ class Trackers:
         self, results: dict[str, Any] | None, output_dir: Path, stopped: bool = False
     ) -> None:
         """End the following; see `Tracker.finish`."""
-        for tracker in self._trackers:
-            tracker.finish(results, output_dir, stopped)
-        self._trackers = []
+        while self._trackers:  # an interrupt ends one, and the others are still to be ended
+            self._trackers.pop(0).finish(results, output_dir, stopped)

@@ -19,6 +19,9 @@ SHARES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
 """of the part `test` of the results, which are logged"""
 PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 
+MOST_CURVES = 256
+"""classes with a curve of their own; of more, the trackers' pages get slow"""
+
 T = TypeVar("T")
 
 log = logging.getLogger("lockstep")

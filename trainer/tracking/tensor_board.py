@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.observer import Record
-from trainer.tracking.attempts import PICTURES, SHARES
+from trainer.tracking.attempts import MOST_CURVES, PICTURES, SHARES
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -77,7 +77,7 @@ class TensorBoardTracker:
         for key in SHARES:
             if key in test:
                 self._writer.add_scalar(f"test/{key}", test[key], self._step)
-        for row in test["per_class"]:
+        for row in test["per_class"] if len(test["per_class"]) <= MOST_CURVES else []:
             name = f"test/class_accuracy/{row['name']}"
             self._writer.add_scalar(name, row["accuracy"], self._step)
         for name in PICTURES:

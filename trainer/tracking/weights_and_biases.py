@@ -15,6 +15,7 @@ from trainer.observer import Record
 from trainer.time_limit import within
 from trainer.tracking.attempts import (
     CALL_TIMEOUT_S,
+    MOST_CURVES,
     PICTURES,
     SHARES,
     Guarded,
@@ -35,6 +36,8 @@ MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
 
 INIT_TIMEOUT_S = 8
 """how long the server may take to accept the run; after that it is kept offline"""
+MOST_TABLE_ROWS = 10_000
+"""wandb shows no more of a table, and leaves the others out without a word"""
 GOODBYE_TIMEOUT_S = 5
 """how long the library may take to end after it has failed"""
 
@@ -198,31 +201,55 @@ def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> N
     import numpy as np
     import wandb
 
+    from trainer.console import worst_rows
+
     test = results["test"]
     per_class = test["per_class"]
-    confusion = np.array(test["confusion"])
-    target, predicted = (
-        np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
-    )
     values: dict[str, Any] = {f"test/{key}": test[key] for key in SHARES if key in test}
     if "augmented" in test:
         values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
-    values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}
-    values["test/per_class"] = wandb.Table(
-        columns=list(per_class[0]), data=[list(row.values()) for row in per_class]
-    )
-    values["test/confusion"] = wandb.plot.confusion_matrix(
-        y_true=target.tolist(),
-        preds=predicted.tolist(),
-        class_names=[row["name"] for row in per_class],
-        title="Test set",
-    )
+    if len(per_class) <= MOST_CURVES:
+        values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}
+    rows = [list(row.values()) for row in worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS)]
+    values["test/per_class"] = wandb.Table(columns=list(per_class[0]), data=rows)
+    names = [row["name"] for row in per_class]
+    if len(names) ** 2 <= MOST_TABLE_ROWS:
+        confusion = np.array(test["confusion"])
+        target, predicted = (
+            np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
+        )
+        values["test/confusion"] = wandb.plot.confusion_matrix(
+            y_true=target.tolist(),
+            preds=predicted.tolist(),
+            class_names=names,
+            title="Test set",
+        )
+    else:
+        values["test/confused"] = _most_confused(names, output_dir)
     for name in PICTURES:
         path = output_dir / f"{name}.png"
         if path.exists():
             values[f"pictures/{name}"] = wandb.Image(str(path))
     run.log(values)
     run.summary.update({"test/worst_class": test["worst_class"]})
+
+
+def _most_confused(names: Sequence[str], output_dir: Path) -> wandb.Table:
+    """The most frequent mistakes: of so many classes the matrix is too large for a table."""
+    import wandb
+
+    from trainer.metrics import confusion_of
+    from trainer.report.run_report import read_predictions
+
+    columns = read_predictions(output_dir / "predictions.npz")
+    confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+    support = confusion.support()
+    rows = []
+    for cell in confusion.mistakes()[:MOST_TABLE_ROWS].tolist():
+        true, predicted = int(confusion.true[cell]), int(confusion.predicted[cell])
+        count = int(confusion.count[cell])
+        rows.append([names[true], names[predicted], count, count / int(support[true])])
+    return wandb.Table(columns=["true", "predicted", "images", "share of the class"], data=rows)
 
 
 def let_go() -> None:

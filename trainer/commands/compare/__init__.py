@@ -88,6 +88,7 @@ def _words(comparison: dict[str, Any]) -> list[str]:
         f"equal at best to rounding, not in bits: {difference}"
         for difference in comparison["expected_because"]
     ]
+    found += comparison["images"]
     for tensor in comparison["tensors"]:
         largest = tensor["largest_difference"]
         how = "in one run alone, or of another shape"

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import config, stored_config
+from trainer import config, run_folder, stored_config
 from trainer.errors import UserError
 from trainer.metrics_log import read_records
 from trainer.untrusted import check_type, read_json
@@ -30,6 +30,7 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
         `identical`; `steps` compared; `weights_sha256` at their end, None where a run has none;
         `first_difference` in words, or None; `configuration`, the keys that could be the cause;
         `expected_because`, differences of machine, threads or versions that change the rounding;
+        `images`, in words, where they were made from different ones;
         `tensors`, those that differ most in the first common checkpoint with any difference.
 
     Raises:
@@ -49,6 +50,7 @@ def compare(run_a: Path, run_b: Path) -> dict[str, Any]:
         "first_difference": first,
         "configuration": [] if first is None else _configuration_differences(*runs),
         "expected_because": _environment_differences(*runs),
+        "images": _image_differences(*runs),
         "tensors": [] if first is None else _tensor_differences(*runs),
     }
 
@@ -71,13 +73,10 @@ def read_results(run: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    return _read_json(run / "results.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object from a file; an empty one where there is no file, as the run has not ended."""
-    found = read_json(path) if path.exists() or path.is_symlink() else {}
+    path = run / "results.json"
+    found = run_folder.read_results(run) if path.exists() or path.is_symlink() else {}
     check_type(found.get("environment", {}), dict[str, str], f"{path}: environment")
+    check_type(found.get("data", {}), dict[str, Any], f"{path}: data")
     return found
 
 
@@ -124,12 +123,42 @@ def _environment_differences(run_a: Path, run_b: Path) -> list[str]:
 
 def _environment(run: Path) -> Environment:
     """Where a run was done: from its results or, where it has not ended, its newest checkpoint."""
-    newest_first = sorted(run.glob("checkpoints/step-*/state.json"), reverse=True)
-    states = [run / "results.json", *(path for path in newest_first if not _is_linked(path, run))]
-    found: Environment = next(
-        (state["environment"] for state in map(_read_json, states) if "environment" in state), {}
-    )
+    found: Environment = read_results(run).get("environment") or _newest_state(run, "environment")
     return found
+
+
+def _image_differences(run_a: Path, run_b: Path) -> list[str]:
+    """What figures of different images are not to be taken for."""
+    found = []
+    ours, theirs = map(_fingerprint, (run_a, run_b))
+    if ours and theirs and ours != theirs:
+        found.append(
+            f"made from different images, or from the same divided otherwise: {ours[:12]} in "
+            f"{run_a}, {theirs[:12]} in {run_b}"
+        )
+    mine, others = (read_results(run).get("data", {}) for run in (run_a, run_b))
+    tested = [data.get("test_fingerprint") for data in (mine, others)]
+    if all(tested) and tested[0] != tested[1]:
+        found.append("tested on different images: their test accuracies do not compare")
+    return found
+
+
+def _fingerprint(run: Path) -> str | None:
+    """Of a run's images, as far as it is known."""
+    found = read_results(run).get("data", {}).get("fingerprint")
+    found = found or _newest_state(run, "fingerprints").get("data.root")
+    check_type(found, str | None, f"{run}: the fingerprint of its images")
+    return found
+
+
+def _newest_state(run: Path, key: str) -> dict[str, Any]:
+    """What the newest checkpoint says of a key; nothing where there is no checkpoint."""
+    for path in sorted(run.glob("checkpoints/step-*/state.json"), reverse=True):
+        if not _is_linked(path, run):
+            found: dict[str, Any] = read_json(path).get(key, {})
+            check_type(found, dict[str, str | None], f"{path}: {key}")
+            return found
+    return {}
 
 
 def _is_linked(path: Path, run: Path) -> bool:

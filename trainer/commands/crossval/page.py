@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from trainer.files import write_text
-from trainer.report import pages, plots
-from trainer.report.run_report import mistakes_of, shown_mistakes, worst_class
+from trainer.metrics import confusion_of
+from trainer.report import pages
+from trainer.report.run_report import classes_shown, mistakes_of, save_confusion, shown_mistakes
 
 
 def write_page(
@@ -30,14 +31,14 @@ def write_page(
     """
     pooled = found["out_of_fold"]
     names = [row["name"] for row in pooled["per_class"]]
-    confusion = np.array(pooled["confusion"])
-    plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
+    confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+    save_confusion(path / "confusion.png", confusion, names)
     mistakes = mistakes_of(columns)
     page = pages.render(
         "crossval.html",
         found=found,
         results={"test": pooled},
-        worst=worst_class(pooled, confusion, names),
+        **classes_shown(pooled, confusion, names),
         mistakes=shown_mistakes(mistakes, pictures(mistakes["index"]), names),
         confusion=pages.file_uri(path / "confusion.png"),
         facts=_facts(found),

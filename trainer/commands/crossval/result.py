@@ -9,20 +9,23 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 
 from trainer import command_line
 from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import FinishedRun, read_run
 from trainer.config import RunConfig, differences, folder_of, replace
-from trainer.console import percent, table
+from trainer.console import left_out, percent, table, worst_rows
 from trainer.data import reading
-from trainer.data.loading import load_training
+from trainer.data.loading import fingerprint_of, load_training
 from trainer.data.sets import ImageSet
 from trainer.data.split import take_fold
 from trainer.errors import UserError
 from trainer.files import write_file, write_json, write_text
 from trainer.metrics import Answers, per_class_results
+from trainer.report import attempt
 from trainer.report.run_report import read_predictions
+from trainer.results import write_confusion
 from trainer.untrusted import check_type
 
 CONFIDENCE = 0.95
@@ -58,15 +61,18 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     # Where all folds were finished before, nothing has made sure of the images here.
     reading.prepare(folds[0].data)
     images = load_training(folds[0].data)
-    columns = _gather(folds, images)
+    columns = _gather(folds, finished, images)
     try:
         found = summarise(finished, columns)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     write_json(path / "crossval.json", found)
     _write_columns(path / "out_of_fold.npz", columns)
+    if found["out_of_fold"]["confusion"] is None:
+        classes = len(found["out_of_fold"]["per_class"])
+        write_confusion(path / "confusion.npz", _answers(columns), classes)
     write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
-    write_page(path, found, columns, images.pictures)
+    attempt("the report", lambda: write_page(path, found, columns, images.pictures))
     print("\n".join(lines(found, path)), flush=True)
     return found
 
@@ -115,14 +121,16 @@ def _recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     return replace(first.config, common)
 
 
-def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
+def _gather(
+    folds: Sequence[RunConfig], finished: Sequence[FinishedRun], images: ImageSet
+) -> Columns:
     """The answer of each image's own fold: index, target, predicted, probability and fold.
 
     `index` is the position among the training images in file order; the rows are in that order.
     """
     labels = images.targets.numpy()
     parts: list[Columns] = []
-    for each in folds:
+    for each, fold in zip(folds, finished, strict=True):
         _, index = take_fold(each.data, labels, each.seed)
         path = folder_of(each) / "predictions.npz"
         try:
@@ -134,10 +142,21 @@ def _gather(folds: Sequence[RunConfig], images: ImageSet) -> Columns:
                 f"{path}: its classes are not those of fold {each.data.fold} of the images that "
                 f"are there now; has data.root changed?"
             )
+        tested = fold.results["data"].get("test_fingerprint")
+        if tested is not None and tested != fingerprint_of(_at(images, index)):
+            raise UserError(
+                f"{fold.folder}: was tested on other images than those of its fold that are there "
+                f"now; data.root has changed, so train the folds again in an empty folder"
+            )
         parts.append(columns | {"index": index, "fold": np.full(len(index), each.data.fold)})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(joined["index"])
     return {name: column[order] for name, column in joined.items()}
+
+
+def _at(images: ImageSet, index: np.ndarray) -> ImageSet:
+    """Some of the images, as a fold's run was tested on them."""
+    return ImageSet(*images.__getitems__(torch.from_numpy(index)))
 
 
 def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
@@ -148,7 +167,7 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
     """
     first = folds[0].results
     names = [row["name"] for row in first["test"]["per_class"]]
-    answers = Answers(columns["target"], columns["predicted"], columns["probability"])
+    answers = _answers(columns)
     return {
         "folds": len(folds),
         "seed": first["seed"],
@@ -162,6 +181,10 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
         },
         "runs": [_row(each) for each in folds],
     }
+
+
+def _answers(columns: Columns) -> Answers:
+    return Answers(columns["target"], columns["predicted"], columns["probability"])
 
 
 def _row(fold: FinishedRun) -> dict[str, Any]:
@@ -206,14 +229,13 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
         (str(each["fold"]), f"{each['samples']:,}", percent(each["accuracy"]))
         for each in found["runs"]
     ]
+    shown, others = worst_rows(pooled["per_class"]), left_out(pooled["per_class"])
     classes = [
-        (row["name"], f"{row['support']:,}", percent(row["accuracy"]))
-        for row in pooled["per_class"]
+        (row["name"], f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None))
+        for row in shown
     ]
     class_head, *class_lines = table([("class", *head), *classes])
-    marks = [
-        "  <- worst" if row["name"] == pooled["worst_class"] else "" for row in pooled["per_class"]
-    ]
+    marks = ["  <- worst" if row["name"] == pooled["worst_class"] else "" for row in shown]
     return [
         "",
         *table([("fold", *head), *folds]),
@@ -225,6 +247,7 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
         "",
         f"{class_head}  out of fold",
         *map("".join, zip(class_lines, marks, strict=True)),
+        *([others] if others else []),
         "",
         f"report  {path / 'crossval.html'}",
     ]

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import command_line
 from trainer.config import RunConfig
-from trainer.console import percent, table
+from trainer.console import MOST_CLASSES, WORST_CLASSES, percent, table
 from trainer.errors import UserError
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
@@ -103,7 +103,7 @@ def _inspect(
         return
     found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
     if arguments.page:
-        page.write(arguments.page, found, inspected)
+        page.write(arguments.page, found, inspected, shown_classes(found["classes"]))
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
     if arguments.page and not arguments.json:
         print(f"\npage        {arguments.page}")
@@ -139,8 +139,22 @@ def _of_files(pictures: dict[str, Any]) -> str:
 def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
     parts = ("train", "validation", "test")
     total = {"name": "all"} | {part: sum(row[part] for row in classes) for part in parts}
-    rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*classes, total]]
+    shown = [classes[place] for place in shown_classes(classes)]
+    rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*shown, total]]
     yield from table([("class", *parts), *rows])
+    if len(shown) < len(classes):
+        yield (
+            f"the {len(shown)} of {len(classes):,} classes with the fewest training images; --json "
+            "has all"
+        )
+
+
+def shown_classes(classes: Sequence[dict[str, Any]]) -> list[int]:
+    """Positions of the classes that people are shown: all, or of many the smallest."""
+    places = range(len(classes))
+    if len(classes) <= MOST_CLASSES:
+        return list(places)
+    return sorted(places, key=lambda place: classes[place]["train"])[:WORST_CLASSES]
 
 
 def _duplicates(duplicates: dict[str, Any]) -> Iterator[str]:

@@ -18,8 +18,11 @@ SAMPLES = 12
 LARGEST_GROUP = 6
 
 
-def write(path: Path, found: dict[str, Any], inspected: Inspected) -> None:
+def write(path: Path, found: dict[str, Any], inspected: Inspected, classes: Sequence[int]) -> None:
     """Write the page.
+
+    Args:
+        classes: the numbers of those that are shown.
 
     Raises:
         UserError: it cannot be written.
@@ -27,12 +30,13 @@ def write(path: Path, found: dict[str, Any], inspected: Inspected) -> None:
     groups = [group[:LARGEST_GROUP] for group in found["duplicates"]["groups"]]
     suspects = (found["suspects"] or {}).get("images", [])
     images = [*suspects, *(image for group in groups for image in group)]
-    samples = [_first_of(inspected, label) for label in range(len(found["classes"]))]
+    samples = [_first_of(inspected, label) for label in classes]
     shown = [(image["part"], image["position"]) for image in images]
     uris = _uris(inspected, [*shown, *(place for places in samples for place in places)])
     text = pages.render(
         "inspect_data.html",
         found=found,
+        classes=[found["classes"][label] for label in classes],
         groups=groups,
         suspects=suspects,
         samples=[

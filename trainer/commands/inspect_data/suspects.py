@@ -9,6 +9,7 @@ model's first choice is not so confident, the paper looks at its other choices t
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,20 @@ from trainer import environment, evaluation, stored_model
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config import RunConfig
 from trainer.console import bar
+from trainer.data.judging import listed
 from trainer.errors import UserError
 from trainer.metrics import Predictions
 from trainer.ranks import collectives
 from trainer.stored_model import StoredModel
+from trainer.stored_run import are_own
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PARTS = ("validation", "test")
 """of the training images the model has learnt the labels, the wrong ones too"""
+
+log = logging.getLogger("lockstep")
 
 
 def load_model(
@@ -86,8 +91,20 @@ def find(
             }
             for position in suspect.tolist()
         ]
+    own = are_own(stored.file.parent, inspected.dataset.fingerprint, None)
+    if own is False and accelerator.is_main_process:
+        log.warning(
+            "the images are not those of the run in %s: it may have learnt some of these labels, "
+            "the wrong ones too",
+            stored.file.parent,
+        )
     images.sort(key=lambda image: image["self_confidence"])
-    return {"run": str(stored.file.parent), "parts": parts, "images": images[:most]}
+    return {
+        "run": str(stored.file.parent),
+        "own_images": own,
+        "parts": parts,
+        "images": images[:most],
+    }
 
 
 def suspects(predictions: Predictions, classes: int) -> np.ndarray:
@@ -110,6 +127,6 @@ def _check_fit(stored: StoredModel, inspected: Inspected) -> None:
     if shape != wanted or dataset.class_names != stored.class_names:
         raise UserError(
             f"data.root: {dataset.source} has images of (channels, height, width) {shape} and the "
-            f"classes {', '.join(dataset.class_names)}; the model of {stored.file.parent} knows "
-            f"{wanted} and {', '.join(stored.class_names)}"
+            f"classes {listed(dataset.class_names)}; the model of {stored.file.parent} knows "
+            f"{wanted} and {listed(stored.class_names)}"
         )

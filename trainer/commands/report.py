@@ -1,0 +1,101 @@
+"""Write the report of a finished run again: report.html and its pictures.
+
+A run writes them at its end, after everything else. This is for one that was killed meanwhile, or
+to have them drawn by another version. The test images are read again, and must be those that the
+run was tested on.
+
+example: python -m trainer report runs/digits
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer import command_line, stored_config
+from trainer.config import RunConfig
+from trainer.errors import UserError
+from trainer.ranks import processes
+from trainer.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.data.sets import ImageSet
+    from trainer.stored_model import StoredModel
+
+ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments; the others are the run's."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
+    parser.add_argument(
+        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
+    )
+    parser.set_defaults(configuration=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the pictures and the page.
+
+    Raises:
+        UserError: the run is not finished or in use, a file is damaged, or its images have changed.
+    """
+    if processes.launched_rank() > 0:
+        return
+    config = command_line.of_run(arguments.run, arguments.configuration, ALLOWED)
+    folder = RunFolder(arguments.run)
+    opening = folder.open(stored_config.of_run(arguments.run), {})
+    try:
+        if not opening.finished:
+            raise UserError(
+                f"{arguments.run}: its run is not finished, but {opening.status.state} at step "
+                f"{opening.status.step}; let it come to its end (the same command goes on)"
+            )
+        _write(arguments, config)
+    finally:
+        folder.release()
+    print(f"report  {arguments.run / 'report.html'}")
+
+
+def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
+    import torch
+
+    from trainer.metrics import MOST_CLASSES_IN_FULL, Answers
+    from trainer.report import run_report
+    from trainer.report.features import write_features
+    from trainer.results import write_confusion
+
+    processes.set_threads(config.threads or processes.default_threads())
+    images, stored = _load(arguments, config)
+    features = arguments.run / "features.png"
+    try:
+        features.unlink(missing_ok=True)
+        write_features(features, stored.module, images, stored.scaling, torch.device("cpu"))
+        run_report.write_report(arguments.run, images.pictures)
+        classes = len(stored.class_names)
+        if classes > MOST_CLASSES_IN_FULL:
+            columns = run_report.read_predictions(arguments.run / "predictions.npz")
+            answers = Answers(*(columns[key] for key in ("target", "predicted", "probability")))
+            write_confusion(arguments.run / "confusion.npz", answers, classes)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{arguments.run}: its report cannot be written ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, StoredModel]:
+    """The images that the run was tested on, and its model."""
+    from trainer import stored_model
+    from trainer.data import judging
+    from trainer.data.loading import fingerprint_of
+    from trainer.stored_run import are_own
+
+    stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
+    judged = judging.load(stored.fitting(config.data), config.seed, "test", stored.class_names)
+    if not are_own(arguments.run, judged.fingerprint, fingerprint_of(judged.images)):
+        raise UserError(
+            f"data.root: the test images of {judged.source} are not those that {arguments.run} was "
+            "tested on, so its pictures would be of others; name the folder that holds them"
+        )
+    return judged.images, stored
