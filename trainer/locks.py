@@ -156,7 +156,7 @@ def _wait(path: Path, work: str, without: str) -> Lock:
     sign = None
     while (lock := take(path, without)) is None:
         now_s = time.monotonic()
-        last, sign = sign, path.stat().st_mtime_ns
+        last, sign = sign, _sign_of_life(path)
         if sign != last:
             seen_s = now_s
         if now_s - seen_s > SILENT_S:
@@ -173,6 +173,14 @@ def _wait(path: Path, work: str, without: str) -> Lock:
             )  # fmt: skip
         time.sleep(_ASKED_EVERY_S)
     return lock
+
+
+def _sign_of_life(path: Path) -> int | None:
+    """What moves while the process that has the lock lives; None where the file was removed."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _beat(path: Path, done: threading.Event) -> None:
