@@ -64,15 +64,20 @@ def _download_file(url: str, md5: str, partial: Path, folder: Path) -> None:
     """Fill a file in `partial`, so that what a killed process leaves behind is found again."""
     import pooch
 
-    pooch.get_logger().setLevel("WARNING")  # else it announces every attempt
-
     name = url.rpartition("/")[2]
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_CHUNK_BYTES,
         timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
     )
-    whole = Path(pooch.retrieve(url, f"md5:{md5}", fname=name, path=partial, downloader=downloader))
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # else it announces every attempt
+    try:
+        found = pooch.retrieve(url, f"md5:{md5}", fname=name, path=partial, downloader=downloader)
+    finally:
+        logger.setLevel(level)
+    whole = Path(found)
     sync(whole)
     whole.replace(folder / name)
     sync(folder)
