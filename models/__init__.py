@@ -32,7 +32,8 @@ def create(
     """Build a network with random weights drawn from torch's generator.
 
     Args:
-        name: a registered name, `path/to/file.py:ClassName`, or `timm:NAME`.
+        name: a registered name, `path/to/file.py:name` of a class or a function, or
+            `timm:NAME`.
         arguments: keyword arguments of the constructor.
         num_classes: how many logits; passed where the constructor takes it, as the next two are.
         in_channels: of an image.
