@@ -14,11 +14,11 @@ from torch import nn
 # Importing a family registers it.
 from models import alexnet, lab, lenet, plugin, quicknet, resnet, timm_models, vgg  # noqa: F401
 from models.construct import construct
-from models.output import check_output
+from models.output import check_output, kind_of_output
 from models.plugin import source_sha256
 from models.registry import find, names, register
 
-__all__ = ["check_output", "create", "names", "register", "source_sha256"]
+__all__ = ["check_output", "create", "kind_of_output", "names", "register", "source_sha256"]
 
 
 def create(
@@ -30,6 +30,8 @@ def create(
     image_size: tuple[int, int],
 ) -> nn.Module:
     """Build a network with random weights drawn from torch's generator.
+
+    Its embeddings have dense gradients, whatever they were made for.
 
     Args:
         name: a registered name, `path/to/file.py:name` of a class or a function, or
@@ -43,8 +45,12 @@ def create(
         ValueError: the name or an argument is wrong; the message says what would be right.
     """
     if name.startswith(timm_models.PREFIX):
-        return timm_models.create(name, arguments, num_classes, in_channels)
-    is_plugin = plugin.is_plugin(name)
-    constructor = plugin.load(name) if is_plugin else find(name)
-    data = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    return construct(name, constructor, arguments, data)
+        model = timm_models.create(name, arguments, num_classes, in_channels)
+    else:
+        constructor = plugin.load(name) if plugin.is_plugin(name) else find(name)
+        data = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        model = construct(name, constructor, arguments, data)
+    for module in model.modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            module.sparse = False
+    return model

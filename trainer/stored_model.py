@@ -287,4 +287,5 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     fit(module)
     module.load_state_dict(read_tensors(file))
     new_model.choose_layout(module, memory_format, check)
-    return module.eval()
+    module.eval()  # whose own version may return nothing
+    return module

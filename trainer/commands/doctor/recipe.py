@@ -150,7 +150,8 @@ def _evaluation_bytes(config: RunConfig, dataset: Dataset, model: nn.Module) -> 
 
 def _activation_bytes_per_image(model: nn.Module, dataset: Dataset) -> int:
     """What a forward pass keeps for the backward pass; of weights, which it keeps too, nothing."""
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model)
+    model.train()  # whose own version may return nothing
     kept = []
     for count in (2, 4):
         images = torch.zeros(count, *dataset.train.images.shape[1:])
