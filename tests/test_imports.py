@@ -11,8 +11,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
     | {"screen", "time_limit"},
-    {"config", "locks", "seeding", "microbatch", "packing", "preemption", "untrusted"}
-    | {"out_of_memory"},
+    {"config", "locks", "own_code", "seeding", "microbatch", "packing", "preemption"}
+    | {"out_of_memory", "untrusted"},
     {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "foreign_weights", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
