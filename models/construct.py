@@ -56,7 +56,8 @@ def construct(
     except (Exception, SystemExit) as error:
         raise ValueError(f"{name} cannot be built: {describe(error, file_of(network))}") from error
     if not isinstance(built, nn.Module):
-        raise ValueError(f"{name} returns a {type(built).__name__}, where a torch.nn.Module must be.")
+        kind = type(built).__name__
+        raise ValueError(f"{name} returns a {kind}, where a torch.nn.Module must be.")
     return built
 
 

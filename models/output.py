@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ def check_output(
     in_channels: int,
     image_size: tuple[int, int],
     samples: int = 2,
+    backward: bool = True,
 ) -> torch.Tensor:
     """Run black images through the network, in both modes and back again, and check what comes out.
 
@@ -42,6 +44,7 @@ def check_output(
         in_channels: of an image.
         image_size: height and width in pixels.
         samples: how many images.
+        backward: whether it has to have gradients, as for training.
 
     Returns:
         What it makes of the images in evaluation, (samples, num_classes).
@@ -57,13 +60,14 @@ def check_output(
     found = []
     for training in (False, True):
         mode = "in training, " if training else ""
-        with _unchanged(model, device), torch.set_grad_enabled(training):
+        with _unchanged(model, device), torch.set_grad_enabled(training and backward):
             doing = f"fails {mode}on images of shape {shape}"
-            logits: object = _attempt(model, doing, lambda: _forward(model, training, images))
+            call = functools.partial(_forward, model, training, images)
+            logits = _attempt(model, doing, call)
             _check_logits(name_of(model), mode, logits, shape, (samples, num_classes))
             assert isinstance(logits, torch.Tensor)
             found.append(logits.detach())
-            if training and any(parameter.requires_grad for parameter in _parameters(model)):
+            if torch.is_grad_enabled() and any(p.requires_grad for p in _parameters(model)):
                 _check_backward(model, logits, images)
     _check_state(model)
     return found[0]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 PREFIX = "lockstep_plugin_"
 """of the names of the packages"""
@@ -77,10 +77,10 @@ def run(file: Path) -> ModuleType:
 
 
 def source(file: Path) -> bytes:
-    """The code of a file: its own, and after it the names and digests of what else it has imported.
+    """The code of a file: its own, and after it names and digests of what else it has imported.
 
-    That is the user's files alone, as far as they have been run by now. Nothing in it says where the
-    folder lies.
+    That is the user's files alone, as far as they have been run by now. Nothing in it says where
+    the folder lies.
     """
     with _lock:
         name = _names[file]
@@ -243,7 +243,7 @@ class _Loader(SourceFileLoader):
 class _Finder:
     """Finds the modules of users' packages, by Python's own rules."""
 
-    files: dict[str, Path] = {}
+    files: ClassVar[dict[str, Path]] = {}
     """modules with a file that no import statement can name"""
 
     @classmethod

@@ -86,8 +86,8 @@ def _warn_of_probabilities(name: str, logits: torch.Tensor) -> None:
         )
     elif kind is not None:
         log.warning(
-            "model.name: %s seems to return log-probabilities, as after log_softmax; the loss takes "
-            "logits and applies it itself, so it can be left out of the network, and does no harm",
+            "model.name: %s seems to return log-probabilities, as after log_softmax; the loss "
+            "applies it itself, so the network need not, and nothing is lost where it does",
             name,
         )
 
