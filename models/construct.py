@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
 from torch import nn
 
+from models import user_files
 from models.registry import suggestion
 
 
 def construct(
-    name: str, network: type[nn.Module], arguments: Mapping[str, Any], data: Mapping[str, Any]
+    name: str, network: Callable[..., Any], arguments: Mapping[str, Any], data: Mapping[str, Any]
 ) -> nn.Module:
     """Build the network from `arguments` and from those of `data` that its constructor takes.
 
+    Args:
+        name: for messages.
+        network: a class, or a function that returns a network.
+        arguments: the user's own.
+        data: what the data determine.
+
     Raises:
-        ValueError: an argument is unknown, missing, refused by the constructor, or set by the data.
+        ValueError: an argument is unknown, missing, refused by the constructor, or set by the data;
+            or what comes out is no network.
     """
-    taken, takes_any = _parameters(network)
+    try:
+        taken, takes_any = _parameters(network)
+    except (ValueError, TypeError) as error:  # of a function without a signature
+        raise ValueError(f"{name}: nothing says what it takes ({error}).") from error
     for key in arguments:
         if key in data:
             raise ValueError(f"{name} gets {key} = {data[key]} from the data: leave it out.")
@@ -39,28 +50,48 @@ def construct(
     if missing:
         raise ValueError(f"{name} needs a value for {', '.join(missing)}.")
     try:
-        return network(**passed)
+        built: object = network(**passed)
     except ValueError as error:  # its own check of a value
-        raise ValueError(f"{name}: {error}") from error
-    except Exception as error:
+        raise ValueError(f"{name}: {describe(error, file_of(network), kind=False)}") from error
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{name} cannot be built: {describe(error, file_of(network))}") from error
+    if not isinstance(built, nn.Module):
+        kind = type(built).__name__
+        raise ValueError(f"{name} returns a {kind}, where a torch.nn.Module must be.")
+    return built
 
 
-def file_of(network: type[nn.Module]) -> str | None:
-    """The file that defines the class, if it has one."""
-    return getattr(sys.modules.get(network.__module__), "__file__", None)
+def file_of(network: Callable[..., Any]) -> str | None:
+    """The file that defines a class or a function of the user's, if it has one."""
+    name = getattr(network, "__module__", None) or ""
+    return None if name.startswith("models.") else getattr(sys.modules.get(name), "__file__", None)
 
 
-def describe(error: Exception, file: str | None) -> str:
-    """Kind and message of an error, and the innermost line of the file that took part in it."""
-    text = f"{type(error).__name__}: {error}"
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{text} ({Path(str(file)).name}, line {lines[-1]})" if lines else text
+def describe(error: BaseException, file: str | None = None, *, kind: bool = True) -> str:
+    """Kind and message of an error, and the innermost line of the user's code that took part in it.
+
+    Args:
+        error: as it was caught.
+        file: that counts as the user's, besides those that `user_files` has run.
+        kind: whether to say of what kind the error is.
+    """
+    words = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {words}" if kind or not words else words
+    place = place_of(error, file)
+    return f"{text} ({place})" if place else text
 
 
-def _parameters(network: type[nn.Module]) -> tuple[dict[str, inspect.Parameter], bool]:
+def place_of(error: BaseException, file: str | None = None) -> str | None:
+    """File and line of the user's code in which an error has come up; None where it has not."""
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if frame.filename == file or user_files.is_of_user(frame.filename):
+            return f"{Path(frame.filename).name}, line {frame.lineno}"
+    return None
+
+
+def _parameters(network: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """The constructor's keyword parameters, and whether it takes any other keyword."""
-    if network.__init__ is nn.Module.__init__:
+    if isinstance(network, type) and network.__init__ is nn.Module.__init__:
         return {}, False  # Module's own **kwargs are there to be refused.
     parameters = inspect.signature(network).parameters
     keywords = {

@@ -1,34 +1,34 @@
-"""A network of the user's own, from `path/to/file.py:ClassName`."""
+"""A network of the user's own, from `path/to/file.py:name` of a class or a function."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from models import user_files
 from models.construct import describe
 from models.registry import find, is_own, suggestion
 
 
 def is_plugin(name: str) -> bool:
-    """Whether the name is meant as a file and a class in it."""
+    """Whether the name is meant as a file and something in it."""
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")
 
 
-def load(name: str) -> type[nn.Module]:
-    """The class; runs the file's code.
+def load(name: str) -> Callable[..., Any]:
+    """The class, or the function that returns a network; runs the file's code.
 
     Raises:
         ValueError: the file is missing or does not run, or holds no such network.
     """
-    module, class_name = run(name, "ClassName")
-    network = getattr(module, class_name, None)
+    module, word = run(name, "ClassName")
+    network: object = getattr(module, word, None)
     if network is None:
         own = [
             key
@@ -36,17 +36,22 @@ def load(name: str) -> type[nn.Module]:
             if _is_network(value) and value.__module__ == module.__name__
         ]
         listing = f"It defines {', '.join(own)}." if own else "It defines no torch.nn.Module."
+        raise ValueError(f"{name}: the file has no class {word!r}{suggestion(word, own)} {listing}")
+    if isinstance(network, nn.Module):
         raise ValueError(
-            f"{name}: the file has no class {class_name!r}{suggestion(class_name, own)} {listing}"
+            f"{name}: {word} is a network already, whose weights no seed has decided; name its "
+            f"class, or a function that makes and returns it."
         )
-    if not _is_network(network):
-        raise ValueError(f"{name}: {class_name} is no subclass of torch.nn.Module.")
-    assert isinstance(network, type)
+    if not callable(network) or (isinstance(network, type) and not _is_network(network)):
+        raise ValueError(
+            f"{name}: it is no function that returns a network, and {word} is no subclass of "
+            f"torch.nn.Module."
+        )
     return network
 
 
 def run(name: str, member: str) -> tuple[ModuleType, str]:
-    """Run the file of a plug-in; its module, and the word after the colon.
+    """Run the file of a plug-in, once in a process; its module, and the word after the colon.
 
     Args:
         name: `path/to/file.py:word`.
@@ -57,23 +62,27 @@ def run(name: str, member: str) -> tuple[ModuleType, str]:
     """
     if name.endswith(".py"):
         raise ValueError(f"{name} says only the file: write {name}:{member}.")
-    path, _, word = name.rpartition(":")
-    file = Path(path).expanduser().resolve()
+    file, word = _file_of(name), name.rpartition(":")[2]
     if not file.is_file():
         raise ValueError(f"{name}: there is no file {file}.")
-    return _run(name, file), word
+    try:
+        return user_files.run(file), word
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{name} does not run: {describe(error)}") from error
 
 
 def source_sha256(name: str) -> str | None:
     """SHA-256 of the code of a network that is none of ours; None for any other name.
 
-    It is that of a plug-in's file, or of the lines of a network that a program has registered.
+    It is that of a plug-in's file and of those that it imports, or of the lines of a network that a
+    program has registered.
 
     Raises:
-        ValueError: a registered network has no lines that could be read.
+        ValueError: a plug-in does not run, or a registered network has no lines that could be read.
     """
+    source: bytes | None
     if is_plugin(name):
-        source: bytes | None = Path(name.rpartition(":")[0]).expanduser().read_bytes()
+        source = file_source(name)
     elif is_own(name):
         source = source_of(find(name))
     else:
@@ -84,6 +93,18 @@ def source_sha256(name: str) -> str | None:
             f"still the same; put it into a file."
         )
     return hashlib.sha256(source).hexdigest()
+
+
+def file_source(name: str) -> bytes:
+    """What a plug-in's code is: its file's, and the digests of the user's files that it imports.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    file = _file_of(name)
+    if not user_files.has_run(file):
+        run(name, "name")
+    return user_files.source(file)
 
 
 def source_of(member: Any) -> bytes | None:
@@ -101,19 +122,8 @@ def source_of(member: Any) -> bytes | None:
     return None if None in sources else b"".join(source for source in sources if source)
 
 
-def _run(name: str, file: Path) -> ModuleType:
-    """The file as a module under a name of its own, so that it can hide no other module."""
-    module_name = f"lockstep_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None and spec.loader is not None  # the suffix is .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickle look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise ValueError(f"{name} does not run: {describe(error, str(file))}") from error
-    return module
+def _file_of(name: str) -> Path:
+    return Path(name.rpartition(":")[0]).expanduser().resolve()
 
 
 def _is_network(value: object) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +46,12 @@ def create(
         raise ValueError(f"{name} cannot be built with {dict(arguments)}: {message}") from error
     assert isinstance(model, nn.Module)
     return model
+
+
+def holds(path: str) -> bool:
+    """Whether a file is one of timm's."""
+    file = getattr(sys.modules.get("timm"), "__file__", None)
+    return file is not None and Path(file).parent in Path(path).parents
 
 
 def _import(name: str) -> ModuleType:

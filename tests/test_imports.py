@@ -11,8 +11,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"allocator", "errors", "files", "environment", "limits", "observer", "ranges", "run_state"}
     | {"screen", "time_limit"},
-    {"caller_settings", "config", "locks", "seeding", "microbatch", "packing", "preemption"}
-    | {"out_of_memory", "untrusted"},
+    {"caller_settings", "config", "locks", "own_code", "seeding", "microbatch", "packing"}
+    | {"out_of_memory", "preemption", "untrusted"},
     {"console", "extensions", "parser_messages", "tensor_files", "metrics", "schedules"},
     {"config_rules", "ranks", "foreign_weights", "metrics_log", "augment", "averaging"},
     {"stored_config", "sampling", "checkpoint", "data", "buffers", "hooks"},
@@ -29,7 +29,8 @@ LAYERS = [
     {"selection", "comparison"},
     {"engine", "new_model"},
     {"stored_model", "assembly"},
-    {"export", "session", "recomputation"},
+    {"exporting", "session", "recomputation"},
+    {"export"},
     {"training"},
     {"commands"},
     {"api"},

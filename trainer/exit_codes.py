@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from trainer import screen
+from trainer import own_code, screen
 from trainer.errors import (
     DifferentRunError,
     LostRankError,
@@ -45,7 +45,7 @@ def of(error: BaseException | None) -> int:
         case OwnError():
             return of(error.error)
         case _:
-            return FAILED
+            return USER_CAN_MEND if own_code.as_user_error(error) else FAILED
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
@@ -91,7 +91,10 @@ def _known(error: BaseException) -> tuple[str, bool] | None:
         case KeyboardInterrupt():
             return "interrupted", True
         case _:
-            return None
+            own = own_code.as_user_error(error)
+            if own is None:
+                return None
+            return (named(str(own)) if launched_count() > 1 else str(own)), True
 
 
 def _with_traceback(error: BaseException) -> str:

@@ -66,6 +66,8 @@ class Extension:
 
 
 _registered: dict[Kind, dict[str, Extension]] = {kind: {} for kind in KEYS}
+_all: dict[Kind, list[Extension]] = {kind: [] for kind in KEYS}
+"""also those of a name that was registered again since, as by another file"""
 
 
 def register_dataset(name: str) -> Callable[[Member], Member]:
@@ -101,7 +103,9 @@ def _register(kind: Kind, name: str, numbers: int = 0) -> Callable[[Member], Mem
         raise ValueError(f"{name!r} is one of Lockstep's own; choose another name")
 
     def add(member: Member) -> Member:
-        _registered[kind][name] = Extension(kind, name, member, numbers)
+        extension = Extension(kind, name, member, numbers)
+        _registered[kind][name] = extension
+        _all[kind].append(extension)
         return member
 
     return add
@@ -216,10 +220,10 @@ def running(extension: Extension) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
-        from models.construct import describe
+    except (Exception, SystemExit) as error:
+        from models.construct import describe, file_of
 
-        file = inspect.getsourcefile(inspect.unwrap(extension.member))
+        file = file_of(inspect.unwrap(extension.member))
         raise wrong(extension, f"fails: {describe(error, file)}") from error
 
 
@@ -229,7 +233,9 @@ def wrong(extension: Extension, what: str) -> UserError:
 
 
 def source_sha256(kind: Kind, names: list[str]) -> str | None:
-    """Of the code that they stand for: whole files, of registered ones their own lines.
+    """Of the code that they stand for: whole files and what of the user's own these import.
+
+    Of registered ones it is their own lines.
 
     Returns:
         None where all are Lockstep's own.
@@ -264,14 +270,14 @@ def fingerprints(config: RunConfig) -> dict[str, str | None]:
 
 
 def _source(kind: Kind, name: str) -> bytes:
-    from models.plugin import source_of
+    from models import plugin
 
     if is_file(name):
         try:
-            return Path(name.rpartition(":")[0]).expanduser().read_bytes()
-        except OSError as error:
-            raise UserError(f"{KEYS[kind]}: {name}: cannot be read ({error.strerror})") from error
-    source = source_of(find(kind, name).member)
+            return plugin.file_source(name)
+        except ValueError as error:
+            raise UserError(f"{KEYS[kind]}: {error}") from error
+    source = plugin.source_of(find(kind, name).member)
     if source is None:
         raise UserError(
             f"{KEYS[kind]}: the source of {name} cannot be read, so a resumed run could not know "
@@ -290,7 +296,7 @@ def _from_file(kind: Kind, name: str) -> Extension:
     members = [value for value in vars(module).values() if callable(value)]
     own = {
         found.name: found
-        for found in _registered[kind].values()
+        for found in _all[kind]
         if any(found.member is member for member in members)
     }
     for found in own.values():

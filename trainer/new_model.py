@@ -40,8 +40,8 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     channels, height, width = dataset.train.images.shape[1:]
     num_classes, image_size = len(dataset.class_names), (height, width)
 
-    def check(model: nn.Module, samples: int = 2) -> None:
-        models.check_output(
+    def check(model: nn.Module, samples: int = 2) -> torch.Tensor:
+        return models.check_output(
             model,
             num_classes=num_classes,
             in_channels=channels,
@@ -54,7 +54,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         model = models.create(
             name, arguments, num_classes=num_classes, in_channels=channels, image_size=image_size
         )
-        check(model)
+        logits = check(model)
     except ValueError as error:
         hint = " (--model.args '{}' clears those of the recipe)" if arguments else ""
         raise UserError(
@@ -62,6 +62,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         ) from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
+    _warn_of_probabilities(name, logits)
     if _smallest_microbatch(config, len(dataset.train)) == 1:
         try:
             check(model, samples=1)
@@ -89,6 +90,23 @@ def _size_hint(data: DataConfig, image_size: tuple[int, int]) -> str:
     )
 
 
+def _warn_of_probabilities(name: str, logits: torch.Tensor) -> None:
+    kind = models.kind_of_output(logits)
+    if kind == "probabilities":
+        log.warning(
+            "model.name: %s seems to return probabilities, as after softmax; the loss takes logits "
+            "and applies softmax itself, so it would learn slowly and badly: leave it out of the "
+            "network",
+            name,
+        )
+    elif kind is not None:
+        log.warning(
+            "model.name: %s seems to return log-probabilities, as after log_softmax; the loss "
+            "applies it itself, so the network need not, and nothing is lost where it does",
+            name,
+        )
+
+
 def memory_format(model: nn.Module) -> str:
     """How the filters lie in memory, for people."""
     filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]
@@ -98,10 +116,10 @@ def memory_format(model: nn.Module) -> str:
     return "channels_last" if all(last) and not all(plain) else "contiguous"
 
 
-def choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], None]) -> None:
+def choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], object]) -> None:
     """Convolutions are faster in channels_last: benchmarks/results/kernels.md.
 
-    But a model that calls view() on their output cannot use it.
+    But a model that calls view() on their output, or on its gradient, cannot use it.
     """
     if wanted == "contiguous":
         return
@@ -126,7 +144,12 @@ def _smallest_microbatch(config: RunConfig, samples: int) -> int:
 
 
 def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    model.to(memory_format=layout)  # type: ignore[call-overload]
+    """As `model.to(memory_format=layout)`, which fails where a filter has five dimensions."""
+
+    def lay(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
+
+    model._apply(lay)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

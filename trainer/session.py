@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, results, screen, stored_scaling, tracking
+from trainer import console, exit_codes, own_code, results, screen, stored_scaling, tracking
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
@@ -271,9 +271,9 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lost = None
+        instead: Exception | None = None
         if error is not None and not isinstance(error, OF_ALL_RANKS):
-            lost = lost_ranks.explain(self.accelerator, error)
+            instead = lost_ranks.explain(self.accelerator, error) or own_code.as_user_error(error)
         stopped = isinstance(error, StoppedOnRequest)
         # A finished run that could not be given more epochs is still finished.
         refused = self.engine is None and self.status_before.state == "finished"
@@ -286,8 +286,8 @@ class Session:
             self.say("the newest checkpoint is what is saved; the same command goes on from there")
         if error is None or stopped:
             processes.leave(self.accelerator)
-        if lost:
-            raise lost from error
+        if instead:
+            raise instead from error
 
     def _note_end(self, state: State, exit_code: int) -> None:
         try:

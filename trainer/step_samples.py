@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from trainer import microbatch
 from trainer.batches import Batch
@@ -64,7 +65,15 @@ class StepSamples:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """The step is done inside."""
-        handle = self.train_step.module.register_forward_hook(self._look)
+        module = self.train_step.module
+        if isinstance(module, torch.jit.ScriptModule):  # which takes no hook of its own
+            handle = register_module_forward_hook(
+                lambda called, inputs, logits: (
+                    self._look(called, inputs, logits) if called is module else None
+                )
+            )
+        else:
+            handle = module.register_forward_hook(self._look)
         try:
             yield
         finally:
@@ -87,18 +96,45 @@ class StepSamples:
         smoothing = self.train_step.config.label_smoothing
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
         norms, total = [], self._zeros()
-        for loss in losses:
-            gradients = torch.autograd.grad(
-                loss, self.train_step.parameters, retain_graph=True, materialize_grads=True
-            )
-            gradient = torch.cat([piece.flatten().float() for piece in gradients])
-            norms.append(float(gradient.norm()))
-            total += gradient / self._samples
-            self.sample_done()
+        with self._as_before(module):
+            for loss in losses:
+                gradient = torch.cat([piece.flatten().float() for piece in self._gradients(loss)])
+                norms.append(float(gradient.norm()))
+                total += gradient / self._samples
+                self.sample_done()
         self._sums.add(index, [total])
         probabilities, predicted = logits.detach().softmax(1).max(1)
         columns = (losses.tolist(), norms, predicted.tolist(), probabilities.tolist())
         self.figures += [SampleFigures(index, *row) for row in zip(*columns, strict=True)]
+
+    def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        """Of each parameter; the graph stays."""
+        parameters = self.train_step.parameters
+        if self.train_step.model is not self.train_step.module:
+            # DDP would exchange what backward() leaves in the parameters.
+            found = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+            return list(found)
+        # Checkpointed parts of a network that are entered anew know backward() alone.
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        return gradients
+
+    @contextmanager
+    def _as_before(self, module: nn.Module) -> Iterator[None]:
+        """What a backward pass draws and changes, where it computes a forward again, comes back."""
+        device = self.train_step.accelerator.device
+        before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+        with torch.no_grad():
+            for buffer, values in before:
+                # Who writes tells the graph that it has lost what it needs.
+                if not torch.equal(buffer, values):
+                    buffer.copy_(values)
 
     def _zeros(self) -> torch.Tensor:
         count = sum(parameter.numel() for parameter in self.train_step.parameters)

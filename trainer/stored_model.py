@@ -271,8 +271,8 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
         if difference:
             raise UserError(f"{file}: does not fit the model {shown(name)}: it {difference}")
 
-    def check(module: nn.Module) -> None:
-        models.check_output(module, **data)
+    def check(module: nn.Module, backward: bool = True) -> None:
+        models.check_output(module, **data, backward=backward)
 
     try:
         if name in models.names():
@@ -281,10 +281,11 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
             fit(sized)
         with torch.random.fork_rng(devices=[]):  # without, it would set up every GPU
             module = models.create(name, arguments, **data)
-        check(module)
+        check(module, backward=False)
     except ValueError as error:
         raise UserError(f"{file}: its model cannot be built: {error}") from error
     fit(module)
     module.load_state_dict(read_tensors(file, specs))
-    new_model.choose_layout(module, memory_format, check)
-    return module.eval()
+    new_model.choose_layout(module, memory_format, check)  # as for the training
+    module.eval()  # whose own version may return nothing
+    return module

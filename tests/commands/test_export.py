@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +187,86 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    hiding = tmp_path / "hiding" / f"{package}.py"
+    hiding.parent.mkdir()
+    hiding.write_text("raise ImportError('it is not there')")
+    monkeypatch.syspath_prepend(hiding.parent)
     file = write_model(tmp_path / "model.safetensors")
-    monkeypatch.setitem(sys.modules, package, None)
     code, output, errors = run_command(capsys, "export", file, "--format", "onnx")
     assert (code, output) == (2, "")
-    assert f"--format onnx: {package} cannot be imported" in errors
+    assert f"--format onnx: {package} cannot be imported (it is not there)" in errors
     assert "lockstep-trainer[onnx]" in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hiding", "model.safetensors"]
+
+
+CRASHING = """
+import os, signal, torch
+from torch import nn
+
+def recorded():
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+class Renorm(nn.Conv2d):
+    def forward(self, images):
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.5)
+        return super().forward(images)
+
+class Crashing(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(Renorm(1, 4, 3), nn.Flatten(), nn.Linear(400, num_classes))
+
+class Killed(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(144, num_classes))
+    def forward(self, images):
+        if recorded(): os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(images)
+
+class Leaving(Killed):
+    def forward(self, images):
+        print("not for the screen")
+        if recorded(): os._exit(7)
+        return nn.Sequential.forward(self, images)
+
+class Raising(Killed):
+    def forward(self, images):
+        if recorded(): raise KeyError("no such plan")
+        return nn.Sequential.forward(self, images)
+
+class Branching(Killed):
+    def forward(self, images):
+        logits = nn.Sequential.forward(self, images)
+        return logits if float(images.mean()) < 0 else logits * 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "expected"),
+    [
+        ("Crashing", "onnx", "crashed on this network (signal 11, SIGSEGV)"),
+        ("Killed", "torchscript", "was killed (SIGKILL), as a system does where memory runs out"),
+        ("Leaving", "onnx", "ended with exit code 7"),
+        ("Raising", "onnx", "KeyError: 'no such plan'; crashing.py, line 34"),
+        ("Branching", "onnx", "Could not guard on data-dependent expression"),
+    ],
+)
+def test_what_ended_the_exporter_is_said(
+    name: str, form: str, expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    model = f"{tmp_path / 'crashing.py'}:{name}"
+    file = write_model(tmp_path / "model.safetensors", model)
+    before = sorted(tmp_path.iterdir())
+    capfd.readouterr()
+    words = ["export", file, "--model", model, "--format", form]
+    code, output, errors = run_command(capfd, *words)
+    assert code == 2
+    assert expected in errors
+    assert errors.count("\n") == 1
+    assert errors.endswith("nothing is written\n")
+    assert "\x1b" not in errors
+    assert "Next steps" not in errors
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

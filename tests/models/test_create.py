@@ -170,9 +170,27 @@ def test_plugin_class_is_missing(tmp_path: Path) -> None:
     assert "It defines no torch.nn.Module." in message(write(tmp_path, "from torch.nn import ReLU"))
 
 
-@pytest.mark.parametrize("code", ["class Net: pass", "def Net(): pass", "Net = 3"])
+@pytest.mark.parametrize("code", ["class Net: pass", "Net = 3"])
 def test_plugin_class_is_no_module(tmp_path: Path, code: str) -> None:
     assert message(write(tmp_path, code)).endswith("Net is no subclass of torch.nn.Module.")
+
+
+def test_plugin_function(tmp_path: Path) -> None:
+    code = GOOD + "\ndef build(num_classes, image_size, width=3, in_channels=1):\n"
+    code += "    return Net(num_classes, in_channels, image_size, width)\n"
+    name = f"{write(tmp_path, code).removesuffix('Net')}build"
+    assert create(name).layers[1].out_features == 3
+    assert create(name, {"width": 5}).layers[1].out_features == 5
+    assert "has no argument 'hidden'. It takes width." in message(name, {"hidden": 5})
+    text = message(write(tmp_path, "def Net(): pass"))
+    assert text.endswith("net.py:Net returns a NoneType, where a torch.nn.Module must be.")
+    text = message(write(tmp_path, "from torch import nn\nNet = nn.Linear(64, 10)"))
+    assert "Net is a network already" in text
+
+
+def test_a_plugin_that_ends_the_process(tmp_path: Path) -> None:
+    assert "does not run: SystemExit: 3 (net.py, line 1)" in message(write(tmp_path, "exit(3)"))
+    assert "cannot be built: SystemExit" in message(write(tmp_path, body("raise SystemExit(3)")))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder, step, tolerance = arguments.folder, arguments.step, arguments.tolerance
     _check_page(arguments.page, folder)
     config = recomputing.configuration(arguments)
-    with recomputation.joined(config) as accelerator:
+    with recomputation.joined(config) as accelerator, _graphs_kept():
         plan = collectives.on_main(accelerator, lambda: make_plan(folder, step))
         obstacles = recomputation.obstacles(
             accelerator, config, plan.run, plan.start, plan.following
@@ -114,6 +115,18 @@ def run(arguments: argparse.Namespace) -> None:
         "samples": samples,
     }
     _show(_without_nan(report), arguments)
+
+
+@contextmanager
+def _graphs_kept() -> Iterator[None]:
+    """What torch compiles meanwhile can go backward more than once, as the samples ask for.
+
+    It then uses no memory twice, which is all that changes.
+    """
+    import torch._functorch.config as functions
+
+    with functions.patch(donated_buffer=False):
+        yield
 
 
 def _check_page(page: Path | None, folder: Path) -> None:

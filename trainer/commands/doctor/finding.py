@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from trainer import own_code
 from trainer.errors import RankError, UserError
 
 T = TypeVar("T")
@@ -37,7 +38,12 @@ class Findings(list[Finding]):
             return call()
         except (UserError, RankError) as error:
             self.append(Finding(name, "problem", str(error)))
-            return None
+        except Exception as error:
+            own = own_code.as_user_error(error)
+            if own is None:
+                raise
+            self.append(Finding(name, "problem", str(own)))
+        return None
 
 
 def merge(lists: Iterable[tuple[str, list[Finding]]]) -> list[Finding]:

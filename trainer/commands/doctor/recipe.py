@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from trainer import evaluation_size, optim
 from trainer.augment.own import TRIED, OwnAugmentations
+from trainer.buffers import left_alone
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
@@ -152,7 +152,8 @@ def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
     checkpoint = copies * weights + _size(optimizer)
     assert config.train.microbatches is not None
     largest = cut(config.train.batch_size, config.train.microbatches)[0]
-    activations = largest * _activation_bytes_per_image(model, dataset)
+    with left_alone(model), torch.random.fork_rng(devices=[]):
+        activations = largest * _activation_bytes_per_image(model, dataset)
     # The gradients and their sum; what is kept of the run, and a copy of it while it is saved.
     throughout = 2 * weights + 2 * checkpoint
     evaluation = _evaluation_bytes(config, dataset, model)
@@ -170,7 +171,7 @@ def _evaluation_bytes(config: RunConfig, dataset: Dataset, model: nn.Module) -> 
 
 def _activation_bytes_per_image(model: nn.Module, dataset: Dataset) -> int:
     """What a forward pass keeps for the backward pass; of weights, which it keeps too, nothing."""
-    model = copy.deepcopy(model).train()
+    model.train()  # whose own version may return nothing
     kept = []
     for count in (2, 4):
         images = torch.zeros(count, *dataset.train.images.shape[1:])

@@ -20,16 +20,17 @@ class Window:
 
 
 def sizes(window: Window, before: Sequence[int], after: Sequence[int]) -> list[str]:
-    """How each side of the image comes to its length; one line where both are alike.
+    """How each side comes to its length; one line where all are alike.
 
     Args:
-        before: height and width.
+        before: height and width; of three sides the depth first, of one its length.
         after: as they came out.
     """
     lines = [_size(window, side, before[side], after[side]) for side in range(len(window.kernel))]
     if len(set(lines)) == 1:
         return [f"size {lines[0]}"]
-    return [f"{name} {line}" for name, line in zip(("height", "width"), lines, strict=True)]
+    names = ("depth", "height", "width")[-len(lines) :]
+    return [f"{name} {line}" for name, line in zip(names, lines, strict=True)]
 
 
 def _size(window: Window, side: int, before: int, after: int) -> str:

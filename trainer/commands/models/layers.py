@@ -81,10 +81,11 @@ def inspect(model: nn.Module, channels: int, image_size: tuple[int, int]) -> Net
     """Follow one black image through a network in evaluation.
 
     Args:
-        model: on the CPU; is left in evaluation.
+        model: on the CPU; is left in evaluation. What torch has compiled is followed uncompiled.
         channels: of the image.
         image_size: height and width in pixels.
     """
+    model = getattr(model, "_orig_mod", model)
     image = torch.zeros(1, channels, *image_size)
     model.eval()
     with contextlib.ExitStack() as stack:
@@ -100,10 +101,12 @@ def inspect(model: nn.Module, channels: int, image_size: tuple[int, int]) -> Net
 
 @contextlib.contextmanager
 def _places(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are at work, the innermost last."""
-    place: list[str] = []
+    """The names of the modules that are at work, the innermost last, as far as Python runs them."""
+    place = [""]
     handles = []
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+            continue
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: place.append(name)))
         handles.append(
             module.register_forward_hook(lambda *_: place.pop() and None, always_call=True)
@@ -281,4 +284,5 @@ def _arithmetic(
             factors = [*weight.shape[2:], weight.shape[1]]
             yield arithmetic.weights(factors, weight.shape[0], has_bias)
     elif packet in PRODUCTS:
-        yield arithmetic.weights([first.shape[1]], output.shape[1], packet == "addmm")
+        factor = values["mat1" if packet == "addmm" else "self"]
+        yield arithmetic.weights([factor.shape[1]], output.shape[1], packet == "addmm")
