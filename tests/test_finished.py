@@ -90,6 +90,22 @@ def test_a_report_that_hangs_is_left_behind(
     assert Run(tmp_path / "run", 0).json("status.json")["state"] == "finished"
 
 
+@pytest.mark.usefixtures("report")
+def test_a_page_of_fewer_epochs_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    words = ["--schedule.name", "constant", "--data.train_size", "300", "--train.epochs"]
+    assert train_here(tmp_path / "run", *words, "1") == 0
+    assert (tmp_path / "run" / "report.html").exists()
+    monkeypatch.setattr("trainer.report.run_report.write_report", fail)
+    assert train_here(tmp_path / "run", *words, "2") == 0
+    assert Run(tmp_path / "run", 0).json("results.json")["train"]["epochs"] == 2
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 @pytest.mark.parametrize("error", [MemoryError(), SystemExit(3), KeyboardInterrupt()])
 @pytest.mark.usefixtures("report")
 def test_whatever_ends_the_report_the_run_stays_finished(

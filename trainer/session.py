@@ -205,8 +205,9 @@ class Session:
             "weights_sha256": weights_sha256(weights),
             "final_weights_sha256": final_sha256,
         }
-        # A page of fewer epochs must not stand beside these results.
-        (self.path / "report.html").unlink(missing_ok=True)
+        for name in ("report.html", "confusion.npz"):
+            # Those of fewer epochs must not stand beside these results.
+            (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "results.json", found)
         self._write_status("finished", exit_codes.FINISHED)
         self.results = found
