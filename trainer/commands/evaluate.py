@@ -137,6 +137,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Predictions]:
     """The figures and what they are made of, on every rank; a collective."""
     from trainer import environment, results
+    from trainer.data.loading import fingerprint_of
 
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
@@ -144,7 +145,7 @@ def _evaluate(
     judged, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
     collectives.check_same_parts(
         accelerator,
-        {"data.root": judged.fingerprint, "model.safetensors": stored.weights_sha256},
+        {"data.root": fingerprint_of(judged.images), "model.safetensors": stored.weights_sha256},
     )
     about = collectives.on_main(accelerator, lambda: _about(arguments, config, judged))
     environment.choose_precision(config.train.precision)  # the model's own code may have set it
