@@ -133,7 +133,7 @@ def words(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
     plugin.write_text(WIDE)
     data = ["--data.name", "npy", "--data.root", str(pictures), "--data.test_augment", "flip"]
     model = ["--model.name", f"{plugin}:Wide", "--model.args", "{}", "--train.batch_size", "18"]
-    return [*data, *model, "--train.epochs", "2", "--train.average_epochs", "2"]
+    return [*data, *model, "--train.epochs", "1"]
 
 
 def test_every_evaluation_takes_a_micro_batch(
@@ -141,7 +141,7 @@ def test_every_evaluation_takes_a_micro_batch(
 ) -> None:
     """Validation, the statistics of an average, the test, and evaluate with the same figures."""
     run, seen = tmp_path / "run", tmp_path / "seen"
-    assert train_here(run, *words) == 0
+    assert train_here(run, *words, "--train.epochs", "3", "--train.average_epochs", "2") == 0
     lines = [line.split() for line in seen.read_text().splitlines()]
     counts = {
         kind: {int(count) for count, *modes in lines if modes == kind.split()}
@@ -165,7 +165,7 @@ def test_a_file_of_an_older_version_is_evaluated_as_it_was(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, seen = tmp_path / "run", tmp_path / "seen"
-    assert train_here(run, *words, "--train.epochs", "1") == 0
+    assert train_here(run, *words) == 0
     path = run / "model.safetensors"
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["model"])
@@ -181,12 +181,12 @@ def test_a_file_of_an_older_version_is_evaluated_as_it_was(
 def test_another_number_belongs_to_the_run(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--train.evaluation_batch_size", "9", "--train.epochs", "1"]
+    more = ["--train.evaluation_batch_size", "9"]
     assert train_here(tmp_path / "run", *words, *more) == 0
     assert "evaluation_batch_size: 9" in (tmp_path / "run" / "config.yaml").read_text()
     assert Run(tmp_path / "run", 0).json("results.json")["test"]["samples"] == 30
     counts = {int(line.split()[0]) for line in (tmp_path / "seen").read_text().splitlines()}
     assert max(counts) == 9
     capsys.readouterr()
-    assert train_here(tmp_path / "run", *words, "--train.epochs", "1") == 2
+    assert train_here(tmp_path / "run", *words) == 2
     assert "train.evaluation_batch_size: None against 9" in capsys.readouterr().err

@@ -20,7 +20,8 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed memory, instead of returning it to the kernel after every step.
 
     The kernel maps and zeroes what it hands out again page by page, for a CPU training hundreds of
-    megabytes a step, unless something large has been freed before: docs/speed.md. Where the user has set the allocator by the environment, that stands.
+    megabytes a step, unless something large has been freed before: docs/speed.md. Where the user
+    has set the allocator by the environment, that stands.
     """
     if glibc := _glibc():
         glibc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)

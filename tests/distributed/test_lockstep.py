@@ -48,7 +48,12 @@ RUNS: list[dict[str, Any]] = [
     QUICKNET | {"train.average_epochs": 2, "train.epochs": 2, "data.train_size": 1400},
     # 158 blocks in the last turn of which some processes have none.
     QUICKNET
-    | {"train.average_epochs": 1, "train.evaluation_batch_size": 8, "data.train_size": 1400},
+    | {
+        "train.average_epochs": 2,
+        "train.epochs": 2,
+        "train.evaluation_batch_size": 8,
+        "data.train_size": 1400,
+    },
     # Four steps: three of mixup and one of cutmix.
     QUICKNET | {"data.augment": "crop_rotate_erase", "data.cutmix": 1.0, "data.mixup": 0.2},
 ]
