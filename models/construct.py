@@ -91,7 +91,7 @@ def place_of(error: BaseException, file: str | None = None) -> str | None:
 
 def _parameters(network: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """The constructor's keyword parameters, and whether it takes any other keyword."""
-    if isinstance(network, type) and network.__init__ is nn.Module.__init__:
+    if getattr(network, "__init__", None) is nn.Module.__init__:
         return {}, False  # Module's own **kwargs are there to be refused.
     parameters = inspect.signature(network).parameters
     keywords = {

@@ -111,7 +111,9 @@ def _attempt(model: nn.Module, doing: str, call: Callable[[], Result]) -> Result
 
 
 def _parameters(model: nn.Module) -> list[torch.Tensor]:
-    found = _attempt(model, "fails in parameters()", lambda: list(model.parameters()))
+    found: list[torch.Tensor] = _attempt(
+        model, "fails in parameters()", lambda: list(model.parameters())
+    )
     for parameter in found:
         if not isinstance(parameter, torch.Tensor):
             raise ValueError(
@@ -146,7 +148,7 @@ def _check_backward(model: nn.Module, logits: torch.Tensor, images: torch.Tensor
     before = [parameter.grad for _, parameter in parameters]
     targets = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     try:
-        cross_entropy(logits.float(), targets).backward()
+        cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
         sparse = [n for n, p in parameters if p.grad is not None and p.grad.layout != torch.strided]
     except (Exception, SystemExit) as error:
         text = describe(error, file_of(type(model)))
@@ -170,9 +172,9 @@ def _place_in_forward(model: nn.Module, images: torch.Tensor) -> str | None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with torch.autograd.detect_anomaly(check_nan=False):  # type: ignore[no-untyped-call]
+            with torch.autograd.detect_anomaly(check_nan=False):
                 logits: torch.Tensor = model(images)
-                cross_entropy(logits.float(), targets).backward()
+                cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
         except Exception:
             pass  # the same again
     text = "\n".join(str(warning.message) for warning in caught)

@@ -55,7 +55,7 @@ def export(
         if form == "safetensors":
             checked.update(_write_safetensors(stored, temporary, target))
             return
-        task = {"form": form, "input_type": input_type, "facts": facts}
+        task: dict[str, Any] = {"form": form, "input_type": input_type, "facts": facts}
         task |= {"file": str(stored.file), "model": stored.name}
         checked.update(_run(task | {"temporary": str(temporary), "target": str(target)}))
 

@@ -149,7 +149,7 @@ def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:
     def lay(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
 
-    model._apply(lay)
+    model._apply(lay)  # type: ignore[no-untyped-call]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -70,10 +70,8 @@ class Scale(torch.autograd.Function):
 class Contiguous(Small):
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__(num_classes, in_channels)
-        self.first, self.scale = (
-            nn.Conv2d(in_channels, in_channels * 8, 3, padding=1),
-            nn.Parameter(torch.tensor(1.0)),
-        )
+        self.first = nn.Conv2d(in_channels, in_channels * 8, 3, padding=1)
+        self.scale = nn.Parameter(torch.tensor(1.0))
         self.conv = nn.Conv2d(in_channels * 8, 8, 3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -244,8 +244,9 @@ def test_a_resume_notices_another_second_file(
 
 def test_the_second_file_of_a_tracker_may_change(tmp_path: Path, parts: dict[str, str]) -> None:
     """It cannot change the run, though it lies in one folder with the network's file."""
-    write(tmp_path, {"net.py": "from torch import nn\ndef net(num_classes):\n"
-                     " return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"})  # fmt: skip
+    code = "from torch import nn\ndef net(num_classes):\n"
+    code += " return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    write(tmp_path, {"net.py": code})
     words = ["--model.name", f"{tmp_path / 'net.py'}:net", "--model.args", "{}"]
     words += ["--tracking.plugin", parts["tracking.plugin"], "--train.epochs", "2"]
     words += ["--data.train_size", "60", "--data.validation_size", "12"]
