@@ -70,3 +70,25 @@ def test_any_other_error_stays_what_it_is() -> None:
         out_of_memory.explained("key: what", "less does", torch.device("cpu")),
     ):
         raise RuntimeError("shapes differ")
+
+
+GREEDY_AUGMENTATION = """
+import torch
+from trainer.api import register_augmentation
+
+@register_augmentation("greedy", numbers=1)
+def greedy(images, numbers):
+    if len(images) == 60:
+        torch.empty(2**60, dtype=torch.uint8)
+    return images
+"""
+
+
+def test_advice_for_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "greedy.py"
+    plugin.write_text(GREEDY_AUGMENTATION)
+    words = ["--data.augment", f"{plugin}:greedy", "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *words) == 2
+    message = capsys.readouterr().err
+    assert "train.batch_size: a step's batch of 60 images of this process does not fit" in message
+    assert "Traceback" not in message

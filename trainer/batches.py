@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from trainer import ranges
+from trainer import out_of_memory, ranges
 from trainer.augment import Augmentation, mixup
 from trainer.augment.own import TRIED
 from trainer.config import RunConfig
@@ -73,11 +74,18 @@ class Batches:
         """The batches of an epoch (from 1) from a step of it (from 0) on."""
         self.sampler.set_position(epoch, first_step)
         for step, samples in enumerate(self.sampler, start=first_step):
-            with ranges.named("data"):
+            with ranges.named("data"), self._fitting(len(samples)):
                 images, targets = self._fetch(samples, epoch)
                 if self.mixup or self.cutmix:
                     images, targets = self._mix(images, targets, epoch, step)
             yield Batch(images, targets, self.sampler.sizes(step))
+
+    def _fitting(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """The images of a step come into the memory inside; a RankError where they do not fit."""
+        what = f"train.batch_size: a step's batch of {count} images of this process"
+        return out_of_memory.explained(
+            what, "make it smaller, or start more processes", self.device
+        )
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         train = self.data.train
