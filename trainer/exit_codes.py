@@ -44,6 +44,8 @@ def of(error: BaseException | None) -> int:
             return STOPPED_ON_REQUEST
         case OwnError():
             return of(error.error)
+        case LostRankError() if error.__cause__ is not None:  # it failed of the same
+            return USER_CAN_MEND if own_code.as_user_error(error.__cause__) else FAILED
         case _:
             return USER_CAN_MEND if own_code.as_user_error(error) else FAILED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         )
     names = models.foreign_names()
     in_pass = any(part in Path(frame.filename).as_posix() for frame in called for part in _PASSES)
-    if names and in_pass:  # torch's own layers, put together by the user
+    of_others = re.search("gloo|nccl", str(error), re.IGNORECASE)  # DDP exchanges in a pass
+    if names and in_pass and not of_others:  # torch's own layers, put together by the user
         return UserError(f"model.name: {', '.join(names)} fails: {words}")
     return None
 

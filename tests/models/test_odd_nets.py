@@ -12,7 +12,7 @@ import torch
 import models
 from tests.commands.command import run_command
 from tests.models import odd_nets
-from tests.runs import Run, train_here, words
+from tests.runs import Run, train_forked, train_here, words
 
 FILE = Path(odd_nets.__file__)
 SHORT = ["--train.epochs", "1", "--data.train_size", "150", "--data.validation_size", "30"]
@@ -116,6 +116,14 @@ def test_what_fails_later_is_one_message_too(
     assert re.search(expected, errors)
     assert errors.count("\n") == 1
     assert Run(tmp_path / "run", 0).json("status.json")["exit_code"] == 2
+
+
+def test_on_two_processes_it_is_said_once(tmp_path: Path) -> None:
+    run = train_forked(tmp_path / "run", 2, *SHORT, *named("FailsOnImages"))
+    assert run.exit_code == 2
+    assert run.errors.count("KeyError: 'in a step'") == 1
+    assert "Traceback" not in run.errors
+    assert run.json("status.json")["exit_code"] == 2
 
 
 @pytest.mark.parametrize(
