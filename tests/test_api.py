@@ -213,7 +213,7 @@ def test_the_callers_surroundings_come_back(tmp_path: Path) -> None:
     [
         ({"sead": 1}, "did you mean seed"),
         ({"train": {"epochz": 1}}, r"did you mean train\.epochs"),
-        ({"train": {"epochs": "many"}}, r"train\.epochs: Expected a whole number"),
+        ({"train": {"epochs": "many"}}, r"train\.epochs: must be a whole number, found many"),
         ({"train": {"epochs": 0}}, r"train\.epochs: must be at least 1"),
         ({"train": 3}, "train: must be a section"),
         ({"data": {"name": "digts"}}, "did you mean digits"),

@@ -67,7 +67,7 @@ OPTIMIZER = "import torch\n\nclass Own(torch.optim.NAdam):\n    pass\n"
             "own.py",
             [OPTIMIZER, None],
             ["--optimizer.name", "own.py:Own"],
-            "optimizer.name: own.py:Own: cannot be read (No such file",
+            "optimizer.name: own.py:Own: there is no file",
         ),
     ],
 )
