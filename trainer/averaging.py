@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from trainer import model_state
 from trainer.config import TrainConfig, averaged_epochs
 from trainer.tensor_files import Tensors
 
@@ -22,7 +23,7 @@ class WeightAverage(abc.ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.tensors = _copy(module)
+        self.tensors = model_state.copied(module)
 
     @abc.abstractmethod
     def step_done(self, step: int) -> None:
@@ -38,18 +39,23 @@ class WeightAverage(abc.ABC):
 
         An end that is interrupted and comes again has left nothing behind.
         """
-        own = _copy(self.module)
+        own = model_state.copied(self.module)
         try:
             self._take_over(epoch)
             yield
-            self.tensors = _copy(self.module)
+            self.tensors = model_state.copied(self.module)
         finally:
-            self.module.load_state_dict(own)
+            model_state.load(self.module, own)
 
     def load(self, tensors: Tensors) -> None:
         """Go on from a saved average."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+        for name, tensor in tensors.items():
+            own = self.tensors.get(name)
+            if own is not None and own.shape == tensor.shape:
+                own.copy_(tensor)
+            else:  # a buffer that has got its shape in the training
+                device = next(iter(self.tensors.values())).device
+                self.tensors[name] = tensor.to(device)
 
 
 class MovingAverage(WeightAverage):
@@ -67,21 +73,30 @@ class MovingAverage(WeightAverage):
     def __init__(self, module: nn.Module, decay: float) -> None:
         super().__init__(module)
         self.decay = decay
+        # Of masks with infinity in them, for one, no mean could be taken.
+        self.endless = {
+            name for name, tensor in self.tensors.items() if not bool(tensor.isfinite().all())
+        }
 
     @torch.no_grad()
     def step_done(self, step: int) -> None:
         """Follow the weights that a step has left."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        current = self.module.state_dict()
-        moving = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        current = model_state.tensors(self.module)
+        moving = [
+            name
+            for name, tensor in current.items()
+            if tensor.is_floating_point() and name not in self.endless
+            if name in self.tensors and self.tensors[name].shape == tensor.shape
+        ]
         torch._foreach_lerp_(
             [self.tensors[name] for name in moving], [current[name] for name in moving], weight
         )
         for name in current.keys() - set(moving):
-            self.tensors[name].copy_(current[name])
+            self.tensors[name] = current[name].detach().clone()
 
     def _take_over(self, epoch: int) -> None:
-        self.module.load_state_dict(self.tensors)
+        model_state.load(self.module, self.tensors)
 
 
 class EpochAverage(WeightAverage):
@@ -153,7 +168,3 @@ def ends_with_mean(config: TrainConfig, epoch: int) -> bool:
     has no such mean.
     """
     return config.average_epochs is not None and epoch > config.epochs
-
-
-def _copy(module: nn.Module) -> Tensors:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

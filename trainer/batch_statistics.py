@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainer import seeding
 from trainer.buffers import left_alone
 from trainer.data.scaling import Scaling
 from trainer.data.sets import ImageSet
@@ -28,6 +29,7 @@ def take(
     between_blocks: Callable[[], object] = lambda: None,
     *,
     block_samples: int = BLOCK_SAMPLES,
+    seed: int = 0,
 ) -> None:
     """Replace the running statistics of all batch norms by their means over the images.
 
@@ -41,6 +43,7 @@ def take(
         images: the training images, which are not augmented here.
         between_blocks: as for `own_blocks`.
         block_samples: as for `predict`.
+        seed: of the run.
     """
     norms = [
         module
@@ -63,12 +66,14 @@ def take(
         between_blocks()
 
     try:
-        with left_alone(model), fitting(block_samples, accelerator.device):
+        with left_alone(model), seeding.all_kept(), fitting(block_samples, accelerator.device):
             model.eval()
             for norm in norms:
                 norm.train()
                 norm.momentum = None  # the mean over the calls since the count was 0
-            for _, _, inputs in own_blocks(accelerator, images, scaling, blocks, begin_turn):
+            for _, _, inputs in own_blocks(
+                accelerator, images, scaling, blocks, begin_turn, model, seed
+            ):
                 for norm in norms:
                     norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
                 model(inputs)

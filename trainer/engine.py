@@ -8,7 +8,14 @@ import logging
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import environment, evaluation_size, extensions, optim, out_of_memory
+from trainer import (
+    environment,
+    evaluation_size,
+    extensions,
+    model_state,
+    optim,
+    out_of_memory,
+)
 from trainer.agreement import Agreement, AskedToStop
 from trainer.batches import Batch, Batches
 from trainer.checkpoint import Checkpoints, sharing
@@ -72,7 +79,7 @@ class Engine:
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
         block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
-        self.module = model.to(accelerator.device)
+        self.module = model_state.moved(model, accelerator.device)
         self.optimizer = accelerator.prepare_optimizer(optim.build(config.optimizer, self.module))
         wrapped = accelerator.prepare_model(
             self.module, device_placement=False, evaluation_mode=config.train.reduction == "exact"
@@ -96,6 +103,8 @@ class Engine:
             {"data.root": dataset.fingerprint, **extensions.fingerprints(config)},
             self.environment,
         )
+        self.parameters = dict(self.module.named_parameters())
+        self.trained = {name for name, p in self.parameters.items() if p.requires_grad}
         self.state = RunState()
         self.until: tuple[int, int] | None = None
         self.step_log = StepLog()
@@ -186,6 +195,7 @@ class Engine:
         return lr
 
     def _finish_epoch(self) -> None:
+        model_state.check_parameters(self.module, self.parameters, self.trained)
         state, count = self.state, len(self.data.train)
         loss, accuracy = means(state)
         record = {
@@ -199,7 +209,7 @@ class Engine:
             "samples_per_second": count / state.epoch_seconds,
         }
         if self.observer:
-            record["weights_sha256"] = weights_sha256(self.module.state_dict())
+            record["weights_sha256"] = weights_sha256(model_state.to_write(self.module))
             self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import out_of_memory
-from trainer.buffers import left_alone
+from trainer import out_of_memory, seeding
+from trainer.buffers import copies_of, left_alone
 from trainer.data.scaling import Scaling
 from trainer.data.sets import ImageSet
 from trainer.metrics import Predictions
@@ -33,6 +34,8 @@ def own_blocks(
     scaling: Scaling,
     blocks: Sequence[torch.Tensor],
     between_blocks: Callable[[], object],
+    model: nn.Module,
+    seed: int,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """This rank's blocks: the number of the turn, from 0, the indices and the scaled images.
 
@@ -40,12 +43,18 @@ def own_blocks(
         blocks: the indices of the images in each, int64.
         between_blocks: called in each of the `rounds`, also by a rank that has no block in the last
             one; may raise on all of them to give up.
+        model: has in each block the buffers that it has now, and draws the numbers of that block.
+        seed: the run's seed.
     """
+    before = copies_of(model)
+    starts = list(accumulate(map(len, blocks), initial=0))
     for turn in range(rounds(accelerator, len(blocks))):
         between_blocks()
         number = turn * accelerator.num_processes + accelerator.process_index
         if number < len(blocks):
             pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+            before.put_back()
+            seeding.seed_all(seed, "evaluation", starts[number])
             yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
 
 
@@ -76,7 +85,7 @@ def log_probabilities(
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what a model keeps from inference mode would be of no use to the next step
 def predict(
     accelerator: Accelerator,
     model: nn.Module,
@@ -86,6 +95,7 @@ def predict(
     mirrored: bool = False,
     *,
     block_samples: int = BLOCK_SAMPLES,
+    seed: int = 0,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -98,6 +108,7 @@ def predict(
         between_blocks: as for `own_blocks`.
         mirrored: take the mean of the probabilities of each image and its mirror image.
         block_samples: images at once, the same on all ranks; rounding may depend on it.
+        seed: of the run; what the model draws follows from it and from the block.
 
     Raises:
         RankError: they do not fit into the memory.
@@ -110,10 +121,10 @@ def predict(
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
-    with left_alone(model), fitting(block_samples, device):
+    with left_alone(model), seeding.all_kept(), fitting(block_samples, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
-            accelerator, images, scaling, blocks, between_blocks
+            accelerator, images, scaling, blocks, between_blocks, model, seed
         ):
             found = log_probabilities(model, inputs, mirrored)
             best_log_probability, best = found.max(1)

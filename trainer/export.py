@@ -16,7 +16,7 @@ from trainer.errors import UserError
 from trainer.exporting import BATCH_NAME, INPUT_NAME, OUTPUT_NAME, PixelModel
 from trainer.files import write_file
 from trainer.stored_model import StoredModel
-from trainer.tensor_files import write_tensors
+from trainer.tensor_files import read_tensors, write_tensors
 
 Format = Literal["onnx", "torchscript", "safetensors"]
 InputType = Literal["float32", "uint8"]
@@ -99,7 +99,9 @@ def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[s
 def _write_safetensors(stored: StoredModel, path: Path, target: Path) -> dict[str, Any]:
     numbers, scaling = stored_scaling.to_file(stored.scaling)
     metadata = json.dumps(json.loads(stored.metadata) | numbers)
-    write_tensors(path, {**stored.module.state_dict(), **scaling}, {"model": metadata})
+    # As they are in the run's file, which no mode has changed.
+    weights = stored_scaling.network_alone(read_tensors(stored.file))
+    write_tensors(path, {**weights, **scaling}, {"model": metadata})
     again = stored_model.load(path, stored.name)
     models = [PixelModel(one.module, one.scaling).eval() for one in (stored, again)]
     example = torch.zeros(2, stored.channels, *stored.image_size)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 import models
-from trainer import seeding, stored_scaling
+from models.construct import describe, file_of
+from trainer import model_state, seeding, traits
 from trainer.config import DataConfig, RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
-from trainer.foreign_weights import how_to_convert, prefix_hint, surplus_prefix, without
 from trainer.microbatch import cut
-from trainer.ranks import processes
-from trainer.tensor_files import Specs, mismatch, read_specs, read_tensors, specs_of
+from trainer.starting_weights import load_weights
 
 log = logging.getLogger("lockstep")
 
@@ -26,7 +28,7 @@ _SMALL_SIDE = 32
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
-    """The network with its first weights, tried on two images of the data set's shape.
+    """The network with its first weights, after others of the same kind have been tried.
 
     Args:
         config: with `train.microbatches` filled in.
@@ -36,46 +38,158 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         UserError: names `model.name` or `model.weights`, and what is wrong with it; or
             `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
-    name, arguments = config.model.name, config.model.args
-    channels, height, width = dataset.train.images.shape[1:]
-    num_classes, image_size = len(dataset.class_names), (height, width)
+    tried = create(config, dataset)
+    at_first = names_of(tried)
 
-    def check(model: nn.Module, samples: int = 2) -> torch.Tensor:
-        return models.check_output(
-            model,
-            num_classes=num_classes,
-            in_channels=channels,
-            image_size=image_size,
-            samples=samples,
-        )
+    def check(samples: int = 2) -> torch.Tensor:
+        return models.check_output(tried, **_data_of(dataset), samples=samples)
 
-    seeding.seed_torch(config.seed, "initialisation")
     try:
-        model = models.create(
-            name, arguments, num_classes=num_classes, in_channels=channels, image_size=image_size
-        )
-        logits = check(model)
+        logits = check()
     except ValueError as error:
-        hint = " (--model.args '{}' clears those of the recipe)" if arguments else ""
-        raise UserError(
-            f"model.name, model.args: {error}{hint}{_size_hint(config.data, image_size)}"
-        ) from error
+        raise _refused(config, dataset, error) from error
+    first_pass = names_of(tried) != at_first
+    model = create(config, dataset, first_pass=first_pass)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model.name: {name} has no parameter that could be trained")
-    _warn_of_probabilities(name, logits)
-    if _smallest_microbatch(config, len(dataset.train)) == 1:
+        raise UserError(f"model.name: {config.model.name} has no parameter that could be trained")
+    _warn_of_probabilities(config.model.name, logits)
+    if smallest_microbatch(config, len(dataset.train)) == 1:
         try:
-            check(model, samples=1)
+            check(samples=1)
         except ValueError as error:
             raise UserError(
                 f"train.batch_size, train.microbatches: {config.train.batch_size} and "
                 f"{config.train.microbatches} leave micro-batches of a single image of "
                 f"{len(dataset.train)}, but {error}; choose another batch size"
             ) from error
+    set_layout(model, choose_layout(tried, config.train.memory_format, lambda _: check()))
+    with traits.memory_filled():
+        again = create(config, dataset, first_pass=first_pass)
+    _compare(config, model, again)
+    pixels, targets = dataset.train.__getitems__(torch.arange(3) % len(dataset.train))
+    try:
+        found = traits.find(again, dataset.scaling.apply(pixels), targets, config.seed)
+    except UserError:
+        raise
+    except Exception as error:
+        text = describe(error, file_of(type(model)))
+        raise UserError(
+            f"model.name: {config.model.name} fails in a training pass: {text}"
+        ) from error
+    model_state.learn(model, replace(found, first_pass=first_pass))
+    return model
+
+
+def create(config: RunConfig, dataset: Dataset, *, first_pass: bool = False) -> nn.Module:
+    """The network with its first weights; the same whenever it is called.
+
+    Args:
+        first_pass: as for `construct`.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    try:
+        name, arguments, seed = config.model.name, config.model.args, config.seed
+        model = construct(name, arguments, _data_of(dataset), seed, first_pass=first_pass)
+    except ValueError as error:
+        raise _refused(config, dataset, error) from error
     if config.model.weights is not None:
         load_weights(model, Path(config.model.weights))
-    choose_layout(model, config.train.memory_format, check)
     return model
+
+
+def twin(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
+    """Another network that is as the run's was when `build_model` returned it, on the CPU."""
+    other = create(config, dataset, first_pass=model_state.traits_of(model).first_pass)
+    if memory_format(model) == "channels_last":
+        set_layout(other, torch.channels_last)
+    model_state.learn(other, model_state.traits_of(model))
+    return other
+
+
+def construct(
+    name: str,
+    arguments: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seed: int,
+    *,
+    first_pass: bool = False,
+) -> nn.Module:
+    """A network as its code makes it from a run's seed, before its first pass.
+
+    Args:
+        data: num_classes, in_channels and image_size.
+        first_pass: let it have one, as it makes layers or buffers there; one with lazy layers has
+            it anyway.
+
+    Raises:
+        ValueError: it cannot be built, or a lazy one fails.
+    """
+    with seeding.others_kept():
+        seeding.seed_all(seed, "initialisation")
+        model = models.create(name, arguments, **data)
+        if first_pass or any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+            models.check_output(model, **data)
+    model_state.remember(model)
+    return model
+
+
+def names_of(model: nn.Module) -> set[str]:
+    """Of its parameters and buffers, as far as it has made them."""
+    return {*dict(model.named_parameters()), *model_state.buffer_slots(model)}
+
+
+def _data_of(dataset: Dataset) -> dict[str, Any]:
+    channels, height, width = dataset.train.images.shape[1:]
+    return {
+        "num_classes": len(dataset.class_names),
+        "in_channels": channels,
+        "image_size": (height, width),
+    }
+
+
+def _refused(config: RunConfig, dataset: Dataset, error: ValueError) -> UserError:
+    hint = " (--model.args '{}' clears those of the recipe)" if config.model.args else ""
+    size = _size_hint(config.data, _data_of(dataset)["image_size"])
+    return UserError(f"model.name, model.args: {error}{hint}{size}")
+
+
+def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
+    """Whether a second build has the same weights.
+
+    Raises:
+        UserError: another start of the run, or another process, would begin with other ones.
+    """
+    ours, theirs = model.state_dict(), again.state_dict()
+    differing = [
+        name
+        for name, value in ours.items()
+        if isinstance(value, torch.Tensor)
+        and (name not in theirs or not torch.equal(value, theirs[name]))
+        and not (name in theirs and _both_not_numbers(value, theirs[name]))
+    ]
+    if not differing:
+        return
+    name = differing[0]
+    more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+    text = (
+        f"model.name: {name}{more} has other values each time that {config.model.name} is built "
+        f"from one seed: it is never initialised, as with torch.empty, or drawn from a generator "
+        f"of the network's own, from the time or from the system; initialise it, by torch.nn.init "
+        f"for one, which draws from torch's generator"
+    )
+    if config.train.reduction == "exact":
+        raise UserError(text)
+    log.warning("%s", text)
+
+
+def _both_not_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if not one.is_floating_point() or one.shape != other.shape:
+        return False
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(
+        one.nan_to_num(), other.nan_to_num()
+    )
 
 
 def _size_hint(data: DataConfig, image_size: tuple[int, int]) -> str:
@@ -116,14 +230,19 @@ def memory_format(model: nn.Module) -> str:
     return "channels_last" if all(last) and not all(plain) else "contiguous"
 
 
-def choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], object]) -> None:
+def choose_layout(
+    model: nn.Module, wanted: str, check: Callable[[nn.Module], object]
+) -> torch.memory_format:
     """Convolutions are faster in channels_last: benchmarks/results/kernels.md.
 
     But a model that calls view() on their output, or on its gradient, cannot use it.
+
+    Returns:
+        What the model has now.
     """
     if wanted == "contiguous":
-        return
-    _set_layout(model, torch.channels_last)
+        return torch.preserve_format
+    set_layout(model, torch.channels_last)
     try:
         check(model)
     except ValueError as error:
@@ -132,10 +251,12 @@ def choose_layout(model: nn.Module, wanted: str, check: Callable[[nn.Module], ob
                 f"train.memory_format: the model cannot use channels_last ({error}); use auto or "
                 f"contiguous, or reshape() instead of view()"
             ) from error
-        _set_layout(model, torch.contiguous_format)
+        set_layout(model, torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
 
 
-def _smallest_microbatch(config: RunConfig, samples: int) -> int:
+def smallest_microbatch(config: RunConfig, samples: int) -> int:
     """The size of the smallest micro-batch of an epoch that is not empty."""
     batch_size, microbatches = config.train.batch_size, config.train.microbatches
     assert microbatches is not None
@@ -143,46 +264,12 @@ def _smallest_microbatch(config: RunConfig, samples: int) -> int:
     return min(size for step in steps for size in cut(step, microbatches) if size)
 
 
-def _set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    """As `model.to(memory_format=layout)`, which fails where a filter has five dimensions."""
+def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
+    """Let filters and images of filters lie so in memory."""
+    # As `model.to(memory_format=layout)`, which fails where a filter has five dimensions.
 
     def lay(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
 
-    model._apply(lay)  # type: ignore[no-untyped-call]
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill a model from a .safetensors file that names its parameters and buffers.
-
-    A prefix that all names have, where they fit without it, is taken off, which is said.
-
-    Raises:
-        UserError: the file is missing or no safetensors file, or it does not fit the model.
-    """
-    try:
-        file = path.resolve()  # a link that the user names is followed
-        specs = stored_scaling.network_alone(_read_specs(file))
-        expected = specs_of(model.state_dict())
-        prefix = surplus_prefix(specs, expected)
-        # Before the values, so that a file of another size costs no memory; types are converted.
-        difference = mismatch(without(prefix, specs), expected, any_dtype=True)
-        if difference:
-            hint = prefix_hint(specs, expected)
-            raise UserError(f"does not fit the model: it {difference}{hint}")
-        tensors = read_tensors(file, specs)
-        model.load_state_dict({name.removeprefix(prefix): one for name, one in tensors.items()})
-    except (UserError, RuntimeError) as error:
-        raise UserError(f"model.weights: {path}: {error}") from error
-    if prefix and processes.launched_rank() == 0:
-        log.warning("model.weights: %s: its names are taken without their prefix %r", path, prefix)
-
-
-def _read_specs(file: Path) -> Specs:
-    try:
-        return read_specs(file)
-    except UserError as error:
-        advice = how_to_convert(file) if file.is_file() else None
-        if advice is None:
-            raise
-        raise UserError(advice) from error
+    with model_state.shared_kept(model):
+        model._apply(lay)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from models import timm_models
-from trainer import environment, extensions, stored_config, stored_run
+from trainer import environment, extensions, model_state, stored_config, stored_run
 from trainer.assembly import build_engine
 from trainer.checkpoint import NoCheckpoints
 from trainer.checkpoint.reading import Checkpoint
@@ -125,7 +125,7 @@ def build(
     engine.state.skipped_steps = run.skipped_steps
     collectives.check_same_start(
         accelerator,
-        weights=weights_sha256(engine.module.state_dict()),
+        weights=weights_sha256(model_state.to_write(engine.module)),
         images=engine.data.fingerprint,
         environment=engine.environment,
     )

@@ -10,15 +10,21 @@ None depends on the rank, the process count, the time, or on how often another s
     augmentation     the transform of a sample                            (epoch, sample)
     own augmentation the numbers of users' own transforms                 (epoch, sample)
     mixup            who is mixed with whom, how, and how much             (step)
-    forward          torch's own generators: dropout and the like          (step, micro-batch)
+    forward          what a model draws in a step: dropout and the like    (step, micro-batch)
+    evaluation       what it draws while images are judged                 (first image of a block)
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.random import mtrand
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +38,7 @@ Stream = Literal[
     "own augmentation",
     "mixup",
     "forward",
+    "evaluation",
 ]
 
 # SplitMix64's constants as signed numbers: torch has no unsigned arithmetic.
@@ -90,6 +97,46 @@ def seed_torch(seed: int, stream: Stream, *position: int) -> None:
     else:
         # torch.manual_seed would put a call aside for the GPU each time, with its stack.
         torch.default_generator.manual_seed(value)
+
+
+def seed_all(seed: int, stream: Stream, *position: int) -> None:
+    """Set the generators that code may draw from without naming one: torch's, numpy's, Python's.
+
+    Only inside `others_kept`.
+    """
+    seed_torch(seed, stream, *position)
+    value = integer(seed, stream, *position)
+    np.random.seed(value % 2**32)  # noqa: NPY002 - it is what a model may draw from
+    random.seed(value)
+
+
+@contextlib.contextmanager
+def others_kept() -> Iterator[None]:
+    """Whatever is drawn inside, the global generators of numpy and Python go on as before."""
+    python, others = random.getstate(), mtrand.get_bit_generator()
+    # Another in its place costs a twentieth of what reading and writing its state would.
+    mtrand.set_bit_generator(_stand_in())
+    try:
+        yield
+    finally:
+        mtrand.set_bit_generator(others)
+        random.setstate(python)
+
+
+@contextlib.contextmanager
+def all_kept() -> Iterator[None]:
+    """As `others_kept`, and torch's generators too, on every device."""
+    import torch
+
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with others_kept(), torch.random.fork_rng(devices):
+        yield
+
+
+@functools.cache
+def _stand_in() -> np.random.BitGenerator:
+    """One for all times, as making it takes longer than all else; it is seeded before each use."""
+    return np.random.MT19937(0)
 
 
 def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:

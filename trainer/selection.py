@@ -9,7 +9,7 @@ from collections.abc import Callable
 from accelerate import Accelerator
 from torch import nn
 
-from trainer import averaging, batch_statistics, evaluation, ranges
+from trainer import averaging, batch_statistics, evaluation, model_state, ranges
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset, ImageSet
 from trainer.errors import NonFiniteLossError
@@ -69,7 +69,7 @@ class Selection:
             if state.best_accuracy is None or found.accuracy > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
                 state.best_step = state.step
-                self.best = {k: v.clone() for k, v in self.module.state_dict().items()}
+                self.best = model_state.copied(self.module)
         return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
 
     def test(self, state: RunState) -> tuple[Predictions, Predictions | None]:
@@ -80,7 +80,7 @@ class Selection:
         """
         chosen = self._chosen(state)
         if chosen:
-            self.module.load_state_dict(chosen)
+            model_state.load(self.module, chosen)
         plain, augmented = self._predict(self.data.test, state.step), None
         if self.config.data.test_augment == "flip":
             augmented = self._predict(self.data.test, state.step, mirrored=True)
@@ -96,7 +96,7 @@ class Selection:
     def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
         found = evaluation.predict(
             self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored,
-            block_samples=self.block_samples,
+            block_samples=self.block_samples, seed=self.config.seed,
         )  # fmt: skip
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(
@@ -107,5 +107,5 @@ class Selection:
     def _take_statistics(self) -> None:
         batch_statistics.take(
             self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks,
-            block_samples=self.block_samples,
+            block_samples=self.block_samples, seed=self.config.seed,
         )  # fmt: skip

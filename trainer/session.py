@@ -13,7 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer import console, exit_codes, own_code, results, screen, stored_scaling, tracking
+from trainer import (
+    console,
+    exit_codes,
+    model_state,
+    own_code,
+    results,
+    screen,
+    stored_scaling,
+    tracking,
+    trial,
+)
 from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.config import RunConfig
@@ -61,6 +71,7 @@ class Session:
         """of a run that is finished"""
         self.status_before = Status()
         self.reasons_said = 0
+        self.tried: list[str] | None = None
         self._cleanup = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ before the training
@@ -91,14 +102,26 @@ class Session:
         saved = collectives.on_main(self.accelerator, self._find_checkpoint)
         if saved:
             engine.load(saved)
+        else:
+            self.tried = collectives.together(self.accelerator, lambda: self._try(engine))
         differing = collectives.check_same_start(
             self.accelerator,
-            weights=weights_sha256(engine.module.state_dict()),
+            weights=weights_sha256(model_state.to_write(engine.module)),
             images=engine.data.fingerprint,
             environment=engine.environment,
         )
         engine.state.note_rounding(differing)
         collectives.on_main(self.accelerator, lambda: self._begin(engine, saved))
+
+    def _try(self, engine: Engine) -> list[str]:
+        return trial.of_run(
+            self.config,
+            engine.data,
+            engine.module,
+            self.accelerator.device,
+            self.accelerator.autocast,
+            engine.inexact_kernels,
+        )
 
     def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
         remembered = engine.state.observer or {
@@ -111,6 +134,8 @@ class Session:
         self._cleanup.callback(self.checkpoints.close)
         self.engine = engine
         self._say_rounding(engine)
+        for difference in self.tried or ():
+            log.warning("model.name: %s", difference)
         self.folder.remove_leftovers()
         self.folder.write_config(self.config)
         self._write_status("running", None)
@@ -171,20 +196,22 @@ class Session:
             "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
             f"{config.schedule.name} schedule, {train.epochs} epochs",
         }
+        if self.tried is not None:
+            facts["trial"] = trial.summary(self.tried)
         console.print_header(facts)
 
     # ------------------------------------------------------------------ after the training
 
     def finish(self, engine: Engine) -> None:
         """Evaluate the chosen weights on the test set, once, and write everything out."""
-        final_sha256 = weights_sha256(engine.module.state_dict())
+        final_sha256 = weights_sha256(model_state.to_write(engine.module))
         predictions, augmented = engine.test()
         if not self.is_main:
             return
         if engine.observer:
             engine.observer.sync()
         self._say_rounding(engine)
-        weights = engine.module.state_dict()
+        weights = model_state.to_write(engine.module)
         metadata, scaling = self._model_metadata(engine)
         path = self.path / "model.safetensors"
         write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
@@ -235,6 +262,8 @@ class Session:
             "test_augment": self.config.data.test_augment,
             "evaluation_batch_size": engine.selection.block_samples,
             **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
+            "seed": self.config.seed,
+            **model_state.as_metadata(engine.module),
         }
         return metadata, tensors
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import microbatch, ranges, seeding
-from trainer.buffers import StepBuffers
+from trainer.buffers import StepBuffers, step_slots
 from trainer.config import TrainConfig
 from trainer.microbatch import Leaf
 from trainer.packing import inverse, layout, memory_order, pack, unpack
@@ -73,6 +73,7 @@ class TrainStep:
         self.own = microbatch.share(rank, processes, config.microbatches)
         wrapped = isinstance(model, DistributedDataParallel)
         self.module = cast("nn.Module", model.module) if wrapped else model
+        self.slots = step_slots(self.module)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]
         self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
@@ -89,13 +90,19 @@ class TrainStep:
             targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
         """
+        with seeding.others_kept():
+            return self._step(step, images, targets, sizes)
+
+    def _step(
+        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+    ) -> StepResult:
         self._clear_gradients()
         # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
         overlapped = self.model is not self.module and sizes[-1] > 0
         if self.microbatches > 1:
             measured = self._sum_pieces(step, images, targets, sizes, overlapped)
         else:  # a sum of one: its gradients and its buffers are where they belong
-            seeding.seed_torch(self.seed, "forward", step, 0)
+            seeding.seed_all(self.seed, "forward", step, 0)
             measured = self._backward(images, targets, sum(sizes), overlapped)
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -118,7 +125,7 @@ class TrainStep:
         overlapped: bool,
     ) -> torch.Tensor:
         """Leave the sum over all micro-batches in gradients and buffers, and return `measured`."""
-        buffers = StepBuffers(self.module)
+        buffers = StepBuffers(self.module, self.slots)
         own_sizes = [sizes[index] for index in self.own]
         sums = microbatch.Accumulator(self.microbatches)
         pieces = zip(
@@ -127,7 +134,7 @@ class TrainStep:
         for index, piece, piece_targets in pieces:
             if index != self.own[0]:
                 buffers.restore()
-            seeding.seed_torch(self.seed, "forward", step, index)
+            seeding.seed_all(self.seed, "forward", step, index)
             with self._synchronisation(overlapped, last=index == self.own[-1]):
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
             with ranges.named("reduction"):

@@ -12,7 +12,7 @@ from torch import nn
 
 import models
 from models import timm_models
-from trainer import evaluation, new_model, stored_scaling
+from trainer import evaluation, model_state, new_model, seeding, stored_scaling
 from trainer.buffers import left_alone
 from trainer.config import DataConfig
 from trainer.config_rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
@@ -26,7 +26,6 @@ from trainer.tensor_files import (
     read_metadata,
     read_specs,
     read_tensors,
-    specs_of,
     weights_sha256,
 )
 from trainer.untrusted import check_type, parse_json, shown
@@ -50,6 +49,14 @@ _TYPES = {
     "grey_range": list[float] | None,
 }
 
+_OPTIONAL_TYPES = {
+    "seed": int,
+    "set_parameters": list[str],
+    "reshaped_buffers": list[str],
+    "passing_buffers": list[str],
+}
+"""and of what `model_state.as_metadata` says, which an earlier version has not written"""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
@@ -68,6 +75,8 @@ class StoredModel:
         evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
         file: where it came from.
+        weights_sha256: as in results.json; of what was loaded, before a mode could change it.
+        seed: of the run, which what it draws follows from.
     """
 
     module: nn.Module
@@ -80,15 +89,13 @@ class StoredModel:
     evaluation_batch_size: int
     metadata: str
     file: Path
-
-    @property
-    def weights_sha256(self) -> str:
-        """As in results.json."""
-        return weights_sha256(self.module.state_dict())
+    weights_sha256: str
+    seed: int
 
     def to(self, device: torch.device | str) -> StoredModel:
         """The same model on `device`."""
-        return replace(self, module=self.module.to(device), scaling=self.scaling.to(device))
+        module = model_state.moved(self.module, torch.device(device))
+        return replace(self, module=module, scaling=self.scaling.to(device))
 
     def fitting(self, data: DataConfig) -> DataConfig:
         """What a folder's pictures are made into for this model, where that is not set.
@@ -120,7 +127,7 @@ class StoredModel:
         pixels = pictures.read(Path(picture), self.channels, self.image_size, self.grey_range)
         return torch.from_numpy(pixels.copy())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the model makes of images that go through it together.
 
@@ -131,7 +138,9 @@ class StoredModel:
             The probability of each class, float32, (n, classes), on the CPU.
         """
         inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
-        with left_alone(self.module):  # what a plug-in keeps there would be of other pictures
+        # What a plug-in keeps there, and what it draws, would be of other pictures.
+        with left_alone(self.module), seeding.all_kept():
+            seeding.seed_all(self.seed, "evaluation", 0)
             return evaluation.log_probabilities(self.module, inputs).exp().cpu()
 
     def classify(self, picture: Path | str) -> dict[str, float]:
@@ -171,8 +180,11 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
             f"where you name it: --model path/to/file.py:ClassName or --model timm:NAME "
             f"(in Python the argument `model`)"
         )
+    module = _build(file, name, found, memory_format)
+    digest = weights_sha256(model_state.to_write(module))
+    module.eval()  # whose own version may return nothing
     return StoredModel(
-        module=_build(file, name, found, memory_format),
+        module=module,
         class_names=tuple(found["class_names"]),
         scaling=stored_scaling.read(found, file, (found["in_channels"], *_sides(found))),
         channels=found["in_channels"],
@@ -182,6 +194,8 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
         evaluation_batch_size=found["evaluation_batch_size"],
         metadata=text,
         file=file,
+        weights_sha256=digest,
+        seed=found.get("seed", 0),
     )
 
 
@@ -211,6 +225,9 @@ def _check(found: Any, file: Path) -> None:
     check_type(found, dict[str, Any], f"{file}: model")
     for key, hint in _TYPES.items():
         check_type(found.get(key), hint, f"{file}: model.{key}")
+    for key, optional in _OPTIONAL_TYPES.items():
+        if key in found:
+            check_type(found[key], optional, f"{file}: model.{key}")
 
     def require(key: str, holds: bool, rule: str) -> None:
         if not holds:
@@ -255,7 +272,7 @@ def _sides(found: dict[str, Any]) -> tuple[int, int]:
 
 
 def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
-    """The network with the weights of the file, in evaluation mode; torch's generators stay."""
+    """The network with the weights of the file, in training mode; torch's generators stay."""
     data = {
         "num_classes": found["num_classes"],
         "in_channels": found["in_channels"],
@@ -264,10 +281,12 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     # The weights come from the file.
     elsewhere = timm_models.WEIGHTS_ARGUMENTS
     arguments = {key: value for key, value in found["args"].items() if key not in elsewhere}
-    specs = stored_scaling.network_alone(read_specs(file))
+    specs, seed = stored_scaling.network_alone(read_specs(file)), found.get("seed", 0)
+    traits = model_state.from_metadata(found)
 
     def fit(module: nn.Module) -> None:
-        difference = mismatch(specs, specs_of(module.state_dict()), any_dtype=True)
+        expected = model_state.expected(module, specs, frozenset(found.get("reshaped_buffers", ())))
+        difference = mismatch(specs, expected, any_dtype=True)
         if difference:
             raise UserError(f"{file}: does not fit the model {shown(name)}: it {difference}")
 
@@ -279,13 +298,23 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
             with torch.device("meta"):  # so that a network of another size costs no memory
                 sized = models.create(name, arguments, **data)
             fit(sized)
-        with torch.random.fork_rng(devices=[]):  # without, it would set up every GPU
-            module = models.create(name, arguments, **data)
-        check(module, backward=False)
+        with seeding.all_kept():
+            tried = new_model.construct(name, arguments, data, seed)
+            names = new_model.names_of(tried)
+            check(tried, backward=False)
+            late = new_model.names_of(tried) != names
+            module = new_model.construct(name, arguments, data, seed, first_pass=late)
     except ValueError as error:
         raise UserError(f"{file}: its model cannot be built: {error}") from error
+    model_state.learn(module, traits)
     fit(module)
-    module.load_state_dict(read_tensors(file, specs))
-    new_model.choose_layout(module, memory_format, check)  # as for the training
-    module.eval()  # whose own version may return nothing
+    weights = read_tensors(file, specs)
+    new_model.set_layout(module, new_model.choose_layout(tried, memory_format, check))  # as trained
+    model_state.load(module, weights)
+    if found.get("reshaped_buffers"):  # anybody may have written the shapes
+        try:
+            model_state.load(tried, weights)
+            check(tried)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{file}: its buffers do not fit the model: {error}") from error
     return module

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer import evaluation
+from trainer import evaluation, model_state
 from trainer.checkpoint import Checkpoints, NoCheckpoints
 from trainer.config import CheckpointConfig, RunConfig, replace
 from trainer.data.loading import load
@@ -34,7 +34,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
         engine = _engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()
-        weights = weights_sha256(engine.module.state_dict())
+        weights = weights_sha256(model_state.to_write(engine.module))
         predictions, _ = engine.test()
         state = engine.optimizer.optimizer.state_dict()["state"]
         momenta = {
@@ -46,7 +46,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         outcomes.append(
             {
                 "weights": weights,
-                "chosen": weights_sha256(engine.module.state_dict()),
+                "chosen": weights_sha256(model_state.to_write(engine.module)),
                 "optimizer": weights_sha256(momenta),
                 "losses": predictions.loss.tolist(),
                 "accuracy": predictions.accuracy,

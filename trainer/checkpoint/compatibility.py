@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from trainer import model_state
 from trainer.checkpoint.optimizer_state import state_after_a_step
 from trainer.checkpoint.reading import STATE, Checkpoint
 from trainer.errors import UserError
@@ -45,12 +46,11 @@ def check(
     Raises:
         UserError: names the checkpoint's file and what in it does not fit.
     """
-    weights = specs_of(module.state_dict())
     has_best = saved.state["run"]["best_accuracy"] is not None
-    _require(saved, "model", specs["model"], weights)
-    _require(saved, "best", specs["best"], weights if has_best else {})
-    if averaged:
-        _require(saved, "average", specs["average"], weights)
+    for name, there in (("model", True), ("best", has_best), ("average", averaged)):
+        weights = model_state.expected(module, specs[name]) if there else {}
+        if there or name != "average":
+            _require(saved, name, specs[name], weights)
     _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)
     own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
     if own != (saved.state["scaler"] or {}).keys():

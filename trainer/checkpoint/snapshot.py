@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from trainer import environment
+from trainer import environment, model_state
 from trainer.averaging import WeightAverage
 from trainer.checkpoint import compatibility
 from trainer.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
@@ -56,11 +56,11 @@ class Snapshot:
     def collect(self, state: RunState, best_weights: Tensors) -> tuple[Files, dict[str, Any]]:
         """Tensors by the file that they go into, and everything small, as JSON takes it."""
         optimizer, numbers = optimizer_state(self.optimizer.optimizer)
-        files = {"model": self.module.state_dict(), "optimizer": optimizer}
+        files = {"model": model_state.to_write(self.module), "optimizer": optimizer}
         if best_weights:
-            files["best"] = best_weights
+            files["best"] = model_state.to_write(self.module, best_weights)
         if self.average:
-            files["average"] = self.average.tensors
+            files["average"] = model_state.to_write(self.module, self.average.tensors)
         small = {
             "run": dataclasses.asdict(state),
             "optimizer": numbers,
@@ -118,7 +118,7 @@ class Snapshot:
         state = RunState(**saved.state["run"])
         changes = environment.differences(saved.state["environment"], self.environment)
         state.note_rounding(f"from step {state.step}: {change}" for change in changes)
-        self.module.load_state_dict(files["model"])
+        model_state.load(self.module, files["model"])
         if self.average:
             self.average.load(files["average"])
         load_optimizer_state(self.optimizer.optimizer, files["optimizer"], saved.state["optimizer"])

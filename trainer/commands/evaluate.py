@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         if not accelerator.is_main_process:
             return
         found["equals_results_json"] = _equals_results(arguments.run, found)
-        _warn(found, arguments)
+        _warn(found, arguments, _why_other(accelerator, config, arguments.run, found))
         if arguments.json:
             print(json.dumps(found, indent=2))
             return
@@ -90,15 +90,11 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"\npredictions    {path}")
 
 
-def _warn(found: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _warn(found: dict[str, Any], arguments: argparse.Namespace, why_other: str) -> None:
     """Of figures that are not what a user of the run would take them for."""
     results = arguments.run / "results.json"
     if found["equals_results_json"] is False:
-        log.warning(
-            "%s has other figures for these images: another machine, version, precision or "
-            "number of threads rounds differently",
-            results,
-        )
+        log.warning("%s has other figures for these images: %s", results, why_other)
     if found["data"]["classes_by"] == "position":
         log.warning(
             "%s has numbers for classes, and none of the model's classes is named by a number: "
@@ -116,6 +112,32 @@ def _warn(found: dict[str, Any], arguments: argparse.Namespace) -> None:
             if found["split"] != "train"
             else "",
         )
+
+
+def _why_other(
+    accelerator: Accelerator, config: RunConfig, folder: Path, found: dict[str, Any]
+) -> str:
+    """What is another here than in the run, as far as its files say; nothing where all is equal."""
+    from trainer import environment
+
+    if found["equals_results_json"] is not False:
+        return ""
+    path, stored = folder / "results.json", read_results(folder)
+    if stored.get("weights_sha256") != found["weights_sha256"]:
+        return f"they are of other weights than those in {folder / 'model.safetensors'}"
+    for key in ("environment", "train"):
+        check_type(stored.get(key), dict[str, Any], f"{path}: {key}")
+    here = environment.describe(accelerator.device)
+    precision = {"precision": config.train.precision}
+    reasons = environment.differences(
+        stored["environment"] | {"precision": stored["train"].get("precision")}, here | precision
+    )
+    if reasons:
+        return f"numbers round differently (there against here): {'; '.join(reasons)}"
+    return (
+        "machine, versions, precision and threads are the same, so the code of the network has "
+        "changed, or it depends on something that the run's files do not hold"
+    )
 
 
 def _other_images(found: dict[str, Any]) -> str:
@@ -219,7 +241,9 @@ def _predict(
     ways = [False, True] if with_mirrored else [False]
     turns = evaluation.rounds(accelerator, -(-len(images) // block_samples)) * len(ways)
     with bar("blocks", turns, shown=accelerator.is_main_process) as progress:
-        predict = functools.partial(evaluation.predict, block_samples=block_samples)
+        predict = functools.partial(
+            evaluation.predict, block_samples=block_samples, seed=stored.seed
+        )
         plain, *others = [
             predict(accelerator, module, images, stored.scaling, progress.update, mirrored)
             for mirrored in ways
@@ -235,6 +259,8 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
         return None
     stored = read_results(folder).get("test", {})
     check_type(stored, dict[str, Any], f"{folder / 'results.json'}: test")
+    if read_results(folder).get("weights_sha256") != found["weights_sha256"]:
+        return False
     # The mirror images may be asked for here alone, and an older version has every matrix.
     here = {key: value for key, value in found["test"].items() if value is not None}
     return all(here.get(key, value) == value for key, value in stored.items())

@@ -147,7 +147,7 @@ def _verify(
         `checkpoints`, the names of those that were compared; `final_weights_sha256` and
         `weights_sha256` as computed here, None where that was not reached.
     """
-    from trainer import stored_run
+    from trainer import model_state, stored_run
     from trainer.ranks import collectives
     from trainer.tensor_files import weights_sha256
 
@@ -167,9 +167,9 @@ def _verify(
                 found["checkpoints"].append(saved.folder.name)
         if not _advance(accelerator, engine, plan.end, comparison) or not plan.reaches_end:
             return found
-        found["final_weights_sha256"] = weights_sha256(engine.module.state_dict())
+        found["final_weights_sha256"] = weights_sha256(model_state.to_write(engine.module))
         tested = engine.test()
-        found["weights_sha256"] = weights_sha256(engine.module.state_dict())
+        found["weights_sha256"] = weights_sha256(model_state.to_write(engine.module))
     except NonFiniteLossError as error:
         # Where the run itself has ended by it, that is what had to come out.
         if error.step != plan.run.last_step or plan.run.results is not None:

@@ -58,7 +58,7 @@ def write_features(
         plots.save(drawn, path, transparent=True)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def first_layer(model: nn.Module, inputs: torch.Tensor) -> FirstLayer | None:
     """The first 2-D convolution that is run, and its outputs; None for a model without.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -96,7 +97,7 @@ def _look(
         text = f"{config.output_dir} holds this run, finished: nothing is left to do"
         findings.append(Finding("output_dir", "ok", text))
     elif opening:
-        prepared = _prepare(config, findings)
+        prepared = _prepare(config, findings, first_start=opening.status.state is None)
     if prepared and (accelerator is None or accelerator.is_main_process):
         findings.append(recipe.disk(config, prepared))
     start, needed_bytes = None, 0
@@ -130,13 +131,13 @@ def _opening(
     return collectives.on_main(accelerator, look) if accelerator else look()
 
 
-def _prepare(config: RunConfig, findings: Findings) -> Prepared | None:
+def _prepare(config: RunConfig, findings: Findings, *, first_start: bool) -> Prepared | None:
     """Data and model, in a limited time."""
     findings.attempt("train.microbatches", lambda: processes.check_microbatches(config))
     assert config.threads is not None
     torch.set_num_threads(config.threads)
     # What comes too late must not come into a list that is printed meanwhile.
-    own = Findings()
+    own, start_s = Findings(), time.monotonic()
     try:
         prepared = within(RECIPE_LIMIT_S, lambda: recipe.prepare(config, own))
     except TimeoutError:
@@ -148,6 +149,9 @@ def _prepare(config: RunConfig, findings: Findings) -> Prepared | None:
         findings.append(Finding(name, "warning", text, "a run waits as long as it takes"))
         return None
     findings += own
+    if prepared and first_start:  # a run that goes on has had its trial
+        left_s = RECIPE_LIMIT_S - (time.monotonic() - start_s)
+        findings.append(recipe.try_network(prepared, max(1.0, left_s)))
     return prepared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer import evaluation_size, optim
+from trainer import evaluation_size, model_state, optim, trial
 from trainer.augment.own import TRIED, OwnAugmentations
 from trainer.buffers import left_alone
 from trainer.checkpoint.optimizer_state import state_after_a_step
@@ -19,11 +20,13 @@ from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config import RunConfig, folder_of, own_augmentations_of, replace
 from trainer.data import loading, reading
 from trainer.data.sets import Dataset
+from trainer.errors import UserError
 from trainer.microbatch import cut
 from trainer.new_model import build_model
 from trainer.ranks import processes
 from trainer.run_folder import Opening, RunFolder, nearest_folder
 from trainer.tensor_files import weights_sha256
+from trainer.time_limit import within
 from trainer.tracking import Trackers
 
 HUB = ("timm:hf-hub:", "timm:hf_hub:")
@@ -65,6 +68,8 @@ class Prepared:
     """fingerprint"""
     needs: Needs
     has_validation: bool
+    trial: Callable[[], list[str]]
+    """of the network, as a run does it before its first step; it may take long"""
 
 
 def open_folder(config: RunConfig, count: int) -> Opening:
@@ -110,11 +115,28 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
     text = f"{config.model.name}, {parameters:,} parameters"
     text += "; pretrained weights were not looked for" * bool(advice)
     findings.append(Finding("model", "ok", text, advice))
-    weights = weights_sha256(model.state_dict())
+    weights = weights_sha256(model_state.to_write(model))
     wanted = findings.attempt("users' parts", lambda: _try_parts(config, dataset, model))
     if wanted is None:
         return None
-    return Prepared(weights, dataset.fingerprint, wanted, len(dataset.validation) > 0)
+
+    def try_network() -> list[str]:
+        return trial.of_run(config, dataset, model, torch.device("cpu"))
+
+    validates = len(dataset.validation) > 0
+    return Prepared(weights, dataset.fingerprint, wanted, validates, try_network)
+
+
+def try_network(prepared: Prepared, limit_s: float) -> Finding:
+    """Whether the network gives the same bits on other processes, and resumed."""
+    try:
+        found = within(limit_s, prepared.trial)
+    except UserError as error:
+        return Finding("trial", "problem", str(error))
+    except TimeoutError:
+        text = f"not done within {limit_s:.0f} s; a run does it before its first step"
+        return Finding("trial", "ok", text)
+    return Finding("trial", "warning" if found else "ok", "; ".join(found) or trial.summary(found))
 
 
 def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
@@ -145,7 +167,7 @@ def _load(config: RunConfig, findings: Findings) -> Dataset | None:
 
 def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
     """What a run of this model takes."""
-    weights = _size(model.state_dict())
+    weights = _size(model_state.tensors(model))
     optimizer, _ = state_after_a_step(optim.build(config.optimizer, model))
     averaged = config.train.ema_decay is not None or config.train.average_epochs is not None
     copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average

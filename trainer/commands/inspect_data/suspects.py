@@ -76,7 +76,13 @@ def find(
         rounds = evaluation.rounds(accelerator, -(-len(one) // at_once))
         with bar(f"classifying {part}", rounds, shown=shown) as progress:
             found = evaluation.predict(
-                accelerator, module, one, stored.scaling, progress.update, block_samples=at_once
+                accelerator,
+                module,
+                one,
+                stored.scaling,
+                progress.update,
+                block_samples=at_once,
+                seed=stored.seed,
             )
         if not math.isfinite(found.mean_loss):
             raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")

@@ -1,0 +1,78 @@
+"""Networks with state and chance of unusual kinds: the same bits on any count, and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import Accelerator
+
+from tests.distributed.launch import run_worker
+from tests.test_trial import NETS, RIGHT, configured
+from trainer import model_state
+from trainer.checkpoint import Checkpoints
+from trainer.config import CheckpointConfig
+from trainer.data.loading import load
+from trainer.engine import Engine
+from trainer.new_model import build_model
+from trainer.preemption import StopRequest
+from trainer.tensor_files import weights_sha256
+
+# 180 training samples: steps of 64, 64 and 52 in four pieces, two epochs.
+CHANGES = {"train.epochs": 2, "data.train_size": 200, "train.batch_size": 64}
+NAMES = [name for name in RIGHT if name not in ("HarmlessAttributes", "Versioned")]
+AVERAGED = {"UnsavedBuffer", "LateBuffer", "GridOfTheBatch", "Merging", "SharedBuffer"}
+
+
+def changes_of(name: str) -> dict[str, Any]:
+    average = {"train.ema_decay": 0.9} if name in AVERAGED else {}
+    return CHANGES | {"model.name": f"{NETS}:{name}", "model.args": {}} | average
+
+
+def train(processes: int, folder: Path) -> list[Any]:
+    runs = [changes_of(name) for name in NAMES]
+    output = folder / f"out-{processes}"
+    found: list[Any] = run_worker(processes, output, name="train", runs=runs, folder=str(folder))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return dict(zip(NAMES, train(1, tmp_path_factory.mktemp("alone")), strict=True))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_process_count_changes_nothing(
+    processes: int, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    together = dict(zip(NAMES, train(processes, tmp_path), strict=True))
+    assert [name for name in NAMES if together[name] != alone[name]] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resume_changes_nothing(name: str, tmp_path: Path) -> None:
+    config = configured(name, **changes_of(name))
+    dataset, accelerator = load(config.data, config.seed), Accelerator(cpu=True)
+
+    def engine(folder: str) -> Engine:
+        checkpoints = Checkpoints(tmp_path / folder, CheckpointConfig())
+        model = build_model(config, dataset)
+        return Engine(accelerator, config, dataset, model, checkpoints, StopRequest())
+
+    def end(engine: Engine) -> list[Any]:
+        engine.fit()
+        raw = weights_sha256(model_state.to_write(engine.module))
+        tested, _ = engine.test()
+        return [raw, weights_sha256(model_state.to_write(engine.module)), tested.loss.tolist()]
+
+    undisturbed = end(engine("whole"))
+    for stop in ((1, 2), (2, 3), (2, 4)):  # within an epoch, and at an end of one
+        before, after = engine(str(stop)), engine(str(stop))
+        before.fit(stop)
+        before.checkpoints.close()
+        saved = after.checkpoints.newest()
+        assert saved
+        after.load(saved)
+        assert end(after) == undisturbed, stop
+        after.checkpoints.close()
