@@ -12,7 +12,6 @@ from torch import nn
 
 from trainer import seeding
 from trainer.buffers import copies_of
-from trainer.errors import UserError
 from trainer.model_state import Traits, buffer_slots, check_parameters
 from trainer.tensor_files import Tensors
 

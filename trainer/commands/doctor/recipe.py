@@ -121,7 +121,12 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
         return None
 
     def try_network() -> list[str]:
-        return trial.of_run(config, dataset, model, torch.device("cpu"))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more than there are cores would make it slow
+        try:
+            return trial.of_run(blank, dataset, model, torch.device("cpu"))
+        finally:
+            torch.set_num_threads(threads)
 
     validates = len(dataset.validation) > 0
     return Prepared(weights, dataset.fingerprint, wanted, validates, try_network)
