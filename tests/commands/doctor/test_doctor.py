@@ -35,6 +35,14 @@ def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_network_is_tried(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(*words(tmp_path / "run"))
+    assert found["trial"][0]["text"] == "equal bits on two processes, and resumed"
+    net = f"{REPOSITORY}/tests/nets/hidden.py:Counter"
+    more = ["--model.args", "{}", "--model.name", net]
+    doctor.fails("trial", "calls counts passes", *words(tmp_path / "run", *more))
+
+
 def test_the_machine_alone(doctor: Doctor) -> None:
     found = doctor()
     assert doctor.code == 0
