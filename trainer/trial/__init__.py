@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import nn
 
-from trainer import model_state, new_model, seeding
+from trainer import model_state, new_model, out_of_memory, seeding
 from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
@@ -51,6 +51,7 @@ def of_run(
 
     Raises:
         UserError: names the module, the tensor or the attribute.
+        RankError: there is not enough memory.
     """
     task = Task(
         build=lambda: model_state.moved(new_model.twin(config, dataset, model), device),
@@ -59,7 +60,13 @@ def of_run(
         label_smoothing=config.train.label_smoothing,
         autocast=autocast,
     )
-    found = list(dict.fromkeys(examine(task)))
+    with out_of_memory.explained(
+        f"train.microbatches: a micro-batch of {len(task.pieces[0][0])} samples",
+        f"more than {config.train.microbatches} micro-batches make them smaller at the same "
+        f"train.batch_size",
+        device,
+    ):
+        found = list(dict.fromkeys(examine(task)))
     if found and config.train.reduction == "exact" and not inexact_kernels:
         raise UserError(
             f"model.name: {config.model.name}: equal bits cannot be promised (tried before the "
