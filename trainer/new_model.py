@@ -162,12 +162,16 @@ def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
         UserError: another start of the run, or another process, would begin with other ones.
     """
     ours, theirs = model.state_dict(), again.state_dict()
+    parameters = dict(model.named_parameters()).keys()
     differing = [
         name
         for name, value in ours.items()
         if isinstance(value, torch.Tensor)
         and (name not in theirs or not torch.equal(value, theirs[name]))
-        and not (name in theirs and _both_not_numbers(value, theirs[name]))
+        # A buffer may begin as no number; a parameter that does is what the memory was filled with.
+        and not (
+            name not in parameters and name in theirs and _both_not_numbers(value, theirs[name])
+        )
     ]
     if not differing:
         return

@@ -409,6 +409,28 @@ class CounterOfTheFile(Body):
         return super().forward(images) * (0.5 if CALLS > 1000 else 1.0)
 
 
+class EpochCounter(Body):
+    """A counter of calls of train() that matters late."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.epoch = 0
+
+    def train(self, mode: bool = True) -> EpochCounter:
+        self.epoch += mode
+        return super().train(mode)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * (0.5 if self.epoch > 30 else 1.0)
+
+
+class ReadsFreshMemory(Body):
+    """Adds what nobody has written."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) + torch.empty(1)
+
+
 class Remembers(Body):
     """A moving mean in a plain attribute."""
 

@@ -20,6 +20,8 @@ MOST_NAMES = 3
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _LARGEST_CONTAINER = 16
+_FEW = 4
+"""a number that grows by more with an evaluation is a size and no counter"""
 
 Put = Callable[[Any], None]
 
@@ -47,23 +49,31 @@ class Counters:
         self.module = module
         self.steps: dict[str, set[float]] = {}
         """by how much each has grown in the passes so far"""
+        self.between: dict[str, float] = {}
+        """by how much some have grown with the mode and in an evaluation"""
         for name, value, put in self._numbers():
             if " of " in name:
                 watch.shared.setdefault(name, (put, value))
 
     @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
-        """A training pass is done inside."""
+    def counting(self, *, between: bool = False) -> Iterator[None]:
+        """A training pass is done inside; or what is between the steps of two epochs."""
         before = {name: value for name, value, _ in self._numbers()}
         yield
         for name, value, _ in self._numbers():
-            self.steps.setdefault(name, set()).add(value - before.get(name, value))
+            step = value - before.get(name, value)
+            if not between:
+                self.steps.setdefault(name, set()).add(step)
+            elif 0 < step <= _FEW:
+                self.between[name] = step
 
     def turned_on(self) -> Iterator[str]:
         """Each counter in turn, while it stands at a large number and then just before one."""
         for name, now, put in list(self._numbers()):
             steps = self.steps.get(name, set())
-            if len(steps) != 1 or not (step := next(iter(steps))):
+            step = next(iter(steps)) if len(steps) == 1 else 0
+            step = step or self.between.get(name, 0)
+            if not step:
                 continue
             for value in (TURNED_ON, TURNED_ON - step):
                 put(type(now)(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from trainer import model_state, seeding
 from trainer.buffers import StepBuffers
 from trainer.model_state import same_bits
 from trainer.tensor_files import Tensors
+from trainer.traits import memory_filled
 from trainer.trial.attributes import Counters, Watch, changed, listing, put_back
 from trainer.trial.processes import GRADIENT, Pass, Process, Task
 
@@ -87,7 +89,9 @@ class _Trial:
                     buffers.finish([vector.clone() for vector in record.sums])
                 process.update(record.gradients)
                 record.state = model_state.copied(process.module)
-                record.blocks = process.evaluate(range(self.last + 1))
+                with counters.counting(between=True):
+                    record.blocks = process.evaluate(range(self.last + 1))
+                    process.module.train()
         attributes = changed(first, watch.look(process.module))
         self._turn_on(process, buffers, counters, record)
         return record, attributes
@@ -138,7 +142,16 @@ class _Trial:
                 self._compare_blocks(where, record, blocks, attributes)
 
     def _resumed(self, record: Record, attributes: list[str]) -> None:
-        """The second step from what a checkpoint holds after the first."""
+        """The second step from what a checkpoint holds after the first.
+
+        In memory filled with NaN, which shows whether something is read that nobody has written.
+        """
+        # Where the kernels are any, these would be others than before.
+        chosen = torch.get_deterministic_debug_mode() > 0
+        with memory_filled() if chosen else contextlib.nullcontext():
+            self._go_on(record, attributes)
+
+    def _go_on(self, record: Record, attributes: list[str]) -> None:
         process, where = Process(self.task, watched=self.watched), "after a resume"
         model_state.load(process.module, model_state.to_write(process.module, record.state))
         self._compare_states("from a checkpoint", where, record, process, attributes)
