@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 import models
-from models.construct import describe, file_of
 from trainer import model_state, seeding, traits
 from trainer.config import DataConfig, RunConfig
 from trainer.data.sets import Dataset
@@ -67,15 +66,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         again = create(config, dataset, first_pass=first_pass)
     _compare(config, model, again)
     pixels, targets = dataset.train.__getitems__(torch.arange(3) % len(dataset.train))
-    try:
-        found = traits.find(again, dataset.scaling.apply(pixels), targets, config.seed)
-    except UserError:
-        raise
-    except Exception as error:
-        text = describe(error, file_of(type(model)))
-        raise UserError(
-            f"model.name: {config.model.name} fails in a training pass: {text}"
-        ) from error
+    found = traits.find(again, dataset.scaling.apply(pixels), targets, config.seed)
     model_state.learn(model, replace(found, first_pass=first_pass))
     return model
 
@@ -129,7 +120,7 @@ def construct(
     with seeding.others_kept():
         seeding.seed_all(seed, "initialisation")
         model = models.create(name, arguments, **data)
-        if first_pass or any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        if first_pass or any(map(is_lazy, _own_tensors(model).values())):
             models.check_output(model, **data)
     model_state.remember(model)
     return model
@@ -137,7 +128,16 @@ def construct(
 
 def names_of(model: nn.Module) -> set[str]:
     """Of its parameters and buffers, as far as it has made them."""
-    return {*dict(model.named_parameters()), *model_state.buffer_slots(model)}
+    return set(_own_tensors(model))
+
+
+def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor | None]:
+    """Parameters and buffers by their names, whatever the model's own methods say of them."""
+    return {
+        f"{prefix}.{name}": tensor
+        for prefix, part in model.named_modules(remove_duplicate=False)
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+    }
 
 
 def _data_of(dataset: Dataset) -> dict[str, Any]:
