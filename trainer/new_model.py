@@ -131,12 +131,13 @@ def names_of(model: nn.Module) -> set[str]:
     return set(_own_tensors(model))
 
 
-def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor | None]:
+def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by their names, whatever the model's own methods say of them."""
     return {
         f"{prefix}.{name}": tensor
         for prefix, part in model.named_modules(remove_duplicate=False)
         for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None
     }
 
 
