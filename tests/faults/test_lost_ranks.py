@@ -104,8 +104,8 @@ def test_a_mistake_in_the_code_is_said_by_one_rank_and_last(
     assert rank is not None, run.errors
     assert rank[1] in broken
     error = (
-        f"rank {rank[1]} on {platform.node()}: {plugin}, line 9: forward fails, in code that is not "
-        f"Lockstep's: FileNotFoundError: calibration.bin"
+        f"rank {rank[1]} on {platform.node()}: {plugin}, line 9: forward fails, in code that is "
+        f"not Lockstep's: FileNotFoundError: calibration.bin"
     )
     said, _, table = run.errors.partition("Root Cause (first observed failure)")
     assert said.splitlines().count(error) == 1
