@@ -110,7 +110,7 @@ def test_the_run_that_is_in_the_way_is_named(
     process = hold(60, "silent")
     assert train_here(tmp_path) == 2
     who = f"process {process.pid} on {platform.node()} since "
-    assert f"output_dir: {tmp_path} is in use by another run, {who}" in capsys.readouterr().err
+    assert f"output_dir: {tmp_path} is in use by another run: {who}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

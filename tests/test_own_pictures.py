@@ -94,6 +94,11 @@ def test_strips_that_become_too_flat_name_the_key(
     more = ["--data.root", str(root), *SHORT]
     assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
     assert "data.image_size: the pictures are made 3 high and 128 wide" in capsys.readouterr().err
+    unknown = [*more, "--model.name", "quicknetz"]
+    assert train_here(tmp_path / "run", *unknown, config=RECIPE) == 2
+    errors = capsys.readouterr().err
+    assert "did you mean quicknet?" in errors
+    assert "image_size" not in errors
     more += ["--data.image_size", "[16, 128]", "--train.epochs", "2"]
     assert train_here(tmp_path / "run", *more, config=RECIPE) == 0
 

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 import models
 from trainer import model_state, seeding, traits
-from trainer.config import DataConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.data.sets import Dataset
 from trainer.errors import UserError
 from trainer.microbatch import cut
@@ -24,6 +24,8 @@ log = logging.getLogger("lockstep")
 
 _SMALL_SIDE = 32
 """in pixels: some networks need so many"""
+_LARGE_SIDE = 224
+"""in pixels: so many are enough for any of the usual networks"""
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
@@ -152,8 +154,7 @@ def _data_of(dataset: Dataset) -> dict[str, Any]:
 
 def _refused(config: RunConfig, dataset: Dataset, error: ValueError) -> UserError:
     hint = " (--model.args '{}' clears those of the recipe)" if config.model.args else ""
-    size = _size_hint(config.data, _data_of(dataset)["image_size"])
-    return UserError(f"model.name, model.args: {error}{hint}{size}")
+    return UserError(f"model.name, model.args: {error}{hint}{_size_hint(config, dataset)}")
 
 
 def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
@@ -197,12 +198,20 @@ def _both_not_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
     )
 
 
-def _size_hint(data: DataConfig, image_size: tuple[int, int]) -> str:
-    """Where pictures have become small, the key that makes them larger."""
-    if data.name != "folder" or min(image_size) >= _SMALL_SIDE:
+def _size_hint(config: RunConfig, dataset: Dataset) -> str:
+    """Where pictures have become too small for the network, the key that makes them larger."""
+    data = _data_of(dataset)
+    height, width = data["image_size"]
+    if config.data.name != "folder" or min(height, width) >= _SMALL_SIDE:
         return ""
-    height, width = image_size
-    chosen = "what it says" if data.image_size else "the training pictures' medians, shrunk"
+    larger = data | {"image_size": (_LARGE_SIDE, _LARGE_SIDE)}
+    try:
+        models.check_output(
+            construct(config.model.name, config.model.args, larger, config.seed), **larger
+        )
+    except ValueError:  # it is not the size
+        return ""
+    chosen = "what it says" if config.data.image_size else "the training pictures' medians, shrunk"
     return (
         f" (data.image_size: the pictures are made {height} high and {width} wide, {chosen}; set "
         "it to a larger size)"

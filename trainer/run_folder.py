@@ -175,8 +175,8 @@ class RunFolder:
             raise _not_writable(error.filename, error.strerror) from error
         if self._lock is None:
             raise UserError(
-                f"output_dir: {self.path} is in use by another run, {locks.holder(path)}; wait for "
-                "it, or choose another output_dir"
+                f"output_dir: {self.path} is in use by another run: {locks.holder(path)} has the "
+                f"lock {path}; wait for it, or choose another output_dir"
             )
 
     def _stored_status(self) -> Status:

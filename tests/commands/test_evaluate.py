@@ -244,7 +244,7 @@ def test_numbers_for_a_model_of_names_are_positions_with_a_warning(
     np.save(tmp_path / "n_test_targets.npy", np.array(numbers))
     code, _, errors = run_command(capsys, "evaluate", tmp_path / "run", *words)
     assert code == 2
-    assert "the label 3, which count the model's 3 classes from 0" in errors
+    assert "the label 3, and the model's 3 classes count from 0" in errors
 
 
 def test_images_that_have_changed_are_said_not_to_be_the_runs_own(

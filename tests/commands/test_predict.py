@@ -236,19 +236,24 @@ def test_a_folder_that_may_not_be_read_is_named(run: Run, photos: Path, tmp_path
             check=False,
         )
 
+    picture = closed / "1.png"
+    picture.chmod(0o000)
+    alone = ended(picture)
     closed.chmod(0o000)
     try:
         stopped, skipped = ended(tmp_path / "top"), ended(tmp_path / "top", "--on_bad", "skip")
-        inside = ended(closed / "1.png")
+        inside = ended(picture)
     finally:
         closed.chmod(0o700)
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert alone.stderr == f"{picture}: may not be read; give yourself access to it\n"
     assert (stopped.returncode, stopped.stdout) == (2, "")
     assert stopped.stderr.startswith(f"{closed}: may not be read (Permission denied); give")
     assert skipped.returncode == 0
     assert len(skipped.stdout.splitlines()) == 1 + 1
     assert f"{closed}: may not be read (Permission denied); left out" in skipped.stderr
     assert inside.returncode == 2
-    assert inside.stderr.startswith(f"{closed / '1.png'}: may not be read")
+    assert inside.stderr.startswith(f"{picture}: may not be read")
 
 
 def test_a_pipe_is_not_waited_for(

@@ -201,7 +201,8 @@ def test_a_second_name_of_a_part_is_none(tmp_path: Path) -> None:
     assert len(prepared(root).validation) == 20
     (root / "val").unlink()
     write_pictures(root, ("val",), count=1)
-    with pytest.raises(UserError, match="own/val would be ignored; name it validation"):
+    advice = f"put its pictures into {root / 'validation'}, or take it away"
+    with pytest.raises(UserError, match=f"own/val would be ignored; {advice}"):
         prepared(root)
 
 
@@ -269,6 +270,15 @@ def test_a_class_without_a_picture_that_is_one_is_named_by_its_folder(tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_is_named_as_what_it_is(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=2)
+    pipe = root / "train" / "dog" / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=f"{pipe}: is no regular file"):
+        prepared(root)
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own")
     expected = prepared(root).fingerprint

@@ -180,7 +180,7 @@ def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> 
     return SourcePart(
         part=decoded.read(plan.entry, only, root, limit_bytes),
         class_names=listed.class_names,
-        origin=f"data.root {root}, its {only} images alone",
+        origin=f"data.root {root} (its {only} images alone)",
     )
 
 

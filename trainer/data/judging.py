@@ -196,8 +196,8 @@ def _unknown(found: SourcePart, unknown: list[str], known: Sequence[str], by: By
         "name": f"has images of {'classes' if len(unknown) > 1 else 'the class'} {some}",
         "number": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and no class of "
         "the model is that number",
-        "position": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, which count "
-        f"the model's {len(known)} classes from 0",
+        "position": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and the "
+        f"model's {len(known)} classes count from 0",
     }[by]
     return (
         f"data.name, data.root: {found.part.labels_file} {what}"

@@ -162,7 +162,8 @@ def _pieces(items: Sequence[S]) -> Iterator[Sequence[S]]:
 
 def _look(path: Path) -> Content:
     if not path.is_file():  # a pipe would be waited for
-        return Content("", None, f"{path}: there is no such file")
+        kind = "is no regular file" if path.exists() else "there is no such file"
+        return Content("", None, f"{path}: {kind}")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -89,7 +89,11 @@ def _parts(root: Path) -> tuple[list[str], tuple[str, ...]]:
             beside += [path.name] * is_picture(path)
         elif not any(path.samefile(root / part) for part in parts):
             meant = part_meant(path.name)
-            wrong += [f"{path} would be ignored; name it {meant}"] * (meant is not None)
+            if meant:
+                advice = f"name it {meant}"
+                if meant in parts:
+                    advice = f"put its pictures into {root / meant}, or take it away"
+                wrong.append(f"{path} would be ignored; {advice}")
             beside.append(path.name)
     if wrong:
         raise UserError(f"data.root: {', and '.join(wrong)}")

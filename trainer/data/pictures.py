@@ -118,6 +118,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise UserError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read; give yourself access to it") from error
     except UnidentifiedImageError as error:
         formats = ", ".join(picture_formats.NAMES)
         raise UserError(
