@@ -43,12 +43,15 @@ def jpeg(path: Path, *entries: tuple[int, int, int, bytes]) -> Path:
     ],
     ids=["ratio", "text", "short text", "bytes", "nowhere", "no directory"],
 )
-def test_the_orientation_alone_counts(tmp_path: Path, odd: tuple[int, int, int, bytes]) -> None:
+def test_the_orientation_alone_counts(
+    tmp_path: Path, odd: tuple[int, int, int, bytes], recwarn: pytest.WarningsRecorder
+) -> None:
     path = jpeg(tmp_path / "a.jpg", TURNED, odd, (0x0128, SHORT, 1, struct.pack("<HH", 3, 0)))
     assert look(path) == Look(16, 8, 3)
     red, *others = read(path, 3, (16, 8))
     assert red.min() > 250
     assert max(channel.max() for channel in others) < 5
+    assert not recwarn.list  # they would name no file
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,13 @@ def orientation(file: Image.Image) -> int:
 
     Must be asked for before the pixels are read.
     """
-    found: object = None
-    # Notes that cannot be read say nothing; the picture is whole all the same.
-    with contextlib.suppress(Exception):
-        found = file.getexif().get(_ORIENTATION)
     notes = file.info.get("exif")
-    if isinstance(notes, bytes):
-        # Pillow reads no further than the first note that lies about its length.
-        found = _orientation_in(notes) or found
+    # Pillow reads no further than the first note that lies about its length, and warns of others.
+    found: object = _orientation_in(notes) if isinstance(notes, bytes) else None
+    if not found:
+        # Notes that cannot be read say nothing; the picture is whole all the same.
+        with contextlib.suppress(Exception):
+            found = file.getexif().get(_ORIENTATION)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
