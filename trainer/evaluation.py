@@ -62,7 +62,7 @@ def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractCont
     """Blocks of so many images go through the network inside; a RankError where they cannot."""
     return out_of_memory.explained(
         f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
-        "set it to fewer; a run that has begun with another number needs another output_dir",
+        "set it to fewer, with which a run that has begun can go on, equal to rounding",
         device,
     )
 
