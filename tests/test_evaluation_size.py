@@ -80,7 +80,7 @@ def test_large_pictures_and_wide_networks_take_a_micro_batch() -> None:
 
 def test_neither_weights_nor_small_layers_count() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 60_000), nn.Linear(60_000, 2))
-    assert evaluation_size.widest(model, black(9, 1, 28, 28)) == 60_000
+    assert evaluation_size.alive_bytes(model, black(9, 1, 28, 28)) == 4 * (784 + 60_000 + 2)
 
 
 class Functional(nn.Module):
@@ -92,16 +92,32 @@ class Functional(nn.Module):
 
 def test_functions_count_too_and_compiled_ones() -> None:
     images = black(9, 1, 28, 28)
-    assert evaluation_size.widest(Functional(), images) == 50 * 28 * 28
+    assert evaluation_size.alive_bytes(Functional(), images) == 4 * (1 + 2 * 50) * 28 * 28
     traced = torch.jit.trace(Functional(), torch.zeros(2, 1, 28, 28))
-    assert evaluation_size.widest(traced, images) == 50 * 28 * 28
+    assert evaluation_size.alive_bytes(traced, images) == 4 * (1 + 2 * 50) * 28 * 28
+
+
+class Gathering(nn.Module):
+    """None of its tensors is large, but all are kept until the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.filters(images) for _ in range(30)], 1).mean((2, 3))
+
+
+def test_many_small_tensors_and_the_pictures_count_too() -> None:
+    assert block_of(Gathering(), black(1000, 3, 32, 32)) == 25
+    assert block_of(nn.Conv2d(3, 4, 16, stride=16), black(1000, 3, 224, 224)) == 25
 
 
 def test_the_network_stays_as_it_was() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.5), nn.Dropout())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(5)
-    evaluation_size.widest(model, black(9, 1, 8, 8))
+    evaluation_size.alive_bytes(model, black(9, 1, 8, 8))
     after_draw = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(after_draw, torch.rand(3))
