@@ -99,9 +99,11 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             if tensor.layout is torch.strided:  # the others have no storage
                 storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 self._there[reference.cdata] = (reference, storage.nbytes())
-        self._there = {key: one for key, one in self._there.items() if not one[0].expired()}
+        for key, (reference, _) in list(self._there.items()):
+            if reference.expired():  # type: ignore[no-untyped-call]
+                del self._there[key]
         self.bytes.append(sum(size for _, size in self._there.values()))
 
 
