@@ -237,7 +237,7 @@ def test_a_run_goes_on_where_its_evaluation_did_not_fit(
     monkeypatch.setenv("FITTING", "8")
     assert train_here(run, *words) == 2
     message = capsys.readouterr().err
-    assert "train.evaluation_batch_size: a block of 500 images of an evaluation" in message
+    assert "train.evaluation_batch_size: a block of 144 images of an evaluation" in message
     assert "with which a run that has begun can go on" in message
     fewer = ["--train.evaluation_batch_size", "8"]
     assert train_here(run, *words, *fewer) == 0

@@ -32,7 +32,7 @@ class Greedy(nn.Sequential):
     [
         ("true", 4, "train.microbatches", "a micro-batch of 15 samples"),
         ("false", 4, "train.evaluation_batch_size", "a block of 15 images of an evaluation"),
-        ("false", 20, "train.evaluation_batch_size", "a block of 500 images of an evaluation"),
+        ("false", 20, "train.evaluation_batch_size", "a block of 144 images of an evaluation"),
     ],
 )
 def test_advice_for_a_step_and_for_an_evaluation(

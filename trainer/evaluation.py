@@ -121,7 +121,8 @@ def predict(
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
-    with left_alone(model), seeding.all_kept(), fitting(block_samples, device):
+    largest = min(block_samples, count)
+    with left_alone(model), seeding.all_kept(), fitting(largest, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed
