@@ -39,7 +39,7 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
 
 def machine() -> str:
     """Where it was measured, and what."""
-    found = environment.describe(torch.device("cpu"))
+    found = environment.describe(torch.device("cpu"), None)
     return (
         f"{found['processor'].split('/')[0]}, {os.cpu_count()} cores, {found['cpu capability']}, "
         f"Python {platform.python_version()}, torch {found['torch']}, commit {commit()}"

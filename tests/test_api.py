@@ -125,6 +125,7 @@ def surroundings():
         "cudnn": [backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic,
                   backends.cudnn.allow_tf32],
         "mkldnn": backends.mkldnn.enabled,
+        "small": float(torch.tensor(1e-40, dtype=torch.float32, device="cpu") * 1),
         "products": torch.get_float32_matmul_precision(),
         "float32": [one.fp32_precision for one in (backends, backends.cudnn, backends.cudnn.conv,
                     backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.conv,
@@ -155,6 +156,7 @@ if sys.argv[2] == "unusual":
     torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
     torch.backends.mkldnn.conv.fp32_precision = "bf16"
     torch.set_float32_matmul_precision("high")
+    torch.set_flush_denormal(True)
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     signal.signal(signal.SIGTERM, quiet)
     warnings.filterwarnings("ignore", "nothing")

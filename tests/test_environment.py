@@ -60,7 +60,7 @@ def test_other_kernels_on_a_resume(stopped: Path, tmp_path: Path) -> None:
 def test_variables_that_choose_kernels_are_part_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = environment.describe(torch.device("cpu"))
+    here = environment.describe(torch.device("cpu"), None)
     changing = {
         "CUBLAS_WORKSPACE_CONFIG": ":16:8",
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
@@ -71,7 +71,7 @@ def test_variables_that_choose_kernels_are_part_of_the_environment(
     for name, value in changing.items():
         monkeypatch.setenv(name, value)
     said = " ".join(f"{name}={value}" for name, value in sorted(changing.items()))
-    there = environment.describe(torch.device("cpu"))
+    there = environment.describe(torch.device("cpu"), None)
     assert environment.differences(there, here) == [f"kernel variables {said} against none"]
 
 
@@ -87,9 +87,9 @@ def test_variables_that_choose_kernels_are_part_of_the_environment(
 def test_variables_that_change_no_bits_are_none_of_it(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = environment.describe(torch.device("cpu"))
+    here = environment.describe(torch.device("cpu"), None)
     monkeypatch.setenv(name, value)
-    assert environment.describe(torch.device("cpu")) == here
+    assert environment.describe(torch.device("cpu"), None) == here
 
 
 FAST = """
@@ -136,7 +136,7 @@ def test_tf32_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         environment.choose_precision("tf32")
         gpu = torch.device("cuda")
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
-        assert environment.describe(gpu)["float32"] == "convolutions tf32, products tf32"
+        assert environment.describe(gpu, None)["float32"] == "convolutions tf32, products tf32"
         assert torch.backends.cudnn.allow_tf32
         assert torch.get_float32_matmul_precision() == "high"
     finally:

@@ -80,7 +80,7 @@ def test_large_pictures_and_wide_networks_take_a_micro_batch() -> None:
 
 def test_neither_weights_nor_small_layers_count() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 60_000), nn.Linear(60_000, 2))
-    assert evaluation_size.widest(model, black(9, 1, 28, 28)) == 60_000
+    assert evaluation_size.alive_bytes(model, black(9, 1, 28, 28)) == 4 * (784 + 60_000 + 2)
 
 
 class Functional(nn.Module):
@@ -92,16 +92,32 @@ class Functional(nn.Module):
 
 def test_functions_count_too_and_compiled_ones() -> None:
     images = black(9, 1, 28, 28)
-    assert evaluation_size.widest(Functional(), images) == 50 * 28 * 28
+    assert evaluation_size.alive_bytes(Functional(), images) == 4 * (1 + 2 * 50) * 28 * 28
     traced = torch.jit.trace(Functional(), torch.zeros(2, 1, 28, 28))
-    assert evaluation_size.widest(traced, images) == 50 * 28 * 28
+    assert evaluation_size.alive_bytes(traced, images) == 4 * (1 + 2 * 50) * 28 * 28
+
+
+class Gathering(nn.Module):
+    """None of its tensors is large, but all are kept until the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.filters(images) for _ in range(30)], 1).mean((2, 3))
+
+
+def test_many_small_tensors_and_the_pictures_count_too() -> None:
+    assert block_of(Gathering(), black(1000, 3, 32, 32)) == 25
+    assert block_of(nn.Conv2d(3, 4, 16, stride=16), black(1000, 3, 224, 224)) == 25
 
 
 def test_the_network_stays_as_it_was() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.5), nn.Dropout())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(5)
-    evaluation_size.widest(model, black(9, 1, 8, 8))
+    evaluation_size.alive_bytes(model, black(9, 1, 8, 8))
     after_draw = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(after_draw, torch.rand(3))
@@ -178,15 +194,61 @@ def test_a_file_of_an_older_version_is_evaluated_as_it_was(
         assert max(int(line.split()[0]) for line in seen.read_text().splitlines()) == at_once
 
 
-def test_another_number_belongs_to_the_run(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_number_belongs_to_the_run(words: list[str], tmp_path: Path) -> None:
     more = ["--train.evaluation_batch_size", "9"]
     assert train_here(tmp_path / "run", *words, *more) == 0
     assert "evaluation_batch_size: 9" in (tmp_path / "run" / "config.yaml").read_text()
     assert Run(tmp_path / "run", 0).json("results.json")["test"]["samples"] == 30
     counts = {int(line.split()[0]) for line in (tmp_path / "seen").read_text().splitlines()}
     assert max(counts) == 9
-    capsys.readouterr()
-    assert train_here(tmp_path / "run", *words) == 2
-    assert "train.evaluation_batch_size: None against 9" in capsys.readouterr().err
+
+
+GREEDY = """
+import os
+import torch
+from torch import nn
+
+class Greedy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+
+    def forward(self, images):
+        if not self.training and len(images) > int(os.environ["FITTING"]):
+            torch.empty(2**60, dtype=torch.uint8)
+        return super().forward(images)
+"""
+
+
+def test_a_run_goes_on_where_its_evaluation_did_not_fit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With fewer images at once, from its checkpoint, and says that it rounds differently."""
+    plugin = tmp_path / "greedy.py"
+    plugin.write_text(GREEDY)
+    words = ["--model.name", f"{plugin}:Greedy", "--model.args", "{}", "--train.epochs", "3"]
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    monkeypatch.setenv("FITTING", "1000")
+    assert train_here(straight, *words) == 0
+    assert train_here(run, *words, "--train.max_seconds", "1e-9") == 75
+    step = Run(run, 75).json("status.json")["step"]
+    monkeypatch.setenv("FITTING", "8")
+    assert train_here(run, *words) == 2
+    message = capsys.readouterr().err
+    assert "train.evaluation_batch_size: a block of 144 images of an evaluation" in message
+    assert "with which a run that has begun can go on" in message
+    fewer = ["--train.evaluation_batch_size", "8"]
+    assert train_here(run, *words, *fewer) == 0
+    reason = f"from step {step}: train.evaluation_batch_size null against 8"
+    assert f"equal to rounding, not in bits: {reason}" in caplog.text
+    results = Run(run, 0).json("results.json")
+    assert results["equality"] == {"in_bits": False, "because": [reason]}
+    final = "final_weights_sha256"
+    assert results[final] == Run(straight, 0).json("results.json")[final]
+    name = ["--model", f"{plugin}:Greedy"]
+    code, output, _ = run_command(capsys, "evaluate", str(run), "--json", *name)
+    assert (code, json.loads(output)["equals_results_json"]) == (0, True)
+    code, _, message = run_command(capsys, "verify", str(run), "--model.name", f"{plugin}:Greedy")
+    assert (code, reason in message) == (2, True)

@@ -16,40 +16,49 @@ import torch
 from torch import nn
 
 class Greedy(nn.Sequential):
-    def __init__(self, num_classes, in_training):
+    def __init__(self, num_classes, in_training, fitting):
         super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
-        self.in_training = in_training
+        self.in_training, self.fitting = in_training, fitting
 
     def forward(self, images):
-        if self.training == self.in_training and len(images) > 4:
+        if self.training == self.in_training and len(images) > self.fitting:
             torch.empty(2**60, dtype=torch.uint8)
         return super().forward(images)
 """
 
 
 @pytest.mark.parametrize(
-    ("in_training", "key", "what"),
+    ("in_training", "fitting", "key", "what"),
     [
-        ("true", "train.microbatches", "a micro-batch of 15 samples"),
-        ("false", "train.evaluation_batch_size", "a block of 500 images of an evaluation"),
+        ("true", 4, "train.microbatches", "a micro-batch of 15 samples"),
+        ("false", 4, "train.evaluation_batch_size", "a block of 15 images of an evaluation"),
+        ("false", 20, "train.evaluation_batch_size", "a block of 144 images of an evaluation"),
     ],
 )
 def test_advice_for_a_step_and_for_an_evaluation(
-    in_training: str, key: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_training: str,
+    fitting: int,
+    key: str,
+    what: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error is the CPU allocator's own."""
+    """The error is the CPU allocator's own, in the trial before the first step or in the run."""
     plugin = tmp_path / "greedy.py"
     plugin.write_text(GREEDY)
     words = [
         "--model.name",
         f"{plugin}:Greedy",
         "--model.args",
-        f'{{"in_training": {in_training}}}',
+        f'{{"in_training": {in_training}, "fitting": {fitting}}}',
     ]
     assert train_here(tmp_path / "run", *words, "--train.epochs", "1") == 2
     message = capsys.readouterr().err
     assert f"{key}: {what} does not fit into the memory; " in message
     assert "Traceback" not in message
+    if in_training == "false":
+        fewer = ["--train.evaluation_batch_size", str(fitting)]
+        assert train_here(tmp_path / "fewer", *words, "--train.epochs", "1", *fewer) == 0
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ def _keep_torch(stack: contextlib.ExitStack) -> None:
     _keep(stack, backends.cudnn, "deterministic", fresh=False)
     _keep(stack, backends.cudnn, "enabled", fresh=True)
     _keep(stack, backends.mkldnn, "enabled", fresh=True)
+    # Torch has no word for whether it is on: the smallest of its numbers are 0 then.
+    stack.callback(torch.set_flush_denormal, not bool(torch.tensor(1e-40, dtype=torch.float32) * 1))
+    torch.set_flush_denormal(False)
     if "torch._inductor.config" in sys.modules:
         _keep(stack, torch._inductor.config, "deterministic")
 

@@ -106,8 +106,8 @@ class TrainConfig:
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
     evaluation_batch_size: int | None = None
-    """images that are classified at once in an evaluation; null: 500, or where their largest layer
-    takes more than 134 MB as many as are in the largest micro-batch"""
+    """images that are classified at once in an evaluation; null: 500, or where these would take
+    more than 300 MB as many as are in the largest micro-batch"""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """arithmetic of the forward pass; fp32 is never TF32, which is faster on GPUs and has ten bits
     of mantissa; fp16 and tf32 need a GPU"""

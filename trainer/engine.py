@@ -94,7 +94,9 @@ class Engine:
         # Once more, as the files of plug-ins have been run since the processes met.
         environment.choose_precision(config.train.precision)
         self.inexact_kernels = environment.choose_kernels(config.train.reduction == "exact")
-        self.environment = environment.describe(accelerator.device)
+        self.environment = environment.describe(
+            accelerator.device, config.train.evaluation_batch_size
+        )
         self.snapshot = Snapshot(
             accelerator,
             self.module,

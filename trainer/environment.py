@@ -34,8 +34,13 @@ OUR_VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_DETERMINIS
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
-def describe(device: torch.device) -> Environment:
-    """The machine and the libraries, as far as they enter the rounding or the random streams."""
+def describe(device: torch.device, evaluation_batch_size: int | None) -> Environment:
+    """What enters the rounding or the random streams, and may be another after a resume.
+
+    Args:
+        device: of the computation.
+        evaluation_batch_size: `train.evaluation_batch_size`; it is the machine that sets a limit.
+    """
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
@@ -48,6 +53,7 @@ def describe(device: torch.device) -> Environment:
         "cuDNN": str(torch.backends.cudnn.version()) if on_gpu else "none",  # type: ignore[no-untyped-call]
         "kernel variables": " ".join(_kernel_variables()) or "none",
         "float32": _float32(device),
+        "train.evaluation_batch_size": str(evaluation_batch_size or "null"),
     }
 
 

@@ -62,7 +62,7 @@ def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractCont
     """Blocks of so many images go through the network inside; a RankError where they cannot."""
     return out_of_memory.explained(
         f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
-        "set it to fewer; a run that has begun with another number needs another output_dir",
+        "set it to fewer, with which a run that has begun can go on, equal to rounding",
         device,
     )
 
@@ -121,7 +121,8 @@ def predict(
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
-    with left_alone(model), seeding.all_kept(), fitting(block_samples, device):
+    largest = min(block_samples, count)
+    with left_alone(model), seeding.all_kept(), fitting(largest, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed

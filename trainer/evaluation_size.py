@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -16,11 +17,8 @@ from trainer.data.sets import ImageSet
 from trainer.evaluation import BLOCK_SAMPLES
 from trainer.microbatch import cut
 
-FEW_VALUES = 2**25
-"""in the largest tensor of a block: 134 MB of float32, less than the program itself takes"""
-
-TENSORS_AT_ONCE = 3
-"""of the largest size: what a layer is given, what it gives, and a branch that waits beside it"""
+FEW_BYTES = 300_000_000
+"""that a block may take in any case, less than the program itself"""
 
 
 def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> int:
@@ -28,7 +26,7 @@ def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> in
 
     Kernels may round differently for another number of images, so this belongs to the run: it is a
     function of the configuration, the network and the data, whatever the process count and the
-    machine. Where the usual blocks are more than a few values, a block is as large as the largest
+    machine. Where the usual blocks take more than a few bytes, a block is as large as the largest
     micro-batch: without a backward pass it takes less than the training of so many.
 
     Args:
@@ -40,35 +38,45 @@ def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> in
         return config.evaluation_batch_size
     assert config.microbatches is not None
     largest = cut(min(config.batch_size, len(images)), config.microbatches)[0]
-    if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * widest(model, images) <= FEW_VALUES:
+    if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * alive_bytes(model, images) <= FEW_BYTES:
         return BLOCK_SAMPLES
     return largest
 
 
 def needed_bytes(samples: int, model: nn.Module, images: ImageSet) -> int:
     """About what an evaluation of so many images at once takes, besides data and model."""
-    return TENSORS_AT_ONCE * 4 * samples * widest(model, images)
+    # Kernels keep something too, such as a copy in another layout.
+    return samples * alive_bytes(model, images) * 3 // 2
 
 
-def widest(model: nn.Module, images: ImageSet) -> int:
-    """Values in the largest tensor that one image brings about on its way through the network.
+def alive_bytes(model: nn.Module, images: ImageSet) -> int:
+    """What one image brings about at a time on its way through the network, itself included.
 
     Args:
         model: on the CPU; comes back as it was.
         images: of the shape that it takes.
     """
     shape = tuple(images.images.shape[1:])
-    two, three = (_largest_results(model, torch.zeros(count, *shape)) for count in (2, 3))
+    two, three = (_alive(model, torch.zeros(count, *shape)) for count in (2, 3))
     # What does not grow with the images comes from the weights.
-    return max((more - fewer for fewer, more in zip(two, three, strict=False)), default=0)
+    return max(more - fewer for fewer, more in zip(two, three, strict=False))
 
 
-class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that each operator returns, functions and compiled code included."""
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all results that are there, functions and compiled code included.
 
-    def __init__(self) -> None:
+    Args:
+        inputs: of the network, there from the start.
+
+    Attributes:
+        bytes: at the start, and after each operator.
+    """
+
+    def __init__(self, inputs: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.values: list[int] = []
+        self._there: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.bytes: list[int] = []
+        self._note([inputs])
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -83,15 +91,26 @@ class _Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.values.append(max(sizes, default=0))
+        leaves = tree_leaves(result)
+        self._note(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
         return result
 
+    def _note(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.layout is torch.strided:  # the others have no storage
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._there[reference.cdata] = (reference, storage.nbytes())
+        for key, (reference, _) in list(self._there.items()):
+            if reference.expired():  # type: ignore[no-untyped-call]
+                del self._there[key]
+        self.bytes.append(sum(size for _, size in self._there.values()))
 
-def _largest_results(model: nn.Module, inputs: torch.Tensor) -> list[int]:
+
+def _alive(model: nn.Module, inputs: torch.Tensor) -> list[int]:
     with left_alone(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        results = _Results()
-        with results:
+        alive = _Alive(inputs)
+        with alive:
             model(inputs)
-    return results.values
+    return alive.bytes

@@ -82,7 +82,7 @@ def obstacles(
 
     All ranks get the same: whether there is any decides what they do together.
     """
-    here = environment.describe(accelerator.device)
+    here = environment.describe(accelerator.device, config.train.evaluation_batch_size)
     found = collectives.on_main(accelerator, lambda: stored_run.obstacles(run, start, stops, here))
     found += collectives.check_same_start(accelerator, weights="", images="", environment=here)
     if config.train.reduction == "fast":

@@ -263,6 +263,9 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
     config = pin(config, pins_of(stored))
+    # Where a machine has too little memory, this must not cost the training: the engine notes it.
+    key_of_memory = "train.evaluation_batch_size"
+    stored = replace(stored, {key_of_memory: config.train.evaluation_batch_size})
     if extends(config, stored):
         stored = replace(stored, {"train.epochs": config.train.epochs})
     differing = differences(config, stored)

@@ -111,6 +111,22 @@ def test_two_processes_go_on_with_the_folds_that_are_left(whole: Path, tmp_path:
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_fold_that_lacked_memory_may_be_evaluated_in_smaller_blocks(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that were finished before stay as they are."""
+    folder = tmp_path / "folds"
+    for name in ("fold-1", "fold-2"):
+        shutil.copytree(whole / name, folder / name)
+    before = contents(folder)
+    code, _, errors = crossval(capsys, folder, "--train.evaluation_batch_size", "50")
+    assert code == 0, errors
+    assert contents(folder).items() >= before.items()
+    ours, theirs = (result(path)["runs"] for path in (folder, whole))
+    key = "final_weights_sha256"
+    assert [run[key] for run in ours] == [run[key] for run in theirs]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_stopped_or_killed_it_goes_on_in_the_middle_of_a_fold(
     whole: Path,

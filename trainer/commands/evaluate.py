@@ -127,7 +127,7 @@ def _why_other(
         return f"they are of other weights than those in {folder / 'model.safetensors'}"
     for key in ("environment", "train"):
         check_type(stored.get(key), dict[str, Any], f"{path}: {key}")
-    here = environment.describe(accelerator.device)
+    here = environment.describe(accelerator.device, config.train.evaluation_batch_size)
     precision = {"precision": config.train.precision}
     reasons = environment.differences(
         stored["environment"] | {"precision": stored["train"].get("precision")}, here | precision

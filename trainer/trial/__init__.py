@@ -59,6 +59,7 @@ def of_run(
         seed=config.seed,
         label_smoothing=config.train.label_smoothing,
         autocast=autocast,
+        evaluated=config.train.evaluation_batch_size,
     )
     with out_of_memory.explained(
         f"train.microbatches: a micro-batch of {len(task.pieces[0][0])} samples",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from trainer import model_state, seeding
+from trainer import evaluation, model_state, seeding
 from trainer.buffers import StepBuffers, copies_of, left_alone
 from trainer.model_state import check_parameters, same_bits
 from trainer.tensor_files import Tensors
@@ -34,6 +34,7 @@ class Task:
         seed: the run's.
         label_smoothing: as in the run.
         autocast: around forward passes.
+        evaluated: most images at once in an evaluation; None: as many as in a micro-batch.
     """
 
     build: Callable[[], nn.Module]
@@ -41,6 +42,7 @@ class Task:
     seed: int
     label_smoothing: float
     autocast: Callable[[], contextlib.AbstractContextManager[None]]
+    evaluated: int | None = None
 
 
 @dataclass
@@ -109,8 +111,9 @@ class Process:
                 before.put_back()
                 seeding.seed_all(self.task.seed, "evaluation", index)
                 self.called.clear()
-                with self.task.autocast():
-                    logits = self.module(self.task.pieces[index][0].clone())
+                images = self.task.pieces[index][0][: self.task.evaluated].clone()
+                with evaluation.fitting(len(images), images.device), self.task.autocast():
+                    logits = self.module(images)
                 found[index] = Pass({"the output": logits.detach().clone()}, list(self.called))
         return found
 

@@ -40,6 +40,9 @@ CAVEAT = (
     "too narrow."
 )
 
+OF_EACH_FOLD = ("data.fold:", "train.evaluation_batch_size:")
+"""of the lines about a difference; the second may change where a fold lacks memory"""
+
 Columns = dict[str, np.ndarray]
 
 
@@ -111,7 +114,7 @@ def _recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     first = folds[0]
     for other in folds:
         lines = differences(first.config, other.config)
-        differing = [line for line in lines if not line.startswith("data.fold:")]
+        differing = [line for line in lines if not line.startswith(OF_EACH_FOLD)]
         if differing:
             raise UserError(
                 f"{other.folder}: not the recipe of {first.folder}: {'; '.join(differing)}; train "

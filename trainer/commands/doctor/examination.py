@@ -103,7 +103,8 @@ def _look(
     start, needed_bytes = None, 0
     if prepared:
         device = accelerator.device if accelerator else torch.device("cpu")
-        start = (prepared.weights, prepared.images, environment.describe(device))
+        here = environment.describe(device, config.train.evaluation_batch_size)
+        start = (prepared.weights, prepared.images, here)
         needed_bytes = prepared.needs.memory_bytes
         if device.type == "cuda":
             findings.append(memory.of_gpu(prepared.needs, device))
