@@ -77,7 +77,9 @@ def test_versions_and_extra_state_come_back() -> None:
         model_state.tensors(built("UnsafeExtraState"))
 
 
-@pytest.mark.parametrize("name", ["UnsavedBuffer", "DropsInEvaluation", "RandomTable", "Merging"])
+@pytest.mark.parametrize(
+    "name", [*("UnsavedBuffer", "DropsInEvaluation", "RandomTable", "Merging"), "ReplacedTeacher"]
+)
 def test_evaluate_gives_the_figures_of_the_run(
     name: str,
     tmp_path: Path,

@@ -31,7 +31,7 @@ class Greedy(nn.Sequential):
     ("in_training", "fitting", "key", "what"),
     [
         ("true", 4, "train.microbatches", "a micro-batch of 15 samples"),
-        ("false", 4, "train.evaluation_batch_size", "a block of 15 images of an evaluation"),
+        ("false", 4, "train.evaluation_batch_size", "a block of 144 images of an evaluation"),
         ("false", 20, "train.evaluation_batch_size", "a block of 144 images of an evaluation"),
     ],
 )
@@ -43,7 +43,7 @@ def test_advice_for_a_step_and_for_an_evaluation(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error is the CPU allocator's own, in the trial before the first step or in the run."""
+    """The error is the CPU allocator's own; that a trial lacks memory too refuses nothing."""
     plugin = tmp_path / "greedy.py"
     plugin.write_text(GREEDY)
     words = [

@@ -30,6 +30,16 @@ REFUSED = {
     "CounterInADictionary": "facts['calls'] counts passes",
     "CounterOfTheClass": "calls of CounterOfTheClass counts passes",
     "CounterOfTheFile": "CALLS of its file counts passes",
+    "CountsImages": "calls counts passes",
+    "CountsDown": "left counts passes",
+    "ExactlyThen": "calls counts passes",
+    "Scheduled": "calls counts passes",
+    "CounterInATensor": "calls counts passes",
+    "LongMemory": "the length of seen counts passes",
+    "FailsLate": "calls counts passes, and a pass fails where it has counted many (enough)",
+    "TeacherInAList": "no process knows of another: hidden[0]",
+    "RemembersInAnObject": "no process knows of another: facts.center",
+    "GeneratorOfTheFile": "no process knows of another: GENERATOR of its file",
     "EpochCounter": "epoch counts passes",
     "ReadsFreshMemory": "gives other bits",
     "Remembers": "no process knows of another: center",
@@ -42,6 +52,7 @@ REFUSED = {
     "SystemDraws": "a micro-batch gives other bits on a second process",
     "DrawsInBackward": "(the gradient of conv.weight, the gradient of conv.bias)",
     "NeverInitialised": "scale has other values each time",
+    "NoNumbers": "head.weight holds NaN",
     "ReplacedParameter": "another parameter in the place of head.weight",
     "Thaws": "sets requires_grad of conv.weight",
     "ThawsLate": "sets requires_grad of conv.weight",
@@ -51,10 +62,10 @@ REFUSED = {
 }
 RIGHT = [
     "UnsavedBuffer", "SharedBuffer", "SharedInPlace", "NumpyDraws", "PythonDraws",
-    "NumpyInitialisation", "DropsInEvaluation", "RandomTable", "MaxNorm", "Teacher", "Codebook",
-    "FirstBatch", "GridOfTheBatch", "LateBuffer", "EmptyBuffer", "LooksInEvaluation", "ExtraState",
-    "Versioned", "TableOfTheLargest", "Merging", "HarmlessAttributes",
-    "MadeInTheFirstPass",
+    "NumpyInitialisation", "DropsInEvaluation", "RandomTable", "MaxNorm", "Teacher",
+    "ReplacedTeacher", "Codebook", "FirstBatch", "GridOfTheBatch", "LateBuffer", "EmptyBuffer",
+    "LooksInEvaluation", "ExtraState", "Versioned", "TableOfTheLargest", "Merging",
+    "HarmlessAttributes", "MadeInTheFirstPass",
 ]  # fmt: skip
 
 
@@ -94,7 +105,7 @@ def test_what_cannot_is_named(name: str, digits: Dataset) -> None:
 def test_every_network_of_the_file_is_tried() -> None:
     named = {name for name, value in vars(hidden).items() if isinstance(value, type)}
     own = {name for name in named if getattr(hidden, name).__module__ == hidden.__name__}
-    assert own == {"Body", *RIGHT, *REFUSED}
+    assert own == {"Body", "Facts", *RIGHT, *REFUSED}
 
 
 def test_the_fast_reduction_is_only_warned(digits: Dataset) -> None:
@@ -146,3 +157,18 @@ def test_the_fast_reduction_trains_with_a_warning(
     assert train_here(tmp_path / "run", *words, "--train.reduction", "fast") == 0
     assert "trial         other bits, see the warning" in capsys.readouterr().out
     assert "no process knows of another: generator" in caplog.text
+
+
+def test_a_trial_without_memory_costs_no_training(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def examine(_: object) -> list[str]:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(trial, "examine", examine)
+    assert train_here(tmp_path / "run", *SHORT) == 0
+    assert "trial         not done, too little memory" in capsys.readouterr().out
+    assert "has not been tried, as there is too little memory for it" in caplog.text

@@ -17,6 +17,33 @@ from trainer.model_state import Slot, buffer_slots, parameter_slots, traits_of
 from trainer.packing import layout, pack, unpack
 
 
+class Layouts:
+    """How tensors lie in memory: what an assignment in a pass makes of it would be lost in a file.
+
+    Kernels are chosen by it, so rounding depends on it.
+
+    Args:
+        slots: some of them may have no value.
+    """
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        tensors = [(slot, getattr(*slot)) for slot in slots]
+        self.strides = [
+            (slot, tensor.shape, tensor.stride()) for slot, tensor in tensors if tensor is not None
+        ]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Let those of the same shape lie as they did, with the values that they have now."""
+        for slot, shape, stride in self.strides:
+            tensor = getattr(*slot)
+            if tensor is not None and tensor.shape == shape and tensor.stride() != stride:
+                value = tensor.detach()
+                tensor.data = torch.empty_strided(
+                    shape, stride, dtype=value.dtype, device=value.device
+                ).copy_(value)
+
+
 class Copies:
     """Values of buffers and parameters, and which tensors they were, to be put back.
 
@@ -30,6 +57,7 @@ class Copies:
         self.tensors = [tensor for _, tensor in self.objects if tensor is not None]
         self.layout = layout(self.tensors)
         self.values = pack(self.tensors)
+        self.places = Layouts(slot for slot, _ in self.objects)
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -40,6 +68,7 @@ class Copies:
         for tensor, (_, shape) in zip(self.tensors, self.layout, strict=True):
             if tensor.shape != shape:
                 tensor.resize_(shape)
+        self.places.restore()
         if self.tensors:
             torch._foreach_copy_(self.tensors, unpack(self.values, self.layout))
 

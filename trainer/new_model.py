@@ -179,6 +179,11 @@ def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
         return
     name = differing[0]
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+    if name in parameters and bool(ours[name].isnan().any()):
+        raise UserError(
+            f"model.name: {name}{more} holds NaN when {config.model.name} is built, so nothing "
+            f"could be learnt; give it numbers, by torch.nn.init for one"
+        )
     text = (
         f"model.name: {name}{more} has other values each time that {config.model.name} is built "
         f"from one seed: it is never initialised, as with torch.empty, or drawn from a generator "

@@ -28,13 +28,14 @@ def explained(what: str, advice: str, device: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
-        if not _lacks_memory(error):
+        if not is_lack(error):
             raise
         place = "the memory" if device.type == "cpu" else "the GPU's memory"
         raise RankError(f"{what} does not fit into {place}; {advice}") from error
 
 
-def _lacks_memory(error: Exception) -> bool:
+def is_lack(error: Exception) -> bool:
+    """Whether there was too little memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(words in str(error) for words in _WORDS)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import microbatch, ranges, seeding
-from trainer.buffers import StepBuffers, step_slots
+from trainer.buffers import Layouts, StepBuffers, step_slots
 from trainer.config import TrainConfig
 from trainer.microbatch import Leaf
 from trainer.packing import inverse, layout, memory_order, pack, unpack
@@ -74,6 +74,7 @@ class TrainStep:
         wrapped = isinstance(model, DistributedDataParallel)
         self.module = cast("nn.Module", model.module) if wrapped else model
         self.slots = step_slots(self.module)
+        self.layouts = Layouts(self.slots.values())
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]
         self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
@@ -104,6 +105,7 @@ class TrainStep:
         else:  # a sum of one: its gradients and its buffers are where they belong
             seeding.seed_all(self.seed, "forward", step, 0)
             measured = self._backward(images, targets, sum(sizes), overlapped)
+        self.layouts.restore()
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         loss = measured[0]

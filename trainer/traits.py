@@ -104,7 +104,8 @@ def _disturb(parameters: dict[str, nn.Parameter], scale: float) -> None:
     """Away from values such as 0, with which a change would not be seen."""
     for number, parameter in enumerate(parameters.values(), start=1):
         if parameter.is_floating_point() or parameter.is_complex():
-            steps = torch.arange(parameter.numel(), device=parameter.device) % 7 - 3
+            count = parameter.numel()
+            steps = torch.arange(-3, 4, device=parameter.device).repeat(count // 7 + 1)[:count]
             # Each by an amount of its own: of two equal ones, one may follow the other.
             amount = 0.003 * (1 + number / len(parameters))
             parameter.mul_(scale).add_(steps.view(parameter.shape), alpha=amount)
@@ -124,7 +125,8 @@ def _changed(parameters: dict[str, nn.Parameter], values: Tensors) -> set[str]:
     return {
         name
         for name, parameter in parameters.items()
-        if not torch.equal(torch.nan_to_num(parameter.detach()), torch.nan_to_num(values[name]))
+        if not torch.equal(parameter, values[name])  # which holds for most, and takes no memory
+        and not torch.equal(torch.nan_to_num(parameter.detach()), torch.nan_to_num(values[name]))
     }
 
 

@@ -49,6 +49,20 @@ def logits_of(file: Path, name: str, pixels: np.ndarray) -> np.ndarray:
         return module((torch.from_numpy(pixels).float() - 73.0) / 90.0).numpy()
 
 
+def test_weights_of_a_network_that_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{REPOSITORY}/tests/nets/hidden.py:DropsInEvaluation"
+    file, copy = write_model(tmp_path / "model.safetensors", name), tmp_path / "copy.safetensors"
+    export(capsys, file, "--format", "safetensors", "--model", name, "--output", copy)
+    assert copy.read_bytes() == file.read_bytes()
+    words = ("--format", "onnx", "--model", name)
+    code, _, errors = run_command(capsys, "export", file, *words)
+    assert code == 2
+    assert "does the network do other things with other batches, or draw numbers?" in errors
+    assert not (tmp_path / "model.onnx").exists()
+
+
 @pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=IDS)
 def test_every_family_in_every_format(
     name: str, arguments: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 CALLS = 0
+GENERATOR = np.random.RandomState(0)
 
 
 class Body(nn.Module):
@@ -148,6 +149,22 @@ class Teacher(Body):
             with torch.no_grad():
                 self.teacher.weight.lerp_(self.head.weight, 0.05)
         return self.head(features) + self.teacher(features)
+
+
+class ReplacedTeacher(Body):
+    """A frozen twin of the convolution whose values are set through .data, which lie as they come.
+
+    With images of one channel, filters lie in memory in more than one way, and kernels with them.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.teacher = nn.Conv2d(in_channels, 8, 3, padding=1).requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.teacher.weight.data = 0.9 * self.teacher.weight.data + 0.1 * self.conv.weight.data
+        return self.head(self.features(images) + self.teacher(images).relu().amax((2, 3)))
 
 
 class Codebook(Body):
@@ -409,6 +426,126 @@ class CounterOfTheFile(Body):
         return super().forward(images) * (0.5 if CALLS > 1000 else 1.0)
 
 
+class CountsImages(Counter):
+    """A counter of images, so of other amounts in each pass."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += len(images) * self.training
+        return Body.forward(self, images) * (0.5 if self.calls > 1000 else 1.0)
+
+
+class CountsDown(Body):
+    """A counter that ends at zero."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.left = 500
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return super().forward(images) * (0.5 if self.left <= 0 else 1.0)
+
+
+class ExactlyThen(Counter):
+    """A counter that matters at one number."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return Body.forward(self, images) * (0.5 if self.calls == 137 else 1.0)
+
+
+class Scheduled(Counter):
+    """A rate from a table, up to its end, as DropBlock has it."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.rates = [0.0] * 100 + [0.1] * 20
+        self.rate = 0.0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and self.calls < len(self.rates):
+            self.rate = self.rates[self.calls]
+        self.calls += self.training
+        return self.head(F.dropout(self.features(images), self.rate, self.training))
+
+
+class CounterInATensor(Body):
+    """A late counter in a tensor that is no buffer."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.calls = torch.zeros(())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return super().forward(images) * (0.5 if self.calls > 1000 else 1.0)
+
+
+class LongMemory(Body):
+    """A list of what it saw, of which it makes use once it is long."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)
+        if self.training:
+            self.seen.append(features.detach().mean(0))
+        return self.head(features - (self.seen[-1] if len(self.seen) > 100 else 0))
+
+
+class FailsLate(Counter):
+    """Gives up after some passes."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        assert self.calls < 1000, "enough"
+        return Body.forward(self, images)
+
+
+class TeacherInAList(Body):
+    """A twin that is no submodule, as a list holds it."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.hidden = [nn.Linear(8, num_classes).requires_grad_(False)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)
+        if self.training:
+            with torch.no_grad():
+                self.hidden[0].weight.lerp_(self.head.weight, 0.05)
+        return self.head(features) + self.hidden[0](features)
+
+
+class Facts:
+    """What a network keeps in an object of its own."""
+
+    center: torch.Tensor | float = 0.0
+
+
+class RemembersInAnObject(Body):
+    """A moving mean in an object that is no module."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        self.facts = Facts()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)
+        if self.training:
+            self.facts.center = 0.9 * self.facts.center + 0.1 * features.detach().mean(0)
+        return self.head(features - self.facts.center)
+
+
+class GeneratorOfTheFile(Body):
+    """Noise from a generator of numpy's that the file has made."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * float(GENERATOR.uniform(0.5, 1.5))
+
+
 class EpochCounter(Body):
     """A counter of calls of train() that matters late."""
 
@@ -552,6 +689,14 @@ class NeverInitialised(Body):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(images) * self.scale)
+
+
+class NoNumbers(Body):
+    """Begins with weights that are no numbers."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(num_classes, in_channels)
+        nn.init.constant_(self.head.weight, float("nan"))
 
 
 class ReplacedParameter(Body):

@@ -28,6 +28,11 @@ ADVICE = (
     "parameters, and it has to draw by torch's functions without a generator of its own"
 )
 
+NOT_DONE = (
+    "whether the network gives equal bits on other processes and after a resume has not been "
+    "tried, as there is too little memory for it"
+)
+
 
 def of_run(
     config: RunConfig,
@@ -47,11 +52,11 @@ def of_run(
         inexact_kernels: grows by the operations that have no deterministic form here.
 
     Returns:
-        What differs, where no bits are promised: with `train.reduction: fast`, or such operations.
+        What differs, where no bits are promised: with `train.reduction: fast`, or such operations;
+        or `NOT_DONE` alone.
 
     Raises:
         UserError: names the module, the tensor or the attribute.
-        RankError: there is not enough memory.
     """
     task = Task(
         build=lambda: model_state.moved(new_model.twin(config, dataset, model), device),
@@ -61,13 +66,12 @@ def of_run(
         autocast=autocast,
         evaluated=config.train.evaluation_batch_size,
     )
-    with out_of_memory.explained(
-        f"train.microbatches: a micro-batch of {len(task.pieces[0][0])} samples",
-        f"more than {config.train.microbatches} micro-batches make them smaller at the same "
-        f"train.batch_size",
-        device,
-    ):
+    try:
         found = list(dict.fromkeys(examine(task)))
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
+        if not out_of_memory.is_lack(error):
+            raise
+        return [NOT_DONE]
     if found and config.train.reduction == "exact" and not inexact_kernels:
         raise UserError(
             f"model.name: {config.model.name}: equal bits cannot be promised (tried before the "
@@ -95,4 +99,6 @@ def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[P
 
 def summary(found: list[str]) -> str:
     """The result in a line."""
+    if found == [NOT_DONE]:
+        return "not done, too little memory"
     return "other bits, see the warning" if found else "equal bits on two processes, and resumed"

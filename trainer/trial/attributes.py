@@ -1,10 +1,10 @@
-"""What a network remembers in plain Python: attributes of its modules, classes and file."""
+"""What a network keeps in plain Python: attributes of its modules, classes and file."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import nn
 
-TURNED_ON = 9_009_000
-"""a number that a counter may come to; a multiple of 1,000 and of all numbers up to 16 but 16"""
 MOST_NAMES = 3
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _LARGEST_CONTAINER = 16
-_FEW = 4
-"""a number that grows by more with an evaluation is a size and no counter"""
+
+_REMEMBERING = (
+    *(int, float, dict, list, deque, torch.Tensor),
+    *(torch.Generator, np.random.Generator, np.random.RandomState, random.Random),
+)
+"""what is looked at in classes and files"""
 
 Put = Callable[[Any], None]
 
@@ -34,56 +36,7 @@ class Watch:
 
     def look(self, module: nn.Module) -> dict[str, Any]:
         """What stands in the attributes now, in a form that can be compared."""
-        return {name: _comparable(value) for name, value, _ in _attributes(module)}
-
-
-class Counters:
-    """Numbers that grow by the same amount in every pass.
-
-    Args:
-        module: before its first pass.
-        watch: gets the numbers that do not belong to this module alone.
-    """
-
-    def __init__(self, module: nn.Module, watch: Watch) -> None:
-        self.module = module
-        self.steps: dict[str, set[float]] = {}
-        """by how much each has grown in the passes so far"""
-        self.between: dict[str, float] = {}
-        """by how much some have grown with the mode and in an evaluation"""
-        for name, value, put in self._numbers():
-            if " of " in name:
-                watch.shared.setdefault(name, (put, value))
-
-    @contextlib.contextmanager
-    def counting(self, *, between: bool = False) -> Iterator[None]:
-        """A training pass is done inside; or what is between the steps of two epochs."""
-        before = {name: value for name, value, _ in self._numbers()}
-        yield
-        for name, value, _ in self._numbers():
-            step = value - before.get(name, value)
-            if not between:
-                self.steps.setdefault(name, set()).add(step)
-            elif 0 < step <= _FEW:
-                self.between[name] = step
-
-    def turned_on(self) -> Iterator[str]:
-        """Each counter in turn, while it stands at a large number and then just before one."""
-        for name, now, put in list(self._numbers()):
-            steps = self.steps.get(name, set())
-            step = next(iter(steps)) if len(steps) == 1 else 0
-            step = step or self.between.get(name, 0)
-            if not step:
-                continue
-            for value in (TURNED_ON, TURNED_ON - step):
-                put(type(now)(value))
-                yield name
-                put(now)
-
-    def _numbers(self) -> Iterator[tuple[str, Any, Put]]:
-        for name, value, put in _attributes(self.module):
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield name, value, put
+        return {name: _comparable(value) for name, value, _ in attributes(module)}
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -103,7 +56,7 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + more
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any, Put]]:
+def attributes(module: nn.Module) -> Iterator[tuple[str, Any, Put]]:
     """Name, value, and what sets another value; also of what is in small containers."""
     seen: set[int] = set()
     for path, part in module.named_modules():
@@ -121,7 +74,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any, Put]]:
                     continue
                 seen.add(id(place))
                 for key, value in list(vars(place).items()):
-                    if not key.startswith("__") and isinstance(value, (int, float, dict, list)):
+                    if not key.startswith("__") and isinstance(value, _REMEMBERING):
                         yield from _inside(f"{key} of {label}", value, partial(setattr, place, key))
 
 
@@ -134,8 +87,19 @@ def _inside(name: str, value: Any, put: Put) -> Iterator[tuple[str, Any, Put]]:
     if isinstance(value, (dict, list)) and len(value) <= _LARGEST_CONTAINER:
         items = list(value.items() if isinstance(value, dict) else enumerate(value))
         for key, inner in items:
-            if isinstance(inner, (int, float)):
+            if isinstance(inner, (int, float, torch.Tensor, nn.Module)):
                 yield f"{name}[{key!r}]", inner, partial(value.__setitem__, key)
+    elif _is_of_user(value):
+        for key, inner in list(vars(value).items()):
+            yield f"{name}.{key}", inner, partial(setattr, value, key)
+
+
+def _is_of_user(value: Any) -> bool:
+    """Whether it is an object that the network's own code, or a package of it, has made."""
+    kind = type(value)
+    root = kind.__module__.partition(".")[0]
+    known = root in sys.stdlib_module_names or root in ("torch", "numpy")
+    return not known and not isinstance(value, nn.Module) and hasattr(value, "__dict__")
 
 
 def _comparable(value: Any) -> Any:
@@ -151,6 +115,8 @@ def _comparable(value: Any) -> Any:
         return str(value.get_state())
     if isinstance(value, random.Random):
         return value.getstate()
-    if isinstance(value, (list, tuple, dict, set)):
+    if isinstance(value, nn.Module):
+        return [_comparable(parameter) for parameter in value.parameters()]
+    if isinstance(value, (list, tuple, dict, set, deque)):
         return (type(value).__name__, len(value))
     return type(value).__name__

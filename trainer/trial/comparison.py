@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer import model_state, seeding
+from trainer import model_state, out_of_memory, seeding
 from trainer.buffers import StepBuffers
+from trainer.errors import UserError
 from trainer.model_state import same_bits
 from trainer.tensor_files import Tensors
 from trainer.traits import memory_filled
-from trainer.trial.attributes import Counters, Watch, changed, listing, put_back
-from trainer.trial.processes import GRADIENT, Pass, Process, Task
+from trainer.trial.attributes import Watch, changed, listing, put_back
+from trainer.trial.counters import Counters
+from trainer.trial.processes import Bits, Pass, Process, Task
 
 
 @dataclass
@@ -84,6 +86,7 @@ class _Trial:
                 if step == 1:
                     changes = buffers.changes(len(targets) / total, index == 0)
                     self._add(record, changes, found)
+                found.gradients = {}
             if step == 1:
                 if self.last:
                     buffers.finish([vector.clone() for vector in record.sums])
@@ -102,28 +105,33 @@ class _Trial:
         else:
             for mine, other in zip(record.sums, changes, strict=True):
                 mine.add_(other)
-        for label, gradient in found.tensors.items():
-            if label.startswith(GRADIENT):
-                name = label.removeprefix(GRADIENT)
-                ours = record.gradients.get(name)
-                record.gradients[name] = gradient.clone() if ours is None else ours + gradient
+        for name, gradient in found.gradients.items():
+            ours = record.gradients.get(name)
+            record.gradients[name] = gradient if ours is None else ours + gradient
 
     def _turn_on(
         self, process: Process, buffers: StepBuffers, counters: Counters, record: Record
     ) -> None:
-        """As if many steps had been done: whatever counts passes is set to a large number."""
-        for name in counters.turned_on():
+        """As if many steps had been done: whatever counts passes is set to other numbers."""
+
+        def other() -> str | None:
             buffers.restore()
             try:
                 again = process.train(buffers, 2, self.last)
-            except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
-                self.found.append(f"a pass fails where {name} is large ({error})")
-                continue
-            if _differing(record.passes[2, self.last], again):
-                self.found.append(
-                    f"{name} counts passes, and what is computed depends on it, but another "
-                    f"process has not as many of them, and one that resumes has none"
-                )
+            except UserError:
+                raise
+            except Exception as error:
+                if out_of_memory.is_lack(error):
+                    raise
+                return f"a pass fails where it has counted many ({error})"
+            differing = _differing(record.passes[2, self.last], again)
+            return "what is computed depends on it" if differing else None
+
+        for name, words in counters.that_matter(other):
+            self.found.append(
+                f"{name} counts passes, and {words}, but another process has not as many of them, "
+                f"and one that resumes has none"
+            )
 
     def _beside(self, record: Record, attributes: list[str]) -> None:
         """The second micro-batch alone, as another process has it."""
@@ -133,10 +141,12 @@ class _Trial:
             process.module.train()
             buffers = StepBuffers(process.module)
             found = process.train(buffers, step, self.last)
+            found.gradients = {}
             self._compare("a micro-batch", where, record.passes[step, self.last], found, attributes)
             if step == 1:
                 buffers.finish([vector.clone() for vector in record.sums])
                 process.update(record.gradients)
+                record.gradients = {}
                 self._compare_states("after a step", where, record, process, attributes)
                 blocks = process.evaluate([self.last])
                 self._compare_blocks(where, record, blocks, attributes)
@@ -153,17 +163,12 @@ class _Trial:
 
     def _go_on(self, record: Record, attributes: list[str]) -> None:
         process, where = Process(self.task, watched=self.watched), "after a resume"
-        model_state.load(process.module, model_state.to_write(process.module, record.state))
+        process.load(record.state)
         self._compare_states("from a checkpoint", where, record, process, attributes)
-        blocks = process.evaluate(range(self.last, -1, -1))
-        self._compare_blocks(where, record, blocks, attributes)
+        self._compare_blocks(where, record, process.evaluate([self.last]), attributes)
         process.module.train()
-        buffers = StepBuffers(process.module)
-        for index in range(self.last, -1, -1):
-            if index < self.last:
-                buffers.restore()
-            found = process.train(buffers, 2, index)
-            self._compare("a micro-batch", where, record.passes[2, index], found, attributes)
+        found = process.train(StepBuffers(process.module), 2, self.last)
+        self._compare("a micro-batch", where, record.passes[2, self.last], found, attributes)
 
     def _compare_blocks(
         self, where: str, record: Record, blocks: dict[int, Pass], attributes: list[str]
@@ -210,12 +215,8 @@ def _place(ours: Pass, theirs: Pass) -> str:
 
 
 def _differing(ours: Pass, theirs: Pass) -> list[str]:
-    return _apart(ours.tensors, theirs.tensors)
+    return _apart(ours.bits, theirs.bits)
 
 
-def _apart(ours: Tensors, theirs: Tensors) -> list[str]:
-    return [
-        name
-        for name in dict.fromkeys([*ours, *theirs])
-        if name not in ours or name not in theirs or not same_bits(ours[name], theirs[name])
-    ]
+def _apart(ours: Bits, theirs: Bits) -> list[str]:
+    return [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,18 +11,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from trainer import evaluation, model_state, seeding
-from trainer.buffers import StepBuffers, copies_of, left_alone
-from trainer.model_state import check_parameters, same_bits
+from trainer import model_state, seeding
+from trainer.buffers import Layouts, StepBuffers, copies_of, left_alone, step_slots
+from trainer.model_state import check_parameters
 from trainer.tensor_files import Tensors
 
 Piece = tuple[torch.Tensor, torch.Tensor]
 """scaled images, (n, channels, height, width), and their classes"""
 
+Bits = dict[str, str]
+"""digests of tensors by what they are: copies of all gradients would take more than a training"""
+
 UPDATE = 1e-3
 """by which every parameter moves between the steps"""
-
-GRADIENT = "the gradient of "
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Task:
 class Pass:
     """What one pass of a micro-batch, or of a block of an evaluation, has given."""
 
-    tensors: Tensors
-    modules: list[tuple[str, Tensors, Tensors]] = field(default_factory=list)
+    bits: Bits
+    modules: list[tuple[str, Bits, Bits]] = field(default_factory=list)
     """where it is watched: of each module that was called its name, inputs and outputs"""
+    gradients: Tensors = field(default_factory=dict)
+    """by the names of the parameters; to be added up and left"""
 
 
 class Process:
@@ -62,44 +66,53 @@ class Process:
         self.module = task.build()
         self.parameters = dict(self.module.named_parameters())
         self.trained = {name for name, p in self.parameters.items() if p.requires_grad}
-        self.called: list[tuple[str, Tensors, Tensors]] = []
+        self.layouts = Layouts(step_slots(self.module).values())
+        self.called: list[tuple[str, Bits, Bits]] = []
+        self.values = self._values()
         if watched:
             for name, part in self.module.named_modules():
                 part.register_forward_hook(self._note(name), with_kwargs=True)
 
     def _note(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: object, more: object, output: object) -> None:
-            self.called.append((name, _tensors_in((inputs, more)), _tensors_in(output)))
+            self.called.append((name, _bits_in((inputs, more)), _bits_in(output)))
 
         return hook
 
+    def load(self, state: Tensors) -> None:
+        """Take a state, as from a checkpoint."""
+        model_state.load(self.module, model_state.to_write(self.module, state))
+        self.values = self._values()
+
     def train(self, buffers: StepBuffers, step: int, index: int) -> Pass:
-        """Do a micro-batch; its gradients go with what is returned."""
+        """Do a micro-batch."""
         images, targets = self.task.pieces[index]
         seeding.seed_all(self.task.seed, "forward", step, index)
         self.called.clear()
-        before = {
-            name: p.detach().clone()
-            for name, p in self.parameters.items()
-            if name not in model_state.traits_of(self.module).set_in_training
-        }
         with self.task.autocast():
             logits = self.module(images.clone())
         smoothing = self.task.label_smoothing
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         check_parameters(self.module, self.parameters, self.trained)
-        found = {"the loss": loss.detach()}
+        found, gradients = {"the loss": bits_of(loss)}, {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                found[GRADIENT + name] = parameter.grad.detach()
+                gradients[name] = parameter.grad.detach()
+                found[f"the gradient of {name}"] = bits_of(parameter.grad)
                 parameter.grad = None
-            if name in before and not same_bits(before[name], parameter):
-                found[f"the parameter {name}"] = parameter.detach().clone()
+        for name, bits in self._values().items():
+            if bits != self.values[name]:
+                found[f"the parameter {name}"] = bits
         if len(self.task.pieces) > 1:
             buffers.changes(1.0, first=True)  # raises where one has another shape than before
-        found |= {f"the buffer {k}": v.detach().clone() for k, v in buffers.current().items()}
-        return Pass(found, list(self.called))
+        found |= {f"the buffer {name}": bits_of(v) for name, v in buffers.current().items()}
+        return Pass(found, list(self.called), gradients)
+
+    def _values(self) -> Bits:
+        """Of the parameters that a pass ought to leave alone."""
+        moving = model_state.traits_of(self.module).set_in_training
+        return {name: bits_of(p) for name, p in self.parameters.items() if name not in moving}
 
     def evaluate(self, order: Sequence[int]) -> dict[int, Pass]:
         """Judge the pieces as blocks of images, in this order."""
@@ -112,9 +125,9 @@ class Process:
                 seeding.seed_all(self.task.seed, "evaluation", index)
                 self.called.clear()
                 images = self.task.pieces[index][0][: self.task.evaluated].clone()
-                with evaluation.fitting(len(images), images.device), self.task.autocast():
+                with self.task.autocast():
                     logits = self.module(images)
-                found[index] = Pass({"the output": logits.detach().clone()}, list(self.called))
+                found[index] = Pass({"the output": bits_of(logits)}, list(self.called))
         return found
 
     @torch.no_grad()
@@ -122,11 +135,20 @@ class Process:
         """Move the parameters, by an amount that cannot overflow."""
         for name, gradient in gradients.items():
             self.parameters[name].add_(gradient.nan_to_num().sgn(), alpha=-UPDATE)
+        self.layouts.restore()
+        self.values = self._values()
 
 
-def _tensors_in(value: object) -> Tensors:
-    """Copies of the tensors in what a module takes or gives."""
-    return {str(number): tensor.detach().clone() for number, tensor in enumerate(_flat(value))}
+def bits_of(tensor: torch.Tensor) -> str:
+    """A digest of type, shape and bits."""
+    found = tensor.detach().to_dense().cpu().contiguous()
+    digest = hashlib.sha256(found.reshape(-1).view(torch.uint8).numpy().data)
+    return f"{found.dtype} {tuple(found.shape)} {digest.hexdigest()}"
+
+
+def _bits_in(value: object) -> Bits:
+    """Of the tensors in what a module takes or gives."""
+    return {str(number): bits_of(tensor) for number, tensor in enumerate(_flat(value))}
 
 
 def _flat(value: object) -> Iterator[torch.Tensor]:
