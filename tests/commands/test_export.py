@@ -16,7 +16,7 @@ from PIL import Image
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.stored import write_model
-from trainer import load_model
+from trainer import exporting, load_model
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("alexnet_small", {}),
@@ -65,8 +65,14 @@ def test_weights_of_a_network_that_draws(
 
 @pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=IDS)
 def test_every_family_in_every_format(
-    name: str, arguments: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    arguments: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # That each has a process of its own is for the tests below: a start takes seconds.
+    monkeypatch.setattr("trainer.export._run", exporting.perform)
     file = write_model(tmp_path / "model.safetensors", name, arguments)
     found = export(capsys, file, "--format", "onnx", "--model", name)
     assert found["file"] == str(tmp_path / "model.onnx")
