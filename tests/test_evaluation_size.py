@@ -97,6 +97,15 @@ def test_functions_count_too_and_compiled_ones() -> None:
     assert evaluation_size.alive_bytes(traced, images) == 4 * (1 + 2 * 50) * 28 * 28
 
 
+def test_what_torch_compile_has_wrapped_is_counted_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Torch's compiler would look into the counting itself, and end parts of it with tracebacks."""
+    compiled = torch.compile(Functional(), backend="eager")
+    assert evaluation_size.alive_bytes(compiled, black(9, 1, 28, 28)) == 4 * (1 + 2 * 50) * 28 * 28
+    assert capfd.readouterr().err == ""
+
+
 class Gathering(nn.Module):
     """None of its tensors is large, but all are kept until the end."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -108,7 +110,10 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _alive(model: nn.Module, inputs: torch.Tensor) -> list[int]:
-    with left_alone(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # A compiled network is counted operator by operator; else torch would compile the counting too.
+    compiles = "torch._dynamo" in sys.modules
+    eager = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
+    with left_alone(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
         model.eval()
         alive = _Alive(inputs)
         with alive:
