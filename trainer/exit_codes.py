@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -50,6 +51,9 @@ def of(error: BaseException | None) -> int:
             return USER_CAN_MEND if own_code.as_user_error(error) else FAILED
 
 
+SILENT_RANK_WAITS_S = 2.0
+
+
 def exit_after(command: Callable[[], None]) -> NoReturn:
     """Be the program of a command, under a launcher too, and exit with its code."""
     end_with_launcher()
@@ -72,6 +76,9 @@ def run(command: Callable[[], None]) -> int:
         note_failure(text, first=not isinstance(error, LostRankError))
         if speaks:
             print(text, file=sys.stderr, flush=True)
+        elif of(error) == USER_CAN_MEND:
+            # A launcher ends the other ranks with the first that fails: rank 0 has to speak before.
+            time.sleep(SILENT_RANK_WAITS_S)
         return of(error)
     return FINISHED
 
