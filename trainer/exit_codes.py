@@ -29,6 +29,9 @@ DIFFERENT = 3
 """of `verify` and `replay`: what was computed again is not what the run's folder holds"""
 STOPPED_ON_REQUEST = 75
 
+SILENT_RANK_WAITS_S = 2.0
+"""before a rank that leaves the message to rank 0 ends"""
+
 
 def of(error: BaseException | None) -> int:
     """The exit code for an exception, or for None."""
@@ -49,9 +52,6 @@ def of(error: BaseException | None) -> int:
             return USER_CAN_MEND if own_code.as_user_error(error.__cause__) else FAILED
         case _:
             return USER_CAN_MEND if own_code.as_user_error(error) else FAILED
-
-
-SILENT_RANK_WAITS_S = 2.0
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:

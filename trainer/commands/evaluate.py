@@ -257,9 +257,10 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     """Whether results.json says the same of the same images; None where it is about others."""
     if found["split"] != "test" or not found["own_images"]:
         return None
-    stored = read_results(folder).get("test", {})
+    results = read_results(folder)
+    stored = results.get("test", {})
     check_type(stored, dict[str, Any], f"{folder / 'results.json'}: test")
-    if read_results(folder).get("weights_sha256") != found["weights_sha256"]:
+    if results.get("weights_sha256") != found["weights_sha256"]:
         return False
     # The mirror images may be asked for here alone, and an older version has every matrix.
     here = {key: value for key, value in found["test"].items() if value is not None}

@@ -7,7 +7,6 @@ some of them, and need no training images beside them.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from trainer.config import DataConfig
 from trainer.data import loading, reading
+from trainer.data.picture_names import class_name
 from trainer.data.sets import ImageSet
 from trainer.data.source import LabelledImages, SourceData, SourcePart, check_counts, check_range
 from trainer.data.split import take
@@ -156,19 +156,15 @@ def _by_name(found: SourcePart, known: Sequence[str]) -> dict[int, int]:
     exact = {name: number for number, name in enumerate(known)}
     alike: dict[str, list[int]] = {}
     for name, number in exact.items():
-        alike.setdefault(_plain(name), []).append(number)
+        alike.setdefault(class_name(name), []).append(number)
     numbers = {}
     for label, name in enumerate(found.class_names):
-        others = alike.get(_plain(name), [])
+        others = alike.get(class_name(name), [])
         if name in exact:
             numbers[label] = exact[name]
         elif len(others) == 1:
             numbers[label] = others[0]
     return numbers
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
