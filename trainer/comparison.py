@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.snapshot import Files
+from trainer.model_state import same_bits
 from trainer.observer import Record
 from trainer.stored_run import StoredRun
-from trainer.tensor_files import packed
 
 STEP_KEYS = ("lr", "loss")
 EPOCH_KEYS = (
@@ -135,16 +133,9 @@ def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpo
         if tensors.keys() != stored.keys():
             return f"{where}: other tensors in {name}.safetensors"
         for key in sorted(tensors):
-            if not _same_bits(tensors[key], stored[key]):
+            if not same_bits(tensors[key], stored[key]):
                 return f"{where}: {key} in {name}.safetensors"
     for key in ("optimizer", "scaler"):
         if small[key] != saved.state[key]:
             return f"{where}: {key} in state.json"
     return None
-
-
-def _same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
-        return False
-    both = [packed(tensor).reshape(-1).view(torch.uint8) for tensor in (ours, theirs)]
-    return torch.equal(*both)
