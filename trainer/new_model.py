@@ -39,7 +39,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         UserError: names `model.name` or `model.weights`, and what is wrong with it; or
             `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
-    tried = create(config, dataset)
+    tried = create(config, dataset, says_prefix=True)
     at_first = names_of(tried)
 
     def check(samples: int = 2) -> torch.Tensor:
@@ -73,11 +73,14 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     return model
 
 
-def create(config: RunConfig, dataset: Dataset, *, first_pass: bool = False) -> nn.Module:
+def create(
+    config: RunConfig, dataset: Dataset, *, first_pass: bool = False, says_prefix: bool = False
+) -> nn.Module:
     """The network with its first weights; the same whenever it is called.
 
     Args:
         first_pass: as for `construct`.
+        says_prefix: as for `load_weights`.
 
     Raises:
         UserError: as `build_model`.
@@ -88,7 +91,7 @@ def create(config: RunConfig, dataset: Dataset, *, first_pass: bool = False) -> 
     except ValueError as error:
         raise _refused(config, dataset, error) from error
     if config.model.weights is not None:
-        load_weights(model, Path(config.model.weights))
+        load_weights(model, Path(config.model.weights), says_prefix=says_prefix)
     return model
 
 

@@ -16,10 +16,13 @@ from trainer.tensor_files import Specs, mismatch, read_specs, read_tensors
 log = logging.getLogger("lockstep")
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, *, says_prefix: bool = True) -> None:
     """Fill a model from a .safetensors file that names its parameters and buffers.
 
-    A prefix that all names have, where they fit without it, is taken off, which is said.
+    A prefix that all names have, where they fit without it, is taken off.
+
+    Args:
+        says_prefix: whether that is said; a start fills several models from one file.
 
     Raises:
         UserError: the file is missing or no safetensors file, or it does not fit the model.
@@ -39,7 +42,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model_state.load(model, named)
     except (UserError, RuntimeError) as error:
         raise UserError(f"model.weights: {path}: {error}") from error
-    if prefix and processes.launched_rank() == 0:
+    if says_prefix and prefix and processes.launched_rank() == 0:
         log.warning("model.weights: %s: its names are taken without their prefix %r", path, prefix)
 
 
