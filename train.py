@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from trainer import exit_codes
 from trainer.commands.train import train
+from trainer.ranks import exit_codes
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ import apart
 import page
 import yaml
 
-from trainer.metrics_log import read_records
 from trainer.ranks import processes
+from trainer.run.metrics_log import read_records
 
 STUDIES: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 BASE = "base"

@@ -20,14 +20,14 @@ import torch
 from recipes import DEFAULT_RECIPE
 from step_times import Case
 
-from trainer import environment
-from trainer.checkpoint import Checkpoints
-from trainer.checkpoint.snapshot import Snapshot
-from trainer.config import CheckpointConfig, RunConfig
-from trainer.metrics_log import MetricsLog
-from trainer.microbatch import cut
+from trainer.base import numerics
+from trainer.checkpoint.run_state import RunState
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig, RunConfig
+from trainer.data.sampling import cut
 from trainer.ranks import processes
-from trainer.run_state import RunState
+from trainer.run.metrics_log import MetricsLog
+from trainer.training.snapshot import Snapshot
 
 STEPS = 45
 """of an epoch: 9,000 images in steps of 200"""
@@ -39,7 +39,7 @@ class Training:
     def __init__(self, folder: Path) -> None:
         accelerator = processes.create_accelerator(RunConfig())
         torch.set_num_threads(processes.usable_cores())
-        environment.choose_kernels(deterministic=True)
+        numerics.choose_kernels(deterministic=True)
         self.case = Case(accelerator, DEFAULT_RECIPE)
         self.train_step = self.case.lockstep("exact")
         self.sizes = cut(self.case.batch_size, self.case.microbatches)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from fault_runs import Attempt, FaultError, Recipe, differences
 
-from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import MANIFEST
-from trainer.config import CheckpointConfig
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
 
 # With a moving average and validation a checkpoint has all the files that there are.
 RECIPE = Recipe("digits", 10, ("--train.epochs", "4", "--train.ema_decay", "0.9"))

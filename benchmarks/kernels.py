@@ -28,9 +28,9 @@ from torch import nn
 from turns import Process, Turns
 
 import models
-from trainer import seeding
-from trainer.allocator import keep_freed_memory
+from trainer.base import seeding
 from trainer.ranks import processes
+from trainer.ranks.malloc import keep_freed_memory
 
 IMAGE_SIZE = (28, 28)
 WARM_UP_BLOCKS = 2

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from apart import REPOSITORY
 
-from trainer import environment, files
+from trainer.base import files, numerics
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
@@ -39,7 +39,7 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
 
 def machine() -> str:
     """Where it was measured, and what."""
-    found = environment.describe(torch.device("cpu"), None)
+    found = numerics.describe(torch.device("cpu"), None)
     return (
         f"{found['processor'].split('/')[0]}, {os.cpu_count()} cores, {found['cpu capability']}, "
         f"Python {platform.python_version()}, torch {found['torch']}, commit {commit()}"

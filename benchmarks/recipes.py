@@ -6,7 +6,7 @@ from typing import Any
 
 from apart import REPOSITORY
 
-from trainer import command_line
+from trainer.config import command_line
 
 _CONFIG = command_line.parse(["--config", str(REPOSITORY / "configs" / "fashion_mnist.yaml")])
 

@@ -186,8 +186,8 @@ def lockstep(training: Training, parts: Parts) -> None:
     """Ours, by the parts of train.py."""
     from contenders.lockstep import configuration
 
-    from trainer.assembly import build_engine
-    from trainer.session import Session
+    from trainer.run.engine_builder import build_engine
+    from trainer.run.session import Session
 
     run = configuration(training, microbatches=PIECES, save_every=training.save_every)
     with Session(run) as session:

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
-from trainer.exit_codes import FINISHED, STOPPED_ON_REQUEST
+from trainer.ranks.exit_codes import FINISHED, STOPPED_ON_REQUEST
 
 SIDE = 28
 CHUNK_IMAGES = 50_000

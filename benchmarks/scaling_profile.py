@@ -21,10 +21,9 @@ import torch
 from recipes import DEFAULT_RECIPE
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from trainer import buffers, microbatch, seeding, step
-from trainer.batches import Batch
-from trainer.checkpoint import Checkpoints
-from trainer.config import (
+from trainer.base import seeding
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import (
     CheckpointConfig,
     DataConfig,
     ModelConfig,
@@ -32,17 +31,20 @@ from trainer.config import (
     RunConfig,
     TrainConfig,
 )
-from trainer.console import Progress
+from trainer.data.batches import Batch
+from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
-from trainer.data.sets import Dataset, ImageSet
-from trainer.engine import Engine
-from trainer.hooks import Hooks
-from trainer.metrics_log import MetricsLog
-from trainer.new_model import build_model
-from trainer.preemption import StopRequest
+from trainer.network import buffers
+from trainer.network.new_model import build_model
 from trainer.ranks import processes
-from trainer.run_observer import RunObserver
-from trainer.tracking import Trackers
+from trainer.ranks.preemption import StopRequest
+from trainer.run.console import Progress
+from trainer.run.hooks import Hooks
+from trainer.run.metrics_log import MetricsLog
+from trainer.run.run_observer import RunObserver
+from trainer.run.tracking.trackers import Trackers
+from trainer.training import reduction, step
+from trainer.training.engine import Engine
 
 CASES: dict[str, dict[str, Any]] = {
     "lab net": {
@@ -169,10 +171,10 @@ def put_ranges(engine: Engine) -> None:
         (engine.train_step, "_set_gradients", "packing"),
         (step, "pack", "packing"),
         (step, "unpack", "packing"),
-        (microbatch.Accumulator, "add", "packing"),
+        (reduction.Accumulator, "add", "packing"),
         *((buffers.StepBuffers, name, "packing") for name in ("__init__", "restore", "changes")),
         (buffers.StepBuffers, "finish", "packing"),
-        (microbatch, "reduce", "exchange"),
+        (reduction, "reduce", "exchange"),
         (engine.optimizer.optimizer, "step", "optimiser"),
         (engine.step_log, "add", "logging"),
         (engine, "_log_point", "logging"),

@@ -16,7 +16,7 @@ import apart
 import page
 import paired
 
-from trainer.exit_codes import STOPPED_ON_REQUEST
+from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
 
 IMPORTS = [sys.executable, "-c", "import torch, accelerate"]
 HELP = apart.python("train.py", "--help")

@@ -22,11 +22,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import models
-from trainer import environment, microbatch, optim, seeding
-from trainer.config import OptimizerConfig, RunConfig, TrainConfig
-from trainer.microbatch import cut
+from trainer.base import numerics, seeding
+from trainer.config.schema import OptimizerConfig, RunConfig, TrainConfig
+from trainer.data import sampling
+from trainer.data.sampling import cut
 from trainer.ranks import processes
-from trainer.step import StepResult, TrainStep
+from trainer.training import optimizers, reduction
+from trainer.training.step import StepResult, TrainStep
 
 Step = Callable[[int, torch.Tensor, torch.Tensor, Sequence[int]], object]
 
@@ -54,7 +56,7 @@ class Case:
             self.model, self.model_args, num_classes=10, in_channels=1, image_size=(28, 28)
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model, optim.build(self.optimizer, model)
+        return model, optimizers.build(self.optimizer, model)
 
     def lockstep(
         self, reduction: Literal["exact", "fast"], kind: type[TrainStep] = TrainStep
@@ -111,10 +113,10 @@ def reduction_alone(case: Case) -> Step:
     """The exchange of gradients between the ranks, and nothing else."""
     vector = torch.zeros(sum(parameter.numel() for parameter in case.build()[0].parameters()))
     rank, count = case.accelerator.process_index, case.accelerator.num_processes
-    block = microbatch.share(rank, count, case.microbatches)
+    block = sampling.share(rank, count, case.microbatches)
 
     def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
-        microbatch.reduce([((block.start, block.stop), [vector])], case.microbatches)
+        reduction.reduce([((block.start, block.stop), [vector])], case.microbatches)
 
     return step
 
@@ -164,7 +166,7 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     accelerator = processes.create_accelerator(RunConfig())
     torch.set_num_threads(task["threads"])
-    environment.choose_kernels(deterministic=True)
+    numerics.choose_kernels(deterministic=True)
     case = Case(accelerator, task)
     seconds = measure(case, task["trainers"], task["rounds"], task["steps"])
     parameters = sum(parameter.numel() for parameter in case.build()[0].parameters())

@@ -48,9 +48,9 @@ get_fashion_mnist() {
     reason=$("$environment/bin/python" -c '
 import sys
 
-from trainer.config import DataConfig
-from trainer.data.reading import prepare
-from trainer.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.sources.reading import prepare
+from trainer.base.errors import UserError
 
 try:
     prepare(DataConfig(name="fashion_mnist"))

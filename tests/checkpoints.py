@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.base.files import to_json
 from trainer.checkpoint.reading import MANIFEST, STATE, checksum, describe
-from trainer.files import to_json
-from trainer.run_state import RunState
+from trainer.checkpoint.run_state import RunState
 
 
 def small_state(step: int = 1) -> dict[str, Any]:

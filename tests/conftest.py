@@ -42,7 +42,7 @@ def write_report() -> Iterator[Callable[..., Any]]:
 
     The pictures take longer than a test's training; see `report`.
     """
-    from trainer.session import Session
+    from trainer.run.session import Session
 
     whole = Session._report
     with pytest.MonkeyPatch.context() as patch:
@@ -53,4 +53,4 @@ def write_report() -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def report(write_report: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at the report of a run in this process."""
-    monkeypatch.setattr("trainer.session.Session._report", write_report)
+    monkeypatch.setattr("trainer.run.session.Session._report", write_report)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import train
 from tests.conftest import REPOSITORY
-from trainer import exit_codes
+from trainer.ranks import exit_codes
 
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
 

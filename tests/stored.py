@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import models
-from trainer.tensor_files import write_tensors
+from trainer.base.tensor_files import write_tensors
 
 
 def write_model(

@@ -15,7 +15,7 @@ from tests.commands.command import run_command
 from tests.distributed.launch import environment, run_forked
 from tests.runs import DIGITS, Run, train_here
 from trainer import api
-from trainer.config import RunConfig, replace
+from trainer.config.schema import RunConfig, replace
 
 QUIET: dict[str, Any] = {"threads": 1, "tracking": {"wandb": "disabled"}}
 
@@ -147,7 +147,7 @@ def surroundings():
     }
 
 if sys.argv[2] == "unusual":
-    from trainer.session import Session
+    from trainer.run.session import Session
     Session._report = lambda *_: None  # takes time; the usual one has it
     torch.set_num_threads(2)
     torch.set_default_dtype(torch.float64)

@@ -14,9 +14,9 @@ import pytest
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from trainer import command_line
 from trainer.__main__ import COMMANDS, build_parser
-from trainer.config import RunConfig, flatten
+from trainer.config import command_line
+from trainer.config.schema import RunConfig, flatten
 
 GUIDE = REPOSITORY / "docs" / "guide.md"
 COMMANDS_PAGE = REPOSITORY / "docs" / "commands.md"

@@ -10,7 +10,7 @@ import train
 if __name__ == "__main__":
     for name, function in (("run_report", "write_report"), ("features", "write_features")):
         # Not a patch: that would import torch before the arguments are read, as train.py does not.
-        module = ModuleType(f"trainer.report.{name}")
+        module = ModuleType(f"trainer.run.report.{name}")
         setattr(module, function, lambda *_: None)
         sys.modules[module.__name__] = module
     train.main()

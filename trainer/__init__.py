@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.stored_model import StoredModel
+    from trainer.finished.stored_model import StoredModel
 
 __all__ = ["load_model"]
 
@@ -25,8 +25,8 @@ def load_model(run: Path | str, model: str | None = None) -> StoredModel:
             own; code runs only where it is named here, whatever the file says.
 
     Raises:
-        trainer.errors.UserError: there is no such file, it is damaged, or it does not fit.
+        trainer.base.errors.UserError: there is no such file, it is damaged, or it does not fit.
     """
-    from trainer import stored_model  # torch takes seconds to import
+    from trainer.finished import stored_model  # torch takes seconds to import
 
     return stored_model.load(Path(run), model)

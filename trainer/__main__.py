@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainer import command_line, exit_codes
 from trainer.commands import (
     compare,
     crossval,
@@ -24,6 +23,8 @@ from trainer.commands import (
     train,
     verify,
 )
+from trainer.config import command_line
+from trainer.ranks import exit_codes
 
 COMMANDS = {
     "compare": compare,

@@ -17,28 +17,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line
-from trainer.config import RunConfig, folder_of
-from trainer.console import left_out, percent, worst_rows
-from trainer.data.own import OwnImages
-from trainer.errors import NonFiniteLossError, StoppedOnRequest, UserError
-from trainer.extensions import (
+from trainer.base.errors import NonFiniteLossError, StoppedOnRequest, UserError
+from trainer.base.terminal import percent
+from trainer.config import command_line
+from trainer.config.plugins import (
     register_augmentation,
     register_dataset,
     register_optimizer,
     register_tracker,
 )
-from trainer.hooks import Hook, Hooks
-from trainer.metrics_log import by_event, read_records
-from trainer.observer import Record
+from trainer.config.schema import RunConfig, folder_of
+from trainer.data.sources.user_dataset import OwnImages
 from trainer.ranks import processes
+from trainer.run.console import left_out, worst_rows
+from trainer.run.hooks import Hook, Hooks
+from trainer.run.metrics_log import by_event, read_records
+from trainer.training.observer import Record
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from torch import nn
 
-    from trainer.stored_model import StoredModel
+    from trainer.finished.stored_model import StoredModel
 
 __all__ = [
     "NonFiniteLossError",
@@ -93,10 +94,11 @@ def train(
     """
     config = command_line.combine(recipe, changes)
     processes.check_launch(config)
-    from trainer import caller_settings, training
+    from trainer.ranks import caller_settings
+    from trainer.run.train import run_training
 
     with caller_settings.kept():
-        training.train(config, hooks=Hooks(on_step, on_epoch))
+        run_training(config, hooks=Hooks(on_step, on_epoch))
     return Run(folder_of(config), config)
 
 
@@ -136,7 +138,7 @@ class Run:
     @cached_property
     def model(self) -> StoredModel:
         """The network with the chosen weights, on the CPU, ready for pictures."""
-        from trainer import stored_model
+        from trainer.finished import stored_model
 
         return stored_model.load(self.folder, self.config.model.name)
 

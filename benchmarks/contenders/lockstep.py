@@ -8,10 +8,10 @@ from typing import Any
 from turns import Turns
 
 from contenders.task import LEARNING_RATE, Task
-from trainer import config, config_rules
-from trainer.assembly import build_engine
-from trainer.observer import Observer, Record
-from trainer.session import Session
+from trainer.config import rules, schema
+from trainer.run.engine_builder import build_engine
+from trainer.run.session import Session
+from trainer.training.observer import Observer, Record
 
 
 def train(task: Task, turns: Turns) -> None:
@@ -28,26 +28,26 @@ def train(task: Task, turns: Turns) -> None:
 
 def configuration(
     task: Task, *, microbatches: int, save_every: int | None = None
-) -> config.RunConfig:
+) -> schema.RunConfig:
     """The run of a task, in a folder of its own.
 
     Args:
         save_every: steps between checkpoints; None: none but the last.
     """
-    run = config.RunConfig(
+    run = schema.RunConfig(
         seed=task.seed,
         output_dir=task.folder,
         threads=task.threads,
         data=task.data_config(),
         model=task.model_config(),
-        train=config.TrainConfig(
+        train=schema.TrainConfig(
             epochs=task.epochs, batch_size=task.batch_size, microbatches=microbatches
         ),
-        optimizer=config.OptimizerConfig(name="adam", lr=LEARNING_RATE),
-        checkpoint=config.CheckpointConfig(every_epochs=None, every_steps=save_every),
-        tracking=config.TrackingConfig(wandb="disabled"),
+        optimizer=schema.OptimizerConfig(name="adam", lr=LEARNING_RATE),
+        checkpoint=schema.CheckpointConfig(every_epochs=None, every_steps=save_every),
+        tracking=schema.TrackingConfig(wandb="disabled"),
     )
-    config_rules.validate(run)
+    rules.validate(run)
     return run
 
 

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import models
-from trainer import seeding
-from trainer.config import DataConfig, DataName, ModelConfig
-from trainer.data import loading, reading
+from trainer.base import seeding
+from trainer.config.schema import DataConfig, DataName, ModelConfig
+from trainer.data import loading
+from trainer.data.sources import reading
 
 LEARNING_RATE = 1e-3
 CROP_PADDING = 2

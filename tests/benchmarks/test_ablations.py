@@ -8,7 +8,7 @@ import ablations as benchmark
 import page
 import pytest
 
-from trainer import command_line
+from trainer.config import command_line
 
 STUDY = {
     "about": "Of two.",

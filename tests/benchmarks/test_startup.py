@@ -9,7 +9,7 @@ from pathlib import Path
 import apart
 import startup
 
-from trainer.exit_codes import STOPPED_ON_REQUEST
+from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
 
 
 def test_the_help_is_the_help() -> None:

@@ -20,7 +20,7 @@ from tests.cluster.slurm import ENDED, NODES, Slurm, wait_until
 from tests.conftest import REPOSITORY
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
-from trainer import stored_config
+from trainer.config import stored_config
 
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 TWO_NODES = ["--nodes=2", "--ntasks-per-node=1"]

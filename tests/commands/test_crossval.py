@@ -18,7 +18,7 @@ import pytest
 from tests.commands.command import run_command
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, contents, train_here, words
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data.loading import load_training
 
 FOLDS = 3

@@ -20,7 +20,7 @@ from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
 from trainer.commands.inspect_data.suspects import suspects
-from trainer.metrics import Predictions
+from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
 WRONG = (5, 60, 150)

@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, train_here
 from tests.stored import write_model
-from trainer.data import digits
+from trainer.data.sources import digits
 
 
 @pytest.fixture(scope="module")

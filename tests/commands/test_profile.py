@@ -13,7 +13,7 @@ import pytest
 from tests.commands.command import run_command
 from tests.distributed.launch import environment, launcher
 from tests.runs import Run, contents, train_here, words
-from trainer import ranges
+from trainer.base import profiler_ranges
 
 FEW = ["--steps", "2", "--warmup", "1"]
 SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
@@ -83,15 +83,15 @@ def test_a_run_that_is_there_stays_as_it_is(
 
 def test_ranges_change_no_bit(tmp_path: Path) -> None:
     assert train_here(tmp_path / "plain", *SHORT) == 0
-    with ranges.recording(lambda: None):
+    with profiler_ranges.recording(lambda: None):
         assert train_here(tmp_path / "recorded", *SHORT) == 0
     assert Run(tmp_path / "recorded", 0).digest == Run(tmp_path / "plain", 0).digest
 
 
 def test_ranges_are_nothing_while_nobody_records() -> None:
-    with ranges.recording(lambda: None):
-        assert ranges.named("a") is not ranges.named("b")
-    assert ranges.named("a") is ranges.named("b")
+    with profiler_ranges.recording(lambda: None):
+        assert profiler_ranges.named("a") is not profiler_ranges.named("b")
+    assert profiler_ranges.named("a") is profiler_ranges.named("b")
 
 
 def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.browser import CHROMIUM, Browser
 from tests.commands.command import run_command
 from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 
 # Two epochs of five steps, the last of which leaves two of its four micro-batches empty.

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from idx_files import idx_bytes, write_idx_folder
 
-from trainer.data import idx
-from trainer.data.known import FASHION_MNIST, KnownSet
+from tests.data.idx_files import idx_bytes, write_idx_folder
+from trainer.data.sources import idx
+from trainer.data.sources.known import FASHION_MNIST, KnownSet
 
 
 @dataclass

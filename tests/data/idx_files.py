@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data import idx
+from trainer.data.sources import idx
 
 
 def idx_bytes(values: np.ndarray) -> bytes:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainer.config import DataConfig
-from trainer.data import reading
+from trainer.config.schema import DataConfig
+from trainer.data.dataset import Dataset
 from trainer.data.loading import load
-from trainer.data.sets import Dataset
+from trainer.data.sources import reading
 
 
 def write_pictures(

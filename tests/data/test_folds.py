@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import DataConfig
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.split import take_fold
-from trainer.errors import UserError
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from idx_files import idx_bytes, write_idx_folder
 
-from trainer.config import DataConfig
-from trainer.data import idx
+from tests.data.idx_files import idx_bytes, write_idx_folder
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
 from trainer.data.loading import load
-from trainer.data.reading import prepare
-from trainer.errors import UserError
+from trainer.data.sources import idx
+from trainer.data.sources.reading import prepare
 
 
 @pytest.fixture

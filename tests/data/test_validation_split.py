@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import DataConfig
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
 from trainer.data.loading import of_source
-from trainer.data.source import LabelledImages, SourceData
+from trainer.data.sources.source_data import LabelledImages, SourceData
 from trainer.data.split import split, take
-from trainer.errors import UserError
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.conftest import REPOSITORY
 
-PRELOADED = ["tests.distributed.worker", "trainer.session", "sklearn.datasets"]
+PRELOADED = ["tests.distributed.worker", "trainer.run.session", "sklearn.datasets"]
 """what forked processes begin with"""
 
 
@@ -136,7 +136,7 @@ def _do_task(task: str, output: str) -> None:
 
 
 def _run_python(*words: str) -> None:
-    from trainer.session import Session
+    from trainer.run.session import Session
 
     # Its pictures take longer than a test's training.
     Session._report = lambda *_: None  # type: ignore[method-assign]

@@ -9,15 +9,15 @@ import pytest
 from accelerate import Accelerator
 
 from tests.distributed.launch import run_worker
-from tests.test_trial import NETS, RIGHT, configured
-from trainer import model_state
-from trainer.checkpoint import Checkpoints
-from trainer.config import CheckpointConfig
+from tests.network.test_trial import NETS, RIGHT, configured
+from trainer.base.tensor_files import weights_sha256
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
 from trainer.data.loading import load
-from trainer.engine import Engine
-from trainer.new_model import build_model
-from trainer.preemption import StopRequest
-from trainer.tensor_files import weights_sha256
+from trainer.network import model_state
+from trainer.network.new_model import build_model
+from trainer.ranks.preemption import StopRequest
+from trainer.training.engine import Engine
 
 # 180 training samples: steps of 64, 64 and 52 in four pieces, two epochs.
 CHANGES = {"train.epochs": 2, "data.train_size": 200, "train.batch_size": 64}

@@ -16,8 +16,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from trainer.microbatch import Accumulator, reduce, share
-from trainer.packing import layout, pack, unpack
+from trainer.base.flat_tensors import layout, pack, unpack
+from trainer.data.sampling import share
+from trainer.training.reduction import Accumulator, reduce
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 

@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer import evaluation, model_state
-from trainer.checkpoint import Checkpoints, NoCheckpoints
-from trainer.config import CheckpointConfig, RunConfig, replace
+from trainer.base.tensor_files import weights_sha256
+from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
+from trainer.config.schema import CheckpointConfig, RunConfig, replace
+from trainer.data.dataset import ImageSet
 from trainer.data.loading import load
-from trainer.data.sets import ImageSet
-from trainer.engine import Engine
-from trainer.new_model import build_model
-from trainer.preemption import StopRequest
+from trainer.network import model_state
+from trainer.network.new_model import build_model
 from trainer.ranks import collectives, processes
-from trainer.step_log import StepLog
-from trainer.tensor_files import weights_sha256
+from trainer.ranks.preemption import StopRequest
+from trainer.training import evaluation
+from trainer.training.engine import Engine
+from trainer.training.step_log import StepLog
 
 
 def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str) -> list[Any]:

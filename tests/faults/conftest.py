@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.checkpoints import small_state
-from trainer.checkpoint import Checkpoints
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.config import CheckpointConfig
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
 
 
 @pytest.fixture

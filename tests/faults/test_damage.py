@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.runs import Run, check_same, contents, train_here
+from trainer.base.errors import UserError
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.errors import UserError
 
 # Three epochs of five steps with a checkpoint after each, all of them kept.
 SHORT = ["--train.epochs", "3", "--data.train_size", "300", "--checkpoint.keep", "3"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.distributed.launch import launcher, own_words
 from tests.runs import Run, check_same, train_apart, train_forked, train_here
-from trainer.checkpoint import Checkpoints
-from trainer.config import CheckpointConfig
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
 
 LONG = ["--train.epochs", "6", "--checkpoint.every_steps", "10", "--checkpoint.keep", "1"]
 LONG += ["--data.validation_size", "0"]  # else the best checkpoint would stay as well

@@ -15,11 +15,11 @@ import pytest
 from torch import nn
 
 from tests.checkpoints import forge, forge_state, seal, small_state, write_manifest
-from trainer.checkpoint import Checkpoints
+from trainer.base.errors import OtherFormatError, UserError
 from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
-from trainer.config import CheckpointConfig
-from trainer.errors import OtherFormatError, UserError
-from trainer.new_model import load_weights
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
+from trainer.network.new_model import load_weights
 
 # ------------------------------------------------------------------ files that are no files
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from tests.checkpoints import forge, forge_state
 from tests.runs import Run, contents, train_here
 from trainer import __main__
-from trainer.files import write_text
+from trainer.base.files import write_text
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 

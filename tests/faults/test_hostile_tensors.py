@@ -16,9 +16,9 @@ from torch import nn
 
 from tests.checkpoints import forge, seal
 from tests.conftest import REPOSITORY
+from trainer.base.errors import UserError
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.errors import UserError
-from trainer.new_model import load_weights
+from trainer.network.new_model import load_weights
 
 
 def header(text: bytes | str, announced: int | None = None, rest: bytes = b"") -> bytes:
@@ -104,10 +104,10 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from torch import nn
-from trainer.checkpoint import compatibility
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.errors import UserError
-from trainer.new_model import load_weights
+from trainer.base.errors import UserError
+from trainer.training import resume_checks
+from trainer.network.new_model import load_weights
 
 model = nn.Linear(2, 3)
 optimizer = SimpleNamespace(optimizer=torch.optim.SGD(model.parameters()), scaler=None)
@@ -121,7 +121,7 @@ except UserError as error:
 saved = open_checkpoint(Path(sys.argv[1]))
 try:
     specs = {name: saved.specs(name) for name in ("model", "optimizer", "best", "average")}
-    compatibility.check(saved, specs, model, optimizer, False, 1, 15)
+    resume_checks.check(saved, specs, model, optimizer, False, 1, 15)
 except UserError as error:
     print(error)
 """

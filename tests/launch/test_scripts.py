@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from place import OLD_PYTHON, PYTHON_WITHOUT_VENV, Place
 
 from tests.conftest import REPOSITORY
-from trainer.config import DataConfig
-from trainer.data import reading
-from trainer.errors import UserError
+from tests.launch.place import OLD_PYTHON, PYTHON_WITHOUT_VENV, Place
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.sources import reading
 
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 SCRIPTS = sorted([*REPOSITORY.glob("launch/*.sh"), JOB, REPOSITORY / ".ci" / "run"])

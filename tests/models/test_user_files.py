@@ -15,7 +15,7 @@ import models
 import trainer
 from models import plugin
 from tests.runs import Run, train_here
-from trainer import extensions
+from trainer.config import plugins
 
 BLOCKS = """
 from torch import nn
@@ -260,6 +260,6 @@ def test_one_name_in_two_files(tmp_path: Path) -> None:
     code = "from trainer.api import *\n@register_augmentation('same')\ndef same(images, numbers):\n"
     for folder in ("a", "b"):
         write(tmp_path / folder, {"mine.py": f"{code}  return images + {ord(folder)}\n"})
-    found = [extensions.find("augmentation", f"{tmp_path}/{f}/mine.py:same") for f in "aba"]
+    found = [plugins.find("augmentation", f"{tmp_path}/{f}/mine.py:same") for f in "aba"]
     zero = torch.zeros(1)
     assert [int(one.member(zero, zero)) for one in found] == [97, 98, 97]

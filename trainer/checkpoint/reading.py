@@ -13,11 +13,11 @@ import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from trainer.errors import OtherFormatError, UnreadableError, UserError
-from trainer.files import open_regular, to_json
-from trainer.run_state import RunState
-from trainer.tensor_files import Specs, Tensors, read_specs, read_tensors
-from trainer.untrusted import check_type, parse_json, read_json, read_text, reason, shown
+from trainer.base.errors import OtherFormatError, UnreadableError, UserError
+from trainer.base.files import open_regular, to_json
+from trainer.base.strict_json import check_type, parse_json, read_json, read_text, reason, shown
+from trainer.base.tensor_files import Specs, Tensors, read_specs, read_tensors
+from trainer.checkpoint.run_state import RunState
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"

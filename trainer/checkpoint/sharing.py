@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
+from trainer.base.tensor_files import Specs, Tensors
 from trainer.checkpoint.reading import Checkpoint
 from trainer.ranks import collectives
-from trainer.tensor_files import Specs, Tensors
 
 NAMES = ("model", "optimizer", "best", "average")
 """of the files with tensors that there may be"""

@@ -17,23 +17,24 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line
+from trainer.base.errors import UserError
+from trainer.base.strict_json import check_type
+from trainer.base.terminal import bar
 from trainer.commands.outputs import writing
-from trainer.config import RunConfig
-from trainer.console import bar, print_figures
-from trainer.errors import UserError
+from trainer.config import command_line
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
-from trainer.run_folder import read_results
-from trainer.untrusted import check_type
+from trainer.run.console import print_figures
+from trainer.run.run_folder import read_results
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.data.judging import Judged
-    from trainer.data.sets import ImageSet
-    from trainer.metrics import Predictions
-    from trainer.stored_model import StoredModel
+    from trainer.data.dataset import ImageSet
+    from trainer.finished.judged_images import Judged
+    from trainer.finished.stored_model import StoredModel
+    from trainer.training.metrics import Predictions
 
 SPLITS = ("test", "validation", "train")
 
@@ -118,7 +119,7 @@ def _why_other(
     accelerator: Accelerator, config: RunConfig, folder: Path, found: dict[str, Any]
 ) -> str:
     """What is another here than in the run, as far as its files say; nothing where all is equal."""
-    from trainer import environment
+    from trainer.base import numerics
 
     if found["equals_results_json"] is not False:
         return ""
@@ -127,9 +128,9 @@ def _why_other(
         return f"they are of other weights than those in {folder / 'model.safetensors'}"
     for key in ("environment", "train"):
         check_type(stored.get(key), dict[str, Any], f"{path}: {key}")
-    here = environment.describe(accelerator.device, config.train.evaluation_batch_size)
+    here = numerics.describe(accelerator.device, config.train.evaluation_batch_size)
     precision = {"precision": config.train.precision}
-    reasons = environment.differences(
+    reasons = numerics.differences(
         stored["environment"] | {"precision": stored["train"].get("precision")}, here | precision
     )
     if reasons:
@@ -148,7 +149,7 @@ def _other_images(found: dict[str, Any]) -> str:
 
 
 def _write(path: Path, predictions: Predictions) -> None:
-    from trainer.results import write_predictions
+    from trainer.run.results import write_predictions
 
     with writing("--predictions", path):
         write_predictions(path, predictions)
@@ -158,19 +159,20 @@ def _evaluate(
     accelerator: Accelerator, config: RunConfig, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], Predictions]:
     """The figures and what they are made of, on every rank; a collective."""
-    from trainer import environment, results
+    from trainer.base import numerics
     from trainer.data.loading import fingerprint_of
+    from trainer.run import results
 
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
-    environment.choose_kernels(config.train.reduction == "exact")
+    numerics.choose_kernels(config.train.reduction == "exact")
     judged, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
     collectives.check_same_parts(
         accelerator,
         {"data.root": fingerprint_of(judged.images), "model.safetensors": stored.weights_sha256},
     )
     about = collectives.on_main(accelerator, lambda: _about(arguments, config, judged))
-    environment.choose_precision(config.train.precision)  # the model's own code may have set it
+    numerics.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
     images = judged.images.where_it_fits(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
@@ -192,12 +194,11 @@ def _evaluate(
 
 def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, StoredModel]:
     """Images and model, which fit together."""
-    from trainer import stored_model
-    from trainer.data import judging
+    from trainer.finished import judged_images, stored_model
 
     stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
     data = stored.fitting(config.data)
-    judged = judging.load(data, config.seed, arguments.split, stored.class_names)
+    judged = judged_images.load(data, config.seed, arguments.split, stored.class_names)
     if not len(judged.images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
     shape = tuple(judged.images.images.shape[1:])
@@ -213,7 +214,7 @@ def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, Sto
 def _about(arguments: argparse.Namespace, config: RunConfig, judged: Judged) -> dict[str, Any]:
     """What the images are, and whether they are the run's own; None where nothing says so."""
     from trainer.data.loading import fingerprint_of
-    from trainer.stored_run import are_own
+    from trainer.finished.run_record import are_own
 
     tested = fingerprint_of(judged.images) if arguments.split == "test" else None
     data = {
@@ -235,7 +236,7 @@ def _predict(
     with_mirrored: bool,
 ) -> tuple[Predictions, Predictions | None]:
     """The plain predictions, and those with mirror images where they are wanted."""
-    from trainer import evaluation
+    from trainer.training import evaluation
 
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     ways = [False, True] if with_mirrored else [False]

@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.console import MOST_CLASSES
-from trainer.errors import UserError
+from trainer.base.errors import UserError
+from trainer.run.console import MOST_CLASSES
 
 FORMATS = ("onnx", "torchscript", "safetensors")
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--input: is for --format onnx; {arguments.format} has no type of its own")
     if arguments.format == "safetensors" and not arguments.output:
         raise UserError("--output: name the file; the run's model.safetensors has this format")
-    from trainer import export, stored_model
+    from trainer.finished import export, stored_model
 
     stored = stored_model.load(arguments.run, arguments.model)
     default = stored.file.with_name(f"model{export.SUFFIXES[arguments.format]}")

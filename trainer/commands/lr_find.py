@@ -18,18 +18,18 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line
+from trainer.base.errors import StoppedOnRequest, UserError
+from trainer.base.terminal import bar
 from trainer.commands.outputs import writing
-from trainer.config import RunConfig, folder_of
-from trainer.console import bar
-from trainer.errors import StoppedOnRequest, UserError
+from trainer.config import command_line
+from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import collectives, processes
-from trainer.run_folder import pin
+from trainer.run.run_folder import pin
 
 if TYPE_CHECKING:
-    from trainer.batches import Batch
-    from trainer.engine import Engine
-    from trainer.session import Session
+    from trainer.data.batches import Batch
+    from trainer.run.session import Session
+    from trainer.training.engine import Engine
 
 SMOOTHING = 0.9
 DIVERGED = 4.0
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_range(arguments)
     plot = arguments.plot or _default_plot(config)
     processes.check_launch(config)
-    from trainer.session import Session
+    from trainer.run.session import Session
 
     # Its folder is never opened.
     with Session(config) as session:
@@ -132,7 +132,7 @@ def judge(tried: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
 
 def _losses(session: Session, tried: Sequence[float]) -> list[float]:
     """The loss of every step until they are all done, or the loss has diverged; a collective."""
-    from trainer.agreement import AskedToStop
+    from trainer.training.stopping import AskedToStop
 
     engine = _engine(session)
     losses: list[float] = []
@@ -158,8 +158,8 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
 
 def _engine(session: Session) -> Engine:
     """An engine of its own, with the first weights of the run; it saves nothing."""
-    from trainer.assembly import build_engine
-    from trainer.checkpoint import NoCheckpoints
+    from trainer.checkpoint.writing import NoCheckpoints
+    from trainer.run.engine_builder import build_engine
 
     pins = processes.default_pins(session.config, session.accelerator.num_processes)
     config = pin(session.config, pins)
@@ -176,7 +176,7 @@ def _batches(engine: Engine) -> Iterator[Batch]:
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:
-    from trainer.report import plots
+    from trainer.run.report import plots
 
     figure = plots.draw_range_test(
         found["lr"], found["loss"], found["smoothed_loss"], found["suggestion"]
@@ -211,7 +211,7 @@ def _check_range(arguments: argparse.Namespace) -> None:
 
 
 def _check_writable(plot: Path) -> None:
-    from trainer.files import write_file
+    from trainer.base.files import write_file
 
     with writing("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)

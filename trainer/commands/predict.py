@@ -21,9 +21,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer.config import RunConfig
-from trainer.console import bar
-from trainer.errors import UserError
+from trainer.base.errors import UserError
+from trainer.base.terminal import bar
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from trainer.stored_model import StoredModel
+    from trainer.finished.stored_model import StoredModel
 
 HINT_DIFFERENCE = 64
 """so much brighter or darker than the training images, pictures may be inverted ones"""
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     with joined(RunConfig()) as accelerator:
-        from trainer import stored_model
+        from trainer.finished import stored_model
 
         # Rank 0 decides: the others may see other folders.
         files = collectives.on_main(
@@ -122,8 +122,8 @@ def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
 
 def _below(top: Path, skip: bool) -> list[Path]:
     """The pictures in a folder and below, which training would take, in order of names."""
-    from trainer.data.picture_names import is_left_out, is_picture
-    from trainer.data.pictures import SUFFIXES
+    from trainer.data.pictures.decoding import SUFFIXES
+    from trainer.data.pictures.names import is_left_out, is_picture
 
     found: list[Path] = []
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]

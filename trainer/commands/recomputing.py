@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainer.config import RunConfig
-from trainer.errors import UserError
-from trainer.extensions import CODE
+from trainer.base.errors import UserError
+from trainer.config.plugins import CODE
+from trainer.config.schema import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def configuration(arguments: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: a number means nothing; or as `recomputation.configuration`.
     """
-    from trainer import recomputation
+    from trainer.finished import recomputation
 
     _check(arguments)
     given = {key: getattr(arguments, key) for key in (*CODE, "data.root", "threads")}

@@ -19,19 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
+from trainer.base.terminal import bar, percent, table
 from trainer.commands import recomputing
 from trainer.commands.outputs import writing
-from trainer.console import bar, percent, table
-from trainer.errors import DifferentRunError, NonFiniteLossError, UserError
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from trainer.batches import Batch
     from trainer.checkpoint.reading import Checkpoint
-    from trainer.engine import Engine
-    from trainer.stored_run import StoredRun
+    from trainer.data.batches import Batch
+    from trainer.finished.run_record import StoredRun
+    from trainer.training.engine import Engine
 
 MOST_LINES = 20
 """of samples as text; JSON and the page have all"""
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or step, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where a loss is not the recorded one.
     """
-    from trainer import recomputation
-    from trainer.comparison import Comparison
+    from trainer.finished import recomputation
+    from trainer.finished.comparison import Comparison
     from trainer.ranks import collectives
 
     folder, step, tolerance = arguments.folder, arguments.step, arguments.tolerance
@@ -144,13 +144,13 @@ def make_plan(folder: Path, step: int) -> Plan:
     Raises:
         UserError: the run has no such step.
     """
-    from trainer import stored_run
+    from trainer.finished import run_record
 
-    run = stored_run.read(folder)
+    run = run_record.read(folder)
     if step not in run.steps:
         raise UserError(f"--step: {step}, but {folder} has the steps 1 to {run.last_step:,} so far")
-    following = stored_run.oldest_checkpoint(folder, step)
-    start = stored_run.newest_checkpoint(folder, step - 1)
+    following = run_record.oldest_checkpoint(folder, step)
+    start = run_record.newest_checkpoint(folder, step - 1)
     return Plan(run, start, [following] if following else [])
 
 
@@ -169,7 +169,7 @@ def _look(
     """
     from accelerate.utils import gather_object
 
-    from trainer.step_samples import StepSamples
+    from trainer.training.per_sample import StepSamples
 
     epoch = run.steps[step]["epoch"]
     # A step that the run has left out is computed here, to show why.
@@ -223,7 +223,7 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
     """The images as the network saw them, with the pixels' scaling undone."""
     import torch
 
-    from trainer.report.pages import image_uri
+    from trainer.run.report.pages import image_uri
 
     scaling = engine.data.scaling
     pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
@@ -249,8 +249,8 @@ def _mean_before(run: StoredRun, step: int) -> float | None:
 
 def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.page:
-        from trainer.files import write_text
-        from trainer.report import pages
+        from trainer.base.files import write_text
+        from trainer.run.report import pages
 
         losses = [row["loss"] for row in report["samples"] if row["loss"] is not None]
         page = pages.render(

@@ -13,15 +13,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import command_line, stored_config
-from trainer.config import RunConfig
-from trainer.errors import UserError
+from trainer.base.errors import UserError
+from trainer.config import command_line, stored_config
+from trainer.config.schema import RunConfig
 from trainer.ranks import processes
-from trainer.run_folder import RunFolder
+from trainer.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from trainer.data.sets import ImageSet
-    from trainer.stored_model import StoredModel
+    from trainer.data.dataset import ImageSet
+    from trainer.finished.stored_model import StoredModel
 
 ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
 
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch
 
-    from trainer.metrics import MOST_CLASSES_IN_FULL, Answers
-    from trainer.report import run_report
-    from trainer.report.features import write_features
-    from trainer.results import write_confusion
+    from trainer.run.report import run_report
+    from trainer.run.report.features import write_features
+    from trainer.run.results import write_confusion
+    from trainer.training.metrics import MOST_CLASSES_IN_FULL, Answers
 
     processes.set_threads(config.threads or processes.default_threads())
     images, stored = _load(arguments, config)
@@ -86,13 +86,14 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
 
 def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, StoredModel]:
     """The images that the run was tested on, and its model."""
-    from trainer import stored_model
-    from trainer.data import judging
     from trainer.data.loading import fingerprint_of
-    from trainer.stored_run import are_own
+    from trainer.finished import judged_images, stored_model
+    from trainer.finished.run_record import are_own
 
     stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
-    judged = judging.load(stored.fitting(config.data), config.seed, "test", stored.class_names)
+    judged = judged_images.load(
+        stored.fitting(config.data), config.seed, "test", stored.class_names
+    )
     if not are_own(arguments.run, judged.fingerprint, fingerprint_of(judged.images)):
         raise UserError(
             f"data.root: the test images of {judged.source} are not those that {arguments.run} was "

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer import command_line
+from trainer.base.errors import UserError
+from trainer.base.files import write_text
 from trainer.commands.numbers import whole_number
-from trainer.config import RunConfig, folder_of
-from trainer.errors import UserError
-from trainer.files import write_text
+from trainer.config import command_line
+from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import stored_config
-from trainer.config import RunConfig, differences
-from trainer.console import left_out, percent, table, worst_rows
-from trainer.errors import UserError
-from trainer.run_folder import read_results, read_status
-from trainer.untrusted import check_type
+from trainer.base.errors import UserError
+from trainer.base.strict_json import check_type
+from trainer.base.terminal import percent, table
+from trainer.config import stored_config
+from trainer.config.schema import RunConfig, differences
+from trainer.run.console import left_out, worst_rows
+from trainer.run.run_folder import read_results, read_status
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
 """and the heads of their columns"""

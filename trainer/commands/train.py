@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from trainer import command_line
+from trainer.config import command_line
 from trainer.ranks import processes
 
 
@@ -34,9 +34,9 @@ def train(arguments: Sequence[str]) -> None:
     processes.check_launch(config)
     # Torch and its company take seconds to import: only after --help and a mistyped key, and while
     # the images are read.
-    from trainer.data.reading import read_ahead
+    from trainer.data.sources.reading import read_ahead
 
     read_source = read_ahead(config.data)
-    from trainer import training
+    from trainer.run.train import run_training
 
-    training.train(config, read_source)
+    run_training(config, read_source)

@@ -18,18 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
+from trainer.base.terminal import bar
 from trainer.commands import recomputing
-from trainer.console import bar
-from trainer.errors import DifferentRunError, NonFiniteLossError, UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.checkpoint.reading import Checkpoint
-    from trainer.comparison import Comparison
-    from trainer.engine import Engine
-    from trainer.metrics import Predictions
-    from trainer.stored_run import Position, StoredRun
+    from trainer.finished.comparison import Comparison
+    from trainer.finished.run_record import Position, StoredRun
+    from trainer.training.engine import Engine
+    from trainer.training.metrics import Predictions
 
     Tested = tuple[Predictions, Predictions | None]
 
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or segment, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where something differs.
     """
-    from trainer import recomputation
-    from trainer.comparison import Comparison
+    from trainer.finished import recomputation
+    from trainer.finished.comparison import Comparison
     from trainer.ranks import collectives
 
     folder = arguments.folder
@@ -118,15 +118,15 @@ def make_plan(folder: Path, segment: int | None) -> Plan:
     Raises:
         UserError: the run has no such segment; lists those that it has.
     """
-    from trainer import stored_run
+    from trainer.finished import run_record
 
-    run = stored_run.read(folder)
-    stops = stored_run.checkpoints(folder, 1, run.last_step)
-    end = max([run.end, *(stored_run.position(saved) for saved in stops[-1:])])
+    run = run_record.read(folder)
+    stops = run_record.checkpoints(folder, 1, run.last_step)
+    end = max([run.end, *(run_record.position(saved) for saved in stops[-1:])])
     if segment is None:
         return Plan(run, None, stops, end)
     starts: list[Checkpoint | None] = [None, *stops]
-    ends = [stored_run.position(saved) for saved in stops]
+    ends = [run_record.position(saved) for saved in stops]
     if not ends or ends[-1][1] < run.last_step:
         ends.append(end)
     if not 1 <= segment <= len(ends):
@@ -147,9 +147,10 @@ def _verify(
         `checkpoints`, the names of those that were compared; `final_weights_sha256` and
         `weights_sha256` as computed here, None where that was not reached.
     """
-    from trainer import model_state, stored_run
+    from trainer.base.tensor_files import weights_sha256
+    from trainer.finished import run_record
+    from trainer.network import model_state
     from trainer.ranks import collectives
-    from trainer.tensor_files import weights_sha256
 
     found: dict[str, Any] = {
         "checkpoints": [],
@@ -158,7 +159,7 @@ def _verify(
     }
     try:
         for saved in plan.stops:
-            if not _advance(accelerator, engine, stored_run.position(saved), comparison):
+            if not _advance(accelerator, engine, run_record.position(saved), comparison):
                 return found
             if comparison.tolerance is None:
                 collectives.on_main(
@@ -197,7 +198,7 @@ def _advance(
 
 
 def _compare_checkpoint(engine: Engine, saved: Checkpoint, comparison: Comparison) -> None:
-    from trainer.comparison import checkpoint_difference
+    from trainer.finished.comparison import checkpoint_difference
 
     files, small = engine.snapshot.collect(engine.state, engine.selection.best)
     comparison.note(checkpoint_difference(files, small, saved))
@@ -206,7 +207,7 @@ def _compare_checkpoint(engine: Engine, saved: Checkpoint, comparison: Compariso
 def _compare_results(
     engine: Engine, run: StoredRun, tested: Tested, found: dict[str, Any], comparison: Comparison
 ) -> None:
-    from trainer.results import test_results
+    from trainer.run.results import test_results
 
     assert run.results is not None
     for key, what in {

@@ -1,9 +1,7 @@
-"""Data sets, as the images flow.
+"""From files to batches: sources, pictures, split, scaling, order, augmentation.
 
-reading         the source that data.name means: known (from download), idx, npy, folder, digits
-                or own; each yields what is in source
-folder          its files in picture_list, what they are in picture_index and pictures, their
-                pixels in decoded
-stored          images that are left in their file, of idx, npy and folder
-loading         from a source to sets, by split and scaling
+`sources/` reads what data.name names, `pictures/` decodes picture files, `loading` makes sets of
+them, `sampling` draws the order of an epoch, `batches` fetches a step's images, `augment/`
+transforms them.
+It imports `base`, `config` and `ranks`.
 """

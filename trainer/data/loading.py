@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import DataConfig
-from trainer.data import reading
+from trainer.config.schema import DataConfig
+from trainer.data.dataset import Dataset, ImageSet
+from trainer.data.image_file import StoredImages
 from trainer.data.scaling import PixelSums, Scaling
-from trainer.data.sets import Dataset, ImageSet
-from trainer.data.source import LabelledImages, SourceData, check
+from trainer.data.sources import reading
+from trainer.data.sources.source_data import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
-from trainer.data.stored import StoredImages
 
 
 class Share(NamedTuple):

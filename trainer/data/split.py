@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from trainer import seeding
-from trainer.config import DataConfig
-from trainer.errors import UserError
+from trainer.base import seeding
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
 
 Indices = npt.NDArray[np.int64]
 

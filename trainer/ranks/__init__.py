@@ -1,1 +1,4 @@
-"""What the processes of a run do together, and how they start, speak, fail and end."""
+"""The processes of a run: how they start, talk, lose one of them, stop and end.
+
+It imports `base` and `config`.
+"""

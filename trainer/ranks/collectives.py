@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.errors import UserError
+from trainer.base.errors import UserError
 from trainer.ranks.long_work import awaited
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.config import RunConfig
-    from trainer.environment import Environment
+    from trainer.base.numerics import Environment
+    from trainer.config.schema import RunConfig
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def check_same_configuration(accelerator: Accelerator, config: RunConfig) -> Non
         return
     from accelerate.utils import gather_object
 
-    from trainer.config import differences
+    from trainer.config.schema import differences
 
     configs = gather_object([config])
     for rank, other in enumerate(configs):
@@ -164,7 +164,7 @@ def check_same_start(
 
 def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
     """As `check_same_start`, from weights, images and environment of each rank in their order."""
-    from trainer.environment import differences
+    from trainer.base.numerics import differences
 
     found = []
     for rank, (other_weights, other_images, other_environment) in enumerate(starts):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from trainer.config import RunConfig
-from trainer.errors import UserError
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig
 
 SWITCHES = {
     "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",

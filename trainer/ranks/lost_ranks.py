@@ -13,9 +13,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from trainer.errors import LostRankError, OwnError
+from trainer.base.errors import LostRankError, OwnError
+from trainer.base.timeouts import within
 from trainer.ranks.processes import FAILURE_KEY, default_store
-from trainer.time_limit import within
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trainer.config import RunConfig, replace
-from trainer.errors import (
+from trainer.base.errors import (
     DifferentRunError,
     LostRankError,
     NonFiniteLossError,
@@ -15,6 +14,7 @@ from trainer.errors import (
     StoppedOnRequest,
     UserError,
 )
+from trainer.config.schema import RunConfig, replace
 from trainer.ranks import collectives, lost_ranks, processes
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from trainer.allocator import keep_freed_memory
-from trainer.config import RunConfig
-from trainer.errors import UserError
-from trainer.limits import cpu_quota
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig
 from trainer.ranks import launch_settings
+from trainer.ranks.cgroups import cpu_quota
+from trainer.ranks.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -174,7 +174,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    from trainer import environment
+    from trainer.base import numerics
 
     cpu, asked = on_cpu(), config.train.precision
     if asked in ("fp16", "tf32") and cpu:
@@ -195,11 +195,11 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
     # An environment variable may have set it, and `backward` would divide every loss by it.
     accelerator.gradient_accumulation_steps = 1
-    if asked == "tf32" and not environment.has_tf32(accelerator.device):
+    if asked == "tf32" and not numerics.has_tf32(accelerator.device):
         raise UserError(
             "train.precision: tf32 needs a GPU that has it, NVIDIA's from Ampere on; use fp32"
         )
-    environment.choose_precision(asked)
+    numerics.choose_precision(asked)
     return accelerator
 
 

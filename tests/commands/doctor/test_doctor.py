@@ -16,12 +16,12 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.runs import contents, words
 from trainer import __main__
+from trainer.base.timeouts import is_any_left_behind
 from trainer.commands.doctor import examination, machine, recipe
 from trainer.commands.doctor.finding import Finding
-from trainer.config import DataConfig
+from trainer.config.schema import DataConfig
 from trainer.data import loading
 from trainer.ranks import processes
-from trainer.time_limit import is_any_left_behind
 
 
 def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> None:

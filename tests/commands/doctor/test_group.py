@@ -13,10 +13,10 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, own_words
 from tests.runs import words
+from trainer.base.errors import RankError
 from trainer.commands.doctor import examination, group, memory
 from trainer.commands.doctor.finding import Finding, Findings, merge
-from trainer.config import RunConfig
-from trainer.errors import RankError
+from trainer.config.schema import RunConfig
 from trainer.ranks import processes
 
 RANKED = """

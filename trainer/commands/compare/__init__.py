@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.base.errors import UserError
 from trainer.commands.compare.bits import compare
 from trainer.commands.compare.courses import course, lines, row, write
-from trainer.errors import UserError
 
 __all__ = ["add_arguments", "compare", "run"]
 

@@ -7,16 +7,17 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import config, run_folder, stored_config
-from trainer.errors import UserError
-from trainer.metrics_log import read_records
-from trainer.untrusted import check_type, read_json
+from trainer.base.errors import UserError
+from trainer.base.strict_json import check_type, read_json
+from trainer.config import schema, stored_config
+from trainer.run import run_folder
+from trainer.run.metrics_log import read_records
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.environment import Environment
-    from trainer.tensor_files import Tensors
+    from trainer.base.numerics import Environment
+    from trainer.base.tensor_files import Tensors
 
 MOST_TENSORS = 5
 
@@ -112,11 +113,11 @@ def _configuration_differences(run_a: Path, run_b: Path) -> list[str]:
     paths = [run / "config.yaml" for run in (run_a, run_b)]
     if not all(path.exists() for path in paths):
         return []
-    return config.differences(stored_config.read(paths[0]), stored_config.read(paths[1]))
+    return schema.differences(stored_config.read(paths[0]), stored_config.read(paths[1]))
 
 
 def _environment_differences(run_a: Path, run_b: Path) -> list[str]:
-    from trainer.environment import differences
+    from trainer.base.numerics import differences
 
     return differences(_environment(run_a), _environment(run_b))
 
@@ -171,8 +172,8 @@ def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
 
     The kept checkpoints may all be older than the difference; model.safetensors is the last resort.
     """
+    from trainer.base.tensor_files import read_tensors
     from trainer.checkpoint.reading import open_checkpoint
-    from trainer.tensor_files import read_tensors
 
     steps = [
         {path.name for path in run.glob("checkpoints/step-*") if not _is_linked(path, run)}
@@ -197,7 +198,7 @@ def _tensor_differences(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
 
 def _differing(ours: Tensors, theirs: Tensors, where: str) -> list[dict[str, Any]]:
     """The tensors that differ most, those without a counterpart first."""
-    from trainer.tensor_files import weights_sha256
+    from trainer.base.tensor_files import weights_sha256
 
     rows: list[dict[str, Any]] = []
     for name in sorted(ours.keys() | theirs.keys()):

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base.files import write_text
+from trainer.base.strict_json import check_type
+from trainer.base.terminal import percent, table
 from trainer.commands.compare.bits import read_metrics, read_results
 from trainer.commands.outputs import writing
-from trainer.console import percent, table
-from trainer.files import write_text
-from trainer.metrics_log import by_event
-from trainer.untrusted import check_type
+from trainer.run.metrics_log import by_event
 
 if TYPE_CHECKING:
-    from trainer.report.curves import Course
+    from trainer.run.report.curves import Course
 
 
 def row(run: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def course(run: Path) -> Course:
     """The records of a run, named by its folder."""
-    from trainer.report.curves import Course
+    from trainer.run.report.curves import Course
 
     return Course(str(run), *by_event(read_metrics(run)))
 
@@ -67,7 +67,7 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from trainer.report import curves, pages, plots
+    from trainer.run.report import curves, pages, plots
 
     figures = curves.draw_overlaid(courses)
     with writing("--output", path):

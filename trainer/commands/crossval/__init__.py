@@ -18,17 +18,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line, config_rules
-from trainer.config import RunConfig, folder_of, replace
-from trainer.errors import StoppedOnRequest, UserError
+from trainer.base.errors import StoppedOnRequest, UserError
+from trainer.config import command_line, rules
+from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
-from trainer.run_folder import RunFolder, pin, pins_of
+from trainer.run.run_folder import RunFolder, pin, pins_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.preemption import StopRequest
+    from trainer.ranks.preemption import StopRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
     numbers = range(1, arguments.folds + 1) if arguments.fold is None else [arguments.fold]
     folds = [fold_config(asked, arguments.folds, number) for number in numbers]
     for each in folds or [fold_config(asked, arguments.folds, 1)]:
-        config_rules.validate(each)
+        rules.validate(each)
     processes.check_launch(asked)
-    from trainer.preemption import StopRequest
+    from trainer.ranks.preemption import StopRequest
 
     stop = StopRequest()  # between two folds, where no run listens
     stop.install()
@@ -106,7 +106,7 @@ def _train(
     accelerator: Accelerator, asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest
 ) -> None:
     """Do what is left of each fold; a collective."""
-    from trainer import training
+    from trainer.run.train import run_training
 
     pins = collectives.on_main(accelerator, lambda: _look(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None
@@ -122,7 +122,7 @@ def _train(
         if accelerator.is_main_process:
             print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
         left_s = limit_s if end_s is None else end_s - now_s
-        trained = training.train(replace(pin(config, pins), {"train.max_seconds": left_s}))
+        trained = run_training(replace(pin(config, pins), {"train.max_seconds": left_s}))
         if trained:
             pins = pins_of(trained)
             # From the first fold that is trained, so that every start gets further.

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.files import write_text
-from trainer.metrics import confusion_of
-from trainer.report import pages
-from trainer.report.run_report import classes_shown, mistakes_of, save_confusion, shown_mistakes
+from trainer.base.files import write_text
+from trainer.run.report import pages
+from trainer.run.report.run_report import classes_shown, mistakes_of, save_confusion, shown_mistakes
+from trainer.training.metrics import confusion_of
 
 
 def write_page(

@@ -11,22 +11,23 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from trainer import command_line
+from trainer.base.errors import UserError
+from trainer.base.files import write_file, write_json, write_text
+from trainer.base.strict_json import check_type
+from trainer.base.terminal import percent, table
 from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import FinishedRun, read_run
-from trainer.config import RunConfig, differences, folder_of, replace
-from trainer.console import left_out, percent, table, worst_rows
-from trainer.data import reading
+from trainer.config import command_line
+from trainer.config.schema import RunConfig, differences, folder_of, replace
+from trainer.data.dataset import ImageSet
 from trainer.data.loading import fingerprint_of, load_training
-from trainer.data.sets import ImageSet
+from trainer.data.sources import reading
 from trainer.data.split import take_fold
-from trainer.errors import UserError
-from trainer.files import write_file, write_json, write_text
-from trainer.metrics import Answers, per_class_results
-from trainer.report import attempt
-from trainer.report.run_report import read_predictions
-from trainer.results import write_confusion
-from trainer.untrusted import check_type
+from trainer.run.console import left_out, worst_rows
+from trainer.run.report.attempt import attempt
+from trainer.run.report.run_report import read_predictions
+from trainer.run.results import write_confusion
+from trainer.training.metrics import Answers, per_class_results
 
 CONFIDENCE = 0.95
 

@@ -17,12 +17,11 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from trainer import exit_codes
+from trainer.base.errors import UserError
+from trainer.base.timeouts import is_any_left_behind
 from trainer.commands.doctor import machine
 from trainer.commands.doctor.finding import Finding
-from trainer.errors import UserError
-from trainer.ranks import processes
-from trainer.time_limit import is_any_left_behind
+from trainer.ranks import exit_codes, processes
 
 LINE_WIDTH = 100
 

@@ -9,15 +9,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer import command_line, environment
+from trainer.base import numerics
+from trainer.base.errors import LostRankError, RankError
+from trainer.base.timeouts import within
 from trainer.commands.doctor import group, machine, memory, recipe
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.recipe import Prepared
-from trainer.config import RunConfig
-from trainer.errors import LostRankError, RankError
+from trainer.config import command_line
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, lost_ranks, processes
-from trainer.run_folder import Opening, Status, pin
-from trainer.time_limit import within
+from trainer.run.run_folder import Opening, Status, pin
 
 RECIPE_LIMIT_S = 9.0
 """to read the data and build the model: others wait for it, and the whole has a limit"""
@@ -103,7 +104,7 @@ def _look(
     start, needed_bytes = None, 0
     if prepared:
         device = accelerator.device if accelerator else torch.device("cpu")
-        here = environment.describe(device, config.train.evaluation_batch_size)
+        here = numerics.describe(device, config.train.evaluation_batch_size)
         start = (prepared.weights, prepared.images, here)
         needed_bytes = prepared.needs.memory_bytes
         if device.type == "cuda":

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from trainer import own_code
-from trainer.errors import RankError, UserError
+from trainer.base import user_code
+from trainer.base.errors import RankError, UserError
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Findings(list[Finding]):
         except (UserError, RankError) as error:
             self.append(Finding(name, "problem", str(error)))
         except Exception as error:
-            own = own_code.as_user_error(error)
+            own = user_code.as_user_error(error)
             if own is None:
                 raise
             self.append(Finding(name, "problem", str(own)))

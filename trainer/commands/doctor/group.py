@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig, differences, replace
-from trainer.limits import available_memory_bytes
+from trainer.config.schema import RunConfig, differences, replace
 from trainer.ranks import collectives, processes
+from trainer.ranks.cgroups import available_memory_bytes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.environment import Environment
+    from trainer.base.numerics import Environment
 
 TIMEOUT_S = 14.0
 """how long processes wait for each other"""

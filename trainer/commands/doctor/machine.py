@@ -8,13 +8,13 @@ import platform
 import re
 from importlib import metadata, util
 
+from trainer.base.errors import UserError
+from trainer.base.timeouts import within
 from trainer.commands.doctor.finding import Finding
-from trainer.config import RunConfig
-from trainer.errors import UserError
-from trainer.limits import cpu_quota
+from trainer.config.schema import RunConfig
 from trainer.ranks import launch_settings, processes
-from trainer.time_limit import within
-from trainer.tracking import weights_and_biases as wandb_tracking
+from trainer.ranks.cgroups import cpu_quota
+from trainer.run.tracking import weights_and_biases as wandb_tracking
 
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),

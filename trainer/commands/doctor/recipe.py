@@ -11,23 +11,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer import evaluation_size, model_state, optim, trial
-from trainer.augment.own import TRIED, OwnAugmentations
-from trainer.buffers import left_alone
-from trainer.checkpoint.optimizer_state import state_after_a_step
+from trainer.base.errors import UserError
+from trainer.base.tensor_files import weights_sha256
+from trainer.base.timeouts import within
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config import RunConfig, folder_of, own_augmentations_of, replace
-from trainer.data import loading, reading
-from trainer.data.sets import Dataset
-from trainer.errors import UserError
-from trainer.microbatch import cut
-from trainer.new_model import build_model
+from trainer.config.schema import RunConfig, folder_of, own_augmentations_of, replace
+from trainer.data import loading
+from trainer.data.augment.user_augmentations import TRIED, OwnAugmentations
+from trainer.data.dataset import Dataset
+from trainer.data.sampling import cut
+from trainer.data.sources import reading
+from trainer.network import model_state
+from trainer.network.buffers import left_alone
+from trainer.network.new_model import build_model
+from trainer.network.trial import trial
 from trainer.ranks import processes
-from trainer.run_folder import Opening, RunFolder, nearest_folder
-from trainer.tensor_files import weights_sha256
-from trainer.time_limit import within
-from trainer.tracking import Trackers
+from trainer.run.run_folder import Opening, RunFolder, nearest_folder
+from trainer.run.tracking.trackers import Trackers
+from trainer.training import evaluation_size, optimizers
+from trainer.training.optimizer_state import state_after_a_step
 
 HUB = ("timm:hf-hub:", "timm:hf_hub:")
 """before names of networks whose very layers are downloaded"""
@@ -173,7 +176,7 @@ def _load(config: RunConfig, findings: Findings) -> Dataset | None:
 def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
     """What a run of this model takes."""
     weights = _size(model_state.tensors(model))
-    optimizer, _ = state_after_a_step(optim.build(config.optimizer, model))
+    optimizer, _ = state_after_a_step(optimizers.build(config.optimizer, model))
     averaged = config.train.ema_decay is not None or config.train.average_epochs is not None
     copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average
     checkpoint = copies * weights + _size(optimizer)

@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import command_line
-from trainer.config import RunConfig
-from trainer.console import MOST_CLASSES, WORST_CLASSES, percent, table
-from trainer.errors import UserError
+from trainer.base.errors import UserError
+from trainer.base.terminal import percent, table
+from trainer.config import command_line
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
+from trainer.run.console import MOST_CLASSES, WORST_CLASSES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from trainer.config import RunConfig
-from trainer.console import bar
-from trainer.data import loading, reading
-from trainer.data.pictures import Look
-from trainer.data.sets import Dataset, ImageSet
+from trainer.base.terminal import bar
+from trainer.config.schema import RunConfig
+from trainer.data import loading
+from trainer.data.dataset import Dataset, ImageSet
+from trainer.data.pictures.decoding import Look
+from trainer.data.sources import reading
 
 Place = tuple[str, int]
 """a part and a position in it"""

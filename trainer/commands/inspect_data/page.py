@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from trainer.base.files import write_text
 from trainer.commands.inspect_data.examination import Inspected, Place
 from trainer.commands.outputs import writing
-from trainer.files import write_text
-from trainer.report import pages
+from trainer.run.report import pages
 
 SAMPLES = 12
 """of each class, the first training images"""

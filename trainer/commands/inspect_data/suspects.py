@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer import environment, evaluation, stored_model
+from trainer.base import numerics
+from trainer.base.errors import UserError
+from trainer.base.terminal import bar
 from trainer.commands.inspect_data.examination import Inspected
-from trainer.config import RunConfig
-from trainer.console import bar
-from trainer.data.judging import listed
-from trainer.errors import UserError
-from trainer.metrics import Predictions
+from trainer.config.schema import RunConfig
+from trainer.finished import stored_model
+from trainer.finished.judged_images import listed
+from trainer.finished.run_record import are_own
+from trainer.finished.stored_model import StoredModel
 from trainer.ranks import collectives
-from trainer.stored_model import StoredModel
-from trainer.stored_run import are_own
+from trainer.training import evaluation
+from trainer.training.metrics import Predictions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,7 +49,7 @@ def load_model(
     Raises:
         UserError: there is no such model.
     """
-    environment.choose_kernels(config.train.reduction == "exact")
+    numerics.choose_kernels(config.train.reduction == "exact")
     return collectives.together(
         accelerator, lambda: stored_model.load(folder, code, config.train.memory_format)
     )

@@ -16,9 +16,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trainer import command_line
 from trainer.commands.numbers import whole_number
-from trainer.config import RunConfig
+from trainer.config import command_line
+from trainer.config.schema import RunConfig
 from trainer.ranks import processes
 
 if TYPE_CHECKING:

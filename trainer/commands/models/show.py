@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 
 import models
-from trainer import seeding
+from trainer.base import seeding
+from trainer.base.errors import UserError
+from trainer.base.terminal import bar, table
 from trainer.commands.models.fields import Field
 from trainer.commands.models.layers import Layer, inspect
-from trainer.config import RunConfig
-from trainer.console import bar, table
-from trainer.data import loading, reading
-from trainer.errors import UserError
+from trainer.config.schema import RunConfig
+from trainer.data import loading
+from trainer.data.sources import reading
 
 COUNTED = (
     "multiply-adds: of convolutions and matrix products, for one image; "

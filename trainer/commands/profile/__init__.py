@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import command_line
+from trainer.base.errors import UserError
+from trainer.base.terminal import table
 from trainer.commands.numbers import whole_number
-from trainer.console import table
-from trainer.errors import UserError
+from trainer.config import command_line
 from trainer.ranks import processes
 
 

@@ -12,19 +12,19 @@ from accelerate import Accelerator
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 
-from trainer import ranges
-from trainer.assembly import build_engine
-from trainer.checkpoint import NoCheckpoints
+from trainer.base import profiler_ranges
+from trainer.base.errors import UserError
+from trainer.base.files import write_file
+from trainer.base.terminal import bar
+from trainer.checkpoint.writing import NoCheckpoints
 from trainer.commands.outputs import writing
-from trainer.config import RunConfig, replace
-from trainer.console import bar
-from trainer.engine import Engine
-from trainer.errors import UserError
-from trainer.files import write_file
-from trainer.preemption import StopRequest
+from trainer.config.schema import RunConfig, replace
 from trainer.ranks import processes
+from trainer.ranks.preemption import StopRequest
 from trainer.ranks.process_group import joined
-from trainer.run_folder import pin
+from trainer.run.engine_builder import build_engine
+from trainer.run.run_folder import pin
+from trainer.training.engine import Engine
 
 PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")
 """the names of the ranges"""
@@ -62,7 +62,7 @@ def profile(
             progress.update(steps)
             if profiler:
                 recording.enter_context(profiler)
-                recording.enter_context(ranges.recording(lambda: _finish_work(engine)))
+                recording.enter_context(profiler_ranges.recording(lambda: _finish_work(engine)))
             profiled_seconds = _advance(engine, steps)
         if profiler is None:
             return None

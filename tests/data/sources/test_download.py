@@ -1,0 +1,191 @@
+"""Downloads from servers that behave and from servers that do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.data.conftest import Mirror, Published
+
+from tests.conftest import REPOSITORY
+from trainer.base.errors import UserError
+from trainer.data.sources import idx, known
+
+Start = Callable[..., Mirror]
+
+
+@pytest.fixture
+def dead_address() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/"
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def test_downloads_once_and_reads_from_the_cache(
+    published: Published, start_mirror: Start, cache: Path
+) -> None:
+    mirror = start_mirror(published.files)
+    there = published.at(mirror.address)
+    known.prepare(there, None)
+    known.prepare(there, None)
+    assert set(mirror.requests.values()) == {1}
+    assert files_in(cache) == sorted(published.files)
+    data = known.read(there, None)
+    assert data.train.images.shape == (40, 1, 5, 6)
+    assert data.origin == f"cache {cache}"
+
+
+def test_a_mirror_that_is_down_is_passed_over(
+    published: Published, start_mirror: Start, cache: Path, dead_address: str
+) -> None:
+    mirror = start_mirror(published.files)
+    started = time.monotonic()
+    known.prepare(published.at(dead_address, mirror.address), None)
+    assert time.monotonic() - started < 5
+    assert len(known.read(published.known, None).test.labels) == 20
+
+
+@pytest.mark.parametrize("bad", ["cut", "altered", "absent"])
+def test_a_bad_file_is_never_kept_and_the_next_mirror_helps(
+    published: Published, start_mirror: Start, cache: Path, bad: str
+) -> None:
+    files = dict(published.files)
+    name = "t10k-images-idx3-ubyte.gz"
+    if bad == "altered":
+        files[name] = files[name][:-1] + bytes([files[name][-1] ^ 1])
+    if bad == "absent":
+        del files[name]
+    first = start_mirror(files, announced_but_cut=bad == "cut")
+    with pytest.raises(UserError) as caught:
+        known.prepare(published.at(first.address), None)
+    reason = {"cut": "broke off", "altered": "another checksum", "absent": "answered 404"}[bad]
+    assert reason in str(caught.value)
+    assert name not in files_in(cache)
+    assert all((cache / file).read_bytes() == published.files[file] for file in files_in(cache))
+    second = start_mirror(published.files)
+    known.prepare(published.at(first.address, second.address), None)
+    assert files_in(cache) == sorted(published.files)
+    assert len(known.read(published.known, None).train.labels) == 40
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(
+    published: Published, start_mirror: Start, cache: Path
+) -> None:
+    mirror = start_mirror(published.files)
+    there = published.at(mirror.address)
+    known.prepare(there, None)
+    (cache / "train-labels-idx1-ubyte.gz").write_bytes(b"damaged")
+    (cache / "t10k-labels-idx1-ubyte").write_bytes(b"damaged and unpacked")
+    known.prepare(there, None)
+    assert len(known.read(there, None).train.labels) == 40
+    assert mirror.requests["train-labels-idx1-ubyte.gz"] == 2
+    assert mirror.requests["train-images-idx3-ubyte.gz"] == 1
+
+
+def test_files_packed_anew_are_as_good(
+    published: Published, cache: Path, dead_address: str
+) -> None:
+    cache.mkdir(parents=True)
+    publisher = cache.parents[2] / "publisher"
+    for name in idx.NAMES:
+        subprocess.run(["cp", publisher / name, cache / name], check=True)
+    known.prepare(published.at(dead_address), None)
+    assert len(known.read(published.known, None).train.labels) == 40
+
+
+def test_when_all_fail_the_message_says_what_was_tried_and_how_to_mend_it(
+    published: Published,
+    cache: Path,
+    dead_address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCKSTEP_DATA", str(tmp_path / "mine"))
+    with pytest.raises(UserError) as caught:
+        known.prepare(published.at(dead_address), None)
+    message = str(caught.value)
+    for place in (tmp_path / "mine" / "fashion_mnist", tmp_path / "package", cache):
+        assert str(place) in message
+    assert f"{dead_address}train-images-idx3-ubyte.gz: could not be reached" in message
+    for remedy in ("data.root", "LOCKSTEP_DATA", "apt-get install dataset-fashion-mnist"):
+        assert remedy in message
+
+
+def test_a_cache_that_cannot_be_made_is_named(
+    published: Published, start_mirror: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cache cannot be written: .*file"):
+        known.prepare(published.at(start_mirror(published.files).address), None)
+
+
+SCRIPT = """
+import dataclasses, sys
+from trainer.data.sources import known
+address, md5, sha256 = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
+published = dataclasses.replace(
+    known.FASHION_MNIST, md5=tuple(md5), sha256=tuple(sha256), mirrors=(address,),
+    package=None, package_folder=None,
+)
+known.prepare(published, None)
+print(len(known.read(published, None).train.labels))
+"""
+
+
+def prepare_elsewhere(published: Published, mirror: Mirror) -> subprocess.Popen[str]:
+    """Start a process that prepares and then reads the data set."""
+    checksums = (",".join(published.known.md5), ",".join(published.known.sha256))
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, mirror.address, *checksums],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_download(cache: Path) -> None:
+    """Until another process has begun a file."""
+    deadline = time.monotonic() + 60
+    while not any((cache / ".partial").glob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_of_two_processes_one_downloads_and_the_other_waits(
+    published: Published, start_mirror: Start, cache: Path
+) -> None:
+    mirror = start_mirror(published.files, delay_s=0.3)
+    other = prepare_elsewhere(published, mirror)
+    wait_for_download(cache)
+    known.prepare(published.at(mirror.address), None)
+    assert len(known.read(published.known, None).train.labels) == 40
+    assert other.communicate(timeout=60)[0] == "40\n"
+    assert mirror.requests == dict.fromkeys(published.files, 1)
+
+
+def test_a_killed_download_leaves_nothing_in_the_way(
+    published: Published, start_mirror: Start, cache: Path
+) -> None:
+    stuck = start_mirror(published.files, hang_half_way=True)
+    process = prepare_elsewhere(published, stuck)
+    wait_for_download(cache)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert files_in(cache) == [".partial"]
+    known.prepare(published.at(start_mirror(published.files).address), None)
+    assert files_in(cache) == sorted(published.files)
+    assert len(known.read(published.known, None).train.labels) == 40

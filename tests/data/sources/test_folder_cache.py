@@ -1,0 +1,235 @@
+"""Pictures of one's own are decoded once, whoever asks for them and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from tests.data.picture_folders import prepared, write_pictures
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.pictures import decoding
+from trainer.data.sources import decoded_cache, picture_index, reading
+
+
+@pytest.fixture
+def cache(caches: Path) -> Path:
+    """The cache of folders."""
+    return caches / "folder"
+
+
+def entries(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_they_are_decoded_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if they were older
+    first = prepared(root)
+    (entry,) = entries(cache)
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(picture_index, "_look", fail)
+    monkeypatch.setattr(decoding, "read", fail)
+    assert prepared(root).fingerprint == first.fingerprint
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    changed = root / "train" / "cat" / "000.png"
+    status = changed.stat()
+    black = Image.new("L", (10, 12))
+    black.save(changed)
+    # As if by the same tick of the clock.
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = prepared(root)
+    assert second.fingerprint != first.fingerprint
+    assert len(entries(cache)) == 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """As `mv` does it by way of a third name."""
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def rewrite_in_the_old_time(one: Path, other: Path) -> None:
+    one.write_bytes(other.read_bytes())
+    os.utime(one, (1e9, 1e9))
+
+
+def link_elsewhere(one: Path, other: Path) -> None:
+    one.unlink()
+    one.symlink_to(other)
+
+
+@pytest.mark.parametrize("change", [exchange, rewrite_in_the_old_time, link_elsewhere])
+def test_other_pixels_of_the_same_size_and_time_are_seen(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    for path in root.rglob("*.png"):  # uncompressed, and so of one size
+        with Image.open(path) as picture:
+            picture.save(path, format="BMP")
+        os.utime(path, (1e9, 1e9))
+    with monkeypatch.context() as patch:
+        # As if they had been there for a while: that they are new is not what decides.
+        patch.setattr(picture_index, "_CLOCK_STEP_NS", 0)
+        prepared(root)
+    change(root / "test" / "cat" / "003.png", root / "test" / "dog" / "003.png")
+    found = prepared(root).fingerprint
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
+    assert found == prepared(root).fingerprint
+
+
+def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root)
+    (entry,) = entries(cache)
+    os.truncate(entry / "train_features.npy", 200)
+    next(cache.glob("index-*.json")).write_text("{")
+    assert prepared(root).fingerprint == first.fingerprint
+    (entry / "about.json").unlink()
+    assert prepared(root).fingerprint == first.fingerprint
+    assert entries(cache) == [entry]
+
+
+def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    read = decoding.read
+
+    def change(path: Path, *rest: Any) -> Any:
+        if path.name == "000.png":
+            Image.new("L", (9, 9)).save(path)
+        return read(path, *rest)
+
+    monkeypatch.setattr(decoding, "read", change)
+    with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):
+        prepared(root)
+    assert entries(cache) == []
+
+
+PREPARE = """
+import sys
+from trainer.config.schema import DataConfig
+from trainer.data import loading
+from trainer.data.sources import decoded_cache, reading
+write = decoded_cache.write
+def noted(*words, **more):
+    print("decoded")
+    write(*words, **more)
+decoded_cache.write = noted
+config = DataConfig(name="folder", root=sys.argv[1])
+reading.prepare(config)
+print(loading.load(config, 0).fingerprint)
+"""
+
+
+def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert [errors for _, errors in outputs] == [""] * 3
+    words = [word for output, _ in outputs for word in output.split()]
+    assert words.count("decoded") == 1
+    assert len(set(words)) == 2
+    assert len(entries(cache)) == 1
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+"""
+
+
+def test_without_locks_each_process_decodes(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_LOCKS + PREPARE, str(root)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate() for process in started]
+    assert all("cannot be locked here (No locks available)" in errors for _, errors in outputs)
+    assert len({output.split()[-1] for output, _ in outputs}) == 1
+    assert len(entries(cache)) == 1
+
+
+def test_of_two_that_decode_at_once_one_wins(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root).fingerprint
+    (entry,) = entries(cache)
+    entry.rename(tmp_path / "of the other")
+    write = decoded_cache.write
+
+    def overtaken(entry: Path, *words: Any, check: Any, **more: Any) -> None:
+        def other_is_first() -> None:
+            check()
+            (tmp_path / "of the other").rename(entry)
+
+        write(entry, *words, check=other_is_first, **more)
+
+    monkeypatch.setattr(decoded_cache, "write", overtaken)
+    assert prepared(root).fingerprint == first
+    assert entries(cache) == [entry]
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    prepared(root)
+    (entry,) = entries(cache)
+    left = entry.with_name(f".{entry.name}.{os.uname().nodename}.1")
+    entry.rename(left)
+    prepared(root)
+    assert entries(cache) == [entry]
+    assert decoded_cache.is_there(entry)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to another folder"):
+        prepared(write_pictures(tmp_path / "own"))
+
+
+def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
+    config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
+    said = reading.to_decode(config)
+    assert said is not None
+    assert "not decoded yet: 20 in train, 20 in test" in said
+    assert not cache.exists()
+    reading.prepare(config)
+    assert reading.to_decode(config) is None
+    assert reading.to_decode(replace(config, image_size=[5, 5])) is not None

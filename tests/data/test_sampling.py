@@ -1,0 +1,111 @@
+"""The sampler: every sample once per epoch, whoever computes it."""
+
+from __future__ import annotations
+
+from itertools import chain
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.base import seeding
+from trainer.data.sampling import EpochSampler
+
+
+def samplers(
+    size: int, processes: int, batch_size: int, microbatches: int, seed: int = 3
+) -> list[EpochSampler]:
+    return [
+        EpochSampler(
+            range(size),
+            batch_size=batch_size,
+            microbatches=microbatches,
+            seed=seed,
+            num_replicas=processes,
+            rank=rank,
+        )
+        for rank in range(processes)
+    ]
+
+
+def steps_of(ranks: list[EpochSampler], epoch: int, first_step: int = 0) -> list[list[int]]:
+    """The samples of each step, the ranks' parts one after the other."""
+    for sampler in ranks:
+        sampler.set_position(epoch, first_step)
+    return [torch.cat(parts).tolist() for parts in zip(*ranks, strict=True)]
+
+
+shapes = st.tuples(st.integers(1, 300), st.integers(1, 6), st.integers(1, 4), st.integers(24, 64))
+
+
+@given(shapes, st.integers(1, 50))
+def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], epoch: int) -> None:
+    size, processes, each, batch_size = shape
+    ranks = samplers(size, processes, batch_size, processes * each)
+    steps = steps_of(ranks, epoch)
+    assert sorted(chain.from_iterable(steps)) == list(range(size))
+    assert len(steps) == len(ranks[0])
+    assert all(len(step) == batch_size for step in steps[:-1])
+    for number, step in enumerate(steps):
+        sizes = ranks[0].sizes(number)
+        assert sum(sizes) == len(step)
+        own = [len(range(*sampler.step_samples(number)[1].indices(size))) for sampler in ranks]
+        assert own == [sum(sizes[rank * each : (rank + 1) * each]) for rank in range(processes)]
+
+
+@given(shapes)
+def test_the_process_count_does_not_change_a_step(shape: tuple[int, int, int, int]) -> None:
+    size, processes, each, batch_size = shape
+    alone = samplers(size, 1, batch_size, processes * each)
+    together = samplers(size, processes, batch_size, processes * each)
+    assert steps_of(alone, 2) == steps_of(together, 2)
+
+
+@given(shapes, st.data())
+def test_a_position_in_mid_epoch_goes_on_where_the_epoch_was(
+    shape: tuple[int, int, int, int], data: st.DataObject
+) -> None:
+    size, processes, each, batch_size = shape
+    ranks = samplers(size, processes, batch_size, processes * each)
+    whole = steps_of(ranks, 4)
+    first_step = data.draw(st.integers(0, len(whole)))
+    assert steps_of(ranks, 4, first_step) == whole[first_step:]
+    assert len(ranks[0]) == len(whole) - first_step
+
+
+def test_a_new_sampler_stands_at_the_first_step() -> None:
+    (sampler,) = samplers(100, 1, 30, 1)
+    assert len(sampler) == sampler.steps == 4
+    assert len(list(sampler)) == 4
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    (sampler,) = samplers(100, 1, 100, 1)
+    orders = [steps_of([sampler], epoch)[0] for epoch in (1, 2)]
+    assert orders[0] != orders[1]
+    assert steps_of([sampler], 1)[0] == orders[0]
+    assert steps_of(samplers(100, 1, 100, 1, seed=4), 1)[0] != orders[0]
+    assert steps_of(samplers(100, 1, 100, 1), 1)[0] == orders[0]
+
+
+def test_an_order_is_drawn_once_for_all_steps_of_its_epoch() -> None:
+    with patch("trainer.base.seeding.permutation", wraps=seeding.permutation) as draw:
+        steps_of(samplers(100, 2, 10, 2, seed=9), 1)
+    assert draw.call_count == 1
+
+
+def test_the_order_is_well_mixed() -> None:
+    """Over many epochs every sample comes first about equally often."""
+    (sampler,) = samplers(10, 1, 10, 1)
+    first = [steps_of([sampler], epoch)[0][0] for epoch in range(1, 2001)]
+    counts = np.bincount(first, minlength=10)
+    assert counts.min() > 140
+    assert counts.max() < 260
+
+
+def test_microbatches_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 micro-batches do not divide by 3 ranks"):
+        samplers(10, 3, 8, 4)

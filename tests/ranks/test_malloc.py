@@ -1,0 +1,43 @@
+"""The allocator's settings, by the page faults that they save."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.distributed.launch import environment
+
+STEPS = """
+import resource, sys
+import torch
+from trainer.ranks.malloc import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+keep_freed_memory()
+for step in range(15):
+    if step == 10:  # by then the heap has grown to what a step needs, gaps included
+        before = faults()
+    blocks = [torch.ones(2_000_000) for _ in range(8)]
+    del blocks
+print(faults() - before)
+"""
+PAGES_OF_A_STEP = 8 * 2_000_000 * 4 // 4096
+
+
+def page_faults(**more: str) -> int:
+    """Of five steps, in a process of its own."""
+    words = [sys.executable, "-c", STEPS]
+    finished = subprocess.run(
+        words, env=environment(**more), capture_output=True, text=True, check=True
+    )
+    return int(finished.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
+def test_a_step_finds_its_memory_mapped_unless_the_user_wants_it_otherwise() -> None:
+    assert page_faults() < PAGES_OF_A_STEP / 8  # one block of eight, once
+    assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > PAGES_OF_A_STEP

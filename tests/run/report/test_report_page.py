@@ -1,0 +1,134 @@
+"""The report in a real browser: narrow and wide, light and dark, with the worst of names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser import CHROMIUM, Browser
+from tests.run.report.test_run_report import write_run
+from trainer.commands.compare import compare_all
+from trainer.commands.compare.courses import course, write
+from trainer.run.report.run_report import write_report
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+WIDTHS = (320, 390, 1280)
+HOSTILE = [
+    "<script>console.error('run')</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a & b &lt; c",
+    "}</style><h1>out</h1>",
+    "{{ 7 * 7 }}",
+    "Donaudampfschifffahrtsgesellschaft" * 3,
+    "$x^{$",
+    "шарф 围巾",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Reports of different runs."""
+    names = [f"class {place}" for place in range(30)]
+    rounding = ["<b>threads</b> 1 against 2"]
+    kinds: dict[str, dict[str, Any]] = {
+        "usual": {"shape": (28, 28)},
+        "hostile": {"names": HOSTILE, "samples": 80, "rounding": rounding},
+        "many classes": {"names": names, "samples": 90, "shape": (16, 24, 3)},
+        "none wrong": {"mistakes": False, "validation": False, "lab": False},
+    }
+    found = {}
+    for kind, choices in kinds.items():
+        folder = tmp_path_factory.mktemp("report")
+        images = write_run(folder, **choices)
+        Image.new("RGBA", (1200, 900), (120, 60, 60, 90)).save(folder / "features.png")
+        write_report(folder, images.__getitem__)
+        found[kind] = folder / "report.html"
+    return found
+
+
+@pytest.mark.parametrize("kind", ["usual", "hostile", "many classes", "none wrong"])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_loads_and_fits(
+    browser: Browser, pages: dict[str, Path], kind: str, width: int, dark: bool
+) -> None:
+    look = browser.open(pages[kind], width, dark=dark)
+    assert look.complaints == []
+    assert look.requests == [], "nothing comes from outside"
+    assert look.broken == []
+    assert look.images >= 6
+    assert look.width == width, "the page is wider than the window"
+    red, green, blue = map(int, re.findall(r"\d+", look.page))
+    assert (max(red, green, blue) < 60) if dark else (min(red, green, blue) > 200)
+
+
+def test_what_is_read_first_is_the_result(browser: Browser, pages: dict[str, Path]) -> None:
+    look = browser.open(pages["usual"], 390)
+    assert look.title == "68.33\N{NO-BREAK SPACE}% · lab_cnn on fashion_mnist"
+    words = " ".join(look.text.split())
+    assert words.startswith("lab_cnn on fashion_mnist Test accuracy 68.33 % 41 of 60 images right")
+    assert "Shirt worst 5.00 %" in words
+
+
+def test_names_are_text_and_nothing_else(browser: Browser, pages: dict[str, Path]) -> None:
+    look = browser.open(pages["hostile"], 1280)
+    for name in HOSTILE:
+        assert name in look.text
+
+
+def test_the_pictures_are_dark_in_the_dark(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """The plots are drawn on white; only small parts of the page may stay so."""
+    bright = {}
+    for dark in (False, True):
+        browser.open(pages["usual"], 1280, dark=dark)
+        browser.screenshot(tmp_path / "page.png")
+        with Image.open(tmp_path / "page.png") as picture:
+            bright[dark] = float(np.mean(np.asarray(picture.convert("L")) > 128))
+    assert bright[False] > 0.8
+    assert bright[True] < 0.15
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_comparison_fits_too(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path, width: int
+) -> None:
+    """Of runs whose folders have long names."""
+    runs = [pages[kind].parent for kind in ("usual", "hostile")]
+    found = compare_all(runs[0], runs[1:])
+    write(tmp_path / "page.html", [course(run) for run in runs], found)
+    look = browser.open(tmp_path / "page.html", width, dark=True)
+    assert (look.complaints, look.requests, look.broken) == ([], [], [])
+    assert look.images == 3
+    assert look.width == width
+    assert str(runs[1]) in look.text
+
+
+def test_the_browser_tells_what_is_wrong_with_a_page(browser: Browser, tmp_path: Path) -> None:
+    """Else the tests above would prove nothing."""
+    (tmp_path / "bad.html").write_text(
+        '<meta name="viewport" content="width=device-width">'
+        '<img alt="gone" src="gone.png"><div style="width: 2000px">wide</div>'
+        "<script>console.error('wrong'); nothing();</script>",
+        encoding="utf-8",
+    )
+    look = browser.open(tmp_path / "bad.html", 390)
+    assert look.broken == ["gone"]
+    assert look.width > 1900
+    assert any("wrong" in complaint for complaint in look.complaints)
+    assert any("ReferenceError" in complaint for complaint in look.complaints)
+    assert look.requests == [(tmp_path / "gone.png").resolve().as_uri()]

@@ -1,0 +1,109 @@
+"""Optimisers: groups, and Muon against its own definition."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.config.schema import OptimizerConfig, OptimizerName
+from trainer.training.optimizers import Muon, build, orthogonalise
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8, 3)
+    )
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_every_optimiser_learns_and_repeats_itself(name: OptimizerName) -> None:
+    torch.manual_seed(0)
+    images, targets = torch.randn(30, 1, 5, 5), torch.randint(0, 3, (30,))
+    ends = []
+    for _ in range(2):
+        model = small_net()
+        optimizer = build(OptimizerConfig(name, lr=0.01), model)
+        losses = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), targets)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.6 * losses[0]
+        ends.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_biases_and_norms_are_not_decayed(name: OptimizerName) -> None:
+    model = small_net()
+    optimizer = build(OptimizerConfig(name, lr=0.1, weight_decay=0.5, momentum=0.0), model)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for old, parameter in zip(before, model.parameters(), strict=True):
+        if parameter.ndim >= 2:
+            assert not torch.equal(old, parameter)
+        else:
+            assert torch.equal(old, parameter)
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (5, 5)])
+def test_orthogonalise_brings_the_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    result = orthogonalise(matrix)
+    assert result.shape == shape
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+    # It keeps the singular vectors: the polar factor is the nearest orthogonal matrix.
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    cosine = nn.functional.cosine_similarity(result.flatten(), (left @ right).flatten(), dim=0)
+    assert cosine > 0.95
+
+
+def test_the_part_that_is_not_for_muon_is_adamw() -> None:
+    """The classifier and the vectors take the steps of torch's own AdamW."""
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(6, 4) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    group = {"params": list(ours.parameters()), "weight_decay": 0.1}
+    muon = Muon([group], 0.01, momentum=0.9, nesterov=True)
+    adamw = torch.optim.AdamW(theirs.parameters(), 0.01, weight_decay=0.1)
+    for step in range(20):
+        torch.manual_seed(step)
+        inputs = torch.randn(16, 6)
+        for model, optimizer in ((ours, muon), (theirs, adamw)):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-4, atol=1e-6)
+
+
+def test_a_parameter_without_gradient_stays() -> None:
+    model = small_net()
+    optimizer = build(OptimizerConfig("muon", lr=0.1, weight_decay=0.5), model)
+    before = model[0].weight.clone()
+    model[4](torch.randn(2, 8)).sum().backward()
+    optimizer.step()
+    assert torch.equal(model[0].weight, before)
+
+
+def test_orthogonalise_is_the_newton_schulz_iteration_on_the_whole_matrix() -> None:
+    """Also where directions are missing, as the gradients of dead filters are."""
+    torch.manual_seed(0)
+    full = torch.randn(24, 100)
+    for matrix in (full, full.t(), torch.cat([full[:20], torch.zeros(4, 100)]), full[:1]):
+        expected = matrix.double() / matrix.double().norm()
+        for _ in range(5):
+            gram = expected @ expected.t()
+            expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+        torch.testing.assert_close(orthogonalise(matrix), expected.float(), rtol=1e-4, atol=1e-5)

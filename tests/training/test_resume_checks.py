@@ -1,0 +1,178 @@
+"""Whether a checkpoint fits a run: what does not fit is named before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.checkpoints import small_state
+from trainer.base.errors import UserError
+from trainer.base.tensor_files import Specs, TensorSpec
+from trainer.checkpoint.reading import Checkpoint, open_checkpoint
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.schema import CheckpointConfig
+from trainer.training import resume_checks
+from trainer.training.optimizer_state import optimizer_state, twin_of
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a tensor and a number for each parameter."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        for parameter, values in self.state.items():
+            values["count"] = parameter.ndim
+
+
+@dataclass
+class Pair:
+    """A run of three epochs of five steps, and a checkpoint of it after its second epoch."""
+
+    module: nn.Module
+    optimizer: SimpleNamespace
+    saved: Checkpoint
+    specs: dict[str, Specs]
+    averaged: bool = True
+
+    def check(self) -> None:
+        resume_checks.check(
+            self.saved, self.specs, self.module, self.optimizer, self.averaged, 5, 3  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def check_refused(self, file: str, why: str) -> None:
+        with pytest.raises(UserError) as refused:
+            self.check()
+        message = f"{self.saved.folder / file}: does not fit this run: {why}"
+        assert str(refused.value) == message
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    module = nn.Linear(2, 3)
+    optimizer = Counting(module.parameters(), momentum=0.9)
+    stepped = twin_of(optimizer)
+    for parameter in stepped.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    stepped.step()
+    tensors, numbers = optimizer_state(stepped)
+    weights = module.state_dict()
+    files = {"model": weights, "optimizer": tensors, "best": weights, "average": weights}
+    state = small_state(10) | {"optimizer": numbers}
+    state["run"] |= {"epoch": 3, "train_seconds": 1.5, "best_accuracy": 0.5}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    checkpoints.save(10, files, state)
+    checkpoints.close()
+    saved = open_checkpoint(checkpoints.folder / "step-00000010")
+    specs = {name: saved.specs(name) for name in files}
+    return Pair(module, SimpleNamespace(optimizer=optimizer, scaler=None), saved, specs)
+
+
+def test_its_own_checkpoint_fits_a_run(pair: Pair) -> None:
+    pair.check()
+
+
+@pytest.mark.parametrize("name", ["model", "best", "average"])
+def test_weights_of_another_shape_are_named_by_their_file(pair: Pair, name: str) -> None:
+    pair.specs[name]["weight"] = TensorSpec("F32", (2, 3))
+    why = "'weight' is F32 of 2 x 3, where F32 of 3 x 2 is taken"
+    pair.check_refused(f"{name}.safetensors", why)
+
+
+def test_an_average_that_the_run_does_not_keep_is_left_alone(pair: Pair) -> None:
+    pair.averaged = False
+    pair.specs["average"] = {}
+    pair.check()
+
+
+def test_the_best_weights_are_there_where_there_was_a_best_accuracy(pair: Pair) -> None:
+    best, pair.specs["best"] = pair.specs["best"], {}
+    pair.check_refused("best.safetensors", "lacks 'bias', 'weight'")
+    pair.saved.state["run"]["best_accuracy"] = None
+    pair.check()
+    pair.specs["best"] = best
+    pair.check_refused("best.safetensors", "holds 'bias', 'weight', which nothing here takes")
+    pair.specs["best"] = {}
+    pair.check()
+
+
+def test_a_parameter_has_all_of_its_optimiser_state_or_none(pair: Pair) -> None:
+    tensors, numbers = pair.specs["optimizer"], pair.saved.state["optimizer"]
+    del tensors["1.momentum_buffer"]
+    pair.check_refused("optimizer.safetensors", "lacks '1.momentum_buffer'")
+    count = numbers.pop("1.count")
+    pair.check()
+    tensors["1.momentum_buffer"] = TensorSpec("F32", (3,))
+    missing = "optimizer: '{}' is missing, or nothing here takes it"
+    pair.check_refused("state.json", missing.format("1.count"))
+    numbers |= {"1.count": count, "1.speed": 0.5}
+    pair.check_refused("state.json", missing.format("1.speed"))
+    numbers["1.fast"] = 0.5
+    pair.check_refused("state.json", missing.format("1.fast"))
+    tensors.clear()
+    numbers.clear()
+    pair.check()
+
+
+def test_the_values_of_a_scaler_are_there_where_there_is_one(pair: Pair) -> None:
+    pair.saved.state["scaler"] = {"scale": 2.0}
+    pair.check_refused("state.json", "scaler: has not the values of none")
+    pair.optimizer.scaler = SimpleNamespace(state_dict=lambda: {"scale": 1.0, "growth": 2.0})
+    pair.check_refused("state.json", "scaler: has not the values scale, growth")
+    pair.saved.state["scaler"] = None
+    pair.check_refused("state.json", "scaler: has not the values scale, growth")
+    pair.saved.state["scaler"] = {"growth": 4.0, "scale": 2.0}
+    pair.check()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "fits"),
+    [
+        (1, 0, True),
+        (1, 5, True),
+        (1, 6, False),
+        (1, -1, False),
+        (2, 4, False),
+        (2, 5, True),
+        (3, 15, True),
+        (4, 15, True),
+        (4, 16, False),
+        (0, 0, False),
+        (-1, -5, False),
+    ],
+)
+def test_the_step_lies_in_the_epoch_and_in_the_run(
+    pair: Pair, epoch: int, step: int, fits: bool
+) -> None:
+    pair.saved.state["run"] |= {"epoch": epoch, "step": step}
+    if fits:
+        pair.check()
+    else:
+        why = f"step {step} is not in epoch {epoch} of 3, with 5 steps each"
+        pair.check_refused("state.json", why)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs_s", "epoch_s", "fits"),
+    [
+        (1, 0.0, 0.0, True),
+        (2, 1e-9, 0.0, True),
+        (2, 0.0, 0.0, False),
+        (1, -1e-9, 0.0, False),
+        (1, 0.0, -1e-9, False),
+    ],
+)
+def test_epochs_that_are_over_took_their_time(
+    pair: Pair, epoch: int, epochs_s: float, epoch_s: float, fits: bool
+) -> None:
+    times = {"train_seconds": epochs_s, "epoch_seconds": epoch_s}
+    pair.saved.state["run"] |= {"epoch": epoch, "step": 5, **times}
+    if fits:
+        pair.check()
+    else:
+        pair.check_refused("state.json", "the times of run are impossible")

@@ -1,0 +1,190 @@
+"""Locks on files: one process at a time, on a machine and, where the file system can, on several.
+
+The kernel takes a lock from a process that ends, however it ends, so a lock file that is left means
+nothing. Whoever has the lock writes into the file who it is, for those who wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from trainer.base.errors import UserError
+from trainer.base.files import open_regular
+
+BEAT_S = 2.0
+"""so often whoever is waited for shows that it is alive"""
+SILENT_S = 60.0
+"""so long after the last sign of life nobody waits any more"""
+SAID_AFTER_S = 10.0
+"""so long is waited without a word"""
+_SAID_EVERY_S = 60.0
+_ASKED_EVERY_S = 0.1
+
+_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+_LONGEST_NOTE_BYTES = 300
+
+log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that this process has.
+
+    Args:
+        file: the open file that is locked.
+        is_exclusive: whether it keeps others away; False where the file system has no locks.
+    """
+
+    file: FileIO
+    is_exclusive: bool
+
+    def release(self) -> None:
+        """Give it up; the end of a process does it too."""
+        if self.is_exclusive and not self.file.closed:
+            self._note("")
+        self.file.close()
+
+    def _note(self, text: str) -> None:
+        # It serves a message alone, and a full disk does not matter here.
+        with contextlib.suppress(OSError):
+            self.file.truncate(0)
+            self.file.write(text.encode(errors="replace"))
+
+
+def take(path: Path, without: str) -> Lock | None:
+    """The lock on a file, which is made where it is missing; None where another process has it.
+
+    Where the file system has no locks (Lustre without `flock`, some NFS), a warning says so.
+
+    Args:
+        without: for that warning, what to mind where nobody is kept away.
+
+    Raises:
+        OSError: the file cannot be made or opened.
+    """
+    file = open_regular(path, "ab")
+    try:
+        _flock(file)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            file.close()
+            return None
+        log.warning("%s: cannot be locked here (%s); %s", path, error.strerror, without)
+        return Lock(file, is_exclusive=False)
+    lock = Lock(file, is_exclusive=True)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    lock._note(f"process {os.getpid()} on {platform.node()} since {since}")
+    return lock
+
+
+def holder(path: Path) -> str:
+    """Who has the lock, in words."""
+    try:
+        with open_regular(path) as file:
+            note = file.read(_LONGEST_NOTE_BYTES).decode(errors="replace")
+    except OSError:
+        note = ""
+    return "".join(filter(str.isprintable, note)) or _known_to_the_kernel(path)
+
+
+def _known_to_the_kernel(path: Path) -> str:
+    """Who has a lock without having said so, as Linux knows it of its own processes."""
+    with contextlib.suppress(OSError, ValueError):
+        inode = path.stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 3404 08:01:1315 0 EOF
+            words = line.split()
+            is_it = words[1:2] == ["FLOCK"] and int(words[5].rpartition(":")[2]) == inode
+            if is_it and int(words[4]) > 0:  # of another container there is no number
+                return f"process {words[4]} on {platform.node()}"
+    return "another process"
+
+
+@contextlib.contextmanager
+def held(path: Path, work: str, without: str) -> Iterator[bool]:
+    """Have the lock inside of this context; whoever has it now is waited for, and named.
+
+    Args:
+        work: what is done inside, as in "decodes these pictures".
+        without: as of `take`.
+
+    Yields:
+        Whether others are kept away.
+
+    Raises:
+        UserError: whoever has it shows no sign of life.
+        OSError: the file cannot be made or opened.
+    """
+    lock = _wait(path, work, without)
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    beat.start()
+    try:
+        yield lock.is_exclusive
+    finally:
+        done.set()
+        beat.join()
+        lock.release()
+
+
+def _flock(file: FileIO) -> None:
+    """Lock a file now.
+
+    Raises:
+        OSError: it is locked, or cannot be.
+    """
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _wait(path: Path, work: str, without: str) -> Lock:
+    begin_s = seen_s = time.monotonic()
+    say_s = begin_s + SAID_AFTER_S
+    sign = None
+    while (lock := take(path, without)) is None:
+        now_s = time.monotonic()
+        last, sign = sign, _sign_of_life(path)
+        if sign != last:
+            seen_s = now_s
+        if now_s - seen_s > SILENT_S:
+            raise UserError(
+                f"{path}: {holder(path)} has this lock and has shown no sign of life for "
+                f"{SILENT_S:.0f} s; end it and start again, or remove the file where there is no "
+                "such process"
+            )
+        if now_s > say_s:
+            say_s = now_s + _SAID_EVERY_S
+            log.warning(
+                "waiting for %s, which %s (for %.0f s now; lock %s)",
+                holder(path), work, now_s - begin_s, path,
+            )  # fmt: skip
+        time.sleep(_ASKED_EVERY_S)
+    return lock
+
+
+def _sign_of_life(path: Path) -> int | None:
+    """What moves while the process that has the lock lives; None where the file was removed."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _beat(path: Path, done: threading.Event) -> None:
+    """The time of the file moves while this process has its lock."""
+    while not done.wait(BEAT_S):
+        with contextlib.suppress(OSError):  # somebody has removed it
+            os.utime(path)

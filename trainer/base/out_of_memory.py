@@ -1,0 +1,41 @@
+"""Too little memory, on whatever device, as a message that names the key to change."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from trainer.base.errors import RankError
+
+# Of the allocators that raise a plain RuntimeError: torch's on the CPU, Apple's, CUDA's libraries.
+_WORDS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
+
+
+@contextlib.contextmanager
+def explained(what: str, advice: str, device: torch.device) -> Iterator[None]:
+    """Whatever lacks memory inside becomes one message.
+
+    Args:
+        what: the key, and what of it does not fit.
+        advice: what would.
+        device: whose memory it is.
+
+    Raises:
+        RankError: `what` does not fit.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
+        if not is_lack(error):
+            raise
+        place = "the memory" if device.type == "cpu" else "the GPU's memory"
+        raise RankError(f"{what} does not fit into {place}; {advice}") from error
+
+
+def is_lack(error: Exception) -> bool:
+    """Whether there was too little memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in _WORDS)

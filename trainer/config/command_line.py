@@ -1,0 +1,206 @@
+"""From a YAML file and the command line to a `RunConfig`, and back to YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from trainer.base.errors import UserError
+from trainer.config import plugins, stored_config
+from trainer.config.parser_messages import check_not_null, no_section, readable
+from trainer.config.rules import check_average, check_names, is_unicode, validate
+from trainer.config.schema import RunConfig, averaged_epochs, replace
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+DEFAULT_RECIPE = RECIPES / "fashion_mnist.yaml"
+
+DESCRIPTION = """
+Train a convolutional image classifier. The run is a function of its configuration: the same result
+on any number of processes, and after any kill when the same command is given again.
+
+example: python train.py --config configs/digits.yaml --train.epochs 5
+"""
+
+
+def parse(arguments: Sequence[str]) -> RunConfig:
+    """The configuration that a command line asks for; `--help` prints and exits.
+
+    Without `--config` it is the default recipe; `--config digits` is our own of that name, wherever
+    Lockstep is installed. `output_dir` is filled in from the file's name.
+
+    Raises:
+        UserError: names the key or the file that is wrong.
+    """
+    arguments = list(arguments)
+    if not any(word == "--config" or word.startswith("--config=") for word in arguments):
+        arguments = ["--config", str(DEFAULT_RECIPE), *arguments]
+    return _parse(arguments, {})
+
+
+def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a recipe with changes, for programs.
+
+    Args:
+        recipe: a YAML file, or a whole configuration.
+        changes: values of keys; of a section a mapping, of which the keys that it has count.
+
+    Raises:
+        UserError: names the key or the file that is wrong.
+    """
+    if isinstance(recipe, RunConfig):
+        parser = _parser()
+        return _finish(parser, parser.parse_object(dataclasses.asdict(recipe)), changes, None)
+    return _parse(["--config", os.fspath(recipe)], changes)
+
+
+def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
+    """The configuration of the run in a folder, with what a command line sets of it.
+
+    Args:
+        allowed: the keys, or whole sections such as `data.`, that may be set.
+
+    Raises:
+        UserError: there is no run; or a key is unknown or not allowed, or its value is wrong; or
+            the data set is code that the user has not named.
+    """
+    stored, changes = stored_config.of_run(folder), _changes(arguments, allowed)
+    if "data.name" not in changes:
+        plugins.check_named(stored, folder, {}, ["data.name"])
+    config = replace(stored, changes)
+    check_not_null(config)
+    validate(config)
+    return config
+
+
+def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
+    """The dotted keys that a command line sets, for a configuration that is there already."""
+    parser = _parser()
+    try:
+        values = parser.parse_args(list(arguments), defaults=False)
+        values.pop("config", None)
+        found = {str(key): value for key, value in values.items()}
+    except (ArgumentError, TypeError) as error:
+        raise UserError(readable(str(error))) from error
+    for key in found:
+        if not key.startswith(tuple(allowed)):
+            taken = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
+            raise UserError(f"{key}: belongs to the run; here only {taken} can be set")
+    return found
+
+
+def is_console_command() -> bool:
+    """Whether this process is `lockstep`, as an installation has it, for what help calls it."""
+    return Path(sys.argv[0]).stem == "lockstep"
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole configuration, so that running it again repeats the run."""
+    import yaml
+
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
+    parser = _parser()
+    arguments = _with_recipes(arguments)
+    try:
+        values = parser.parse_args(arguments)
+    except (ArgumentError, TypeError) as error:
+        raise UserError(_where(arguments) + readable(str(error))) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
+    return _finish(parser, values, changes, Path(str(values["config"][-1])))
+
+
+def _finish(
+    parser: ArgumentParser, values: Namespace, changes: Mapping[str, Any], recipe: Path | None
+) -> RunConfig:
+    """The configuration of parsed values and a program's changes, with `output_dir` filled in."""
+    for name, value in changes.items():
+        is_section = dataclasses.is_dataclass(getattr(RunConfig(), name, None))
+        if is_section and not isinstance(value, Mapping):
+            raise UserError(f"{name}: must be a section such as {{...}}, found {value!r}")
+    try:
+        if changes:
+            values = parser.parse_object(_plain(changes), values)
+        values.pop("config", None)
+        for name, default in vars(RunConfig()).items():
+            if dataclasses.is_dataclass(default) and not isinstance(values[name], Namespace):
+                raise UserError(no_section(name))
+        config = RunConfig(**parser.instantiate(values).as_dict())
+    except (ArgumentError, TypeError) as error:
+        raise UserError(readable(str(error))) from error
+    check_not_null(config)
+    if config.output_dir is None:
+        if recipe is None:
+            raise UserError("output_dir: null, and there is no recipe's file to name it after")
+        config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
+    validate(config)
+    # As a number from here on: config.yaml is to say what was done.
+    config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})
+    check_average(config)
+    check_names(config)
+    return config
+
+
+def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as text, which is what keys hold."""
+    return {
+        key: os.fspath(value)
+        if isinstance(value, os.PathLike)
+        else _plain(value)
+        if isinstance(value, Mapping)
+        else value
+        for key, value in changes.items()
+    }
+
+
+def _with_recipes(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the file where one of our own recipes is given by its name."""
+    words = list(arguments)
+    own = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    for place, word in enumerate(words):
+        option = "--config=" if word.startswith("--config=") else ""
+        name = word.removeprefix(option)
+        follows = words[place - 1 : place] == ["--config"]
+        if (option or follows) and not name:
+            raise UserError(
+                "--config: is empty; name a recipe (is a variable of the shell not set?)"
+            )
+        if (option or follows) and not is_unicode(name):
+            raise UserError(f"--config: {name!a} is not in UTF-8; rename the file or its folder")
+        if (option or follows) and name in own and not Path(name).is_file():
+            words[place] = f"{option}{own[name]}"
+    return words
+
+
+def _where(arguments: list[str]) -> str:
+    """The file's name where it is the file, without the other words, that is wrong."""
+    place = next(i for i, word in enumerate(arguments) if word.split("=")[0] == "--config")
+    word = arguments[place : place + 1 if "=" in arguments[place] else place + 2]
+    try:
+        _parser().parse_args(word)
+    except (ArgumentError, TypeError):
+        return f"{word[-1].removeprefix('--config=')}: "
+    return ""
+
+
+def _parser() -> ArgumentParser:
+    program = "lockstep train" if is_console_command() else "train.py"
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="the recipe: a YAML file, or the name of one of ours, such as digits",
+    )
+    parser.add_class_arguments(RunConfig)
+    return parser

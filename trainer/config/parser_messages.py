@@ -1,0 +1,122 @@
+"""What the parser of the configuration has against a value, in one line and in our words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig, flatten
+
+_WORDS: dict[Any, str] = {
+    type(None): "null",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list[int]: "a list of whole numbers",
+    list[float]: "a list of numbers",
+    dict[str, Any]: "keys and values such as '{widths: [8, 16]}'",
+}
+_ONE_WORD = "a list is one word without blanks, or in quotes: '[64, 64]'"
+_RULES = {
+    "data.image_size": "null, one number for a square, or height and width such as [64, 64]",
+    "data.train_size": "null (all) or a whole number of images",
+    "data.test_size": "null (all) or a whole number of images",
+    "data.validation_size": "null (10 %, or all), 0 (none) or a whole number of images",
+}
+
+
+def readable(message: str) -> str:
+    """The library's message in one line; of a wrong value with what would be right.
+
+    Where a key is unknown, with the nearest one.
+    """
+    message = re.sub(r"\s*\n\s*", " ", message).strip()
+    if message.startswith("Unexpected config:"):
+        return "holds no keys; a recipe is YAML such as `seed: 0`"
+    message = re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
+    key, _, problem = message.partition(": ")
+    known = list(flatten(RunConfig()))
+    if key in known and problem.startswith(("Does not validate", "Expected a")):
+        found = re.search("Given value:(.*)$", problem) or re.search("Got value:(.*)$", problem)
+        words = found[1].strip() if found else ""
+        return wrong_value(key, "null" if words == "None" else words)
+    if problem and any(name.startswith(f"{key}.") for name in known):
+        return no_section(key)
+    if re.fullmatch(r"[Uu]nrecognized arguments: [\d.\[\](),x\s]+", message):
+        return f"{message}; {_ONE_WORD}"
+    return message + _nearest_key(message, known)
+
+
+def no_section(name: str) -> str:
+    """What is wrong where a section has a value."""
+    return f"{name}: must be a section, which holds keys with their values, and no value itself"
+
+
+def wrong_value(key: str, found: str) -> str:
+    """What a key's value must be, by its type.
+
+    Args:
+        found: the value in words; may be empty.
+    """
+    hints = _hints(key)
+    rule = _RULES.get(key) or " or ".join(map(_in_words, hints))
+    return f"{key}: must be {rule}, found {found or 'nothing'}{_proposal(key, found, hints)}"
+
+
+def check_not_null(config: RunConfig) -> None:
+    """The parser takes null for any key.
+
+    Raises:
+        UserError: names the first key that is null and may not be.
+    """
+    for key, value in flatten(config).items():
+        if value is None and type(None) not in _hints(key):
+            raise UserError(wrong_value(key, "null"))
+
+
+def _hints(key: str) -> tuple[Any, ...]:
+    """The types that a key's value may have, null first."""
+    section, _, name = key.rpartition(".")
+    owner = get_type_hints(RunConfig)[section] if section else RunConfig
+    hint = get_type_hints(owner)[name]
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    return tuple(sorted(get_args(hint), key=lambda one: one is not type(None)))
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        *others, last = get_args(hint)
+        return f"{', '.join(others)} or {last}"
+    return _WORDS[hint]
+
+
+def _proposal(key: str, found: str, hints: tuple[Any, ...]) -> str:
+    """What may have been meant."""
+    if key.endswith("_size") and re.fullmatch(r"0?\.\d+|[\d.]+\s*%", found):
+        return "; it is a number of images and no share of them"
+    whole = re.sub(r"(?<=\d)[,_](?=\d{3}\b)", "", found)
+    if int in hints and re.fullmatch(r"[\d.]*\d[\d.]*(?:e\+?\d+)?", whole):
+        return f"; write {int(float(whole))}" if float(whole).is_integer() else ""
+    if any(get_origin(hint) is list for hint in hints):
+        if found[:1] in ("[", "(") and found[-1] not in "])":
+            return f"; {_ONE_WORD}"
+        numbers = re.split(r"[\s,;x*]+", found.strip("[]() "))
+        if all(re.fullmatch(r"\d+", number) for number in numbers):
+            return f"; write '[{', '.join(numbers)}]'"
+    return ""
+
+
+def _nearest_key(message: str, known: list[str]) -> str:
+    for key in re.findall(r"--([\w.]+)|[oO]ption '(\w+)'", message):
+        wrong = key[0] or key[1]
+        nearest = difflib.get_close_matches(wrong, known, 1) or [
+            name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)
+        ]
+        if nearest and wrong not in known:
+            return f"; did you mean {nearest[0]}?"
+    return ""

@@ -1,0 +1,89 @@
+"""The config.yaml of a run, read as plain values, as somebody else may have written it.
+
+The command line's parser serves its user: it imports what a value names as a class, and opens what
+a value names as a file. A folder that somebody sent may bring about neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from trainer.base.errors import UserError
+from trainer.base.strict_json import check_type, read_text, shown
+from trainer.config.rules import validate
+from trainer.config.schema import RunConfig
+
+LARGEST_BYTES = 2**18
+"""a configuration has some kilobytes, and YAML is slow"""
+
+DEEPEST = 30
+
+T = TypeVar("T")
+
+
+def of_run(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: there is no run; or as `read`.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+    return read(path)
+
+
+def read(path: Path) -> RunConfig:
+    """The configuration in a run's config.yaml.
+
+    Raises:
+        UserError: names the file and the key that is wrong.
+    """
+    values = _parse(read_text(path, LARGEST_BYTES), path)
+    try:
+        config = _build(RunConfig, values, "")
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config
+
+
+def _parse(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            # An alias may stand for an alias, and so for more than a memory holds.
+            if getattr(event, "tag", None) or getattr(event, "anchor", None):
+                raise ValueError("tags, anchors and aliases are none of its means")
+            # The time that it takes grows with the square of the depth.
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"nested more than {DEEPEST} deep")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: damaged, no YAML that Lockstep writes ({words})") from error
+
+
+def _build(kind: type[T], values: Any, section: str) -> T:
+    """A dataclass from its values by name, each of them of the annotated type."""
+    if not isinstance(values, dict):
+        raise UserError(f"{section or 'the whole'}: holds no keys, but {shown(values)}")
+    hints = get_type_hints(kind)
+    built = {}
+    for name, value in values.items():
+        hint = hints.get(name)
+        key = f"{section}.{name}" if section else str(name)
+        if hint is None:
+            raise UserError(f"{shown(key)} is no key of a configuration")
+        if dataclasses.is_dataclass(hint):
+            value = _build(hint, value, key)  # type: ignore[arg-type]
+        else:
+            check_type(value, hint, key)
+        built[name] = value
+    return kind(**built)

@@ -1,0 +1,1 @@
+"""Random transforms of the training images, each a pure function of seed, epoch and sample."""

@@ -1,0 +1,107 @@
+"""Mixup and cutmix: training on pairs of samples and on means of their targets.
+
+Zhang, Cisse, Dauphin, Lopez-Paz: mixup: Beyond Empirical Risk Minimization, 2018: weighted means of
+the images. Yun, Han, Oh, Chun, Choe, Yoo: CutMix: Regularization Strategy to Train Strong
+Classifiers with Localizable Features, ICCV 2019: a box out of the other image. There a batch has
+one weight; here each sample has its own, and its partner is any sample of the step, whichever
+process computes that one. All of it comes from the stream `mixup`, keyed by the step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from trainer.base import seeding
+from trainer.data.augment.transforms import rectangles
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Who is mixed with whom in a step, and how."""
+
+    partners: torch.Tensor
+    """the place of each sample's partner in the step, a permutation: int64, (samples,)"""
+    weights: torch.Tensor
+    """the sample's own weight: float32, (samples,)"""
+    centres: torch.Tensor | None
+    """of the boxes of cutmix, down and to the right, as shares of the image's sides in [0, 1):
+    float32, (samples, 2); None: mixup"""
+
+
+def draw_pairs(seed: int, step: int, samples: int, mixup: float, cutmix: float) -> Pairs:
+    """The pairs of a step; where both may be, it is mixup or cutmix with equal probability.
+
+    Args:
+        seed: the run's seed.
+        step: counted over the whole run from 1.
+        samples: of the step, over all processes.
+        mixup: alpha, both parameters of the beta distribution of the weights; 0: no mixup.
+        cutmix: likewise; not both are 0.
+    """
+    generator = seeding.generator(seed, "mixup", step)
+    partners = torch.from_numpy(generator.permutation(samples))
+    cut = generator.random() < 0.5 if mixup and cutmix else bool(cutmix)
+    alpha = cutmix if cut else mixup
+    weights = torch.from_numpy(generator.beta(alpha, alpha, samples)).float()
+    centres = torch.from_numpy(generator.random((samples, 2))).float() if cut else None
+    return Pairs(partners, weights, centres)
+
+
+def boxes(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The pixels that cutmix takes from the partner: bool, (n, 1, height, width).
+
+    A box has the image's shape, whole pixels, and what lies beyond the image is cut off: the share
+    of the pixels that stay is the weight only roughly, see `remaining`.
+
+    Args:
+        weights: share of the image that would stay if nothing were cut off, float32, (n,).
+        centres: as in `Pairs`, (n, 2).
+        shape: of the images, (n, channels, height, width).
+    """
+    side, (down, right) = (1 - weights).sqrt(), centres.unbind(1)
+    height, width = ((side * pixels).round().long() for pixels in shape[2:])
+    top = (down * shape[2]).long() - height // 2
+    left = (right * shape[3]).long() - width // 2
+    return rectangles(shape, top, left, height, width)
+
+
+def remaining(replaced: torch.Tensor) -> torch.Tensor:
+    """The share of each image's pixels that are not replaced: float32, (n,).
+
+    Args:
+        replaced: bool, (n, 1, height, width).
+    """
+    pixels = math.prod(replaced.shape[1:])
+    return (pixels - replaced.sum((1, 2, 3))) / pixels
+
+
+def mix(values: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted means of pairs.
+
+    Args:
+        values: floating-point, (n, ...).
+        partners: the same shape.
+        weights: of `values`, between 0 and 1, (n,).
+    """
+    weights = weights.view(-1, *[1] * (values.ndim - 1))
+    # Not lerp: vector units may round it otherwise than the scalars that are left at a tensor's
+    # end, and where a tensor ends depends on the process count.
+    return values * weights + partners * (1.0 - weights)
+
+
+def mix_targets(
+    targets: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor, classes: int
+) -> torch.Tensor:
+    """Shares of the classes: float32, (n, classes).
+
+    Args:
+        targets: the samples' classes, int64, (n,).
+        partners: those of their partners.
+        weights: of `targets`, (n,).
+        classes: how many there are.
+    """
+    return mix(F.one_hot(targets, classes).float(), F.one_hot(partners, classes).float(), weights)

@@ -1,0 +1,119 @@
+"""The batches of the training: from the order of the samples to scaled images on the device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from trainer.base import out_of_memory, profiler_ranges
+from trainer.config.schema import RunConfig
+from trainer.data.augment import mixup
+from trainer.data.augment.policy import Augmentation
+from trainer.data.augment.user_augmentations import TRIED
+from trainer.data.dataset import Dataset
+from trainer.data.sampling import EpochSampler
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of the samples of an optimiser step, on the device."""
+
+    images: torch.Tensor
+    """augmented and scaled: float32, (n, channels, height, width)"""
+    targets: torch.Tensor
+    """their classes: int64, (n,); mixed: the shares of the classes, float32, (n, classes)"""
+    sizes: list[int]
+    """samples in each micro-batch of the step, over all processes"""
+
+
+class Batches:
+    """Makes the batches of any step.
+
+    Args:
+        dataset: where its training images fit, they are on the device already.
+        config: with `train.microbatches` filled in.
+        device: where the batches go.
+        num_replicas: process count.
+        rank: this process.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: RunConfig,
+        device: torch.device,
+        num_replicas: int,
+        rank: int,
+    ) -> None:
+        assert config.train.microbatches is not None
+        self.data = dataset
+        self.device = device
+        self.seed = config.seed
+        self.mixup = config.data.mixup
+        self.cutmix = config.data.cutmix
+        self.augmentation = Augmentation(config.data.augment, config.seed)
+        first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
+        self.augmentation.own.check(self._to_device(dataset.train.__getitems__(first)[0]))
+        self.sampler = EpochSampler(
+            dataset.train,
+            batch_size=config.train.batch_size,
+            microbatches=config.train.microbatches,
+            seed=config.seed,
+            num_replicas=num_replicas,
+            rank=rank,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.sampler.steps
+
+    def of_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The batches of an epoch (from 1) from a step of it (from 0) on."""
+        self.sampler.set_position(epoch, first_step)
+        for step, samples in enumerate(self.sampler, start=first_step):
+            with profiler_ranges.named("data"), self._fitting(len(samples)):
+                images, targets = self._fetch(samples, epoch)
+                if self.mixup or self.cutmix:
+                    images, targets = self._mix(images, targets, epoch, step)
+            yield Batch(images, targets, self.sampler.sizes(step))
+
+    def _fitting(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """The images of a step come into the memory inside; a RankError where they do not fit."""
+        what = f"train.batch_size: a step's batch of {count} images of this process"
+        return out_of_memory.explained(
+            what, "make it smaller, or start more processes", self.device
+        )
+
+    def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        train = self.data.train
+        pixels, targets = train.__getitems__(samples.to(train.images.device, non_blocking=True))
+        pixels, targets = self._to_device(pixels), self._to_device(targets)
+        with profiler_ranges.named("augmentation"):
+            images = self.augmentation(pixels, self._to_device(samples), epoch)
+        return self.data.scaling.apply(images), targets
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Without waiting for the device's queue; what is sent is copied away at once."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def _mix(
+        self, images: torch.Tensor, targets: torch.Tensor, epoch: int, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        samples, own = self.sampler.step_samples(step)
+        number = (epoch - 1) * self.steps + step + 1
+        pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
+        others, other_targets = self._fetch(samples[pairs.partners[own]], epoch)
+        weights = self._to_device(pairs.weights[own])
+        if pairs.centres is None:
+            mixed = mixup.mix(images, others, weights)
+        else:
+            centres = self._to_device(pairs.centres[own])
+            replaced = mixup.boxes(weights, centres, images.shape)
+            mixed = torch.where(replaced, others, images)
+            weights = mixup.remaining(replaced)
+        classes = len(self.data.class_names)
+        return mixed, mixup.mix_targets(targets, other_targets, weights, classes)

@@ -1,0 +1,1 @@
+"""Decode picture files: PNG, JPEG and others, of any size and depth."""

@@ -1,0 +1,264 @@
+"""Fashion-MNIST and MNIST: what their published files are, and where they are looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.base.locks import held
+from trainer.data.sources import idx
+from trainer.data.sources.download import DownloadError, cache_folder, download
+from trainer.data.sources.source_data import LabelledImages, SourceData
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A published data set of four IDX files; tuples run in the order of `idx.NAMES`.
+
+    Args:
+        md5: of the published .gz files.
+        sha256: of the unpacked files, which also hold where somebody packed them anew.
+        mirrors: addresses that end in a slash, in the order in which they are tried.
+        package: the Debian package that has the files; None where there is none.
+        package_folder: where that package puts them.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    md5: tuple[str, str, str, str]
+    sha256: tuple[str, str, str, str]
+    mirrors: tuple[str, ...]
+    package: str | None = None
+    package_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a known set may be.
+
+    Args:
+        origin: a name of it for people.
+    """
+
+    folder: Path
+    origin: str
+    named_by_user: bool = False
+    is_cache: bool = False
+
+
+# Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. MD5 as in the publisher's README; SHA-256 taken from
+# those very files.
+FASHION_MNIST = KnownSet(
+    name="fashion_mnist",
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    md5=(
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    ),
+    sha256=(
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    ),
+    package="dataset-fashion-mnist",
+    package_folder=Path("/usr/share/datasets/fashion-mnist"),
+)
+
+# LeCun, Cortes, Burges: The MNIST database. MD5 as in torchvision's list; the SHA-256 of the
+# unpacked files are those that many independent projects publish and agree on.
+MNIST = KnownSet(
+    name="mnist",
+    class_names=tuple("0123456789"),
+    md5=(
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    ),
+    sha256=(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+)
+
+KNOWN = {known.name: known for known in (FASHION_MNIST, MNIST)}
+
+
+def prepare(known: KnownSet, root: str | None) -> None:
+    """Make sure that the four files are at hand; download them into the cache where they are not.
+
+    Processes that start at the same time wait for the one that downloads.
+
+    Raises:
+        UserError: says where the files were looked for and how to mend it.
+    """
+    if not lacks_files(known, root):
+        return
+    cache = cache_folder(known.name)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        without = "processes that start together download the same files, each for itself"
+        with held(cache / ".lock", f"downloads {known.name}", without) as alone:
+            names = _lacking(known, cache)
+            md5 = {f"{name}.gz": known.md5[idx.NAMES.index(name)] for name in names}
+            download(md5, known.mirrors, cache, alone=alone)
+            for name in names:  # a damaged unpacked file would be found before the new one
+                (cache / name).unlink(missing_ok=True)
+    except DownloadError as error:
+        raise UserError(f"{not_found(known)}\nNo mirror helped:\n{error}") from error
+    except OSError as error:
+        raise UserError(f"{not_found(known)}\nThe cache cannot be written: {error}") from error
+
+
+def lacks_files(known: KnownSet, root: str | None) -> bool:
+    """Whether there is no undamaged set at hand, so that `prepare` asks the mirrors.
+
+    Raises:
+        UserError: a folder that the user named lacks some of the files.
+    """
+    place = find(known, root)
+    return place is None or (place.is_cache and bool(_lacking(known, place.folder)))
+
+
+def read(known: KnownSet, root: str | None) -> SourceData:
+    """The data set from the first place that has it, every byte verified.
+
+    Raises:
+        UserError: it is nowhere, or a file is not what its name says.
+    """
+    place = find(known, root)
+    if place is None:
+        raise UserError(not_found(known))
+    paths = idx.locate(place.folder, place.origin)
+    train, test = idx.read_part(paths, idx.TRAIN), idx.read_part(paths, idx.TEST)
+    for part in (train, test):
+        _verify(known, part)
+    return SourceData(train, test, known.class_names, place.origin)
+
+
+def find(known: KnownSet, root: str | None) -> Place | None:
+    """The first folder that has the four files.
+
+    Raises:
+        UserError: a folder that the user named lacks some of the files.
+    """
+    if root is not None:
+        folder = Path(root).expanduser()
+        idx.locate(folder, "data.root")
+        return Place(folder, f"data.root {folder}")
+    for place in _places(known):
+        absent = idx.missing(place.folder)
+        if not absent:
+            return place
+        if place.named_by_user and len(absent) < len(idx.NAMES):
+            idx.locate(place.folder, "LOCKSTEP_DATA")
+    return None
+
+
+def _places(known: KnownSet) -> Iterator[Place]:
+    """The search order."""
+    if data := os.environ.get("LOCKSTEP_DATA"):
+        for name in dict.fromkeys((known.name, known.name.replace("_", "-"))):
+            folder = Path(data).expanduser() / name
+            yield Place(folder, f"$LOCKSTEP_DATA/{name} in {data}", named_by_user=True)
+    if known.package_folder is not None:
+        origin = f"Debian package {known.package} in {known.package_folder}"
+        yield Place(known.package_folder, origin)
+    cache = cache_folder(known.name)  # last: it takes the import of pooch
+    yield Place(cache, f"cache {cache}", is_cache=True)
+
+
+def not_found(known: KnownSet) -> str:
+    """Where the files were looked for, and how to mend that they are not there."""
+    data = os.environ.get("LOCKSTEP_DATA")
+    lines = [f"data.name: the files of {known.name} were not found, or not undamaged. Looked in:"]
+    if not data:
+        lines.append("- $LOCKSTEP_DATA (not set)")
+    lines += [f"- {place.folder}" for place in _places(known)]
+    lines.append(
+        f"Set data.root to a folder with {', '.join(idx.NAMES)} (each with or without .gz), or "
+        f"LOCKSTEP_DATA to a folder that has them in {known.name}"
+        + (f", or: apt-get install {known.package}" if known.package else "")
+    )
+    return "\n".join(lines)
+
+
+def _lacking(known: KnownSet, folder: Path) -> list[str]:
+    """Names whose file in the cache is missing or is not the published one."""
+    return [name for name in idx.NAMES if not _is_published(known, folder, name)]
+
+
+def _is_published(known: KnownSet, folder: Path, name: str) -> bool:
+    import pooch
+
+    path = idx.find(folder, name)
+    if path is None:
+        return False
+    position = idx.NAMES.index(name)
+    if pooch.file_hash(str(path), alg="md5") == known.md5[position]:
+        return True
+    try:
+        values = idx.read(path, dimensions=3 if "images" in name else 1)
+    except UserError:
+        return False
+    return _sha256(values) == known.sha256[position]
+
+
+def _verify(known: KnownSet, part: LabelledImages) -> None:
+    assert isinstance(part.images, np.ndarray)  # no limit was given
+    for path, values in ((part.images_file, part.images[:, 0]), (part.labels_file, part.labels)):
+        name = Path(path).name.removesuffix(".gz")
+        expected = known.sha256[idx.NAMES.index(name)]
+        found = _sha256(values.astype(np.uint8, copy=False))
+        if found != expected:
+            raise UserError(
+                f"{path}: {_identify(found)}, not {name} of {known.name} (SHA-256 of the unpacked "
+                f"file {found}, published {expected}); get the published file, or set data.name to "
+                "idx for files of your own"
+            )
+
+
+def _identify(sha256: str) -> str:
+    """What a file really is, for the message about a wrong one."""
+    for known in KNOWN.values():
+        if sha256 in known.sha256:
+            return f"this is {idx.NAMES[known.sha256.index(sha256)]} of {known.name}"
+    return "this is an unknown or altered file"
+
+
+def _sha256(values: npt.NDArray[np.uint8]) -> str:
+    """Of the unpacked IDX file that holds these values."""
+    digest = hashlib.sha256(idx.header(values.shape))
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

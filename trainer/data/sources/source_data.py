@@ -1,0 +1,148 @@
+"""What every source yields before it is divided, and the one check that all of them pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.data.image_file import StoredImages
+from trainer.data.pictures.deep import Range
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and labels as they were read.
+
+    Args:
+        images: uint8 (n, channels, height, width), read or still in their file.
+        labels: integers (n,), of any integer type.
+        images_file: the file of the images, for messages.
+        labels_file: the file of the labels, for messages.
+        names: the picture file of each image, where each has one of its own.
+    """
+
+    images: npt.NDArray[np.uint8] | StoredImages
+    labels: npt.NDArray[np.integer[Any]]
+    images_file: str
+    labels_file: str
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SourceData:
+    """Everything that a source has.
+
+    Args:
+        class_names: None where the source does not know them: then they are the numbers from 0 to
+            the largest training label.
+        origin: where the files came from, for people.
+        validation: what the source itself sets apart for it; None where it is held out of `train`.
+        grey_range: the values that became black and white in pictures of more than 8 bits a
+            channel; None where there are none.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...] | None
+    origin: str
+    validation: LabelledImages | None = None
+    grey_range: Range | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SourcePart:
+    """One part of a source, to judge a model by.
+
+    Args:
+        part: its images.
+        class_names: None where the source does not know them: then the labels are numbers.
+        origin: where the files came from, for people.
+    """
+
+    part: LabelledImages
+    class_names: tuple[str, ...] | None
+    origin: str
+
+
+def check(data: SourceData) -> tuple[str, ...]:
+    """Make sure that images and labels fit together, and return the class names.
+
+    Raises:
+        UserError: names the file, what was found and what would be right.
+    """
+    parts = [part for part in (data.train, data.validation, data.test) if part is not None]
+    for part in parts:
+        check_counts(part)
+    for part in parts[1:]:
+        _check_sizes(data.train, part)
+    class_names = data.class_names or _numbered(data.train)
+    for part in parts:
+        check_range(part, len(class_names))
+    return class_names
+
+
+def check_counts(part: LabelledImages) -> None:
+    """Make sure that there are images, and one label for each.
+
+    Raises:
+        UserError: names the file and what was found.
+    """
+    if len(part.images) != len(part.labels):
+        raise UserError(
+            f"{part.images_file} holds {len(part.images)} images, but {part.labels_file} holds "
+            f"{len(part.labels)} labels; there must be one label for each image"
+        )
+    if 0 in part.images.shape:
+        raise UserError(
+            f"{part.images_file}: holds no pixels, its shape (images, channels, height, width) is "
+            f"{part.images.shape}; there must be at least one image"
+        )
+
+
+def _check_sizes(train: LabelledImages, other: LabelledImages) -> None:
+    if train.images.shape[1:] != other.images.shape[1:]:
+        raise UserError(
+            f"{train.images_file} holds images of {_size(train)}, but {other.images_file} of "
+            f"{_size(other)}; all images must have the same size"
+        )
+
+
+def _size(part: LabelledImages) -> str:
+    channels, height, width = part.images.shape[1:]
+    return f"{height} x {width} pixels and {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _numbered(train: LabelledImages) -> tuple[str, ...]:
+    """Classes by their numbers. The largest label decides, so it must not be absurd."""
+    position = int(train.labels.argmax())
+    classes = int(train.labels[position]) + 1
+    if classes > len(train.labels):
+        raise UserError(
+            f"{train.labels_file}: label {classes - 1} at position {position} would mean {classes} "
+            f"classes, more than the {len(train.labels)} training images; classes count from 0"
+        )
+    if classes < 2:
+        raise UserError(
+            f"{train.labels_file}: no label is above {classes - 1}; classes count from 0, and "
+            "there must be at least 2"
+        )
+    return tuple(map(str, range(classes)))
+
+
+def check_range(part: LabelledImages, classes: int) -> None:
+    """Make sure that every label is the number of a class.
+
+    Raises:
+        UserError: names the file, the first label that is none, and where it stands.
+    """
+    outside = (part.labels < 0) | (part.labels >= classes)
+    if outside.any():
+        position = int(outside.argmax())
+        raise UserError(
+            f"{part.labels_file}: label {part.labels[position]} at position {position}; with "
+            f"{classes} classes a label must be between 0 and {classes - 1}"
+        )

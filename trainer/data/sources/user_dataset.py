@@ -1,0 +1,76 @@
+"""Data sets of users' own code: a function that returns arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.config import plugins
+from trainer.config.schema import DataConfig
+from trainer.data.sources import npy
+from trainer.data.sources.source_data import LabelledImages, SourceData
+
+
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """What a registered data set returns; the trainer divides, scales and fingerprints it.
+
+    Args:
+        train_images: whole numbers 0 to 255, (n, height, width) or (n, height, width, 3).
+        train_labels: integers (n,), classes counted from 0.
+        test_images: likewise, of the same height and width.
+        test_labels: likewise.
+        class_names: None: the numbers.
+    """
+
+    train_images: npt.ArrayLike
+    train_labels: npt.ArrayLike
+    test_images: npt.ArrayLike
+    test_labels: npt.ArrayLike
+    class_names: Sequence[str] | None = None
+
+
+def read(config: DataConfig) -> SourceData:
+    """The data set that `data.name` stands for, from its function.
+
+    Raises:
+        UserError: the function fails, or returns something else than images and labels.
+    """
+    extension = plugins.find("dataset", config.name)
+    with plugins.running(extension):
+        found = extension.member(config.root)
+    if not isinstance(found, OwnImages):
+        raise plugins.wrong(
+            extension, f"must return trainer.api.OwnImages, found {type(found).__name__}"
+        )
+    names = None if found.class_names is None else tuple(map(str, found.class_names))
+    return SourceData(
+        train=_part(config.name, "train", found.train_images, found.train_labels),
+        test=_part(config.name, "test", found.test_images, found.test_labels),
+        class_names=names,
+        origin=f"the function {config.name}",
+    )
+
+
+def _part(name: str, part: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> LabelledImages:
+    images_name, labels_name = (
+        f"data.name: {name}, {part}_{what}" for what in ("images", "labels")
+    )
+    return LabelledImages(
+        npy.to_images(_array(images, images_name), images_name),
+        npy.to_labels(_array(labels, labels_name), labels_name),
+        images_name,
+        labels_name,
+    )
+
+
+def _array(values: npt.ArrayLike, where: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of unequal lengths
+        raise UserError(f"{where}: no array ({error})") from error

@@ -1,0 +1,270 @@
+"""The programs that write a trained model for others, and the check of what they have written.
+
+They are torch's own, of which one may crash on a network that it does not understand. So this runs
+in a process of its own; `export` starts it. The arithmetic of the graph is float32, whatever
+precision the run was trained in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.construct import place_of
+from trainer.base import seeding
+from trainer.base.errors import UserError
+from trainer.data.scaling import Scaling
+from trainer.finished import stored_model
+
+INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "pixels", "logits", "batch"
+OPSET = 20
+"""of ONNX: the first with GELU"""
+EXTRA_FILE = "lockstep.json"
+"""what a TorchScript file says of itself"""
+
+TOLERANCE = 1e-4
+"""of a logit, as a share of the largest of its batch where that is above 1"""
+CHECKED_BATCHES = (1, 2, 3)
+"""images; the graph was recorded with two, and more could take more memory than the training"""
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+def main(task: Mapping[str, Any]) -> None:
+    """Do a task of `export`; print what came of it as JSON: `checked`, or `error`.
+
+    Args:
+        task: `file` of the weights, `model` its name, `form` to write, `input_type` of the pixels,
+            `facts` that stand in the file, `temporary` to write to, and `target`, for messages.
+    """
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever others print
+    try:
+        found: dict[str, Any] = {"checked": perform(task)}
+    except UserError as error:
+        found = {"error": str(error)}
+    with os.fdopen(output, "w", encoding="utf-8") as stream:
+        json.dump(found, stream)
+
+
+def perform(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a task in this process, which an exporter may end.
+
+    Returns:
+        What was checked.
+
+    Raises:
+        UserError: the network has no such form, or the file does not give the same.
+    """
+    form, path = task["form"], Path(task["temporary"])
+    if form == "onnx":
+        _require_onnx()
+    stored = stored_model.load(Path(task["file"]), task["model"])
+    model = PixelModel(stored.module, stored.scaling).eval().requires_grad_(False)
+    shape = (2, stored.channels, *stored.image_size)
+    example = torch.zeros(shape, dtype=getattr(torch, task["input_type"]))
+    write = _write_onnx if form == "onnx" else _write_torchscript
+    with _quiet():
+        run = write(model, example, task["facts"], path)
+        return check(run, model, example, Path(task["target"]))
+
+
+class PixelModel(nn.Module):
+    """The network with its scaling before it.
+
+    Args:
+        module: takes scaled images.
+        scaling: what it was trained with.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, module: nn.Module, scaling: Scaling) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("mean", scaling.mean)
+        self.register_buffer("deviation", scaling.deviation)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes) of pixels from 0 to 255, (n, channels, height, width)."""
+        logits: torch.Tensor = self.module((pixels.to(torch.float32) - self.mean) / self.deviation)
+        return logits
+
+
+def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any], path: Path) -> Run:
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    with _mendable("onnx"):
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim(BATCH_NAME)}},
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        proto = program.model_proto
+        _forget_sources(proto.graph)
+        proto.producer_name = "Lockstep"
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in facts.items()
+        }
+        onnx.helper.set_model_props(proto, texts)
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.save(proto, path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels.numpy()})
+        return torch.from_numpy(np.asarray(logits))
+
+    return run
+
+
+def _forget_sources(graph: Any) -> None:
+    """Leave out where on this machine the network's code lies."""
+    parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    for part in (graph, *(one for some in parts for one in some)):
+        del part.metadata_props[:]
+
+
+def _write_torchscript(
+    model: PixelModel, example: torch.Tensor, facts: dict[str, Any], path: Path
+) -> Run:
+    # Recorded with whole numbers, so that the conversion is in the graph.
+    with _mendable("torchscript"):
+        traced = torch.jit.trace(model, (example.to(torch.uint8),), check_trace=False)  # type: ignore[no-untyped-call]
+        text = json.dumps(facts, ensure_ascii=False, indent=2)
+        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: text.encode()})
+        loaded: Run = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return loaded
+
+
+def check(
+    run: Run, model: PixelModel, example: torch.Tensor, target: Path, *, same_draws: bool = False
+) -> dict[str, Any]:
+    """Compare with the original on black, white and patterned images, in batches of several sizes.
+
+    Args:
+        same_draws: whether both draw the same numbers, as the same code with the same weights does;
+            in another form the file would give what nobody can repeat.
+
+    Raises:
+        UserError: a difference is above the tolerance.
+    """
+    largest, count = 0.0, 0
+    for size in CHECKED_BATCHES:
+        pixels = _images(size, example)
+        with seeding.all_kept(), torch.inference_mode():
+            seeding.seed_all(0, "evaluation", 0)
+            expected = model(pixels)
+            seeding.seed_all(0, "evaluation", 0 if same_draws else 1)
+            with _mendable("check"):
+                found = run(pixels)
+        if found.shape != expected.shape or not bool(expected.isfinite().all()):
+            raise UserError(
+                f"{target}: not written, as for {size} images the file gives logits of shape "
+                f"{tuple(found.shape)}, the original {tuple(expected.shape)}, or infinite ones"
+            )
+        scale = max(1.0, float(expected.abs().max()))
+        difference = float((found - expected).abs().max()) / scale
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{target}: not written, as for {size} images its logits differ from the "
+                f"original's by {difference:.2g} of the largest, where {TOLERANCE:g} is allowed; "
+                f"does the network do other things with other batches, or draw numbers?"
+            )
+        largest, count = max(largest, difference), count + size
+    return {"images": count, "largest_difference": largest, "tolerance": TOLERANCE}
+
+
+def _images(count: int, example: torch.Tensor) -> torch.Tensor:
+    """Waves of several lengths and shades of grey, from 0 to 255, of the example's type."""
+    places = torch.arange(count * example[0].numel(), dtype=torch.float64)
+    lengths = 3.0 + (places / example[0].numel()).floor()
+    waves = 127.5 + 127.5 * torch.sin(places / lengths)
+    waves = waves.round().view(count, *example.shape[1:])
+    if count > 2:
+        waves[0], waves[1] = 0, 255
+    return waves.to(example.dtype)
+
+
+@contextlib.contextmanager
+def _mendable(what: str) -> Iterator[None]:
+    """Whatever the exporters raise on a network that they do not understand becomes one message."""
+    try:
+        yield
+    except (UserError, OSError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        doing = "what was written does not run" if what == "check" else f"has no form as {what}"
+        raise UserError(
+            f"--format: the network {doing} ({_cause(error)}); nothing is written"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong first, in its own words: what was made of it later is advice on exporters."""
+    place = place_of(error)
+    while (first := error.__cause__ or error.__context__) is not None:
+        error = first
+        place = place_of(error) or place
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    # After an empty line torch tells how to debug itself.
+    words = " ".join(text.partition("\n\n")[0].split())[:300]
+    return f"{type(error).__name__}: {words}" + (f"; {place}" if place else "")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' notes on their own future and on packages that nobody needs.
+
+    Before it raises, torch prints the whole program that it does not understand.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    nowhere = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _require_onnx() -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"--format onnx: {package} cannot be imported ({error}); "
+                f"pip install 'lockstep-trainer[onnx]', or pip install -e '.[onnx]' in its folder"
+            ) from error

@@ -1,0 +1,216 @@
+"""Images to judge a finished model by: its run's own, or others, under the model's classes.
+
+The model knows classes by name. Other images count theirs in an order of their own, may have only
+some of them, and need no training images beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data import loading
+from trainer.data.dataset import ImageSet
+from trainer.data.pictures.names import class_name
+from trainer.data.sources import reading
+from trainer.data.sources.source_data import (
+    LabelledImages,
+    SourceData,
+    SourcePart,
+    check_counts,
+    check_range,
+)
+from trainer.data.split import take
+
+By = Literal["name", "number", "position"]
+"""how labels were matched with the model's classes"""
+
+MOST_NAMED = 10
+"""classes in a message"""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Images and what is known of them.
+
+    Args:
+        images: with the model's numbers of their classes.
+        classes_by: how these were found.
+        fingerprint: of all the images of the run that could be made of this source, as
+            `Dataset.fingerprint`; None where none could be.
+        source: where the files came from, for people.
+    """
+
+    images: ImageSet
+    classes_by: By
+    fingerprint: str | None
+    source: str
+
+
+def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Judged:
+    """The images of a split, decoded or downloaded where that has not been done.
+
+    Args:
+        config: for a folder of pictures with their size and channels.
+        seed: the run's, which decides what is held out of the training images.
+        split: train, validation or test.
+        known: the model's classes, in its order.
+
+    Raises:
+        UserError: there are no such images, or of a class that the model does not know.
+    """
+    found, fingerprint = _read(config, seed, split)
+    labels, by = match(found, known)
+    part = replace(found.part, labels=labels)
+    images = loading.image_set(part, np.arange(len(labels)))
+    return Judged(images, by, fingerprint, found.origin)
+
+
+def _read(config: DataConfig, seed: int, split: str) -> tuple[SourcePart, str | None]:
+    """The split, and the fingerprint of everything, where a run could be made of it."""
+    try:
+        reading.prepare(config)
+        source = reading.read(config)
+    except UserError:
+        # No run could be made of such a folder, but this part of it can be judged by.
+        if not reading.stands_alone(config, split):
+            raise
+        found = reading.read_alone(config, split)
+        sizes = {
+            "train": config.train_size,
+            "validation": config.validation_size,
+            "test": config.test_size,
+        }
+        used = take(f"data.{split}_size", sizes[split], len(found.part.labels))
+        return replace(found, part=_first(found.part, used)), None
+    for part in (source.train, source.validation, source.test):
+        if part is not None:
+            check_counts(part)
+    return _part(config, seed, source, split), _fingerprint(config, seed, source)
+
+
+def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourcePart:
+    """The split of a source; to be tested on it may be too small to be divided."""
+    if split == "test" and config.folds is None:
+        used = take("data.test_size", config.test_size, len(source.test.labels))
+        return SourcePart(_first(source.test, used), source.class_names, source.origin)
+    shares = loading.divide(config, source, seed, source.class_names)
+    share = shares[("train", "validation", "test").index(split)]
+    chosen = loading.select(share.part, share.positions)
+    return SourcePart(chosen, source.class_names, source.origin)
+
+
+def _first(part: LabelledImages, count: int) -> LabelledImages:
+    return loading.select(part, np.arange(count))
+
+
+def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | None:
+    try:
+        return loading.of_source(config, seed, source)[0].fingerprint
+    except UserError:  # too few for a run, say, but enough to be judged by
+        return None
+
+
+# ---------------------------------------------------------------------- classes
+
+
+def match(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
+    """The labels of images as a model counts its classes.
+
+    By name where the images have names for their classes. Else a label is a number: it means the
+    class whose name is that number or, where no class of the model is named by a number, the class
+    at that position.
+
+    Args:
+        known: the model's classes, in its order.
+
+    Raises:
+        UserError: an image is of a class that the model does not know.
+    """
+    labels = found.part.labels
+    if found.class_names is not None:
+        check_range(found.part, len(found.class_names))
+        numbers = _by_name(found, known)
+        by: By = "name"
+    else:
+        numbers, by = _by_number(known)
+    distinct, places = np.unique(labels, return_inverse=True)
+    ours = [numbers.get(label) for label in distinct.tolist()]
+    if None in ours:
+        unknown = [
+            repr(found.class_names[label]) if found.class_names is not None else str(label)
+            for label, number in zip(distinct.tolist(), ours, strict=True)
+            if number is None
+        ]
+        raise UserError(_unknown(found, unknown, known, by))
+    return np.array(ours, dtype=np.int64)[places], by
+
+
+def _by_name(found: SourcePart, known: Sequence[str]) -> dict[int, int]:
+    """The model's numbers of the classes, by the images' own.
+
+    One file system keeps a name as it was typed, another decomposes it: two Unicode forms are one
+    name, and blanks at its ends are none.
+    """
+    assert found.class_names is not None
+    exact = {name: number for number, name in enumerate(known)}
+    alike: dict[str, list[int]] = {}
+    for name, number in exact.items():
+        alike.setdefault(class_name(name), []).append(number)
+    numbers = {}
+    for label, name in enumerate(found.class_names):
+        others = alike.get(class_name(name), [])
+        if name in exact:
+            numbers[label] = exact[name]
+        elif len(others) == 1:
+            numbers[label] = others[0]
+    return numbers
+
+
+def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
+    """The model's numbers of the classes, by what a label of no name can mean."""
+    named: dict[int, list[int]] = {}
+    for number, name in enumerate(known):
+        if re.fullmatch(r"-?[0-9]{1,18}", name):
+            named.setdefault(int(name), []).append(number)
+    if not named:
+        return dict(enumerate(range(len(known)))), "position"
+    exact = {name: number for number, name in enumerate(known)}
+    # Where classes are named 1 and 01, the label 1 is the former.
+    numbers = {
+        value: exact.get(str(value), numbers[0])
+        for value, numbers in named.items()
+        if len(numbers) == 1 or str(value) in exact
+    }
+    return numbers, "number"
+
+
+def _unknown(found: SourcePart, unknown: list[str], known: Sequence[str], by: By) -> str:
+    some = ", ".join(unknown[:MOST_NAMED])
+    some += f" and {len(unknown) - MOST_NAMED:,} more" * (len(unknown) > MOST_NAMED)
+    what = {
+        "name": f"has images of {'classes' if len(unknown) > 1 else 'the class'} {some}",
+        "number": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and no class of "
+        "the model is that number",
+        "position": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and the "
+        f"model's {len(known)} classes count from 0",
+    }[by]
+    return (
+        f"data.name, data.root: {found.part.labels_file} {what}"
+        + (", which the model does not know" if by == "name" else "")
+        + f"; it knows {listed(known)}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of classes for a message, and how many more there are."""
+    some = ", ".join(map(repr, names[:MOST_NAMED]))
+    more = len(names) - MOST_NAMED
+    return f"{some} and {more:,} more" if more > 0 else some

@@ -1,0 +1,207 @@
+"""A run's folder as the record of a run: what it computed, and on what. It is only read."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.base import numerics
+from trainer.base.errors import OtherFormatError, UserError
+from trainer.base.numerics import Environment
+from trainer.base.strict_json import check_type
+from trainer.checkpoint.reading import Checkpoint, open_checkpoint
+from trainer.checkpoint.writing import step_folders, step_of
+from trainer.run.metrics_log import by_event, read_records
+from trainer.run.run_folder import read_results, read_status
+from trainer.training.observer import Record
+
+Position = tuple[int, int]
+"""an epoch, one more than the last where all are done, and the steps done in the whole run"""
+
+log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run has left, as far as it got."""
+
+    folder: Path
+    steps: dict[int, Record]
+    """the lines of metrics.jsonl, by the step"""
+    epochs: dict[int, Record]
+    """and by the epoch"""
+    results: dict[str, Any] | None
+    """results.json, of a finished run"""
+
+    @property
+    def last_step(self) -> int:
+        """The last step that has its line."""
+        return max(self.steps)
+
+    @property
+    def end(self) -> Position:
+        """Where the run stands after the last line of its record."""
+        epoch = self.steps[self.last_step]["epoch"]
+        return (epoch + (epoch in self.epochs), self.last_step)
+
+    @property
+    def skipped_steps(self) -> list[int]:
+        """Steps without a finite loss, after which the run has gone on without them.
+
+        After the last step it has gone on where that step's epoch was ended.
+        """
+        return [
+            step
+            for step, record in self.steps.items()
+            if record["loss"] is None and (step < self.last_step or record["epoch"] in self.epochs)
+        ]
+
+
+def read(folder: Path) -> StoredRun:
+    """The record of the run in a folder.
+
+    Raises:
+        UserError: there is none, a file is damaged, or the run is before its first step.
+    """
+    lines = by_event(read_records(folder / "metrics.jsonl"))
+    steps = {record["step"]: record for record in lines[0]}
+    epochs = {record["epoch"]: record for record in lines[1]}
+    if not steps:
+        raise UserError(f"{folder}: its run is before step 1: there is nothing to compute again")
+    return StoredRun(folder, steps, epochs, _results(folder))
+
+
+def _results(folder: Path) -> dict[str, Any] | None:
+    if read_status(folder).state != "finished":
+        return None
+    path = folder / "results.json"
+    results = read_results(folder)
+    check_type(results.get("environment"), Environment, f"{path}: environment")
+    for key in ("data", "equality", "test"):
+        check_type(results.get(key), dict[str, Any], f"{path}: {key}")
+    check_type(results["equality"].get("because"), list[str], f"{path}: equality.because")
+    check_type(results["data"].get("fingerprint"), str, f"{path}: data.fingerprint")
+    return results
+
+
+def are_own(folder: Path, fingerprint: str | None, test_fingerprint: str | None) -> bool | None:
+    """Whether images are those that the run in a folder was made from.
+
+    Args:
+        fingerprint: of all images; None where they are no run's.
+        test_fingerprint: of the test images; None where it is not about them alone.
+
+    Returns:
+        None where no results.json says of what the run was made.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        return None
+    data = read_results(folder).get("data", {})
+    check_type(data, dict[str, Any], f"{path}: data")
+    for key in ("fingerprint", "test_fingerprint"):
+        check_type(data.get(key), str | None, f"{path}: data.{key}")
+    if test_fingerprint is not None and "test_fingerprint" in data:
+        return bool(test_fingerprint == data["test_fingerprint"])
+    return bool(fingerprint == data["fingerprint"]) if "fingerprint" in data else None
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def checkpoints(folder: Path, first: int = 0, last: int | None = None) -> list[Checkpoint]:
+    """The whole checkpoints of steps `first` to `last`, from the oldest.
+
+    Raises:
+        OtherFormatError: another version of Lockstep has written one.
+    """
+    return list(_whole(_between(folder, first, last)))
+
+
+def newest_checkpoint(folder: Path, last: int) -> Checkpoint | None:
+    """The newest whole one that is not after step `last`; errors as `checkpoints`."""
+    return next(_whole(reversed(_between(folder, 0, last))), None)
+
+
+def oldest_checkpoint(folder: Path, first: int) -> Checkpoint | None:
+    """The oldest whole one that is not before step `first`; errors as `checkpoints`."""
+    return next(_whole(_between(folder, first, None)), None)
+
+
+def position(saved: Checkpoint | None) -> Position:
+    """Where a run stands that goes on from a checkpoint, or from its start."""
+    if saved is None:
+        return (1, 0)
+    return saved.state["run"]["epoch"], saved.state["run"]["step"]
+
+
+def _between(folder: Path, first: int, last: int | None) -> list[Path]:
+    return [
+        path
+        for path in step_folders(folder / "checkpoints")
+        if first <= step_of(path) and (last is None or step_of(path) <= last)
+    ]
+
+
+def _whole(paths: Iterable[Path]) -> Iterator[Checkpoint]:
+    for path in paths:
+        try:
+            saved = open_checkpoint(path)
+            if position(saved)[1] != step_of(path):
+                raise UserError(f"{path}: its state.json is of step {position(saved)[1]}")
+            yield saved
+        except OtherFormatError:
+            raise
+        except UserError as error:
+            log.warning("passed over: %s", error)
+
+
+# ---------------------------------------------------------------------- what can be promised
+
+
+def fingerprints(run: StoredRun, saved: Checkpoint | None) -> dict[str, str | None]:
+    """Of what the run was made from, by the key that names it, as far as that is known.
+
+    Args:
+        saved: any of its checkpoints.
+    """
+    if saved is not None:
+        known: dict[str, str | None] = saved.state["fingerprints"]
+        return known
+    return {"data.root": run.results["data"]["fingerprint"]} if run.results else {}
+
+
+def obstacles(
+    run: StoredRun, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
+) -> list[str]:
+    """Why steps of a run cannot be computed again in the same bits here; none where they can.
+
+    Args:
+        start: where they begin; None: the start of the run.
+        stops: the checkpoints on the way; those that come later say nothing of it.
+        here: what decides how numbers round in this process.
+    """
+    end = run.results is not None and (not stops or position(stops[-1])[1] == run.last_step)
+    known = [(saved.state["environment"], saved.state["run"]["rounding"]) for saved in stops]
+    if end and run.results:
+        known.append((run.results["environment"], run.results["equality"]["because"]))
+    if not known and start is not None:
+        known = [(start.state["environment"], [])]
+    if not known:
+        return [f"nothing in {run.folder} says on what machine and by which versions it was made"]
+    found: dict[str, None] = {}
+    for there, _ in known:
+        found.update(dict.fromkeys(numerics.differences(there, here)))
+    before = start.state["run"]["rounding"] if start else []
+    for note in known[-1][1]:
+        moved = re.match(r"from step (\d+): ", note)
+        if note not in before and not (moved and int(moved[1]) == position(start)[1]):
+            found[note] = None
+    return list(found)

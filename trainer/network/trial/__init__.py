@@ -1,0 +1,1 @@
+"""Try, before the first step, whether a network gives equal bits on any number of processes."""

@@ -1,0 +1,163 @@
+"""An imaginary process of the trial: it trains micro-batches and judges blocks of images."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from trainer.base import seeding
+from trainer.base.tensor_files import Tensors
+from trainer.network import model_state
+from trainer.network.buffers import Layouts, StepBuffers, copies_of, left_alone, step_slots
+from trainer.network.model_state import check_parameters
+
+Piece = tuple[torch.Tensor, torch.Tensor]
+"""scaled images, (n, channels, height, width), and their classes"""
+
+Bits = dict[str, str]
+"""digests of tensors by what they are: copies of all gradients would take more than a training"""
+
+UPDATE = 1e-3
+"""by which every parameter moves between the steps"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the trial computes.
+
+    Args:
+        build: the network as the run has it at its start, on the device.
+        pieces: one micro-batch, or two where a step of the run has several.
+        seed: the run's.
+        label_smoothing: as in the run.
+        autocast: around forward passes.
+        evaluated: most images at once in an evaluation; None: as many as in a micro-batch.
+    """
+
+    build: Callable[[], nn.Module]
+    pieces: Sequence[Piece]
+    seed: int
+    label_smoothing: float
+    autocast: Callable[[], contextlib.AbstractContextManager[None]]
+    evaluated: int | None = None
+
+
+@dataclass
+class Pass:
+    """What one pass of a micro-batch, or of a block of an evaluation, has given."""
+
+    bits: Bits
+    modules: list[tuple[str, Bits, Bits]] = field(default_factory=list)
+    """where it is watched: of each module that was called its name, inputs and outputs"""
+    gradients: Tensors = field(default_factory=dict)
+    """by the names of the parameters; to be added up and left"""
+
+
+class Process:
+    """One imaginary process with its network."""
+
+    def __init__(self, task: Task, *, watched: bool) -> None:
+        self.task = task
+        self.module = task.build()
+        self.parameters = dict(self.module.named_parameters())
+        self.trained = {name for name, p in self.parameters.items() if p.requires_grad}
+        self.layouts = Layouts(step_slots(self.module).values())
+        self.called: list[tuple[str, Bits, Bits]] = []
+        self.values = self._values()
+        if watched:
+            for name, part in self.module.named_modules():
+                part.register_forward_hook(self._note(name), with_kwargs=True)
+
+    def _note(self, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: object, more: object, output: object) -> None:
+            self.called.append((name, _bits_in((inputs, more)), _bits_in(output)))
+
+        return hook
+
+    def load(self, state: Tensors) -> None:
+        """Take a state, as from a checkpoint."""
+        model_state.load(self.module, model_state.to_write(self.module, state))
+        self.values = self._values()
+
+    def train(self, buffers: StepBuffers, step: int, index: int) -> Pass:
+        """Do a micro-batch."""
+        images, targets = self.task.pieces[index]
+        seeding.seed_all(self.task.seed, "forward", step, index)
+        self.called.clear()
+        with self.task.autocast():
+            logits = self.module(images.clone())
+        smoothing = self.task.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        check_parameters(self.module, self.parameters, self.trained)
+        found, gradients = {"the loss": bits_of(loss)}, {}
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                gradients[name] = parameter.grad.detach()
+                found[f"the gradient of {name}"] = bits_of(parameter.grad)
+                parameter.grad = None
+        for name, bits in self._values().items():
+            if bits != self.values[name]:
+                found[f"the parameter {name}"] = bits
+        if len(self.task.pieces) > 1:
+            buffers.changes(1.0, first=True)  # raises where one has another shape than before
+        found |= {f"the buffer {name}": bits_of(v) for name, v in buffers.current().items()}
+        return Pass(found, list(self.called), gradients)
+
+    def _values(self) -> Bits:
+        """Of the parameters that a pass ought to leave alone."""
+        moving = model_state.traits_of(self.module).set_in_training
+        return {name: bits_of(p) for name, p in self.parameters.items() if name not in moving}
+
+    def evaluate(self, order: Sequence[int]) -> dict[int, Pass]:
+        """Judge the pieces as blocks of images, in this order."""
+        found = {}
+        with left_alone(self.module), torch.no_grad():
+            self.module.eval()
+            before = copies_of(self.module)
+            for index in order:
+                before.put_back()
+                seeding.seed_all(self.task.seed, "evaluation", index)
+                self.called.clear()
+                images = self.task.pieces[index][0][: self.task.evaluated].clone()
+                with self.task.autocast():
+                    logits = self.module(images)
+                found[index] = Pass({"the output": bits_of(logits)}, list(self.called))
+        return found
+
+    @torch.no_grad()
+    def update(self, gradients: Tensors) -> None:
+        """Move the parameters, by an amount that cannot overflow."""
+        for name, gradient in gradients.items():
+            self.parameters[name].add_(gradient.nan_to_num().sgn(), alpha=-UPDATE)
+        self.layouts.restore()
+        self.values = self._values()
+
+
+def bits_of(tensor: torch.Tensor) -> str:
+    """A digest of type, shape and bits."""
+    found = tensor.detach().to_dense().cpu().contiguous()
+    digest = hashlib.sha256(found.reshape(-1).view(torch.uint8).numpy().data)
+    return f"{found.dtype} {tuple(found.shape)} {digest.hexdigest()}"
+
+
+def _bits_in(value: object) -> Bits:
+    """Of the tensors in what a module takes or gives."""
+    return {str(number): bits_of(tensor) for number, tensor in enumerate(_flat(value))}
+
+
+def _flat(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _flat(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _flat(inner)

@@ -1,0 +1,105 @@
+"""A trial before a run's first step: whether the network gives equal bits wherever it is computed.
+
+Three imaginary processes compute the same two steps of two micro-batches, and the same evaluations:
+one alone, one beside it that computes the second micro-batch only, and one that resumes after the
+first step. Each has a network of its own, built as the run's is. What differs between them depends
+on something that lockstep does not carry from process to process, such as an attribute of a module
+or a generator of its own. The run's own network takes no part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+
+import torch
+from torch import nn
+
+from trainer.base import out_of_memory, seeding
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.data.sampling import cut
+from trainer.network import model_state, new_model
+from trainer.network.trial.comparison import examine
+from trainer.network.trial.processes import Piece, Task
+
+ADVICE = (
+    "What a network remembers has to be in buffers (register_buffer), what it learns in "
+    "parameters, and it has to draw by torch's functions without a generator of its own"
+)
+
+NOT_DONE = (
+    "whether the network gives equal bits on other processes and after a resume has not been "
+    "tried, as there is too little memory for it"
+)
+
+
+def of_run(
+    config: RunConfig,
+    dataset: Dataset,
+    model: nn.Module,
+    device: torch.device,
+    autocast: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    inexact_kernels: Collection[str] = (),
+) -> list[str]:
+    """Examine the network of a run; what differs is refused where bits are promised.
+
+    Args:
+        config: with `train.microbatches` filled in.
+        dataset: its first batch is what is computed with, without augmentation.
+        model: as `build_model` returned it.
+        autocast: as the run's forward passes have it.
+        inexact_kernels: grows by the operations that have no deterministic form here.
+
+    Returns:
+        What differs, where no bits are promised: with `train.reduction: fast`, or such operations;
+        or `NOT_DONE` alone.
+
+    Raises:
+        UserError: names the module, the tensor or the attribute.
+    """
+    task = Task(
+        build=lambda: model_state.moved(new_model.twin(config, dataset, model), device),
+        pieces=_pieces(config, dataset, device),
+        seed=config.seed,
+        label_smoothing=config.train.label_smoothing,
+        autocast=autocast,
+        evaluated=config.train.evaluation_batch_size,
+    )
+    try:
+        found = list(dict.fromkeys(examine(task)))
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
+        if not out_of_memory.is_lack(error):
+            raise
+        return [NOT_DONE]
+    if found and config.train.reduction == "exact" and not inexact_kernels:
+        raise UserError(
+            f"model.name: {config.model.name}: equal bits cannot be promised (tried before the "
+            f"first step): {found[0]}. {ADVICE}; train.reduction: fast promises none, and only "
+            f"warns"
+        )
+    return found
+
+
+def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[Piece]:
+    """The first images of the first epoch, as a largest and a smallest micro-batch of the run."""
+    count, train = len(dataset.train), config.train
+    assert train.microbatches is not None
+    sizes = cut(min(train.batch_size, count), train.microbatches)[:1]
+    if train.microbatches > 1:
+        sizes.append(new_model.smallest_microbatch(config, count))
+    order = torch.from_numpy(seeding.permutation(config.seed, 1, count))
+    samples = order[torch.arange(sum(sizes)) % count].to(dataset.train.images.device)
+    pixels, targets = dataset.train.__getitems__(samples)
+    images = dataset.scaling.apply(pixels.to(device))
+    # In memory of their own, as what vectors round may depend on where they begin.
+    pieces = zip(torch.split(images, sizes), torch.split(targets.to(device), sizes), strict=True)
+    return [(piece.clone(), own.clone()) for piece, own in pieces]
+
+
+def summary(found: list[str]) -> str:
+    """The result in a line."""
+    if found == [NOT_DONE]:
+        return "not done, too little memory"
+    return "other bits, see the warning" if found else "equal bits on two processes, and resumed"

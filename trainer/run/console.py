@@ -1,0 +1,184 @@
+"""What a run says on the console: plain text in 80 columns, and a progress bar on a terminal.
+
+Lines go to standard output and the bar to standard error, so that a log file holds lines only.
+Whoever calls decides which process speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from trainer.base.terminal import bar, percent, print_line
+from trainer.config.schema import LAB_TEST_SAMPLES
+
+FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
+MOST_CLASSES = 100
+"""in a table on the screen; of more, the WORST_CLASSES"""
+WORST_CLASSES = 20
+WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
+
+_TABLE_HEAD = "  epoch   train loss  accuracy   validation loss  accuracy       time   images/s"
+
+
+class Progress:
+    """The progress of a run, to be used as a context manager.
+
+    On a terminal there is a bar for the current epoch. Elsewhere there is a line at most every
+    `line_every_s` seconds. Both ways each finished epoch leaves one line of a table.
+    """
+
+    def __init__(self, line_every_s: float = 30.0) -> None:
+        self._line_every_s = line_every_s
+        self._bar: Any = None
+        self._epoch = self._epochs = self._steps = 0
+        self._next_line_s = 0.0
+        self._head_printed = False
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            # Warnings go above the bar instead of through it.
+            self._cleanup.enter_context(logging_redirect_tqdm([logging.getLogger("lockstep")]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_bar()
+        self._cleanup.close()
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int = 0) -> None:
+        """Begin epoch `epoch` (from 1) of `epochs`, of whose `steps` steps `done` are done."""
+        self._close_bar()
+        self._epoch, self._epochs, self._steps = epoch, epochs, steps
+        self._next_line_s = time.monotonic() + self._line_every_s
+        if sys.stderr.isatty():
+            self._bar = bar(
+                f"epoch {epoch}/{epochs}",
+                steps,
+                initial=done,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}{postfix}]",
+            )
+
+    def update(self, done: int, loss: float, accuracy: float, samples_per_second: float) -> None:
+        """Show the state after `done` steps of the epoch; accuracy between 0 and 1."""
+        values = f"loss {loss:.4f}, acc {percent(accuracy)}, {samples_per_second:,.0f} img/s"
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_postfix_str(values)
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + self._line_every_s
+            print_line(f"{self._place()}   step {done:,}/{self._steps:,}: {values}")
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Print the epoch's line of the table from its record of metrics.jsonl."""
+        self._close_bar()
+        if not self._head_printed:
+            print_line(_TABLE_HEAD)
+            self._head_printed = True
+        print_line(
+            f"{self._place()}  {_number(record.get('train_loss')):>11}"
+            f"{percent(record.get('train_accuracy')):>10}"
+            f"{_number(record.get('validation_loss')):>18}"
+            f"{percent(record.get('validation_accuracy')):>10}"
+            f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
+        )
+
+    def _place(self) -> str:
+        return f"{self._epoch:>3}/{self._epochs}".ljust(7)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def print_results(results: dict[str, Any], output_dir: Path) -> None:
+    """Print the test accuracy, a table of the classes, the worst class and where the files are.
+
+    Args:
+        results: what results.json holds.
+        output_dir: the run's folder; of its files those that exist are listed.
+    """
+    print_figures(results["test"], "test")
+    print_line("")
+    for name in FILES:
+        if (output_dir / name).exists():
+            print_line(f"{Path(name).stem:<13}  {output_dir / name}")
+
+
+def print_figures(test: dict[str, Any], images: str) -> None:
+    """Print the accuracy, a table of the classes and the worst class.
+
+    Args:
+        test: as the part `test` of results.json.
+        images: which they are: test, validation or train.
+    """
+    correct = sum(row["correct"] for row in test["per_class"])
+    print_line("")
+    head = f"{images} accuracy"
+    print_line(f"{head:<13}  {percent(test['accuracy'])}  ({correct:,} of {test['samples']:,})")
+    if "lab_accuracy" in test:
+        lab = f"first {LAB_TEST_SAMPLES:,} test images"
+        print_line(f"lab accuracy   {percent(test['lab_accuracy'])}  ({lab})")
+    if "augmented" in test:
+        print_line(f"augmented      {percent(test['augmented']['accuracy'])}  (with mirror images)")
+    print_line("")
+    rows = worst_rows(test["per_class"])
+    names = [_clip(row["name"]) for row in rows]
+    width = max(map(len, ["class", *names]))
+    print_line(f"{'class':<{width}}   images  accuracy  precision    recall        F1")
+    worst = None
+    for name, row in zip(names, rows, strict=True):
+        shares = (row["accuracy"], row["precision"], row["recall"], row["f1"])
+        # Of a class without images nothing is known.
+        cells = "".join(f"{percent(share if row['support'] else None):>10}" for share in shares)
+        is_worst = row["name"] == test["worst_class"]
+        worst = row if is_worst else worst
+        mark = "  <- worst" if is_worst else ""
+        print_line(f"{name:<{width}} {row['support']:>8,}{cells}{mark}")
+    if others := left_out(test["per_class"]):
+        print_line(others)
+    print_line("")
+    if worst is not None:
+        print_line(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
+
+
+def worst_rows(
+    rows: Sequence[dict[str, Any]], most: int = MOST_CLASSES, worst: int = WORST_CLASSES
+) -> list[dict[str, Any]]:
+    """What is shown of the figures of each class: all, or of many the worst that have images.
+
+    Args:
+        rows: each with its `accuracy` and, where there may be classes without images, `support`.
+        most: so many are shown.
+        worst: else so many, the worst first, and of equals the first.
+    """
+    if len(rows) <= most:
+        return list(rows)
+    return sorted((row for row in rows if row.get("support", 1)), key=_accuracy)[:worst]
+
+
+def left_out(rows: Sequence[dict[str, Any]]) -> str | None:
+    """How many classes `worst_rows` leaves out, in words; None where all are shown."""
+    others = len(rows) - len(worst_rows(rows))
+    return f"and {others:,} more classes; these are the worst" if others else None
+
+
+def _accuracy(row: dict[str, Any]) -> float:
+    return float(row["accuracy"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _clip(name: str) -> str:
+    return name if len(name) <= WIDEST_NAME else name[: WIDEST_NAME - 3] + "..."

@@ -1,0 +1,49 @@
+"""From a configuration to an engine: images, model, engine, on all ranks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from accelerate import Accelerator
+
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config import plugins
+from trainer.config.schema import RunConfig
+from trainer.data import loading
+from trainer.data.sources import reading
+from trainer.data.sources.source_data import SourceData
+from trainer.network.new_model import build_model
+from trainer.ranks import collectives
+from trainer.ranks.preemption import StopRequest
+from trainer.training.engine import Engine
+
+
+def build_engine(
+    accelerator: Accelerator,
+    config: RunConfig,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    read_source: Callable[[], SourceData] | None = None,
+) -> Engine:
+    """The engine at the start of a run; a collective.
+
+    The files are found or downloaded by one process of each machine first, and then read by all.
+
+    Args:
+        accelerator: the processes and devices.
+        config: with `threads` and `train.microbatches` filled in.
+        checkpoints: where to save.
+        stop: the flag that signals set.
+        read_source: from `reading.read_ahead`, where that has begun.
+
+    Raises:
+        UserError: what is wrong with the data or the model.
+    """
+    data, seed = config.data, config.seed
+    collectives.together(accelerator, lambda: reading.prepare(data), once=True)
+    dataset = collectives.together(accelerator, lambda: loading.load(data, seed, read_source))
+    model = collectives.together(accelerator, lambda: build_model(config, dataset))
+    # Before anything that is done together: how often it is done depends on them.
+    code = collectives.together(accelerator, lambda: plugins.fingerprints(config))
+    collectives.check_same_parts(accelerator, {"data.root": dataset.fingerprint, **code})
+    return Engine(accelerator, config, dataset, model, checkpoints, stop)

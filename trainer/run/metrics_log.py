@@ -1,0 +1,194 @@
+"""metrics.jsonl, the record of a run that resuming and the report rely on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.base.errors import UserError
+from trainer.base.files import open_regular, sync
+from trainer.base.strict_json import check_type, reason
+from trainer.training.observer import Record
+
+_LONGEST_LINE_BYTES = 2**20
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "step": {"epoch": int, "step": int, "loss": float | None, "lr": float},
+    "epoch": {
+        "epoch": int,
+        "train_loss": float | None,
+        "train_accuracy": float | None,
+        "validation_loss": float | None,
+        "validation_accuracy": float | None,
+        "seconds": float | None,
+    },
+}
+"""of what is reckoned with, by the event"""
+
+log = logging.getLogger("lockstep")
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, only ever appended to.
+
+    What a full disk does not take waits in memory and is tried again with the next lines; no
+    checkpoint counts before it stands.
+
+    Args:
+        path: the file; made where it is missing.
+        length_bytes: what stands after it is cut off: the length at the checkpoint from which
+            the run goes on, 0 for a new run.
+
+    Raises:
+        UserError: the file cannot be opened, is no regular one, is shorter than `length_bytes`, or
+            damaged before it.
+    """
+
+    def __init__(self, path: Path, length_bytes: int = 0) -> None:
+        check_records(path, length_bytes)
+        self._path = path
+        try:
+            self._file = open_regular(path, "ab")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+        # Checkpoints are written, and with them this file is synced, in a thread of their own.
+        self._lock = threading.Lock()
+        self.cut(length_bytes)
+
+    @property
+    def length_bytes(self) -> int:
+        """The file's length once everything stands that was written so far."""
+        with self._lock:
+            return self._written_bytes + len(self._waiting)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append the records, a line each; numbers that JSON lacks (NaN, infinity) become null."""
+        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        with self._lock:
+            nothing_waited = not self._waiting
+            self._waiting += "".join(lines).encode()
+            try:
+                self._write_out()
+            except OSError as error:
+                if nothing_waited:
+                    log.warning("%s: %s; its lines wait in memory", self._path, error.strerror)
+
+    def sync(self) -> None:
+        """Bring everything to the disk.
+
+        Raises:
+            OSError: the disk is full or the like; a part is still in memory.
+        """
+        with self._lock:
+            self._write_out()
+        sync(self._path)
+
+    def cut(self, length_bytes: int) -> None:
+        """Forget what stands after `length_bytes`, and what waits."""
+        with self._lock:
+            self._file.truncate(length_bytes)
+            self._written_bytes = length_bytes
+            self._waiting = b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write_out(self) -> None:
+        while self._waiting:
+            count = self._file.write(self._waiting)
+            self._written_bytes += count
+            self._waiting = self._waiting[count:]
+
+
+def check_records(path: Path, length_bytes: int) -> None:
+    """Make sure that the first `length_bytes` of a metrics.jsonl are whole records.
+
+    Raises:
+        UserError: they are not, or the file is shorter or no regular file.
+    """
+    for _ in _read(path, length_bytes) if length_bytes else ():
+        pass
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a metrics.jsonl that nobody vouches for, with figures of the right types.
+
+    A figure that is missing is None. What follows the last end of a line was being written when
+    the run was killed, and is left out.
+
+    Raises:
+        UserError: the file is missing, damaged or no regular file; or names the figure.
+    """
+    for record in _read(path):
+        check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
+        for key, hint in _TYPES[record["event"]].items():
+            check_type(record.setdefault(key, None), hint, f"{path}: {key}")
+        yield record
+
+
+def by_event(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """Those of the steps, and those of the epochs."""
+    found: dict[str, list[Record]] = {"step": [], "epoch": []}
+    for record in records:
+        found[record["event"]].append(record)
+    return found["step"], found["epoch"]
+
+
+def _read(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
+    """The records, one after the other.
+
+    Args:
+        length_bytes: how much of the file; None: up to the last end of a line.
+    """
+    try:
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            _check_length(path, size_bytes, length_bytes)
+            rest = size_bytes if length_bytes is None else length_bytes
+            while rest:
+                line = file.readline(min(rest, _LONGEST_LINE_BYTES))
+                rest -= len(line)
+                if not line or (length_bytes is None and not rest and not line.endswith(b"\n")):
+                    return
+                yield _record(line, path)
+    except FileNotFoundError as error:
+        _check_length(path, 0, length_bytes)
+        raise UserError(f"{path}: missing") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:
+    if size_bytes < (length_bytes or 0):
+        raise UserError(
+            f"{path}: has {size_bytes} bytes, but had {length_bytes} when the checkpoint was "
+            "saved; put the file back as it was, or start anew in another output_dir"
+        )
+
+
+def _record(line: bytes, path: Path) -> Record:
+    try:
+        record = json.loads(line.decode("utf-8"))
+        if not line.endswith(b"\n") or not isinstance(record, dict) or "event" not in record:
+            raise ValueError("no record of an event")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: damaged, a line is no record ({error}); put the file back as it was, or "
+            "start anew in another output_dir"
+        ) from error
+    return record
+
+
+def _finite(record: Record) -> Record:
+    """The record with null for the floats that JSON has no word for."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }

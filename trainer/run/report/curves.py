@@ -1,0 +1,187 @@
+"""The course of a run, and of several over each other: loss, accuracy and learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from trainer.run.report.plots import BLUE, GREY, ORANGE, finish, new_figure, percent_format, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+COLOURS = ("#1f6fb4", "#d9730d", "#2a9d5c", "#b5382a", "#7b52ab", "#8a6d1f", "#c2478f", "#4b5563")
+"""of the runs that are laid over each other; the ninth has the first one's again, dashed"""
+
+LONGEST_NAME = 36
+
+
+class Course(NamedTuple):
+    """The records of a run."""
+
+    name: str
+    steps: Sequence[Record]
+    epochs: Sequence[Record]
+
+
+def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figure]:
+    """Training loss and learning rate of each iteration, and accuracy of each epoch; one size.
+
+    Args:
+        steps: records of event "step" with step, lr and loss (None where it was not finite).
+        epochs: records of event "epoch"; train_accuracy and validation_accuracy may be missing
+            or None.
+
+    Returns:
+        Three figures: loss, accuracy, learning rate.
+    """
+    figures, axes = _panels(3)
+    _draw_loss(axes[0], steps)
+    _draw_accuracy(axes[1], epochs)
+    axes[2].plot(*_thin(*_column(steps, "step", "lr")), color=BLUE, linewidth=1.8)
+    _finish_loss(axes[0])
+    _finish_accuracy(axes[1])
+    _finish_learning_rate(axes[2])
+    return figures
+
+
+def draw_overlaid(courses: Sequence[Course]) -> list[Figure]:
+    """Training loss, validation accuracy and learning rate of several runs over each other.
+
+    Returns:
+        Three figures of one size: loss, accuracy, learning rate.
+    """
+    figures, axes = _panels(3)
+    for place, (name, steps, epochs) in enumerate(courses):
+        if not steps:
+            continue
+        look: dict[str, Any] = {
+            "color": colour(place),
+            "linestyle": "-" if place < len(COLOURS) else "--",
+            "linewidth": 1.6,
+            "label": shorten(_end_of(name), LONGEST_NAME),
+        }
+        step, loss = _column(steps, "step", "loss")
+        axes[0].plot(*_thin(step, _smooth(loss, _window(loss))), **_dotted(look, loss))
+        epoch, accuracy = _column(epochs, "epoch", "validation_accuracy")
+        if np.isfinite(accuracy).any():
+            axes[1].plot(epoch, accuracy, marker="o", markersize=3.5, **look)
+        axes[2].plot(*_thin(*_column(steps, "step", "lr")), **look)
+    _finish_loss(axes[0], "Training loss, running mean")
+    _finish_accuracy(axes[1], "Validation accuracy", legend=False)
+    _finish_learning_rate(axes[2])
+    return figures
+
+
+def colour(place: int) -> str:
+    """That of the run at a place among several."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def _end_of(name: str) -> str:
+    """Of a long path the end tells runs apart."""
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+
+
+def _panels(count: int) -> tuple[list[Figure], list[Axes]]:
+    """Figures of one pair of axes each, narrow enough for a phone."""
+    figures = [new_figure(4.3, 3.2) for _ in range(count)]
+    return figures, [figure.add_axes((0.16, 0.15, 0.8, 0.74)) for figure in figures]
+
+
+def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
+    step, loss = _column(steps, "step", "loss")
+    window = _window(loss)
+    raw_look = {"alpha": 0.4, "linewidth": 0.8} if window > 1 else {"marker": "o", "markersize": 4}
+    axes.plot(*_thin(step, loss), color=BLUE, label="each iteration", **raw_look)
+    if window > 1:
+        smooth = _thin(step, _smooth(loss, window))
+        axes.plot(*smooth, color=BLUE, linewidth=1.8, label=f"mean of {window:,} iterations")
+
+
+def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
+    kinds = (("train_accuracy", GREY, "training"), ("validation_accuracy", ORANGE, "validation"))
+    for key, colour, label in kinds:
+        epoch, accuracy = _column(epochs, "epoch", key)
+        if not np.isfinite(accuracy).any():
+            continue
+        if key == "validation_accuracy":
+            best = int(np.nanargmax(accuracy))
+            label += f", best {100 * accuracy[best]:.2f} % (epoch {epoch[best]:.0f})"
+        axes.plot(epoch, accuracy, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
+
+
+def _finish_loss(axes: Axes, title: str = "Training loss") -> None:
+    axes.set_title(title)
+    lowest = min((np.nanmin(line.get_ydata(), initial=0) for line in axes.lines), default=0)
+    axes.set_ylim(bottom=min(0, lowest))
+    _count_iterations(axes)
+    finish(axes, "upper right")
+
+
+def _finish_accuracy(axes: Axes, title: str = "Accuracy", *, legend: bool = True) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(percent_format())
+    finish(axes, "lower right" if legend else None)
+
+
+def _finish_learning_rate(axes: Axes) -> None:
+    axes.set_title("Learning rate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    _count_iterations(axes)
+    finish(axes)
+
+
+def _count_iterations(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _dotted(look: dict[str, Any], values: np.ndarray) -> dict[str, Any]:
+    """One point makes no line."""
+    return {**look, "marker": "o"} if len(values) == 1 else look
+
+
+def _column(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two keys of records as arrays; what is missing or None becomes NaN."""
+    return (
+        np.array([record[x] for record in records]),
+        np.array([record.get(y) for record in records], dtype=float),
+    )
+
+
+def _window(loss: np.ndarray) -> int:
+    """Over how many iterations the mean is taken, an odd number."""
+    return 2 * (len(loss) // 60) + 1
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred running mean over an odd window that shrinks at the ends; NaN is left out."""
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    place = np.arange(len(values))
+    first = np.maximum(place - window // 2, 0)
+    last = np.minimum(place + window // 2 + 1, len(values))
+    count = counts[last] - counts[first]
+    return np.where(count > 0, (sums[last] - sums[first]) / np.maximum(count, 1), np.nan)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, most: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each of at most `most` pieces: quick to draw, no spike lost."""
+    starts = np.arange(0, len(x), math.ceil(len(x) / most))
+    pairs = np.stack([np.fmin.reduceat(y, starts), np.fmax.reduceat(y, starts)], axis=1)
+    return np.repeat(x[starts], 2), pairs.ravel()

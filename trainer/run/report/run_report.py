@@ -1,0 +1,179 @@
+"""The report of a finished run: pictures and one HTML page, made from the run's files only."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.base.files import write_text
+from trainer.config.schema import LAB_TEST_SAMPLES
+from trainer.run.console import worst_rows
+from trainer.run.metrics_log import by_event, read_records
+from trainer.run.report import pages, plots
+from trainer.run.report.curves import draw_curves
+from trainer.run.report.pages import duration, percent
+from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration, confusion_of
+
+MOST_MISTAKES = 24
+MOST_ROWS = 50
+"""of the worst classes, where there are more than a page has room for"""
+
+
+def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Write the pictures and report.html into `output_dir`.
+
+    Reads config.yaml, metrics.jsonl, results.json, predictions.npz and, where there is one,
+    features.png there, so a report can be made again at any time.
+
+    Args:
+        pictures: gives the test images at some positions in file order, int64 (n,), as uint8
+            (n, height, width) or (n, height, width, 3).
+
+    Raises:
+        OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
+    """
+    results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
+    config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
+    steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
+    names = [row["name"] for row in results["test"]["per_class"]]
+    predictions = read_predictions(output_dir / "predictions.npz")
+    confusion = confusion_of(predictions["target"], predictions["predicted"], len(names))
+    mistakes = mistakes_of(predictions)
+    bins = calibration(
+        predictions["target"] == predictions["predicted"], predictions["probability"]
+    )
+    images = pictures(mistakes["index"])
+
+    curves = plots.save_row(draw_curves(steps, epochs), output_dir / "curves.png")
+    save_confusion(output_dir / "confusion.png", confusion, names)
+    plots.save(plots.draw_reliability(bins), output_dir / "calibration.png")
+    answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
+    plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
+
+    page = pages.render(
+        "report.html",
+        results=results,
+        **classes_shown(results["test"], confusion, names),
+        mistakes=shown_mistakes(mistakes, images, names),
+        curves=[pages.image_uri(picture) for picture in curves],
+        pictures={
+            name: pages.file_uri(output_dir / f"{name}.png")
+            for name in ("confusion", "calibration", "features")
+            if (output_dir / f"{name}.png").exists()
+        },
+        calibration={
+            "error": bins.error,
+            "bins": CALIBRATION_BINS,
+            "confidence": float(predictions["probability"].mean(dtype=np.float64)),
+        },
+        lab_samples=LAB_TEST_SAMPLES,
+        facts=_facts(results),
+        config_text=config_text,
+        command=_command(output_dir),
+    )
+    write_text(output_dir / "report.html", page)
+
+
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """The columns of predictions.npz: index, target, predicted, probability, each (n,)."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
+
+
+def mistakes_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows with the wrong answers that were given most confidently, best first."""
+    wrong = np.flatnonzero(columns["target"] != columns["predicted"])
+    order = np.argsort(-columns["probability"][wrong], kind="stable")
+    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
+
+
+def shown_mistakes(
+    columns: dict[str, np.ndarray], images: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What a page shows of mistakes.
+
+    Args:
+        columns: of `mistakes_of`.
+        images: their images, uint8 (n, height, width) or (n, height, width, 3).
+        names: of the classes.
+    """
+    return [
+        {
+            "picture": pages.image_uri(image),
+            "index": int(columns["index"][place]),
+            "true": names[columns["target"][place]],
+            "predicted": names[columns["predicted"][place]],
+            "probability": float(columns["probability"][place]),
+        }
+        for place, image in enumerate(images)
+    ]
+
+
+def save_confusion(path: Path, confusion: Confusion, names: Sequence[str]) -> None:
+    """Draw the matrix or, of many classes, a part of it."""
+    many = confusion.classes > plots.MOST_CLASSES_DRAWN
+    figure = (
+        plots.draw_most_confused(confusion, names)
+        if many
+        else plots.draw_confusion(confusion.matrix(), names)
+    )
+    plots.save(figure, path)
+
+
+def classes_shown(
+    test: dict[str, Any], confusion: Confusion, names: Sequence[str]
+) -> dict[str, Any]:
+    """What a page says of the classes: all of them or, of many, the worst.
+
+    Returns:
+        `worst`, the row of the worst class, with what it was most often taken for (None: nothing);
+        `rows`, of the table; `classes`, how many there are; `drawn`, how many columns the picture
+        of the confusion matrix has; `in_full`, whether `confusion` stands in the JSON.
+    """
+    place = names.index(test["worst_class"])
+    mistakes = confusion.mistakes()
+    cell = next(iter(mistakes[confusion.true[mistakes] == place].tolist()), None)
+    many = len(names) > plots.MOST_CLASSES_DRAWN
+    return {
+        "worst": {
+            **test["per_class"][place],
+            "taken_for": None if cell is None else names[confusion.predicted[cell]],
+            "taken_count": 0 if cell is None else int(confusion.count[cell]),
+        },
+        "rows": worst_rows(test["per_class"], plots.MOST_CLASSES_DRAWN, MOST_ROWS),
+        "classes": len(names),
+        "drawn": plots.MOST_CONFUSED + 1 if many else len(names),
+        "in_full": test["confusion"] is not None,
+    }
+
+
+def _facts(results: dict[str, Any]) -> dict[str, str]:
+    """What was trained, on what and how long: label and text."""
+    train, data, model = results["train"], results["data"], results["model"]
+    epoch, accuracy = (results["validation"][f"chosen_{key}"] for key in ("epoch", "accuracy"))
+    facts = {
+        "Model": f"{model['name']}, {model['parameters']:,} parameters",
+        "Data": f"{data['name']}: {data['train']:,} training, {data['validation']:,} validation "
+        f"and {data['test']:,} test images",
+        "Training": f"{train['epochs']:,} epochs, {train['steps']:,} steps, "
+        f"{duration(train['seconds'])}, {train['samples_per_second']:,.0f} images/s",
+        "Device": f"{train['device']}, {train['precision']}, processes: {train['processes']}, "
+        f"micro-batches: {train['microbatches']}",
+        "Seed": str(results["seed"]),
+        "Chosen weights": f"those after epoch {epoch}",
+    }
+    if accuracy is not None:
+        facts["Chosen weights"] += f", with {percent(accuracy)} on validation"
+    return facts
+
+
+def _command(output_dir: Path) -> str:
+    """The command that repeats the run beside it."""
+    again = output_dir.with_name(f"{output_dir.name}-again")
+    config = output_dir / "config.yaml"
+    return shlex.join(["python", "train.py", "--config", str(config), "--output_dir", str(again)])

@@ -1,0 +1,142 @@
+"""results.json and predictions.npz: what a finished run found."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.base.files import write_file
+from trainer.base.numerics import Environment
+from trainer.checkpoint.run_state import RunState
+from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
+from trainer.data.dataset import Dataset
+from trainer.data.loading import fingerprint_of
+from trainer.training.averaging import ends_with_mean
+from trainer.training.metrics import Answers, Predictions, confusion_of, per_class_results
+
+
+def test_results(
+    plain: Predictions,
+    augmented: Predictions | None,
+    class_names: tuple[str, ...],
+    config: RunConfig,
+) -> dict[str, Any]:
+    """The part `test` of results.json; what `data.test_augment` gives stands apart in it."""
+    of_lab = config.data.train_size == LAB_TRAIN_SAMPLES and config.data.folds is None
+    lab = of_lab and len(plain) >= LAB_TEST_SAMPLES
+    return figures(plain, augmented, class_names, config.data.test_augment, lab=lab)
+
+
+def figures(
+    plain: Predictions,
+    augmented: Predictions | None,
+    class_names: tuple[str, ...],
+    augmented_by: str,
+    *,
+    lab: bool = False,
+) -> dict[str, Any]:
+    """What predictions of one set of images amount to.
+
+    Args:
+        lab: whether the accuracy over the first LAB_TEST_SAMPLES of them is wanted too.
+    """
+    results: dict[str, Any] = _shares(plain, lab) | {"samples": len(plain)}
+    if augmented is not None:
+        results["augmented"] = {"by": augmented_by} | _shares(augmented, lab)
+    return results | per_class_results(plain, class_names)
+
+
+def _shares(predictions: Predictions, lab: bool) -> dict[str, float]:
+    shares = {"accuracy": predictions.accuracy}
+    if lab:
+        hits = predictions.predicted == predictions.target
+        shares["lab_accuracy"] = float(np.mean(hits[:LAB_TEST_SAMPLES]))
+    return shares | {
+        "loss": predictions.mean_loss,
+        "calibration_error": predictions.calibration_error,
+    }
+
+
+def run_results(
+    config: RunConfig,
+    dataset: Dataset,
+    state: RunState,
+    *,
+    device: str,
+    processes: int,
+    parameters: int,
+    environment: Environment,
+) -> dict[str, Any]:
+    """The rest of results.json but for the digests of the weights."""
+    epochs = state.epoch - 1
+    rounding = list(state.rounding)
+    mean = ends_with_mean(config.train, state.epoch)
+    if config.train.reduction == "fast":
+        rounding.append("train.reduction: fast, whose sums depend on the process count")
+    return {
+        "validation": {
+            "best_accuracy": state.best_accuracy,
+            "best_epoch": state.best_epoch,
+            "chosen_accuracy": state.last_accuracy if mean else state.best_accuracy,
+            "chosen_epoch": epochs if mean else state.best_epoch or epochs,
+        },
+        "train": {
+            "epochs": epochs,
+            "steps": state.step,
+            "skipped_steps": state.skipped_steps,
+            "seconds": state.train_seconds,
+            "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
+            "processes": processes,
+            "microbatches": config.train.microbatches,
+            "device": device,
+            "precision": config.train.precision,
+        },
+        "model": {"name": config.model.name, "parameters": parameters},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "test_fingerprint": fingerprint_of(dataset.test),
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+            "fold": config.data.fold,
+            "folds": config.data.folds,
+        },
+        "seed": config.seed,
+        "versions": _versions(),
+        "environment": environment,
+        "equality": {"in_bits": not rounding, "because": rounding},
+    }
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predictions.npz: index, target, predicted, probability, each of shape (n,)."""
+
+    def write(temporary: Path) -> None:
+        np.savez(
+            temporary,
+            index=np.arange(len(predictions)),
+            target=predictions.target,
+            predicted=predictions.predicted,
+            probability=predictions.probability,
+        )
+
+    write_file(path, write)
+
+
+def write_confusion(path: Path, answers: Answers, classes: int) -> None:
+    """Write confusion.npz: the whole matrix as `confusion`, int32 (classes, classes), rows true.
+
+    It is compressed, as nearly all of it is zeros.
+    """
+    confusion = confusion_of(answers.target, answers.predicted, classes).matrix()
+    write_file(path, lambda temporary: np.savez_compressed(temporary, confusion=confusion))
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "accelerate", "numpy", "scikit-learn", "safetensors")
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}

@@ -1,0 +1,291 @@
+"""The folder of a run: who may write into it, what it was configured as, and how it stands."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.base import locks
+from trainer.base.errors import UserError
+from trainer.base.files import open_regular, write_file, write_json, write_text
+from trainer.base.locks import Lock
+from trainer.base.strict_json import check_type, read_json, reason
+from trainer.config import command_line, stored_config
+from trainer.config.rules import validate
+from trainer.config.schema import PINNED_KEYS, RunConfig, differences, extends, flatten, replace
+from trainer.run.metrics_log import check_records
+
+State = Literal["running", "finished", "stopped", "failed"]
+
+FOLDERS = ("checkpoints", "wandb", "tensorboard")
+FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "status.json",
+    "results.json",
+    "predictions.npz",
+    "confusion.npz",
+    "model.safetensors",
+    "report.html",
+    "curves.png",
+    "confusion.png",
+    "calibration.png",
+    "mistakes.png",
+    "features.png",
+)
+
+LARGEST_RESULTS_BYTES = 2**25
+"""of a results.json, which has some 300 bytes for each class"""
+_CHUNK_BYTES = 2**20
+
+log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What status.json says, as far as it matters for the next start."""
+
+    state: State | None = None
+    """None where there was no run"""
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run's folder said when it was opened."""
+
+    config: RunConfig
+    """the configuration with everything filled in that belongs to the run"""
+    finished: bool
+    """whether there is nothing left to do"""
+    status: Status
+    """as the last process left it"""
+
+
+class RunFolder:
+    """A run's `output_dir`, used on rank 0 alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Lock | None = None
+
+    def open(self, config: RunConfig, pins: dict[str, int]) -> Opening:
+        """Take the folder for a run; nothing of an earlier run is changed.
+
+        Args:
+            config: as asked for.
+            pins: values for the pinned keys where neither the configuration nor the folder, at an
+                earlier start, has set them.
+
+        Raises:
+            UserError: it cannot be written, is in use, or holds a run that is another.
+        """
+        self._take()
+        return self.look(config, pins)
+
+    def look(self, config: RunConfig, pins: dict[str, int]) -> Opening:
+        """As `open`, but without taking the folder."""
+        _check_contents(self.path)
+        stored = _stored_config(self.path)
+        if stored and config.resume == "none":
+            raise UserError(
+                f"resume: none, but {self.path} holds a run; choose another output_dir, "
+                f"or resume: auto to go on with it"
+            )
+        if config.resume not in ("auto", "none"):
+            config = _as_there(config, run_of(Path(config.resume)), "resume")
+        if stored:
+            config = _as_there(config, self.path, "output_dir")
+        config = pin(config, pins)
+        validate(config)
+        status = self._stored_status() if stored else Status()
+        longer = stored is not None and extends(config, stored)
+        return Opening(config, status.state == "finished" and not longer, status)
+
+    def remove_leftovers(self) -> None:
+        """Remove the files that a killed process was writing."""
+        for path in self.path.glob(".*.*.*"):
+            if re.fullmatch(r"\.\w+\.[0-9]+\.\w+", path.name) and not path.is_dir():
+                path.unlink()
+
+    def take_metrics(self, saved: Path, length_bytes: int) -> None:
+        """Begin metrics.jsonl with what led to a checkpoint of a run in another folder.
+
+        Raises:
+            UserError: the other run's file is damaged, shorter or no regular file.
+        """
+        run = run_of(saved)
+        if run != self.path.resolve():
+            source, target = run / "metrics.jsonl", self.path / "metrics.jsonl"
+            check_records(source, length_bytes)
+            write_file(target, lambda temporary: _copy(source, temporary, length_bytes))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.yaml; from now on the run goes on from its own checkpoints."""
+        text = command_line.to_yaml(replace(config, {"resume": "auto"}))
+        write_text(self.path / "config.yaml", text)
+
+    def write_status(self, state: State, exit_code: int | None, step: int) -> None:
+        """Write status.json, for scripts that see only a launcher's exit code."""
+        value = {"state": state, "exit_code": exit_code, "step": step}
+        write_json(self.path / "status.json", value)
+
+    def release(self) -> None:
+        """Give up the folder, for runs in the same process; the end of a process does it too."""
+        if self._lock:
+            self._lock.release()
+
+    def check_access(self) -> None:
+        """Whether a run could take the folder now; leaves nothing behind.
+
+        Raises:
+            UserError: it cannot be written, or is in use.
+        """
+        if os.access(self.path / ".lock", os.F_OK):
+            try:
+                self._take()
+            finally:
+                self.release()
+            return
+        nearest = nearest_folder(self.path)
+        if not nearest.is_dir():
+            raise _not_writable(nearest, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _not_writable(nearest, os.strerror(errno.EACCES))
+
+    def _take(self) -> None:
+        path = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = locks.take(
+                path, "nothing keeps a second run out of this folder, so do not start one"
+            )
+        except OSError as error:
+            raise _not_writable(error.filename, error.strerror) from error
+        if self._lock is None:
+            raise UserError(
+                f"output_dir: {self.path} is in use by another run: {locks.holder(path)} has the "
+                f"lock {path}; wait for it, or choose another output_dir"
+            )
+
+    def _stored_status(self) -> Status:
+        try:
+            return read_status(self.path)
+        except UserError as error:
+            # It only saves work: a finished run that goes on ends at once, with the same result.
+            log.warning("%s; going on as if the run had been killed", error)
+            return Status("running")
+
+
+def read_status(folder: Path) -> Status:
+    """How the run in a folder stands, by its status.json.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "status.json"
+    if not path.exists():
+        return Status("running")  # killed between config.yaml and status.json
+    status = read_json(path)
+    check_type(status.get("state"), State, f"{path}: state")
+    check_type(status.get("step"), int, f"{path}: step")
+    return Status(status["state"], status["step"])
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What is in a run's results.json.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return read_json(folder / "results.json", LARGEST_RESULTS_BYTES)
+
+
+def nearest_folder(path: Path) -> Path:
+    """A folder, or what is there of the way to it, as far as this user may see it."""
+    return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
+
+
+def run_of(saved: Path) -> Path:
+    """The run's folder of a checkpoint, which stands at checkpoints/step-N in it."""
+    return saved.resolve().parent.parent
+
+
+def _stored_config(folder: Path) -> RunConfig | None:
+    path = folder / "config.yaml"
+    return stored_config.read(path) if path.exists() or path.is_symlink() else None
+
+
+def _not_writable(path: Path | str, why: str | None) -> UserError:
+    return UserError(
+        f"output_dir: {path} cannot be written ({why}); choose a folder that you may write to"
+    )
+
+
+def _check_contents(folder: Path) -> None:
+    """What a run writes is of the right kind, and no link: that could lead to others' files."""
+    for name in (*FOLDERS, *FILES):
+        path = folder / name
+        kind = "folder" if name in FOLDERS else "file"
+        right = path.is_dir() if name in FOLDERS else path.is_file()
+        if path.is_symlink() or (path.exists() and not right):
+            raise UserError(
+                f"output_dir: {path} is a link or no plain {kind}; put it away, or choose another "
+                f"output_dir (which itself may be a link)"
+            )
+
+
+def _copy(source: Path, target: Path, length_bytes: int) -> None:
+    """Copy the beginning of a file."""
+    try:
+        with open_regular(source) as file, target.open("wb") as copy:
+            while piece := file.read(min(length_bytes, _CHUNK_BYTES)):
+                copy.write(piece)
+                length_bytes -= len(piece)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be copied ({reason(error)})") from error
+
+
+def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
+    """`config` with the pins of the run in `folder`, which must be the same run."""
+    stored = _stored_config(folder)
+    if stored is None:
+        raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
+    config = pin(config, pins_of(stored))
+    # Where a machine has too little memory, this must not cost the training: the engine notes it.
+    key_of_memory = "train.evaluation_batch_size"
+    stored = replace(stored, {key_of_memory: config.train.evaluation_batch_size})
+    if extends(config, stored):
+        stored = replace(stored, {"train.epochs": config.train.epochs})
+    differing = differences(config, stored)
+    if differing:
+        hint = ""
+        if config.train.epochs > stored.train.epochs and config.train.average_epochs is not None:
+            hint = " (train.average_epochs counts from the end of a run, which cannot be moved)"
+        elif config.train.epochs > stored.train.epochs:
+            hint = (
+                f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
+                f"them every step would be another; only a constant or piecewise one can go on)"
+            )
+        raise UserError(
+            f"{key}: {folder} holds a run of another configuration; choose another folder, or the "
+            f"same values (asked for against there): {'; '.join(differing)}{hint}"
+        )
+    return config
+
+
+def pins_of(config: RunConfig) -> dict[str, Any]:
+    """What a configuration has for the pinned keys."""
+    values = flatten(config)
+    return {key: values[key] for key in PINNED_KEYS}
+
+
+def pin(config: RunConfig, pins: dict[str, int]) -> RunConfig:
+    """`config` with values for the pinned keys that it leaves open."""
+    values = flatten(config)
+    return replace(config, {key: pin for key, pin in pins.items() if values[key] is None})

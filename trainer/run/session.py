@@ -1,0 +1,327 @@
+"""A run from opening its folder to writing its results."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trainer.base import output_streams, terminal, user_code
+from trainer.base.errors import StoppedOnRequest
+from trainer.base.files import write_json
+from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
+from trainer.checkpoint.reading import Checkpoint, open_checkpoint
+from trainer.checkpoint.writing import Checkpoints
+from trainer.config.rules import doubts
+from trainer.config.schema import RunConfig
+from trainer.data import saved_scaling
+from trainer.network import model_state
+from trainer.network.new_model import memory_format
+from trainer.network.trial import trial
+from trainer.ranks import collectives, exit_codes, lost_ranks, processes
+from trainer.ranks.preemption import StopRequest
+from trainer.ranks.process_group import OF_ALL_RANKS
+from trainer.run import console, results
+from trainer.run.hooks import Hooks
+from trainer.run.metrics_log import MetricsLog
+from trainer.run.report import run_report
+from trainer.run.report.attempt import attempt
+from trainer.run.report.features import write_features
+from trainer.run.run_folder import Opening, RunFolder, State, Status, run_of
+from trainer.run.run_observer import RunObserver
+from trainer.run.tracking import trackers, weights_and_biases
+from trainer.training.engine import Engine
+
+log = logging.getLogger("lockstep")
+
+
+class Session:
+    """The processes, the folder, the screen and the trackers of one run.
+
+    Use it as a context: what ends the run is written into status.json, and goes on.
+    """
+
+    def __init__(self, config: RunConfig, hooks: Hooks | None = None) -> None:
+        assert config.output_dir is not None
+        self.config = config
+        self.path = Path(config.output_dir)
+        self.folder = RunFolder(self.path)
+        self.stop = StopRequest()
+        self.accelerator = processes.create_accelerator(config)
+        lost_ranks.announce(self.accelerator)
+        self.is_main = self.accelerator.is_main_process
+        self.progress = console.Progress()
+        self.hooks = hooks or Hooks()
+        self.trackers = trackers.Trackers()
+        self.engine: Engine | None = None
+        self.opened = False
+        self.results: dict[str, Any] | None = None
+        """of a run that is finished"""
+        self.status_before = Status()
+        self.reasons_said = 0
+        self.tried: list[str] | None = None
+        self._cleanup = contextlib.ExitStack()
+
+    # ------------------------------------------------------------------ before the training
+
+    def open(self) -> bool:
+        """Take the folder and fill in what belongs to the run; whether anything is left to do."""
+        collectives.check_same_configuration(self.accelerator, self.config)
+        opening = collectives.on_main(self.accelerator, self._open_folder)
+        self.opened = not opening.finished
+        self.status_before = opening.status
+        if not self.opened:
+            self.say(f"{self.path} holds this run, finished: nothing is left to do")
+            if not (self.path / "report.html").exists():
+                self.say(f"it has no report.html: python -m trainer report {self.path} writes it")
+            return False
+        self.config = opening.config
+        processes.apply_pins(self.config)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
+        return True
+
+    def _open_folder(self) -> Opening:
+        self.trackers.find(self.config)
+        pins = processes.default_pins(self.config, self.accelerator.num_processes)
+        return self.folder.open(self.config, pins)
+
+    def start(self, engine: Engine) -> None:
+        """Resume where there is a checkpoint, write config.yaml, and say what will run."""
+        saved = collectives.on_main(self.accelerator, self._find_checkpoint)
+        if saved:
+            engine.load(saved)
+        else:
+            self.tried = collectives.together(self.accelerator, lambda: self._try(engine))
+        differing = collectives.check_same_start(
+            self.accelerator,
+            weights=weights_sha256(model_state.to_write(engine.module)),
+            images=engine.data.fingerprint,
+            environment=engine.environment,
+        )
+        engine.state.note_rounding(differing)
+        collectives.on_main(self.accelerator, lambda: self._begin(engine, saved))
+
+    def _try(self, engine: Engine) -> list[str]:
+        return trial.of_run(
+            self.config,
+            engine.data,
+            engine.module,
+            self.accelerator.device,
+            self.accelerator.autocast,
+            engine.inexact_kernels,
+        )
+
+    def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
+        remembered = engine.state.observer or {
+            "metrics_bytes": 0,
+            "wandb_run_id": self._new_run_id(),
+        }
+        run_id = weights_and_biases.run_id(remembered["wandb_run_id"])
+        metrics = MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
+        self._cleanup.callback(metrics.close)
+        self._cleanup.callback(self.checkpoints.close)
+        self.engine = engine
+        self._say_rounding(engine)
+        for difference in self.tried or ():
+            log.warning("model.name: %s", difference)
+        self.folder.remove_leftovers()
+        self.folder.write_config(self.config)
+        self._write_status("running", None)
+        self._print_header(engine, saved)
+        for doubt in doubts(self.config):
+            log.warning("%s", doubt)
+        self.checkpoints.remove_leftovers()
+        self.checkpoints.set_aside_after(engine.state.step)
+        self.trackers.start(self.config, self.path, run_id, engine.state.step)
+        engine.observer = RunObserver(
+            self.config.train.epochs, self.progress, metrics, self.trackers, run_id, self.hooks
+        )
+
+    def _say_rounding(self, engine: Engine) -> None:
+        """Warn of what breaks the equality in bits, of each reason once."""
+        for reason in engine.state.rounding[self.reasons_said :]:
+            log.warning("equal to rounding, not in bits: %s", reason)
+        self.reasons_said = len(engine.state.rounding)
+
+    def _new_run_id(self) -> str:
+        """A name that no other run has, from place and time, as no random stream may be used."""
+        moment = f"{platform.node()}/{self.path.resolve()}/{time.time_ns()}"
+        return hashlib.sha256(os.fsencode(moment)).hexdigest()[:12]
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        match self.config.resume:
+            case "none":
+                return None
+            case "auto":
+                return self.checkpoints.newest()
+            case path:
+                elsewhere = run_of(Path(path)) != self.path.resolve()
+                if elsewhere and (own := self.checkpoints.newest()):
+                    return own  # the same command again: it goes on
+                saved = open_checkpoint(Path(path))
+                length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
+                self.folder.take_metrics(saved.folder, length_bytes)
+                return saved
+
+    def _print_header(self, engine: Engine, saved: Checkpoint | None) -> None:
+        config, train, dataset = self.config, self.config.train, engine.data
+        parameters = sum(p.numel() for p in engine.module.parameters())
+        count = self.accelerator.num_processes
+        images = " x ".join(map(str, dataset.train.images.shape[1:]))
+        facts = {
+            "run": str(self.path) + (f", going on after step {engine.state.step}" if saved else ""),
+            "device": engine.environment["device"],
+            "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
+            "precision": train.precision,
+            "kernels": f"{memory_format(engine.module)}, "
+            + ("deterministic" if train.reduction == "exact" else "whichever is fastest"),
+            "model": f"{config.model.name}, {parameters:,} parameters",
+            "data": f"{dataset.name}, {images}, from {dataset.source}",
+            "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+            f"{len(dataset.test):,} test",
+            "global batch": f"{train.batch_size} samples, {train.microbatches} micro-batches, "
+            f"{train.reduction} reduction",
+            "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
+            f"{config.schedule.name} schedule, {train.epochs} epochs",
+        }
+        if self.tried is not None:
+            facts["trial"] = trial.summary(self.tried)
+        terminal.print_header(facts)
+
+    # ------------------------------------------------------------------ after the training
+
+    def finish(self, engine: Engine) -> None:
+        """Evaluate the chosen weights on the test set, once, and write everything out."""
+        final_sha256 = weights_sha256(model_state.to_write(engine.module))
+        predictions, augmented = engine.test()
+        if not self.is_main:
+            return
+        if engine.observer:
+            engine.observer.sync()
+        self._say_rounding(engine)
+        weights = model_state.to_write(engine.module)
+        metadata, scaling = self._model_metadata(engine)
+        path = self.path / "model.safetensors"
+        write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
+        results.write_predictions(self.path / "predictions.npz", predictions)
+        found = {
+            "test": results.test_results(
+                predictions, augmented, engine.data.class_names, self.config
+            ),
+            **results.run_results(
+                self.config,
+                engine.data,
+                engine.state,
+                device=engine.environment["device"],
+                processes=self.accelerator.num_processes,
+                parameters=sum(p.numel() for p in engine.module.parameters()),
+                environment=engine.environment,
+            ),
+            "weights_sha256": weights_sha256(weights),
+            "final_weights_sha256": final_sha256,
+        }
+        for name in ("report.html", "confusion.npz"):
+            # Those of fewer epochs must not stand beside these results.
+            (self.path / name).unlink(missing_ok=True)
+        write_json(self.path / "results.json", found)
+        self._write_status("finished", exit_codes.FINISHED)
+        self.results = found
+        # Whatever becomes of these, the run is finished.
+        if found["test"]["confusion"] is None:
+            path, classes = self.path / "confusion.npz", len(engine.data.class_names)
+            attempt(path.name, lambda: results.write_confusion(path, predictions, classes))
+        self._report(engine)
+        self.trackers.finish(found, self.path)
+        console.print_results(found, self.path)
+
+    def _model_metadata(self, engine: Engine) -> tuple[dict[str, Any], Tensors]:
+        """What it takes to build the model again and to feed it, some of it as tensors."""
+        dataset = engine.data
+        channels, *image_size = dataset.train.images.shape[1:]
+        numbers, tensors = saved_scaling.to_file(dataset.scaling)
+        metadata = {
+            "name": self.config.model.name,
+            "args": self.config.model.args,
+            "num_classes": len(dataset.class_names),
+            "in_channels": channels,
+            "image_size": image_size,
+            "class_names": dataset.class_names,
+            **numbers,
+            "test_augment": self.config.data.test_augment,
+            "evaluation_batch_size": engine.selection.block_samples,
+            **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
+            "seed": self.config.seed,
+            **model_state.as_metadata(engine.module),
+        }
+        return metadata, tensors
+
+    def _report(self, engine: Engine) -> None:
+        """Pictures and the page; their failure does not cost the training."""
+        test, path = engine.data.test, self.path / "features.png"
+        scaling, device = engine.data.scaling, self.accelerator.device
+
+        def features() -> None:
+            path.unlink(missing_ok=True)  # of fewer epochs
+            write_features(path, engine.module, test, scaling, device)
+
+        attempt("features.png", features)
+        attempt("the report", lambda: run_report.write_report(self.path, test.pictures))
+
+    # ------------------------------------------------------------------ throughout
+
+    def say(self, text: str) -> None:
+        """Print a line, on rank 0."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def __enter__(self) -> Session:
+        # A training goes on without a screen, whatever has become of that.
+        self._cleanup.enter_context(
+            output_streams.lasting((*output_streams.GONE, *output_streams.FULL))
+        )
+        self.stop.install()
+        self._cleanup.callback(self.stop.restore)
+        self._cleanup.callback(self.folder.release)
+        self._cleanup.enter_context(self.progress)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        instead: Exception | None = None
+        if error is not None and not isinstance(error, OF_ALL_RANKS):
+            instead = lost_ranks.explain(self.accelerator, error) or user_code.as_user_error(error)
+        stopped = isinstance(error, StoppedOnRequest)
+        # A finished run that could not be given more epochs is still finished.
+        refused = self.engine is None and self.status_before.state == "finished"
+        if error is not None and self.opened and self.is_main and not refused:
+            if self.results is None:
+                self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
+            self.trackers.finish(self.results, self.path, stopped)
+        self._cleanup.close()
+        if isinstance(error, KeyboardInterrupt) and self.opened and self.results is None:
+            self.say("the newest checkpoint is what is saved; the same command goes on from there")
+        if error is None or stopped:
+            processes.leave(self.accelerator)
+        if instead:
+            raise instead from error
+
+    def _note_end(self, state: State, exit_code: int) -> None:
+        try:
+            self._write_status(state, exit_code)
+        except OSError as error:  # the disk is full; what ended the run is what has to be seen
+            log.warning("status.json could not be written: %s", error.strerror)
+
+    def _write_status(self, state: State, exit_code: int | None) -> None:
+        step = self.engine.state.step if self.engine else self.status_before.step
+        self.folder.write_status(state, exit_code, step)

@@ -1,0 +1,143 @@
+"""Predictions of a model for a set of images, the same bits at any process count."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from torch import nn
+
+from trainer.base import out_of_memory, seeding
+from trainer.data.dataset import ImageSet
+from trainer.data.scaling import Scaling
+from trainer.network.buffers import copies_of, left_alone
+from trainer.training.metrics import Predictions
+
+BLOCK_SAMPLES = 500
+"""in a block, unless that is too much: `evaluation_size`"""
+
+
+def rounds(accelerator: Accelerator, blocks: int) -> int:
+    """How often each rank has its turn to take one of so many blocks."""
+    turns: int = -(-blocks // accelerator.num_processes)
+    return turns
+
+
+def own_blocks(
+    accelerator: Accelerator,
+    images: ImageSet,
+    scaling: Scaling,
+    blocks: Sequence[torch.Tensor],
+    between_blocks: Callable[[], object],
+    model: nn.Module,
+    seed: int,
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """This rank's blocks: the number of the turn, from 0, the indices and the scaled images.
+
+    Args:
+        blocks: the indices of the images in each, int64.
+        between_blocks: called in each of the `rounds`, also by a rank that has no block in the last
+            one; may raise on all of them to give up.
+        model: has in each block the buffers that it has now, and draws the numbers of that block.
+        seed: the run's seed.
+    """
+    before = copies_of(model)
+    starts = list(accumulate(map(len, blocks), initial=0))
+    for turn in range(rounds(accelerator, len(blocks))):
+        between_blocks()
+        number = turn * accelerator.num_processes + accelerator.process_index
+        if number < len(blocks):
+            pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+            before.put_back()
+            seeding.seed_all(seed, "evaluation", starts[number])
+            yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
+
+
+def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Blocks of so many images go through the network inside; a RankError where they cannot."""
+    return out_of_memory.explained(
+        f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
+        "set it to fewer, with which a run that has begun can go on, equal to rounding",
+        device,
+    )
+
+
+def log_probabilities(
+    model: nn.Module, inputs: torch.Tensor, mirrored: bool = False
+) -> torch.Tensor:
+    """Of each class: float32, (n, classes).
+
+    Args:
+        model: in evaluation mode; it may change its input.
+        inputs: scaled images, (n, channels, height, width).
+        mirrored: take the mean of the probabilities of each image and its mirror image.
+    """
+    mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
+    found: torch.Tensor = model(inputs).float().log_softmax(1)
+    if mirror is not None:
+        others = model(mirror).float().log_softmax(1)
+        found = torch.logaddexp(found, others) - math.log(2.0)
+    return found
+
+
+@torch.no_grad()  # what a model keeps from inference mode would be of no use to the next step
+def predict(
+    accelerator: Accelerator,
+    model: nn.Module,
+    images: ImageSet,
+    scaling: Scaling,
+    between_blocks: Callable[[], object] = lambda: None,
+    mirrored: bool = False,
+    *,
+    block_samples: int = BLOCK_SAMPLES,
+    seed: int = 0,
+) -> Predictions:
+    """Classify every image once; a collective, all ranks return the same.
+
+    A block's arithmetic does not depend on how many processes there are, which take the blocks in
+    turn. The shorter ranks' gaps are filled with index -1, which is dropped after gathering.
+
+    Args:
+        model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
+        images: on the device, or where they do not fit, on the CPU.
+        between_blocks: as for `own_blocks`.
+        mirrored: take the mean of the probabilities of each image and its mirror image.
+        block_samples: images at once, the same on all ranks; rounding may depend on it.
+        seed: of the run; what the model draws follows from it and from the block.
+
+    Raises:
+        RankError: they do not fit into the memory.
+    """
+    count, device = len(images), accelerator.device
+    blocks = torch.split(torch.arange(count, device=device), block_samples)
+    targets = images.targets.to(device)
+    size = rounds(accelerator, len(blocks)) * block_samples
+    index = torch.full((size,), -1, dtype=torch.int64, device=device)
+    predicted = torch.zeros(size, dtype=torch.int64, device=device)
+    floats = torch.zeros(size, 2, device=device)
+    # What a plug-in counts in its buffers would depend on how many blocks a rank has.
+    largest = min(block_samples, count)
+    with left_alone(model), seeding.all_kept(), fitting(largest, device):
+        model.eval()
+        for turn, samples, inputs in own_blocks(
+            accelerator, images, scaling, blocks, between_blocks, model, seed
+        ):
+            found = log_probabilities(model, inputs, mirrored)
+            best_log_probability, best = found.max(1)
+            place = slice(turn * block_samples, turn * block_samples + len(samples))
+            index[place], predicted[place] = samples, best
+            floats[place, 0] = best_log_probability.exp()
+            floats[place, 1] = F.nll_loss(found, targets[samples], reduction="none")
+    index, predicted, floats = accelerator.gather((index, predicted, floats))
+    order = torch.argsort(index)[len(index) - count :]
+    return Predictions(
+        target=images.targets.cpu().numpy(),
+        predicted=predicted[order].cpu().numpy(),
+        probability=floats[order, 0].cpu().numpy(),
+        loss=floats[order, 1].cpu().numpy(),
+    )

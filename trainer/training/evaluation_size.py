@@ -1,0 +1,121 @@
+"""How many images an evaluation classifies at once: never more than fit where the training fits."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainer.config.schema import TrainConfig
+from trainer.data.dataset import ImageSet
+from trainer.data.sampling import cut
+from trainer.network.buffers import left_alone
+from trainer.training.evaluation import BLOCK_SAMPLES
+
+FEW_BYTES = 300_000_000
+"""that a block may take in any case, less than the program itself"""
+
+
+def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> int:
+    """How many images go through the network together in an evaluation.
+
+    Kernels may round differently for another number of images, so this belongs to the run: it is a
+    function of the configuration, the network and the data, whatever the process count and the
+    machine. Where the usual blocks take more than a few bytes, a block is as large as the largest
+    micro-batch: without a backward pass it takes less than the training of so many.
+
+    Args:
+        config: with `microbatches` filled in.
+        model: on the CPU.
+        images: the training images.
+    """
+    if config.evaluation_batch_size is not None:
+        return config.evaluation_batch_size
+    assert config.microbatches is not None
+    largest = cut(min(config.batch_size, len(images)), config.microbatches)[0]
+    if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * alive_bytes(model, images) <= FEW_BYTES:
+        return BLOCK_SAMPLES
+    return largest
+
+
+def needed_bytes(samples: int, model: nn.Module, images: ImageSet) -> int:
+    """About what an evaluation of so many images at once takes, besides data and model."""
+    # Kernels keep something too, such as a copy in another layout.
+    return samples * alive_bytes(model, images) * 3 // 2
+
+
+def alive_bytes(model: nn.Module, images: ImageSet) -> int:
+    """What one image brings about at a time on its way through the network, itself included.
+
+    Args:
+        model: on the CPU; comes back as it was.
+        images: of the shape that it takes.
+    """
+    shape = tuple(images.images.shape[1:])
+    two, three = (_alive(model, torch.zeros(count, *shape)) for count in (2, 3))
+    # What does not grow with the images comes from the weights.
+    return max(more - fewer for fewer, more in zip(two, three, strict=False))
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all results that are there, functions and compiled code included.
+
+    Args:
+        inputs: of the network, there from the start.
+
+    Attributes:
+        bytes: at the start, and after each operator.
+    """
+
+    def __init__(self, inputs: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._there: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.bytes: list[int] = []
+        self._note([inputs])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to skip its compiler, torch would import it, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        leaves = tree_leaves(result)
+        self._note(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return result
+
+    def _note(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.layout is torch.strided:  # the others have no storage
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._there[reference.cdata] = (reference, storage.nbytes())
+        for key, (reference, _) in list(self._there.items()):
+            if reference.expired():  # type: ignore[no-untyped-call]
+                del self._there[key]
+        self.bytes.append(sum(size for _, size in self._there.values()))
+
+
+def _alive(model: nn.Module, inputs: torch.Tensor) -> list[int]:
+    # A compiled network is counted operator by operator; else torch would compile the counting too.
+    compiles = "torch._dynamo" in sys.modules
+    eager = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
+    with left_alone(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
+        model.eval()
+        alive = _Alive(inputs)
+        with alive:
+            model(inputs)
+    return alive.bytes

@@ -1,0 +1,57 @@
+"""An optimiser's state in the form in which checkpoints hold it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from trainer.base.tensor_files import Tensors
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """An optimiser's state as tensors, and as JSON values for what is no tensor."""
+    tensors: Tensors = {}
+    numbers: dict[str, Any] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
+            kind[f"{index}.{name}"] = value
+    return tensors, numbers
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Tensors, numbers: dict[str, Any]
+) -> None:
+    """Put a state of `optimizer_state` back; tensors take the memory layout of their parameters."""
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **numbers}.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """A copy over copies of the parameters, with the attributes that a subclass may have."""
+    twin, attributes = copy.deepcopy((optimizer, vars(optimizer)))
+    # An optimiser's own way of copying knows groups and state alone.
+    for name, value in attributes.items():
+        vars(twin).setdefault(name, value)
+    return twin
+
+
+def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
+    """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
+    twin = twin_of(optimizer)
+    for group in twin.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    twin.step()
+    tensors, numbers = optimizer_state(twin)
+    return tensors, set(numbers)

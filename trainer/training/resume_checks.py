@@ -1,0 +1,101 @@
+"""Whether a checkpoint fits the run that is to go on from it: asked before anything is loaded.
+
+Names, types and shapes of all tensors are compared with those of the model and the optimiser, so
+that a checkpoint of another network is a message, and one of an absurd size costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from trainer.base.errors import UserError
+from trainer.base.strict_json import shown
+from trainer.base.tensor_files import Specs, mismatch, specs_of
+from trainer.checkpoint.reading import STATE, Checkpoint
+from trainer.network import model_state
+from trainer.training.optimizer_state import state_after_a_step
+
+if TYPE_CHECKING:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+
+def check(
+    saved: Checkpoint,
+    specs: Mapping[str, Specs],
+    module: nn.Module,
+    optimizer: AcceleratedOptimizer,
+    averaged: bool,
+    steps_per_epoch: int,
+    epochs: int,
+) -> None:
+    """Compare a checkpoint with what it is to be loaded into.
+
+    Args:
+        saved: as opened.
+        specs: of the tensors in each of its files.
+        module: the model.
+        optimizer: with the scaler of the gradients, where there is one.
+        averaged: whether an average of the weights is kept.
+        steps_per_epoch: of the run.
+        epochs: of the run.
+
+    Raises:
+        UserError: names the checkpoint's file and what in it does not fit.
+    """
+    has_best = saved.state["run"]["best_accuracy"] is not None
+    for name, there in (("model", True), ("best", has_best), ("average", averaged)):
+        weights = model_state.expected(module, specs[name]) if there else {}
+        if there or name != "average":
+            _require(saved, name, specs[name], weights)
+    _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)
+    own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
+    if own != (saved.state["scaler"] or {}).keys():
+        raise _unfit(saved, STATE, f"scaler: has not the values {', '.join(own) or 'of none'}")
+    _check_position(saved, steps_per_epoch, epochs)
+
+
+def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> None:
+    difference = mismatch(found, expected)
+    if difference:
+        raise _unfit(saved, saved.path(name).name, difference)
+
+
+def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Optimizer) -> None:
+    """A parameter has all of its state or, where it never had a gradient, none."""
+    state, numbers = state_after_a_step(optimizer)
+    tensors = specs_of(state)
+    found_numbers = saved.state["optimizer"].keys()
+    present = {_index(key) for key in [*found, *found_numbers]}
+    expected = {key: spec for key, spec in tensors.items() if _index(key) in present}
+    _require(saved, "optimizer", found, expected)
+    for key in sorted({key for key in numbers if _index(key) in present} ^ found_numbers):
+        raise _unfit(saved, STATE, f"optimizer: {shown(key)} is missing, or nothing here takes it")
+
+
+def _index(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _check_position(saved: Checkpoint, steps_per_epoch: int, epochs: int) -> None:
+    run = saved.state["run"]
+    epoch, step = run["epoch"], run["step"]
+    in_epoch = 0 <= step - (epoch - 1) * steps_per_epoch <= steps_per_epoch
+    # Where all are done, the epoch is one more than the last.
+    if not in_epoch or epoch < 1 or step > epochs * steps_per_epoch:
+        raise _unfit(
+            saved,
+            STATE,
+            f"step {step} is not in epoch {epoch} of {epochs}, with {steps_per_epoch} steps each",
+        )
+    # The speed over the whole epochs is a division by their time.
+    shortest_s = 0.0 if epoch == 1 else 1e-9
+    if run["epoch_seconds"] < 0 or run["train_seconds"] < shortest_s:
+        raise _unfit(saved, STATE, "the times of run are impossible")
+
+
+def _unfit(saved: Checkpoint, file: str, difference: str) -> UserError:
+    return UserError(f"{saved.folder / file}: does not fit this run: {difference}")

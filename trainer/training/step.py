@@ -1,0 +1,219 @@
+"""One optimiser step: from weights, optimiser state and samples to the next weights and state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.base import profiler_ranges, seeding
+from trainer.base.flat_tensors import inverse, layout, memory_order, pack, unpack
+from trainer.config.schema import TrainConfig
+from trainer.data import sampling
+from trainer.network.buffers import Layouts, StepBuffers, step_slots
+from trainer.training import reduction
+from trainer.training.reduction import Leaf
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured over the samples of all processes: scalars left on the device."""
+
+    loss: torch.Tensor
+    """mean over the step's samples"""
+    accuracy: torch.Tensor
+    """share of them that the model classified rightly, by the larger share, before the update"""
+
+    @classmethod
+    def skipped(cls, device: torch.device) -> StepResult:
+        """Of a step that was left out: not a number."""
+        nothing = torch.full((), torch.nan, device=device)
+        return cls(nothing, nothing)
+
+
+class TrainStep:
+    """Computes optimiser steps of one model.
+
+    Each micro-batch gives one *leaf* of the sum: the gradients of its part of the step's mean
+    loss, a mask of the parameters that got one, its part of the loss and of the accuracy, and the
+    changes of the buffers. With `reduction: fast` DDP sums the gradients instead, overlapped with
+    the backward pass, and the leaf holds the rest.
+
+    Args:
+        accelerator: for autocast, gradient scaling and clipping.
+        model: as prepared by the accelerator; in DDP's wrapper where the reduction is fast and
+            there are several processes.
+        optimizer: prepared by the accelerator.
+        config: with `microbatches` filled in.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: AcceleratedOptimizer,
+        config: TrainConfig,
+        seed: int,
+    ) -> None:
+        assert config.microbatches is not None
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.seed = seed
+        self.microbatches = config.microbatches
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        self.own = sampling.share(rank, processes, config.microbatches)
+        wrapped = isinstance(model, DistributedDataParallel)
+        self.module = cast("nn.Module", model.module) if wrapped else model
+        self.slots = step_slots(self.module)
+        self.layouts = Layouts(self.slots.values())
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.orders = [memory_order(parameter) for parameter in self.parameters]
+        self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
+        self.some_missing = False
+
+    def __call__(
+        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+    ) -> StepResult:
+        """Do one step.
+
+        Args:
+            step: counted over the whole run from 1.
+            images: this rank's samples, scaled: float32, (n, channels, height, width).
+            targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
+            sizes: samples in each micro-batch of the step, over all processes.
+        """
+        with seeding.others_kept():
+            return self._step(step, images, targets, sizes)
+
+    def _step(
+        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+    ) -> StepResult:
+        self._clear_gradients()
+        # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
+        overlapped = self.model is not self.module and sizes[-1] > 0
+        if self.microbatches > 1:
+            measured = self._sum_pieces(step, images, targets, sizes, overlapped)
+        else:  # a sum of one: its gradients and its buffers are where they belong
+            seeding.seed_all(self.seed, "forward", step, 0)
+            measured = self._backward(images, targets, sum(sizes), overlapped)
+        self.layouts.restore()
+        if self.config.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        loss = measured[0]
+        if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
+            # Weights that are lost with this step have to be noticed at this step.
+            loss = loss + 0.0 * self._gradient_norm()
+        # Without a scaler Accelerate's wrapper only looks for a package on the disk, in each step.
+        scaled = self.accelerator.scaler is not None
+        with profiler_ranges.named("optimiser"):
+            (self.optimizer if scaled else self.optimizer.optimizer).step()
+        return StepResult(loss=loss, accuracy=measured[1])
+
+    def _sum_pieces(
+        self,
+        step: int,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        overlapped: bool,
+    ) -> torch.Tensor:
+        """Leave the sum over all micro-batches in gradients and buffers, and return `measured`."""
+        buffers = StepBuffers(self.module, self.slots)
+        own_sizes = [sizes[index] for index in self.own]
+        sums = reduction.Accumulator(self.microbatches)
+        pieces = zip(
+            self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
+        )
+        for index, piece, piece_targets in pieces:
+            if index != self.own[0]:
+                buffers.restore()
+            seeding.seed_all(self.seed, "forward", step, index)
+            with self._synchronisation(overlapped, last=index == self.own[-1]):
+                measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
+            with profiler_ranges.named("reduction"):
+                changes = buffers.changes(len(piece) / sum(sizes), index == 0)
+                leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
+                packed = layout(leaf)
+                sums.add(index, pack(leaf))
+                del leaf  # the next micro-batch needs the memory
+        with profiler_ranges.named("reduction"):
+            measured, *total = unpack(reduction.reduce(sums.nodes, self.microbatches), packed)
+            buffers.finish(total[: len(changes)])
+            if not overlapped:
+                self._set_gradients(total[len(changes) :])
+        # A view would keep the whole vector alive for as long as the step's figures wait.
+        return measured.clone()
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _synchronisation(
+        self, overlapped: bool, last: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """DDP's exchange, where there is one, happens in each rank's last backward pass alone."""
+        if overlapped and not last:
+            return cast("DistributedDataParallel", self.model).no_sync()
+        return contextlib.nullcontext()
+
+    def _backward(
+        self, images: torch.Tensor, targets: torch.Tensor, total: int, overlapped: bool
+    ) -> torch.Tensor:
+        """Leave the gradients in the parameters; returns the parts of loss and accuracy: (2,)."""
+        if len(targets) == 0:
+            return torch.zeros(2, device=self.accelerator.device)
+        with profiler_ranges.named("forward"):
+            logits = (self.model if overlapped else self.module)(images).float()
+            smoothing = self.config.label_smoothing
+            summed = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+            loss = summed / total
+        with profiler_ranges.named("backward"):
+            # DDP takes the mean over the ranks where the sum is wanted.
+            self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        hits = (logits.argmax(1) == classes).sum()
+        return torch.stack([loss.detach(), hits / total])
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _take_gradients(self) -> Leaf:
+        """The mask of the gradients that are there, and the gradients, zeros for the others.
+
+        Their dimensions are permuted into the order in which the parameters' lie in memory.
+        """
+        gradients = [parameter.grad for parameter in self.parameters]
+        self._clear_gradients()
+        mask = self.full_mask.clone()
+        if any(gradient is None for gradient in gradients):
+            self.some_missing = True
+            mask.copy_(torch.tensor([gradient is not None for gradient in gradients]))
+        filled = [
+            (torch.zeros_like(parameter) if gradient is None else gradient).permute(order)
+            for parameter, gradient, order in zip(
+                self.parameters, gradients, self.orders, strict=True
+            )
+        ]
+        return [mask, *filled]
+
+    def _set_gradients(self, total: Leaf) -> None:
+        """Hand the sums to the parameters; where no rank had a gradient, there is none."""
+        mask, *gradients = total
+        # Reading the mask waits for the device; who had every gradient himself knows the sum.
+        present = mask.tolist() if self.some_missing else [1.0] * len(gradients)
+        self.some_missing = False
+        sums = zip(self.parameters, gradients, self.orders, present, strict=True)
+        for parameter, gradient, order, ranks in sums:
+            parameter.grad = gradient.permute(inverse(order)) if ranks else None

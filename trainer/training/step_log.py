@@ -1,0 +1,92 @@
+"""The figures of steps: collected on the device, summed up and shown at log points."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from trainer.base.errors import NonFiniteLossError
+from trainer.checkpoint.run_state import RunState
+from trainer.training.observer import Observer, Record
+from trainer.training.step import StepResult
+
+
+class StepLog:
+    """Keeps what steps measured until a log point, so that no step waits for the device."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Record, int, StepResult]] = []
+        self._clock_s = 0.0
+
+    def start_clock(self) -> None:
+        """From here on time counts as training."""
+        self._clock_s = time.perf_counter()
+
+    def add(self, epoch: int, step: int, lr: float, samples: int, result: StepResult) -> None:
+        """Remember a step's result, which may not be computed yet; `samples` of all processes."""
+        record = {"event": "step", "epoch": epoch, "step": step, "loss": None, "lr": lr}
+        self._waiting.append((record, samples, result))
+
+    def drop(self) -> None:
+        """Forget what waits: the run goes back to before it."""
+        self._waiting = []
+
+    def flush(self, state: RunState, steps_done: int, observer: Observer | None) -> None:
+        """Bring what waits to the host, into the epoch's sums and to the observer.
+
+        Args:
+            state: of the run; its sums grow.
+            steps_done: of the current epoch.
+            observer: where there is one.
+
+        Raises:
+            NonFiniteLossError: names the first step whose loss was not finite, but for those that
+                were left out.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        losses = torch.stack([result.loss for *_, result in waiting]).tolist()
+        accuracies = torch.stack([result.accuracy for *_, result in waiting]).tolist()
+        now_s = time.perf_counter()
+        state.epoch_seconds += now_s - self._clock_s
+        self._clock_s = now_s
+        skipped = set(state.skipped_steps)
+        for (record, samples, _), loss, accuracy in zip(waiting, losses, accuracies, strict=True):
+            record["loss"] = loss
+            state.epoch_samples += samples
+            if record["step"] not in skipped:
+                state.loss_sum += loss * samples
+                state.hits += accuracy * samples
+                state.trained_samples += samples
+        records = [record for record, *_ in waiting]
+        lost = [not math.isfinite(r["loss"]) and r["step"] not in skipped for r in records]
+        # What comes after a lost step may be computed again, from other weights.
+        seen = records[: lost.index(True) + 1] if any(lost) else records
+        if observer:
+            observer.steps_done(seen, progress(state, steps_done))
+        if any(lost):
+            step, loss = seen[-1]["step"], seen[-1]["loss"]
+            raise NonFiniteLossError(
+                f"the loss of step {step} is {loss}: training cannot go on", step
+            )
+
+
+def means(state: RunState) -> tuple[float, float]:
+    """Loss and accuracy over the samples of the epoch so far; NaN where every step was left out."""
+    if not state.trained_samples:
+        return math.nan, math.nan
+    return state.loss_sum / state.trained_samples, state.hits / state.trained_samples
+
+
+def progress(state: RunState, steps_done: int) -> Record:
+    """The running figures of an epoch."""
+    loss, accuracy = means(state)
+    return {
+        "steps": steps_done,
+        "loss": loss,
+        "accuracy": accuracy,
+        "samples_per_second": state.epoch_samples / state.epoch_seconds,
+    }

@@ -1,0 +1,64 @@
+"""Whether all ranks go on: they stop together, whichever of them has a reason to."""
+
+from __future__ import annotations
+
+import time
+
+from accelerate import Accelerator
+
+from trainer.checkpoint.writing import Checkpoints
+from trainer.ranks import collectives
+from trainer.ranks.preemption import StopRequest
+
+
+class AskedToStop(Exception):  # noqa: N818 - nothing went wrong
+    """All ranks have agreed to stop, as one of them was asked to; says why."""
+
+
+class Agreement:
+    """Asks every rank whether it has a reason not to go on.
+
+    Args:
+        accelerator: the ranks.
+        stop: the flag that signals set on this rank.
+        checkpoints: their failures are noticed here.
+        max_seconds: from now on; None for no limit.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        stop: StopRequest,
+        checkpoints: Checkpoints,
+        max_seconds: float | None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.stop = stop
+        self.checkpoints = checkpoints
+        self.end_s = None if max_seconds is None else time.monotonic() + max_seconds
+
+    def check(self, proposal: float = 0.0) -> float:
+        """A collective, at a step's end and between blocks of an evaluation.
+
+        Returns:
+            The largest of the ranks' proposals.
+
+        Raises:
+            AskedToStop: a rank was asked to stop, or its time is up.
+            UserError: a checkpoint could not be saved, and that is to end the run.
+        """
+        late = self.end_s is not None and time.monotonic() > self.end_s
+        asked = self.stop.signal is not None or late
+        stop, failed, largest = collectives.agree(
+            self.accelerator, [float(asked), float(self.checkpoints.failed), proposal]
+        )
+        if failed:
+            self.finish_saving()
+        if stop:
+            signal = self.stop.signal
+            raise AskedToStop(signal.name if signal else "train.max_seconds or another rank")
+        return largest
+
+    def finish_saving(self, *, needed: bool = False) -> None:
+        """Wait until the last save is on the disk; a collective, as its failure is everybody's."""
+        collectives.on_main(self.accelerator, lambda: self.checkpoints.wait(needed=needed))

@@ -1,0 +1,113 @@
+"""Which weights a run ends with: validated after each epoch, the best or the last are chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+
+from accelerate import Accelerator
+from torch import nn
+
+from trainer.base import profiler_ranges
+from trainer.base.errors import NonFiniteLossError
+from trainer.base.tensor_files import Tensors
+from trainer.checkpoint.run_state import RunState
+from trainer.config.schema import RunConfig
+from trainer.data.dataset import Dataset, ImageSet
+from trainer.network import model_state
+from trainer.training import averaging, batch_norm_statistics, evaluation
+from trainer.training.metrics import Predictions
+
+
+class Selection:
+    """Judges the weights of one model, or their average where the configuration asks for one.
+
+    Args:
+        accelerator: the processes and devices.
+        module: the model, prepared for autocast, without DDP's wrapper.
+        dataset: its validation images judge; without them the last weights are chosen.
+        config: for the average, and for `data.test_augment`.
+        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        block_samples: images that go through the model at once.
+
+    Attributes:
+        average: of the weights, or None.
+        best: the weights of the best epoch on validation so far.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        dataset: Dataset,
+        config: RunConfig,
+        between_blocks: Callable[[], object],
+        block_samples: int,
+    ) -> None:
+        self.accelerator = accelerator
+        self.module = module
+        self.data = dataset
+        self.config = config
+        self.between_blocks = between_blocks
+        self.block_samples = block_samples
+        self.average = averaging.build(
+            config.train, module, self._take_statistics, validates=len(dataset.validation) > 0
+        )
+        self.best: Tensors = {}
+
+    def validate(self, state: RunState) -> dict[str, float | None]:
+        """The end of an epoch: what the validation images say of its weights; a collective.
+
+        Where these are the best so far, notes it in `state` and keeps them.
+        """
+        record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
+        in_place = self.average.in_place(state.epoch) if self.average else contextlib.nullcontext()
+        with profiler_ranges.named("validation"), in_place:
+            if not len(self.data.validation):
+                return record
+            found = self._predict(self.data.validation, state.step)
+            state.last_accuracy = found.accuracy
+            if state.best_accuracy is None or found.accuracy > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
+                state.best_step = state.step
+                self.best = model_state.copied(self.module)
+        return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
+
+    def test(self, state: RunState) -> tuple[Predictions, Predictions | None]:
+        """Load the chosen weights, and classify the test images with them; a collective.
+
+        Returns:
+            The plain predictions, and those with `data.test_augment`.
+        """
+        chosen = self._chosen(state)
+        if chosen:
+            model_state.load(self.module, chosen)
+        plain, augmented = self._predict(self.data.test, state.step), None
+        if self.config.data.test_augment == "flip":
+            augmented = self._predict(self.data.test, state.step, mirrored=True)
+        return plain, augmented
+
+    def _chosen(self, state: RunState) -> Tensors:
+        """The best on validation, else the last; none where the model has them already."""
+        averaged = self.average.tensors if self.average else {}
+        if averaging.ends_with_mean(self.config.train, state.epoch):
+            return averaged
+        return self.best or averaged
+
+    def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
+        found = evaluation.predict(
+            self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored,
+            block_samples=self.block_samples, seed=self.config.seed,
+        )  # fmt: skip
+        if not math.isfinite(found.mean_loss):
+            raise NonFiniteLossError(
+                f"the loss of the evaluation after step {step} is {found.mean_loss}"
+            )
+        return found
+
+    def _take_statistics(self) -> None:
+        batch_norm_statistics.take(
+            self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks,
+            block_samples=self.block_samples, seed=self.config.seed,
+        )  # fmt: skip
