@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one["images"].add_argument("--sizes", type=int, nargs="*", default=[10_000, 30_000, 60_000])
     one["images"].add_argument("--synthetic", type=int, nargs="*", default=[1_000_000, 2_000_000])
-    one["images"].add_argument("--seconds", type=float, default=20.0, help="train.max_seconds")
+    one["images"].add_argument("--seconds", type=float, default=20.0, help="of training")
     one["images"].add_argument("--root", help="data.root of Fashion-MNIST")
     one["profile"].add_argument("--steps", type=int, default=40, help="of an epoch")
     return parser
