@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.data.conftest import Mirror, Published
 
 from tests.conftest import REPOSITORY
+from tests.data.conftest import Mirror, Published
 from trainer.base.errors import UserError
 from trainer.data.sources import idx, known
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.data.conftest import Published
 
+from tests.data.conftest import Published
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
