@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.base.errors import UserError
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 _PASSES = ("/torch/nn/modules/", "/torch/autograd/")
 """where torch runs a network forward and backward"""
 

@@ -17,7 +17,7 @@ from trainer.config.parser_messages import check_not_null, no_section, readable
 from trainer.config.rules import check_average, check_names, is_unicode, validate
 from trainer.config.schema import RunConfig, averaged_epochs, replace
 
-RECIPES = Path(__file__).resolve().parent.parent / "configs"
+RECIPES = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_RECIPE = RECIPES / "fashion_mnist.yaml"
 
 DESCRIPTION = """
