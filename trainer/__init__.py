@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.finished.stored_model import StoredModel
+    from trainer.finished.trained_model import TrainedModel
 
 __all__ = ["load_model"]
 
 
-def load_model(run: Path | str, model: str | None = None) -> StoredModel:
+def load_model(run: Path | str, model: str | None = None) -> TrainedModel:
     """The model that a finished run has left, on the CPU and ready for use.
 
     Args:
@@ -27,6 +27,6 @@ def load_model(run: Path | str, model: str | None = None) -> StoredModel:
     Raises:
         trainer.base.errors.UserError: there is no such file, it is damaged, or it does not fit.
     """
-    from trainer.finished import stored_model  # torch takes seconds to import
+    from trainer.finished import trained_model  # torch takes seconds to import
 
-    return stored_model.load(Path(run), model)
+    return trained_model.load(Path(run), model)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from trainer.finished.stored_model import StoredModel
+    from trainer.finished.trained_model import TrainedModel
 
 __all__ = [
     "NonFiniteLossError",
@@ -136,11 +136,11 @@ class Run:
             return dict(arrays)
 
     @cached_property
-    def model(self) -> StoredModel:
+    def model(self) -> TrainedModel:
         """The network with the chosen weights, on the CPU, ready for pictures."""
-        from trainer.finished import stored_model
+        from trainer.finished import trained_model
 
-        return stored_model.load(self.folder, self.config.model.name)
+        return trained_model.load(self.folder, self.config.model.name)
 
     def __repr__(self) -> str:
         test = self.results["test"]

@@ -17,7 +17,7 @@ from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.stored import write_model
 from trainer import load_model
-from trainer.finished import exporters
+from trainer.finished import export_worker
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("alexnet_small", {}),
@@ -73,7 +73,7 @@ def test_every_family_in_every_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # That each has a process of its own is for the tests below: a start takes seconds.
-    monkeypatch.setattr("trainer.finished.export._run", exporters.perform)
+    monkeypatch.setattr("trainer.finished.export._run", export_worker.perform)
     file = write_model(tmp_path / "model.safetensors", name, arguments)
     found = export(capsys, file, "--format", "onnx", "--model", name)
     assert found["file"] == str(tmp_path / "model.onnx")

@@ -19,7 +19,7 @@ from trainer.base.errors import UserError
 from trainer.base.tensor_files import write_tensors
 from trainer.data import saved_scaling
 from trainer.data.scaling import Scaling
-from trainer.finished.stored_model import load
+from trainer.finished.trained_model import load
 
 NAMES = ["lockstep/pixel_deviation", "lockstep/pixel_mean"]
 

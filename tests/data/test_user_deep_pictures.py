@@ -15,7 +15,7 @@ from tests.data.deep_files import tiff
 from tests.data.picture_folders import write_digits
 from tests.runs import Run, train_here
 from trainer.base.tensor_files import write_tensors
-from trainer.finished import export, stored_model
+from trainer.finished import export, trained_model
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 SHORT = ["--model.args", '{"widths": [16, 32]}', "--train.epochs", "6", "--data.augment", "none"]
@@ -48,7 +48,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_range_is_kept_with_the_model(run: Run) -> None:
     assert run.json("results.json")["test"]["accuracy"] > 0.6
-    assert stored_model.load(run.folder).grey_range == (-1000.0, 2600.0)
+    assert trained_model.load(run.folder).grey_range == (-1000.0, 2600.0)
 
 
 def test_evaluate_and_predict_see_by_the_models_range(
@@ -78,7 +78,7 @@ def test_a_model_that_has_seen_none_refuses_them_by_name(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    plain = stored_model.load(run.folder)
+    plain = trained_model.load(run.folder)
     metadata = json.loads(plain.metadata)
     del metadata["grey_range"]
     (tmp_path / "run").mkdir()
@@ -99,5 +99,5 @@ def test_a_model_that_has_seen_none_refuses_them_by_name(
 
 
 def test_an_export_says_what_is_black_and_white(run: Run, tmp_path: Path) -> None:
-    found = export.describe(stored_model.load(run.folder), "torchscript", "float32")
+    found = export.describe(trained_model.load(run.folder), "torchscript", "float32")
     assert found["grey_range"] == [-1000.0, 2600.0]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from trainer.data.dataset import ImageSet
     from trainer.finished.judged_images import Judged
-    from trainer.finished.stored_model import StoredModel
+    from trainer.finished.trained_model import TrainedModel
     from trainer.training.metrics import Predictions
 
 SPLITS = ("test", "validation", "train")
@@ -192,11 +192,11 @@ def _evaluate(
     return found, both[0]
 
 
-def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, StoredModel]:
+def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, TrainedModel]:
     """Images and model, which fit together."""
-    from trainer.finished import judged_images, stored_model
+    from trainer.finished import judged_images, trained_model
 
-    stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
+    stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
     data = stored.fitting(config.data)
     judged = judged_images.load(data, config.seed, arguments.split, stored.class_names)
     if not len(judged.images):
@@ -214,7 +214,7 @@ def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, Sto
 def _about(arguments: argparse.Namespace, config: RunConfig, judged: Judged) -> dict[str, Any]:
     """What the images are, and whether they are the run's own; None where nothing says so."""
     from trainer.data.loading import fingerprint_of
-    from trainer.finished.run_record import are_own
+    from trainer.finished.run_record import are_images_of_run
 
     tested = fingerprint_of(judged.images) if arguments.split == "test" else None
     data = {
@@ -224,13 +224,13 @@ def _about(arguments: argparse.Namespace, config: RunConfig, judged: Judged) -> 
         "test_fingerprint": tested,
         "classes_by": judged.classes_by,
     }
-    own = are_own(arguments.run, judged.fingerprint, tested)
+    own = are_images_of_run(arguments.run, judged.fingerprint, tested)
     return {"data": data, "own_images": own}
 
 
 def _predict(
     accelerator: Accelerator,
-    stored: StoredModel,
+    stored: TrainedModel,
     images: ImageSet,
     block_samples: int,
     with_mirrored: bool,

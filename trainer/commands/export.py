@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--input: is for --format onnx; {arguments.format} has no type of its own")
     if arguments.format == "safetensors" and not arguments.output:
         raise UserError("--output: name the file; the run's model.safetensors has this format")
-    from trainer.finished import export, stored_model
+    from trainer.finished import export, trained_model
 
-    stored = stored_model.load(arguments.run, arguments.model)
+    stored = trained_model.load(arguments.run, arguments.model)
     default = stored.file.with_name(f"model{export.SUFFIXES[arguments.format]}")
     output = arguments.output or default
     if not output.absolute().parent.is_dir() or output.is_dir():

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from trainer.finished.stored_model import StoredModel
+    from trainer.finished.trained_model import TrainedModel
 
 HINT_DIFFERENCE = 64
 """so much brighter or darker than the training images, pictures may be inverted ones"""
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     with joined(RunConfig()) as accelerator:
-        from trainer.finished import stored_model
+        from trainer.finished import trained_model
 
         # Rank 0 decides: the others may see other folders.
         files = collectives.on_main(
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         processes.set_threads(arguments.threads)
         stored = collectives.together(
-            accelerator, lambda: stored_model.load(arguments.run, arguments.model)
+            accelerator, lambda: trained_model.load(arguments.run, arguments.model)
         )
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
@@ -159,7 +159,7 @@ def _unreadable(path: Path, error: OSError, skip: bool) -> None:
 
 def _predict_all(
     accelerator: Accelerator,
-    stored: StoredModel,
+    stored: TrainedModel,
     files: list[Path],
     arguments: argparse.Namespace,
 ) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ def _predict_all(
 
 
 def _predict(
-    stored: StoredModel, file: Path, arguments: argparse.Namespace
+    stored: TrainedModel, file: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], float] | str:
     """What is printed of a picture, and its mean brightness; of a broken one what is wrong."""
     try:
@@ -240,7 +240,7 @@ def _shortest(value: np.float32) -> float:
     return float(str(value))
 
 
-def _hint(stored: StoredModel, shade: float) -> None:
+def _hint(stored: TrainedModel, shade: float) -> None:
     """Warn where the pictures look like the training images with black for white."""
     usual = float(stored.scaling.mean.mean())
     if stored.channels == 1 and abs(255 - usual - shade) + HINT_DIFFERENCE < abs(usual - shade):

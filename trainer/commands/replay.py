@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trainer.checkpoint.reading import Checkpoint
     from trainer.data.batches import Batch
-    from trainer.finished.run_record import StoredRun
+    from trainer.finished.run_record import RunRecord
     from trainer.training.engine import Engine
 
 MOST_LINES = 20
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Plan:
     """Which way leads to the step, as rank 0 has found it."""
 
-    run: StoredRun
+    run: RunRecord
     start: Checkpoint | None
     following: list[Checkpoint]
     """the next checkpoint, which says what the step was computed on"""
@@ -158,7 +158,7 @@ def make_plan(folder: Path, step: int) -> Plan:
 
 
 def _look(
-    accelerator: Accelerator, engine: Engine, run: StoredRun, step: int
+    accelerator: Accelerator, engine: Engine, run: RunRecord, step: int
 ) -> tuple[list[dict[str, Any]], float]:
     """Go to the step and do it: its samples, the worst first, and its gradient's norm.
 
@@ -236,7 +236,7 @@ def _badness(row: dict[str, Any]) -> tuple[float, int]:
     return (row["loss"] if math.isfinite(row["loss"]) else math.inf, -row["sample"])
 
 
-def _mean_before(run: StoredRun, step: int) -> float | None:
+def _mean_before(run: RunRecord, step: int) -> float | None:
     """The mean recorded loss of the steps before."""
     earlier = range(max(1, step - STEPS_BEFORE), step)
     losses = [run.steps[other]["loss"] for other in earlier if other in run.steps]

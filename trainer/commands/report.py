@@ -21,7 +21,7 @@ from trainer.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.data.dataset import ImageSet
-    from trainer.finished.stored_model import StoredModel
+    from trainer.finished.trained_model import TrainedModel
 
 ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
 
@@ -84,17 +84,17 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         ) from error
 
 
-def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, StoredModel]:
+def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, TrainedModel]:
     """The images that the run was tested on, and its model."""
     from trainer.data.loading import fingerprint_of
-    from trainer.finished import judged_images, stored_model
-    from trainer.finished.run_record import are_own
+    from trainer.finished import judged_images, trained_model
+    from trainer.finished.run_record import are_images_of_run
 
-    stored = stored_model.load(arguments.run, arguments.model, config.train.memory_format)
+    stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
     judged = judged_images.load(
         stored.fitting(config.data), config.seed, "test", stored.class_names
     )
-    if not are_own(arguments.run, judged.fingerprint, fingerprint_of(judged.images)):
+    if not are_images_of_run(arguments.run, judged.fingerprint, fingerprint_of(judged.images)):
         raise UserError(
             f"data.root: the test images of {judged.source} are not those that {arguments.run} was "
             "tested on, so its pictures would be of others; name the folder that holds them"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trainer.checkpoint.reading import Checkpoint
     from trainer.finished.comparison import Comparison
-    from trainer.finished.run_record import Position, StoredRun
+    from trainer.finished.run_record import Position, RunRecord
     from trainer.training.engine import Engine
     from trainer.training.metrics import Predictions
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Plan:
     """What is to be computed again, as rank 0 has found it."""
 
-    run: StoredRun
+    run: RunRecord
     start: Checkpoint | None
     stops: list[Checkpoint]
     """the checkpoints on the way, which are compared"""
@@ -205,7 +205,7 @@ def _compare_checkpoint(engine: Engine, saved: Checkpoint, comparison: Compariso
 
 
 def _compare_results(
-    engine: Engine, run: StoredRun, tested: Tested, found: dict[str, Any], comparison: Comparison
+    engine: Engine, run: RunRecord, tested: Tested, found: dict[str, Any], comparison: Comparison
 ) -> None:
     from trainer.run.results import test_results
 

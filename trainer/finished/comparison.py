@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.checkpoint.reading import Checkpoint
-from trainer.finished.run_record import StoredRun
+from trainer.finished.run_record import RunRecord
 from trainer.network.model_state import same_bits
 from trainer.training.observer import Record
 from trainer.training.snapshot import Files
@@ -39,7 +39,7 @@ class Comparison:
         bar: tqdm's, moved on by a step each.
     """
 
-    def __init__(self, run: StoredRun, tolerance: float | None, bar: Any) -> None:
+    def __init__(self, run: RunRecord, tolerance: float | None, bar: Any) -> None:
         self.run = run
         self.tolerance = tolerance
         self.bar = bar

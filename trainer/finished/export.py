@@ -15,9 +15,9 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_file
 from trainer.base.tensor_files import read_tensors, write_tensors
 from trainer.data import saved_scaling
-from trainer.finished import exporters, stored_model
-from trainer.finished.exporters import BATCH_NAME, INPUT_NAME, OUTPUT_NAME, PixelModel
-from trainer.finished.stored_model import StoredModel
+from trainer.finished import export_worker, trained_model
+from trainer.finished.export_worker import BATCH_NAME, INPUT_NAME, OUTPUT_NAME, PixelModel
+from trainer.finished.trained_model import TrainedModel
 
 Format = Literal["onnx", "torchscript", "safetensors"]
 InputType = Literal["float32", "uint8"]
@@ -26,12 +26,12 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "safetenso
 
 _START = (
     "import json, sys; task = json.loads(sys.argv[1]); sys.path[:] = task['path']; "
-    "from trainer.finished import exporters; exporters.main(task)"
+    "from trainer.finished import export_worker; export_worker.main(task)"
 )
 
 
 def export(
-    stored: StoredModel, form: Format, target: Path, input_type: InputType = "float32"
+    stored: TrainedModel, form: Format, target: Path, input_type: InputType = "float32"
 ) -> dict[str, Any]:
     """Write the model to `target`, whole and checked or not at all.
 
@@ -67,7 +67,7 @@ def export(
     return {"file": str(target), "bytes": target.stat().st_size, **facts, "checked": checked}
 
 
-def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[str, Any]:
+def describe(stored: TrainedModel, form: Format, input_type: InputType) -> dict[str, Any]:
     """What stands in the file, and what a program needs to know to use it."""
     shape = [BATCH_NAME, stored.channels, *stored.image_size]
     facts: dict[str, Any] = {
@@ -97,16 +97,16 @@ def describe(stored: StoredModel, form: Format, input_type: InputType) -> dict[s
     }
 
 
-def _write_safetensors(stored: StoredModel, path: Path, target: Path) -> dict[str, Any]:
+def _write_safetensors(stored: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
     numbers, scaling = saved_scaling.to_file(stored.scaling)
     metadata = json.dumps(json.loads(stored.metadata) | numbers)
     # As they are in the run's file, which no mode has changed.
     weights = saved_scaling.network_alone(read_tensors(stored.file))
     write_tensors(path, {**weights, **scaling}, {"model": metadata})
-    again = stored_model.load(path, stored.name)
+    again = trained_model.load(path, stored.name)
     models = [PixelModel(one.module, one.scaling).eval() for one in (stored, again)]
     example = torch.zeros(2, stored.channels, *stored.image_size)
-    return exporters.check(models[1], models[0], example, target, same_draws=True)
+    return export_worker.check(models[1], models[0], example, target, same_draws=True)
 
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trainer.config import plugins, stored_config
 from trainer.config.rules import validate
 from trainer.config.schema import RunConfig, replace
 from trainer.finished import run_record
-from trainer.finished.run_record import StoredRun
+from trainer.finished.run_record import RunRecord
 from trainer.network import model_state
 from trainer.ranks import collectives, process_group, processes
 from trainer.ranks.preemption import StopRequest
@@ -77,7 +77,7 @@ def joined(config: RunConfig) -> Iterator[Accelerator]:
 def obstacles(
     accelerator: Accelerator,
     config: RunConfig,
-    run: StoredRun,
+    run: RunRecord,
     start: Checkpoint | None,
     stops: Sequence[Checkpoint],
 ) -> list[str]:
@@ -93,7 +93,7 @@ def obstacles(
     return list(dict.fromkeys(found))
 
 
-def refuse(run: StoredRun, found: Sequence[str], tolerance: float | None) -> None:
+def refuse(run: RunRecord, found: Sequence[str], tolerance: float | None) -> None:
     """Promise nothing that cannot be kept.
 
     Raises:
@@ -108,7 +108,7 @@ def refuse(run: StoredRun, found: Sequence[str], tolerance: float | None) -> Non
 
 
 def build(
-    accelerator: Accelerator, config: RunConfig, run: StoredRun, start: Checkpoint | None
+    accelerator: Accelerator, config: RunConfig, run: RunRecord, start: Checkpoint | None
 ) -> Engine:
     """The engine of a run where a checkpoint stands, or at its start; a collective.
 

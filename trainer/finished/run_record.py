@@ -26,7 +26,7 @@ log = logging.getLogger("lockstep")
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class RunRecord:
     """What a run has left, as far as it got."""
 
     folder: Path
@@ -61,7 +61,7 @@ class StoredRun:
         ]
 
 
-def read(folder: Path) -> StoredRun:
+def read(folder: Path) -> RunRecord:
     """The record of the run in a folder.
 
     Raises:
@@ -72,7 +72,7 @@ def read(folder: Path) -> StoredRun:
     epochs = {record["epoch"]: record for record in lines[1]}
     if not steps:
         raise UserError(f"{folder}: its run is before step 1: there is nothing to compute again")
-    return StoredRun(folder, steps, epochs, _results(folder))
+    return RunRecord(folder, steps, epochs, _results(folder))
 
 
 def _results(folder: Path) -> dict[str, Any] | None:
@@ -88,7 +88,9 @@ def _results(folder: Path) -> dict[str, Any] | None:
     return results
 
 
-def are_own(folder: Path, fingerprint: str | None, test_fingerprint: str | None) -> bool | None:
+def are_images_of_run(
+    folder: Path, fingerprint: str | None, test_fingerprint: str | None
+) -> bool | None:
     """Whether images are those that the run in a folder was made from.
 
     Args:
@@ -166,7 +168,7 @@ def _whole(paths: Iterable[Path]) -> Iterator[Checkpoint]:
 # ---------------------------------------------------------------------- what can be promised
 
 
-def fingerprints(run: StoredRun, saved: Checkpoint | None) -> dict[str, str | None]:
+def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | None]:
     """Of what the run was made from, by the key that names it, as far as that is known.
 
     Args:
@@ -179,7 +181,7 @@ def fingerprints(run: StoredRun, saved: Checkpoint | None) -> dict[str, str | No
 
 
 def obstacles(
-    run: StoredRun, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
+    run: RunRecord, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
 ) -> list[str]:
     """Why steps of a run cannot be computed again in the same bits here; none where they can.
 

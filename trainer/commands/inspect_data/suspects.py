@@ -21,10 +21,10 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import bar
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config.schema import RunConfig
-from trainer.finished import stored_model
+from trainer.finished import trained_model
 from trainer.finished.judged_images import listed
-from trainer.finished.run_record import are_own
-from trainer.finished.stored_model import StoredModel
+from trainer.finished.run_record import are_images_of_run
+from trainer.finished.trained_model import TrainedModel
 from trainer.ranks import collectives
 from trainer.training import evaluation
 from trainer.training.metrics import Predictions
@@ -40,7 +40,7 @@ log = logging.getLogger("lockstep")
 
 def load_model(
     accelerator: Accelerator, config: RunConfig, folder: Path, code: str | None
-) -> StoredModel:
+) -> TrainedModel:
     """The model of the run in a folder; a collective.
 
     Args:
@@ -51,12 +51,12 @@ def load_model(
     """
     numerics.choose_kernels(config.train.reduction == "exact")
     return collectives.together(
-        accelerator, lambda: stored_model.load(folder, code, config.train.memory_format)
+        accelerator, lambda: trained_model.load(folder, code, config.train.memory_format)
     )
 
 
 def find(
-    accelerator: Accelerator, stored: StoredModel, inspected: Inspected, most: int
+    accelerator: Accelerator, stored: TrainedModel, inspected: Inspected, most: int
 ) -> dict[str, Any]:
     """The suspects among the validation and test images, as JSON has them; a collective.
 
@@ -99,7 +99,7 @@ def find(
             }
             for position in suspect.tolist()
         ]
-    own = are_own(stored.file.parent, inspected.dataset.fingerprint, None)
+    own = are_images_of_run(stored.file.parent, inspected.dataset.fingerprint, None)
     if own is False and accelerator.is_main_process:
         log.warning(
             "the images are not those of the run in %s: it may have learnt some of these labels, "
@@ -128,7 +128,7 @@ def suspects(predictions: Predictions, classes: int) -> np.ndarray:
     return positions[np.argsort(confidence[positions], kind="stable")]
 
 
-def _check_fit(stored: StoredModel, inspected: Inspected) -> None:
+def _check_fit(stored: TrainedModel, inspected: Inspected) -> None:
     dataset = inspected.dataset
     shape = tuple(dataset.test.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)

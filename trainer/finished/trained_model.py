@@ -62,7 +62,7 @@ _OPTIONAL_TYPES = {
 
 
 @dataclass(frozen=True, eq=False)
-class StoredModel:
+class TrainedModel:
     """A trained model and what it takes to use it.
 
     Args:
@@ -95,7 +95,7 @@ class StoredModel:
     weights_sha256: str
     seed: int
 
-    def to(self, device: torch.device | str) -> StoredModel:
+    def to(self, device: torch.device | str) -> TrainedModel:
         """The same model on `device`."""
         module = model_state.moved(self.module, torch.device(device))
         return replace(self, module=module, scaling=self.scaling.to(device))
@@ -156,7 +156,7 @@ class StoredModel:
         return dict(zip(self.class_names, found.tolist(), strict=True))
 
 
-def load(path: Path, model: str | None = None, memory_format: str = "auto") -> StoredModel:
+def load(path: Path, model: str | None = None, memory_format: str = "auto") -> TrainedModel:
     """The model of a finished run, on the CPU.
 
     Args:
@@ -186,7 +186,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> S
     module = _build(file, name, found, memory_format)
     digest = weights_sha256(model_state.to_write(module))
     module.eval()  # whose own version may return nothing
-    return StoredModel(
+    return TrainedModel(
         module=module,
         class_names=tuple(found["class_names"]),
         scaling=saved_scaling.read(found, file, (found["in_channels"], *_sides(found))),

@@ -27,7 +27,7 @@ from models.construct import place_of
 from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.data.scaling import Scaling
-from trainer.finished import stored_model
+from trainer.finished import trained_model
 
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "pixels", "logits", "batch"
 OPSET = 20
@@ -72,7 +72,7 @@ def perform(task: Mapping[str, Any]) -> dict[str, Any]:
     form, path = task["form"], Path(task["temporary"])
     if form == "onnx":
         _require_onnx()
-    stored = stored_model.load(Path(task["file"]), task["model"])
+    stored = trained_model.load(Path(task["file"]), task["model"])
     model = PixelModel(stored.module, stored.scaling).eval().requires_grad_(False)
     shape = (2, stored.channels, *stored.image_size)
     example = torch.zeros(shape, dtype=getattr(torch, task["input_type"]))
