@@ -29,7 +29,7 @@ from trainer.config.plugins import (
 from trainer.config.schema import RunConfig, folder_of
 from trainer.data.sources.user_dataset import OwnImages
 from trainer.ranks import processes
-from trainer.run.console import left_out, worst_rows
+from trainer.run.console import omitted_note, worst_rows
 from trainer.run.hooks import Hook, Hooks
 from trainer.run.metrics_log import by_event, read_records
 from trainer.training.observer import Record
@@ -152,12 +152,13 @@ class Run:
     def _repr_html_(self) -> str:
         """How a notebook shows it: the result, and a line for each class or, of many, the worst."""
         test = self.results["test"]
+        shown = worst_rows(test["per_class"])
         rows = "".join(
             f"<tr><td>{html.escape(row['name'])}</td><td>{row['support']:,}</td>"
             f"<td>{percent(row['accuracy'])}</td></tr>"
-            for row in worst_rows(test["per_class"])
+            for row in shown
         )
-        others = left_out(test["per_class"])
+        others = omitted_note(test["per_class"], shown)
         return (
             f"<p><b>{percent(test['accuracy'])}</b> of {test['samples']:,} test images, "
             f"worst class {html.escape(test['worst_class'])}; "

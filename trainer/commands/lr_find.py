@@ -24,7 +24,7 @@ from trainer.commands.outputs import writing
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import collectives, processes
-from trainer.run.run_folder import pin
+from trainer.run.run_folder import fill_pinned
 
 if TYPE_CHECKING:
     from trainer.data.batches import Batch
@@ -162,7 +162,7 @@ def _engine(session: Session) -> Engine:
     from trainer.run.engine_builder import build_engine
 
     pins = processes.default_pins(session.config, session.accelerator.num_processes)
-    config = pin(session.config, pins)
+    config = fill_pinned(session.config, pins)
     processes.apply_pins(config)
     engine = build_engine(session.accelerator, config, NoCheckpoints(), session.stop)
     engine.module.train()

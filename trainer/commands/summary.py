@@ -19,7 +19,7 @@ from trainer.base.strict_json import check_type
 from trainer.base.terminal import percent, table
 from trainer.config import stored_config
 from trainer.config.schema import RunConfig, differences
-from trainer.run.console import left_out, worst_rows
+from trainer.run.console import omitted_note, worst_rows
 from trainer.run.run_folder import read_results, read_status
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
@@ -187,5 +187,5 @@ def _lines(found: dict[str, Any]) -> list[str]:
     head, *lines = table([("class", "mean accuracy"), *classes])
     worst = [name for name, _ in classes].index(found["worst_class"])
     lines[worst] += "  <- worst"
-    others = left_out(found["per_class"])
+    others = omitted_note(found["per_class"], shown)
     return [*table(rows), "", head, *lines, *([others] if others else [])]

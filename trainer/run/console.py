@@ -144,8 +144,8 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         worst = row if is_worst else worst
         mark = "  <- worst" if is_worst else ""
         print_line(f"{name:<{width}} {row['support']:>8,}{cells}{mark}")
-    if others := left_out(test["per_class"]):
-        print_line(others)
+    if note := omitted_note(test["per_class"], rows):
+        print_line(note)
     print_line("")
     if worst is not None:
         print_line(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
@@ -154,21 +154,21 @@ def print_figures(test: dict[str, Any], images: str) -> None:
 def worst_rows(
     rows: Sequence[dict[str, Any]], most: int = MOST_CLASSES, worst: int = WORST_CLASSES
 ) -> list[dict[str, Any]]:
-    """What is shown of the figures of each class: all, or of many the worst that have images.
+    """Return the rows of a table of classes: all, or of many the worst that have images.
 
     Args:
         rows: each with its `accuracy` and, where there may be classes without images, `support`.
-        most: so many are shown.
-        worst: else so many, the worst first, and of equals the first.
+        most: up to this many are all shown.
+        worst: of more, this many are shown, the worst first; ties go to the first.
     """
     if len(rows) <= most:
         return list(rows)
     return sorted((row for row in rows if row.get("support", 1)), key=_accuracy)[:worst]
 
 
-def left_out(rows: Sequence[dict[str, Any]]) -> str | None:
-    """How many classes `worst_rows` leaves out, in words; None where all are shown."""
-    others = len(rows) - len(worst_rows(rows))
+def omitted_note(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> str | None:
+    """Say how many classes a table leaves out; None where all are shown."""
+    others = len(rows) - len(shown)
     return f"and {others:,} more classes; these are the worst" if others else None
 
 

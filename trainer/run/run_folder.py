@@ -47,7 +47,7 @@ log = logging.getLogger("lockstep")
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """What status.json says, as far as it matters for the next start."""
 
     state: State | None = None
@@ -56,14 +56,14 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Opening:
+class OpenedRun:
     """What a run's folder said when it was opened."""
 
     config: RunConfig
     """the configuration with everything filled in that belongs to the run"""
     finished: bool
     """whether there is nothing left to do"""
-    status: Status
+    status: RunStatus
     """as the last process left it"""
 
 
@@ -74,7 +74,7 @@ class RunFolder:
         self.path = path
         self._lock: Lock | None = None
 
-    def open(self, config: RunConfig, pins: dict[str, int]) -> Opening:
+    def open(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
         """Take the folder for a run; nothing of an earlier run is changed.
 
         Args:
@@ -86,9 +86,9 @@ class RunFolder:
             UserError: it cannot be written, is in use, or holds a run that is another.
         """
         self._take()
-        return self.look(config, pins)
+        return self.inspect(config, pins)
 
-    def look(self, config: RunConfig, pins: dict[str, int]) -> Opening:
+    def inspect(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
         """As `open`, but without taking the folder."""
         _check_contents(self.path)
         stored = _stored_config(self.path)
@@ -98,14 +98,14 @@ class RunFolder:
                 f"or resume: auto to go on with it"
             )
         if config.resume not in ("auto", "none"):
-            config = _as_there(config, run_of(Path(config.resume)), "resume")
+            config = _match_stored_run(config, run_folder_of(Path(config.resume)), "resume")
         if stored:
-            config = _as_there(config, self.path, "output_dir")
-        config = pin(config, pins)
+            config = _match_stored_run(config, self.path, "output_dir")
+        config = fill_pinned(config, pins)
         validate(config)
-        status = self._stored_status() if stored else Status()
+        status = self._stored_status() if stored else RunStatus()
         longer = stored is not None and extends(config, stored)
-        return Opening(config, status.state == "finished" and not longer, status)
+        return OpenedRun(config, status.state == "finished" and not longer, status)
 
     def remove_leftovers(self) -> None:
         """Remove the files that a killed process was writing."""
@@ -119,7 +119,7 @@ class RunFolder:
         Raises:
             UserError: the other run's file is damaged, shorter or no regular file.
         """
-        run = run_of(saved)
+        run = run_folder_of(saved)
         if run != self.path.resolve():
             source, target = run / "metrics.jsonl", self.path / "metrics.jsonl"
             check_records(source, length_bytes)
@@ -173,16 +173,16 @@ class RunFolder:
                 f"lock {path}; wait for it, or choose another output_dir"
             )
 
-    def _stored_status(self) -> Status:
+    def _stored_status(self) -> RunStatus:
         try:
             return read_status(self.path)
         except UserError as error:
             # It only saves work: a finished run that goes on ends at once, with the same result.
             log.warning("%s; going on as if the run had been killed", error)
-            return Status("running")
+            return RunStatus("running")
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Path) -> RunStatus:
     """How the run in a folder stands, by its status.json.
 
     Raises:
@@ -190,11 +190,11 @@ def read_status(folder: Path) -> Status:
     """
     path = folder / "status.json"
     if not path.exists():
-        return Status("running")  # killed between config.yaml and status.json
+        return RunStatus("running")  # killed between config.yaml and status.json
     status = read_json(path)
     check_type(status.get("state"), State, f"{path}: state")
     check_type(status.get("step"), int, f"{path}: step")
-    return Status(status["state"], status["step"])
+    return RunStatus(status["state"], status["step"])
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def nearest_folder(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
 
 
-def run_of(saved: Path) -> Path:
+def run_folder_of(saved: Path) -> Path:
     """The run's folder of a checkpoint, which stands at checkpoints/step-N in it."""
     return saved.resolve().parent.parent
 
@@ -251,12 +251,12 @@ def _copy(source: Path, target: Path, length_bytes: int) -> None:
         raise UserError(f"{source}: cannot be copied ({reason(error)})") from error
 
 
-def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
+def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
     """`config` with the pins of the run in `folder`, which must be the same run."""
     stored = _stored_config(folder)
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
-    config = pin(config, pins_of(stored))
+    config = fill_pinned(config, pinned_values(stored))
     # Where a machine has too little memory, this must not cost the training: the engine notes it.
     key_of_memory = "train.evaluation_batch_size"
     stored = replace(stored, {key_of_memory: config.train.evaluation_batch_size})
@@ -279,13 +279,13 @@ def _as_there(config: RunConfig, folder: Path, key: str) -> RunConfig:
     return config
 
 
-def pins_of(config: RunConfig) -> dict[str, Any]:
+def pinned_values(config: RunConfig) -> dict[str, Any]:
     """What a configuration has for the pinned keys."""
     values = flatten(config)
     return {key: values[key] for key in PINNED_KEYS}
 
 
-def pin(config: RunConfig, pins: dict[str, int]) -> RunConfig:
+def fill_pinned(config: RunConfig, pins: dict[str, int]) -> RunConfig:
     """`config` with values for the pinned keys that it leaves open."""
     values = flatten(config)
-    return replace(config, {key: pin for key, pin in pins.items() if values[key] is None})
+    return replace(config, {key: value for key, value in pins.items() if values[key] is None})

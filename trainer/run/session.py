@@ -34,7 +34,7 @@ from trainer.run.metrics_log import MetricsLog
 from trainer.run.report import run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.report.features import write_features
-from trainer.run.run_folder import Opening, RunFolder, State, Status, run_of
+from trainer.run.run_folder import OpenedRun, RunFolder, RunStatus, State, run_folder_of
 from trainer.run.run_observer import RunObserver
 from trainer.run.tracking import trackers, weights_and_biases
 from trainer.training.engine import Engine
@@ -64,7 +64,7 @@ class Session:
         self.opened = False
         self.results: dict[str, Any] | None = None
         """of a run that is finished"""
-        self.status_before = Status()
+        self.status_before = RunStatus()
         self.reasons_said = 0
         self.tried: list[str] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -74,20 +74,20 @@ class Session:
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
         collectives.check_same_configuration(self.accelerator, self.config)
-        opening = collectives.on_main(self.accelerator, self._open_folder)
-        self.opened = not opening.finished
-        self.status_before = opening.status
+        opened = collectives.on_main(self.accelerator, self._open_folder)
+        self.opened = not opened.finished
+        self.status_before = opened.status
         if not self.opened:
             self.say(f"{self.path} holds this run, finished: nothing is left to do")
             if not (self.path / "report.html").exists():
                 self.say(f"it has no report.html: python -m trainer report {self.path} writes it")
             return False
-        self.config = opening.config
+        self.config = opened.config
         processes.apply_pins(self.config)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
         return True
 
-    def _open_folder(self) -> Opening:
+    def _open_folder(self) -> OpenedRun:
         self.trackers.find(self.config)
         pins = processes.default_pins(self.config, self.accelerator.num_processes)
         return self.folder.open(self.config, pins)
@@ -162,7 +162,7 @@ class Session:
             case "auto":
                 return self.checkpoints.newest()
             case path:
-                elsewhere = run_of(Path(path)) != self.path.resolve()
+                elsewhere = run_folder_of(Path(path)) != self.path.resolve()
                 if elsewhere and (own := self.checkpoints.newest()):
                     return own  # the same command again: it goes on
                 saved = open_checkpoint(Path(path))

@@ -23,7 +23,7 @@ from trainer.config import command_line, rules
 from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
-from trainer.run.run_folder import RunFolder, pin, pins_of
+from trainer.run.run_folder import RunFolder, fill_pinned, pinned_values
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -122,9 +122,9 @@ def _train(
         if accelerator.is_main_process:
             print(f"\nfold {config.data.fold} of {config.data.folds}\n", flush=True)
         left_s = limit_s if end_s is None else end_s - now_s
-        trained = run_training(replace(pin(config, pins), {"train.max_seconds": left_s}))
+        trained = run_training(replace(fill_pinned(config, pins), {"train.max_seconds": left_s}))
         if trained:
-            pins = pins_of(trained)
+            pins = pinned_values(trained)
             # From the first fold that is trained, so that every start gets further.
             end_s = end_s or (now_s + limit_s if limit_s else None)
 
@@ -149,5 +149,5 @@ def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
                 f"output_dir: {stored.parent} is no fold of {count}; choose another output_dir"
             )
         config = fold_config(asked, count, int(number))
-        pins = pins_of(RunFolder(stored.parent).look(config, {}).config)
+        pins = pinned_values(RunFolder(stored.parent).inspect(config, {}).config)
     return pins

@@ -23,7 +23,7 @@ from trainer.data.dataset import ImageSet
 from trainer.data.loading import fingerprint_of, load_training
 from trainer.data.sources import reading
 from trainer.data.split import take_fold
-from trainer.run.console import left_out, worst_rows
+from trainer.run.console import omitted_note, worst_rows
 from trainer.run.report.attempt import attempt
 from trainer.run.report.run_report import read_predictions
 from trainer.run.results import write_confusion
@@ -233,7 +233,8 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
         (str(each["fold"]), f"{each['samples']:,}", percent(each["accuracy"]))
         for each in found["runs"]
     ]
-    shown, others = worst_rows(pooled["per_class"]), left_out(pooled["per_class"])
+    shown = worst_rows(pooled["per_class"])
+    others = omitted_note(pooled["per_class"], shown)
     classes = [
         (row["name"], f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None))
         for row in shown

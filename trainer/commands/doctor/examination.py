@@ -18,7 +18,7 @@ from trainer.commands.doctor.recipe import Prepared
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, lost_ranks, processes
-from trainer.run.run_folder import Opening, Status, pin
+from trainer.run.run_folder import OpenedRun, RunStatus, fill_pinned
 
 RECIPE_LIMIT_S = 9.0
 """to read the data and build the model: others wait for it, and the whole has a limit"""
@@ -119,16 +119,16 @@ def _look(
 
 def _opening(
     asked: RunConfig | None, findings: Findings, accelerator: Accelerator | None
-) -> Opening | None:
+) -> OpenedRun | None:
     """The run as rank 0 finds it in its folder, for all ranks; None without a configuration."""
 
-    def look() -> Opening | None:
+    def look() -> OpenedRun | None:
         if asked is None:
             return None
         count = accelerator.num_processes if accelerator else processes.launched_count()
         found = findings.attempt("output_dir", lambda: recipe.open_folder(asked, count))
         pins = processes.default_pins(asked, count)
-        return found or Opening(pin(asked, pins), False, Status())
+        return found or OpenedRun(fill_pinned(asked, pins), False, RunStatus())
 
     return collectives.on_main(accelerator, look) if accelerator else look()
 

@@ -27,7 +27,7 @@ from trainer.network.buffers import left_alone
 from trainer.network.new_model import build_model
 from trainer.network.trial import trial
 from trainer.ranks import processes
-from trainer.run.run_folder import Opening, RunFolder, nearest_folder
+from trainer.run.run_folder import OpenedRun, RunFolder, nearest_folder
 from trainer.run.tracking.trackers import Trackers
 from trainer.training import evaluation_size, optimizers
 from trainer.training.optimizer_state import state_after_a_step
@@ -75,7 +75,7 @@ class Prepared:
     """of the network, as a run does it before its first step; it may take long"""
 
 
-def open_folder(config: RunConfig, count: int) -> Opening:
+def open_folder(config: RunConfig, count: int) -> OpenedRun:
     """What output_dir says about the run; nothing is changed in it.
 
     Args:
@@ -87,10 +87,10 @@ def open_folder(config: RunConfig, count: int) -> Opening:
     """
     folder = RunFolder(folder_of(config))
     folder.check_access()
-    opening = folder.look(config, processes.default_pins(config, count))
+    opened = folder.inspect(config, processes.default_pins(config, count))
     if config.resume not in ("auto", "none"):
         open_checkpoint(Path(config.resume))
-    return opening
+    return opened
 
 
 def prepare(config: RunConfig, findings: Findings) -> Prepared | None:

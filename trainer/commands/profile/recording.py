@@ -23,7 +23,7 @@ from trainer.ranks import processes
 from trainer.ranks.preemption import StopRequest
 from trainer.ranks.process_group import joined
 from trainer.run.engine_builder import build_engine
-from trainer.run.run_folder import pin
+from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
 
 PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")
@@ -73,7 +73,7 @@ def profile(
 
 
 def _engine(accelerator: Accelerator, config: RunConfig) -> Engine:
-    config = pin(config, processes.default_pins(config, accelerator.num_processes))
+    config = fill_pinned(config, processes.default_pins(config, accelerator.num_processes))
     # What would end the steps before their number is reached.
     config = replace(config, {"train.max_seconds": None, "train.patience": None})
     processes.apply_pins(config)
