@@ -1,4 +1,4 @@
-"""A random transform of one's own: brightness and contrast.
+"""A random transform of your own: brightness and contrast.
 
 python train.py --config configs/digits.yaml --output_dir runs/own_augmentation \
     --data.augment shift+examples/own_augmentation.py:light

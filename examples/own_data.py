@@ -1,4 +1,4 @@
-"""A data set of one's own: a function that returns arrays.
+"""A data set of your own: a function that returns arrays.
 
 python train.py --config configs/digits.yaml --output_dir runs/own_data \
     --data.name examples/own_data.py:stripes

@@ -1,4 +1,4 @@
-"""A network of one's own: any torch module that returns one logit for each class.
+"""A network of your own: any torch module that returns one logit for each class.
 
 python train.py --config configs/digits.yaml --model.name examples/own_model.py:OwnModel \
     --model.args '{"filters": 24}' --output_dir runs/own_model

@@ -1,4 +1,4 @@
-"""An optimiser of one's own: any torch.optim.Optimizer.
+"""An optimiser of your own: any torch.optim.Optimizer.
 
 python train.py --config configs/digits.yaml --output_dir runs/own_optimizer --optimizer.lr 1e-3 \
     --optimizer.name examples/own_optimizer.py:lion --optimizer.args '{"beta2": 0.98}'
@@ -17,7 +17,7 @@ from trainer.api import register_optimizer
 class Lion(torch.optim.Optimizer):
     """Lion (Chen et al.: Symbolic Discovery of Optimization Algorithms, 2023): the sign of a mean.
 
-    `params` are groups with their `weight_decay`, `lr` is set anew before each step, and anything
+    `params` are groups with their `weight_decay`, `lr` is set again before each step, and anything
     else comes from `optimizer.args`. What it remembers is in `self.state`, which checkpoints hold.
     """
 

@@ -1,4 +1,4 @@
-"""A tracker of one's own: a class that follows a run, here into a table.
+"""A tracker of your own: a class that follows a run, here into a table.
 
 python train.py --config configs/digits.yaml --output_dir runs/own_tracker \
     --tracking.plugin examples/own_tracker.py:table

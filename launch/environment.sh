@@ -20,7 +20,7 @@ install_lockstep() {
 }
 
 # What the tests need besides. timm and torchvision lie in a folder of their own, .venv/timm, which
-# only the tests of timm's models search: beside a CPU build of torch the import of torchvision
+# only the tests of timm's models search: together with a CPU build of torch the import of torchvision
 # fails, and Accelerate's command line imports timm wherever it finds it. Without dependencies,
 # because timm's are there already and torchvision's torch might be another build.
 install_for_tests() {

@@ -10,7 +10,7 @@ main() {
         exit 2
     fi
     mkdir -p -- "$cache"
-    # Beside the cache folder, so that each file moves into its place in one step.
+    # Next to the cache folder, so that each file moves into its place in one step.
     temporary=$(mktemp -d -- "${cache%/*}/.debian-XXXXXX")
     trap 'rm -rf -- "$temporary"' EXIT
     cd -- "$temporary"
