@@ -28,11 +28,11 @@ from trainer.base import locks
 path, seconds, alive = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "alive"
 locks.BEAT_S = 0.1
 if alive:
-    with locks.held(path, "works", "none"):
+    with locks.lock_file(path, "works", "none"):
         print("held", flush=True)
         time.sleep(seconds)
 else:
-    lock = locks.take(path, "none")
+    lock = locks.try_lock(path, "none")
     print("held", flush=True)
     time.sleep(seconds)
 """
@@ -59,7 +59,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def wait_for(path: Path) -> float:
     begin_s = time.monotonic()
-    with locks.held(path, "decodes these pictures", "none") as alone:
+    with locks.lock_file(path, "decodes these pictures", "none") as alone:
         assert alone
     return time.monotonic() - begin_s
 
@@ -101,7 +101,9 @@ def test_a_lock_file_that_is_left_is_not_waited_for(tmp_path: Path, hold: Any) -
 def test_another_program_that_has_the_lock_is_known(tmp_path: Path, hold: Any) -> None:
     process = hold(60, "silent")
     (tmp_path / ".lock").write_text("")
-    assert locks.holder(tmp_path / ".lock") == f"process {process.pid} on {platform.node()}"
+    assert (
+        locks.describe_holder(tmp_path / ".lock") == f"process {process.pid} on {platform.node()}"
+    )
 
 
 def test_the_run_that_is_in_the_way_is_named(
@@ -125,7 +127,7 @@ def test_where_there_are_no_locks_it_goes_on_with_a_warning(
 
     (tmp_path / ".lock").write_text("process 1 on elsewhere")  # of other days
     monkeypatch.setattr(fcntl, "flock", fail)
-    with locks.held(tmp_path / ".lock", "works", "do not start two") as alone:
+    with locks.lock_file(tmp_path / ".lock", "works", "do not start two") as alone:
         assert not alone
     expected = f"{tmp_path / '.lock'}: cannot be locked here ({os.strerror(code)}); do not start"
     assert expected in caplog.text

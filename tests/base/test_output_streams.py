@@ -22,10 +22,10 @@ WORK = """
 import sys
 from pathlib import Path
 from trainer.base import output_streams
-end = output_streams.GONE
+end = output_streams.READER_GONE
 if sys.argv[1] == "training":
-    end += output_streams.FULL
-with output_streams.lasting(end):
+    end += output_streams.DISK_FULL
+with output_streams.ignore_write_errors(end):
     for number in range(20000):
         print("line", number, flush=number % 10 == 0)
         print("warning", number, file=sys.stderr)

@@ -83,15 +83,15 @@ def test_a_run_that_is_there_stays_as_it_is(
 
 def test_ranges_change_no_bit(tmp_path: Path) -> None:
     assert train_here(tmp_path / "plain", *SHORT) == 0
-    with profiler_ranges.recording(lambda: None):
+    with profiler_ranges.record(lambda: None):
         assert train_here(tmp_path / "recorded", *SHORT) == 0
     assert Run(tmp_path / "recorded", 0).digest == Run(tmp_path / "plain", 0).digest
 
 
 def test_ranges_are_nothing_while_nobody_records() -> None:
-    with profiler_ranges.recording(lambda: None):
-        assert profiler_ranges.named("a") is not profiler_ranges.named("b")
-    assert profiler_ranges.named("a") is profiler_ranges.named("b")
+    with profiler_ranges.record(lambda: None):
+        assert profiler_ranges.label("a") is not profiler_ranges.label("b")
+    assert profiler_ranges.label("a") is profiler_ranges.label("b")
 
 
 def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from tests.checkpoints import forge, forge_state, seal, small_state, write_manifest
-from trainer.base.errors import OtherFormatError, UserError
+from trainer.base.errors import FormatVersionError, UserError
 from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
@@ -259,7 +259,7 @@ def test_another_version_says_so_whatever_else_it_holds(
         state["format_version"] = version
 
     forge_state(sound, change)
-    with pytest.raises(OtherFormatError, match=f"format_version {version} is from {age} version"):
+    with pytest.raises(FormatVersionError, match=f"format_version {version} is from {age} version"):
         open_checkpoint(sound)
 
 

@@ -22,9 +22,9 @@ ESCAPE = "\x1b"
 
 RUN = """
 import logging, time
-from trainer.base.terminal import print_header
+from trainer.base.terminal import print_facts
 from trainer.run.console import Progress
-print_header({"device": "cpu", "processes": "2 \\u00d7 1 thread"})
+print_facts({"device": "cpu", "processes": "2 \\u00d7 1 thread"})
 with Progress(line_every_s=LINE_EVERY_S) as progress:
     for epoch in (1, 2):
         progress.start_epoch(epoch, 2, 40, done=4)

@@ -68,7 +68,7 @@ def test_other_allocators(error: Exception) -> None:
     device = torch.device("cuda")
     with (
         pytest.raises(RankError, match="key: what does not fit into the GPU's memory; less does"),
-        out_of_memory.explained("key: what", "less does", device),
+        out_of_memory.explain("key: what", "less does", device),
     ):
         raise error
 
@@ -76,7 +76,7 @@ def test_other_allocators(error: Exception) -> None:
 def test_any_other_error_stays_what_it_is() -> None:
     with (
         pytest.raises(RuntimeError, match="shapes differ"),
-        out_of_memory.explained("key: what", "less does", torch.device("cpu")),
+        out_of_memory.explain("key: what", "less does", torch.device("cpu")),
     ):
         raise RuntimeError("shapes differ")
 

@@ -30,7 +30,7 @@ class NonFiniteLossError(Exception):
         self.step = step
 
 
-class OwnError(Exception):
+class FirstFailureError(Exception):
     """This rank is the first of several to fail, by what neither a user nor the code foresaw.
 
     Args:
@@ -47,19 +47,19 @@ class LostRankError(Exception):
 
     Args:
         message: names it.
-        speaks: whether it is for this rank to say so.
+        prints: whether it is for this rank to say so.
     """
 
-    def __init__(self, message: str, *, speaks: bool) -> None:
+    def __init__(self, message: str, *, prints: bool) -> None:
         super().__init__(message)
-        self.speaks = speaks
+        self.prints = prints
 
 
 class UnreadableError(UserError):
     """A file that may well be whole, but may not be read."""
 
 
-class OtherFormatError(UserError):
+class FormatVersionError(UserError):
     """A checkpoint of another version: whole, and not to be touched."""
 
 

@@ -40,6 +40,6 @@ def memory_order(tensor: torch.Tensor) -> list[int]:
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
-def inverse(order: Sequence[int]) -> list[int]:
+def invert_permutation(order: Sequence[int]) -> list[int]:
     """The permutation that undoes `order`."""
     return sorted(range(len(order)), key=order.__getitem__)

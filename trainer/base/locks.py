@@ -61,7 +61,7 @@ class Lock:
             self.file.write(text.encode(errors="replace"))
 
 
-def take(path: Path, without: str) -> Lock | None:
+def try_lock(path: Path, without: str) -> Lock | None:
     """The lock on a file, which is made where it is missing; None where another process has it.
 
     Where the file system has no locks (Lustre without `flock`, some NFS), a warning says so.
@@ -87,7 +87,7 @@ def take(path: Path, without: str) -> Lock | None:
     return lock
 
 
-def holder(path: Path) -> str:
+def describe_holder(path: Path) -> str:
     """Who has the lock, in words."""
     try:
         with open_regular(path) as file:
@@ -111,12 +111,12 @@ def _known_to_the_kernel(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def held(path: Path, work: str, without: str) -> Iterator[bool]:
+def lock_file(path: Path, work: str, without: str) -> Iterator[bool]:
     """Have the lock inside of this context; whoever has it now is waited for, and named.
 
     Args:
         work: what is done inside, as in "decodes these pictures".
-        without: as of `take`.
+        without: as of `try_lock`.
 
     Yields:
         Whether others are kept away.
@@ -154,14 +154,14 @@ def _wait(path: Path, work: str, without: str) -> Lock:
     begin_s = seen_s = time.monotonic()
     say_s = begin_s + SAID_AFTER_S
     sign = None
-    while (lock := take(path, without)) is None:
+    while (lock := try_lock(path, without)) is None:
         now_s = time.monotonic()
         last, sign = sign, _sign_of_life(path)
         if sign != last:
             seen_s = now_s
         if now_s - seen_s > SILENT_S:
             raise UserError(
-                f"{path}: {holder(path)} has this lock and has shown no sign of life for "
+                f"{path}: {describe_holder(path)} has this lock and has shown no sign of life for "
                 f"{SILENT_S:.0f} s; end it and start again, or remove the file where there is no "
                 "such process"
             )
@@ -169,7 +169,7 @@ def _wait(path: Path, work: str, without: str) -> Lock:
             say_s = now_s + _SAID_EVERY_S
             log.warning(
                 "waiting for %s, which %s (for %.0f s now; lock %s)",
-                holder(path), work, now_s - begin_s, path,
+                describe_holder(path), work, now_s - begin_s, path,
             )  # fmt: skip
         time.sleep(_ASKED_EVERY_S)
     return lock

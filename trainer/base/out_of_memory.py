@@ -14,7 +14,7 @@ _WORDS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
 @contextlib.contextmanager
-def explained(what: str, advice: str, device: torch.device) -> Iterator[None]:
+def explain(what: str, advice: str, device: torch.device) -> Iterator[None]:
     """Whatever lacks memory inside becomes one message.
 
     Args:
@@ -28,13 +28,13 @@ def explained(what: str, advice: str, device: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
-        if not is_lack(error):
+        if not is_out_of_memory(error):
             raise
         place = "the memory" if device.type == "cpu" else "the GPU's memory"
         raise RankError(f"{what} does not fit into {place}; {advice}") from error
 
 
-def is_lack(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether there was too little memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

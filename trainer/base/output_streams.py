@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-GONE = (errno.EPIPE, errno.EIO)
+READER_GONE = (errno.EPIPE, errno.EIO)
 """nobody reads any more: a closed pipe, a terminal that has gone away"""
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """the file that it goes to finds no room"""
 
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
@@ -41,7 +41,7 @@ class _Screen(io.FileIO):
 
 
 @contextlib.contextmanager
-def lasting(dropped: Collection[int] = GONE) -> Iterator[None]:
+def ignore_write_errors(dropped: Collection[int] = READER_GONE) -> Iterator[None]:
     """Inside of this context, what is printed and cannot be written is dropped.
 
     Streams that are no files of the system, as in a notebook, stay as they are. What a stream
@@ -52,7 +52,9 @@ def lasting(dropped: Collection[int] = GONE) -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _outlasting("stdout", 1, dropped)
-    sys.stderr = _outlasting("stderr", 2, GONE + FULL)  # there is nowhere else to say it
+    sys.stderr = _outlasting(
+        "stderr", 2, READER_GONE + DISK_FULL
+    )  # there is nowhere else to say it
     try:
         yield
     finally:

@@ -13,13 +13,13 @@ _finish_work: Callable[[], None] | None = None
 """while ranges are recorded"""
 
 
-def named(name: str) -> contextlib.AbstractContextManager[None]:
+def label(name: str) -> contextlib.AbstractContextManager[None]:
     """A range of this name, to be used as a context."""
     return _NOTHING if _finish_work is None else _recorded(name, _finish_work)
 
 
 @contextlib.contextmanager
-def recording(finish_work: Callable[[], None]) -> Iterator[None]:
+def record(finish_work: Callable[[], None]) -> Iterator[None]:
     """Record ranges inside of this context.
 
     Args:

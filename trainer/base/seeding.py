@@ -102,7 +102,7 @@ def seed_torch(seed: int, stream: Stream, *position: int) -> None:
 def seed_all(seed: int, stream: Stream, *position: int) -> None:
     """Set the generators that code may draw from without naming one: torch's, numpy's, Python's.
 
-    Only inside `others_kept`.
+    Only inside `preserve_other_generators`.
     """
     seed_torch(seed, stream, *position)
     value = integer(seed, stream, *position)
@@ -111,7 +111,7 @@ def seed_all(seed: int, stream: Stream, *position: int) -> None:
 
 
 @contextlib.contextmanager
-def others_kept() -> Iterator[None]:
+def preserve_other_generators() -> Iterator[None]:
     """Whatever is drawn inside, the global generators of numpy and Python go on as before."""
     python, others = random.getstate(), mtrand.get_bit_generator()
     # Another in its place costs a twentieth of what reading and writing its state would.
@@ -124,12 +124,12 @@ def others_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_kept() -> Iterator[None]:
-    """As `others_kept`, and torch's generators too, on every device."""
+def preserve_generators() -> Iterator[None]:
+    """As `preserve_other_generators`, and torch's generators too, on every device."""
     import torch
 
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with others_kept(), torch.random.fork_rng(devices):
+    with preserve_other_generators(), torch.random.fork_rng(devices):
         yield
 
 

@@ -33,9 +33,9 @@ def read_text(path: Path, limit_bytes: int = LARGEST_BYTES) -> str:
             raise ValueError(f"longer than the {limit_bytes} bytes that it may have")
         return content.decode("utf-8")
     except PermissionError as error:
-        raise UnreadableError(f"{path}: may not be read ({reason(error)})") from error
+        raise UnreadableError(f"{path}: may not be read ({error_text(error)})") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({reason(error)})") from error
+        raise UserError(f"{path}: missing or damaged ({error_text(error)})") from error
 
 
 def read_json(path: Path, limit_bytes: int = LARGEST_BYTES) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def check_type(value: Any, hint: Any, where: str) -> None:
     """
     if not _matches(value, hint):
         name = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        raise UserError(f"{where}: must be {name}, found {shown(value)}")
+        raise UserError(f"{where}: must be {name}, found {describe_value(value)}")
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value for a message, however long or strange it is."""
     try:
         return ascii(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)[:_LONGEST_SHOWN]
@@ -80,7 +80,7 @@ def shown(value: Any) -> str:
         return "something nested deeply"
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The words of an error, without the path that the message names already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 

@@ -1,7 +1,8 @@
 """Tensors in safetensors files; of one that nobody vouches for it is known what is in it first.
 
 A header cannot ask for more memory than its bound, and the tensors of a file have at most its
-size; with `read_specs` and `mismatch` not even those are read unless they are what is expected.
+size; with `read_specs` and `describe_mismatch` not even those are read unless they are the
+expected ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from safetensors.torch import save, save_file
 
 from trainer.base.errors import UserError
 from trainer.base.files import open_regular, write_file
-from trainer.base.strict_json import reason
+from trainer.base.strict_json import error_text
 
 Tensors = dict[str, torch.Tensor]
 
@@ -82,7 +83,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def specs_of(tensors: Mapping[str, torch.Tensor]) -> Specs:
+def tensor_specs(tensors: Mapping[str, torch.Tensor]) -> Specs:
     """Types and shapes of tensors in memory."""
     return {
         name: TensorSpec(_dtype_name(tensor.dtype), tuple(tensor.shape))
@@ -90,7 +91,7 @@ def specs_of(tensors: Mapping[str, torch.Tensor]) -> Specs:
     }
 
 
-def mismatch(found: Specs, expected: Specs, *, any_dtype: bool = False) -> str | None:
+def describe_mismatch(found: Specs, expected: Specs, *, any_dtype: bool = False) -> str | None:
     """In words, how tensors differ from those expected; None where they do not."""
     differences = []
     if missing := sorted(expected.keys() - found.keys()):
@@ -110,7 +111,9 @@ def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         if tensors[name].is_floating_point():
-            digest.update(packed(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                copy_to_cpu(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()
 
 
@@ -118,11 +121,13 @@ def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file, whole or not at all."""
-    write_packed(path, {name: packed(tensor) for name, tensor in tensors.items()}, metadata)
+    write_cpu_tensors(
+        path, {name: copy_to_cpu(tensor) for name, tensor in tensors.items()}, metadata
+    )
 
 
-def write_packed(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors that are `packed` already.
+def write_cpu_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors that are `copy_to_cpu` already.
 
     Raises:
         OSError: the disk is full or the like.
@@ -141,7 +146,7 @@ def write_packed(path: Path, tensors: Tensors, metadata: dict[str, str] | None =
     write_file(path, write)
 
 
-def packed(tensor: torch.Tensor) -> torch.Tensor:
+def copy_to_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU, C-contiguous and in memory of its own, as safetensors wants them."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
@@ -159,7 +164,7 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
         with safe_open(path, framework=framework) as file:
             yield file
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path}: no valid safetensors file ({reason(error)[:200]})") from error
+        raise UserError(f"{path}: no valid safetensors file ({error_text(error)[:200]})") from error
 
 
 @functools.cache

@@ -1,33 +1,34 @@
 """Print to the console: lines of plain text, aligned tables, a progress bar on a terminal.
 
-Lines go to standard output and the bar to standard error, so that a log file holds lines only.
+Lines go to standard output and the bar to standard error, so that a log file has lines only.
 The caller decides which process prints.
 """
 
 from __future__ import annotations
 
+import json
 import locale
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 
-def print_header(facts: dict[str, str]) -> None:
-    """Print one block of aligned lines, a fact each: its name and its text."""
+def print_facts(facts: dict[str, str]) -> None:
+    """Print a block of aligned lines, one for each name and its text, and an empty line."""
     width = max(map(len, facts), default=0)
     for name, text in facts.items():
         print_line(f"{name:<{width}}  {text}")
     print_line("")
 
 
-def bar(what: str, total: int, *, shown: bool = True, **options: Any) -> Any:
-    """A bar of tqdm's on standard error, a context manager; none where that is no terminal.
+def progress_bar(what: str, total: int, *, enabled: bool = True, **options: Any) -> Any:
+    """Make tqdm's progress bar, a context manager; it stays hidden where there is no terminal.
 
     Args:
-        what: is going on.
-        total: how many updates are the whole.
-        shown: whether this process speaks.
-        options: further ones of tqdm's.
+        what: the work, as its label.
+        total: the number of updates until the end.
+        enabled: whether this process shows it.
+        options: more arguments for tqdm.
     """
     from tqdm import tqdm
 
@@ -37,20 +38,25 @@ def bar(what: str, total: int, *, shown: bool = True, **options: Any) -> Any:
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,
-        # Python takes a C locale for UTF-8; the terminal does not.
+        # Under a C locale Python writes UTF-8, and the terminal cannot show it.
         ascii=locale.getencoding().lower().replace("-", "") != "utf8",
-        disable=not (shown and sys.stderr.isatty()),
+        disable=not (enabled and sys.stderr.isatty()),
         **options,
     )
 
 
 def percent(share: float | None) -> str:
-    """A share between 0 and 1 in per cent, a dash where there is none."""
+    """Write a share between 0 and 1 as a percentage, None as a dash."""
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) -> list[str]:
-    """Lines of columns: those with the numbers `left` (from 0) are flush left, others right."""
+def format_table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) -> list[str]:
+    """Align rows of cells into lines.
+
+    Args:
+        rows: of equally many cells; the first may be the head.
+        left: the columns, counted from 0, that are flush left; the others are flush right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -62,7 +68,12 @@ def table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) -> list
     return lines
 
 
+def print_report(report: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print what a command has found: `report` as JSON for programs, or `lines` for people."""
+    print(json.dumps(report, indent=2) if as_json else "\n".join(lines), flush=True)
+
+
 def print_line(text: str) -> None:
-    """A line, with a question mark for what standard output cannot encode."""
+    """Print a line, with a question mark for what standard output cannot encode."""
     encoding = sys.stdout.encoding or "ascii"
     print(text.encode(encoding, "replace").decode(encoding), flush=True)

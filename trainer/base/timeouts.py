@@ -11,7 +11,7 @@ T = TypeVar("T")
 _NAME = "call with a time limit"
 
 
-def within(limit_s: float, call: Callable[[], T]) -> T:
+def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     """The result of `call`, run in a thread that is left behind after `limit_s` seconds.
 
     Raises:
@@ -36,6 +36,6 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def is_any_left_behind() -> bool:
+def has_abandoned_call() -> bool:
     """Whether a call goes on that took longer than it was given."""
     return any(thread.name == _NAME for thread in threading.enumerate())

@@ -13,9 +13,16 @@ import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from trainer.base.errors import OtherFormatError, UnreadableError, UserError
+from trainer.base.errors import FormatVersionError, UnreadableError, UserError
 from trainer.base.files import open_regular, to_json
-from trainer.base.strict_json import check_type, parse_json, read_json, read_text, reason, shown
+from trainer.base.strict_json import (
+    check_type,
+    describe_value,
+    error_text,
+    parse_json,
+    read_json,
+    read_text,
+)
 from trainer.base.tensor_files import Specs, Tensors, read_specs, read_tensors
 from trainer.checkpoint.run_state import RunState
 
@@ -70,7 +77,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Check every file of a checkpoint against its manifest, and what is in it.
 
     Raises:
-        OtherFormatError: another version of Lockstep has written it.
+        FormatVersionError: another version of Lockstep has written it.
         UserError: names the file that is missing, damaged or not what it should be.
     """
     if folder.is_symlink():
@@ -87,7 +94,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     _check_run(state["run"], path)
     for name in state["files"]:
         if name not in entries:
-            raise UserError(f"{path}: files: {shown(name)} is not in the manifest")
+            raise UserError(f"{path}: files: {describe_value(name)} is not in the manifest")
         read_specs(folder / name)
     return Checkpoint(folder, state)
 
@@ -124,16 +131,17 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _check_file(folder: Path, name: str, entry: dict[str, int | str]) -> None:
     if not _PLAIN_NAME.fullmatch(name):
         raise UserError(
-            f"{folder / MANIFEST}: {shown(name)} is no plain file of the checkpoint's folder"
+            f"{folder / MANIFEST}: {describe_value(name)} is no plain file of the "
+            "checkpoint's folder"
         )
     path = folder / name
     try:
         found = describe(path)
     except PermissionError as error:
-        raise UnreadableError(f"{path}: may not be read ({reason(error)})") from error
+        raise UnreadableError(f"{path}: may not be read ({error_text(error)})") from error
     except OSError as error:
         raise UserError(
-            f"{path}: missing, or no plain file of the checkpoint's folder ({reason(error)})"
+            f"{path}: missing, or no plain file of the checkpoint's folder ({error_text(error)})"
         ) from error
     if found != entry:
         raise UserError(f"{path}: damaged, its size or SHA-256 differs from the manifest's")
@@ -145,7 +153,7 @@ def _check_version(state: Any, path: Path) -> None:
     check_type(version, int, f"{path}: format_version")
     if version != FORMAT_VERSION:
         age = "a later" if version > FORMAT_VERSION else "an earlier"
-        raise OtherFormatError(
+        raise FormatVersionError(
             f"{path.parent}: format_version {version} is from {age} version of Lockstep, this one "
             f"reads {FORMAT_VERSION}; go on with that version, or start anew in another output_dir"
         )
@@ -158,10 +166,12 @@ def _check_state(state: dict[str, Any], path: Path) -> None:
         check_type(state[key], hint, f"{path}: {key}")
     for name in state["files"]:
         if not _PLAIN_NAME.fullmatch(name) or not name.endswith(".safetensors"):
-            raise UserError(f"{path}: files: {shown(name)} is no plain name of a .safetensors file")
+            raise UserError(
+                f"{path}: files: {describe_value(name)} is no plain name of a .safetensors file"
+            )
     for key in state["optimizer"]:
         if not _OPTIMIZER_KEY.fullmatch(key):
-            raise UserError(f"{path}: optimizer: {shown(key)} is no PARAMETER_INDEX.NAME")
+            raise UserError(f"{path}: optimizer: {describe_value(key)} is no PARAMETER_INDEX.NAME")
 
 
 def _check_run(run: dict[str, Any], path: Path) -> None:
@@ -169,7 +179,7 @@ def _check_run(run: dict[str, Any], path: Path) -> None:
     names = {field.name for field in dataclasses.fields(RunState)}
     for name in sorted(names ^ run.keys()):
         kind = "lacks" if name in names else "has the unknown"
-        raise UserError(f"{path}: run {kind} {shown(name)}")
+        raise UserError(f"{path}: run {kind} {describe_value(name)}")
     for name in names:
         check_type(run[name], hints[name], f"{path}: run.{name}")
     observer = run["observer"]
@@ -181,4 +191,6 @@ def _check_run(run: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: run.observer.metrics_bytes: must be 0 or more")
     # It becomes part of a folder's name.
     if not _PLAIN_NAME.fullmatch(observer["wandb_run_id"]):
-        raise UserError(f"{path}: run.observer.wandb_run_id: {shown(observer['wandb_run_id'])}")
+        raise UserError(
+            f"{path}: run.observer.wandb_run_id: {describe_value(observer['wandb_run_id'])}"
+        )

@@ -22,9 +22,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer.base.errors import OtherFormatError, UnreadableError, UserError
+from trainer.base.errors import FormatVersionError, UnreadableError, UserError
 from trainer.base.files import sync, write_json
-from trainer.base.tensor_files import Tensors, packed, write_packed
+from trainer.base.tensor_files import Tensors, copy_to_cpu, write_cpu_tensors
 from trainer.checkpoint.reading import (
     FORMAT_VERSION,
     MANIFEST,
@@ -86,7 +86,7 @@ class Checkpoints:
         """
         self.wait()
         copies = {
-            name: {key: packed(tensor) for key, tensor in tensors.items()}
+            name: {key: copy_to_cpu(tensor) for key, tensor in tensors.items()}
             for name, tensors in files.items()
         }
 
@@ -152,7 +152,7 @@ class Checkpoints:
             names = []
             for name, tensors in files.items():
                 path = temporary / f"{name}.safetensors"
-                write_packed(path, tensors)
+                write_cpu_tensors(path, tensors)
                 names.append(path.name)
             state = {"format_version": FORMAT_VERSION, "files": names, **state}
             write_json(temporary / STATE, state)
@@ -209,7 +209,7 @@ class Checkpoints:
         for folder in reversed(step_folders(self.folder)):
             try:
                 return open_checkpoint(folder)
-            except (OtherFormatError, UnreadableError):
+            except (FormatVersionError, UnreadableError):
                 raise
             except UserError as error:
                 aside = set_aside(folder, "damaged")

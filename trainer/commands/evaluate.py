@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.commands.outputs import writing
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
     if path and (path.suffix != ".npz" or not path.absolute().parent.is_dir()):
         raise UserError(f"--predictions: {path} must be a file FILE.npz in a folder that is there")
-    config = command_line.of_run(arguments.run, arguments.configuration, ALLOWED)
+    config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
     with joined(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
         if path:
@@ -241,7 +241,7 @@ def _predict(
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     ways = [False, True] if with_mirrored else [False]
     turns = evaluation.rounds(accelerator, -(-len(images) // block_samples)) * len(ways)
-    with bar("blocks", turns, shown=accelerator.is_main_process) as progress:
+    with progress_bar("blocks", turns, enabled=accelerator.is_main_process) as progress:
         predict = functools.partial(
             evaluation.predict, block_samples=block_samples, seed=stored.seed
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import StoppedOnRequest, UserError
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.commands.outputs import writing
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
@@ -137,7 +137,7 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
     engine = _engine(session)
     losses: list[float] = []
     try:
-        with bar("lr-find", len(tried), shown=session.is_main) as progress:
+        with progress_bar("lr-find", len(tried), enabled=session.is_main) as progress:
             for lr, batch in zip(tried, _batches(engine), strict=False):
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import joined
@@ -172,7 +172,7 @@ def _predict_all(
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
     rounds = -(-len(files) // (BLOCK_PICTURES * accelerator.num_processes))
     done: list[tuple[int, tuple[dict[str, Any], float] | str]] = []
-    with bar("pictures", len(own), shown=accelerator.is_main_process) as progress:
+    with progress_bar("pictures", len(own), enabled=accelerator.is_main_process) as progress:
         for turn in range(rounds):
             block = own[turn * BLOCK_PICTURES : (turn + 1) * BLOCK_PICTURES]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
-from trainer.base.terminal import bar, percent, table
+from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recomputing
 from trainer.commands.outputs import writing
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         engine = recomputation.build(accelerator, config, plan.run, plan.start)
         is_main = accelerator.is_main_process
         way = step - engine.state.step
-        with bar(f"to step {step}", way, shown=is_main) as progress:
+        with progress_bar(f"to step {step}", way, enabled=is_main) as progress:
             comparison = Comparison(plan.run, tolerance if obstacles else None, progress)
             engine.observer = comparison if is_main else None
             samples, gradient_norm = _look(accelerator, engine, plan.run, step)
@@ -178,7 +178,7 @@ def _look(
     in_epoch = step - 1 - (epoch - 1) * engine.batches.steps
     batch = next(engine.batches.of_epoch(epoch, in_epoch))
     size = len(batch.targets)
-    with bar("gradients", size, shown=accelerator.is_main_process) as progress:
+    with progress_bar("gradients", size, enabled=accelerator.is_main_process) as progress:
         watch = StepSamples(engine.train_step, batch, progress.update)
         try:
             with watch.watching():
@@ -321,6 +321,6 @@ def _table(samples: Sequence[dict[str, Any]]) -> list[str]:
         figures = (number(row["loss"]), number(row["gradient_norm"]))
         answer = f"{row['predicted']} ({percent(row['probability'])})"
         rows.append((str(row["sample"]), *figures, row["class"], answer))
-    lines = table(rows, left=(3, 4))
+    lines = format_table(rows, left=(3, 4))
     more = len(samples) - len(shown)
     return [*lines, f"and {more:,} samples with smaller losses"] if more else lines

@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if processes.launched_rank() > 0:
         return
-    config = command_line.of_run(arguments.run, arguments.configuration, ALLOWED)
+    config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
     folder = RunFolder(arguments.run)
-    opening = folder.open(stored_config.of_run(arguments.run), {})
+    opening = folder.open(stored_config.read_folder(arguments.run), {})
     try:
         if not opening.finished:
             raise UserError(

@@ -16,7 +16,7 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import percent, table
+from trainer.base.terminal import format_table, percent
 from trainer.config import stored_config
 from trainer.config.schema import RunConfig, differences
 from trainer.run.console import omitted_note, worst_rows
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: it holds no run, the run is not finished, or a file in it is damaged.
     """
-    config = stored_config.of_run(folder)
+    config = stored_config.read_folder(folder)
     status = read_status(folder)
     if status.state != "finished":
         raise UserError(
@@ -184,8 +184,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         rows.append((label, "", *(percent((found[name] or {}).get(key)) for name in columns)))
     shown = worst_rows(found["per_class"])
     classes = [(row["name"], percent(row["accuracy"])) for row in shown]
-    head, *lines = table([("class", "mean accuracy"), *classes])
+    head, *lines = format_table([("class", "mean accuracy"), *classes])
     worst = [name for name, _ in classes].index(found["worst_class"])
     lines[worst] += "  <- worst"
     others = omitted_note(found["per_class"], shown)
-    return [*table(rows), "", head, *lines, *([others] if others else [])]
+    return [*format_table(rows), "", head, *lines, *([others] if others else [])]

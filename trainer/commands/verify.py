@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.commands import recomputing
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         is_main = accelerator.is_main_process
         first_step = engine.state.step + 1
         steps = plan.end[1] - engine.state.step
-        with bar(f"verifying {folder}", steps, shown=is_main) as progress:
+        with progress_bar(f"verifying {folder}", steps, enabled=is_main) as progress:
             tolerance = arguments.tolerance if obstacles else None
             comparison = Comparison(plan.run, tolerance, progress)
             engine.observer = comparison if is_main else None

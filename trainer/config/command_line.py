@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from trainer.base.errors import UserError
 from trainer.config import plugins, stored_config
-from trainer.config.parser_messages import check_not_null, no_section, readable
+from trainer.config.key_errors import check_not_null, explain_parser_error, section_expected
 from trainer.config.rules import check_average, check_names, is_unicode, validate
 from trainer.config.schema import RunConfig, averaged_epochs, replace
 
@@ -59,7 +59,7 @@ def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, An
     return _parse(["--config", os.fspath(recipe)], changes)
 
 
-def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
+def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
     """The configuration of the run in a folder, with what a command line sets of it.
 
     Args:
@@ -69,7 +69,7 @@ def of_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> Ru
         UserError: there is no run; or a key is unknown or not allowed, or its value is wrong; or
             the data set is code that the user has not named.
     """
-    stored, changes = stored_config.of_run(folder), _changes(arguments, allowed)
+    stored, changes = stored_config.read_folder(folder), _changes(arguments, allowed)
     if "data.name" not in changes:
         plugins.check_named(stored, folder, {}, ["data.name"])
     config = replace(stored, changes)
@@ -86,7 +86,7 @@ def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]
         values.pop("config", None)
         found = {str(key): value for key, value in values.items()}
     except (ArgumentError, TypeError) as error:
-        raise UserError(readable(str(error))) from error
+        raise UserError(explain_parser_error(str(error))) from error
     for key in found:
         if not key.startswith(tuple(allowed)):
             taken = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
@@ -112,7 +112,7 @@ def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     try:
         values = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
-        raise UserError(_where(arguments) + readable(str(error))) from error
+        raise UserError(_where(arguments) + explain_parser_error(str(error))) from error
     except UnicodeDecodeError as error:
         raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
     return _finish(parser, values, changes, Path(str(values["config"][-1])))
@@ -132,10 +132,10 @@ def _finish(
         values.pop("config", None)
         for name, default in vars(RunConfig()).items():
             if dataclasses.is_dataclass(default) and not isinstance(values[name], Namespace):
-                raise UserError(no_section(name))
+                raise UserError(section_expected(name))
         config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
-        raise UserError(readable(str(error))) from error
+        raise UserError(explain_parser_error(str(error))) from error
     check_not_null(config)
     if config.output_dir is None:
         if recipe is None:

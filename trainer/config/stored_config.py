@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from trainer.base.errors import UserError
-from trainer.base.strict_json import check_type, read_text, shown
+from trainer.base.strict_json import check_type, describe_value, read_text
 from trainer.config.rules import validate
 from trainer.config.schema import RunConfig
 
@@ -23,7 +23,7 @@ DEEPEST = 30
 T = TypeVar("T")
 
 
-def of_run(folder: Path) -> RunConfig:
+def read_folder(folder: Path) -> RunConfig:
     """The configuration of the run in a folder.
 
     Raises:
@@ -73,14 +73,14 @@ def _parse(text: str, path: Path) -> Any:
 def _build(kind: type[T], values: Any, section: str) -> T:
     """A dataclass from its values by name, each of them of the annotated type."""
     if not isinstance(values, dict):
-        raise UserError(f"{section or 'the whole'}: holds no keys, but {shown(values)}")
+        raise UserError(f"{section or 'the whole'}: holds no keys, but {describe_value(values)}")
     hints = get_type_hints(kind)
     built = {}
     for name, value in values.items():
         hint = hints.get(name)
         key = f"{section}.{name}" if section else str(name)
         if hint is None:
-            raise UserError(f"{shown(key)} is no key of a configuration")
+            raise UserError(f"{describe_value(key)} is no key of a configuration")
         if dataclasses.is_dataclass(hint):
             value = _build(hint, value, key)  # type: ignore[arg-type]
         else:

@@ -75,7 +75,7 @@ class Batches:
         """The batches of an epoch (from 1) from a step of it (from 0) on."""
         self.sampler.set_position(epoch, first_step)
         for step, samples in enumerate(self.sampler, start=first_step):
-            with profiler_ranges.named("data"), self._fitting(len(samples)):
+            with profiler_ranges.label("data"), self._fitting(len(samples)):
                 images, targets = self._fetch(samples, epoch)
                 if self.mixup or self.cutmix:
                     images, targets = self._mix(images, targets, epoch, step)
@@ -84,15 +84,13 @@ class Batches:
     def _fitting(self, count: int) -> contextlib.AbstractContextManager[None]:
         """The images of a step come into the memory inside; a RankError where they do not fit."""
         what = f"train.batch_size: a step's batch of {count} images of this process"
-        return out_of_memory.explained(
-            what, "make it smaller, or start more processes", self.device
-        )
+        return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         train = self.data.train
         pixels, targets = train.__getitems__(samples.to(train.images.device, non_blocking=True))
         pixels, targets = self._to_device(pixels), self._to_device(targets)
-        with profiler_ranges.named("augmentation"):
+        with profiler_ranges.label("augmentation"):
             images = self.augmentation(pixels, self._to_device(samples), epoch)
         return self.data.scaling.apply(images), targets
 

@@ -178,7 +178,7 @@ def check(
     largest, count = 0.0, 0
     for size in CHECKED_BATCHES:
         pixels = _images(size, example)
-        with seeding.all_kept(), torch.inference_mode():
+        with seeding.preserve_generators(), torch.inference_mode():
             seeding.seed_all(0, "evaluation", 0)
             expected = model(pixels)
             seeding.seed_all(0, "evaluation", 0 if same_draws else 1)

@@ -39,7 +39,7 @@ def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
         UserError: there is no run, it would run code that the user has not named or that is not
             at hand, or load weights that timm would unpickle; or a value is out of range.
     """
-    config, path = stored_config.of_run(folder), folder / "config.yaml"
+    config, path = stored_config.read_folder(folder), folder / "config.yaml"
     if config.threads is None or config.train.microbatches is None:
         raise UserError(
             f"{path}: threads or train.microbatches is null; the first start of a run fills them "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.base import numerics
-from trainer.base.errors import OtherFormatError, UserError
+from trainer.base.errors import FormatVersionError, UserError
 from trainer.base.numerics import Environment
 from trainer.base.strict_json import check_type
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
@@ -122,7 +122,7 @@ def checkpoints(folder: Path, first: int = 0, last: int | None = None) -> list[C
     """The whole checkpoints of steps `first` to `last`, from the oldest.
 
     Raises:
-        OtherFormatError: another version of Lockstep has written one.
+        FormatVersionError: another version of Lockstep has written one.
     """
     return list(_whole(_between(folder, first, last)))
 
@@ -159,7 +159,7 @@ def _whole(paths: Iterable[Path]) -> Iterator[Checkpoint]:
             if position(saved)[1] != step_of(path):
                 raise UserError(f"{path}: its state.json is of step {position(saved)[1]}")
             yield saved
-        except OtherFormatError:
+        except FormatVersionError:
             raise
         except UserError as error:
             log.warning("passed over: %s", error)

@@ -14,9 +14,9 @@ import models
 from models import timm_models
 from trainer.base import seeding
 from trainer.base.errors import UserError
-from trainer.base.strict_json import check_type, parse_json, shown
+from trainer.base.strict_json import check_type, describe_value, parse_json
 from trainer.base.tensor_files import (
-    mismatch,
+    describe_mismatch,
     read_metadata,
     read_specs,
     read_tensors,
@@ -142,7 +142,7 @@ class TrainedModel:
         """
         inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
         # What a plug-in keeps there, and what it draws, would be of other pictures.
-        with left_alone(self.module), seeding.all_kept():
+        with left_alone(self.module), seeding.preserve_generators():
             seeding.seed_all(self.seed, "evaluation", 0)
             return evaluation.log_probabilities(self.module, inputs).exp().cpu()
 
@@ -179,8 +179,8 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
     name = model or found["name"]
     if model is None and name not in models.names():
         raise UserError(
-            f"{file}: its model is {shown(name)}, and code that is not of Lockstep runs only "
-            f"where you name it: --model path/to/file.py:ClassName or --model timm:NAME "
+            f"{file}: its model is {describe_value(name)}, and code that is not of Lockstep runs "
+            f"only where you name it: --model path/to/file.py:ClassName or --model timm:NAME "
             f"(in Python the argument `model`)"
         )
     module = _build(file, name, found, memory_format)
@@ -234,7 +234,9 @@ def _check(found: Any, file: Path) -> None:
 
     def require(key: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise UserError(f"{file}: model.{key}: must be {rule}, found {shown(found[key])}")
+            raise UserError(
+                f"{file}: model.{key}: must be {rule}, found {describe_value(found[key])}"
+            )
 
     sides, names = found["image_size"], found["class_names"]
     require(
@@ -289,9 +291,11 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
 
     def fit(module: nn.Module) -> None:
         expected = model_state.expected(module, specs, frozenset(found.get("reshaped_buffers", ())))
-        difference = mismatch(specs, expected, any_dtype=True)
+        difference = describe_mismatch(specs, expected, any_dtype=True)
         if difference:
-            raise UserError(f"{file}: does not fit the model {shown(name)}: it {difference}")
+            raise UserError(
+                f"{file}: does not fit the model {describe_value(name)}: it {difference}"
+            )
 
     def check(module: nn.Module, backward: bool = True) -> None:
         models.check_output(module, **data, backward=backward)
@@ -301,7 +305,7 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
             with torch.device("meta"):  # so that a network of another size costs no memory
                 sized = models.create(name, arguments, **data)
             fit(sized)
-        with seeding.all_kept():
+        with seeding.preserve_generators():
             tried = new_model.construct(name, arguments, data, seed)
             names = new_model.names_of(tried)
             check(tried, backward=False)

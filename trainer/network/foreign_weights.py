@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.base.files import open_regular
-from trainer.base.tensor_files import Specs, mismatch
+from trainer.base.tensor_files import Specs, describe_mismatch
 
 _ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 """of files that torch.save writes, by habit"""
@@ -28,7 +28,7 @@ def surplus_prefix(found: Specs, expected: Specs) -> str:
         prefix += f"{part}."
         if not all(name.startswith(prefix) for name in found):
             break
-        if mismatch(without(prefix, found), expected, any_dtype=True) is None:
+        if describe_mismatch(without(prefix, found), expected, any_dtype=True) is None:
             return prefix
     return ""
 
@@ -42,10 +42,10 @@ def prefix_hint(found: Specs, expected: Specs) -> str:
     """What a prefix has to do with it that names do not fit; empty where it has nothing."""
     theirs, ours = _shared_prefix(found), _shared_prefix(expected)
     if theirs and not ours.startswith(theirs):
-        rest = mismatch(without(theirs, found), expected, any_dtype=True)
+        rest = describe_mismatch(without(theirs, found), expected, any_dtype=True)
         return f"; all its names have the prefix {theirs!r}, and without it, it {rest}"
     longer = {f"{ours}{name}": spec for name, spec in found.items()}
-    if ours and mismatch(longer, expected, any_dtype=True) is None:
+    if ours and describe_mismatch(longer, expected, any_dtype=True) is None:
         return f"; all names of the model have the prefix {ours!r}, which those of the file lack"
     return ""
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import Specs, Tensors, specs_of
+from trainer.base.tensor_files import Specs, Tensors, tensor_specs
 
 Slot = tuple[nn.Module, str]
 """a module and the name of an attribute of its own"""
@@ -196,7 +196,7 @@ def expected(module: nn.Module, found: Specs, reshaped: frozenset[str] = frozens
         found: of the file.
         reshaped: buffers whose shape the file decides, besides those that are known here.
     """
-    specs = specs_of(tensors(module))
+    specs = tensor_specs(tensors(module))
     slots, unsaved = buffer_slots(module), _unsaved(module).keys()
     for name in reshaped | traits_of(module).shapes.keys():
         if name in found and name in slots:

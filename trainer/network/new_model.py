@@ -123,7 +123,7 @@ def construct(
     Raises:
         ValueError: it cannot be built, or a lazy one fails.
     """
-    with seeding.others_kept():
+    with seeding.preserve_other_generators():
         seeding.seed_all(seed, "initialisation")
         model = models.create(name, arguments, **data)
         if first_pass or any(map(is_lazy, _own_tensors(model).values())):

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import Specs, mismatch, read_specs, read_tensors
+from trainer.base.tensor_files import Specs, describe_mismatch, read_specs, read_tensors
 from trainer.data import saved_scaling
 from trainer.network import model_state
 from trainer.network.foreign_weights import how_to_convert, prefix_hint, surplus_prefix, without
@@ -34,7 +34,7 @@ def load_weights(model: nn.Module, path: Path, *, says_prefix: bool = True) -> N
         expected = model_state.expected(model, specs)
         prefix = surplus_prefix(specs, expected)
         # Before the values, so that a file of another size costs no memory; types are converted.
-        difference = mismatch(without(prefix, specs), expected, any_dtype=True)
+        difference = describe_mismatch(without(prefix, specs), expected, any_dtype=True)
         if difference:
             hint = prefix_hint(specs, expected)
             raise UserError(f"does not fit the model: it {difference}{hint}")

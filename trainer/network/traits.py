@@ -36,7 +36,7 @@ def find(module: nn.Module, images: torch.Tensor, targets: torch.Tensor, seed: i
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
     at_first = _shapes(module)
     before, in_training, shapes = copies_of(module), set[str](), []
-    with seeding.all_kept():
+    with seeding.preserve_generators():
         for number, scale in enumerate(SCALES):
             _disturb(parameters, scale)
             values = _values(parameters)

@@ -11,9 +11,9 @@ from typing import NoReturn
 from trainer.base import output_streams, user_code
 from trainer.base.errors import (
     DifferentRunError,
+    FirstFailureError,
     LostRankError,
     NonFiniteLossError,
-    OwnError,
     RankError,
     StoppedOnRequest,
     UserError,
@@ -40,13 +40,13 @@ def of(error: BaseException | None) -> int:
             return FINISHED
         case UserError() | RankError():
             return USER_CAN_MEND
-        case OSError() if error.errno in output_streams.FULL:
+        case OSError() if error.errno in output_streams.DISK_FULL:
             return USER_CAN_MEND
         case DifferentRunError():
             return DIFFERENT
         case StoppedOnRequest():
             return STOPPED_ON_REQUEST
-        case OwnError():
+        case FirstFailureError():
             return of(error.error)
         case LostRankError() if error.__cause__ is not None:  # it failed of the same
             return USER_CAN_MEND if user_code.as_user_error(error.__cause__) else FAILED
@@ -58,7 +58,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     """Be the program of a command, under a launcher too, and exit with its code."""
     end_with_launcher()
     hush_other_ranks()
-    with output_streams.lasting():
+    with output_streams.ignore_write_errors():
         code = run(command)
     sys.exit(code)
 
@@ -72,9 +72,9 @@ def run(command: Callable[[], None]) -> int:
         said = _known(error)
         if said is None and launched_count() == 1:
             raise
-        text, speaks = said or (_with_traceback(error), True)
+        text, prints = said or (_with_traceback(error), True)
         note_failure(text, first=not isinstance(error, LostRankError))
-        if speaks:
+        if prints:
             print(text, file=sys.stderr, flush=True)
         elif of(error) == USER_CAN_MEND:
             # A launcher ends the other ranks with the first that fails: rank 0 has to speak before.
@@ -86,15 +86,15 @@ def run(command: Callable[[], None]) -> int:
 def _known(error: BaseException) -> tuple[str, bool] | None:
     """What there is to say about an end, and whether this process says it; None: a traceback."""
     match error:
-        case OwnError():
+        case FirstFailureError():
             return _known(error.error) or (_with_traceback(error.error), True)
         case LostRankError():
-            return named(str(error)), error.speaks
+            return named(str(error)), error.prints
         case RankError():
             return named(str(error)), True
         case UserError() | DifferentRunError() | StoppedOnRequest() | NonFiniteLossError():
             return str(error), launched_rank() == 0
-        case OSError() if error.errno in output_streams.FULL:
+        case OSError() if error.errno in output_streams.DISK_FULL:
             where = error.filename or "a file of the run"
             return f"{where}: {error.strerror}; make room and start again", True
         case KeyboardInterrupt():

@@ -13,8 +13,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from trainer.base.errors import LostRankError, OwnError
-from trainer.base.timeouts import within
+from trainer.base.errors import FirstFailureError, LostRankError
+from trainer.base.timeouts import run_with_timeout
 from trainer.ranks.processes import FAILURE_KEY, default_store
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def announce(accelerator: Accelerator) -> None:
         default_store().set(f"lockstep/host/{accelerator.process_index}", platform.node())
 
 
-def explain(accelerator: Accelerator, error: BaseException) -> LostRankError | OwnError | None:
+def explain(
+    accelerator: Accelerator, error: BaseException
+) -> LostRankError | FirstFailureError | None:
     """What an unexpected error of this rank has to do with the other ranks.
 
     Returns:
@@ -48,7 +50,7 @@ def explain(accelerator: Accelerator, error: BaseException) -> LostRankError | O
     own = not _is_of_connection(error)
     try:
         # Where the network is cut, the store does not answer, and says nothing.
-        return within(
+        return run_with_timeout(
             PATIENCE_SECONDS + ANSWER_SECONDS,
             lambda: (
                 _tell_others(error, text, rank) if own else _ask_others(error, text, rank, count)
@@ -56,26 +58,26 @@ def explain(accelerator: Accelerator, error: BaseException) -> LostRankError | O
         )
     except (TimeoutError, RuntimeError) as silence:
         if own:
-            return OwnError(error)
+            return FirstFailureError(error)
         if isinstance(silence, TimeoutError):
             return LostRankError(
                 f"the machine of rank 0, or the network to it, does not answer ({text})",
-                speaks=accelerator.is_local_main_process,
+                prints=accelerator.is_local_main_process,
             )
         # The store has gone with the process that held it.
-        return LostRankError(f"rank 0, or the launcher, died ({text})", speaks=True)
+        return LostRankError(f"rank 0, or the launcher, died ({text})", prints=True)
 
 
-def _tell_others(error: BaseException, text: str, rank: int) -> LostRankError | OwnError:
+def _tell_others(error: BaseException, text: str, rank: int) -> LostRankError | FirstFailureError:
     """Of an error of this rank's own."""
     store = default_store()
     own = f"{_name(store, rank)} failed first ({text})"
     first = _first_failure(store, own)
     if first == own:
-        return OwnError(error)
+        return FirstFailureError(error)
     # The same mistake on all ranks is said once, another one besides.
     same = first.endswith(f" failed first ({text})")
-    return LostRankError(first if same else f"{text}, after {first}", speaks=not same)
+    return LostRankError(first if same else f"{text}, after {first}", prints=not same)
 
 
 def _ask_others(error: BaseException, text: str, rank: int, count: int) -> LostRankError:
@@ -95,7 +97,7 @@ def _ask_others(error: BaseException, text: str, rank: int, count: int) -> LostR
     first = _first_failure(store, message)
     # A rank whose own code has failed says so by itself.
     own = " failed first (" in first
-    return LostRankError(first, speaks=not own and store.add("lockstep/said", 1) == 1)
+    return LostRankError(first, prints=not own and store.add("lockstep/said", 1) == 1)
 
 
 def _close_connections(error: BaseException) -> None:

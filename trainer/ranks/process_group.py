@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from trainer.base.errors import (
     DifferentRunError,
+    FirstFailureError,
     LostRankError,
     NonFiniteLossError,
-    OwnError,
     StoppedOnRequest,
     UserError,
 )
@@ -25,7 +25,7 @@ OF_ALL_RANKS = (
     StoppedOnRequest,
     NonFiniteLossError,
     DifferentRunError,
-    OwnError,
+    FirstFailureError,
     LostRankError,
     KeyboardInterrupt,
 )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.base.terminal import bar, percent, print_line
+from trainer.base.terminal import percent, print_line, progress_bar
 from trainer.config.schema import LAB_TEST_SAMPLES
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
@@ -59,7 +59,7 @@ class Progress:
         self._epoch, self._epochs, self._steps = epoch, epochs, steps
         self._next_line_s = time.monotonic() + self._line_every_s
         if sys.stderr.isatty():
-            self._bar = bar(
+            self._bar = progress_bar(
                 f"epoch {epoch}/{epochs}",
                 steps,
                 initial=done,

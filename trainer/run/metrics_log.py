@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from trainer.base.errors import UserError
 from trainer.base.files import open_regular, sync
-from trainer.base.strict_json import check_type, reason
+from trainer.base.strict_json import check_type, error_text
 from trainer.training.observer import Record
 
 _LONGEST_LINE_BYTES = 2**20
@@ -56,7 +56,7 @@ class MetricsLog:
         try:
             self._file = open_regular(path, "ab")
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+            raise UserError(f"{path}: cannot be written ({error_text(error)})") from error
         # Checkpoints are written, and with them this file is synced, in a thread of their own.
         self._lock = threading.Lock()
         self.cut(length_bytes)
@@ -162,7 +162,7 @@ def _read(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
         _check_length(path, 0, length_bytes)
         raise UserError(f"{path}: missing") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+        raise UserError(f"{path}: cannot be read ({error_text(error)})") from error
 
 
 def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:

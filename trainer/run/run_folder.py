@@ -14,7 +14,7 @@ from trainer.base import locks
 from trainer.base.errors import UserError
 from trainer.base.files import open_regular, write_file, write_json, write_text
 from trainer.base.locks import Lock
-from trainer.base.strict_json import check_type, read_json, reason
+from trainer.base.strict_json import check_type, error_text, read_json
 from trainer.config import command_line, stored_config
 from trainer.config.rules import validate
 from trainer.config.schema import PINNED_KEYS, RunConfig, differences, extends, flatten, replace
@@ -162,15 +162,16 @@ class RunFolder:
         path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = locks.take(
+            self._lock = locks.try_lock(
                 path, "nothing keeps a second run out of this folder, so do not start one"
             )
         except OSError as error:
             raise _not_writable(error.filename, error.strerror) from error
         if self._lock is None:
             raise UserError(
-                f"output_dir: {self.path} is in use by another run: {locks.holder(path)} has the "
-                f"lock {path}; wait for it, or choose another output_dir"
+                f"output_dir: {self.path} is in use by another run: "
+                f"{locks.describe_holder(path)} has the lock {path}; "
+                "wait for it, or choose another output_dir"
             )
 
     def _stored_status(self) -> RunStatus:
@@ -248,7 +249,7 @@ def _copy(source: Path, target: Path, length_bytes: int) -> None:
                 copy.write(piece)
                 length_bytes -= len(piece)
     except OSError as error:
-        raise UserError(f"{source}: cannot be copied ({reason(error)})") from error
+        raise UserError(f"{source}: cannot be copied ({error_text(error)})") from error
 
 
 def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:

@@ -193,7 +193,7 @@ class Session:
         }
         if self.tried is not None:
             facts["trial"] = trial.summary(self.tried)
-        terminal.print_header(facts)
+        terminal.print_facts(facts)
 
     # ------------------------------------------------------------------ after the training
 
@@ -284,7 +284,9 @@ class Session:
     def __enter__(self) -> Session:
         # A training goes on without a screen, whatever has become of that.
         self._cleanup.enter_context(
-            output_streams.lasting((*output_streams.GONE, *output_streams.FULL))
+            output_streams.ignore_write_errors(
+                (*output_streams.READER_GONE, *output_streams.DISK_FULL)
+            )
         )
         self.stop.install()
         self._cleanup.callback(self.stop.restore)

@@ -66,7 +66,11 @@ def take(
         between_blocks()
 
     try:
-        with left_alone(model), seeding.all_kept(), fitting(max(sizes), accelerator.device):
+        with (
+            left_alone(model),
+            seeding.preserve_generators(),
+            fitting(max(sizes), accelerator.device),
+        ):
             model.eval()
             for norm in norms:
                 norm.train()

@@ -174,7 +174,7 @@ class Engine:
         self.step_log.add(self.state.epoch, self.state.step, lr, sum(batch.sizes), result)
 
     def _train_on(self, batch: Batch) -> StepResult:
-        with out_of_memory.explained(
+        with out_of_memory.explain(
             f"train.microbatches: a micro-batch of {max(batch.sizes)} samples",
             f"more than {self.config.train.microbatches} micro-batches make them smaller at the "
             f"same train.batch_size",

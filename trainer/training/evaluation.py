@@ -60,7 +60,7 @@ def own_blocks(
 
 def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Blocks of so many images go through the network inside; a RankError where they cannot."""
-    return out_of_memory.explained(
+    return out_of_memory.explain(
         f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
         "set it to fewer, with which a run that has begun can go on, equal to rounding",
         device,
@@ -122,7 +122,7 @@ def predict(
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
     largest = min(block_samples, count)
-    with left_alone(model), seeding.all_kept(), fitting(largest, device):
+    with left_alone(model), seeding.preserve_generators(), fitting(largest, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed

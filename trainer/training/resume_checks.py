@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.strict_json import shown
-from trainer.base.tensor_files import Specs, mismatch, specs_of
+from trainer.base.strict_json import describe_value
+from trainer.base.tensor_files import Specs, describe_mismatch, tensor_specs
 from trainer.checkpoint.reading import STATE, Checkpoint
 from trainer.network import model_state
 from trainer.training.optimizer_state import state_after_a_step
@@ -59,7 +59,7 @@ def check(
 
 
 def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> None:
-    difference = mismatch(found, expected)
+    difference = describe_mismatch(found, expected)
     if difference:
         raise _unfit(saved, saved.path(name).name, difference)
 
@@ -67,13 +67,15 @@ def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> Non
 def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Optimizer) -> None:
     """A parameter has all of its state or, where it never had a gradient, none."""
     state, numbers = state_after_a_step(optimizer)
-    tensors = specs_of(state)
+    tensors = tensor_specs(state)
     found_numbers = saved.state["optimizer"].keys()
     present = {_index(key) for key in [*found, *found_numbers]}
     expected = {key: spec for key, spec in tensors.items() if _index(key) in present}
     _require(saved, "optimizer", found, expected)
     for key in sorted({key for key in numbers if _index(key) in present} ^ found_numbers):
-        raise _unfit(saved, STATE, f"optimizer: {shown(key)} is missing, or nothing here takes it")
+        raise _unfit(
+            saved, STATE, f"optimizer: {describe_value(key)} is missing, or nothing here takes it"
+        )
 
 
 def _index(key: str) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.base import profiler_ranges, seeding
-from trainer.base.flat_tensors import inverse, layout, memory_order, pack, unpack
+from trainer.base.flat_tensors import invert_permutation, layout, memory_order, pack, unpack
 from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers import Layouts, StepBuffers, step_slots
@@ -93,7 +93,7 @@ class TrainStep:
             targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
         """
-        with seeding.others_kept():
+        with seeding.preserve_other_generators():
             return self._step(step, images, targets, sizes)
 
     def _step(
@@ -116,7 +116,7 @@ class TrainStep:
             loss = loss + 0.0 * self._gradient_norm()
         # Without a scaler Accelerate's wrapper only looks for a package on the disk, in each step.
         scaled = self.accelerator.scaler is not None
-        with profiler_ranges.named("optimiser"):
+        with profiler_ranges.label("optimiser"):
             (self.optimizer if scaled else self.optimizer.optimizer).step()
         return StepResult(loss=loss, accuracy=measured[1])
 
@@ -141,13 +141,13 @@ class TrainStep:
             seeding.seed_all(self.seed, "forward", step, index)
             with self._synchronisation(overlapped, last=index == self.own[-1]):
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
-            with profiler_ranges.named("reduction"):
+            with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
                 leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
                 packed = layout(leaf)
                 sums.add(index, pack(leaf))
                 del leaf  # the next micro-batch needs the memory
-        with profiler_ranges.named("reduction"):
+        with profiler_ranges.label("reduction"):
             measured, *total = unpack(reduction.reduce(sums.nodes, self.microbatches), packed)
             buffers.finish(total[: len(changes)])
             if not overlapped:
@@ -173,12 +173,12 @@ class TrainStep:
         """Leave the gradients in the parameters; returns the parts of loss and accuracy: (2,)."""
         if len(targets) == 0:
             return torch.zeros(2, device=self.accelerator.device)
-        with profiler_ranges.named("forward"):
+        with profiler_ranges.label("forward"):
             logits = (self.model if overlapped else self.module)(images).float()
             smoothing = self.config.label_smoothing
             summed = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
             loss = summed / total
-        with profiler_ranges.named("backward"):
+        with profiler_ranges.label("backward"):
             # DDP takes the mean over the ranks where the sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
         classes = targets if targets.ndim == 1 else targets.argmax(1)
@@ -216,4 +216,4 @@ class TrainStep:
         self.some_missing = False
         sums = zip(self.parameters, gradients, self.orders, present, strict=True)
         for parameter, gradient, order, ranks in sums:
-            parameter.grad = gradient.permute(inverse(order)) if ranks else None
+            parameter.grad = gradient.permute(invert_permutation(order)) if ranks else None

@@ -63,7 +63,7 @@ class Selection:
         """
         record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
         in_place = self.average.in_place(state.epoch) if self.average else contextlib.nullcontext()
-        with profiler_ranges.named("validation"), in_place:
+        with profiler_ranges.label("validation"), in_place:
             if not len(self.data.validation):
                 return record
             found = self._predict(self.data.validation, state.step)

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.runs import contents, words
 from trainer import __main__
-from trainer.base.timeouts import is_any_left_behind
+from trainer.base.timeouts import has_abandoned_call
 from trainer.commands.doctor import examination, machine, recipe
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import DataConfig
@@ -169,7 +169,7 @@ def test_data_that_take_too_long_to_read(tmp_path: Path, monkeypatch: pytest.Mon
     found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
     assert found["data"].state == "warning"
     assert "not read within 0.05 s" in found["data"].text
-    while is_any_left_behind():  # it would end the process of the next test
+    while has_abandoned_call():  # it would end the process of the next test
         time.sleep(0.01)
 
 
@@ -182,7 +182,7 @@ def test_a_model_that_takes_too_long_to_build_is_not_blamed_on_the_data(
     found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
     assert found["data"].state == "ok"
     assert "not built and tried within 2 s" in found["model"].text
-    while is_any_left_behind():
+    while has_abandoned_call():
         time.sleep(0.01)
 
 

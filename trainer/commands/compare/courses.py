@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.files import write_text
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import percent, table
+from trainer.base.terminal import format_table, percent
 from trainer.commands.compare.bits import read_metrics, read_results
 from trainer.commands.outputs import writing
 from trainer.run.metrics_log import by_event
@@ -48,7 +48,7 @@ def row(run: Path) -> dict[str, Any]:
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The rows as a table for people."""
-    return table([("run", *_HEAD), *((one["run"], *_cells(one)) for one in rows)])
+    return format_table([("run", *_HEAD), *((one["run"], *_cells(one)) for one in rows)])
 
 
 def course(run: Path) -> Course:

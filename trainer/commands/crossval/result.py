@@ -14,7 +14,7 @@ import torch
 from trainer.base.errors import UserError
 from trainer.base.files import write_file, write_json, write_text
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import percent, table
+from trainer.base.terminal import format_table, percent
 from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import FinishedRun, read_run
 from trainer.config import command_line
@@ -239,11 +239,11 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
         (row["name"], f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None))
         for row in shown
     ]
-    class_head, *class_lines = table([("class", *head), *classes])
+    class_head, *class_lines = format_table([("class", *head), *classes])
     marks = ["  <- worst" if row["name"] == pooled["worst_class"] else "" for row in shown]
     return [
         "",
-        *table([("fold", *head), *folds]),
+        *format_table([("fold", *head), *folds]),
         "",
         f"mean                {percent(accuracy['mean'])}",
         f"standard deviation  {percent(accuracy['standard_deviation'])}",

@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from trainer.base.errors import UserError
-from trainer.base.timeouts import is_any_left_behind
+from trainer.base.timeouts import has_abandoned_call
 from trainer.commands.doctor import machine
 from trainer.commands.doctor.finding import Finding
 from trainer.ranks import exit_codes, processes
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Rank 0 has the exit code too: a launcher ends all others when the first of them fails.
     if processes.launched_rank() > 0:
         return
-    if is_any_left_behind():
+    if has_abandoned_call():
         # Python would end it in the middle of other libraries' code, which aborts the process.
         code = exit_codes.run(lambda: _report(findings, arguments.json))
         sys.stderr.flush()

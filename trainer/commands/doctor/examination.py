@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from trainer.base import numerics
 from trainer.base.errors import LostRankError, RankError
-from trainer.base.timeouts import within
+from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor import group, machine, memory, recipe
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.recipe import Prepared
@@ -74,7 +74,7 @@ def _lost(accelerator: Accelerator, error: RuntimeError) -> Finding:
     if not isinstance(lost, LostRankError):
         raise lost or error
     if not accelerator.is_main_process:
-        raise LostRankError(str(lost), speaks=lost.speaks) from error
+        raise LostRankError(str(lost), prints=lost.prints) from error
     return Finding("processes", "problem", str(lost), "look for that rank's own message")
 
 
@@ -141,7 +141,7 @@ def _prepare(config: RunConfig, findings: Findings, *, first_start: bool) -> Pre
     # What comes too late must not come into a list that is printed meanwhile.
     own, start_s = Findings(), time.monotonic()
     try:
-        prepared = within(RECIPE_LIMIT_S, lambda: recipe.prepare(config, own))
+        prepared = run_with_timeout(RECIPE_LIMIT_S, lambda: recipe.prepare(config, own))
     except TimeoutError:
         found, limit = list(own), f"within {RECIPE_LIMIT_S:g} s, and so not looked at"
         findings += found

@@ -9,7 +9,7 @@ import re
 from importlib import metadata, util
 
 from trainer.base.errors import UserError
-from trainer.base.timeouts import within
+from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import RunConfig
 from trainer.ranks import launch_settings, processes
@@ -147,7 +147,7 @@ def weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
     if util.find_spec("wandb") is None:
         return Finding(name, "warning", "off: the package wandb is not installed", WITHOUT_WANDB)
     try:
-        found = within(WANDB_LIMIT_S, wandb_tracking.has_key)
+        found = run_with_timeout(WANDB_LIMIT_S, wandb_tracking.has_key)
     except Exception as error:  # what a broken installation raises can be anything
         return Finding(name, "warning", f"{type(error).__name__}: {error}", WITHOUT_WANDB)
     finally:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import weights_sha256
-from trainer.base.timeouts import within
+from trainer.base.timeouts import run_with_timeout
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config.schema import RunConfig, folder_of, own_augmentations_of, replace
@@ -138,7 +138,7 @@ def prepare(config: RunConfig, findings: Findings) -> Prepared | None:
 def try_network(prepared: Prepared, limit_s: float) -> Finding:
     """Whether the network gives the same bits on other processes, and resumed."""
     try:
-        found = within(limit_s, prepared.trial)
+        found = run_with_timeout(limit_s, prepared.trial)
     except UserError as error:
         return Finding("trial", "problem", str(error))
     except TimeoutError:

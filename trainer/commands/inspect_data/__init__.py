@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import percent, table
+from trainer.base.terminal import format_table, percent
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.model and not folder:
         raise UserError("--model: is about the model of a run, whose folder is not given")
     config = (
-        command_line.of_run(folder, words[1:], ALLOWED) if folder else command_line.parse(words)
+        command_line.parse_for_run(folder, words[1:], ALLOWED)
+        if folder
+        else command_line.parse(words)
     )
     with joined(config) as accelerator:
         _inspect(accelerator, config, folder, arguments)
@@ -142,7 +144,7 @@ def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
     total = {"name": "all"} | {part: sum(row[part] for row in classes) for part in parts}
     shown = [classes[place] for place in shown_classes(classes)]
     rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*shown, total]]
-    yield from table([("class", *parts), *rows])
+    yield from format_table([("class", *parts), *rows])
     if len(shown) < len(classes):
         yield (
             f"the {len(shown)} of {len(classes):,} classes with the fewest training images; --json "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.data import loading
 from trainer.data.dataset import Dataset, ImageSet
@@ -170,7 +170,7 @@ def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:
 
 def _digests(inspected: Inspected) -> Iterator[tuple[Place, bytes]]:
     total = sum(len(part.images) for part in inspected.parts.values())
-    with bar("comparing images", total) as progress:
+    with progress_bar("comparing images", total) as progress:
         for name, part in inspected.parts.items():
             position = 0
             for chunk in part.images.chunks():

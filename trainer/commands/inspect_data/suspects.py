@@ -18,7 +18,7 @@ import numpy as np
 
 from trainer.base import numerics
 from trainer.base.errors import UserError
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config.schema import RunConfig
 from trainer.finished import trained_model
@@ -76,7 +76,7 @@ def find(
             continue
         at_once, shown = stored.evaluation_batch_size, accelerator.is_main_process
         rounds = evaluation.rounds(accelerator, -(-len(one) // at_once))
-        with bar(f"classifying {part}", rounds, shown=shown) as progress:
+        with progress_bar(f"classifying {part}", rounds, enabled=shown) as progress:
             found = evaluation.predict(
                 accelerator,
                 module,

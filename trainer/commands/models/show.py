@@ -11,7 +11,7 @@ from torch import nn
 import models
 from trainer.base import seeding
 from trainer.base.errors import UserError
-from trainer.base.terminal import bar, table
+from trainer.base.terminal import format_table, progress_bar
 from trainer.commands.models.fields import Field
 from trainer.commands.models.layers import Layer, inspect
 from trainer.config.schema import RunConfig
@@ -57,7 +57,7 @@ def shape_of(config: RunConfig) -> Shape:
 def every_network(shape: Shape) -> dict[str, Any]:
     """The registered networks with the arguments that they have by default, as JSON."""
     rows, names = [], models.names()
-    with bar("networks", len(names)) as progress:
+    with progress_bar("networks", len(names)) as progress:
         for name in names:
             row: dict[str, Any] = {"name": name, "parameters": None, "multiply_adds": None}
             try:
@@ -141,7 +141,7 @@ def list_lines(found: dict[str, Any]) -> list[str]:
     rows = [("model", "parameters", "multiply-adds")]
     for row in found["models"]:
         rows.append((row["name"], _number(row["parameters"]), _number(row["multiply_adds"])))
-    lines = table(rows)
+    lines = format_table(rows)
     for place, row in enumerate(found["models"], start=1):
         if "error" in row:
             lines[place] = f"{row['name']}: {row['error']}"
@@ -161,7 +161,7 @@ def layer_lines(found: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [(*head, "parameters", "multiply-adds")]
     rows += [_cells(layer) for layer in found["layers"]]
     rows.append(("total", *[""] * 6, _number(found["parameters"]), _number(found["multiply_adds"])))
-    head_line, *lines, total = table(rows, left=range(7))
+    head_line, *lines, total = format_table(rows, left=range(7))
     body: list[str] = []
     for layer, line in zip(found["layers"], lines, strict=True):
         body.append(line)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import table
+from trainer.base.terminal import format_table
 from trainer.commands.numbers import whole_number
 from trainer.config import command_line
 from trainer.ranks import processes
@@ -96,11 +96,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     rows = [("phase", "ms a step", "share")]
     for row in found["phases"]:
         rows.append((row["name"], f"{row['step_ms']:.2f}", f"{100 * row['share']:.1f} %"))
-    yield from table(rows)
+    yield from format_table(rows)
     if found["note"]:
         yield found["note"]
     yield ""
-    yield from table(list(_operator_rows(found["operators"])))
+    yield from format_table(list(_operator_rows(found["operators"])))
     yield ""
     yield f"trace: {found['trace']} (chrome://tracing, or ui.perfetto.dev)"
 

@@ -15,7 +15,7 @@ from torch.profiler import profile as torch_profiler
 from trainer.base import profiler_ranges
 from trainer.base.errors import UserError
 from trainer.base.files import write_file
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.checkpoint.writing import NoCheckpoints
 from trainer.commands.outputs import writing
 from trainer.config.schema import RunConfig, replace
@@ -53,7 +53,7 @@ def profile(
         _check_steps(engine, warmup, steps)
         profiler = _profiler(accelerator.device, memory) if accelerator.is_main_process else None
         with (
-            bar("steps", warmup + 2 * steps, shown=profiler is not None) as progress,
+            progress_bar("steps", warmup + 2 * steps, enabled=profiler is not None) as progress,
             contextlib.ExitStack() as recording,
         ):
             _advance(engine, warmup)
@@ -62,7 +62,7 @@ def profile(
             progress.update(steps)
             if profiler:
                 recording.enter_context(profiler)
-                recording.enter_context(profiler_ranges.recording(lambda: _finish_work(engine)))
+                recording.enter_context(profiler_ranges.record(lambda: _finish_work(engine)))
             profiled_seconds = _advance(engine, steps)
         if profiler is None:
             return None

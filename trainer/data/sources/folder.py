@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.base.errors import UserError
-from trainer.base.locks import held
+from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.decoding import SUFFIXES, Look
 from trainer.data.pictures.deep import Range
@@ -78,7 +78,7 @@ def prepare(root: Path, config: DataConfig, only: str | None = None) -> None:
         cache_folder("folder").mkdir(parents=True, exist_ok=True)
         lock = _index_path(root, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
-        with held(lock, "decodes these pictures", without) as alone:
+        with lock_file(lock, "decodes these pictures", without) as alone:
             index = _index(root, only)
             # Before they are read: what changes from now on is noticed.
             states = {name: state_of(root / name) for name in listed.files()}

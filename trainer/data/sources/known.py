@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.locks import held
+from trainer.base.locks import lock_file
 from trainer.data.sources import idx
 from trainer.data.sources.download import DownloadError, cache_folder, download
 from trainer.data.sources.source_data import LabelledImages, SourceData
@@ -129,7 +129,7 @@ def prepare(known: KnownSet, root: str | None) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         without = "processes that start together download the same files, each for itself"
-        with held(cache / ".lock", f"downloads {known.name}", without) as alone:
+        with lock_file(cache / ".lock", f"downloads {known.name}", without) as alone:
             names = _lacking(known, cache)
             md5 = {f"{name}.gz": known.md5[idx.NAMES.index(name)] for name in names}
             download(md5, known.mirrors, cache, alone=alone)

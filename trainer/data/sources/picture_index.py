@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
-from trainer.base.terminal import bar
+from trainer.base.terminal import progress_bar
 from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import Look
 from trainer.ranks import processes
@@ -146,7 +146,7 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
     """
     with (
         ThreadPoolExecutor(processes.usable_cores()) as pool,
-        bar(what, len(items), delay=_BAR_AFTER_S) as progress,
+        progress_bar(what, len(items), delay=_BAR_AFTER_S) as progress,
     ):
         # Some at a time, so that results do not pile up in the memory.
         for some in _pieces(items):

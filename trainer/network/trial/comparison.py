@@ -42,7 +42,7 @@ def examine(task: Task) -> list[str]:
     Raises:
         UserError: a pass puts other parameters in the place of those that are to be trained.
     """
-    with seeding.all_kept():
+    with seeding.preserve_generators():
         found = _Trial(task, watched=False).differences()
         if found:  # once more to see where; a watched network may take slower ways
             found = _Trial(task, watched=True).differences() or found
@@ -122,7 +122,7 @@ class _Trial:
             except UserError:
                 raise
             except Exception as error:
-                if out_of_memory.is_lack(error):
+                if out_of_memory.is_out_of_memory(error):
                     raise
                 return f"a pass fails where it has counted many ({error})"
             differing = _differing(record.passes[2, self.last], again)

@@ -70,7 +70,7 @@ def of_run(
     try:
         found = list(dict.fromkeys(examine(task)))
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
-        if not out_of_memory.is_lack(error):
+        if not out_of_memory.is_out_of_memory(error):
             raise
         return [NOT_DONE]
     if found and config.train.reduction == "exact" and not inexact_kernels:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from trainer.base.timeouts import within
+from trainer.base.timeouts import run_with_timeout
 from trainer.training.observer import Record
 
 CALL_TIMEOUT_S = 60
@@ -78,7 +78,7 @@ class Guarded:
 
     def _attempt(self, call: Callable[[], T], limit_s: float) -> T | None:
         try:
-            return within(limit_s, call)
+            return run_with_timeout(limit_s, call)
         except (Exception, SystemExit) as error:
             self._tracker = None
             log.warning(

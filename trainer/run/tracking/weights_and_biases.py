@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from trainer.base.timeouts import within
+from trainer.base.timeouts import run_with_timeout
 from trainer.run.tracking.attempts import (
     CALL_TIMEOUT_S,
     MOST_CURVES,
@@ -133,12 +133,12 @@ def follow(
 
     run: wandb.Run | None = None
     try:
-        found_key = mode != "offline" and within(CALL_TIMEOUT_S, has_key)
+        found_key = mode != "offline" and run_with_timeout(CALL_TIMEOUT_S, has_key)
         if mode == "online" and not found_key:
             raise RuntimeError(NO_KEY)
         if found_key:
             limit_s = 3 * float(wandb.setup(_settings()).settings.init_timeout)
-            run = within(limit_s, lambda: open_run(online=True))
+            run = run_with_timeout(limit_s, lambda: open_run(online=True))
     except (Exception, SystemExit) as error:
         logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
         let_go()  # else the failed attempt holds on to the run's id
@@ -262,7 +262,7 @@ def let_go() -> None:
 
     # It has failed already and been reported: that it cannot say goodbye either is no news.
     with contextlib.suppress(Exception, SystemExit):
-        within(GOODBYE_TIMEOUT_S, wandb.teardown)
+        run_with_timeout(GOODBYE_TIMEOUT_S, wandb.teardown)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it may end by itself meanwhile
             if child.name().startswith("wandb-core"):

@@ -29,7 +29,7 @@ _RULES = {
 }
 
 
-def readable(message: str) -> str:
+def explain_parser_error(message: str) -> str:
     """The library's message in one line; of a wrong value with what would be right.
 
     Where a key is unknown, with the nearest one.
@@ -43,20 +43,20 @@ def readable(message: str) -> str:
     if key in known and problem.startswith(("Does not validate", "Expected a")):
         found = re.search("Given value:(.*)$", problem) or re.search("Got value:(.*)$", problem)
         words = found[1].strip() if found else ""
-        return wrong_value(key, "null" if words == "None" else words)
+        return wrong_type(key, "null" if words == "None" else words)
     if problem and any(name.startswith(f"{key}.") for name in known):
-        return no_section(key)
+        return section_expected(key)
     if re.fullmatch(r"[Uu]nrecognized arguments: [\d.\[\](),x\s]+", message):
         return f"{message}; {_ONE_WORD}"
     return message + _nearest_key(message, known)
 
 
-def no_section(name: str) -> str:
+def section_expected(name: str) -> str:
     """What is wrong where a section has a value."""
     return f"{name}: must be a section, which holds keys with their values, and no value itself"
 
 
-def wrong_value(key: str, found: str) -> str:
+def wrong_type(key: str, found: str) -> str:
     """What a key's value must be, by its type.
 
     Args:
@@ -75,7 +75,7 @@ def check_not_null(config: RunConfig) -> None:
     """
     for key, value in flatten(config).items():
         if value is None and type(None) not in _hints(key):
-            raise UserError(wrong_value(key, "null"))
+            raise UserError(wrong_type(key, "null"))
 
 
 def _hints(key: str) -> tuple[Any, ...]:
