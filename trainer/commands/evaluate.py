@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.data.dataset import ImageSet
-    from trainer.finished.judged_images import Judged
+    from trainer.finished.evaluation_images import EvaluationImages
     from trainer.finished.trained_model import TrainedModel
     from trainer.training.metrics import Predictions
 
@@ -166,15 +166,15 @@ def _evaluate(
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     numerics.choose_kernels(config.train.reduction == "exact")
-    judged, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
+    chosen, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
     collectives.check_same_parts(
         accelerator,
-        {"data.root": fingerprint_of(judged.images), "model.safetensors": stored.weights_sha256},
+        {"data.root": fingerprint_of(chosen.images), "model.safetensors": stored.weights_sha256},
     )
-    about = collectives.on_main(accelerator, lambda: _about(arguments, config, judged))
+    about = collectives.on_main(accelerator, lambda: _about(arguments, config, chosen))
     numerics.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
-    images = judged.images.where_it_fits(accelerator.device)
+    images = chosen.images.where_it_fits(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
     both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")
     if arguments.split == "test":
@@ -192,39 +192,43 @@ def _evaluate(
     return found, both[0]
 
 
-def _load(config: RunConfig, arguments: argparse.Namespace) -> tuple[Judged, TrainedModel]:
+def _load(
+    config: RunConfig, arguments: argparse.Namespace
+) -> tuple[EvaluationImages, TrainedModel]:
     """Images and model, which fit together."""
-    from trainer.finished import judged_images, trained_model
+    from trainer.finished import evaluation_images, trained_model
 
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
     data = stored.fitting(config.data)
-    judged = judged_images.load(data, config.seed, arguments.split, stored.class_names)
-    if not len(judged.images):
+    chosen = evaluation_images.load(data, config.seed, arguments.split, stored.class_names)
+    if not len(chosen.images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
-    shape = tuple(judged.images.images.shape[1:])
+    shape = tuple(chosen.images.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)
     if shape != wanted:
         raise UserError(
-            f"data.name, data.root: the images of {judged.source} are of (channels, height, "
+            f"data.name, data.root: the images of {chosen.source} are of (channels, height, "
             f"width) {shape}, and the model takes {wanted}"
         )
-    return judged, stored
+    return chosen, stored
 
 
-def _about(arguments: argparse.Namespace, config: RunConfig, judged: Judged) -> dict[str, Any]:
+def _about(
+    arguments: argparse.Namespace, config: RunConfig, chosen: EvaluationImages
+) -> dict[str, Any]:
     """What the images are, and whether they are the run's own; None where nothing says so."""
     from trainer.data.loading import fingerprint_of
     from trainer.finished.run_record import are_images_of_run
 
-    tested = fingerprint_of(judged.images) if arguments.split == "test" else None
+    tested = fingerprint_of(chosen.images) if arguments.split == "test" else None
     data = {
         "name": config.data.name,
-        "source": judged.source,
-        "fingerprint": judged.fingerprint,
+        "source": chosen.source,
+        "fingerprint": chosen.fingerprint,
         "test_fingerprint": tested,
-        "classes_by": judged.classes_by,
+        "classes_by": chosen.classes_by,
     }
-    own = are_images_of_run(arguments.run, judged.fingerprint, tested)
+    own = are_images_of_run(arguments.run, chosen.fingerprint, tested)
     return {"data": data, "own_images": own}
 
 

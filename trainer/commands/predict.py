@@ -123,7 +123,7 @@ def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
 def _below(top: Path, skip: bool) -> list[Path]:
     """The pictures in a folder and below, which training would take, in order of names."""
     from trainer.data.pictures.decoding import SUFFIXES
-    from trainer.data.pictures.names import is_left_out, is_picture
+    from trainer.data.pictures.names import is_ignored, is_picture
 
     found: list[Path] = []
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
@@ -135,7 +135,7 @@ def _below(top: Path, skip: bool) -> list[Path]:
             if place in above:  # by a link that leads back to it
                 continue
             for path in folder.iterdir():
-                if is_left_out(path.name):
+                if is_ignored(path.name):
                     continue
                 if path.is_dir():
                     waiting.append((path, above | {place}))

@@ -87,16 +87,16 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
 def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, TrainedModel]:
     """The images that the run was tested on, and its model."""
     from trainer.data.loading import fingerprint_of
-    from trainer.finished import judged_images, trained_model
+    from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
 
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
-    judged = judged_images.load(
+    found = evaluation_images.load(
         stored.fitting(config.data), config.seed, "test", stored.class_names
     )
-    if not are_images_of_run(arguments.run, judged.fingerprint, fingerprint_of(judged.images)):
+    if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(found.images)):
         raise UserError(
-            f"data.root: the test images of {judged.source} are not those that {arguments.run} was "
+            f"data.root: the test images of {found.source} are not those that {arguments.run} was "
             "tested on, so its pictures would be of others; name the folder that holds them"
         )
-    return judged.images, stored
+    return found.images, stored

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainer.data.pictures.deep import Range
+from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.scaling import Scaling
 
 _CHUNK_BYTES = 2**22
@@ -111,7 +111,7 @@ class Dataset:
     scaling: Scaling
     fingerprint: str
     source: str
-    grey_range: Range | None = None
+    grey_range: GreyRange | None = None
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set, all of it on `device`."""

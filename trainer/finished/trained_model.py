@@ -26,7 +26,7 @@ from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
 from trainer.config.schema import DataConfig
 from trainer.data import saved_scaling
 from trainer.data.pictures import decoding
-from trainer.data.pictures.deep import Range
+from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.scaling import Scaling
 from trainer.network import model_state, new_model
 from trainer.network.buffers import left_alone
@@ -87,7 +87,7 @@ class TrainedModel:
     scaling: Scaling
     channels: int
     image_size: tuple[int, int]
-    grey_range: Range | None
+    grey_range: GreyRange | None
     name: str
     evaluation_batch_size: int
     metadata: str
@@ -127,7 +127,7 @@ class TrainedModel:
             raise UserError(
                 f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
             )
-        pixels = decoding.read(Path(picture), self.channels, self.image_size, self.grey_range)
+        pixels = decoding.decode(Path(picture), self.channels, self.image_size, self.grey_range)
         return torch.from_numpy(pixels.copy())
 
     @torch.no_grad()

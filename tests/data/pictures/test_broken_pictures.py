@@ -50,7 +50,9 @@ def test_broken_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.clear()
     prepared(root, on_bad="skip")
     assert "004.png" in caplog.text
-    assert reading.to_decode(DataConfig(name="folder", root=str(root), on_bad="skip")) is None
+    assert (
+        reading.describe_undecoded(DataConfig(name="folder", root=str(root), on_bad="skip")) is None
+    )
 
 
 def test_many_broken_pictures_fit_on_a_screen(tmp_path: Path) -> None:

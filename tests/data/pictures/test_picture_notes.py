@@ -12,7 +12,7 @@ from PIL import Image, JpegImagePlugin
 from tests.data.deep_files import tiff
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
-from trainer.data.pictures.decoding import Look, look, read
+from trainer.data.pictures.decoding import ImageInfo, decode, read_info
 
 TURNED = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
 SHORT, TEXT, RATIO = 3, 2, 5
@@ -47,8 +47,8 @@ def test_the_orientation_alone_counts(
     tmp_path: Path, odd: tuple[int, int, int, bytes], recwarn: pytest.WarningsRecorder
 ) -> None:
     path = jpeg(tmp_path / "a.jpg", TURNED, odd, (0x0128, SHORT, 1, struct.pack("<HH", 3, 0)))
-    assert look(path) == Look(16, 8, 3)
-    red, *others = read(path, 3, (16, 8))
+    assert read_info(path) == ImageInfo(16, 8, 3)
+    red, *others = decode(path, 3, (16, 8))
     assert red.min() > 250
     assert max(channel.max() for channel in others) < 5
     assert not recwarn.list  # they would name no file
@@ -61,8 +61,8 @@ def test_so_it_does_in_tiff(tmp_path: Path, entry: tuple[int, int, int]) -> None
     path = tmp_path / "a.tif"
     cm = (296, SHORT, 3)
     path.write_bytes(tiff(np.zeros((8, 16), np.uint8), more=((0x0112, SHORT, 6), cm, entry)))
-    assert look(path) == Look(16, 8, 1)
-    assert read(path, 1, (16, 8)).shape == (1, 16, 8)
+    assert read_info(path) == ImageInfo(16, 8, 1)
+    assert decode(path, 1, (16, 8)).shape == (1, 16, 8)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_so_it_does_in_tiff(tmp_path: Path, entry: tuple[int, int, int]) -> None
 def test_notes_that_cannot_be_read_turn_nothing(tmp_path: Path, notes: bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     Image.new("RGB", (16, 8), "red").save(path, exif=b"Exif\0\0" + notes)
-    assert look(path) == Look(8, 16, 3)
-    assert read(path, 3, (8, 16)).shape == (3, 8, 16)
+    assert read_info(path) == ImageInfo(8, 16, 3)
+    assert decode(path, 3, (8, 16)).shape == (3, 8, 16)
 
 
 @pytest.mark.usefixtures("caches")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainer.base.errors import UserError
 from trainer.data.pictures import decoding
-from trainer.data.pictures.decoding import Look, look, read
+from trainer.data.pictures.decoding import ImageInfo, decode, read_info
 
 ORIENTATION = 0x0112
 LYING = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
@@ -32,17 +32,17 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options: Any) -> Path:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif"])
 def test_what_is_stored_comes_back(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"grey{suffix}", LYING)
-    assert np.array_equal(read(path, 1, (2, 3)), LYING[None])
-    assert np.array_equal(read(path, 3, (2, 3)), np.stack([LYING] * 3))
+    assert np.array_equal(decode(path, 1, (2, 3)), LYING[None])
+    assert np.array_equal(decode(path, 3, (2, 3)), np.stack([LYING] * 3))
 
 
 def test_colours_stay_in_their_order_and_grey_is_their_luma(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))
-    pixels = read(path, 3, (1, 3))
+    pixels = decode(path, 3, (1, 3))
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert pixels[:, 0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    assert read(path, 1, (1, 3)).tolist() == [[[76, 150, 29]]]  # 299, 587 and 114 thousandths
+    assert decode(path, 1, (1, 3)).tolist() == [[[76, 150, 29]]]  # 299, 587 and 114 thousandths
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
@@ -67,8 +67,8 @@ def test_a_picture_is_turned_upright(
     pixels = LYING.repeat(16, 0).repeat(16, 1)  # JPEG has blocks of 8 and 16 pixels
     path = save(tmp_path / f"a{suffix}", pixels, exif=exif)
     height, width = (16 * side for side in expected.shape)
-    assert look(path) == Look(height, width, 1)
-    found = read(path, 1, (height, width))[0, 8::16, 8::16]
+    assert read_info(path) == ImageInfo(height, width, 1)
+    found = decode(path, 1, (height, width))[0, 8::16, 8::16]
     assert np.abs(found.astype(int) - expected).max() <= 2
 
 
@@ -79,15 +79,15 @@ def test_what_is_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
     if mode == "RGBA":
         picture.putpixel((2, 0), (0, 0, 0, 128))
     path = save(tmp_path / "a.png", picture.convert(mode))
-    assert read(path, 1, (1, 3))[0, 0, :2].tolist() == [255, 0]
-    assert read(path, 3, (1, 3))[:, 0, 0].tolist() == [255, 255, 255]
+    assert decode(path, 1, (1, 3))[0, 0, :2].tolist() == [255, 0]
+    assert decode(path, 3, (1, 3))[:, 0, 0].tolist() == [255, 255, 255]
     if mode == "RGBA":
-        assert read(path, 1, (1, 3))[0, 0, 2] == 127
+        assert decode(path, 1, (1, 3))[0, 0, 2] == 127
 
 
 def test_a_transparent_colour_without_alpha_becomes_white(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[0, 100]], np.uint8), transparency=0)
-    assert read(path, 1, (1, 2)).tolist() == [[[255, 100]]]
+    assert decode(path, 1, (1, 2)).tolist() == [[[255, 100]]]
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
@@ -95,30 +95,30 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(colours).quantize(2))
     with Image.open(path) as file:
         assert file.mode == "P"
-    assert np.array_equal(read(path, 3, (1, 3)).transpose(1, 2, 0), colours)
-    assert look(path).channels == 3
+    assert np.array_equal(decode(path, 3, (1, 3)).transpose(1, 2, 0), colours)
+    assert read_info(path).channels == 3
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_are_seen_through_a_range(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", np.array([[0, 255, 257, 51 * 257, 65535]], np.uint16))
     whole = (0.0, 65535.0)
-    assert read(path, 1, (1, 5), whole).tolist() == [[[0, 1, 1, 51, 255]]]
-    assert read(path, 3, (1, 5), whole)[2].tolist() == [[0, 1, 1, 51, 255]]
-    assert look(path) == Look(1, 5, 1, *whole)
+    assert decode(path, 1, (1, 5), whole).tolist() == [[[0, 1, 1, 51, 255]]]
+    assert decode(path, 3, (1, 5), whole)[2].tolist() == [[0, 1, 1, 51, 255]]
+    assert read_info(path) == ImageInfo(1, 5, 1, *whole)
     with pytest.raises(UserError, match="nothing says which are black and white"):
-        read(path, 1, (1, 5))
+        decode(path, 1, (1, 5))
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(LYING > 25))
-    assert read(path, 1, (2, 3)).tolist() == [[[0, 0, 255], [255, 255, 255]]]
-    assert look(path).channels == 1
+    assert decode(path, 1, (2, 3)).tolist() == [[[0, 0, 255], [255, 255, 255]]]
+    assert read_info(path).channels == 1
 
 
 def test_colours_of_a_printer_become_red_green_and_blue(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)))
-    red, green, blue = read(path, 3, (8, 8))[:, 4, 4].tolist()
+    red, green, blue = decode(path, 3, (8, 8))[:, 4, 4].tolist()
     assert red > 240
     assert max(green, blue) < 15
 
@@ -126,22 +126,22 @@ def test_colours_of_a_printer_become_red_green_and_blue(tmp_path: Path) -> None:
 def test_of_several_pictures_in_a_file_the_first_counts(tmp_path: Path) -> None:
     black, white = (Image.new("L", (3, 2), value) for value in (0, 255))
     path = save(tmp_path / "a.gif", black, save_all=True, append_images=[white])
-    assert read(path, 1, (2, 3)).max() == 0
+    assert decode(path, 1, (2, 3)).max() == 0
 
 
 def test_another_size_is_stretched_to(tmp_path: Path) -> None:
     chess = (np.indices((100, 80)).sum(0) % 2 * 255).astype(np.uint8)
     path = save(tmp_path / "a.png", chess)
-    pixels = read(path, 1, (10, 20))
+    pixels = decode(path, 1, (10, 20))
     assert pixels.shape == (1, 10, 20)
     # Without a filter some would be black and others white.
     assert np.abs(pixels.astype(int) - 127).max() < 40
-    assert look(path) == Look(100, 80, 1)
+    assert read_info(path) == ImageInfo(100, 80, 1)
 
 
 def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", LYING, format="BMP")
-    assert np.array_equal(read(path, 1, (2, 3)), LYING[None])
+    assert np.array_equal(decode(path, 1, (2, 3)), LYING[None])
 
 
 def png(width: int, height: int) -> bytes:
@@ -157,7 +157,7 @@ def png(width: int, height: int) -> bytes:
 def test_a_bomb_is_named_before_it_is_unpacked(tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(width, height))
-    for call in (look, lambda path: read(path, 1, (8, 8))):
+    for call in (read_info, lambda path: decode(path, 1, (8, 8))):
         with pytest.raises(UserError, match=r"bomb\.png: .*decompression bomb"):
             call(path)
 
@@ -175,11 +175,11 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, format_name: str) -> No
     path = tmp_path / "cut.png"
     content = encoded(format_name)
     path.write_bytes(content)
-    read(path, 3, (8, 8))
+    decode(path, 3, (8, 8))
     for length in (len(content) // 2, 20, 0):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"cut\.png: is no picture that can be read"):
-            read(path, 3, (8, 8))
+            decode(path, 3, (8, 8))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it passes over
@@ -195,7 +195,7 @@ def test_whatever_is_broken_is_named_or_read(tmp_path: Path, format_name: str) -
             spoilt[place] = random.integers(0, 256)
         path.write_bytes(spoilt)
         try:
-            assert read(path, 3, (8, 8)).shape == (3, 8, 8)
+            assert decode(path, 3, (8, 8)).shape == (3, 8, 8)
         except UserError as error:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017 - where it is read, no error
             named += 1
@@ -206,23 +206,24 @@ def test_whatever_is_broken_is_named_or_read(tmp_path: Path, format_name: str) -
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
-    for call in (look, lambda path: read(path, 1, (8, 8))):
+    for call in (read_info, lambda path: decode(path, 1, (8, 8))):
         with pytest.raises(UserError, match=r"notes\.jpg: is no picture that can be read"):
             call(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.png: there is no such file"):
-        read(tmp_path / "none.png", 1, (8, 8))
+        decode(tmp_path / "none.png", 1, (8, 8))
     with pytest.raises(UserError, match="is no picture that can be read"):
-        read(tmp_path, 1, (8, 8))
+        decode(tmp_path, 1, (8, 8))
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", LYING)
     before = list(warnings.filters)
     threads = [
-        threading.Thread(target=lambda: [decoding.look(path) for _ in range(100)]) for _ in range(4)
+        threading.Thread(target=lambda: [decoding.read_info(path) for _ in range(100)])
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()

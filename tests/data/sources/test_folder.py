@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.pictures import decoding
-from trainer.data.pictures.decoding import Look
+from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import folder, reading
 
 pytestmark = pytest.mark.usefixtures("caches")
@@ -28,7 +28,7 @@ def pixels_of(root: Path, part: str) -> np.ndarray:
     """The pictures of a part in the order in which they are used."""
     names = [path.name for path in sorted((root / part / "cat").iterdir())]
     paths = [root / part / kind / name for name in names for kind in ("cat", "dog")]
-    return np.stack([decoding.read(path, 1, (12, 10)) for path in paths])
+    return np.stack([decoding.decode(path, 1, (12, 10)) for path in paths])
 
 
 def test_the_pictures_of_all_parts(tmp_path: Path) -> None:
@@ -107,20 +107,25 @@ def test_hidden_files_links_and_names_in_upper_case(
 
 
 @pytest.mark.parametrize(
-    ("looks", "keys", "size", "channels"),
+    ("infos", "keys", "size", "channels"),
     [
-        ([Look(28, 28, 1)] * 3, {}, (28, 28), 1),
-        ([Look(10, 20, 1), Look(30, 40, 1), Look(50, 30, 3)], {}, (30, 30), 3),
-        ([Look(3000, 4000, 3), Look(3000, 4000, 3), Look(4000, 3000, 3)], {}, (96, 128), 3),
-        ([Look(1, 4000, 1)], {}, (1, 128), 1),
-        ([Look(28, 28, 1)], {"image_size": [64, 32], "channels": 3}, (64, 32), 3),
-        ([Look(28, 28, 3)], {"channels": 1}, (28, 28), 1),
+        ([ImageInfo(28, 28, 1)] * 3, {}, (28, 28), 1),
+        ([ImageInfo(10, 20, 1), ImageInfo(30, 40, 1), ImageInfo(50, 30, 3)], {}, (30, 30), 3),
+        (
+            [ImageInfo(3000, 4000, 3), ImageInfo(3000, 4000, 3), ImageInfo(4000, 3000, 3)],
+            {},
+            (96, 128),
+            3,
+        ),
+        ([ImageInfo(1, 4000, 1)], {}, (1, 128), 1),
+        ([ImageInfo(28, 28, 1)], {"image_size": [64, 32], "channels": 3}, (64, 32), 3),
+        ([ImageInfo(28, 28, 3)], {"channels": 1}, (28, 28), 1),
     ],
 )
 def test_the_rules_of_size_and_channels(
-    looks: list[Look], keys: dict[str, Any], size: tuple[int, int], channels: int
+    infos: list[ImageInfo], keys: dict[str, Any], size: tuple[int, int], channels: int
 ) -> None:
-    target = folder.decide(DataConfig(name="folder", root="own", **keys), looks)
+    target = folder.decide(DataConfig(name="folder", root="own", **keys), infos)
     assert (target.image_size, target.channels) == (size, channels)
 
 

@@ -42,7 +42,7 @@ def test_they_are_decoded_once(
         raise AssertionError("read again")
 
     monkeypatch.setattr(picture_index, "_look", fail)
-    monkeypatch.setattr(decoding, "read", fail)
+    monkeypatch.setattr(decoding, "decode", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
 
@@ -114,14 +114,14 @@ def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own")
-    read = decoding.read
+    read = decoding.decode
 
     def change(path: Path, *rest: Any) -> Any:
         if path.name == "000.png":
             Image.new("L", (9, 9)).save(path)
         return read(path, *rest)
 
-    monkeypatch.setattr(decoding, "read", change)
+    monkeypatch.setattr(decoding, "decode", change)
     with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):
         prepared(root)
     assert entries(cache) == []
@@ -226,10 +226,10 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
     config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
-    said = reading.to_decode(config)
+    said = reading.describe_undecoded(config)
     assert said is not None
     assert "not decoded yet: 20 in train, 20 in test" in said
     assert not cache.exists()
     reading.prepare(config)
-    assert reading.to_decode(config) is None
-    assert reading.to_decode(replace(config, image_size=[5, 5])) is not None
+    assert reading.describe_undecoded(config) is None
+    assert reading.describe_undecoded(replace(config, image_size=[5, 5])) is not None

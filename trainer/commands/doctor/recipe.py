@@ -160,7 +160,7 @@ def _load(config: RunConfig, findings: Findings) -> Dataset | None:
         first = "a run would download them; where there is no network, get them here first"
         findings.append(Finding("data", "warning", lacking, f"{first}; without them {UNSEEN}"))
         return None
-    if undecoded := reading.to_decode(config.data):
+    if undecoded := reading.describe_undecoded(config.data):
         first = "the first start does it, or python -m trainer inspect-data"
         findings.append(Finding("data", "ok", undecoded, f"{first}; without it {UNSEEN}"))
         return None

@@ -16,7 +16,7 @@ from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.data import loading
 from trainer.data.dataset import Dataset, ImageSet
-from trainer.data.pictures.decoding import Look
+from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import reading
 
 Place = tuple[str, int]
@@ -44,12 +44,12 @@ class Inspected:
 
     Args:
         parts: train, validation and test, by name.
-        looks: of picture files before they are made fit, by name; empty where there are none.
+        infos: of picture files before they are made fit, by name; empty where there are none.
     """
 
     dataset: Dataset
     parts: Mapping[str, Part]
-    looks: Mapping[str, Look]
+    infos: Mapping[str, ImageInfo]
 
     def describe(self, place: Place) -> dict[str, Any]:
         """An image, as JSON has it."""
@@ -77,7 +77,7 @@ def load(config: RunConfig) -> Inspected:
         own = share.part.names
         names = [own[i] if own else f"{share.origin} image {i}" for i in share.positions.tolist()]
         parts[part] = Part(images, images.targets.numpy(), names)
-    return Inspected(dataset, parts, reading.original_looks(config.data))
+    return Inspected(dataset, parts, reading.read_picture_infos(config.data))
 
 
 def examine(inspected: Inspected, most: int) -> dict[str, Any]:
@@ -104,29 +104,29 @@ def examine(inspected: Inspected, most: int) -> dict[str, Any]:
             {"name": name} | {part: counts[part][label] for part in counts}
             for label, name in enumerate(dataset.class_names)
         ],
-        "pictures": _of_files(list(inspected.looks.values())),
+        "pictures": _of_files(list(inspected.infos.values())),
         "duplicates": _duplicates(inspected, most),
     }
 
 
-def _of_files(looks: Sequence[Look]) -> dict[str, Any] | None:
+def _of_files(infos: Sequence[ImageInfo]) -> dict[str, Any] | None:
     """Sizes as height and width; the smallest and the largest by their area."""
-    if not looks:
+    if not infos:
         return None
-    sizes = Counter((look.height, look.width) for look in looks)
+    sizes = Counter((info.height, info.width) for info in infos)
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-    grey = sum(look.channels == 1 for look in looks)
+    grey = sum(info.channels == 1 for info in infos)
     return {
-        "count": len(looks),
+        "count": len(infos),
         "sizes": len(sizes),
         "smallest": list(by_area[0]),
         "median": [
-            statistics.median_low(look.height for look in looks),
-            statistics.median_low(look.width for look in looks),
+            statistics.median_low(info.height for info in infos),
+            statistics.median_low(info.width for info in infos),
         ],
         "largest": list(by_area[-1]),
         "grey": grey,
-        "colour": len(looks) - grey,
+        "colour": len(infos) - grey,
     }
 
 

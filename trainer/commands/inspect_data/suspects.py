@@ -22,7 +22,7 @@ from trainer.base.terminal import progress_bar
 from trainer.commands.inspect_data.examination import Inspected
 from trainer.config.schema import RunConfig
 from trainer.finished import trained_model
-from trainer.finished.judged_images import listed
+from trainer.finished.evaluation_images import format_names
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
 from trainer.ranks import collectives
@@ -135,6 +135,6 @@ def _check_fit(stored: TrainedModel, inspected: Inspected) -> None:
     if shape != wanted or dataset.class_names != stored.class_names:
         raise UserError(
             f"data.root: {dataset.source} has images of (channels, height, width) {shape} and the "
-            f"classes {listed(dataset.class_names)}; the model of {stored.file.parent} knows "
-            f"{wanted} and {listed(stored.class_names)}"
+            f"classes {format_names(dataset.class_names)}; the model of {stored.file.parent} knows "
+            f"{wanted} and {format_names(stored.class_names)}"
         )

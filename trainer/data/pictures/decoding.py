@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.pictures import deep, formats
-from trainer.data.pictures.deep import DeepPicture, Range
+from trainer.data.pictures import formats, high_bit_depth
+from trainer.data.pictures.high_bit_depth import DeepPicture, GreyRange
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -33,7 +33,7 @@ _warning_filters = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageInfo:
     """What a picture is before it is made fit.
 
     Args:
@@ -49,7 +49,7 @@ class Look:
     highest: float | None = None
 
 
-def look(path: Path) -> Look:
+def read_info(path: Path) -> ImageInfo:
     """What the head of a picture file says; its pixels may be broken all the same.
 
     Of more than 8 bits a channel the pixels are read too.
@@ -59,16 +59,19 @@ def look(path: Path) -> Look:
     """
     with _opened(path) as file:
         # Before the notes are asked for: Pillow may read the pixels to find them.
-        is_deep, is_grey = deep.is_deep(file), file.mode in _GREY_MODES or deep.is_grey(file)
+        is_deep, is_grey = (
+            high_bit_depth.is_deep(file),
+            file.mode in _GREY_MODES or high_bit_depth.is_grey(file),
+        )
         height, width = file.height, file.width
         if formats.orientation(file) in _LYING:
             height, width = width, height
         span = _deep(path).span() if is_deep else None
-        return Look(height, width, 1 if is_grey else 3, *(span or (None, None)))
+        return ImageInfo(height, width, 1 if is_grey else 3, *(span or (None, None)))
 
 
-def read(
-    path: Path, channels: int, image_size: tuple[int, int], seen: Range | None = None
+def decode(
+    path: Path, channels: int, image_size: tuple[int, int], seen: GreyRange | None = None
 ) -> npt.NDArray[np.uint8]:
     """A picture as a network takes it.
 
@@ -130,11 +133,14 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise UserError(f"{path}: is no picture that can be read ({words})") from error
 
 
-def _upright(path: Path, file: ImageFile.ImageFile, seen: Range | None) -> Image.Image:
+def _upright(path: Path, file: ImageFile.ImageFile, seen: GreyRange | None) -> Image.Image:
     """Of 8 bits a channel, and turned by its EXIF orientation."""
     from PIL.Image import Transpose
 
-    is_deep, raw_mode = deep.is_deep(file), deep.raw_mode(file)  # as in `look`
+    is_deep, raw_mode = (
+        high_bit_depth.is_deep(file),
+        high_bit_depth.raw_mode(file),
+    )  # as in `read_info`
     turn = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
@@ -150,7 +156,7 @@ def _upright(path: Path, file: ImageFile.ImageFile, seen: Range | None) -> Image
 
 def _deep(path: Path) -> DeepPicture:
     with _opened(path) as file, _opened(path) as again:
-        return deep.decode(file, again)
+        return high_bit_depth.decode(file, again)
 
 
 def _loaded(file: ImageFile.ImageFile, raw_mode: str) -> Image.Image:

@@ -43,7 +43,7 @@ _MEANT = {
 _ADDED = r"(set|data|dataset|split|part|images|imgs|pictures|pics|photos)?\d*"
 
 
-def is_left_out(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     """Whether a file or a folder is hidden, or a system's own."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
@@ -53,7 +53,7 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def part_meant(name: str) -> str | None:
+def guess_part(name: str) -> str | None:
     """What a folder must be called whose name says that it is a part; None where it says nothing.
 
     `Val`, `TEST`, `hold-out`, `val2017` and `test_images` say so.
@@ -65,7 +65,7 @@ def part_meant(name: str) -> str | None:
     return None
 
 
-def class_name(folder: str) -> str:
+def normalize_class_name(folder: str) -> str:
     """The class that a folder holds: its name in Unicode's form NFC, without blanks at its ends.
 
     macOS and some archives write é as two characters (NFD), and both look alike.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.base.files import sync, write_json
 from trainer.data.pictures import decoding
-from trainer.data.pictures.deep import Range
+from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.sources import npy
 from trainer.data.sources.picture_index import in_parallel
 from trainer.data.sources.source_data import LabelledImages
@@ -40,7 +40,7 @@ class Target:
 
     image_size: tuple[int, int]
     channels: int
-    grey_range: Range | None
+    grey_range: GreyRange | None
 
 
 def is_there(entry: Path) -> bool:
@@ -173,7 +173,7 @@ def _decode(
     def decode(name: str) -> npt.NDArray[np.uint8] | str:
         try:
             path = root / name
-            pixels = decoding.read(path, target.channels, target.image_size, target.grey_range)
+            pixels = decoding.decode(path, target.channels, target.image_size, target.grey_range)
         except UserError as error:
             return str(error)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -14,8 +14,8 @@ from pathlib import Path
 from trainer.base.errors import UserError
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.decoding import SUFFIXES, Look
-from trainer.data.pictures.deep import Range
+from trainer.data.pictures.decoding import SUFFIXES, ImageInfo
+from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.names import PARTS
 from trainer.data.sources import decoded_cache
 from trainer.data.sources.decoded_cache import Labelled, Target
@@ -51,14 +51,14 @@ class Plan:
     Args:
         parts: files and labels of the three or two parts, in their order.
         target: what the pictures are made into.
-        looks: what each of the files is before.
+        infos: what each of the files is before.
         bad: what is wrong with each that is no picture.
         entry: folder in the cache, named by the content of all the files.
     """
 
     parts: Mapping[str, Labelled]
     target: Target
-    looks: Mapping[str, Look]
+    infos: Mapping[str, ImageInfo]
     bad: Sequence[str]
     entry: Path
 
@@ -116,7 +116,7 @@ def prepare(root: Path, config: DataConfig, only: str | None = None) -> None:
     _warn_of_few_greys(root, plan)
 
 
-def to_decode(root: Path, config: DataConfig) -> str | None:
+def describe_undecoded(root: Path, config: DataConfig) -> str | None:
     """In words, that `prepare` would have to decode pictures; None where it was done before.
 
     Raises:
@@ -184,12 +184,12 @@ def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> 
     )
 
 
-def original_looks(root: Path, config: DataConfig) -> Mapping[str, Look]:
+def read_picture_infos(root: Path, config: DataConfig) -> Mapping[str, ImageInfo]:
     """Sizes and channels, before they are made fit, of the pictures whose head can be read."""
-    return _plan(config, list_pictures(root), _index(root)).looks
+    return _plan(config, list_pictures(root), _index(root)).infos
 
 
-def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
+def decide(config: DataConfig, infos: Sequence[ImageInfo]) -> Target:
     """Size and channels of all images: as configured, else by the training pictures.
 
     The size is the median of their heights and that of their widths (of two middle ones the
@@ -197,19 +197,19 @@ def decide(config: DataConfig, looks: Sequence[Look]) -> Target:
     are stored as grey. Of more than 8 bits a channel, the lowest and highest value of all becomes
     black and white.
     """
-    height = statistics.median_low(look.height for look in looks)
-    width = statistics.median_low(look.width for look in looks)
+    height = statistics.median_low(info.height for info in infos)
+    width = statistics.median_low(info.width for info in infos)
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
-    channels = config.channels or max(look.channels for look in looks)
-    return Target((size[0], size[1]), channels, _grey_range(config, looks))
+    channels = config.channels or max(info.channels for info in infos)
+    return Target((size[0], size[1]), channels, _grey_range(config, infos))
 
 
-def _grey_range(config: DataConfig, looks: Sequence[Look]) -> Range | None:
+def _grey_range(config: DataConfig, infos: Sequence[ImageInfo]) -> GreyRange | None:
     if config.grey_range is not None:
         return (config.grey_range[0], config.grey_range[1]) if config.grey_range else None
-    lowest = [look.lowest for look in looks if look.lowest is not None]
-    highest = [look.highest for look in looks if look.highest is not None]
+    lowest = [info.lowest for info in infos if info.lowest is not None]
+    highest = [info.highest for info in infos if info.highest is not None]
     return (min(lowest), max(highest)) if lowest else None
 
 
@@ -217,17 +217,17 @@ def _plan(
     config: DataConfig, listed: PictureList, index: PictureIndex, only: str | None = None
 ) -> Plan:
     contents = index.look_at(listed.files())
-    looks = {name: content.look for name, content in contents.items() if content.look}
+    infos = {name: content.info for name, content in contents.items() if content.info}
     by_class = {
-        part: tuple(tuple(name for name in names if name in looks) for names in classes)
+        part: tuple(tuple(name for name in names if name in infos) for names in classes)
         for part, classes in listed.parts.items()
     }
     _check_left(index.root, by_class, listed, contents)
     if "test" not in by_class and not only:
-        sha256 = {name: contents[name].sha256 for name in looks}
+        sha256 = {name: contents[name].sha256 for name in infos}
         by_class["train"], by_class["test"] = keep_test(by_class["train"], sha256)
     parts = {part: in_turn(classes) for part, classes in by_class.items()}
-    target = decide(config, [looks[name] for name, _ in parts[only or "train"]])
+    target = decide(config, [infos[name] for name, _ in parts[only or "train"]])
     rows = {
         part: [(name, label, contents[name].sha256) for name, label in labelled]
         for part, labelled in parts.items()
@@ -236,8 +236,8 @@ def _plan(
     return Plan(
         parts=parts,
         target=target,
-        looks=looks,
-        bad=[content.error for content in contents.values() if not content.look],
+        infos=infos,
+        bad=[content.error for content in contents.values() if not content.info],
         entry=cache_folder("folder") / key,
     )
 
@@ -304,9 +304,9 @@ def _warn_of_few_greys(root: Path, plan: Plan) -> None:
         return
     low, high = plan.target.grey_range
     spans = {
-        name: (look.lowest, look.highest)
-        for name, look in plan.looks.items()
-        if look.lowest is not None and look.highest is not None
+        name: (info.lowest, info.highest)
+        for name, info in plan.infos.items()
+        if info.lowest is not None and info.highest is not None
     }
     flat = [
         name

@@ -19,7 +19,7 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_text
 from trainer.base.terminal import progress_bar
 from trainer.data.pictures import decoding
-from trainer.data.pictures.decoding import Look
+from trainer.data.pictures.decoding import ImageInfo
 from trainer.ranks import processes
 
 # Some file systems count times in whole seconds, or two.
@@ -51,12 +51,12 @@ class Content:
 
     Args:
         sha256: of its bytes, hexadecimal; empty where it cannot be read at all.
-        look: None where it is no picture.
+        info: None where it is no picture.
         error: why it is none; else empty.
     """
 
     sha256: str
-    look: Look | None
+    info: ImageInfo | None
     error: str
 
 
@@ -100,8 +100,8 @@ class PictureIndex:
         known = {name: row.content for name, row in rows.items() if row and row.is_certain}
         unknown = [name for name in names if name not in known]
         looked_ns = time.time_ns()
-        looks = in_parallel(lambda name: _look(self.root / name), unknown, "looking at pictures")
-        for name, content in zip(unknown, looks, strict=True):
+        contents = in_parallel(lambda name: _look(self.root / name), unknown, "looking at pictures")
+        for name, content in zip(unknown, contents, strict=True):
             known[name] = content
             self._is_saved = False
             if state := states[name]:
@@ -170,7 +170,7 @@ def _look(path: Path) -> Content:
     except OSError as error:
         return Content("", None, f"{path}: cannot be read ({error.strerror})")
     try:
-        return Content(sha256, decoding.look(path), "")
+        return Content(sha256, decoding.read_info(path), "")
     except UserError as error:
         return Content(sha256, None, str(error))
 
@@ -184,6 +184,6 @@ def _read_rows(path: Path) -> dict[str, _Row]:
 
 
 def _parse_row(state: Sequence[int], looked_ns: int, content: dict[str, Any]) -> _Row:
-    look = content["look"]
-    known = Content(**content | {"look": look and Look(**look)})
+    info = content["info"]
+    known = Content(**content | {"info": info and ImageInfo(**info)})
     return _Row(FileState(*state), looked_ns, known)

@@ -12,10 +12,10 @@ from trainer.base.errors import UserError
 from trainer.data.pictures.decoding import SUFFIXES
 from trainer.data.pictures.names import (
     PARTS,
-    class_name,
-    is_left_out,
+    guess_part,
+    is_ignored,
     is_picture,
-    part_meant,
+    normalize_class_name,
     shown,
 )
 
@@ -81,14 +81,14 @@ def _parts(root: Path) -> tuple[list[str], tuple[str, ...]]:
     parts = [part for part in PARTS if (root / part).is_dir()]
     beside, wrong = [], []
     for path in sorted(root.iterdir()):
-        if is_left_out(path.name) or path.name in parts:
+        if is_ignored(path.name) or path.name in parts:
             continue
         if not path.is_dir():
-            if part_meant(path.name):
+            if guess_part(path.name):
                 _check_link(path)
             beside += [path.name] * is_picture(path)
         elif not any(path.samefile(root / part) for part in parts):
-            meant = part_meant(path.name)
+            meant = guess_part(path.name)
             if meant:
                 advice = f"name it {meant}"
                 if meant in parts:
@@ -109,7 +109,7 @@ def _class_folders(part: Path) -> dict[str, str]:
     """The names of the folders in that of a part, by their classes."""
     found: dict[str, str] = {}
     for path in sorted(_visible(part)):
-        name = class_name(path.name)
+        name = normalize_class_name(path.name)
         if not name:
             raise UserError(
                 f"data.root: {part} has a folder of blanks alone, {path.name!r}; name it"
@@ -124,11 +124,11 @@ def _class_folders(part: Path) -> dict[str, str]:
     return found
 
 
-def stands_alone(root: Path, part: str) -> bool:
+def has_part(root: Path, part: str) -> bool:
     """Whether a folder has a part that `list_part` can look through."""
     if not root.is_dir():
         return False
-    parts = [path for path in root.iterdir() if part_meant(path.name) and path.is_dir()]
+    parts = [path for path in root.iterdir() if guess_part(path.name) and path.is_dir()]
     return (root / part).is_dir() or (part == "test" and not parts)
 
 
@@ -138,7 +138,7 @@ def list_part(root: Path, part: str) -> PictureList:
     A folder without any part holds test images: its own folders are their classes.
 
     Args:
-        part: one that `stands_alone`.
+        part: one that `has_part`.
 
     Raises:
         UserError: it holds no pictures, or is not laid out as it should be.
@@ -185,7 +185,7 @@ def _class_names(root: Path, folders: Mapping[str, Mapping[str, str]]) -> tuple[
 def _visible(folder: Path) -> Iterator[Path]:
     """The folders in a part's folder; a picture beside them is a mistake."""
     for path in folder.iterdir():
-        if is_left_out(path.name):
+        if is_ignored(path.name):
             continue
         _check_name(path)
         if path.is_dir():
@@ -203,7 +203,7 @@ def _pictures(
     names: list[str] = []
     others: list[str] = []
     for path in (root / folder).iterdir():
-        if is_left_out(path.name):
+        if is_ignored(path.name):
             continue
         _check_name(path)
         if path.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.decoding import Look
+from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import digits, folder, idx, known, npy, picture_list, user_dataset
 from trainer.data.sources.source_data import SourceData, SourcePart
 
@@ -55,13 +55,13 @@ def to_download(config: DataConfig) -> str | None:
 
 
 @_forbidden_is_mendable()
-def to_decode(config: DataConfig) -> str | None:
+def describe_undecoded(config: DataConfig) -> str | None:
     """What `prepare` would have to decode, in words; None for nothing.
 
     Raises:
         UserError: the folder is not laid out as it should be.
     """
-    return folder.to_decode(_root(config), config) if config.name == "folder" else None
+    return folder.describe_undecoded(_root(config), config) if config.name == "folder" else None
 
 
 @_forbidden_is_mendable()
@@ -86,18 +86,18 @@ def read(config: DataConfig) -> SourceData:
 
 
 @_forbidden_is_mendable()
-def stands_alone(config: DataConfig, part: str) -> bool:
-    """Whether `read_alone` can read a part, whatever there is beside it."""
-    return config.name == "folder" and picture_list.stands_alone(_root(config), part)
+def has_part(config: DataConfig, part: str) -> bool:
+    """Whether `read_part` can read a part, whatever there is beside it."""
+    return config.name == "folder" and picture_list.has_part(_root(config), part)
 
 
 @_forbidden_is_mendable()
-def read_alone(config: DataConfig, part: str) -> SourcePart:
+def read_part(config: DataConfig, part: str) -> SourcePart:
     """One part of a folder of pictures, decoded where it was not; the others are not looked at.
 
     Args:
         config: of a folder, with the size and channels of the images.
-        part: train, validation or test; one that `stands_alone`.
+        part: train, validation or test; one that `has_part`.
 
     Raises:
         UserError: it holds no pictures, or a broken one.
@@ -108,9 +108,9 @@ def read_alone(config: DataConfig, part: str) -> SourcePart:
 
 
 @_forbidden_is_mendable()
-def original_looks(config: DataConfig) -> Mapping[str, Look]:
+def read_picture_infos(config: DataConfig) -> Mapping[str, ImageInfo]:
     """Sizes and channels of picture files before they are made fit; none where there are none."""
-    return folder.original_looks(_root(config), config) if config.name == "folder" else {}
+    return folder.read_picture_infos(_root(config), config) if config.name == "folder" else {}
 
 
 def read_ahead(config: DataConfig) -> Callable[[], SourceData]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.data.image_file import StoredImages
-from trainer.data.pictures.deep import Range
+from trainer.data.pictures.high_bit_depth import GreyRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class SourceData:
     class_names: tuple[str, ...] | None
     origin: str
     validation: LabelledImages | None = None
-    grey_range: Range | None = None
+    grey_range: GreyRange | None = None
 
 
 @dataclass(frozen=True, eq=False)

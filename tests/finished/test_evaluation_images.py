@@ -9,7 +9,7 @@ import pytest
 
 from trainer.base.errors import UserError
 from trainer.data.sources.source_data import LabelledImages, SourcePart
-from trainer.finished.judged_images import match
+from trainer.finished.evaluation_images import match_labels
 
 ELEVEN = tuple(sorted(map(str, range(11))))
 """0, 1, 10, 2 and so on, as folders are sorted"""
@@ -42,7 +42,7 @@ def labelled(labels: Sequence[int], names: Sequence[str] | None) -> SourcePart:
 def test_labels_mean_classes_by_name_by_number_or_else_by_position(
     labels: list[int], names: list[str] | None, known: Sequence[str], ours: list[int], by: str
 ) -> None:
-    found, how = match(labelled(labels, names), known)
+    found, how = match_labels(labelled(labels, names), known)
     assert (found.tolist(), how) == (ours, by)
     assert found.dtype == np.int64
 
@@ -67,6 +67,6 @@ def test_what_the_model_does_not_know_is_refused(
     labels: list[int], names: list[str] | None, known: Sequence[str], named: str
 ) -> None:
     with pytest.raises(UserError) as refused:
-        match(labelled(labels, names), known)
+        match_labels(labelled(labels, names), known)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-Range = tuple[float, float]
+GreyRange = tuple[float, float]
 """values that become black and white"""
 
 _MOST_BEYOND = 0.9
@@ -50,7 +50,7 @@ class DeepPicture:
     opacity: npt.NDArray[np.uint8] | None
     white_is_lowest: bool
 
-    def span(self) -> Range | None:
+    def span(self) -> GreyRange | None:
         """The lowest and the highest value that is visible; None where nothing is.
 
         Raises:
@@ -61,7 +61,7 @@ class DeepPicture:
             raise ValueError("it has values that are NaN or infinite")
         return (float(visible.min()), float(visible.max())) if visible.size else None
 
-    def to_picture(self, seen: Range | None) -> Image.Image:
+    def to_picture(self, seen: GreyRange | None) -> Image.Image:
         """Eight bits of it: L, RGB, or RGBA where something is transparent.
 
         Args:
@@ -100,7 +100,7 @@ class DeepPicture:
         return picture
 
     @staticmethod
-    def _check_left(shades: npt.NDArray[np.float64], own: Range, seen: Range) -> None:
+    def _check_left(shades: npt.NDArray[np.float64], own: GreyRange, seen: GreyRange) -> None:
         """Enough of the contrast must be left.
 
         Args:

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.data.deep_files import png, png16, tiff
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
-from trainer.data.pictures.decoding import look, read
+from trainer.data.pictures.decoding import decode, read_info
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -25,11 +25,11 @@ SEEN = [0, 62, 125, 255]
 def seen(path: Path, content: bytes, channels: int = 1) -> list[Any]:
     """The picture by its own range."""
     path.write_bytes(content)
-    found = look(path)
+    found = read_info(path)
     assert found.lowest is not None
     assert found.highest is not None
     size = (found.height, found.width)
-    pixels = read(path, channels, size, (found.lowest, found.highest))
+    pixels = decode(path, channels, size, (found.lowest, found.highest))
     return (pixels[:, 0] if channels == 3 else pixels[0, 0]).tolist()
 
 
@@ -51,7 +51,7 @@ def test_every_type_of_number_keeps_its_contrast(
 ) -> None:
     content = tiff(values, order=order, compressed=compressed)
     assert seen(tmp_path / "a.tif", content) == SEEN
-    assert look(tmp_path / "a.tif").channels == 1
+    assert read_info(tmp_path / "a.tif").channels == 1
 
 
 def test_thirty_two_bits_without_signs(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_what_is_transparent_becomes_white_and_does_not_count(tmp_path: Path) ->
     assert seen(path, png16(grey, transparent=(1000,))) == [0, 255, 125, 255]
     opacity = np.array([[65535, 65535, 32768, 0]])[..., None]
     assert seen(path, png16(np.dstack([grey, opacity]))) == [0, 128, 255, 255]
-    assert look(path).channels == 1
+    assert read_info(path).channels == 1
     path.write_bytes(png16(np.dstack([grey, np.zeros_like(grey)])))
-    assert look(path).lowest is None
-    assert read(path, 1, (1, 4)).tolist() == [[[255] * 4]]
+    assert read_info(path).lowest is None
+    assert decode(path, 1, (1, 4)).tolist() == [[[255] * 4]]
     colours = np.dstack([grey, grey // 2, grey // 4])
     rows = seen(path, png16(colours, transparent=(1000, 500, 250)), 3)
     assert [row[1] for row in rows] == [255, 255, 255]
@@ -115,14 +115,14 @@ def test_of_few_greys_the_transparent_one_is_found(
 ) -> None:
     path = tmp_path / "a.png"  # of the greys 0, 1 and 2
     path.write_bytes(png(struct.pack(">IIBBBBB", 3, 1, bits, 0, 0, 0, 0), [row], (1,)))
-    assert read(path, 1, (1, 3)).tolist() == [[[0, 255, 2 * step]]]
+    assert decode(path, 1, (1, 3)).tolist() == [[[0, 255, 2 * step]]]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(np.array([[0, 1, wrong]], "f4")))
-    for call in (look, lambda path: read(path, 1, (1, 3), (0, 1))):
+    for call in (read_info, lambda path: decode(path, 1, (1, 3), (0, 1))):
         with pytest.raises(UserError, match=r"a\.tif: .* NaN or infinite"):
             call(path)
 
@@ -131,22 +131,22 @@ def test_never_one_value(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(TWELVE_BITS.astype("u2")))
     with pytest.raises(UserError, match=r"a\.tif: .*from 0 to 4095 would all become one, as 5000"):
-        read(path, 1, (1, 4), (5000, 6000))
-    assert read(path, 1, (1, 4), (1000, 2000)).tolist() == [[[0, 0, 255, 255]]]
+        decode(path, 1, (1, 4), (5000, 6000))
+    assert decode(path, 1, (1, 4), (1000, 2000)).tolist() == [[[0, 0, 255, 255]]]
 
 
 def test_another_unit_is_refused_and_a_window_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff((np.arange(4096) * 16).astype("u2")[None]))
     with pytest.raises(UserError, match=r"a\.tif: .* 94% would become one, as 0 is black and 4095"):
-        read(path, 1, (1, 4096), (0, 4095))
+        decode(path, 1, (1, 4096), (0, 4095))
     # A window into a CT, with much air of little noise, or with a padding of one value.
     noise = np.random.default_rng(0).integers(-1030, -970, 4096)
     for outside in (noise, np.full(4096, -2000)):
         share = 0.85 if outside is noise else 0.95
         values = np.where(np.arange(4096) < share * 4096, outside, np.arange(4096) % 300)
         path.write_bytes(tiff(values.astype("i2")[None]))
-        assert read(path, 1, (1, 4096), (-160, 240)).max() == 255
+        assert decode(path, 1, (1, 4096), (-160, 240)).max() == 255
 
 
 def deepen(root: Path, change: Any, *parts: str) -> None:

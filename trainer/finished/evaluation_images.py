@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data import loading
 from trainer.data.dataset import ImageSet
-from trainer.data.pictures.names import class_name
+from trainer.data.pictures.names import normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import (
     LabelledImages,
@@ -37,7 +37,7 @@ MOST_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluationImages:
     """Images and what is known of them.
 
     Args:
@@ -54,7 +54,7 @@ class Judged:
     source: str
 
 
-def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Judged:
+def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> EvaluationImages:
     """The images of a split, decoded or downloaded where that has not been done.
 
     Args:
@@ -67,10 +67,10 @@ def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Jud
         UserError: there are no such images, or of a class that the model does not know.
     """
     found, fingerprint = _read(config, seed, split)
-    labels, by = match(found, known)
+    labels, by = match_labels(found, known)
     part = replace(found.part, labels=labels)
     images = loading.image_set(part, np.arange(len(labels)))
-    return Judged(images, by, fingerprint, found.origin)
+    return EvaluationImages(images, by, fingerprint, found.origin)
 
 
 def _read(config: DataConfig, seed: int, split: str) -> tuple[SourcePart, str | None]:
@@ -80,9 +80,9 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourcePart, str | 
         source = reading.read(config)
     except UserError:
         # No run could be made of such a folder, but this part of it can be judged by.
-        if not reading.stands_alone(config, split):
+        if not reading.has_part(config, split):
             raise
-        found = reading.read_alone(config, split)
+        found = reading.read_part(config, split)
         sizes = {
             "train": config.train_size,
             "validation": config.validation_size,
@@ -121,7 +121,7 @@ def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | Non
 # ---------------------------------------------------------------------- classes
 
 
-def match(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
+def match_labels(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
     """The labels of images as a model counts its classes.
 
     By name where the images have names for their classes. Else a label is a number: it means the
@@ -163,10 +163,10 @@ def _by_name(found: SourcePart, known: Sequence[str]) -> dict[int, int]:
     exact = {name: number for number, name in enumerate(known)}
     alike: dict[str, list[int]] = {}
     for name, number in exact.items():
-        alike.setdefault(class_name(name), []).append(number)
+        alike.setdefault(normalize_class_name(name), []).append(number)
     numbers = {}
     for label, name in enumerate(found.class_names):
-        others = alike.get(class_name(name), [])
+        others = alike.get(normalize_class_name(name), [])
         if name in exact:
             numbers[label] = exact[name]
         elif len(others) == 1:
@@ -205,11 +205,11 @@ def _unknown(found: SourcePart, unknown: list[str], known: Sequence[str], by: By
     return (
         f"data.name, data.root: {found.part.labels_file} {what}"
         + (", which the model does not know" if by == "name" else "")
-        + f"; it knows {listed(known)}"
+        + f"; it knows {format_names(known)}"
     )
 
 
-def listed(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     """The first names of classes for a message, and how many more there are."""
     some = ", ".join(map(repr, names[:MOST_NAMED]))
     more = len(names) - MOST_NAMED
