@@ -196,7 +196,7 @@ def test_images_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
         (["lab_cnn", "--image_size", "2", "2"], "images of 2x2 pixels are too small"),
         (["lab_cnn", "--model.args", '{"width": 3}'], "lab_cnn has no argument 'width'"),
         (["lab_cnn", "lenet5"], "lenet5"),
-        (["lab_cnn", "--channels", "0"], "'0' is no whole number from 1"),
+        (["lab_cnn", "--channels", "0"], "'0' is not a whole number from 1"),
         (["lab_cnn", "--widths", "3"], "--widths"),
         (["nowhere.py:Net"], "there is no file"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

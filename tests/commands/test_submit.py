@@ -89,7 +89,7 @@ def test_an_array_of_the_folds_of_a_cross_validation(
     [
         (["--folds", "1"], "data.folds: must be null or at least 2, found 1"),
         (["--folds", "3", "--array", "0-2"], "not allowed with argument"),
-        (["--nodes", "0"], "argument --nodes: '0' is no whole number from 1"),
+        (["--nodes", "0"], "argument --nodes: '0' is not a whole number from 1"),
         (["--processes_per_node", "two"], "argument --processes_per_node: 'two'"),
         (["--time", "soon"], "argument --time: 'soon' is not a time such as 30"),
         (["--array", "a-b"], "argument --array: 'a-b' is not a list of seeds such as 0-2"),

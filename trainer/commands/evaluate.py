@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import progress_bar
-from trainer.commands.outputs import writing
+from trainer.commands.options import add_json_option, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -151,7 +151,7 @@ def _other_images(found: dict[str, Any]) -> str:
 def _write(path: Path, predictions: Predictions) -> None:
     from trainer.run.results import write_predictions
 
-    with writing("--predictions", path):
+    with report_write_errors("--predictions", path):
         write_predictions(path, predictions)
 
 

@@ -10,11 +10,11 @@ example: python -m trainer export runs/fashion_mnist --format onnx --output shir
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from trainer.base.errors import UserError
+from trainer.commands.options import add_json_option, print_result
 from trainer.run.console import MOST_CLASSES
 
 FORMATS = ("onnx", "torchscript", "safetensors")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise UserError(f"--output: {output} must be a file in a folder that is there")
     found = export.export(stored, arguments.format, output, arguments.input or "float32")
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+    print_result(found, _lines(found), as_json=arguments.json)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ example: python -m trainer lr-find --config configs/digits.yaml
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import StoppedOnRequest, UserError
 from trainer.base.terminal import progress_bar
-from trainer.commands.outputs import writing
+from trainer.commands.options import add_json_option, print_result, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import collectives, processes
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="default: OUTPUT_DIR-lr_find.png"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -77,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         if session.is_main:
             found = judge(tried, losses)
             _draw(found, plot)
-            print(json.dumps(found | {"plot": str(plot)}) if arguments.json else _text(found, plot))
+            result = found | {"plot": str(plot)}
+            print_result(result, _lines(found, plot), as_json=arguments.json)
 
 
 def rates(lowest: float, highest: float, steps: int) -> list[float]:
@@ -184,7 +184,7 @@ def _draw(found: dict[str, Any], path: Path) -> None:
     plots.save(figure, path)
 
 
-def _text(found: dict[str, Any], plot: Path) -> str:
+def _lines(found: dict[str, Any], plot: Path) -> list[str]:
     steps, last = len(found["lr"]), found["lr"][-1] if found["lr"] else 0.0
     end = "where the loss diverged" if found["diverged"] else "the end of the range"
     lines = [f"{steps} steps, up to a learning rate of {last:.2g}, {end}"]
@@ -195,7 +195,7 @@ def _text(found: dict[str, Any], plot: Path) -> str:
             f"suggestion  --optimizer.lr {found['suggestion']:g}",
             f"rule        {found['rule']}, which is {found['lowest_loss_lr']:.2g}",
         ]
-    return "\n".join([*lines, f"plot        {plot}"])
+    return [*lines, f"plot        {plot}"]
 
 
 def _check_range(arguments: argparse.Namespace) -> None:
@@ -213,7 +213,7 @@ def _check_range(arguments: argparse.Namespace) -> None:
 def _check_writable(plot: Path) -> None:
     from trainer.base.files import write_file
 
-    with writing("--plot", plot):
+    with report_write_errors("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)
         # As it will be written: beside it first.
         write_file(plot.with_name(f".{plot.stem}.try.png"), Path.touch)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trainer.base.errors import UserError
+from trainer.commands.options import add_json_option
 from trainer.config.plugins import CODE
 from trainer.config.schema import RunConfig
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, metavar="X",
         help="go on where equal bits cannot be promised, and let losses differ by this share",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def configuration(arguments: argparse.Namespace) -> RunConfig:

@@ -11,7 +11,6 @@ example: python -m trainer replay runs/digits --step 97 --page step-97.html
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
 from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recomputing
-from trainer.commands.outputs import writing
+from trainer.commands.options import print_result, report_write_errors
 
 if TYPE_CHECKING:
     import torch
@@ -259,9 +258,9 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
             steps_before=min(STEPS_BEFORE, report["step"] - 1),
             largest_loss=max(losses, default=0.0) or 1.0,
         )
-        with writing("--page", arguments.page):
+        with report_write_errors("--page", arguments.page):
             write_text(arguments.page, page)
-    print(json.dumps(report, indent=2) if arguments.json else "\n".join(_lines(report)), flush=True)
+    print_result(report, _lines(report), as_json=arguments.json)
     if not report["agrees"]:
         raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")
 

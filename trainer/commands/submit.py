@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
-from trainer.commands.numbers import whole_number
+from trainer.commands.options import positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import processes
@@ -31,11 +31,16 @@ RANGE = r"\d+(-\d+(:\d+)?)?"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the run's."""
-    parser.add_argument("--nodes", type=whole_number, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--nodes", type=positive_integer, default=1, metavar="N", help="default: 1")
     parser.add_argument(
-        "--processes_per_node", type=whole_number, metavar="N", help="default: one a GPU, else 1"
+        "--processes_per_node",
+        type=positive_integer,
+        metavar="N",
+        help="default: one a GPU, else 1",
     )
-    parser.add_argument("--gpus_per_node", type=whole_number, metavar="N", help="default: the CPU")
+    parser.add_argument(
+        "--gpus_per_node", type=positive_integer, metavar="N", help="default: the CPU"
+    )
     parser.add_argument(
         "--time",
         type=_matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 30 (minutes), 8:00:00 or 1-12"),
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arrays.add_argument(
         "--folds",
-        type=whole_number,
+        type=positive_integer,
         metavar="N",
         help="a run for each fold of a cross-validation, in OUTPUT_DIR/fold-K",
     )

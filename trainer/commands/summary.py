@@ -6,7 +6,6 @@ example: python -m trainer summary runs/seed-0 runs/seed-1 runs/seed-2
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent
+from trainer.commands.options import add_json_option, print_result
 from trainer.config import stored_config
 from trainer.config.schema import RunConfig, differences
 from trainer.run.console import omitted_note, worst_rows
@@ -45,7 +45,7 @@ class FinishedRun:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     found = summarise([read_run(folder) for folder in arguments.runs])
     for warning in found["warnings"]:
         log.warning("%s", warning)
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+    print_result(found, _lines(found), as_json=arguments.json)
 
 
 def read_run(folder: Path) -> FinishedRun:

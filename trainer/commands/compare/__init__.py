@@ -13,6 +13,7 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.commands.compare.bits import compare
 from trainer.commands.compare.courses import course, lines, row, write
+from trainer.commands.options import add_json_option
 
 __all__ = ["add_arguments", "compare", "run"]
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write the curves of all runs over each other: .png, a picture, or .html, "
         "a page with the table too",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from trainer.base.files import write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent
 from trainer.commands.compare.bits import read_metrics, read_results
-from trainer.commands.outputs import writing
+from trainer.commands.options import report_write_errors
 from trainer.run.metrics_log import by_event
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def write(path: Path, courses: Sequence[Course], found: dict[str, Any]) -> None:
     from trainer.run.report import curves, pages, plots
 
     figures = curves.draw_overlaid(courses)
-    with writing("--output", path):
+    with report_write_errors("--output", path):
         if path.suffix == ".png":
             plots.save_row(figures, path)
             return

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import StoppedOnRequest, UserError
+from trainer.commands.options import add_json_option
 from trainer.config import command_line, rules
 from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.ranks import collectives, processes
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fold", type=int, metavar="K", help="train this fold alone, from 1, and report nothing"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 

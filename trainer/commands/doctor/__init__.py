@@ -21,6 +21,7 @@ from trainer.base.errors import UserError
 from trainer.base.timeouts import has_abandoned_call
 from trainer.commands.doctor import machine
 from trainer.commands.doctor.finding import Finding
+from trainer.commands.options import add_json_option
 from trainer.ranks import exit_codes, processes
 
 LINE_WIDTH = 100
@@ -30,7 +31,7 @@ SIGNS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the configuration's."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent
+from trainer.commands.options import add_json_option, print_result
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many groups of duplicates, and how many labels, are listed; default: 24",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -107,7 +107,7 @@ def _inspect(
     found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
     if arguments.page:
         page.write(arguments.page, found, inspected, shown_classes(found["classes"]))
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+    print_result(found, _lines(found), as_json=arguments.json)
     if arguments.page and not arguments.json:
         print(f"\npage        {arguments.page}")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.base.files import write_text
 from trainer.commands.inspect_data.examination import Inspected, Place
-from trainer.commands.outputs import writing
+from trainer.commands.options import report_write_errors
 from trainer.run.report import pages
 
 SAMPLES = 12
@@ -46,7 +46,7 @@ def write(path: Path, found: dict[str, Any], inspected: Inspected, classes: Sequ
         uri=lambda image: uris[image["part"], image["position"]],
         largest=max(row["train"] for row in found["classes"]),
     )
-    with writing("--page", path):
+    with report_write_errors("--page", path):
         write_text(path, text)
 
 

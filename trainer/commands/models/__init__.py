@@ -12,11 +12,10 @@ example: python -m trainer models --config configs/digits.yaml
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trainer.commands.numbers import whole_number
+from trainer.commands.options import add_json_option, positive_integer, print_result
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
@@ -33,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"  NAME is a registered name, path/to/file.py:ClassName, or timm:NAME; without: list them"
     )
     parser.add_argument(
-        "--image_size", type=whole_number, nargs=2, metavar=("H", "W"), help="in pixels"
+        "--image_size", type=positive_integer, nargs=2, metavar=("H", "W"), help="in pixels"
     )
-    parser.add_argument("--channels", type=whole_number, metavar="C", help="1 grey, 3 colour")
-    parser.add_argument("--num_classes", type=whole_number, metavar="N")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--channels", type=positive_integer, metavar="C", help="1 grey, 3 colour")
+    parser.add_argument("--num_classes", type=positive_integer, metavar="N")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         found = show.one_network(config, shape)
         lines = show.layer_lines(found)
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines))
+    print_result(found, lines, as_json=arguments.json)
 
 
 def _config(name: str | None, words: Sequence[str]) -> RunConfig | None:

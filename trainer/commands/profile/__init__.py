@@ -12,7 +12,6 @@ example: python -m trainer profile --config configs/digits.yaml --steps 5 --memo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table
-from trainer.commands.numbers import whole_number
+from trainer.commands.options import add_json_option, positive_integer, print_result
 from trainer.config import command_line
 from trainer.ranks import processes
 
@@ -28,13 +27,17 @@ from trainer.ranks import processes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments; the others are the configuration's."""
     parser.add_argument(
-        "--steps", type=whole_number, default=10, metavar="N", help="to profile; default: 10"
+        "--steps", type=positive_integer, default=10, metavar="N", help="to profile; default: 10"
     )
     parser.add_argument(
-        "--warmup", type=whole_number, default=5, metavar="N", help="steps before; default: 5"
+        "--warmup", type=positive_integer, default=5, metavar="N", help="steps before; default: 5"
     )
     parser.add_argument(
-        "--rows", type=whole_number, default=15, metavar="N", help="operators to show; default: 15"
+        "--rows",
+        type=positive_integer,
+        default=15,
+        metavar="N",
+        help="operators to show; default: 15",
     )
     parser.add_argument("--memory", action="store_true", help="what operators allocate, too")
     parser.add_argument(
@@ -44,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="replaced; packed where it ends in .gz; default: trace.json",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.json:
         found["operators"] = found["operators"][: arguments.rows]
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+    print_result(found, _lines(found), as_json=arguments.json)
 
 
 def _check_place(trace: Path) -> None:

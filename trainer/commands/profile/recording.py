@@ -17,7 +17,7 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_file
 from trainer.base.terminal import progress_bar
 from trainer.checkpoint.writing import NoCheckpoints
-from trainer.commands.outputs import writing
+from trainer.commands.options import report_write_errors
 from trainer.config.schema import RunConfig, replace
 from trainer.ranks import processes
 from trainer.ranks.preemption import StopRequest
@@ -66,7 +66,7 @@ def profile(
             profiled_seconds = _advance(engine, steps)
         if profiler is None:
             return None
-        with writing("--trace", trace):
+        with report_write_errors("--trace", trace):
             write_file(trace, lambda path: profiler.export_chrome_trace(str(path)))
         found = _found(engine, profiler, steps, seconds, profiled_seconds)
         return {**found, "trace": str(trace)}

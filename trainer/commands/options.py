@@ -1,0 +1,52 @@
+"""What the commands' options have in common: --json, positive integers, files to write."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer.base.errors import UserError
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add --json, of which `print_result` makes use."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def print_result(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a command's result for programs or for people.
+
+    Args:
+        found: the result as JSON.
+        lines: the same for people; a generator is not run for JSON.
+        as_json: whether the user asked for --json.
+    """
+    print(json.dumps(found, indent=2) if as_json else "\n".join(lines), flush=True)
+
+
+def positive_integer(text: str) -> int:
+    """Return the number in an argument, as argparse's `type`.
+
+    Raises:
+        ArgumentTypeError: it is not an integer of at least 1.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+@contextlib.contextmanager
+def report_write_errors(option: str, path: Path) -> Iterator[None]:
+    """Name the option and its file where writing it in this context fails.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option}: {path} cannot be written ({error.strerror})") from error
