@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from trainer.commands.models.layers import Layer, inspect
+from trainer.commands.models.layers import Layer, record_layers
 
 PLUGIN = """
 import torch
@@ -47,7 +47,7 @@ def show(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
 
 
 def layers_of(network: nn.Module, side: int = 28) -> list[Layer]:
-    return inspect(network, 1, (side, side)).layers
+    return record_layers(network, 1, (side, side)).layers
 
 
 def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_the_arithmetic_of_the_labs_net(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("name", models.names())
 def test_the_layers_add_up_to_the_whole(name: str) -> None:
     network = models.create(name, {}, num_classes=7, in_channels=1, image_size=(28, 28))
-    found = inspect(network, 1, (28, 28))
+    found = record_layers(network, 1, (28, 28))
     total = sum(parameter.numel() for parameter in network.parameters())
     assert sum(layer.parameters for layer in found.layers) == total == found.parameters
     assert sum(layer.multiply_adds for layer in found.layers) == found.multiply_adds
@@ -108,7 +108,7 @@ def test_receptive_fields_are_those_of_the_gradients(arguments: tuple[str, Any])
     for parameter in network.parameters():
         nn.init.uniform_(parameter, 0.5, 1.0)
     part = network.features if name == "vgg_small" else nn.Sequential(network.stem, network.blocks)
-    found = inspect(network, 1, (96, 96)).layers
+    found = record_layers(network, 1, (96, 96)).layers
     maps = [layer for layer in found if len(layer.output_size) == 3]
     middle = maps[-1].output_size[1] // 2
     reached = torch.zeros(96, 96, dtype=torch.bool)
@@ -120,12 +120,10 @@ def test_receptive_fields_are_those_of_the_gradients(arguments: tuple[str, Any])
         reached |= image.grad[0, 0] != 0
     rows, columns = reached.any(1).nonzero(), reached.any(0).nonzero()
     spans = [int(places.max() - places.min()) + 1 for places in (rows, columns)]
-    field = maps[-1].field
-    assert not isinstance(field, str) and field is not None
-    assert list(field.size) == spans
+    assert maps[-1].receptive_field == tuple(spans)
 
 
-def test_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_defined_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.py").write_text(PLUGIN)
     name = f"{tmp_path}/odd.py:Odd"
     found = show(capsys, name, "--image_size", "20", "24", "--channels", "3", "--num_classes", "4")
@@ -148,7 +146,10 @@ def test_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert by_name["up"]["receptive_field"] is None
     assert by_name["head"]["receptive_field"] == "all"
     assert found["other_parameters"] == 3
-    assert "3 are taken by no operation directly" in run_command(capsys, "models", name)[1]
+    assert (
+        "3 of the parameters are not used by any operation"
+        in run_command(capsys, "models", name)[1]
+    )
 
 
 def test_a_window_that_would_begin_outside_is_left_out() -> None:
@@ -156,12 +157,12 @@ def test_a_window_that_would_begin_outside_is_left_out() -> None:
     assert layer.output_size == (1, 2, 2)
     (layer,) = layers_of(nn.MaxPool2d(1, stride=3, ceil_mode=True), 5)
     assert layer.output_size == (1, 2, 2)
-    assert layer.arithmetic == (
-        "size ceil((5 - 1) / 3) + 1 - 1, as the last would begin outside = 2",
-    )
+    assert layer.arithmetic == [
+        "size ceil((5 - 1) / 3) + 1 - 1, as the last would begin outside = 2"
+    ]
 
 
-def test_lazy_layers_and_the_image_twice() -> None:
+def test_a_layer_that_is_used_twice_and_the_image_itself() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -173,8 +174,7 @@ def test_lazy_layers_and_the_image_twice() -> None:
     first, second, add, _ = layers_of(Twice())
     assert (first.parameters, second.parameters) == (10, 0)
     assert first.name == second.name == "shared"
-    assert not isinstance(add.field, str) and add.field is not None
-    assert add.field.size == (5, 5)
+    assert add.receptive_field == (5, 5)
 
 
 def test_images_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
