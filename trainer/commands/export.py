@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.commands.options import add_json_option, print_result
+from trainer.base.terminal import print_report
+from trainer.commands.options import add_json_option
 from trainer.run.console import MOST_CLASSES
 
 FORMATS = ("onnx", "torchscript", "safetensors")
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise UserError(f"--output: {output} must be a file in a folder that is there")
     found = export.export(stored, arguments.format, output, arguments.input or "float32")
-    print_result(found, _lines(found), as_json=arguments.json)
+    print_report(found, _lines(found), as_json=arguments.json)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import StoppedOnRequest, UserError
-from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_json_option, print_result, report_write_errors
+from trainer.base.terminal import print_report, progress_bar
+from trainer.commands.options import add_json_option, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
 from trainer.ranks import collectives, processes
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
             found = judge(tried, losses)
             _draw(found, plot)
             result = found | {"plot": str(plot)}
-            print_result(result, _lines(found, plot), as_json=arguments.json)
+            print_report(result, _lines(found, plot), as_json=arguments.json)
 
 
 def rates(lowest: float, highest: float, steps: int) -> list[float]:

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from trainer.base.errors import UserError
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add --json, of which `print_result` makes use."""
+    """Add --json; `base.terminal.print_report` prints by it."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def print_result(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
-    """Print a command's result for programs or for people.
-
-    Args:
-        found: the result as JSON.
-        lines: the same for people; a generator is not run for JSON.
-        as_json: whether the user asked for --json.
-    """
-    print(json.dumps(found, indent=2) if as_json else "\n".join(lines), flush=True)
 
 
 def positive_integer(text: str) -> int:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
-from trainer.base.terminal import format_table, percent, progress_bar
+from trainer.base.terminal import format_table, percent, print_report, progress_bar
 from trainer.commands import recomputing
-from trainer.commands.options import print_result, report_write_errors
+from trainer.commands.options import report_write_errors
 
 if TYPE_CHECKING:
     import torch
@@ -260,7 +260,7 @@ def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
         )
         with report_write_errors("--page", arguments.page):
             write_text(arguments.page, page)
-    print_result(report, _lines(report), as_json=arguments.json)
+    print_report(report, _lines(report), as_json=arguments.json)
     if not report["agrees"]:
         raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")
 

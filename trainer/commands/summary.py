@@ -15,8 +15,8 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import format_table, percent
-from trainer.commands.options import add_json_option, print_result
+from trainer.base.terminal import format_table, percent, print_report
+from trainer.commands.options import add_json_option
 from trainer.config import stored_config
 from trainer.config.schema import RunConfig, differences
 from trainer.run.console import omitted_note, worst_rows
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     found = summarise([read_run(folder) for folder in arguments.runs])
     for warning in found["warnings"]:
         log.warning("%s", warning)
-    print_result(found, _lines(found), as_json=arguments.json)
+    print_report(found, _lines(found), as_json=arguments.json)
 
 
 def read_run(folder: Path) -> FinishedRun:

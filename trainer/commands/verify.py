@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
-from trainer.base.terminal import progress_bar
+from trainer.base.terminal import print_report, progress_bar
 from trainer.commands import recomputing
-from trainer.commands.options import print_result
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
         "tolerance": tolerance,
         "largest_difference": comparison.largest,
     }
-    print_result(report, _lines(report), as_json=arguments.json)
+    print_report(report, _lines(report), as_json=arguments.json)
     if comparison.first_difference is not None:
         raise DifferentRunError(f"{folder}: not what was computed here: see the first difference")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import format_table, percent
-from trainer.commands.options import add_json_option, print_result
+from trainer.base.terminal import format_table, percent, print_report
+from trainer.commands.options import add_json_option
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -107,7 +107,7 @@ def _inspect(
     found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
     if arguments.page:
         page.write(arguments.page, found, inspected, shown_classes(found["classes"]))
-    print_result(found, _lines(found), as_json=arguments.json)
+    print_report(found, _lines(found), as_json=arguments.json)
     if arguments.page and not arguments.json:
         print(f"\npage        {arguments.page}")
 

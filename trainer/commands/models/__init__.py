@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import bar, table
-from trainer.commands.options import add_json_option, positive_integer, print_result
+from trainer.base.terminal import format_table, print_report, progress_bar
+from trainer.commands.options import add_json_option, positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
     shape = _shape(arguments, config, words)
     if config is None:
         found = _all_networks(shape)
-        print_result(found, _list_lines(found), as_json=arguments.json)
+        print_report(found, _list_lines(found), as_json=arguments.json)
     else:
         found = _one_network(config, shape)
-        print_result(found, _layer_lines(found), as_json=arguments.json)
+        print_report(found, _layer_lines(found), as_json=arguments.json)
 
 
 def _config(name: str | None, words: Sequence[str]) -> RunConfig | None:
@@ -112,7 +112,7 @@ def _all_networks(shape: dict[str, Any]) -> dict[str, Any]:
     import models
 
     rows, names = [], models.names()
-    with bar("networks", len(names)) as progress:
+    with progress_bar("networks", len(names)) as progress:
         for name in names:
             row: dict[str, Any] = {"name": name, "parameters": None, "multiply_adds": None}
             try:
@@ -161,7 +161,7 @@ def _list_lines(found: dict[str, Any]) -> Iterator[str]:
     rows = [("model", "parameters", "multiply-adds")]
     for row in found["models"]:
         rows.append((row["name"], _number(row["parameters"]), _number(row["multiply_adds"])))
-    head, *lines = table(rows)
+    head, *lines = format_table(rows)
     yield from (f"{_shape_text(found)}; each network with its own defaults", "", head)
     for row, line in zip(found["models"], lines, strict=True):
         yield f"{row['name']}: {row['error']}" if "error" in row else line
@@ -174,7 +174,7 @@ def _layer_lines(found: dict[str, Any]) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [(*columns, "parameters", "multiply-adds")]
     rows += [_cells(layer) for layer in found["layers"]]
     rows.append(("total", *[""] * 6, _number(found["parameters"]), _number(found["multiply_adds"])))
-    head, *lines, total = table(rows, left=range(len(columns)))
+    head, *lines, total = format_table(rows, left=range(len(columns)))
     yield from (f"{found['name']}: {_shape_text(found)}", "", head)
     for layer, line in zip(found["layers"], lines, strict=True):
         yield line

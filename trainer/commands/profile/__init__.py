@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import format_table
-from trainer.commands.options import add_json_option, positive_integer, print_result
+from trainer.base.terminal import format_table, print_report
+from trainer.commands.options import add_json_option, positive_integer
 from trainer.config import command_line
 from trainer.ranks import processes
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.json:
         found["operators"] = found["operators"][: arguments.rows]
-    print_result(found, _lines(found), as_json=arguments.json)
+    print_report(found, _lines(found), as_json=arguments.json)
 
 
 def _check_place(trace: Path) -> None:
