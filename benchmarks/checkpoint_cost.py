@@ -24,7 +24,7 @@ from trainer.base import numerics
 from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig, RunConfig
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.ranks import processes
 from trainer.run.metrics_log import MetricsLog
 from trainer.training.snapshot import Snapshot
@@ -42,7 +42,7 @@ class Training:
         numerics.choose_kernels(deterministic=True)
         self.case = Case(accelerator, DEFAULT_RECIPE)
         self.train_step = self.case.lockstep("exact")
-        self.sizes = cut(self.case.batch_size, self.case.microbatches)
+        self.sizes = microbatch_sizes(self.case.batch_size, self.case.microbatches)
         module, optimizer = self.train_step.module, self.train_step.optimizer
         self.snapshot = Snapshot(accelerator, module, optimizer, None, {}, {})
         self.checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())

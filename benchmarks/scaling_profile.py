@@ -181,13 +181,13 @@ def put_ranges(engine: Engine) -> None:
     ]
     for owner, name, part in places:
         setattr(owner, name, ranged(part, getattr(owner, name)))
-    of_epoch = engine.batches.of_epoch
+    iter_epoch = engine.batches.iter_epoch
 
     def batches(epoch: int, first_step: int) -> Iterator[Batch]:
-        fetch = ranged("data", functools.partial(next, of_epoch(epoch, first_step), None))
+        fetch = ranged("data", functools.partial(next, iter_epoch(epoch, first_step), None))
         yield from iter(fetch, None)
 
-    engine.batches.of_epoch = batches  # type: ignore[method-assign]
+    engine.batches.iter_epoch = batches  # type: ignore[method-assign]
 
 
 def ranged(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ import models
 from trainer.base import numerics, seeding
 from trainer.config.schema import OptimizerConfig, RunConfig, TrainConfig
 from trainer.data import sampling
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.ranks import processes
 from trainer.training import optimizers, reduction
 from trainer.training.step import StepResult, TrainStep
@@ -113,7 +113,7 @@ def reduction_alone(case: Case) -> Step:
     """The exchange of gradients between the ranks, and nothing else."""
     vector = torch.zeros(sum(parameter.numel() for parameter in case.build()[0].parameters()))
     rank, count = case.accelerator.process_index, case.accelerator.num_processes
-    block = sampling.share(rank, count, case.microbatches)
+    block = sampling.rank_microbatches(rank, count, case.microbatches)
 
     def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
         reduction.reduce([((block.start, block.stop), [vector])], case.microbatches)
@@ -147,7 +147,7 @@ TRAINERS: dict[str, Callable[[Case], Step]] = {
 def measure(case: Case, names: list[str], rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds of each trainer's block of steps, a round an entry; the order turns each round."""
     trainers = {name: TRAINERS[name](case) for name in names}
-    sizes = cut(case.batch_size, case.microbatches)
+    sizes = microbatch_sizes(case.batch_size, case.microbatches)
 
     def block_s(train: Step) -> float:
         case.accelerator.wait_for_everyone()

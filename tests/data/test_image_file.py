@@ -185,7 +185,7 @@ before = memory_mb("VmRSS")
 data = DataConfig("npy", sys.argv[1], memory_limit_mb=10, validation="first")
 config = RunConfig(data=data, train=TrainConfig(batch_size=500, microbatches=1))
 batches = Batches(load(data, 0), config, torch.device("cpu"), 1, 0)
-print(sum(len(batch.images) for batch in batches.of_epoch(1, 0)), memory_mb("VmHWM") - before)
+print(sum(len(batch.images) for batch in batches.iter_epoch(1, 0)), memory_mb("VmHWM") - before)
 """
 
 

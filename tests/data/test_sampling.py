@@ -50,9 +50,9 @@ def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], e
     assert len(steps) == len(ranks[0])
     assert all(len(step) == batch_size for step in steps[:-1])
     for number, step in enumerate(steps):
-        sizes = ranks[0].sizes(number)
+        sizes = ranks[0].microbatch_sizes(number)
         assert sum(sizes) == len(step)
-        own = [len(range(*sampler.step_samples(number)[1].indices(size))) for sampler in ranks]
+        own = [len(range(*sampler.global_batch(number)[1].indices(size))) for sampler in ranks]
         assert own == [sum(sizes[rank * each : (rank + 1) * each]) for rank in range(processes)]
 
 

@@ -1,4 +1,4 @@
-"""The scaling in a model.safetensors, of images of any size."""
+"""The scaling of the pixels is saved in model.safetensors, for images of any size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(path: Path, scaling: Scaling) -> Path:
     )
     with safe_open(path, "pt") as file:
         metadata = json.loads(file.metadata()["model"])
-    numbers, tensors = saved_scaling.to_file(scaling)
+    numbers, tensors = saved_scaling.encode(scaling)
     write_tensors(path, load_file(path) | tensors, {"model": json.dumps(metadata | numbers)})
     return path
 
@@ -68,12 +68,12 @@ def test_an_older_file_has_it_in_the_metadata(tmp_path: Path) -> None:
     assert torch.equal(load(file).scaling.deviation, scaling.deviation)
 
 
-def test_one_for_all_pixels_leaves_the_weights_alone_in_the_file(tmp_path: Path) -> None:
+def test_one_for_all_pixels_adds_no_tensors_to_the_file(tmp_path: Path) -> None:
     assert train_here(tmp_path / "run", "--train.epochs", "1") == 0
     assert not [name for name in load_file(tmp_path / "run/model.safetensors") if "/" in name]
 
 
-def test_the_digest_is_of_the_weights_alone(
+def test_the_digest_is_of_the_weights_only(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = run.folder / "model.safetensors"
@@ -111,5 +111,5 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, wrong: torch.Tensor |
         metadata = opened.metadata()
     more = {} if wrong is None else {NAMES[1]: wrong}
     write_tensors(file, load_file(file) | more, metadata)
-    with pytest.raises(UserError, match=r"model\.mean: stands neither in .* lockstep/pixel_mean"):
+    with pytest.raises(UserError, match=r"model\.mean: is neither in .* lockstep/pixel_mean"):
         load(file)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.loading import of_source
+from trainer.data.loading import build_dataset
 from trainer.data.sources.source_data import LabelledImages, SourceData
 from trainer.data.split import split, take
 
@@ -110,7 +110,7 @@ def test_a_class_too_small_to_be_divided_is_called_by_its_name(division: dict[st
     part = LabelledImages(images, labels, "images", "labels")
     source = SourceData(part, part, ("cat", "dog", "owl"), "here")
     with pytest.raises(UserError, match="found 1 of class owl"):
-        of_source(DataConfig(**division), 0, source)  # type: ignore[arg-type]
+        build_dataset(DataConfig(**division), 0, source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [3, 37])

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.base.flat_tensors import layout, pack, unpack
-from trainer.data.sampling import share
+from trainer.data.sampling import rank_microbatches
 from trainer.training.reduction import Accumulator, reduce
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
@@ -62,7 +62,7 @@ def sums_of_a_rank(
         for number, count in enumerate(counts):
             leaves = make_leaves(count, types)
             sums = Accumulator(count)
-            for index in share(rank, processes, count):
+            for index in rank_microbatches(rank, processes, count):
                 sums.add(index, pack(leaves[index]))
             time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.005, 0.02]))
             with patch.object(dist, "all_gather", wraps=dist.all_gather) as gather:

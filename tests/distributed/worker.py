@@ -74,9 +74,9 @@ def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: in
     for changes in runs:
         engine = _engine(accelerator, changes, NoCheckpoints())
         log = StepLog()
-        for step, batch in enumerate(islice(engine.batches.of_epoch(1, 0), steps), start=1):
-            result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
-            log.add(1, step, 0.1, sum(batch.sizes), result)
+        for step, batch in enumerate(islice(engine.batches.iter_epoch(1, 0), steps), start=1):
+            result = engine.train_step(step, batch.images, batch.targets, batch.microbatch_sizes)
+            log.add(1, step, 0.1, sum(batch.microbatch_sizes), result)
         results = [result for *_, result in log._waiting]
         storages = [
             tensor.untyped_storage()

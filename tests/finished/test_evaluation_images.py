@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from trainer.base.errors import UserError
-from trainer.data.sources.source_data import LabelledImages, SourcePart
+from trainer.data.sources.source_data import LabelledImages, SourceSplit
 from trainer.finished.evaluation_images import match_labels
 
 ELEVEN = tuple(sorted(map(str, range(11))))
 """0, 1, 10, 2 and so on, as folders are sorted"""
 
 
-def labelled(labels: Sequence[int], names: Sequence[str] | None) -> SourcePart:
+def labelled(labels: Sequence[int], names: Sequence[str] | None) -> SourceSplit:
     images = np.zeros((len(labels), 1, 2, 2), np.uint8)
     part = LabelledImages(images, np.array(labels), "images", "labels")
-    return SourcePart(part, None if names is None else tuple(names), "somewhere")
+    return SourceSplit(part, None if names is None else tuple(names), "somewhere")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from tests.training.test_step import IMAGES, TARGETS, Net, weights
 from trainer.config.schema import TrainConfig
 from trainer.data.batches import Batch
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.training.per_sample import StepSamples
 from trainer.training.step import TrainStep
 
@@ -23,14 +23,14 @@ def do_step(model: Net, samples: int, microbatches: int, watched: bool) -> StepS
     optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), LR))
     config = TrainConfig(microbatches=microbatches, label_smoothing=0.1)
     train_step = TrainStep(accelerator, model, optimizer, config, seed=0)
-    batch = Batch(IMAGES[:samples], TARGETS[:samples], cut(samples, microbatches))
+    batch = Batch(IMAGES[:samples], TARGETS[:samples], microbatch_sizes(samples, microbatches))
     watch = StepSamples(train_step, batch, lambda: None)
     model.train()
     if watched:
         with watch.watching():
-            train_step(1, batch.images, batch.targets, batch.sizes)
+            train_step(1, batch.images, batch.targets, batch.microbatch_sizes)
     else:
-        train_step(1, batch.images, batch.targets, batch.sizes)
+        train_step(1, batch.images, batch.targets, batch.microbatch_sizes)
     return watch
 
 
@@ -45,7 +45,9 @@ def test_the_gradient_is_the_steps_own_and_looking_changes_nothing(
     moved = (weights(before) - weights(seen)).norm() / LR
     assert watch.gradient_norm() == pytest.approx(float(moved), rel=1e-4)
     assert [figures.microbatch for figures in watch.figures] == [
-        index for index, size in enumerate(cut(samples, microbatches)) for _ in range(size)
+        index
+        for index, size in enumerate(microbatch_sizes(samples, microbatches))
+        for _ in range(size)
     ]
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.sampling import cut, share
+from trainer.data.sampling import microbatch_sizes, rank_microbatches
 from trainer.training.reduction import Accumulator, subtrees, tree_splits
 
 
@@ -27,7 +27,7 @@ floats = st.floats(-1e6, 1e6, width=32)
 
 @given(st.integers(0, 500), st.integers(1, 40))
 def test_cut_is_even_and_complete(size: int, pieces: int) -> None:
-    sizes = cut(size, pieces)
+    sizes = microbatch_sizes(size, pieces)
     assert sum(sizes) == size
     assert len(sizes) == pieces
     assert max(sizes) - min(sizes) <= 1
@@ -56,7 +56,7 @@ def test_any_division_into_blocks_gives_the_same_bits(
     values = data.draw(st.lists(floats, min_size=count, max_size=count))
     finish = Accumulator(count)
     for rank in range(processes):
-        block = share(rank, processes, count)
+        block = rank_microbatches(rank, processes, count)
         sums = Accumulator(count)
         for index in block:
             sums.add(index, [torch.tensor([values[index]])])

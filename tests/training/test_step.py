@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.config.schema import TrainConfig
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.training.step import TrainStep
 
 
@@ -49,7 +49,7 @@ def do_step(
     config = TrainConfig(microbatches=microbatches, **train)  # type: ignore[arg-type]
     train_step = TrainStep(accelerator, model, optimizer, config, seed=0)
     model.train()
-    sizes = cut(samples, microbatches)
+    sizes = microbatch_sizes(samples, microbatches)
     result = train_step(step, IMAGES[:samples], TARGETS[:samples], sizes)
     return float(result.loss), float(result.accuracy)
 
@@ -85,8 +85,10 @@ def test_running_statistics_are_the_mean_over_the_pieces(accelerator: Accelerato
     model.norm.running_mean.fill_(0.25)
     features = model.filters(IMAGES).detach()
     do_step(accelerator, model, 4)
-    means = [piece.mean((0, 2, 3)) for piece in features.split(cut(22, 4))]
-    weighted = sum(mean * size / 22 for mean, size in zip(means, cut(22, 4), strict=True))
+    means = [piece.mean((0, 2, 3)) for piece in features.split(microbatch_sizes(22, 4))]
+    weighted = sum(
+        mean * size / 22 for mean, size in zip(means, microbatch_sizes(22, 4), strict=True)
+    )
     torch.testing.assert_close(model.norm.running_mean, 0.9 * 0.25 + 0.1 * weighted)
     assert model.norm.num_batches_tracked == 1
 
@@ -128,7 +130,7 @@ def test_buffers_of_every_kind(accelerator: Accelerator, samples: int) -> None:
     """The first micro-batch counts, exactly; the others move by the mean, from infinity too."""
     model = Recorder()
     do_step(accelerator, model, 4, samples=samples)
-    sizes = cut(samples, 4)
+    sizes = microbatch_sizes(samples, 4)
     assert model.count == 2**40 + 1 + sizes[0]
     assert model.warm.dtype == torch.bool
     assert not model.warm

@@ -174,7 +174,7 @@ def _evaluate(
     about = collectives.on_main(accelerator, lambda: _about(arguments, config, chosen))
     numerics.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
-    images = chosen.images.where_it_fits(accelerator.device)
+    images = chosen.images.move_if_it_fits(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
     both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")
     if arguments.split == "test":

@@ -142,7 +142,9 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr
                 step = len(losses) + 1
-                result = engine.train_step(step, batch.images, batch.targets, batch.sizes)
+                result = engine.train_step(
+                    step, batch.images, batch.targets, batch.microbatch_sizes
+                )
                 losses.append(float(result.loss))
                 progress.update()
                 if has_diverged(losses):
@@ -172,7 +174,7 @@ def _engine(session: Session) -> Engine:
 def _batches(engine: Engine) -> Iterator[Batch]:
     """The batches of the run, epoch after epoch."""
     for epoch in count(1):
-        yield from engine.batches.of_epoch(epoch, 0)
+        yield from engine.batches.iter_epoch(epoch, 0)
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:

@@ -175,7 +175,7 @@ def _look(
     engine.state.skipped_steps = [other for other in run.skipped_steps if other != step]
     engine.fit((epoch, step - 1))
     in_epoch = step - 1 - (epoch - 1) * engine.batches.steps
-    batch = next(engine.batches.of_epoch(epoch, in_epoch))
+    batch = next(engine.batches.iter_epoch(epoch, in_epoch))
     size = len(batch.targets)
     with progress_bar("gradients", size, enabled=accelerator.is_main_process) as progress:
         watch = StepSamples(engine.train_step, batch, progress.update)
@@ -191,7 +191,7 @@ def _look(
 
 def _rows(engine: Engine, batch: Batch, watch: Any, in_epoch: int) -> list[dict[str, Any]]:
     """This rank's samples."""
-    samples, own = engine.batches.sampler.step_samples(in_epoch)
+    samples, own = engine.batches.sampler.global_batch(in_epoch)
     names = engine.data.class_names
     pictures = _pictures(engine, batch)
     columns = (samples[own].tolist(), batch.targets.tolist(), watch.figures, pictures)

@@ -32,11 +32,7 @@ def train(arguments: Sequence[str]) -> None:
     """
     config = command_line.parse(arguments)
     processes.check_launch(config)
-    # Torch and its company take seconds to import: only after --help and a mistyped key, and while
-    # the images are read.
-    from trainer.data.sources.reading import read_ahead
-
-    read_source = read_ahead(config.data)
+    # Torch and its company take seconds to import: only after --help and a mistyped key.
     from trainer.run.train import run_training
 
-    run_training(config, read_source)
+    run_training(config)

@@ -25,7 +25,7 @@ class Batch:
     """augmented and scaled: float32, (n, channels, height, width)"""
     targets: torch.Tensor
     """their classes: int64, (n,); mixed: the shares of the classes, float32, (n, classes)"""
-    sizes: list[int]
+    microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
 
 
@@ -71,7 +71,7 @@ class Batches:
         """Optimiser steps of an epoch."""
         return self.sampler.steps
 
-    def of_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def iter_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The batches of an epoch (from 1) from a step of it (from 0) on."""
         self.sampler.set_position(epoch, first_step)
         for step, samples in enumerate(self.sampler, start=first_step):
@@ -79,7 +79,7 @@ class Batches:
                 images, targets = self._fetch(samples, epoch)
                 if self.mixup or self.cutmix:
                     images, targets = self._mix(images, targets, epoch, step)
-            yield Batch(images, targets, self.sampler.sizes(step))
+            yield Batch(images, targets, self.sampler.microbatch_sizes(step))
 
     def _fitting(self, count: int) -> contextlib.AbstractContextManager[None]:
         """The images of a step come into the memory inside; a RankError where they do not fit."""
@@ -101,7 +101,7 @@ class Batches:
     def _mix(
         self, images: torch.Tensor, targets: torch.Tensor, epoch: int, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        samples, own = self.sampler.step_samples(step)
+        samples, own = self.sampler.global_batch(step)
         number = (epoch - 1) * self.steps + step + 1
         pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
         others, other_targets = self._fetch(samples[pairs.partners[own]], epoch)

@@ -66,7 +66,7 @@ class ImageSet:
         images = self.images.to(device)
         return ImageSet(images, self.targets.to(images.device))
 
-    def where_it_fits(self, device: torch.device) -> ImageSet:
+    def move_if_it_fits(self, device: torch.device) -> ImageSet:
         """On the device; as it is where the images would take half of its free memory."""
         if device.type == "cuda":
             free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -123,7 +123,7 @@ class Dataset:
             scaling=self.scaling.to(device),
         )
 
-    def where_it_fits(self, device: torch.device) -> Dataset:
+    def move_if_it_fits(self, device: torch.device) -> Dataset:
         """On the device; without the images where they would take half of its free memory.
 
         Images that are still in their file stay there.

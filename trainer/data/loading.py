@@ -1,10 +1,9 @@
-"""From a source to a data set: check, split, scaling, fingerprint."""
+"""Make a data set of a source: check it, divide it, fit the scaling, take the fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,47 +18,48 @@ from trainer.data.sources.source_data import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
 
 
-class Share(NamedTuple):
-    """Some of the images of a part of a source.
+class Subset(NamedTuple):
+    """Some of the images of one split of a source.
 
     Args:
-        origin: the name of that part: train, validation or test.
-        part: all of its images.
-        positions: in it.
+        split: the source's split that the images come from: train, validation or test.
+        data: all images of that split.
+        positions: which of them, int64 (n,).
     """
 
-    origin: str
-    part: LabelledImages
+    split: str
+    data: LabelledImages
     positions: Indices
 
+    def select(self) -> LabelledImages:
+        """Return these images only."""
+        return self.data.select(self.positions)
 
-def load(
-    config: DataConfig, seed: int, read_source: Callable[[], SourceData] | None = None
-) -> Dataset:
+
+def load(config: DataConfig, seed: int) -> Dataset:
     """Read the data set, divide it and fit the scaling.
 
     Args:
         seed: the run's; the folds and the stratified draw of the validation images depend on it.
-        read_source: gives what `reading.read` would.
 
     Raises:
         UserError: a file is missing, damaged or not what it should be, or a size is impossible.
     """
-    return of_source(config, seed, read_source() if read_source else reading.read(config))[0]
+    return build_dataset(config, seed, reading.read(config))[0]
 
 
-def of_source(
+def build_dataset(
     config: DataConfig, seed: int, source: SourceData
-) -> tuple[Dataset, tuple[Share, Share, Share]]:
-    """The data set that is made of a source, and which of its images are in each part of it.
+) -> tuple[Dataset, tuple[Subset, Subset, Subset]]:
+    """Make a data set from a source; return it with the images of its train, validation and test.
 
     Raises:
         UserError: as `load`.
     """
     class_names = check(source)
-    shares = divide(config, source, seed, class_names)
-    sets = tuple(image_set(share.part, share.positions) for share in shares)
-    scaling, fingerprint = _look_through(sets, config.scaling)
+    subsets = divide(config, source, seed, class_names)
+    sets = tuple(image_set(subset.select()) for subset in subsets)
+    scaling, fingerprint = _fit_and_fingerprint(sets, config.scaling)
     dataset = Dataset(
         name=config.name,
         class_names=class_names,
@@ -72,42 +72,40 @@ def of_source(
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
     )
-    return dataset, shares
+    return dataset, subsets
 
 
 def divide(
     config: DataConfig, source: SourceData, seed: int, class_names: Sequence[str] | None
-) -> tuple[Share, Share, Share]:
-    """What is trained on, validated and tested on: of which part, and the positions in it.
+) -> tuple[Subset, Subset, Subset]:
+    """Choose the images to train on, to validate on and to test on.
 
     Args:
         class_names: for messages; None: the numbers.
 
     Raises:
-        UserError: there are not so many images, or they cannot be divided like this.
+        UserError: there are fewer images than asked for, or they cannot be divided like this.
     """
     labels = source.train.labels.astype(np.int64)
     used = take("data.train_size", config.train_size, len(labels))
     if config.folds is None:
         size = take("data.test_size", config.test_size, len(source.test.labels))
-        rest, test = np.arange(used), Share("test", source.test, np.arange(size))
+        rest, test = np.arange(used), Subset("test", source.test, np.arange(size))
     else:
         rest, fold = take_fold(config, labels[:used], seed, class_names)
-        test = Share("train", source.train, fold)
-    part = source.validation
-    if part is None:
+        test = Subset("train", source.train, fold)
+    if source.validation is None:
         train, validation = split(config, labels[rest], seed, class_names)
-        held_out = Share("train", source.train, rest[validation])
-        return Share("train", source.train, rest[train]), held_out, test
-    # None of them is a choice too.
-    chosen = config.validation_size
-    chosen = take("data.validation_size", chosen, len(part.labels)) if chosen != 0 else 0
-    held_out = Share("validation", part, np.arange(chosen))
-    return Share("train", source.train, rest), held_out, test
+        held_out = Subset("train", source.train, rest[validation])
+        return Subset("train", source.train, rest[train]), held_out, test
+    wanted, found = config.validation_size, len(source.validation.labels)
+    chosen = 0 if wanted == 0 else take("data.validation_size", wanted, found)
+    held_out = Subset("validation", source.validation, np.arange(chosen))
+    return Subset("train", source.train, rest), held_out, test
 
 
 def load_training(config: DataConfig) -> ImageSet:
-    """All training images that are used, in file order, before they are divided.
+    """Read all training images that are used, in file order, before they are divided.
 
     Raises:
         UserError: as `load`.
@@ -115,49 +113,37 @@ def load_training(config: DataConfig) -> ImageSet:
     source = reading.read(config)
     check(source)
     used = take("data.train_size", config.train_size, len(source.train.labels))
-    return image_set(source.train, np.arange(used))
+    return image_set(source.train.select(np.arange(used)))
 
 
-def select(part: LabelledImages, positions: Indices) -> LabelledImages:
-    """Some of the images of a part of a source, in the order of `positions`."""
-    if len(positions) == len(part.labels):
-        return part  # all of them are always in order
-    images = part.images
-    images = images.select(positions) if isinstance(images, StoredImages) else images[positions]
-    names = part.names and tuple(part.names[position] for position in positions.tolist())
-    return replace(part, images=images, labels=part.labels[positions], names=names)
-
-
-def image_set(part: LabelledImages, positions: Indices) -> ImageSet:
-    """Images and targets at `positions`, as they are trained on or judged by."""
-    targets = torch.from_numpy(part.labels[positions].astype(np.int64))
-    if isinstance(part.images, StoredImages):
-        return ImageSet(part.images.select(positions), targets)
-    # All of a part need no second copy in the memory.
-    whole = len(positions) == len(part.images)
-    images = torch.from_numpy(part.images if whole else part.images[positions])
+def image_set(data: LabelledImages) -> ImageSet:
+    """Convert images and labels to what a model is trained or evaluated on."""
+    targets = torch.from_numpy(data.labels.astype(np.int64))
+    if isinstance(data.images, StoredImages):
+        return ImageSet(data.images, targets)
+    images = torch.from_numpy(data.images)
     # A single channel leaves the strides open, and torch takes one choice for channels_last.
     return ImageSet(images.flatten().view(images.shape), targets)
 
 
-def _look_through(
+def _fit_and_fingerprint(
     sets: tuple[ImageSet, ...], kind: Literal["global", "per_pixel"]
 ) -> tuple[Scaling, str]:
-    """The scaling of the first set and the fingerprint of all, in one pass over their bytes."""
+    """Fit the scaling to the first set and fingerprint all, in one pass over their bytes."""
     digest, sums = hashlib.sha256(), PixelSums()
     for images in sets:
-        _digest(digest, images, sums if images is sets[0] else None)
+        _add_to_digest(digest, images, sums if images is sets[0] else None)
     return sums.scaling(kind), digest.hexdigest()
 
 
 def fingerprint_of(images: ImageSet) -> str:
-    """SHA-256, hexadecimal, of the shape, the bytes and the targets of one set."""
+    """Return the SHA-256, hexadecimal, of the shape, the bytes and the targets of one set."""
     digest = hashlib.sha256()
-    _digest(digest, images, None)
+    _add_to_digest(digest, images, None)
     return digest.hexdigest()
 
 
-def _digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | None) -> None:
+def _add_to_digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | None) -> None:
     digest.update(repr(tuple(images.images.shape)).encode())
     for chunk in images.chunks():
         digest.update(chunk.cpu().numpy().data)

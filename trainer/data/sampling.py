@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from trainer.base import seeding
 
 
-def cut(size: int, pieces: int) -> list[int]:
+def microbatch_sizes(size: int, pieces: int) -> list[int]:
     """Sizes of the micro-batches of a step: they differ by at most one, the larger ones first.
 
     A step shorter than `pieces` leaves the last ones empty.
@@ -21,7 +21,7 @@ def cut(size: int, pieces: int) -> list[int]:
     return [quotient + (index < remainder) for index in range(pieces)]
 
 
-def share(rank: int, processes: int, microbatches: int) -> range:
+def rank_microbatches(rank: int, processes: int, microbatches: int) -> range:
     """The micro-batches that a rank computes: one block of neighbours."""
     each = microbatches // processes
     return range(rank * each, (rank + 1) * each)
@@ -76,20 +76,22 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         """Optimiser steps of an epoch."""
         return -(-self.size // self.batch_size)
 
-    def sizes(self, step: int) -> list[int]:
+    def microbatch_sizes(self, step: int) -> list[int]:
         """Samples in each micro-batch of a step of the epoch, over all processes."""
-        return cut(min(self.batch_size, self.size - step * self.batch_size), self.microbatches)
+        return microbatch_sizes(
+            min(self.batch_size, self.size - step * self.batch_size), self.microbatches
+        )
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Indices of this rank's samples for each step from `first_step` on: int64, (n,)."""
         for step in range(self.first_step, self.steps):
-            samples, own = self.step_samples(step)
+            samples, own = self.global_batch(step)
             yield samples[own]
 
-    def step_samples(self, step: int) -> tuple[torch.Tensor, slice]:
+    def global_batch(self, step: int) -> tuple[torch.Tensor, slice]:
         """Indices of a step's samples over all ranks, int64, (n,), and which are this rank's."""
-        sizes = self.sizes(step)
-        block = share(self.rank, self.num_replicas, self.microbatches)
+        sizes = self.microbatch_sizes(step)
+        block = rank_microbatches(self.rank, self.num_replicas, self.microbatches)
         first, begin = step * self.batch_size, sum(sizes[: block.start])
         own = slice(begin, begin + sum(sizes[block.start : block.stop]))
         order = _order(self.seed, self.epoch, self.size)

@@ -21,9 +21,8 @@ from trainer.data.dataset import ImageSet
 from trainer.data.pictures.names import normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import (
-    LabelledImages,
     SourceData,
-    SourcePart,
+    SourceSplit,
     check_counts,
     check_range,
 )
@@ -68,52 +67,47 @@ def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Eva
     """
     found, fingerprint = _read(config, seed, split)
     labels, by = match_labels(found, known)
-    part = replace(found.part, labels=labels)
-    images = loading.image_set(part, np.arange(len(labels)))
+    images = loading.image_set(replace(found.data, labels=labels))
     return EvaluationImages(images, by, fingerprint, found.origin)
 
 
-def _read(config: DataConfig, seed: int, split: str) -> tuple[SourcePart, str | None]:
+def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str | None]:
     """The split, and the fingerprint of everything, where a run could be made of it."""
     try:
         reading.prepare(config)
         source = reading.read(config)
     except UserError:
         # No run could be made of such a folder, but this part of it can be judged by.
-        if not reading.has_part(config, split):
+        found = reading.read_split(config, split)
+        if found is None:
             raise
-        found = reading.read_part(config, split)
         sizes = {
             "train": config.train_size,
             "validation": config.validation_size,
             "test": config.test_size,
         }
-        used = take(f"data.{split}_size", sizes[split], len(found.part.labels))
-        return replace(found, part=_first(found.part, used)), None
+        used = take(f"data.{split}_size", sizes[split], len(found.data.labels))
+        return replace(found, data=found.data.select(np.arange(used))), None
     for part in (source.train, source.validation, source.test):
         if part is not None:
             check_counts(part)
     return _part(config, seed, source, split), _fingerprint(config, seed, source)
 
 
-def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourcePart:
+def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourceSplit:
     """The split of a source; to be tested on it may be too small to be divided."""
     if split == "test" and config.folds is None:
         used = take("data.test_size", config.test_size, len(source.test.labels))
-        return SourcePart(_first(source.test, used), source.class_names, source.origin)
-    shares = loading.divide(config, source, seed, source.class_names)
-    share = shares[("train", "validation", "test").index(split)]
-    chosen = loading.select(share.part, share.positions)
-    return SourcePart(chosen, source.class_names, source.origin)
-
-
-def _first(part: LabelledImages, count: int) -> LabelledImages:
-    return loading.select(part, np.arange(count))
+        chosen = source.test.select(np.arange(used))
+    else:
+        subsets = loading.divide(config, source, seed, source.class_names)
+        chosen = subsets[("train", "validation", "test").index(split)].select()
+    return SourceSplit(chosen, source.class_names, source.origin)
 
 
 def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | None:
     try:
-        return loading.of_source(config, seed, source)[0].fingerprint
+        return loading.build_dataset(config, seed, source)[0].fingerprint
     except UserError:  # too few for a run, say, but enough to be judged by
         return None
 
@@ -121,7 +115,7 @@ def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | Non
 # ---------------------------------------------------------------------- classes
 
 
-def match_labels(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
+def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
     """The labels of images as a model counts its classes.
 
     By name where the images have names for their classes. Else a label is a number: it means the
@@ -134,9 +128,9 @@ def match_labels(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[n
     Raises:
         UserError: an image is of a class that the model does not know.
     """
-    labels = found.part.labels
+    labels = found.data.labels
     if found.class_names is not None:
-        check_range(found.part, len(found.class_names))
+        check_range(found.data, len(found.class_names))
         numbers = _by_name(found, known)
         by: By = "name"
     else:
@@ -153,7 +147,7 @@ def match_labels(found: SourcePart, known: Sequence[str]) -> tuple[npt.NDArray[n
     return np.array(ours, dtype=np.int64)[places], by
 
 
-def _by_name(found: SourcePart, known: Sequence[str]) -> dict[int, int]:
+def _by_name(found: SourceSplit, known: Sequence[str]) -> dict[int, int]:
     """The model's numbers of the classes, by the images' own.
 
     One file system keeps a name as it was typed, another decomposes it: two Unicode forms are one
@@ -192,7 +186,7 @@ def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
     return numbers, "number"
 
 
-def _unknown(found: SourcePart, unknown: list[str], known: Sequence[str], by: By) -> str:
+def _unknown(found: SourceSplit, unknown: list[str], known: Sequence[str], by: By) -> str:
     some = ", ".join(unknown[:MOST_NAMED])
     some += f" and {len(unknown) - MOST_NAMED:,} more" * (len(unknown) > MOST_NAMED)
     what = {
@@ -203,7 +197,7 @@ def _unknown(found: SourcePart, unknown: list[str], known: Sequence[str], by: By
         f"model's {len(known)} classes count from 0",
     }[by]
     return (
-        f"data.name, data.root: {found.part.labels_file} {what}"
+        f"data.name, data.root: {found.data.labels_file} {what}"
         + (", which the model does not know" if by == "name" else "")
         + f"; it knows {format_names(known)}"
     )

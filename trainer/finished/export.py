@@ -98,10 +98,10 @@ def describe(stored: TrainedModel, form: Format, input_type: InputType) -> dict[
 
 
 def _write_safetensors(stored: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
-    numbers, scaling = saved_scaling.to_file(stored.scaling)
+    numbers, scaling = saved_scaling.encode(stored.scaling)
     metadata = json.dumps(json.loads(stored.metadata) | numbers)
     # As they are in the run's file, which no mode has changed.
-    weights = saved_scaling.network_alone(read_tensors(stored.file))
+    weights = saved_scaling.network_tensors(read_tensors(stored.file))
     write_tensors(path, {**weights, **scaling}, {"model": metadata})
     again = trained_model.load(path, stored.name)
     models = [PixelModel(one.module, one.scaling).eval() for one in (stored, again)]

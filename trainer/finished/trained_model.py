@@ -189,7 +189,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
     return TrainedModel(
         module=module,
         class_names=tuple(found["class_names"]),
-        scaling=saved_scaling.read(found, file, (found["in_channels"], *_sides(found))),
+        scaling=saved_scaling.decode(found, file, (found["in_channels"], *_sides(found))),
         channels=found["in_channels"],
         image_size=_sides(found),
         grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
@@ -286,7 +286,7 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     # The weights come from the file.
     elsewhere = timm_models.WEIGHTS_ARGUMENTS
     arguments = {key: value for key, value in found["args"].items() if key not in elsewhere}
-    specs, seed = saved_scaling.network_alone(read_specs(file)), found.get("seed", 0)
+    specs, seed = saved_scaling.network_tensors(read_specs(file)), found.get("seed", 0)
     traits = model_state.from_metadata(found)
 
     def fit(module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.network import model_state, traits
 from trainer.network.starting_weights import load_weights
 
@@ -284,7 +284,7 @@ def smallest_microbatch(config: RunConfig, samples: int) -> int:
     batch_size, microbatches = config.train.batch_size, config.train.microbatches
     assert microbatches is not None
     steps = {min(batch_size, samples), samples % batch_size}
-    return min(size for step in steps for size in cut(step, microbatches) if size)
+    return min(size for step in steps for size in microbatch_sizes(step, microbatches) if size)
 
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:

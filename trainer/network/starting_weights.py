@@ -30,7 +30,7 @@ def load_weights(model: nn.Module, path: Path, *, says_prefix: bool = True) -> N
     """
     try:
         file = path.resolve()  # a link that the user names is followed
-        specs = saved_scaling.network_alone(_read_specs(file))
+        specs = saved_scaling.network_tensors(_read_specs(file))
         expected = model_state.expected(model, specs)
         prefix = surplus_prefix(specs, expected)
         # Before the values, so that a file of another size costs no memory; types are converted.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from accelerate import Accelerator
 
 from trainer.checkpoint.writing import Checkpoints
@@ -11,7 +9,6 @@ from trainer.config import plugins
 from trainer.config.schema import RunConfig
 from trainer.data import loading
 from trainer.data.sources import reading
-from trainer.data.sources.source_data import SourceData
 from trainer.network.new_model import build_model
 from trainer.ranks import collectives
 from trainer.ranks.preemption import StopRequest
@@ -23,7 +20,6 @@ def build_engine(
     config: RunConfig,
     checkpoints: Checkpoints,
     stop: StopRequest,
-    read_source: Callable[[], SourceData] | None = None,
 ) -> Engine:
     """The engine at the start of a run; a collective.
 
@@ -34,14 +30,13 @@ def build_engine(
         config: with `threads` and `train.microbatches` filled in.
         checkpoints: where to save.
         stop: the flag that signals set.
-        read_source: from `reading.read_ahead`, where that has begun.
 
     Raises:
         UserError: what is wrong with the data or the model.
     """
     data, seed = config.data, config.seed
     collectives.together(accelerator, lambda: reading.prepare(data), once=True)
-    dataset = collectives.together(accelerator, lambda: loading.load(data, seed, read_source))
+    dataset = collectives.together(accelerator, lambda: loading.load(data, seed))
     model = collectives.together(accelerator, lambda: build_model(config, dataset))
     # Before anything that is done together: how often it is done depends on them.
     code = collectives.together(accelerator, lambda: plugins.fingerprints(config))

@@ -245,7 +245,7 @@ class Session:
         """What it takes to build the model again and to feed it, some of it as tensors."""
         dataset = engine.data
         channels, *image_size = dataset.train.images.shape[1:]
-        numbers, tensors = saved_scaling.to_file(dataset.scaling)
+        numbers, tensors = saved_scaling.encode(dataset.scaling)
         metadata = {
             "name": self.config.model.name,
             "args": self.config.model.args,

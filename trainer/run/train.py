@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from trainer.config.schema import RunConfig
-from trainer.data.sources.source_data import SourceData
 from trainer.run.engine_builder import build_engine
 from trainer.run.hooks import Hooks
 from trainer.run.session import Session
 
 
-def run_training(
-    config: RunConfig,
-    read_source: Callable[[], SourceData] | None = None,
-    hooks: Hooks | None = None,
-) -> RunConfig | None:
+def run_training(config: RunConfig, hooks: Hooks | None = None) -> RunConfig | None:
     """Do the run, or what is left of it.
 
     Args:
         config: with its `output_dir`.
-        read_source: from `reading.read_ahead`, where that has begun.
         hooks: functions that see what is measured.
 
     Returns:
@@ -30,7 +22,7 @@ def run_training(
         if not session.open():
             return None
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
-        engine = build_engine(*parts, read_source)
+        engine = build_engine(*parts)
         session.start(engine)
         engine.fit()
         session.finish(engine)

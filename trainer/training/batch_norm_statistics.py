@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.base import seeding
 from trainer.data.dataset import ImageSet
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.data.scaling import Scaling
 from trainer.network.buffers import left_alone
 from trainer.training.evaluation import BLOCK_SAMPLES, fitting, own_blocks
@@ -55,7 +55,7 @@ def take(
         return
     count = len(images)
     # Of two images at least, where there are two: a single one may have no deviation.
-    sizes = cut(count, max(1, min(-(-count // block_samples), count // 2)))
+    sizes = microbatch_sizes(count, max(1, min(-(-count // block_samples), count // 2)))
     blocks = torch.split(torch.arange(count), sizes)
     mean = _Mean(accelerator, sizes, sum(map(len, _buffers(norms))))
     modes = {module: module.training for module in model.modules()}

@@ -72,7 +72,7 @@ class Engine:
     ) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.data = dataset.where_it_fits(accelerator.device)
+        self.data = dataset.move_if_it_fits(accelerator.device)
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
         block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
@@ -155,7 +155,7 @@ class Engine:
         self.module.train()
         self.step_log.start_clock()
         every_steps = self.config.checkpoint.every_steps
-        batches = itertools.islice(self.batches.of_epoch(epoch, done), left)
+        batches = itertools.islice(self.batches.iter_epoch(epoch, done), left)
         for step_of_epoch, batch in enumerate(batches, start=done + 1):
             self._do_step(batch)
             last = step_of_epoch == self.batches.steps
@@ -171,16 +171,20 @@ class Engine:
             result = StepResult.skipped(self.accelerator.device)
         else:
             result = self._train_on(batch)
-        self.step_log.add(self.state.epoch, self.state.step, lr, sum(batch.sizes), result)
+        self.step_log.add(
+            self.state.epoch, self.state.step, lr, sum(batch.microbatch_sizes), result
+        )
 
     def _train_on(self, batch: Batch) -> StepResult:
         with out_of_memory.explain(
-            f"train.microbatches: a micro-batch of {max(batch.sizes)} samples",
+            f"train.microbatches: a micro-batch of {max(batch.microbatch_sizes)} samples",
             f"more than {self.config.train.microbatches} micro-batches make them smaller at the "
             f"same train.batch_size",
             self.accelerator.device,
         ):
-            result = self.train_step(self.state.step, batch.images, batch.targets, batch.sizes)
+            result = self.train_step(
+                self.state.step, batch.images, batch.targets, batch.microbatch_sizes
+            )
         if self.selection.average:
             self.selection.average.step_done(self.state.step)
         return result

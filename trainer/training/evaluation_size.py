@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.config.schema import TrainConfig
 from trainer.data.dataset import ImageSet
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers import left_alone
 from trainer.training.evaluation import BLOCK_SAMPLES
 
@@ -39,7 +39,7 @@ def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> in
     if config.evaluation_batch_size is not None:
         return config.evaluation_batch_size
     assert config.microbatches is not None
-    largest = cut(min(config.batch_size, len(images)), config.microbatches)[0]
+    largest = microbatch_sizes(min(config.batch_size, len(images)), config.microbatches)[0]
     if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * alive_bytes(model, images) <= FEW_BYTES:
         return BLOCK_SAMPLES
     return largest

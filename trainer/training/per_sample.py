@@ -53,9 +53,9 @@ class StepSamples:
         self.sample_done = sample_done
         self.figures: list[SampleFigures] = []
         """of this rank's samples, in their order"""
-        self._samples = sum(batch.sizes)
+        self._samples = sum(batch.microbatch_sizes)
         self._sums = reduction.Accumulator(train_step.microbatches)
-        own_sizes = [batch.sizes[index] for index in train_step.own]
+        own_sizes = [batch.microbatch_sizes[index] for index in train_step.own]
         pieces = zip(train_step.own, torch.split(batch.targets, own_sizes), strict=True)
         self._coming = [(index, targets) for index, targets in pieces if len(targets)]
         self._empty = [

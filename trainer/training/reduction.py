@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.distributed as dist
 
-from trainer.data.sampling import share
+from trainer.data.sampling import rank_microbatches
 
 Leaf = list[torch.Tensor]
 Interval = tuple[int, int]
@@ -130,7 +130,9 @@ def _from_bytes(message: torch.Tensor, like: Leaf) -> Leaf:
 
 
 def _gather_and_finish(nodes: Sequence[tuple[Interval, Leaf]], leaves: int, processes: int) -> Leaf:
-    blocks = [subtrees(leaves, share(rank, processes, leaves)) for rank in range(processes)]
+    blocks = [
+        subtrees(leaves, rank_microbatches(rank, processes, leaves)) for rank in range(processes)
+    ]
     own = [vectors for _, vectors in nodes]
     # Every rank sends as many nodes as the one that has most.
     own += [[torch.zeros_like(vector) for vector in own[0]]] * (max(map(len, blocks)) - len(own))

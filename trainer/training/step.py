@@ -72,7 +72,7 @@ class TrainStep:
         self.seed = seed
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
-        self.own = sampling.share(rank, processes, config.microbatches)
+        self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
         wrapped = isinstance(model, DistributedDataParallel)
         self.module = cast("nn.Module", model.module) if wrapped else model
         self.slots = step_slots(self.module)

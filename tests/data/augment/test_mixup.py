@@ -117,13 +117,13 @@ def test_a_step_of_cutmix_has_pixels_of_both_and_the_targets_in_their_share() ->
     train = ImageSet(images, torch.arange(12))
     dataset = Dataset("", tuple("abcdefghijkl"), train, empty, empty, scaling, "", "")
     device = torch.device("cpu")
-    (whole,) = Batches(dataset, config, device, num_replicas=1, rank=0).of_epoch(1, 0)
+    (whole,) = Batches(dataset, config, device, num_replicas=1, rank=0).iter_epoch(1, 0)
     for image, target in zip(whole.images, whole.targets, strict=True):
         shares = torch.bincount(image.flatten().long(), minlength=12) / 60
         torch.testing.assert_close(target, shares)
     assert ((whole.targets > 0).sum(1) == 2).sum() > 4
     ranks = [Batches(dataset, config, device, num_replicas=2, rank=rank) for rank in (0, 1)]
-    halves = [next(batches.of_epoch(1, 0)) for batches in ranks]
+    halves = [next(batches.iter_epoch(1, 0)) for batches in ranks]
     assert torch.equal(torch.cat([half.images for half in halves]), whole.images)
     assert torch.equal(torch.cat([half.targets for half in halves]), whole.targets)
 

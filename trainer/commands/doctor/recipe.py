@@ -20,7 +20,7 @@ from trainer.config.schema import RunConfig, folder_of, own_augmentations_of, re
 from trainer.data import loading
 from trainer.data.augment.user_augmentations import TRIED, OwnAugmentations
 from trainer.data.dataset import Dataset
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.data.sources import reading
 from trainer.network import model_state
 from trainer.network.buffers import left_alone
@@ -156,7 +156,7 @@ def _try_parts(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
 
 
 def _load(config: RunConfig, findings: Findings) -> Dataset | None:
-    if lacking := reading.to_download(config.data):
+    if lacking := reading.describe_missing(config.data):
         first = "a run would download them; where there is no network, get them here first"
         findings.append(Finding("data", "warning", lacking, f"{first}; without them {UNSEEN}"))
         return None
@@ -181,7 +181,7 @@ def needs(config: RunConfig, dataset: Dataset, model: nn.Module) -> Needs:
     copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average
     checkpoint = copies * weights + _size(optimizer)
     assert config.train.microbatches is not None
-    largest = cut(config.train.batch_size, config.train.microbatches)[0]
+    largest = microbatch_sizes(config.train.batch_size, config.train.microbatches)[0]
     with left_alone(model), torch.random.fork_rng(devices=[]):
         activations = largest * _activation_bytes_per_image(model, dataset)
     # The gradients and their sum; what is kept of the run, and a copy of it while it is saved.

@@ -70,12 +70,12 @@ def load(config: RunConfig) -> Inspected:
         UserError: as a run would raise it.
     """
     reading.prepare(config.data)
-    dataset, shares = loading.of_source(config.data, config.seed, reading.read(config.data))
+    dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
     sets = (dataset.train, dataset.validation, dataset.test)
     parts = {}
-    for part, images, share in zip(("train", "validation", "test"), sets, shares, strict=True):
-        own = share.part.names
-        names = [own[i] if own else f"{share.origin} image {i}" for i in share.positions.tolist()]
+    for part, images, subset in zip(("train", "validation", "test"), sets, subsets, strict=True):
+        own = subset.data.names
+        names = [own[i] if own else f"{subset.split} image {i}" for i in subset.positions.tolist()]
         parts[part] = Part(images, images.targets.numpy(), names)
     return Inspected(dataset, parts, reading.read_picture_infos(config.data))
 

@@ -29,7 +29,7 @@ from trainer.data.sources.picture_list import (
     list_part,
     list_pictures,
 )
-from trainer.data.sources.source_data import SourceData, SourcePart
+from trainer.data.sources.source_data import SourceData, SourceSplit
 from trainer.ranks import processes
 
 LONGEST_SIDE = 128
@@ -171,14 +171,14 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
     )
 
 
-def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> SourcePart:
+def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
     """What `prepare` has decoded of one part alone; arguments and errors as `prepare`, `read`."""
     listed = list_part(root, only)
     plan = _plan(config, listed, _index(root, only), only)
     if not decoded_cache.is_there(plan.entry):
         raise UserError(f"data.root: {root} was changed meanwhile; start again")
-    return SourcePart(
-        part=decoded_cache.read(plan.entry, only, root, limit_bytes),
+    return SourceSplit(
+        data=decoded_cache.read(plan.entry, only, root, limit_bytes),
         class_names=listed.class_names,
         origin=f"data.root {root} (its {only} images alone)",
     )

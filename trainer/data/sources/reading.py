@@ -1,10 +1,9 @@
-"""Reading the source that a configuration names; without torch, so while torch is imported."""
+"""Prepare and read the source that a configuration names."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.base.errors import UserError
@@ -12,23 +11,23 @@ from trainer.config import plugins
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import digits, folder, idx, known, npy, picture_list, user_dataset
-from trainer.data.sources.source_data import SourceData, SourcePart
+from trainer.data.sources.source_data import SourceData, SourceSplit
 
 
 @contextlib.contextmanager
-def _forbidden_is_mendable() -> Iterator[None]:
-    """Folders that may not be entered: a message instead of a traceback."""
+def _explain_forbidden() -> Iterator[None]:
+    """Turn the error of a folder that may not be entered into a message."""
     try:
         yield
     except PermissionError as error:
         raise UserError(f"{error.filename}: may not be read; give yourself access to it") from error
 
 
-@_forbidden_is_mendable()
+@_explain_forbidden()
 def prepare(config: DataConfig) -> None:
-    """Make sure that the files are at hand: known sets are downloaded, folders decoded.
+    """Download a known set that is not on this machine, and decode a folder of pictures.
 
-    One process of a machine calls this first, the others wait for it and then read.
+    One process of each machine calls this first; the others wait for it and then read.
 
     Raises:
         UserError: the files are not there; says where they were looked for.
@@ -43,9 +42,9 @@ def prepare(config: DataConfig) -> None:
         folder.prepare(_root(config), config)
 
 
-@_forbidden_is_mendable()
-def to_download(config: DataConfig) -> str | None:
-    """What `prepare` would have to download, and where it was looked for; None for nothing.
+@_explain_forbidden()
+def describe_missing(config: DataConfig) -> str | None:
+    """Say what `prepare` would download, and where it was looked for; None for nothing.
 
     Raises:
         UserError: the files are where the user says, but not all of them.
@@ -54,9 +53,9 @@ def to_download(config: DataConfig) -> str | None:
     return known.not_found(found) if found and known.lacks_files(found, config.root) else None
 
 
-@_forbidden_is_mendable()
+@_explain_forbidden()
 def describe_undecoded(config: DataConfig) -> str | None:
-    """What `prepare` would have to decode, in words; None for nothing.
+    """Say what `prepare` would decode; None for nothing.
 
     Raises:
         UserError: the folder is not laid out as it should be.
@@ -64,9 +63,9 @@ def describe_undecoded(config: DataConfig) -> str | None:
     return folder.describe_undecoded(_root(config), config) if config.name == "folder" else None
 
 
-@_forbidden_is_mendable()
+@_explain_forbidden()
 def read(config: DataConfig) -> SourceData:
-    """Everything that the source has. Never downloads or decodes: see `prepare`.
+    """Read all images of the source. Never downloads or decodes: see `prepare`.
 
     Raises:
         UserError: a file is missing, damaged or not what it should be.
@@ -85,58 +84,30 @@ def read(config: DataConfig) -> SourceData:
     return digits.read()
 
 
-@_forbidden_is_mendable()
-def has_part(config: DataConfig, part: str) -> bool:
-    """Whether `read_part` can read a part, whatever there is beside it."""
-    return config.name == "folder" and picture_list.has_part(_root(config), part)
-
-
-@_forbidden_is_mendable()
-def read_part(config: DataConfig, part: str) -> SourcePart:
-    """One part of a folder of pictures, decoded where it was not; the others are not looked at.
+@_explain_forbidden()
+def read_split(config: DataConfig, split: str) -> SourceSplit | None:
+    """Read one split of a folder of pictures, whatever the others look like; decode it first.
 
     Args:
         config: of a folder, with the size and channels of the images.
-        part: train, validation or test; one that `has_part`.
-
-    Raises:
-        UserError: it holds no pictures, or a broken one.
-    """
-    root = _root(config)
-    folder.prepare(root, config, part)
-    return folder.read_part(root, config, config.memory_limit_mb * 10**6, part)
-
-
-@_forbidden_is_mendable()
-def read_picture_infos(config: DataConfig) -> Mapping[str, ImageInfo]:
-    """Sizes and channels of picture files before they are made fit; none where there are none."""
-    return folder.read_picture_infos(_root(config), config) if config.name == "folder" else {}
-
-
-def read_ahead(config: DataConfig) -> Callable[[], SourceData]:
-    """Begin to read in a thread, as far as that goes without `prepare`.
+        split: train, validation or test.
 
     Returns:
-        `read`, which takes what the thread has found and starts again where it has failed: then
-        the error comes up, or the files are there by now.
+        None where the source is not a folder, or has no such split.
+
+    Raises:
+        UserError: the split has no pictures, or a broken one.
     """
-    found: list[SourceData] = []
+    if config.name != "folder" or not picture_list.has_part(_root(config), split):
+        return None
+    folder.prepare(_root(config), config, split)
+    return folder.read_part(_root(config), config, config.memory_limit_mb * 10**6, split)
 
-    def begin() -> None:
-        with contextlib.suppress(Exception):  # it is met again, by whoever asks
-            found.append(read(config))
 
-    def finish() -> SourceData:
-        thread.join()
-        return found.pop() if found else read(config)
-
-    # The imports of scikit-learn and of users' code must not cross that of torch; a folder may have
-    # to be decoded first.
-    if config.name in ("digits", "folder") or plugins.is_own("dataset", config.name):
-        return lambda: read(config)
-    thread = threading.Thread(target=begin, daemon=True)
-    thread.start()
-    return finish
+@_explain_forbidden()
+def read_picture_infos(config: DataConfig) -> Mapping[str, ImageInfo]:
+    """Return the sizes and channels of picture files before they are made fit, by file."""
+    return folder.read_picture_infos(_root(config), config) if config.name == "folder" else {}
 
 
 def _root(config: DataConfig) -> Path:

@@ -1,8 +1,8 @@
-"""What every source yields before it is divided, and the one check that all of them pass."""
+"""What every source returns before it is divided, and the checks that all sources pass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ from trainer.data.pictures.high_bit_depth import GreyRange
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images and labels as they were read.
+    """Images and labels of one split, as they were read.
 
     Args:
-        images: uint8 (n, channels, height, width), read or still in their file.
+        images: uint8 (n, channels, height, width), in memory or still in their file.
         labels: integers (n,), of any integer type.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
-        names: the picture file of each image, where each has one of its own.
+        names: the picture file of each image, where each has its own file.
     """
 
     images: npt.NDArray[np.uint8] | StoredImages
@@ -31,18 +31,28 @@ class LabelledImages:
     labels_file: str
     names: tuple[str, ...] | None = None
 
+    def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
+        """Return the images at `positions`, which are all different, in this order."""
+        if np.array_equal(positions, np.arange(len(self.labels))):
+            return self  # without a second copy in memory
+        images = self.images
+        images = images.select(positions) if isinstance(images, StoredImages) else images[positions]
+        names = self.names and tuple(self.names[position] for position in positions.tolist())
+        return replace(self, images=images, labels=self.labels[positions], names=names)
+
 
 @dataclass(frozen=True, eq=False)
 class SourceData:
-    """Everything that a source has.
+    """All images of a source.
 
     Args:
         class_names: None where the source does not know them: then they are the numbers from 0 to
             the largest training label.
         origin: where the files came from, for people.
-        validation: what the source itself sets apart for it; None where it is held out of `train`.
+        validation: images that the source itself sets apart for it; None where they are held out
+            of `train`.
         grey_range: the values that became black and white in pictures of more than 8 bits a
-            channel; None where there are none.
+            channel; None where there are no such pictures.
     """
 
     train: LabelledImages
@@ -54,16 +64,16 @@ class SourceData:
 
 
 @dataclass(frozen=True, eq=False)
-class SourcePart:
-    """One part of a source, to judge a model by.
+class SourceSplit:
+    """One split of a source, to evaluate a model on.
 
     Args:
-        part: its images.
+        data: its images.
         class_names: None where the source does not know them: then the labels are numbers.
         origin: where the files came from, for people.
     """
 
-    part: LabelledImages
+    data: LabelledImages
     class_names: tuple[str, ...] | None
     origin: str
 

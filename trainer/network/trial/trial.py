@@ -19,7 +19,7 @@ from trainer.base import out_of_memory, seeding
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.sampling import cut
+from trainer.data.sampling import microbatch_sizes
 from trainer.network import model_state, new_model
 from trainer.network.trial.comparison import examine
 from trainer.network.trial.processes import Piece, Task
@@ -86,7 +86,7 @@ def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[P
     """The first images of the first epoch, as a largest and a smallest micro-batch of the run."""
     count, train = len(dataset.train), config.train
     assert train.microbatches is not None
-    sizes = cut(min(train.batch_size, count), train.microbatches)[:1]
+    sizes = microbatch_sizes(min(train.batch_size, count), train.microbatches)[:1]
     if train.microbatches > 1:
         sizes.append(new_model.smallest_microbatch(config, count))
     order = torch.from_numpy(seeding.permutation(config.seed, 1, count))
