@@ -25,7 +25,7 @@ from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig, RunConfig
 from trainer.data.sampling import microbatch_sizes
-from trainer.ranks import processes
+from trainer.ranks import process_group, processes
 from trainer.run.metrics_log import MetricsLog
 from trainer.training.snapshot import Snapshot
 
@@ -37,7 +37,7 @@ class Training:
     """Steps of the default recipe, and what saving it takes."""
 
     def __init__(self, folder: Path) -> None:
-        accelerator = processes.create_accelerator(RunConfig())
+        accelerator = process_group.create_accelerator(RunConfig())
         torch.set_num_threads(processes.usable_cores())
         numerics.choose_kernels(deterministic=True)
         self.case = Case(accelerator, DEFAULT_RECIPE)

@@ -30,7 +30,7 @@ from turns import Process, Turns
 import models
 from trainer.base import seeding
 from trainer.ranks import processes
-from trainer.ranks.malloc import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory
 
 IMAGE_SIZE = (28, 28)
 WARM_UP_BLOCKS = 2

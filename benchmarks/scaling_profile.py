@@ -36,7 +36,7 @@ from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network import buffers
 from trainer.network.new_model import build_model
-from trainer.ranks import processes
+from trainer.ranks import process_group, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.console import Progress
 from trainer.run.hooks import Hooks
@@ -82,7 +82,7 @@ def main() -> None:
     """Profile on all ranks; rank 0 writes what it found."""
     case, output = json.loads(sys.argv[1]), Path(sys.argv[2])
     config = configure(case)
-    accelerator = processes.create_accelerator(config)
+    accelerator = process_group.create_accelerator(config)
     processes.set_threads(case["threads"])
     dataset = random_images(case["steps"] * case["batch_size"])
     with tempfile.TemporaryDirectory() as name:
@@ -104,7 +104,7 @@ def main() -> None:
         if accelerator.is_main_process:
             metrics.close()
             output.write_text(json.dumps(found | {"steps": case["steps"]}))
-        processes.leave(accelerator)
+        process_group.leave(accelerator)
 
 
 def configure(case: dict[str, Any]) -> RunConfig:

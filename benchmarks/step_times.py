@@ -26,7 +26,7 @@ from trainer.base import numerics, seeding
 from trainer.config.schema import OptimizerConfig, RunConfig, TrainConfig
 from trainer.data import sampling
 from trainer.data.sampling import microbatch_sizes
-from trainer.ranks import processes
+from trainer.ranks import process_group
 from trainer.training import optimizers, reduction
 from trainer.training.step import StepResult, TrainStep
 
@@ -164,7 +164,7 @@ def measure(case: Case, names: list[str], rounds: int, steps: int) -> dict[str, 
 def main() -> None:
     """Measure on all ranks."""
     task = json.loads(sys.argv[1])
-    accelerator = processes.create_accelerator(RunConfig())
+    accelerator = process_group.create_accelerator(RunConfig())
     torch.set_num_threads(task["threads"])
     numerics.choose_kernels(deterministic=True)
     case = Case(accelerator, task)
@@ -172,7 +172,7 @@ def main() -> None:
     parameters = sum(parameter.numel() for parameter in case.build()[0].parameters())
     if accelerator.is_main_process:
         Path(sys.argv[2]).write_text(json.dumps({"seconds": seconds, "parameters": parameters}))
-    processes.leave(accelerator)
+    process_group.leave(accelerator)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def train(
     from trainer.ranks import caller_settings
     from trainer.run.train import run_training
 
-    with caller_settings.kept():
+    with caller_settings.preserve_caller_settings():
         run_training(config, hooks=Hooks(on_step, on_epoch))
     return Run(folder_of(config), config)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from turns import Turns
 
 from contenders.task import LEARNING_RATE, Parts, Task
-from trainer.ranks.malloc import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory
 
 
 def train(task: Task, turns: Turns) -> None:

@@ -21,7 +21,7 @@ from trainer.data.dataset import ImageSet
 from trainer.data.loading import load
 from trainer.network import model_state
 from trainer.network.new_model import build_model
-from trainer.ranks import collectives, processes
+from trainer.ranks import collectives, process_group
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation
 from trainer.training.engine import Engine
@@ -119,9 +119,9 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
             file.write(f"{rank}\n")
         return rank
 
-    from_main = collectives.on_main(accelerator, work)
-    collectives.together(accelerator, work, once=True)
-    of_rank_1 = collectives.together(accelerator, lambda: work() if rank == 1 else -1)
+    from_main = collectives.run_on_main_rank(accelerator, work)
+    collectives.run_on_all_ranks(accelerator, work, one_first=True)
+    of_rank_1 = collectives.run_on_all_ranks(accelerator, lambda: work() if rank == 1 else -1)
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
 
@@ -137,9 +137,9 @@ def main(words: str, output: str) -> None:
     """Do the task on all ranks."""
     task = json.loads(words)
     timeout = {"timeout_seconds": task.pop("timeout_seconds", RunConfig().timeout_seconds)}
-    accelerator = processes.create_accelerator(replace(RunConfig(), timeout))
+    accelerator = process_group.create_accelerator(replace(RunConfig(), timeout))
     torch.set_num_threads(1)
     outcome = TASKS[task.pop("name")](accelerator, **task)
     if accelerator.is_main_process:
         Path(output).write_text(json.dumps(outcome))
-    processes.leave(accelerator)
+    process_group.leave(accelerator)

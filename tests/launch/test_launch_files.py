@@ -20,7 +20,7 @@ FILES = sorted(path.name for path in LAUNCH.glob("*.yaml"))
 
 PROBE = """
 from trainer.config import RunConfig
-from trainer.ranks.processes import create_accelerator
+from trainer.ranks.process_group import create_accelerator
 
 accelerator = create_accelerator(RunConfig())
 line = f"rank {accelerator.process_index} of {accelerator.num_processes}, {accelerator.device.type}"

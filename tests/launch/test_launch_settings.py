@@ -66,7 +66,7 @@ def test_plain_defaults_of_accelerate_do_the_run_of_python(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP: is true, by --use_fsdp"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP: is true, set by --use_fsdp"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "by --use_deepspeed of accelerate launch"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "by --use_megatron_lm of accelerate launch"),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "by --use_parallelism_config"),
@@ -74,9 +74,9 @@ def test_plain_defaults_of_accelerate_do_the_run_of_python(tmp_path: Path) -> No
         ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, "a compiled step has other bits"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "a run goes by train.accumulation"),
         ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "train.precision, which is fp32"),
-        ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, "which computes float32 in less"),
+        ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, "which computes float32 in lower precision"),
         ({"DNNL_DEFAULT_FPMATH_MODE": "any"}, "DNNL_DEFAULT_FPMATH_MODE: is any"),
-        ({"NVIDIA_TF32_OVERRIDE": "1"}, "TF32 is had by train.precision: tf32"),
+        ({"NVIDIA_TF32_OVERRIDE": "1"}, "choose TF32 by train.precision: tf32"),
         ({"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE: is 1"),
     ],
 )

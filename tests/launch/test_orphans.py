@@ -12,7 +12,7 @@ from tests.distributed.launch import environment
 WORKER = """
 import sys, time
 from pathlib import Path
-from trainer.ranks.orphans import end_with_launcher
+from trainer.ranks.preemption import end_with_launcher
 
 end_with_launcher()
 Path(sys.argv[1]).touch()

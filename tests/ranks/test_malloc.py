@@ -12,7 +12,7 @@ from tests.distributed.launch import environment
 STEPS = """
 import resource, sys
 import torch
-from trainer.ranks.malloc import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -20,7 +20,9 @@ def share_specs(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Specs]
     Raises:
         UserError: a file is damaged.
     """
-    return collectives.on_main(accelerator, lambda: {name: saved.specs(name) for name in NAMES})
+    return collectives.run_on_main_rank(
+        accelerator, lambda: {name: saved.specs(name) for name in NAMES}
+    )
 
 
 def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tensors]:
@@ -39,7 +41,7 @@ def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tens
             for name, tensors in files.items()
         }
 
-    outlines = collectives.on_main(accelerator, read)
+    outlines = collectives.run_on_main_rank(accelerator, read)
     if accelerator.num_processes == 1:
         return files
     return {

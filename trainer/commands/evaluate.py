@@ -24,7 +24,7 @@ from trainer.commands.options import add_json_option, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
-from trainer.ranks.process_group import joined
+from trainer.ranks.process_group import join_process_group
 from trainer.run.console import print_figures
 from trainer.run.run_folder import read_results
 
@@ -71,10 +71,10 @@ def run(arguments: argparse.Namespace) -> None:
     if path and (path.suffix != ".npz" or not path.absolute().parent.is_dir()):
         raise UserError(f"--predictions: {path} must be a file FILE.npz in a folder that is there")
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
-    with joined(config) as accelerator:
+    with join_process_group(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
         if path:
-            collectives.on_main(accelerator, lambda: _write(path, predictions))
+            collectives.run_on_main_rank(accelerator, lambda: _write(path, predictions))
         if not accelerator.is_main_process:
             return
         found["equals_results_json"] = _equals_results(arguments.run, found)
@@ -166,12 +166,14 @@ def _evaluate(
     # As in the run, because rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     numerics.choose_kernels(config.train.reduction == "exact")
-    chosen, stored = collectives.together(accelerator, lambda: _load(config, arguments), once=True)
+    chosen, stored = collectives.run_on_all_ranks(
+        accelerator, lambda: _load(config, arguments), one_first=True
+    )
     collectives.check_same_parts(
         accelerator,
         {"data.root": fingerprint_of(chosen.images), "model.safetensors": stored.weights_sha256},
     )
-    about = collectives.on_main(accelerator, lambda: _about(arguments, config, chosen))
+    about = collectives.run_on_main_rank(accelerator, lambda: _about(arguments, config, chosen))
     numerics.choose_precision(config.train.precision)  # the model's own code may have set it
     stored = stored.to(accelerator.device)
     images = chosen.images.move_if_it_fits(accelerator.device)

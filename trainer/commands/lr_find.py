@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # Its folder is never opened.
     with Session(config) as session:
-        collectives.on_main(session.accelerator, lambda: _check_writable(plot))
+        collectives.run_on_main_rank(session.accelerator, lambda: _check_writable(plot))
         tried = rates(arguments.lowest, arguments.highest, arguments.steps)
         losses = _losses(session, tried)
         if session.is_main:

@@ -25,7 +25,7 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
-from trainer.ranks.process_group import joined
+from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,15 +80,15 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
-    with joined(RunConfig()) as accelerator:
+    with join_process_group(RunConfig()) as accelerator:
         from trainer.finished import trained_model
 
         # Rank 0 decides: the others may see other folders.
-        files = collectives.on_main(
+        files = collectives.run_on_main_rank(
             accelerator, lambda: listed(arguments.files, skip=arguments.on_bad == "skip")
         )
         processes.set_threads(arguments.threads)
-        stored = collectives.together(
+        stored = collectives.run_on_all_ranks(
             accelerator, lambda: trained_model.load(arguments.run, arguments.model)
         )
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
@@ -181,7 +181,7 @@ def _predict_all(
                     done.append((number, _predict(stored, files[number], arguments)))
                     progress.update()
 
-            collectives.together(accelerator, predict)
+            collectives.run_on_all_ranks(accelerator, predict)
     found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
     good = [one for one in found if not isinstance(one, str)]
     for error in found:

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_page(arguments.page, folder)
     config = recomputing.configuration(arguments)
     with recomputation.joined(config) as accelerator, _graphs_kept():
-        plan = collectives.on_main(accelerator, lambda: make_plan(folder, step))
+        plan = collectives.run_on_main_rank(accelerator, lambda: make_plan(folder, step))
         obstacles = recomputation.obstacles(
             accelerator, config, plan.run, plan.start, plan.following
         )

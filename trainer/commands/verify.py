@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     config = recomputing.configuration(arguments)
     with recomputation.joined(config) as accelerator:
-        plan = collectives.on_main(accelerator, lambda: make_plan(folder, arguments.segment))
+        plan = collectives.run_on_main_rank(
+            accelerator, lambda: make_plan(folder, arguments.segment)
+        )
         obstacles = recomputation.obstacles(accelerator, config, plan.run, plan.start, plan.stops)
         recomputation.refuse(plan.run, obstacles, arguments.tolerance)
         engine = recomputation.build(accelerator, config, plan.run, plan.start)
@@ -162,7 +164,7 @@ def _verify(
             if not _advance(accelerator, engine, run_record.position(saved), comparison):
                 return found
             if comparison.tolerance is None:
-                collectives.on_main(
+                collectives.run_on_main_rank(
                     accelerator, partial(_compare_checkpoint, engine, saved, comparison)
                 )
                 found["checkpoints"].append(saved.folder.name)
@@ -192,9 +194,9 @@ def _advance(
         engine.fit(min(until, end_of_epoch))
         if (engine.state.epoch, engine.state.step) == here:
             break  # it ends here, before the run did
-        if collectives.on_main(accelerator, lambda: comparison.first_difference):
+        if collectives.run_on_main_rank(accelerator, lambda: comparison.first_difference):
             return False
-    return collectives.on_main(accelerator, lambda: comparison.first_difference) is None
+    return collectives.run_on_main_rank(accelerator, lambda: comparison.first_difference) is None
 
 
 def _compare_checkpoint(engine: Engine, saved: Checkpoint, comparison: Comparison) -> None:

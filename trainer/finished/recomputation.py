@@ -69,7 +69,7 @@ def _check_weights(config: RunConfig, path: Path) -> None:
 @contextlib.contextmanager
 def joined(config: RunConfig) -> Iterator[Accelerator]:
     """The processes, for as long as they compute together as those of the run did."""
-    with process_group.joined(config) as accelerator:
+    with process_group.join_process_group(config) as accelerator:
         processes.apply_pins(config)
         yield accelerator
 
@@ -86,7 +86,9 @@ def obstacles(
     All ranks get the same: whether there is any decides what they do together.
     """
     here = numerics.describe(accelerator.device, config.train.evaluation_batch_size)
-    found = collectives.on_main(accelerator, lambda: run_record.obstacles(run, start, stops, here))
+    found = collectives.run_on_main_rank(
+        accelerator, lambda: run_record.obstacles(run, start, stops, here)
+    )
     found += collectives.check_same_start(accelerator, weights="", images="", environment=here)
     if config.train.reduction == "fast":
         found.append("train.reduction: fast, whose sums depend on the process count")
@@ -122,7 +124,7 @@ def build(
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
 
-    collectives.on_main(accelerator, begin)  # the others have the same images and code
+    collectives.run_on_main_rank(accelerator, begin)  # the others have the same images and code
     if start:
         engine.load(start)
     engine.state.skipped_steps = run.skipped_steps

@@ -1,8 +1,9 @@
-"""What a run sets in its process, and gives back where the process is not its own."""
+"""What a run changes in its process, and restores for a program that goes on after it."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import sys
@@ -15,23 +16,31 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from trainer.base import numerics
-from trainer.ranks.malloc import give_freed_memory_back
+
+# Numbers of parameters of mallopt(3), and the largest value of the first one.
+TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
+LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024
+LARGEST_INT = 2**31 - 1
+
+USUAL_TRIM_THRESHOLD = 2 * LARGEST_MMAP_THRESHOLD
+"""where glibc's own adjustment of it ends"""
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """A run's surroundings: inside those of a fresh process, afterwards the caller's again.
+def preserve_caller_settings() -> Iterator[None]:
+    """Give a run the settings of a fresh process, and restore the caller's afterwards.
 
-    That holds after an error too. The process group stays until the process ends, since it can be
-    made but once.
+    They are restored after an error too. The process group stays until the process ends, since it
+    can be created only once.
     """
     with contextlib.ExitStack() as stack:
-        _keep_torch(stack)
-        _keep_float32(stack)
-        _keep_generators(stack)
-        _keep_accelerate(stack)
+        _preserve_torch(stack)
+        _preserve_float32(stack)
+        _preserve_generators(stack)
+        _preserve_accelerate(stack)
         stack.callback(_set_environment, dict(os.environ))
-        stack.callback(give_freed_memory_back)
+        stack.callback(return_freed_memory)
         stack.enter_context(warnings.catch_warnings())  # the engine counts some of them
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -41,7 +50,7 @@ def kept() -> Iterator[None]:
         yield
 
 
-def _keep_torch(stack: contextlib.ExitStack) -> None:
+def _preserve_torch(stack: contextlib.ExitStack) -> None:
     backends: Any = torch.backends
     stack.callback(torch.set_num_threads, torch.get_num_threads())
     stack.callback(torch.set_default_dtype, torch.get_default_dtype())
@@ -50,35 +59,35 @@ def _keep_torch(stack: contextlib.ExitStack) -> None:
         stack.callback(torch.set_default_device, torch.get_default_device())
         torch.set_default_device(None)
     stack.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
-    _keep(stack, torch.utils.deterministic, "fill_uninitialized_memory")
-    _keep(stack, backends.cudnn, "benchmark")
-    _keep(stack, backends.cudnn, "deterministic", fresh=False)
-    _keep(stack, backends.cudnn, "enabled", fresh=True)
-    _keep(stack, backends.mkldnn, "enabled", fresh=True)
-    # Torch has no word for whether it is on: the smallest of its numbers are 0 then.
+    _preserve(stack, torch.utils.deterministic, "fill_uninitialized_memory")
+    _preserve(stack, backends.cudnn, "benchmark")
+    _preserve(stack, backends.cudnn, "deterministic", fresh=False)
+    _preserve(stack, backends.cudnn, "enabled", fresh=True)
+    _preserve(stack, backends.mkldnn, "enabled", fresh=True)
+    # Torch cannot be asked whether this is on: if it is, the smallest numbers are 0.
     stack.callback(torch.set_flush_denormal, not bool(torch.tensor(1e-40, dtype=torch.float32) * 1))
     torch.set_flush_denormal(False)
     if "torch._inductor.config" in sys.modules:
-        _keep(stack, torch._inductor.config, "deterministic")
+        _preserve(stack, torch._inductor.config, "deterministic")
 
 
-def _keep(stack: contextlib.ExitStack, owner: Any, name: str, fresh: Any = None) -> None:
+def _preserve(stack: contextlib.ExitStack, owner: Any, name: str, fresh: Any = None) -> None:
     stack.callback(setattr, owner, name, getattr(owner, name))
     if fresh is not None:
         setattr(owner, name, fresh)
 
 
-def _keep_float32(stack: contextlib.ExitStack) -> None:
-    """The run sets all of it; torch refuses to read the older switches where they contradict."""
+def _preserve_float32(stack: contextlib.ExitStack) -> None:
+    """Preserve how float32 is computed; torch refuses to read contradicting older switches."""
     for switch in reversed(numerics.float32_switches()):
-        _keep(stack, switch, "fp32_precision")
+        _preserve(stack, switch, "fp32_precision")
     with contextlib.suppress(RuntimeError):
-        _keep(stack, torch.backends.cudnn, "allow_tf32")
+        _preserve(stack, torch.backends.cudnn, "allow_tf32")
     with contextlib.suppress(RuntimeError):
         stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
 
 
-def _keep_generators(stack: contextlib.ExitStack) -> None:
+def _preserve_generators(stack: contextlib.ExitStack) -> None:
     stack.callback(random.setstate, random.getstate())
     stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the caller's
     stack.callback(torch.set_rng_state, torch.get_rng_state())
@@ -86,12 +95,12 @@ def _keep_generators(stack: contextlib.ExitStack) -> None:
         for generator in torch.cuda.default_generators:
             stack.callback(generator.set_state, generator.get_state())
     elif torch.cuda.is_available():
-        # Asking them would set up the GPU; a seed is all that they can have had.
+        # Reading their state would set up the GPU; until then they can only have a seed.
         stack.callback(torch.cuda.manual_seed_all, torch.initial_seed())
 
 
-def _keep_accelerate(stack: contextlib.ExitStack) -> None:
-    """Its state is one for the whole process, and belongs to the caller's own `Accelerator`."""
+def _preserve_accelerate(stack: contextlib.ExitStack) -> None:
+    """Preserve the state of Accelerate, which the caller's own `Accelerator` shares with ours."""
     for kind in (PartialState, AcceleratorState, GradientState):
         state: dict[str, Any] = kind._shared_state
         stack.callback(_refill, state, dict(state))
@@ -106,3 +115,34 @@ def _set_environment(before: dict[str, str]) -> None:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory, instead of returning it to the kernel after every step.
+
+    The kernel maps and zeroes memory again page by page, for a CPU training hundreds of megabytes
+    a step, unless something large has been freed before: docs/speed.md. A user's own setting of
+    the allocator, in the environment, stays.
+    """
+    if glibc := _glibc():
+        glibc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        glibc.mallopt(TRIM_THRESHOLD, LARGEST_INT)
+
+
+def return_freed_memory() -> None:
+    """Undo `keep_freed_memory`, for programs that go on after a run.
+
+    The former thresholds cannot be read, so they become those of a program that has run for long.
+    """
+    if glibc := _glibc():
+        glibc.mallopt(TRIM_THRESHOLD, USUAL_TRIM_THRESHOLD)
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library if it is glibc and the user has not set its allocator."""
+    by_user = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if sys.platform != "linux" or by_user:
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") else None  # musl has none

@@ -1,4 +1,4 @@
-"""What a container or a batch system leaves of the machine to a process: Linux's control groups."""
+"""Limits of a container or a batch system on CPU time and memory: Linux's control groups."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cpu_quota() -> float | None:
-    """How many cores' time this process may use; None for no limit."""
+    """Return how many cores' time this process may use; None for no limit."""
     quotas = []
     for group in _groups("cpu"):
         words = _read(group / "cpu.max").split() or [
             _read(group / "cpu.cfs_quota_us"),
             _read(group / "cpu.cfs_period_us"),
         ]
-        if all(word.isdecimal() for word in words):  # without a limit: max, or -1
+        if all(word.isdecimal() for word in words):  # "max" or -1 mean no limit
             quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)
 
 
 def available_memory_bytes() -> int:
-    """How much memory this process and others beside it can still take."""
+    """Return how much memory this process and those around it can still take."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -37,9 +37,9 @@ def available_memory_bytes() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the groups that this process is in, each with those around it.
+    """Yield the folders of the groups that this process is in, each with its parents.
 
-    In a container the name may be the one outside it, where the container's own group is the mount.
+    In a container the name may be the one outside; the container's own group is then the mount.
     """
     for line in _read(MEMBERSHIP).splitlines():
         _, controllers, name = line.split(":", 2)
@@ -51,14 +51,14 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _file_cache_bytes(group: Path) -> int:
-    """What counts as used, but is given back where memory is short."""
+    """Return the bytes that count as used, but are given back when memory is short."""
     lines = (line.split() for line in _read(group / "memory.stat").splitlines())
     values = {words[0]: int(words[1]) for words in lines}
     return values.get("total_inactive_file", values.get("inactive_file", 0))
 
 
 def _read(path: Path) -> str:
-    """A file's text; none where there is no such file."""
+    """Return a file's text; an empty one if there is no such file."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:

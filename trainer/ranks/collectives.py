@@ -1,12 +1,12 @@
-"""What the processes of a run do together: each function is called by all of them or by none."""
+"""What the processes of a run do together: each function is called on all ranks or on none."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.base.errors import UserError
-from trainer.ranks.long_work import awaited
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+HEARTBEAT_S = 1.0
 
-def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
-    """Call `function` on rank 0 and give its result, or its `UserError`, to every rank."""
+
+def run_on_main_rank(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call `function` on rank 0 and return its result, or raise its `UserError`, on every rank."""
     from accelerate.utils import broadcast_object_list
 
     def attempt() -> list[Any]:
@@ -29,7 +31,7 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
         except UserError as error:
             return [None, str(error)]
 
-    outcome = awaited(accelerator, attempt)
+    outcome = _wait_for_all(accelerator, attempt)
     broadcast_object_list(outcome)
     result, message = outcome
     if message is not None:
@@ -37,23 +39,26 @@ def on_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def together(accelerator: Accelerator, function: Callable[[], T], *, once: bool = False) -> T:
-    """Call `function` on every rank; where any raises a `UserError`, all raise the first.
+def run_on_all_ranks(
+    accelerator: Accelerator, function: Callable[[], T], *, one_first: bool = False
+) -> T:
+    """Call `function` on every rank; if any raises a `UserError`, all raise the first.
 
     Args:
-        function: has no collectives in it.
-        once: one rank of each machine goes first, alone, and the others call it afterwards.
+        function: must not call a collective.
+        one_first: on each machine one rank calls it first, and the others afterwards.
     """
-    if not once:
-        return _all_call(accelerator, function)  # type: ignore[return-value]
+    if not one_first:
+        return _run_on_some_ranks(accelerator, function)  # type: ignore[return-value]
     goes_first = accelerator.is_local_main_process
-    first = _all_call(accelerator, function if goes_first else None)
-    second = _all_call(accelerator, None if goes_first else function)
+    first = _run_on_some_ranks(accelerator, function if goes_first else None)
+    second = _run_on_some_ranks(accelerator, None if goes_first else function)
     return first if goes_first else second  # type: ignore[return-value]
 
 
-def _all_call(accelerator: Accelerator, function: Callable[[], T] | None) -> T | None:
-    """A collective; None: this rank only waits."""
+def _run_on_some_ranks(accelerator: Accelerator, function: Callable[[], T] | None) -> T | None:
+    """Call `function` on this rank, or wait if it is None, and share the first error."""
+    from accelerate.utils import gather_object
 
     def attempt() -> tuple[T | None, str]:
         try:
@@ -61,21 +66,54 @@ def _all_call(accelerator: Accelerator, function: Callable[[], T] | None) -> T |
         except UserError as error:
             return None, str(error)
 
-    result, message = awaited(accelerator, attempt)
-    _share_errors(message)
-    return result
-
-
-def _share_errors(message: str) -> None:
-    from accelerate.utils import gather_object
-
+    result, message = _wait_for_all(accelerator, attempt)
     failures = [text for text in gather_object([message]) if text]
     if failures:
         raise UserError(failures[0])
+    return result
 
 
-def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
-    """The largest of each value over all ranks: a collective that waits for the device."""
+def _wait_for_all(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Return the result of `function` when all ranks have theirs, however long that takes.
+
+    A rank that waits in a collective gives up after the group's timeout. So the ranks that still
+    work say so every second, in a collective of all ranks; a rank that dies or hangs is noticed as
+    usual.
+    """
+    if accelerator.num_processes == 1:
+        return function()
+    done = threading.Event()
+
+    def send_heartbeats() -> None:
+        while not done.wait(HEARTBEAT_S):
+            try:
+                _is_any_at_work(accelerator, True)
+            except RuntimeError:  # this rank's next collective fails too, and is reported
+                return
+
+    heart = threading.Thread(target=send_heartbeats, daemon=True)
+    heart.start()
+    try:
+        result = function()
+    finally:
+        done.set()
+        heart.join()
+    while _is_any_at_work(accelerator, False):
+        pass
+    return result
+
+
+def _is_any_at_work(accelerator: Accelerator, this_rank: bool) -> bool:
+    import torch
+    import torch.distributed as dist
+
+    at_work = torch.tensor([this_rank], dtype=torch.float32, device=accelerator.device)
+    dist.all_reduce(at_work, op=dist.ReduceOp.MAX)
+    return bool(at_work)
+
+
+def max_over_ranks(accelerator: Accelerator, values: list[float]) -> list[float]:
+    """Return the largest of each value over all ranks; waits for the device."""
     if accelerator.num_processes == 1:
         return values
     import torch
@@ -83,14 +121,15 @@ def agree(accelerator: Accelerator, values: list[float]) -> list[float]:
 
     tensor = torch.tensor(values, dtype=torch.float32, device=accelerator.device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    agreed: list[float] = tensor.tolist()
-    return agreed
+    largest: list[float] = tensor.tolist()
+    return largest
 
 
 def check_same_configuration(accelerator: Accelerator, config: RunConfig) -> None:
-    """Make sure that all ranks were started with one configuration; a collective.
+    """Make sure that all ranks were started with the same configuration.
 
-    Each reads the recipe from its own file system, and by it decides which collectives to call.
+    Each rank reads the recipe from its own file system, and decides by it which collectives to
+    call.
 
     Raises:
         UserError: names the rank and the keys.
@@ -111,7 +150,7 @@ def check_same_configuration(accelerator: Accelerator, config: RunConfig) -> Non
 
 
 def check_same_parts(accelerator: Accelerator, parts: Mapping[str, str | None]) -> None:
-    """Make sure that all ranks see the same images, code and weights; a collective.
+    """Make sure that all ranks see the same images, code and weights.
 
     Args:
         parts: SHA-256 of what this rank sees, None for nothing, by the key that names it.
@@ -127,10 +166,10 @@ def check_same_parts(accelerator: Accelerator, parts: Mapping[str, str | None]) 
     for rank, others in enumerate(ranks):
         for key, other in others.items():
             if other != ranks[0][key]:
-                raise _other_part(key, rank, other, ranks[0][key])
+                raise _different_part(key, rank, other, ranks[0][key])
 
 
-def _other_part(key: str, rank: int, other: str | None, first: str | None) -> UserError:
+def _different_part(key: str, rank: int, other: str | None, first: str | None) -> UserError:
     kind = {"data.root": "images", "model.safetensors": "weights"}.get(key, "lines of code")
     return UserError(
         f"{key}: the {kind} of rank {rank} differ from those of rank 0 "
@@ -142,7 +181,7 @@ def _other_part(key: str, rank: int, other: str | None, first: str | None) -> Us
 def check_same_start(
     accelerator: Accelerator, *, weights: str, images: str, environment: Environment
 ) -> list[str]:
-    """Compare what the ranks start from; a collective.
+    """Compare what the ranks start from.
 
     Args:
         weights: digest of the model's weights.
@@ -150,10 +189,10 @@ def check_same_start(
         environment: what decides how this rank rounds.
 
     Returns:
-        How the environments differ from rank 0's, which bits cannot survive.
+        How the environments differ from rank 0's; with any difference bits cannot be equal.
 
     Raises:
-        UserError: the weights or the images differ, so it would be no training of one model.
+        UserError: the weights or the images differ, so the ranks would not train the same model.
     """
     if accelerator.num_processes == 1:
         return []
@@ -163,13 +202,13 @@ def check_same_start(
 
 
 def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
-    """As `check_same_start`, from weights, images and environment of each rank in their order."""
+    """Compare weights, images and environment of each rank, as `check_same_start` describes."""
     from trainer.base.numerics import differences
 
     found = []
     for rank, (other_weights, other_images, other_environment) in enumerate(starts):
         if other_images != starts[0][1]:
-            raise _other_part("data.root", rank, other_images, starts[0][1])
+            raise _different_part("data.root", rank, other_images, starts[0][1])
         if other_weights != starts[0][0]:
             raise UserError(
                 f"model.name: rank {rank} begins with other weights than rank 0; a model must draw "

@@ -1,11 +1,21 @@
-"""From what ended a command to its exit code and its one message."""
+"""Run a command as a program: its exit code, its one message, and which rank prints it.
+
+Rank 0 prints for all. The other ranks only report their own errors, with rank and machine.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+import os
+import platform
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from trainer.base import output_streams, user_code
@@ -18,13 +28,12 @@ from trainer.base.errors import (
     StoppedOnRequest,
     UserError,
 )
-from trainer.ranks.orphans import end_with_launcher
+from trainer.ranks.preemption import end_with_launcher
 from trainer.ranks.processes import launched_count, launched_rank
-from trainer.ranks.rank_output import hush_other_ranks, named, note_failure
 
 FINISHED = 0
 FAILED = 1
-USER_CAN_MEND = 2
+USER_CAN_FIX = 2
 DIFFERENT = 3
 """of `verify` and `replay`: what was computed again is not what the run's folder holds"""
 STOPPED_ON_REQUEST = 75
@@ -34,64 +43,64 @@ SILENT_RANK_WAITS_S = 2.0
 
 
 def of(error: BaseException | None) -> int:
-    """The exit code for an exception, or for None."""
+    """Return the exit code for an exception, or for None."""
     match error:
         case None:
             return FINISHED
         case UserError() | RankError():
-            return USER_CAN_MEND
+            return USER_CAN_FIX
         case OSError() if error.errno in output_streams.DISK_FULL:
-            return USER_CAN_MEND
+            return USER_CAN_FIX
         case DifferentRunError():
             return DIFFERENT
         case StoppedOnRequest():
             return STOPPED_ON_REQUEST
         case FirstFailureError():
             return of(error.error)
-        case LostRankError() if error.__cause__ is not None:  # it failed of the same
-            return USER_CAN_MEND if user_code.as_user_error(error.__cause__) else FAILED
+        case LostRankError() if error.__cause__ is not None:  # it failed for the same reason
+            return USER_CAN_FIX if user_code.as_user_error(error.__cause__) else FAILED
         case _:
-            return USER_CAN_MEND if user_code.as_user_error(error) else FAILED
+            return USER_CAN_FIX if user_code.as_user_error(error) else FAILED
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
-    """Be the program of a command, under a launcher too, and exit with its code."""
+    """Run a command as the whole program, also under a launcher, and exit with its code."""
     end_with_launcher()
-    hush_other_ranks()
+    _silence_other_ranks()
     with output_streams.ignore_write_errors():
         code = run(command)
     sys.exit(code)
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command; what a user can mend becomes one line, anything else keeps its traceback."""
+    """Run a command; an error that a user can fix prints one line, any other its traceback."""
     try:
         command()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        said = _known(error)
-        if said is None and launched_count() == 1:
+        message = _message_of(error)
+        if message is None and launched_count() == 1:
             raise
-        text, prints = said or (_with_traceback(error), True)
-        note_failure(text, first=not isinstance(error, LostRankError))
+        text, prints = message or (_traceback_of(error), True)
+        _tell_launcher(text, first=not isinstance(error, LostRankError))
         if prints:
             print(text, file=sys.stderr, flush=True)
-        elif of(error) == USER_CAN_MEND:
-            # A launcher ends the other ranks with the first that fails: rank 0 has to speak before.
+        elif of(error) == USER_CAN_FIX:
+            # A launcher ends all ranks when the first one fails: rank 0 has to speak before that.
             time.sleep(SILENT_RANK_WAITS_S)
         return of(error)
     return FINISHED
 
 
-def _known(error: BaseException) -> tuple[str, bool] | None:
-    """What there is to say about an end, and whether this process says it; None: a traceback."""
+def _message_of(error: BaseException) -> tuple[str, bool] | None:
+    """Return the message for an error and whether this rank prints it; None: a traceback."""
     match error:
         case FirstFailureError():
-            return _known(error.error) or (_with_traceback(error.error), True)
+            return _message_of(error.error) or (_traceback_of(error.error), True)
         case LostRankError():
-            return named(str(error)), error.prints
+            return _prefix_rank(str(error)), error.prints
         case RankError():
-            return named(str(error)), True
+            return _prefix_rank(str(error)), True
         case UserError() | DifferentRunError() | StoppedOnRequest() | NonFiniteLossError():
             return str(error), launched_rank() == 0
         case OSError() if error.errno in output_streams.DISK_FULL:
@@ -103,8 +112,40 @@ def _known(error: BaseException) -> tuple[str, bool] | None:
             own = user_code.as_user_error(error)
             if own is None:
                 return None
-            return (named(str(own)) if launched_count() > 1 else str(own)), True
+            return (_prefix_rank(str(own)) if launched_count() > 1 else str(own)), True
 
 
-def _with_traceback(error: BaseException) -> str:
-    return named("".join(traceback.format_exception(error)))
+def _traceback_of(error: BaseException) -> str:
+    return _prefix_rank("".join(traceback.format_exception(error)))
+
+
+def _prefix_rank(text: str) -> str:
+    """Put the rank and the machine in front of each line of a text."""
+    speaker = f"rank {launched_rank()} on {platform.node()}: "
+    return "\n".join(speaker + line for line in text.splitlines())
+
+
+def _silence_other_ranks() -> None:
+    """Leave warnings of Python and of torch's C++ to rank 0; call it before torch is imported."""
+    if launched_rank() > 0:
+        logging.disable(logging.WARNING)
+        warnings.filterwarnings("ignore")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _tell_launcher(text: str, *, first: bool) -> None:
+    """Tell torchrun, or `accelerate launch`, why this process ends.
+
+    They close with a table of all ranks that failed, the earliest one last. Its times are whole
+    seconds, so a rank that only reports another's failure rounds its time up.
+
+    Args:
+        first: whether this process itself has failed.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    moment_s = math.floor(time.time()) if first else math.ceil(time.time())
+    details = {"py_callstack": text, "timestamp": str(moment_s)}
+    message = {"message": {"message": text, "extraInfo": details}}
+    Path(path).write_text(json.dumps(message), encoding="utf-8")

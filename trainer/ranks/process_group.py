@@ -1,60 +1,125 @@
-"""The processes of a command that computes together with others, but writes no run's folder."""
+"""The process group: joined at the start of a command, left at its end."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from trainer.base.errors import (
-    DifferentRunError,
-    FirstFailureError,
-    LostRankError,
-    NonFiniteLossError,
-    StoppedOnRequest,
-    UserError,
-)
+from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
 from trainer.ranks import collectives, lost_ranks, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-OF_ALL_RANKS = (
-    UserError,
-    StoppedOnRequest,
-    NonFiniteLossError,
-    DifferentRunError,
-    FirstFailureError,
-    LostRankError,
-    KeyboardInterrupt,
-)
-"""no rank has to be told of these, or all know already"""
-
 
 @contextlib.contextmanager
-def joined(config: RunConfig) -> Iterator[Accelerator]:
-    """Join the group that a launcher has started, or be alone; leave it at the end.
+def join_process_group(config: RunConfig) -> Iterator[Accelerator]:
+    """Join the group that a launcher has started, or work in a single process; leave it at the end.
+
+    For commands that compute with several processes but write no run's folder.
 
     Args:
-        config: its precision and timeout count; however many processes there are will do.
+        config: only its precision and timeout matter; any number of processes will do.
 
     Raises:
-        UserError: there is a part of a launcher's variables alone, fp16 without a GPU, or another
-            configuration on another rank.
+        UserError: only a part of a launcher's variables is set, fp16 was asked for without a GPU,
+            or another rank has a different configuration.
         LostRankError: another rank has failed.
     """
     processes.check_launch(replace(config, {"processes": None}))
-    accelerator = processes.create_accelerator(config)
-    lost_ranks.announce(accelerator)
+    accelerator = create_accelerator(config)
+    lost_ranks.register(accelerator)
     try:
         collectives.check_same_configuration(accelerator, config)
         yield accelerator
-    except OF_ALL_RANKS:
+    except lost_ranks.KNOWN_TO_ALL_RANKS:
         raise
     except BaseException as error:
-        lost = lost_ranks.explain(accelerator, error)
+        lost = lost_ranks.diagnose(accelerator, error)
         if lost:
             raise lost from error
         raise
-    processes.leave(accelerator)
+    leave(accelerator)
+
+
+def runs_on_cpu() -> bool:
+    """Tell whether runs of this process use the CPU: there is no GPU, or it is not wanted."""
+    import torch
+
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return asked or not torch.accelerator.is_available()
+
+
+def create_accelerator(config: RunConfig) -> Accelerator:
+    """Join the process group, on the GPUs if there are any, otherwise on the CPU.
+
+    Raises:
+        UserError: fp16 without a GPU, or tf32 without one that has it.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    from trainer.base import numerics
+    from trainer.ranks.caller_settings import keep_freed_memory
+
+    cpu, asked = runs_on_cpu(), config.train.precision
+    if asked in ("fp16", "tf32") and cpu:
+        raise UserError(
+            f"train.precision: {asked} needs a GPU, and this run is on the CPU; "
+            f"use fp32, or bf16 to try lower precision"
+        )
+    keep_freed_memory()
+    # An earlier run in the same process may have had another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    # Read when the first CUDA context is made: without it matrix products have no fixed order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    precision = {"fp32": "no", "tf32": "no"}.get(asked, asked)
+    # DDP would overwrite every rank's batch-norm statistics with those of rank 0, and would fail
+    # when a parameter takes no part in a step.
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout_seconds))
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
+    # An environment variable may have set it, and `backward` would divide every loss by it.
+    accelerator.gradient_accumulation_steps = 1
+    if asked == "tf32" and not numerics.has_tf32(accelerator.device):
+        raise UserError(
+            "train.precision: tf32 needs a GPU that has it, NVIDIA's from Ampere on; use fp32"
+        )
+    numerics.choose_precision(asked)
+    return accelerator
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Leave the process group, at the end of the process, when all ranks have finished with it.
+
+    Gloo aborts a process whose peer closes the connection while it is still in a collective, and
+    a barrier is a collective too. So the ranks count themselves in the launcher's key-value store.
+    Nobody waits for a rank that has failed.
+    """
+    if accelerator.num_processes > 1:
+        # The store is gone if the launcher was killed: then there is nobody to wait for.
+        with contextlib.suppress(RuntimeError):
+            store = lost_ranks.default_store()
+            run = store.add(f"lockstep/runs/{accelerator.process_index}", 1)
+            store.add(f"lockstep/done/{run}", 1)
+            while store.add(f"lockstep/done/{run}", 0) < accelerator.num_processes:
+                if store.check([lost_ranks.FAILURE_KEY]):
+                    return
+                time.sleep(0.02)
+    # Not earlier: the store's keys serve one group, so the next run of this process needs it.
+    atexit.unregister(_destroy_group)
+    atexit.register(_destroy_group)
+
+
+def _destroy_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

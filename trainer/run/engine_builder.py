@@ -35,10 +35,10 @@ def build_engine(
         UserError: what is wrong with the data or the model.
     """
     data, seed = config.data, config.seed
-    collectives.together(accelerator, lambda: reading.prepare(data), once=True)
-    dataset = collectives.together(accelerator, lambda: loading.load(data, seed))
-    model = collectives.together(accelerator, lambda: build_model(config, dataset))
+    collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
+    dataset = collectives.run_on_all_ranks(accelerator, lambda: loading.load(data, seed))
+    model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset))
     # Before anything that is done together: how often it is done depends on them.
-    code = collectives.together(accelerator, lambda: plugins.fingerprints(config))
+    code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
     collectives.check_same_parts(accelerator, {"data.root": dataset.fingerprint, **code})
     return Engine(accelerator, config, dataset, model, checkpoints, stop)

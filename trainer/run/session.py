@@ -25,9 +25,8 @@ from trainer.data import saved_scaling
 from trainer.network import model_state
 from trainer.network.new_model import memory_format
 from trainer.network.trial import trial
-from trainer.ranks import collectives, exit_codes, lost_ranks, processes
+from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.preemption import StopRequest
-from trainer.ranks.process_group import OF_ALL_RANKS
 from trainer.run import console, results
 from trainer.run.hooks import Hooks
 from trainer.run.metrics_log import MetricsLog
@@ -54,8 +53,8 @@ class Session:
         self.path = Path(config.output_dir)
         self.folder = RunFolder(self.path)
         self.stop = StopRequest()
-        self.accelerator = processes.create_accelerator(config)
-        lost_ranks.announce(self.accelerator)
+        self.accelerator = process_group.create_accelerator(config)
+        lost_ranks.register(self.accelerator)
         self.is_main = self.accelerator.is_main_process
         self.progress = console.Progress()
         self.hooks = hooks or Hooks()
@@ -74,7 +73,7 @@ class Session:
     def open(self) -> bool:
         """Take the folder and fill in what belongs to the run; whether anything is left to do."""
         collectives.check_same_configuration(self.accelerator, self.config)
-        opened = collectives.on_main(self.accelerator, self._open_folder)
+        opened = collectives.run_on_main_rank(self.accelerator, self._open_folder)
         self.opened = not opened.finished
         self.status_before = opened.status
         if not self.opened:
@@ -94,11 +93,11 @@ class Session:
 
     def start(self, engine: Engine) -> None:
         """Resume where there is a checkpoint, write config.yaml, and say what will run."""
-        saved = collectives.on_main(self.accelerator, self._find_checkpoint)
+        saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
         if saved:
             engine.load(saved)
         else:
-            self.tried = collectives.together(self.accelerator, lambda: self._try(engine))
+            self.tried = collectives.run_on_all_ranks(self.accelerator, lambda: self._try(engine))
         differing = collectives.check_same_start(
             self.accelerator,
             weights=weights_sha256(model_state.to_write(engine.module)),
@@ -106,7 +105,7 @@ class Session:
             environment=engine.environment,
         )
         engine.state.note_rounding(differing)
-        collectives.on_main(self.accelerator, lambda: self._begin(engine, saved))
+        collectives.run_on_main_rank(self.accelerator, lambda: self._begin(engine, saved))
 
     def _try(self, engine: Engine) -> list[str]:
         return trial.of_run(
@@ -301,8 +300,8 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         instead: Exception | None = None
-        if error is not None and not isinstance(error, OF_ALL_RANKS):
-            instead = lost_ranks.explain(self.accelerator, error) or user_code.as_user_error(error)
+        if error is not None and not isinstance(error, lost_ranks.KNOWN_TO_ALL_RANKS):
+            instead = lost_ranks.diagnose(self.accelerator, error) or user_code.as_user_error(error)
         stopped = isinstance(error, StoppedOnRequest)
         # A finished run that could not be given more epochs is still finished.
         refused = self.engine is None and self.status_before.state == "finished"
@@ -314,7 +313,7 @@ class Session:
         if isinstance(error, KeyboardInterrupt) and self.opened and self.results is None:
             self.say("the newest checkpoint is what is saved; the same command goes on from there")
         if error is None or stopped:
-            processes.leave(self.accelerator)
+            process_group.leave(self.accelerator)
         if instead:
             raise instead from error
 

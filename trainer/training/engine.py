@@ -303,13 +303,13 @@ class Engine:
         """
         steps, epochs = self.batches.steps, self.config.train.epochs
         specs = sharing.share_specs(self.accelerator, saved)
-        collectives.together(
+        collectives.run_on_all_ranks(
             self.accelerator, lambda: self.snapshot.check(saved, specs, steps, epochs)
         )
         files = sharing.share_tensors(self.accelerator, saved)
         self.state, self.selection.best = self.snapshot.restore(saved, files)
         # Other ranks may see another folder, or none, and all must agree on when to save.
-        held = collectives.on_main(self.accelerator, lambda: self.checkpoints.holds(saved))
+        held = collectives.run_on_main_rank(self.accelerator, lambda: self.checkpoints.holds(saved))
         self.saved_step = self.state.step if held else None
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
@@ -324,7 +324,7 @@ class Engine:
         if skipped[-MOST_SKIPPED:] == list(range(step - MOST_SKIPPED, step)):
             raise error
         self.agreement.finish_saving()
-        saved = collectives.on_main(self.accelerator, self.checkpoints.newest)
+        saved = collectives.run_on_main_rank(self.accelerator, self.checkpoints.newest)
         if saved is None:
             raise error
         self.load(saved)

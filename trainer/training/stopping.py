@@ -49,7 +49,7 @@ class Agreement:
         """
         late = self.end_s is not None and time.monotonic() > self.end_s
         asked = self.stop.signal is not None or late
-        stop, failed, largest = collectives.agree(
+        stop, failed, largest = collectives.max_over_ranks(
             self.accelerator, [float(asked), float(self.checkpoints.failed), proposal]
         )
         if failed:
@@ -61,4 +61,4 @@ class Agreement:
 
     def finish_saving(self, *, needed: bool = False) -> None:
         """Wait until the last save is on the disk; a collective, as its failure is everybody's."""
-        collectives.on_main(self.accelerator, lambda: self.checkpoints.wait(needed=needed))
+        collectives.run_on_main_rank(self.accelerator, lambda: self.checkpoints.wait(needed=needed))

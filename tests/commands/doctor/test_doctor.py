@@ -21,7 +21,7 @@ from trainer.commands.doctor import examination, machine, recipe
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import DataConfig
 from trainer.data import loading
-from trainer.ranks import processes
+from trainer.ranks import process_group
 
 
 def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_known_data_that_would_be_downloaded(
 
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "on_cpu", lambda: False)
+    monkeypatch.setattr(process_group, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     monkeypatch.setattr(machine, "_gpu_names", lambda count: "1 x card")
     assert machine.devices() == Finding("devices", "ok", "1 GPU (1 x card)")

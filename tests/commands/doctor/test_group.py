@@ -17,7 +17,7 @@ from trainer.base.errors import RankError
 from trainer.commands.doctor import examination, group, memory
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.config.schema import RunConfig
-from trainer.ranks import processes
+from trainer.ranks import process_group
 
 RANKED = """
 import os
@@ -139,7 +139,7 @@ def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     def alone(config: RunConfig) -> None:
         raise RuntimeError("1/2 clients joined")
 
-    monkeypatch.setattr(processes, "create_accelerator", alone)
+    monkeypatch.setattr(process_group, "create_accelerator", alone)
     (problem,) = [one for one in examination.examine([]) if one.state == "problem"]
     assert problem.name == "processes"
     assert "have not met within 0.2 s (RuntimeError: 1/2 clients joined)" in problem.text

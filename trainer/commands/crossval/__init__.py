@@ -22,8 +22,8 @@ from trainer.base.errors import StoppedOnRequest, UserError
 from trainer.commands.options import add_json_option
 from trainer.config import command_line, rules
 from trainer.config.schema import RunConfig, folder_of, replace
-from trainer.ranks import collectives, processes
-from trainer.ranks.process_group import joined
+from trainer.ranks import collectives, process_group, processes
+from trainer.ranks.process_group import join_process_group
 from trainer.run.run_folder import RunFolder, fill_pinned, pinned_values
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def _train_and_summarise(
     asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
 ) -> dict[str, Any] | None:
     """What was found, where a report is asked for."""
-    with joined(asked) as accelerator:
+    with join_process_group(asked) as accelerator:
         _train(accelerator, asked, folds, stop)
         if not report:
             return None
         from trainer.commands.crossval.result import write_result
 
-        return collectives.on_main(accelerator, lambda: write_result(folds))
+        return collectives.run_on_main_rank(accelerator, lambda: write_result(folds))
 
 
 def _train(
@@ -109,14 +109,16 @@ def _train(
     """Do what is left of each fold; a collective."""
     from trainer.run.train import run_training
 
-    pins = collectives.on_main(accelerator, lambda: _look(asked, folds))
+    pins = collectives.run_on_main_rank(accelerator, lambda: _look(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None
     for config in folds:
         now_s = time.monotonic()
         late = end_s is not None and now_s > end_s
-        (asked_to_stop,) = collectives.agree(accelerator, [float(late or stop.signal is not None)])
+        (asked_to_stop,) = collectives.max_over_ranks(
+            accelerator, [float(late or stop.signal is not None)]
+        )
         if asked_to_stop:
-            processes.leave(accelerator)
+            process_group.leave(accelerator)
             raise StoppedOnRequest(
                 f"stopped before fold {config.data.fold}; the same command goes on with it"
             )

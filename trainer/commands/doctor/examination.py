@@ -17,7 +17,7 @@ from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.recipe import Prepared
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
-from trainer.ranks import collectives, lost_ranks, processes
+from trainer.ranks import collectives, lost_ranks, process_group, processes
 from trainer.run.run_folder import OpenedRun, RunStatus, fill_pinned
 
 RECIPE_LIMIT_S = 9.0
@@ -52,12 +52,12 @@ def examine(words: Sequence[str]) -> list[Finding]:
         return _report_apart(findings)
     if accelerator is None or accelerator.num_processes == 1:
         return _look(asked, findings, accelerator)
-    lost_ranks.announce(accelerator)
+    lost_ranks.register(accelerator)
     try:
         found = _look(asked, findings, accelerator)
     except RuntimeError as error:
         return [*findings, _lost(accelerator, error)]
-    processes.leave(accelerator)
+    process_group.leave(accelerator)
     return found
 
 
@@ -70,7 +70,7 @@ def _report_apart(findings: Findings) -> list[Finding]:
 
 
 def _lost(accelerator: Accelerator, error: RuntimeError) -> Finding:
-    lost = lost_ranks.explain(accelerator, error)
+    lost = lost_ranks.diagnose(accelerator, error)
     if not isinstance(lost, LostRankError):
         raise lost or error
     if not accelerator.is_main_process:
@@ -130,7 +130,7 @@ def _opening(
         pins = processes.default_pins(asked, count)
         return found or OpenedRun(fill_pinned(asked, pins), False, RunStatus())
 
-    return collectives.on_main(accelerator, look) if accelerator else look()
+    return collectives.run_on_main_rank(accelerator, look) if accelerator else look()
 
 
 def _prepare(config: RunConfig, findings: Findings, *, first_start: bool) -> Prepared | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config.schema import RunConfig, differences, replace
-from trainer.ranks import collectives, processes
+from trainer.ranks import collectives, process_group, processes
 from trainer.ranks.cgroups import available_memory_bytes
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def join(config: RunConfig, findings: Findings) -> Accelerator | None:
     try:
         if processes.launched_rank() > 0:
             _reach_master(config.timeout_seconds)
-        accelerator = findings.attempt("devices", lambda: processes.create_accelerator(config))
+        accelerator = findings.attempt("devices", lambda: process_group.create_accelerator(config))
         if accelerator is None:  # of its precision; the rest may still be in order
-            return processes.create_accelerator(replace(config, {"train.precision": "fp32"}))
+            return process_group.create_accelerator(replace(config, {"train.precision": "fp32"}))
         return accelerator
     except (RuntimeError, ValueError, OSError) as error:
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

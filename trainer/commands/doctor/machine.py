@@ -12,7 +12,7 @@ from trainer.base.errors import UserError
 from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import RunConfig
-from trainer.ranks import launch_settings, processes
+from trainer.ranks import launch_settings, process_group, processes
 from trainer.ranks.cgroups import cpu_quota
 from trainer.run.tracking import weights_and_biases as wandb_tracking
 
@@ -82,7 +82,7 @@ def threads(count: int) -> Finding:
     Args:
         count: the run's `threads`.
     """
-    too_many = processes.oversubscription(count)
+    too_many = processes.oversubscription_warning(count)
     if too_many:
         advice = (
             "start fewer processes, or a new run with fewer threads; "
@@ -107,7 +107,7 @@ def devices() -> Finding:
     """Where it would be computed."""
     import torch
 
-    if processes.on_cpu():
+    if process_group.runs_on_cpu():
         why = "there is no GPU that torch can use"
         if torch.accelerator.is_available():
             why = "ACCELERATE_USE_CPU is set, though there is a GPU"

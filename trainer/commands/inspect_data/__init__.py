@@ -22,7 +22,7 @@ from trainer.commands.options import add_json_option
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
-from trainer.ranks.process_group import joined
+from trainer.ranks.process_group import join_process_group
 from trainer.run.console import MOST_CLASSES, WORST_CLASSES
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         if folder
         else command_line.parse(words)
     )
-    with joined(config) as accelerator:
+    with join_process_group(config) as accelerator:
         _inspect(accelerator, config, folder, arguments)
 
 
@@ -91,7 +91,9 @@ def _inspect(
     if folder:
         stored = suspects.load_model(accelerator, config, folder, arguments.model)
         config = dataclasses.replace(config, data=stored.fitting(config.data))
-    inspected = collectives.together(accelerator, lambda: examination.load(config), once=True)
+    inspected = collectives.run_on_all_ranks(
+        accelerator, lambda: examination.load(config), one_first=True
+    )
     wrong = None
     if stored:
         collectives.check_same_parts(

@@ -50,7 +50,7 @@ def load_model(
         UserError: there is no such model.
     """
     numerics.choose_kernels(config.train.reduction == "exact")
-    return collectives.together(
+    return collectives.run_on_all_ranks(
         accelerator, lambda: trained_model.load(folder, code, config.train.memory_format)
     )
 

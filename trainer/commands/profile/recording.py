@@ -21,7 +21,7 @@ from trainer.commands.options import report_write_errors
 from trainer.config.schema import RunConfig, replace
 from trainer.ranks import processes
 from trainer.ranks.preemption import StopRequest
-from trainer.ranks.process_group import joined
+from trainer.ranks.process_group import join_process_group
 from trainer.run.engine_builder import build_engine
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
@@ -48,7 +48,7 @@ def profile(
     Raises:
         UserError: the run would not start, or has fewer steps.
     """
-    with joined(config) as accelerator:
+    with join_process_group(config) as accelerator:
         engine = _engine(accelerator, config)
         _check_steps(engine, warmup, steps)
         profiler = _profiler(accelerator.device, memory) if accelerator.is_main_process else None
