@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tests.commands.command import run_command
 from tests.runs import train_here
+from trainer.finished import comparison
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 
@@ -19,6 +21,11 @@ SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 def compare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, "compare", *words)
+
+
+def find(first: Path, second: Path) -> dict[str, Any]:
+    """Compare two folders from Python."""
+    return comparison.compare(comparison.read(first), comparison.read(second))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +99,6 @@ def test_the_first_step_that_differs_is_named_and_the_tensors(
 def test_the_exported_weights_where_the_checkpoints_are_gone(
     run: Path, decayed: Path, tmp_path: Path
 ) -> None:
-    from trainer.commands.compare import compare as find
-
     shutil.copytree(decayed, tmp_path / "pruned")
     shutil.rmtree(tmp_path / "pruned" / "checkpoints")
     found = find(run, tmp_path / "pruned")
@@ -101,8 +106,6 @@ def test_the_exported_weights_where_the_checkpoints_are_gone(
 
 
 def test_another_model(run: Path, tmp_path: Path) -> None:
-    from trainer.commands.compare import compare as find
-
     more = ["--model.args", "{widths: [16, 32]}"]
     assert train_here(tmp_path / "other", *SHORT, *more) == 0
     tensors = find(run, tmp_path / "other")["tensors"]
@@ -120,8 +123,6 @@ def test_what_rounds_differently_is_said(
 
 def test_a_run_that_was_killed(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its last line is half written, its checkpoint says how it rounds though it is damaged."""
-    from trainer.commands.compare import compare as find
-
     part = tmp_path / "part"
     shutil.copytree(run, part)
     (part / "results.json").unlink()
@@ -136,8 +137,6 @@ def test_a_run_that_was_killed(run: Path, tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_the_chosen_weights_are_compared_too(run: Path, tmp_path: Path) -> None:
-    from trainer.commands.compare import compare as find
-
     other = tmp_path / "other"
     shutil.copytree(run, other)
     results = json.loads((other / "results.json").read_text())
@@ -151,8 +150,7 @@ def test_a_folder_without_a_run(
 ) -> None:
     code, _, errors = compare(capsys, run, tmp_path)
     assert code == 2
-    assert "holds no run" in errors or "no run" in errors
-    assert "metrics.jsonl" in errors
+    assert "not a run, there is no metrics.jsonl in it" in errors
 
 
 def test_a_table_says_how_far_each_run_came(

@@ -213,8 +213,11 @@ def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: pytest.CaptureFix
         (["--step", "11"], "--step: 11, but "),
         (["--step", "0"], "has the steps 1 to 10 so far"),
         (["--step", "3", "--threads", "2"], "threads 1 against 2"),
-        (["--step", "3", "--threads", "0"], "--threads: 0, but at least one computes"),
-        (["--step", "3", "--page", "no/such/folder.html"], "--page: no/such/folder.html cannot"),
+        (["--step", "3", "--threads", "0"], "--threads: must be at least 1, found 0"),
+        (
+            ["--step", "3", "--page", "no/such/folder.html"],
+            "--page: no/such/folder.html must",
+        ),
         (["--step", "3", "--model.name", "lenet5"], "--model.name: lenet5, but the run had"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_run_is_what_its_configuration_gives(
     assert "steps 1 to 10, on 1 process of 1 thread" in output
     assert f"weights after the last step: {results['final_weights_sha256']}, as in" in output
     assert f"chosen weights: {results['weights_sha256']}, as in the run" in output
-    assert output.endswith("bit-identical: the run gives what its folder holds\n")
+    assert output.endswith("bit-identical: the run gives what its folder says\n")
     assert contents(run) == before
 
 
@@ -167,7 +167,7 @@ def test_other_threads_are_refused_and_judged_by_a_tolerance(
     assert code == 0
     assert "equal at best to rounding: torch 1.0 against" in output
     assert "the largest relative difference is 0.0099" in output
-    assert output.endswith("equal to the tolerance: the run gives what its folder holds\n")
+    assert output.endswith("equal to the tolerance: the run gives what its folder says\n")
     assert verify(capsys, copy, "--tolerance", "0.005")[0] == 3
     assert verify(capsys, copy, "--tolerance", "7")[0] == 2
 

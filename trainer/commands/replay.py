@@ -1,9 +1,9 @@
-"""Go to a step of a run and show it: its samples, the worst first, with losses and gradients.
+"""Compute a step of a run again and list its samples, the worst first, with losses and gradients.
 
-The run is computed again from the nearest checkpoint before the step, else from its start; nothing
-in its folder is changed. Any launcher may start it, on any number of processes that divides the
-run's micro-batches. Exit code 3 where a loss on the way is not the one in metrics.jsonl, 2 where
-equal bits cannot be promised here.
+The run is computed from the nearest checkpoint before the step, or from its start; nothing in its
+folder is changed. Any launcher may start it, on any number of processes that divides the run's
+micro-batches. Exit code 3: a loss on the way is not the one in metrics.jsonl; 2: equal bits cannot
+be promised here.
 
 example: python -m trainer replay runs/digits --step 97 --page step-97.html
 """
@@ -12,25 +12,25 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
-from trainer.base.terminal import format_table, percent, print_report, progress_bar
-from trainer.commands import recomputing
+from trainer.base.terminal import format_table, percent, progress_bar
+from trainer.commands import recompute
 from trainer.commands.options import report_write_errors
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
 
-    from trainer.checkpoint.reading import Checkpoint
+    from trainer.commands.recompute import Recomputation
     from trainer.data.batches import Batch
+    from trainer.finished.recomputation import Plan
     from trainer.finished.run_record import RunRecord
     from trainer.training.engine import Engine
+    from trainer.training.per_sample import StepSamples
 
 MOST_LINES = 20
 """of samples as text; JSON and the page have all"""
@@ -39,8 +39,8 @@ STEPS_BEFORE = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    recomputing.add_arguments(parser)
+    """Add the command's own arguments."""
+    recompute.add_arguments(parser)
     parser.add_argument(
         "--step", type=int, required=True, metavar="N",
         help="counted over the whole run from 1, as in metrics.jsonl",
@@ -50,16 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which way leads to the step, as rank 0 has found it."""
-
-    run: RunRecord
-    start: Checkpoint | None
-    following: list[Checkpoint]
-    """the next checkpoint, which says what the step was computed on"""
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Compute, and show the step on rank 0.
 
@@ -67,65 +57,40 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or step, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where a loss is not the recorded one.
     """
-    from trainer.finished import recomputation
-    from trainer.finished.comparison import Comparison
-    from trainer.ranks import collectives
+    import torch._functorch.config as compiled_functions
 
-    folder, step, tolerance = arguments.folder, arguments.step, arguments.tolerance
+    folder, step = arguments.folder, arguments.step
     _check_page(arguments.page, folder)
-    config = recomputing.configuration(arguments)
-    with recomputation.joined(config) as accelerator, _graphs_kept():
-        plan = collectives.run_on_main_rank(accelerator, lambda: make_plan(folder, step))
-        obstacles = recomputation.obstacles(
-            accelerator, config, plan.run, plan.start, plan.following
-        )
-        recomputation.refuse(plan.run, obstacles, tolerance)
-        engine = recomputation.build(accelerator, config, plan.run, plan.start)
-        is_main = accelerator.is_main_process
-        way = step - engine.state.step
-        with progress_bar(f"to step {step}", way, enabled=is_main) as progress:
-            comparison = Comparison(plan.run, tolerance if obstacles else None, progress)
-            engine.observer = comparison if is_main else None
-            samples, gradient_norm = _look(accelerator, engine, plan.run, step)
-    if not is_main:  # rank 0 has the exit code: a launcher ends the others when one fails
+    make = partial(make_plan, folder, step)
+    # A compiled network must be able to go backward more than once, as the samples ask for.
+    with (
+        compiled_functions.patch(donated_buffer=False),
+        recompute.recompute(arguments, make, f"to step {step}") as again,
+    ):
+        way = step - again.engine.state.step
+        samples, gradient_norm = _compute(again)
+    if not again.accelerator.is_main_process:  # rank 0 has the exit code
         return
-    obstacles += [f"{name} has no deterministic form here" for name in engine.inexact_kernels]
+    record, start = again.plan.run, again.plan.start
     report = {
-        "run": str(folder),
+        **again.verdict(),
         "step": step,
-        "epoch": plan.run.steps[step]["epoch"],
-        "loss": comparison.last_step.get("loss"),
-        "recorded_loss": plan.run.steps[step]["loss"],
-        "mean_loss_before": _mean_before(plan.run, step),
+        "epoch": record.steps[step]["epoch"],
+        "loss": again.comparison.last_step.get("loss"),
+        "recorded_loss": record.steps[step]["loss"],
+        "mean_loss_before": _mean_before(record, step),
         "gradient_norm": gradient_norm,
-        "clip_norm": config.train.clip_norm,
-        "lr": plan.run.steps[step].get("lr"),
-        "agrees": comparison.first_difference is None,
-        "in_bits": comparison.first_difference is None and comparison.tolerance is None,
-        "first_difference": comparison.first_difference,
-        "from_checkpoint": plan.start.folder.name if plan.start else None,
+        "clip_norm": again.config.train.clip_norm,
+        "lr": record.steps[step].get("lr"),
+        "from_checkpoint": start.folder.name if start else None,
         "steps_computed": way,
-        "processes": accelerator.num_processes,
-        "threads": config.threads,
-        "not_promised": list(dict.fromkeys(obstacles)),
-        "tolerance": comparison.tolerance,
-        "largest_difference": comparison.largest,
-        "skipped_in_run": step in plan.run.skipped_steps,
+        "skipped_in_run": step in record.skipped_steps,
         "samples": samples,
     }
-    _show(_without_nan(report), arguments)
-
-
-@contextmanager
-def _graphs_kept() -> Iterator[None]:
-    """What torch compiles meanwhile can go backward more than once, as the samples ask for.
-
-    It then uses no memory twice, which is all that changes.
-    """
-    import torch._functorch.config as functions
-
-    with functions.patch(donated_buffer=False):
-        yield
+    report = _without_nan(report)
+    if arguments.page:
+        _write_page(arguments.page, report)
+    recompute.conclude(report, _lines(report), as_json=arguments.json)
 
 
 def _check_page(page: Path | None, folder: Path) -> None:
@@ -134,50 +99,49 @@ def _check_page(page: Path | None, folder: Path) -> None:
     if folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     if page.is_dir() or not page.parent.is_dir():
-        raise UserError(f"--page: {page} cannot be written: there must be a folder to write it to")
+        raise UserError(f"--page: {page} must be a file in an existing folder")
 
 
 def make_plan(folder: Path, step: int) -> Plan:
-    """The way to a step.
+    """Plan to compute a run up to a step.
 
     Raises:
         UserError: the run has no such step.
     """
     from trainer.finished import run_record
+    from trainer.finished.recomputation import Plan
 
     run = run_record.read(folder)
     if step not in run.steps:
         raise UserError(f"--step: {step}, but {folder} has the steps 1 to {run.last_step:,} so far")
     following = run_record.oldest_checkpoint(folder, step)
     start = run_record.newest_checkpoint(folder, step - 1)
-    return Plan(run, start, [following] if following else [])
+    stops = [following] if following else []
+    return Plan(run, start, stops, (run.steps[step]["epoch"], step))
 
 
 # ---------------------------------------------------------------------- the step
 
 
-def _look(
-    accelerator: Accelerator, engine: Engine, run: RunRecord, step: int
-) -> tuple[list[dict[str, Any]], float]:
-    """Go to the step and do it: its samples, the worst first, and its gradient's norm.
-
-    A collective.
+def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
+    """Go to the step and do it; a collective.
 
     Returns:
-        On rank 0 the samples of all ranks; the same norm on all of them.
+        On rank 0 the samples of all ranks, the worst first; on all ranks the gradient's norm.
     """
     from accelerate.utils import gather_object
 
     from trainer.training.per_sample import StepSamples
 
-    epoch = run.steps[step]["epoch"]
+    engine, (epoch, step) = again.engine, again.plan.end
     # A step that the run has left out is computed here, to show why.
-    engine.state.skipped_steps = [other for other in run.skipped_steps if other != step]
+    skipped = again.plan.run.skipped_steps
+    engine.state.skipped_steps = [other for other in skipped if other != step]
     engine.fit((epoch, step - 1))
     in_epoch = step - 1 - (epoch - 1) * engine.batches.steps
     batch = next(engine.batches.iter_epoch(epoch, in_epoch))
-    size = len(batch.targets)
-    with progress_bar("gradients", size, enabled=accelerator.is_main_process) as progress:
+    is_main = again.accelerator.is_main_process
+    with progress_bar("gradients", len(batch.targets), enabled=is_main) as progress:
         watch = StepSamples(engine.train_step, batch, progress.update)
         try:
             with watch.watching():
@@ -189,8 +153,8 @@ def _look(
     return sorted(rows, key=_badness, reverse=True), watch.gradient_norm()
 
 
-def _rows(engine: Engine, batch: Batch, watch: Any, in_epoch: int) -> list[dict[str, Any]]:
-    """This rank's samples."""
+def _rows(engine: Engine, batch: Batch, watch: StepSamples, in_epoch: int) -> list[dict[str, Any]]:
+    """Return what is known of this rank's samples."""
     samples, own = engine.batches.sampler.global_batch(in_epoch)
     names = engine.data.class_names
     pictures = _pictures(engine, batch)
@@ -211,7 +175,7 @@ def _rows(engine: Engine, batch: Batch, watch: Any, in_epoch: int) -> list[dict[
 
 
 def _class_of(target: int | list[float], names: Sequence[str]) -> str:
-    """The class; of a mixed sample each with its share, the larger one first."""
+    """Name the class; of a mixed sample each with its share, the larger one first."""
     if isinstance(target, int):
         return names[target]
     shares = sorted(((share, name) for share, name in zip(target, names, strict=True) if share))
@@ -219,7 +183,7 @@ def _class_of(target: int | list[float], names: Sequence[str]) -> str:
 
 
 def _pictures(engine: Engine, batch: Batch) -> list[str]:
-    """The images as the network saw them, with the pixels' scaling undone."""
+    """Return the images as the network saw them, with the pixels' scaling undone, as addresses."""
     import torch
 
     from trainer.run.report.pages import image_uri
@@ -231,12 +195,12 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
 
 
 def _badness(row: dict[str, Any]) -> tuple[float, int]:
-    """A loss that is no number is the worst; of equals the first sample comes first."""
+    """Return a key to sort by: a loss that is not finite is the worst, ties go to the first."""
     return (row["loss"] if math.isfinite(row["loss"]) else math.inf, -row["sample"])
 
 
 def _mean_before(run: RunRecord, step: int) -> float | None:
-    """The mean recorded loss of the steps before."""
+    """Return the mean recorded loss of the steps before."""
     earlier = range(max(1, step - STEPS_BEFORE), step)
     losses = [run.steps[other]["loss"] for other in earlier if other in run.steps]
     finite = [loss for loss in losses if loss is not None]
@@ -246,27 +210,24 @@ def _mean_before(run: RunRecord, step: int) -> float | None:
 # ---------------------------------------------------------------------- what is shown
 
 
-def _show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
-    if arguments.page:
-        from trainer.base.files import write_text
-        from trainer.run.report import pages
+def _write_page(path: Path, report: dict[str, Any]) -> None:
+    from trainer.base.files import write_text
+    from trainer.run.report import pages
 
-        losses = [row["loss"] for row in report["samples"] if row["loss"] is not None]
-        page = pages.render(
-            "replay.html",
-            report=report,
-            steps_before=min(STEPS_BEFORE, report["step"] - 1),
-            largest_loss=max(losses, default=0.0) or 1.0,
-        )
-        with report_write_errors("--page", arguments.page):
-            write_text(arguments.page, page)
-    print_report(report, _lines(report), as_json=arguments.json)
-    if not report["agrees"]:
-        raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")
+    losses = [row["loss"] for row in report["samples"] if row["loss"] is not None]
+    page = pages.render(
+        "replay.html",
+        report=report,
+        steps_before=min(STEPS_BEFORE, report["step"] - 1),
+        largest_loss=max(losses, default=0.0) or 1.0,
+        number=_number,
+    )
+    with report_write_errors("--page", path):
+        write_text(path, page)
 
 
 def _without_nan(value: Any) -> Any:
-    """A value with null for the numbers that JSON has no word for."""
+    """Return a value with null for the numbers that JSON has no word for."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -274,52 +235,45 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def number(value: float | None) -> str:
-    """For reading; what is no number is said."""
+def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
 
 
-def verdict(report: dict[str, Any]) -> str:
-    """How the loss stands to the recorded one, in words."""
+def _check(report: dict[str, Any]) -> str:
+    """Say how the loss compares with the recorded one."""
     if report["first_difference"]:
         return f"not the run's: {report['first_difference']}"
     if report["in_bits"]:
         return "equal to the one in metrics.jsonl, bit for bit, as are those on the way"
     return (
-        f"{number(report['recorded_loss'])} in metrics.jsonl; up to "
+        f"{_number(report['recorded_loss'])} in metrics.jsonl; up to "
         f"{report['largest_difference']:.3g} apart on the way, within {report['tolerance']:g}"
     )
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
     start = report["from_checkpoint"] or "the start of the run"
-    count, threads = report["processes"], report["threads"]
-    before = report["mean_loss_before"]
+    before, clip_norm = report["mean_loss_before"], report["clip_norm"]
     facts = {
         "step": f"{report['step']:,} (epoch {report['epoch']}) of {report['run']}",
-        "computed": f"{report['steps_computed']:,} steps from {start}, processes: {count}, "
-        f"threads of each: {threads}",
-        "loss": number(report["loss"])
+        "computed": f"{report['steps_computed']:,} steps from {start}, processes: "
+        f"{report['processes']}, threads of each: {report['threads']}",
+        "loss": _number(report["loss"])
         + (f"; mean of the steps before {before:.4g}" if before is not None else ""),
-        "check": verdict(report),
-        "gradient": f"norm {number(report['gradient_norm'])}"
-        + (f", clipped to {report['clip_norm']:g}" if report["clip_norm"] is not None else ""),
+        "check": _check(report),
+        "gradient": f"norm {_number(report['gradient_norm'])}"
+        + (f", clipped to {clip_norm:g}" if clip_norm is not None else ""),
         "rate": f"{report['lr']:g}",
     }
     lines = [f"{name:<9} {text}" for name, text in facts.items()]
     lines += [f"equal at best to rounding: {reason}" for reason in report["not_promised"]]
     if report["skipped_in_run"]:
         lines.append("the run has left this step out, as its loss was not finite")
-    return [*lines, "", *_table(report["samples"])]
-
-
-def _table(samples: Sequence[dict[str, Any]]) -> list[str]:
-    shown = samples[:MOST_LINES]
     rows = [("sample", "loss", "gradient", "class", "predicted")]
-    for row in shown:
-        figures = (number(row["loss"]), number(row["gradient_norm"]))
+    for row in report["samples"][:MOST_LINES]:
+        figures = (_number(row["loss"]), _number(row["gradient_norm"]))
         answer = f"{row['predicted']} ({percent(row['probability'])})"
         rows.append((str(row["sample"]), *figures, row["class"], answer))
-    lines = format_table(rows, left=(3, 4))
-    more = len(samples) - len(shown)
-    return [*lines, f"and {more:,} samples with smaller losses"] if more else lines
+    lines += ["", *format_table(rows, left=(3, 4))]
+    more = len(report["samples"]) - MOST_LINES
+    return [*lines, f"and {more:,} samples with smaller losses"] if more > 0 else lines

@@ -180,7 +180,7 @@ def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | No
     return {"data.root": run.results["data"]["fingerprint"]} if run.results else {}
 
 
-def obstacles(
+def rounding_differences(
     run: RunRecord, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
 ) -> list[str]:
     """Why steps of a run cannot be computed again in the same bits here; none where they can.

@@ -95,8 +95,11 @@ def test_a_long_run_is_thinned_without_losing_a_spike() -> None:
 def test_runs_lie_over_each_other_by_name(tmp_path: Path) -> None:
     epochs = [{"epoch": 1, "validation_accuracy": 0.5}]
     names = [f"run {place}" for place in range(9)] + ["$x^{$"]
-    courses = [curves.Course(name, steps([2.0, 1.0]), epochs) for name in names]
-    courses += [curves.Course("not validated", steps([3.0]), []), curves.Course("new", [], [])]
+    courses = [curves.RunCurves(name, steps([2.0, 1.0]), epochs) for name in names]
+    courses += [
+        curves.RunCurves("not validated", steps([3.0]), []),
+        curves.RunCurves("new", [], []),
+    ]
     figures = curves.draw_overlaid(courses)
     assert {*names[:-1], "not validated"} <= set(texts(figures[0]))
     assert [len(figure.axes[0].lines) for figure in figures] == [11, 10, 11]

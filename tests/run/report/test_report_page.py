@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
 from tests.run.report.test_run_report import write_run
-from trainer.commands.compare import compare_all
-from trainer.commands.compare.courses import course, write
+from trainer.commands import compare
+from trainer.finished import comparison
 from trainer.run.report.run_report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -108,14 +108,13 @@ def test_a_comparison_fits_too(
     browser: Browser, pages: dict[str, Path], tmp_path: Path, width: int
 ) -> None:
     """Of runs whose folders have long names."""
-    runs = [pages[kind].parent for kind in ("usual", "hostile")]
-    found = compare_all(runs[0], runs[1:])
-    write(tmp_path / "page.html", [course(run) for run in runs], found)
+    runs = [comparison.read(pages[kind].parent) for kind in ("usual", "hostile")]
+    compare.write(tmp_path / "page.html", runs, compare.compare_all(runs))
     look = browser.open(tmp_path / "page.html", width, dark=True)
     assert (look.complaints, look.requests, look.broken) == ([], [], [])
     assert look.images == 3
     assert look.width == width
-    assert str(runs[1]) in look.text
+    assert str(runs[1].folder) in look.text
 
 
 def test_the_browser_tells_what_is_wrong_with_a_page(browser: Browser, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ COLOURS = ("#1f6fb4", "#d9730d", "#2a9d5c", "#b5382a", "#7b52ab", "#8a6d1f", "#c
 LONGEST_NAME = 36
 
 
-class Course(NamedTuple):
-    """The records of a run."""
+class RunCurves(NamedTuple):
+    """The records of a run, and its name."""
 
     name: str
     steps: Sequence[Record]
@@ -50,14 +50,14 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
     return figures
 
 
-def draw_overlaid(courses: Sequence[Course]) -> list[Figure]:
+def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
     """Training loss, validation accuracy and learning rate of several runs over each other.
 
     Returns:
         Three figures of one size: loss, accuracy, learning rate.
     """
     figures, axes = _panels(3)
-    for place, (name, steps, epochs) in enumerate(courses):
+    for place, (name, steps, epochs) in enumerate(runs):
         if not steps:
             continue
         look: dict[str, Any] = {

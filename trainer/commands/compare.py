@@ -1,0 +1,186 @@
+"""Say whether runs are bit-identical, or where they diverge; draw their curves over each other.
+
+example: python -m trainer compare runs/one runs/two --output comparison.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.base.errors import UserError
+from trainer.base.files import write_text
+from trainer.base.strict_json import check_type
+from trainer.base.terminal import format_table, percent, print_report
+from trainer.commands.options import add_json_option, report_write_errors
+from trainer.run.metrics_log import by_event
+
+if TYPE_CHECKING:
+    from trainer.finished.comparison import RunFiles
+
+HEAD = ("epochs", "steps", "train loss", "best validation", "test", "seconds")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "others", type=Path, nargs="+", metavar="RUN", help="another, to compare with the first"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write the curves of all runs over each other: .png, a picture, or .html, "
+        "a page with the table too",
+    )
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the comparison.
+
+    Raises:
+        UserError: a folder does not contain a run, a file in it is damaged, or --output cannot be
+            written.
+    """
+    _check_output(arguments.output)
+    from trainer.finished import comparison
+
+    runs = [comparison.read(folder) for folder in (arguments.run, *arguments.others)]
+    found = compare_all(runs)
+    if arguments.output:
+        write(arguments.output, runs, found)
+    print_report(found, _lines(found), as_json=arguments.json)
+
+
+def _check_output(path: Path | None) -> None:
+    """Find out before the work whether the output can be written."""
+    if path is None:
+        return
+    if path.suffix not in (".html", ".png"):
+        raise UserError(f"--output: must end in .html or .png, found {path}")
+    if not path.parent.is_dir():
+        raise UserError(f"--output: {path.parent} is not a folder; make it, or choose another")
+
+
+def compare_all(runs: Sequence[RunFiles]) -> dict[str, Any]:
+    """Compare several runs with the first.
+
+    Returns:
+        `runs`, how far each has come and what it has found; `comparisons`, for each of the others
+        its folder `run` and what `comparison.compare` gives; at the top `identical`, whether they
+        all are, and the other keys of the first comparison that finds a difference, or of the
+        first one.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    from trainer.finished.comparison import compare
+
+    comparisons = [{"run": str(other.folder), **compare(runs[0], other)} for other in runs[1:]]
+    decisive = next((one for one in comparisons if not one["identical"]), comparisons[0])
+    return {
+        **{key: value for key, value in decisive.items() if key != "run"},
+        "runs": [_row(one) for one in runs],
+        "comparisons": comparisons,
+    }
+
+
+def _row(run: RunFiles) -> dict[str, Any]:
+    """Return what a run has done and found so far; None where it has not.
+
+    Accuracies lie between 0 and 1, `seconds` are those of training.
+    """
+    steps, epochs = by_event(run.records)
+    accuracies = [record.get("validation_accuracy") for record in epochs]
+    tested = run.results.get("test", {}).get("accuracy")
+    check_type(tested, float | None, f"{run.folder / 'results.json'}: test.accuracy")
+    return {
+        "run": str(run.folder),
+        "epochs": len(epochs),
+        "steps": len(steps),
+        "train_loss": epochs[-1].get("train_loss") if epochs else None,
+        "best_validation_accuracy": max(
+            (accuracy for accuracy in accuracies if accuracy is not None), default=None
+        ),
+        "test_accuracy": tested,
+        "seconds": sum(record.get("seconds") or 0.0 for record in epochs),
+    }
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    loss = row["train_loss"]
+    return (
+        f"{row['epochs']:,}",
+        f"{row['steps']:,}",
+        "-" if loss is None else f"{loss:.4f}",
+        percent(row["best_validation_accuracy"]),
+        percent(row["test_accuracy"]),
+        f"{row['seconds']:,.1f}",
+    )
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = []
+    first, *others = found["runs"]
+    for one in found["comparisons"]:
+        if len(others) > 1:
+            lines.append(f"{first['run']} against {one['run']}:")
+        lines += _words(one)
+    rows = [(row["run"], *_cells(row)) for row in found["runs"]]
+    return [*lines, "", *format_table([("run", *HEAD), *rows])]
+
+
+def _words(comparison: dict[str, Any]) -> list[str]:
+    sha256 = comparison["weights_sha256"]
+    if comparison["identical"]:
+        end = f"weights {sha256}" if sha256 else "both unfinished"
+        lines = [f"bit-identical: {comparison['steps']} steps, {end}"]
+    else:
+        lines = [f"different: {comparison['first_difference']}"]
+    lines += [f"configured differently: {line}" for line in comparison["configuration"]]
+    lines += [
+        f"equal at best to rounding, not in bits: {difference}"
+        for difference in comparison["expected_because"]
+    ]
+    lines += comparison["images"]
+    for tensor in comparison["tensors"]:
+        largest = tensor["largest_difference"]
+        how = "only in one run, or of another shape"
+        how = how if largest is None else f"largest difference {largest:.3g}"
+        lines.append(f"  {tensor['name']}: {how} ({tensor['checkpoint']})")
+    return lines
+
+
+def write(path: Path, runs: Sequence[RunFiles], found: dict[str, Any]) -> None:
+    """Write the curves over each other: a picture, or by its suffix a page with the table too.
+
+    Args:
+        found: from `compare_all`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from trainer.run.report import curves, pages, plots
+
+    figures = curves.draw_overlaid(
+        [curves.RunCurves(str(run.folder), *by_event(run.records)) for run in runs]
+    )
+    with report_write_errors("--output", path):
+        if path.suffix == ".png":
+            plots.save_row(figures, path)
+            return
+        page = pages.render(
+            "compare.html",
+            found=found,
+            head=HEAD,
+            rows=[
+                {"run": row["run"], "colour": curves.colour(place), "cells": _cells(row)}
+                for place, row in enumerate(found["runs"])
+            ],
+            curves=[pages.image_uri(picture) for picture in plots.draw_row(figures)],
+        )
+        write_text(path, page)

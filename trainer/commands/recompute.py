@@ -1,0 +1,121 @@
+"""Compute a run again, as `verify` and `replay` do: their common arguments and their verdict."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.base.errors import DifferentRunError, UserError
+from trainer.base.terminal import print_report, progress_bar
+from trainer.commands.options import add_json_option
+from trainer.config.plugins import CODE
+from trainer.config.schema import RunConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from trainer.finished.recomputation import Plan, RecordComparison
+    from trainer.training.engine import Engine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run's folder, what may be different here, and how strictly to compare."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--data.root", metavar="DIR", help="where the run's images are here")
+    for key, what in CODE.items():
+        parser.add_argument(
+            f"--{key}", metavar="NAME", help=f"the run's {what}; needed where it is user-defined"
+        )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process; default: as in the run"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X",
+        help="go on where equal bits cannot be promised, and let losses differ by this share",
+    )  # fmt: skip
+    add_json_option(parser)
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """A part of a run that is being computed again, on each rank."""
+
+    accelerator: Accelerator
+    config: RunConfig
+    plan: Plan
+    engine: Engine
+    comparison: RecordComparison
+    not_promised: list[str]
+
+    def verdict(self) -> dict[str, Any]:
+        """Return what both commands say about it in JSON."""
+        # Kernels without a deterministic form are met while they compute.
+        inexact = [f"{name} has no deterministic form here" for name in self.engine.inexact_kernels]
+        difference, tolerance = self.comparison.first_difference, self.comparison.tolerance
+        return {
+            "run": str(self.plan.run.folder),
+            "agrees": difference is None,
+            "in_bits": difference is None and tolerance is None,
+            "first_difference": difference,
+            "processes": self.accelerator.num_processes,
+            "threads": self.config.threads,
+            "not_promised": list(dict.fromkeys([*self.not_promised, *inexact])),
+            "tolerance": tolerance,
+            "largest_difference": self.comparison.largest,
+        }
+
+
+@contextlib.contextmanager
+def recompute(
+    arguments: argparse.Namespace, make_plan: Callable[[], Plan], what: str
+) -> Iterator[Recomputation]:
+    """Build the engine of the run where the plan starts; compute inside of this context.
+
+    Args:
+        make_plan: called on rank 0 only.
+        what: the words before the progress bar.
+
+    Raises:
+        UserError: an argument is out of range, there is no such run, or equal bits cannot be
+            promised here and there is no --tolerance.
+    """
+    _check(arguments)
+    from trainer.finished import recomputation
+    from trainer.ranks import collectives
+
+    given = {key: getattr(arguments, key) for key in (*CODE, "data.root", "threads")}
+    changes = {key: value for key, value in given.items() if value is not None}
+    config = recomputation.configuration(arguments.folder, changes)
+    with recomputation.join_processes(config) as accelerator:
+        plan = collectives.run_on_main_rank(accelerator, make_plan)
+        engine, not_promised = recomputation.build(accelerator, config, plan, arguments.tolerance)
+        is_main = accelerator.is_main_process
+        with progress_bar(what, plan.end[1] - engine.state.step, enabled=is_main) as progress:
+            tolerance = arguments.tolerance if not_promised else None
+            comparison = recomputation.RecordComparison(plan.run, tolerance, progress)
+            engine.observer = comparison if is_main else None
+            yield Recomputation(accelerator, config, plan, engine, comparison, not_promised)
+
+
+def conclude(report: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
+    """Print what was found, and fail where it differs.
+
+    Raises:
+        DifferentRunError: it is not what the run's folder says.
+    """
+    print_report(report, lines, as_json=as_json)
+    if not report["agrees"]:
+        raise DifferentRunError(f"{report['run']}: not what was computed here: see the difference")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.tolerance is not None and not 0 <= arguments.tolerance < 1:
+        raise UserError(
+            f"--tolerance: must be at least 0 and below 1, found {arguments.tolerance:g}"
+        )
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads: must be at least 1, found {arguments.threads}")
