@@ -17,7 +17,7 @@ from tests.distributed.launch import environment
 from tests.runs import contents, words
 from trainer import __main__
 from trainer.base.timeouts import has_abandoned_call
-from trainer.commands.doctor import examination, machine, recipe
+from trainer.commands.doctor import diagnosis, machine, run_checks
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import DataConfig
 from trainer.data import loading
@@ -147,26 +147,26 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "runs_on_cpu", lambda: False)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     monkeypatch.setattr(machine, "_gpu_names", lambda count: "1 x card")
-    assert machine.devices() == Finding("devices", "ok", "1 GPU (1 x card)")
+    assert machine.check_devices() == Finding("devices", "ok", "1 GPU (1 x card)")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    finding = machine.devices()
+    finding = machine.check_devices()
     assert finding.state == "problem"
     assert finding.text == "2 processes on this machine, but 1 GPUs (1 x card)"
 
 
 def test_weights_and_biases_without_and_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.weights_and_biases("online").state == "warning"
-    assert "kept offline" in machine.weights_and_biases("auto").text
+    assert machine.check_weights_and_biases("online").state == "warning"
+    assert "kept offline" in machine.check_weights_and_biases("auto").text
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert machine.weights_and_biases("online").text.startswith("a key is found")
+    assert machine.check_weights_and_biases("online").text.startswith("a key is found")
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert machine.weights_and_biases("auto").text == "disabled"
+    assert machine.check_weights_and_biases("auto").text == "disabled"
 
 
 def test_data_that_take_too_long_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "RECIPE_LIMIT_S", 0.05)
-    monkeypatch.setattr(recipe, "prepare", lambda *_: time.sleep(0.5))
-    found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
+    monkeypatch.setattr(diagnosis, "LOADING_LIMIT_S", 0.05)
+    monkeypatch.setattr(run_checks, "load", lambda *_: time.sleep(0.5))
+    found = {finding.name: finding for finding in diagnosis.diagnose(words(tmp_path / "run"))}
     assert found["data"].state == "warning"
     assert "not read within 0.05 s" in found["data"].text
     while has_abandoned_call():  # it would end the process of the next test
@@ -177,9 +177,9 @@ def test_a_model_that_takes_too_long_to_build_is_not_blamed_on_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading.load(DataConfig(name="digits"), seed=0)  # imports what takes time
-    monkeypatch.setattr(examination, "RECIPE_LIMIT_S", 2.0)
-    monkeypatch.setattr(recipe, "build_model", lambda *_: time.sleep(4.0))
-    found = {finding.name: finding for finding in examination.examine(words(tmp_path / "run"))}
+    monkeypatch.setattr(diagnosis, "LOADING_LIMIT_S", 2.0)
+    monkeypatch.setattr(run_checks, "build_model", lambda *_: time.sleep(4.0))
+    found = {finding.name: finding for finding in diagnosis.diagnose(words(tmp_path / "run"))}
     assert found["data"].state == "ok"
     assert "not built and tried within 2 s" in found["model"].text
     while has_abandoned_call():
@@ -217,7 +217,7 @@ def test_a_network_that_a_hub_describes_is_not_built(doctor: Doctor, tmp_path: P
 
 
 def test_a_package_that_cannot_be_imported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainer.commands.doctor.examination")
+    monkeypatch.delitem(sys.modules, "trainer.commands.doctor.diagnosis")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     doctor.fails("imports", "accelerate")
 

@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, own_words
 from tests.runs import words
 from trainer.base.errors import RankError
-from trainer.commands.doctor import examination, group, memory
+from trainer.commands.doctor import diagnosis, rank_checks, resources
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.config.schema import RunConfig
 from trainer.ranks import process_group
@@ -29,7 +29,7 @@ class Ranked(LabCNN):
         next(self.parameters()).data.fill_(float(os.environ["RANK"]))
 """
 
-RANK = group.Rank(
+RANK = rank_checks.RankReport(
     host="a", time_s=100.0, local_count=2, config=RunConfig(), start=("w", "i", {"torch": "2"}),
     resident_bytes=10, needed_bytes=30, available_bytes=100, findings=[],
 )  # fmt: skip
@@ -63,9 +63,9 @@ def test_two_processes_under_accelerate(tmp_path: Path) -> None:
     assert said.count("a run would fail here: train.microbatches, same start\n") == 1
 
 
-def compared(*ranks: group.Rank) -> dict[str, Finding]:
+def compared(*ranks: rank_checks.RankReport) -> dict[str, Finding]:
     findings = Findings()
-    group.compare(ranks, findings)
+    rank_checks.compare(ranks, findings)
     by_name = {finding.name: finding for finding in findings}
     return {name: finding for name, finding in by_name.items() if finding.state != "ok"}
 
@@ -92,7 +92,7 @@ def test_configurations_that_differ() -> None:
     found = compared(RANK, replace(RANK, config=RunConfig(seed=1)))
     assert found["configuration"].text == "rank 0 against rank 1 on a: seed: 0 against 1"
     found = compared(RANK, replace(RANK, config=None))
-    assert "could be read on one of them alone" in found["configuration"].text
+    assert "could be read on one of them only" in found["configuration"].text
     assert compared(RANK, replace(RANK, config=RunConfig(output_dir="elsewhere"))) == {}
 
 
@@ -106,10 +106,10 @@ def test_images_that_differ_are_a_problem_and_versions_are_none() -> None:
 
 
 def test_memory_counts_all_processes_of_a_machine() -> None:
-    assert [finding.state for finding in memory.findings([RANK] * 3)] == ["ok"]
-    assert [finding.state for finding in memory.findings([RANK] * 4)] == ["problem"]
+    assert [finding.state for finding in resources.check_memory([RANK] * 3)] == ["ok"]
+    assert [finding.state for finding in resources.check_memory([RANK] * 4)] == ["problem"]
     other = replace(RANK, host="b", available_bytes=5)
-    found = memory.findings([RANK, other])
+    found = resources.check_memory([RANK, other])
     assert [finding.state for finding in found] == ["ok", "problem"]
     assert found[1].text.startswith("b: ")
 
@@ -134,16 +134,16 @@ def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
         "MASTER_PORT": "1", "ACCELERATE_USE_CPU": "true",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(group, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(rank_checks, "TIMEOUT_S", 0.2)
 
     def alone(config: RunConfig) -> None:
         raise RuntimeError("1/2 clients joined")
 
     monkeypatch.setattr(process_group, "create_accelerator", alone)
-    (problem,) = [one for one in examination.examine([]) if one.state == "problem"]
+    (problem,) = [one for one in diagnosis.diagnose([]) if one.state == "problem"]
     assert problem.name == "processes"
     assert "have not met within 0.2 s (RuntimeError: 1/2 clients joined)" in problem.text
     assert "MASTER_ADDR must be reachable" in problem.advice
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RankError, match=r"have not met within 0\.2 s .*refused"):
-        examination.examine([])
+        diagnosis.diagnose([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import shutil
 from collections import namedtuple
@@ -14,7 +15,7 @@ import torch
 
 from tests.commands.doctor.conftest import SHORT, Doctor
 from tests.runs import words
-from trainer.commands.doctor import examination, group, memory, recipe
+from trainer.commands.doctor import diagnosis, rank_checks, resources, run_checks
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,18 @@ def test_a_full_disk(
 
 
 def test_too_little_memory(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "available_memory_bytes", lambda: 1000)
+    report = functools.partial(rank_checks.RankReport, available_bytes=1000)
+    monkeypatch.setattr(diagnosis, "RankReport", report)
     doctor.fails("memory", "training takes about", *words(tmp_path / "run"))
 
 
 def test_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_step = recipe.Needs(
-        weights_bytes=10, checkpoint_bytes=20, training_bytes=100, evaluation_bytes=50
-    )
-    of_evaluation = dataclasses.replace(of_step, training_bytes=50, evaluation_bytes=100)
+    of_step = resources.ResourceNeeds(weights=10, checkpoint=20, training=100, evaluation=50)
+    of_evaluation = dataclasses.replace(of_step, training=50, evaluation=100)
     tries = itertools.product((of_step, of_evaluation), ((110, "ok"), (109, "problem")))
     for needs, (free, state) in tries:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 200))
-        assert memory.of_gpu(needs, torch.device("cuda")).state == state
+        assert resources.check_gpu_memory(needs, torch.device("cuda")).state == state
 
 
 def test_activations_grow_with_the_micro_batch(
@@ -60,12 +60,12 @@ def test_activations_grow_with_the_micro_batch(
 ) -> None:
     """Of quicknet on digits: some tens of maps of 8 x 8 numbers, of which each sample keeps all."""
     taken: list[Any] = []
-    look = recipe.prepare
-    monkeypatch.setattr(recipe, "prepare", lambda *given: taken.append(look(*given)))
+    look = run_checks.load
+    monkeypatch.setattr(run_checks, "load", lambda *given: taken.append(look(*given)))
     for batch_size in ("60", "120", "180"):
         sizes = ["--train.batch_size", batch_size]
-        examination.examine(words(tmp_path / "run", *sizes))
-    small, middle, large = (prepared.needs.training_bytes for prepared in taken)
+        diagnosis.diagnose(words(tmp_path / "run", *sizes))
+    small, middle, large = (prepared.needs.training for prepared in taken)
     assert large - middle == middle - small > 15 * 16 * 8 * 8 * 4
 
 
@@ -73,9 +73,9 @@ def test_the_size_of_a_checkpoint_is_that_of_a_real_one(
     run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prepared: list[Any] = []
-    look = recipe.prepare
-    monkeypatch.setattr(recipe, "prepare", lambda *given: prepared.append(look(*given)))
-    examination.examine(words(tmp_path / "run", *SHORT))
+    look = run_checks.load
+    monkeypatch.setattr(run_checks, "load", lambda *given: prepared.append(look(*given)))
+    diagnosis.diagnose(words(tmp_path / "run", *SHORT))
     (checkpoint,) = (run / "checkpoints").glob("step-*")
     real_bytes = sum(path.stat().st_size for path in checkpoint.iterdir())
-    assert prepared[0].needs.checkpoint_bytes == pytest.approx(real_bytes, rel=0.1)
+    assert prepared[0].needs.checkpoint == pytest.approx(real_bytes, rel=0.1)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from trainer.base.errors import UserError
+from trainer.base.terminal import print_report
 from trainer.base.timeouts import has_abandoned_call
 from trainer.commands.doctor import machine
 from trainer.commands.doctor.finding import Finding
@@ -30,7 +30,7 @@ SIGNS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the configuration's."""
+    """Add the command's argument; the others are the configuration's."""
     add_json_option(parser)
     parser.set_defaults(configuration=[])
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run would fail.
     """
-    findings = _examine(arguments.configuration)
+    findings = _diagnose(arguments.configuration)
     # Rank 0 has the exit code too: a launcher ends all others when the first of them fails.
     if processes.launched_rank() > 0:
         return
@@ -53,22 +53,19 @@ def run(arguments: argparse.Namespace) -> None:
     _report(findings, arguments.json)
 
 
-def _examine(words: Sequence[str]) -> list[Finding]:
+def _diagnose(words: Sequence[str]) -> list[Finding]:
     try:
-        from trainer.commands.doctor.examination import examine
+        from trainer.commands.doctor.diagnosis import diagnose
     except (ImportError, OSError) as error:  # OSError: a library of the system is missing
         advice = "install into this environment: pip install -c constraints.txt -e ."
         return [machine.versions(), Finding("imports", "problem", str(error), advice)]
-    return examine(words)
+    return diagnose(words)
 
 
 def _report(findings: list[Finding], as_json: bool) -> None:
     problems = [finding.name for finding in findings if finding.state == "problem"]
-    if as_json:
-        rows = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps({"works": not problems, "findings": rows}, indent=2), flush=True)
-    else:
-        print("\n".join(_lines(findings)), flush=True)
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    print_report({"works": not problems, "findings": rows}, _lines(findings), as_json=as_json)
     if problems:
         raise UserError(f"a run would fail here: {', '.join(dict.fromkeys(problems))}")
 
@@ -77,10 +74,14 @@ def _lines(findings: list[Finding]) -> Iterator[str]:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         head = f"{SIGNS[finding.state]:<9}{finding.name:<{width}}  "
-        paragraphs = finding.text.splitlines() + [f"-> {finding.advice}"] * bool(finding.advice)
-        for paragraph in paragraphs:
-            for line in textwrap.wrap(
-                paragraph, LINE_WIDTH - len(head), break_long_words=False, break_on_hyphens=False
-            ):
-                yield head + line
-                head = " " * len(head)
+        advice = [f"-> {finding.advice}"] if finding.advice else []
+        for paragraph in [*finding.text.splitlines(), *advice]:
+            yield from textwrap.wrap(
+                paragraph,
+                LINE_WIDTH,
+                initial_indent=head,
+                subsequent_indent=" " * len(head),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            head = " " * len(head)

@@ -1,4 +1,4 @@
-"""What the doctor has found."""
+"""What the doctor has found: one finding a line, and the findings of all ranks in one list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Finding:
     """One line of the doctor's list.
 
     Args:
-        name: what was looked at.
-        state: a problem is what a run would fail of.
+        name: the thing that was checked.
+        state: a problem would make a run fail.
         text: what was found.
-        advice: what to do about it, where the text does not say so itself.
+        advice: what to do about it, where the text does not say.
     """
 
     name: str
@@ -30,35 +30,35 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """The list of one rank."""
+    """The findings of one rank."""
 
     def attempt(self, name: str, call: Callable[[], T]) -> T | None:
-        """The result of `call`; what ends a run there is a problem here, in the same words."""
+        """Return the result of `call`; an error that would end a run becomes a problem here."""
         try:
             return call()
         except (UserError, RankError) as error:
             self.append(Finding(name, "problem", str(error)))
         except Exception as error:
-            own = user_code.as_user_error(error)
-            if own is None:
+            of_user = user_code.as_user_error(error)
+            if of_user is None:
                 raise
-            self.append(Finding(name, "problem", str(own)))
+            self.append(Finding(name, "problem", str(of_user)))
         return None
 
 
 def merge(lists: Iterable[tuple[str, list[Finding]]]) -> list[Finding]:
-    """All of rank 0's findings, and of the others' what is wrong there alone.
+    """Return all findings of rank 0, and those of other ranks that are new and not ok.
 
     Args:
         lists: a name for each rank, and its findings; rank 0 first.
     """
     merged: list[Finding] = []
-    said = set()
+    seen = set()
     for number, (rank, findings) in enumerate(lists):
         for finding in findings:
             if number == 0:
                 merged.append(finding)
-            elif finding.state != "ok" and (finding.name, finding.text) not in said:
+            elif finding.state != "ok" and (finding.name, finding.text) not in seen:
                 merged.append(replace(finding, text=f"{rank}: {finding.text}"))
-            said.add((finding.name, finding.text))
+            seen.add((finding.name, finding.text))
     return merged

@@ -1,4 +1,4 @@
-"""The machine as this process finds it: how it was started, cores, devices, versions."""
+"""Check the machine as this process finds it: its launch, cores, devices, versions and tracking."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ VARIABLES = (
     *("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_NODEID"),
     *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS_ON_NODE"),
 )
-"""those of a launch that change what runs, beside Accelerate's"""
+"""of a launch, which change what runs; besides Accelerate's"""
 
 PACKAGES = ("torch", "accelerate", "numpy", "safetensors", "wandb")
 
 WANDB_LIMIT_S = 4.0
-"""its import takes a second, and what it asks may hang"""
+"""for wandb: its import takes a second, and it may ask a server that hangs"""
 
 WITHOUT_WANDB = "the training does not need it; tracking.wandb: disabled leaves it out"
 
 
-def launch_variables(config: RunConfig) -> Finding:
-    """What a launcher, a batch system or the user has set."""
+def check_launch_variables(config: RunConfig) -> Finding:
+    """Check and list the variables that a launcher, a batch system or the user has set."""
     try:
         launch_settings.check_settings(config)
     except UserError as error:
         return Finding("launch variables", "problem", str(error))
-    # Of torch.compile it sets five, which say that nothing is compiled.
+    # It always sets five for torch.compile, which say that nothing is compiled.
     of_accelerate = re.compile(r"ACCELERATE_(?!DYNAMO)")
     names = [*VARIABLES, *sorted(filter(of_accelerate.match, os.environ))]
     found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     return Finding("launch variables", "ok", " ".join(found) or "none")
 
 
-def launched_processes(config: RunConfig) -> Finding:
-    """How many processes there are, and whether they know of each other."""
+def check_processes(config: RunConfig) -> Finding:
+    """Check how many processes there are, and that they know of each other."""
     try:
         processes.check_count(config)
     except UserError as error:
@@ -56,7 +56,7 @@ def launched_processes(config: RunConfig) -> Finding:
         return Finding(
             "processes",
             "problem",
-            f"srun has started {tasks} tasks, but no launcher: each would be a run of its own",
+            f"srun has started {tasks} tasks, but no launcher: each would be its own run",
             "have srun start one launcher on each node: launch/slurm.sbatch",
         )
     count, local = processes.launched_count(), processes.local_count()
@@ -69,19 +69,15 @@ def launched_processes(config: RunConfig) -> Finding:
 
 
 def cores() -> Finding:
-    """How many cores this process may use, and of how many."""
+    """Count the cores that this process may use, and those of the machine."""
     quota = cpu_quota()
     limit = "" if quota is None else f", control group: the time of {quota:g}"
     text = f"{processes.usable_cores()} usable of {os.cpu_count()} of {platform.node()}{limit}"
     return Finding("cores", "ok", text)
 
 
-def threads(count: int) -> Finding:
-    """How many threads each process has, against the cores.
-
-    Args:
-        count: the run's `threads`.
-    """
+def check_threads(count: int) -> Finding:
+    """Compare the run's `threads` with the cores."""
     too_many = processes.oversubscription_warning(count)
     if too_many:
         advice = (
@@ -93,7 +89,7 @@ def threads(count: int) -> Finding:
 
 
 def versions() -> Finding:
-    """Python and the packages that decide what a run gives."""
+    """List the versions of Python and of the packages on which a run's bits depend."""
     found = [f"python {platform.python_version()}"]
     for name in PACKAGES:
         try:
@@ -103,8 +99,8 @@ def versions() -> Finding:
     return Finding("versions", "ok", ", ".join(found))
 
 
-def devices() -> Finding:
-    """Where it would be computed."""
+def check_devices() -> Finding:
+    """Check that each process has a GPU, or why the CPU is used."""
     import torch
 
     if process_group.runs_on_cpu():
@@ -133,8 +129,8 @@ def _gpu_names(count: int) -> str:
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
-def weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
-    """How a run would be tracked; the server is not asked.
+def check_weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
+    """Say how a run would be tracked; the server is not asked.
 
     Args:
         asked: the run's `tracking.wandb`.
@@ -148,7 +144,7 @@ def weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
         return Finding(name, "warning", "off: the package wandb is not installed", WITHOUT_WANDB)
     try:
         found = run_with_timeout(WANDB_LIMIT_S, wandb_tracking.has_key)
-    except Exception as error:  # what a broken installation raises can be anything
+    except Exception as error:  # a broken installation may raise anything
         return Finding(name, "warning", f"{type(error).__name__}: {error}", WITHOUT_WANDB)
     finally:
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""The processes together: whether they meet, how fast, and whether they start from the same."""
+"""Check the processes together: that they meet, how fast they are, and that they start alike."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import socket
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import psutil
 
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.config.schema import RunConfig, differences, replace
@@ -27,7 +29,7 @@ TIMEOUT_S = 14.0
 LARGE_BYTES = 8_000_000
 REPEATS = 10
 
-# A network that is right has a tenth of this latency and ten times this speed, or better.
+# A network in good order has a tenth of this latency and ten times this speed, or better.
 SLOW_LATENCY_S = 0.01
 SLOW_BYTES_PER_S = 50e6
 
@@ -36,35 +38,34 @@ CLOCK_TOLERANCE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Rank:
-    """What a rank tells the others; sent between processes that trust each other anyway."""
+class RankReport:
+    """What a rank tells the others; made just after a collective, as clocks are compared."""
 
-    host: str
-    time_s: float
-    """of its clock, just after a collective"""
-    local_count: int
-    """how many processes its launcher says its machine has"""
     config: RunConfig | None
     """as it was asked for"""
     start: tuple[str, str, Environment] | None
-    """weights, images and environment; None where it has not got so far"""
-    resident_bytes: int
-    """memory that it takes, with data and model"""
+    """weights, images and environment; None where they could not be loaded"""
     needed_bytes: int
-    """memory that the training takes besides"""
-    available_bytes: int
-    """memory that is free for all processes of its machine"""
+    """memory that the training takes besides data and model"""
     findings: list[Finding]
+    host: str = field(default_factory=platform.node)
+    time_s: float = field(default_factory=time.time)
+    local_count: int = field(default_factory=processes.local_count)
+    """the number of processes on its machine, by its launcher"""
+    resident_bytes: int = field(default_factory=lambda: int(psutil.Process().memory_info().rss))
+    """memory that it takes now, with data and model"""
+    available_bytes: int = field(default_factory=available_memory_bytes)
+    """memory that is free for all processes of its machine"""
 
 
-def join(config: RunConfig, findings: Findings) -> Accelerator | None:
+def meet(config: RunConfig, findings: Findings) -> Accelerator | None:
     """Meet the other processes; None where that fails, which is a problem in `findings`."""
     config = replace(config, {"timeout_seconds": min(config.timeout_seconds, TIMEOUT_S)})
     try:
         if processes.launched_rank() > 0:
             _reach_master(config.timeout_seconds)
         accelerator = findings.attempt("devices", lambda: process_group.create_accelerator(config))
-        if accelerator is None:  # of its precision; the rest may still be in order
+        if accelerator is None:  # because of its precision; the rest may still be in order
             return process_group.create_accelerator(replace(config, {"train.precision": "fp32"}))
         return accelerator
     except (RuntimeError, ValueError, OSError) as error:
@@ -82,7 +83,7 @@ def _reach_master(limit_s: float) -> None:
     """Wait until rank 0, or its launcher, takes connections; torch would wait for twice as long.
 
     Raises:
-        OSError: it does not in time.
+        OSError: it does not take them in time.
     """
     address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     end_s = time.monotonic() + limit_s
@@ -96,8 +97,8 @@ def _reach_master(limit_s: float) -> None:
         time.sleep(0.1)
 
 
-def measure(accelerator: Accelerator) -> Finding:
-    """A test all-reduce; a collective."""
+def measure_all_reduce(accelerator: Accelerator) -> Finding:
+    """Time a test all-reduce; a collective."""
     latency_s = _all_reduce_s(accelerator, 1)
     bytes_per_s = LARGE_BYTES / _all_reduce_s(accelerator, LARGE_BYTES // 4)
     text = f"{1e3 * latency_s:.2f} ms for 4 bytes, {bytes_per_s / 1e6:,.0f} MB/s for 8 MB"
@@ -124,68 +125,41 @@ def _all_reduce_s(accelerator: Accelerator, numbers: int) -> float:
     return statistics.median(durations)
 
 
-def facts_of(
-    config: RunConfig | None,
-    start: tuple[str, str, Environment] | None,
-    needed_bytes: int,
-    findings: list[Finding],
-) -> Rank:
-    """What this rank tells the others, as it stands."""
-    import psutil
-
-    return Rank(
-        host=platform.node(),
-        time_s=time.time(),
-        local_count=processes.local_count(),
-        config=config,
-        start=start,
-        resident_bytes=int(psutil.Process().memory_info().rss),
-        needed_bytes=needed_bytes,
-        available_bytes=available_memory_bytes(),
-        findings=findings,
-    )
-
-
-def compare(ranks: Sequence[Rank], findings: Findings) -> None:
-    """Add what is only seen from all ranks, by rank."""
-    findings += _hosts(ranks)
+def compare(ranks: Sequence[RankReport], findings: Findings) -> None:
+    """Add the findings that take the reports of all ranks, in their order."""
+    findings += _compare_hosts(ranks)
     if len(ranks) == 1:
         return
-    findings.append(_clocks(ranks))
+    findings.append(_compare_clocks(ranks))
     if any(rank.config for rank in ranks):
-        findings += _configurations(ranks)
+        findings += _compare_configurations(ranks)
     starts = [rank.start for rank in ranks if rank.start]
     if len(starts) == len(ranks):
         _compare_starts(starts, findings)
 
 
-def _hosts(ranks: Sequence[Rank]) -> list[Finding]:
-    found = []
+def _compare_hosts(ranks: Sequence[RankReport]) -> list[Finding]:
     by_host: dict[str, list[int]] = {}
     for number, rank in enumerate(ranks):
         by_host.setdefault(rank.host, []).append(number)
+    text = "; ".join(f"{host}: {_rank_numbers(numbers)}" for host, numbers in by_host.items())
+    found = [Finding("hosts", "ok", text)]
     for host, numbers in by_host.items():
-        noted = ranks[numbers[0]].local_count
-        if noted != len(numbers):
-            found.append(
-                Finding(
-                    "hosts",
-                    "warning",
-                    f"{host} has {len(numbers)} processes, but LOCAL_WORLD_SIZE says {noted} there",
-                    "the default of threads counts on it: set threads to cores / processes",
-                )
-            )
-    text = "; ".join(f"{host}: {_ranks(numbers)}" for host, numbers in by_host.items())
-    return [Finding("hosts", "ok", text), *found]
+        said = ranks[numbers[0]].local_count
+        if said != len(numbers):
+            text = f"{host} has {len(numbers)} processes, but LOCAL_WORLD_SIZE says {said} there"
+            advice = "the default of threads counts on it: set threads to cores / processes"
+            found.append(Finding("hosts", "warning", text, advice))
+    return found
 
 
-def _ranks(numbers: Sequence[int]) -> str:
+def _rank_numbers(numbers: Sequence[int]) -> str:
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"ranks {numbers[0]} to {numbers[-1]}"
     return f"rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-def _clocks(ranks: Sequence[Rank]) -> Finding:
+def _compare_clocks(ranks: Sequence[RankReport]) -> Finding:
     clocks = {rank.time_s: rank.host for rank in ranks}
     first, last = min(clocks), max(clocks)
     if last - first <= CLOCK_TOLERANCE_S:
@@ -195,14 +169,14 @@ def _clocks(ranks: Sequence[Rank]) -> Finding:
     return Finding("clocks", "warning", text, advice)
 
 
-def _configurations(ranks: Sequence[Rank]) -> list[Finding]:
+def _compare_configurations(ranks: Sequence[RankReport]) -> list[Finding]:
     found = []
-    ours = ranks[0].config
+    first = ranks[0].config
     for number, rank in enumerate(ranks):
-        if ours is None or rank.config is None:
-            lines = ["could be read on one of them alone"] if ours is not rank.config else []
+        if first is None or rank.config is None:
+            lines = ["could be read on one of them only"] if first is not rank.config else []
         else:
-            lines = differences(ours, rank.config)
+            lines = differences(first, rank.config)
         if lines:
             text = f"rank 0 against rank {number} on {rank.host}: {'; '.join(lines)}"
             advice = "give all the same command and the same file"
