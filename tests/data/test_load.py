@@ -100,17 +100,17 @@ def test_the_fingerprint_is_that_of_the_content(config: DataConfig, tmp_path: Pa
     ("name", "values", "message"),
     [
         ("train-labels-idx1-ubyte", np.arange(39) % 4,
-         "train-images-idx3-ubyte holds 40 images, but .*train-labels-idx1-ubyte holds 39 labels"),
+         "train-images-idx3-ubyte has 40 images, but .*train-labels-idx1-ubyte has 39 labels"),
         ("t10k-images-idx3-ubyte", np.zeros((19, 5, 6)),
-         "t10k-images-idx3-ubyte holds 19 images, but .*t10k-labels-idx1-ubyte holds 20 labels"),
+         "t10k-images-idx3-ubyte has 19 images, but .*t10k-labels-idx1-ubyte has 20 labels"),
         ("t10k-labels-idx1-ubyte", np.array([0, 1, 2, 4] * 5),
          "t10k-labels-idx1-ubyte: label 4 at position 3; with 4 classes .* between 0 and 3"),
         ("train-labels-idx1-ubyte", np.full(40, 0), "no label is above 0; .* at least 2"),
         ("train-labels-idx1-ubyte", np.array([0, 200] * 20),
          "label 200 at position 1 would mean 201 classes, more than the 40 training images"),
         ("t10k-images-idx3-ubyte", np.zeros((20, 6, 6)),
-         "holds images of 5 x 6 pixels and 1 channel, but .*of 6 x 6 pixels"),
-        ("train-images-idx3-ubyte", np.zeros((40, 0, 6)), "holds no pixels"),
+         "has images of 5 x 6 pixels and 1 channel, but .*of 6 x 6 pixels"),
+        ("train-images-idx3-ubyte", np.zeros((40, 0, 6)), "has no pixels"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_named(
@@ -124,7 +124,7 @@ def test_what_does_not_fit_together_is_named(
 def test_empty_files_are_refused(config: DataConfig) -> None:
     overwrite(config, "t10k-images-idx3-ubyte", np.zeros((0, 5, 6)))
     overwrite(config, "t10k-labels-idx1-ubyte", np.zeros(0))
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte: holds no pixels"):
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte: has no pixels"):
         load(config, 0)
 
 

@@ -176,13 +176,13 @@ def store(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages
     return StoredImages(ImageFile(path, offset_bytes, shape), np.arange(shape[0]))
 
 
-def beyond_limit(path: Path, size_bytes: int, limit_bytes: float, kind: str) -> UserError:
-    """Images that would have to be in memory and are too many for it.
+def beyond_limit(path: Path, size_bytes: int, limit_bytes: float, problem: str) -> UserError:
+    """Return the error for images that are too many for the memory and cannot stay in their file.
 
     Args:
-        kind: what about the file keeps it from staying on the disk, and what would not.
+        problem: why they cannot, and what to do about it.
     """
     return UserError(
         f"{path}: {size_bytes / 1e6:,.1f} MB of images are more than the {limit_bytes / 1e6:,.0f} "
-        f"of data.memory_limit_mb, and {kind}; or raise data.memory_limit_mb"
+        f"of data.memory_limit_mb, and {problem}; or raise data.memory_limit_mb"
     )

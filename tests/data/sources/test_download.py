@@ -1,4 +1,4 @@
-"""Downloads from servers that behave and from servers that do not."""
+"""Downloads, from servers that work and from servers that fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Callable[..., Mirror]
 
 @pytest.fixture
 def dead_address() -> str:
-    """An address at which nobody listens."""
+    """Return an address where no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/"
@@ -47,7 +47,7 @@ def test_downloads_once_and_reads_from_the_cache(
     assert data.origin == f"cache {cache}"
 
 
-def test_a_mirror_that_is_down_is_passed_over(
+def test_a_mirror_that_is_down_is_skipped(
     published: Published, start_mirror: Start, cache: Path, dead_address: str
 ) -> None:
     mirror = start_mirror(published.files)
@@ -94,7 +94,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(
     assert mirror.requests["train-images-idx3-ubyte.gz"] == 1
 
 
-def test_files_packed_anew_are_as_good(
+def test_the_same_files_unpacked_are_accepted(
     published: Published, cache: Path, dead_address: str
 ) -> None:
     cache.mkdir(parents=True)
@@ -105,7 +105,7 @@ def test_files_packed_anew_are_as_good(
     assert len(known.read(published.known, None).train.labels) == 40
 
 
-def test_when_all_fail_the_message_says_what_was_tried_and_how_to_mend_it(
+def test_when_all_fail_the_message_says_what_was_tried_and_what_to_do(
     published: Published,
     cache: Path,
     dead_address: str,
@@ -145,7 +145,7 @@ print(len(known.read(published, None).train.labels))
 """
 
 
-def prepare_elsewhere(published: Published, mirror: Mirror) -> subprocess.Popen[str]:
+def start_preparing(published: Published, mirror: Mirror) -> subprocess.Popen[str]:
     """Start a process that prepares and then reads the data set."""
     checksums = (",".join(published.known.md5), ",".join(published.known.sha256))
     return subprocess.Popen(
@@ -158,9 +158,9 @@ def prepare_elsewhere(published: Published, mirror: Mirror) -> subprocess.Popen[
 
 
 def wait_for_download(cache: Path) -> None:
-    """Until another process has begun a file."""
+    """Wait until another process has begun a file."""
     deadline = time.monotonic() + 60
-    while not any((cache / ".partial").glob("*")):
+    while not any(cache.glob("tmp*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -169,7 +169,7 @@ def test_of_two_processes_one_downloads_and_the_other_waits(
     published: Published, start_mirror: Start, cache: Path
 ) -> None:
     mirror = start_mirror(published.files, delay_s=0.3)
-    other = prepare_elsewhere(published, mirror)
+    other = start_preparing(published, mirror)
     wait_for_download(cache)
     known.prepare(published.at(mirror.address), None)
     assert len(known.read(published.known, None).train.labels) == 40
@@ -181,11 +181,12 @@ def test_a_killed_download_leaves_nothing_in_the_way(
     published: Published, start_mirror: Start, cache: Path
 ) -> None:
     stuck = start_mirror(published.files, hang_half_way=True)
-    process = prepare_elsewhere(published, stuck)
+    process = start_preparing(published, stuck)
     wait_for_download(cache)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert files_in(cache) == [".partial"]
+    (leftover,) = files_in(cache)
+    assert leftover.startswith("tmp")
     known.prepare(published.at(start_mirror(published.files).address), None)
     assert files_in(cache) == sorted(published.files)
     assert len(known.read(published.known, None).train.labels) == 40

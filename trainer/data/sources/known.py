@@ -1,4 +1,4 @@
-"""Fashion-MNIST and MNIST: what their published files are, and where they are looked for."""
+"""Find, download and verify the published files of Fashion-MNIST and MNIST."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from trainer.data.sources.source_data import LabelledImages, SourceData
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A published data set of four IDX files; tuples run in the order of `idx.NAMES`.
+    """A published data set of four IDX files.
 
     Args:
-        md5: of the published .gz files.
-        sha256: of the unpacked files, which also hold where somebody packed them anew.
+        md5: of the published .gz files, in the order of `idx.NAMES`.
+        sha256: of the unpacked files in the same order; also right where somebody else has
+            gzipped them.
         mirrors: addresses that end in a slash, in the order in which they are tried.
         package: the Debian package that has the files; None where there is none.
         package_folder: where that package puts them.
@@ -40,11 +41,11 @@ class KnownSet:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the files of a known set may be.
+class Location:
+    """A folder that may have the files of a known set.
 
     Args:
-        origin: a name of it for people.
+        origin: its name for people.
     """
 
     folder: Path
@@ -53,8 +54,8 @@ class Place:
     is_cache: bool = False
 
 
-# Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. MD5 as in the publisher's README; SHA-256 taken from
-# those very files.
+# Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. MD5 as in the publisher's README; SHA-256 computed
+# from those files.
 FASHION_MNIST = KnownSet(
     name="fashion_mnist",
     class_names=(
@@ -89,8 +90,8 @@ FASHION_MNIST = KnownSet(
     package_folder=Path("/usr/share/datasets/fashion-mnist"),
 )
 
-# LeCun, Cortes, Burges: The MNIST database. MD5 as in torchvision's list; the SHA-256 of the
-# unpacked files are those that many independent projects publish and agree on.
+# LeCun, Cortes, Burges: The MNIST database. MD5 as in torchvision's list; SHA-256 as many
+# independent projects publish it.
 MNIST = KnownSet(
     name="mnist",
     class_names=tuple("0123456789"),
@@ -116,12 +117,12 @@ KNOWN = {known.name: known for known in (FASHION_MNIST, MNIST)}
 
 
 def prepare(known: KnownSet, root: str | None) -> None:
-    """Make sure that the four files are at hand; download them into the cache where they are not.
+    """Download the files into the cache, unless they are on this machine.
 
     Processes that start at the same time wait for the one that downloads.
 
     Raises:
-        UserError: says where the files were looked for and how to mend it.
+        UserError: says where the files were looked for and what to do.
     """
     if not lacks_files(known, root):
         return
@@ -129,46 +130,50 @@ def prepare(known: KnownSet, root: str | None) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         without = "processes that start together download the same files, each for itself"
-        with lock_file(cache / ".lock", f"downloads {known.name}", without) as alone:
+        with lock_file(cache / ".lock", f"downloads {known.name}", without) as is_exclusive:
+            if is_exclusive:
+                for leftover in cache.glob("tmp*"):  # of a download that was killed
+                    leftover.unlink()
             names = _lacking(known, cache)
-            md5 = {f"{name}.gz": known.md5[idx.NAMES.index(name)] for name in names}
-            download(md5, known.mirrors, cache, alone=alone)
+            md5 = dict(zip(idx.NAMES, known.md5, strict=True))
+            download({f"{name}.gz": f"md5:{md5[name]}" for name in names}, known.mirrors, cache)
             for name in names:  # a damaged unpacked file would be found before the new one
                 (cache / name).unlink(missing_ok=True)
     except DownloadError as error:
-        raise UserError(f"{not_found(known)}\nNo mirror helped:\n{error}") from error
+        raise UserError(f"{describe_missing(known)}\nNo mirror helped:\n{error}") from error
     except OSError as error:
-        raise UserError(f"{not_found(known)}\nThe cache cannot be written: {error}") from error
+        message = f"{describe_missing(known)}\nThe cache cannot be written: {error}"
+        raise UserError(message) from error
 
 
 def lacks_files(known: KnownSet, root: str | None) -> bool:
-    """Whether there is no undamaged set at hand, so that `prepare` asks the mirrors.
+    """Return whether this machine has no undamaged set, so that `prepare` asks the mirrors.
 
     Raises:
         UserError: a folder that the user named lacks some of the files.
     """
-    place = find(known, root)
-    return place is None or (place.is_cache and bool(_lacking(known, place.folder)))
+    location = find(known, root)
+    return location is None or (location.is_cache and bool(_lacking(known, location.folder)))
 
 
 def read(known: KnownSet, root: str | None) -> SourceData:
-    """The data set from the first place that has it, every byte verified.
+    """Read the data set from the first location that has it, and verify every byte.
 
     Raises:
-        UserError: it is nowhere, or a file is not what its name says.
+        UserError: no location has it, or a file is not what its name says.
     """
-    place = find(known, root)
-    if place is None:
-        raise UserError(not_found(known))
-    paths = idx.locate(place.folder, place.origin)
-    train, test = idx.read_part(paths, idx.TRAIN), idx.read_part(paths, idx.TEST)
-    for part in (train, test):
-        _verify(known, part)
-    return SourceData(train, test, known.class_names, place.origin)
+    location = find(known, root)
+    if location is None:
+        raise UserError(describe_missing(known))
+    paths = idx.locate(location.folder, location.origin)
+    train, test = idx.read_split(paths, idx.TRAIN), idx.read_split(paths, idx.TEST)
+    for split in (train, test):
+        _verify(known, split)
+    return SourceData(train, test, known.class_names, location.origin)
 
 
-def find(known: KnownSet, root: str | None) -> Place | None:
-    """The first folder that has the four files.
+def find(known: KnownSet, root: str | None) -> Location | None:
+    """Return the first location that has the four files.
 
     Raises:
         UserError: a folder that the user named lacks some of the files.
@@ -176,36 +181,35 @@ def find(known: KnownSet, root: str | None) -> Place | None:
     if root is not None:
         folder = Path(root).expanduser()
         idx.locate(folder, "data.root")
-        return Place(folder, f"data.root {folder}")
-    for place in _places(known):
-        absent = idx.missing(place.folder)
+        return Location(folder, f"data.root {folder}")
+    for location in _locations(known):
+        absent = idx.missing(location.folder)
         if not absent:
-            return place
-        if place.named_by_user and len(absent) < len(idx.NAMES):
-            idx.locate(place.folder, "LOCKSTEP_DATA")
+            return location
+        if location.named_by_user and len(absent) < len(idx.NAMES):
+            idx.locate(location.folder, "LOCKSTEP_DATA")
     return None
 
 
-def _places(known: KnownSet) -> Iterator[Place]:
-    """The search order."""
+def _locations(known: KnownSet) -> Iterator[Location]:
+    """Yield the locations in the order in which they are searched."""
     if data := os.environ.get("LOCKSTEP_DATA"):
         for name in dict.fromkeys((known.name, known.name.replace("_", "-"))):
             folder = Path(data).expanduser() / name
-            yield Place(folder, f"$LOCKSTEP_DATA/{name} in {data}", named_by_user=True)
+            yield Location(folder, f"$LOCKSTEP_DATA/{name} in {data}", named_by_user=True)
     if known.package_folder is not None:
         origin = f"Debian package {known.package} in {known.package_folder}"
-        yield Place(known.package_folder, origin)
+        yield Location(known.package_folder, origin)
     cache = cache_folder(known.name)  # last: it takes the import of pooch
-    yield Place(cache, f"cache {cache}", is_cache=True)
+    yield Location(cache, f"cache {cache}", is_cache=True)
 
 
-def not_found(known: KnownSet) -> str:
-    """Where the files were looked for, and how to mend that they are not there."""
-    data = os.environ.get("LOCKSTEP_DATA")
-    lines = [f"data.name: the files of {known.name} were not found, or not undamaged. Looked in:"]
-    if not data:
+def describe_missing(known: KnownSet) -> str:
+    """Say where the files were looked for, and what to do about it."""
+    lines = [f"data.name: the files of {known.name} were not found, or are damaged. Looked in:"]
+    if not os.environ.get("LOCKSTEP_DATA"):
         lines.append("- $LOCKSTEP_DATA (not set)")
-    lines += [f"- {place.folder}" for place in _places(known)]
+    lines += [f"- {location.folder}" for location in _locations(known)]
     lines.append(
         f"Set data.root to a folder with {', '.join(idx.NAMES)} (each with or without .gz), or "
         f"LOCKSTEP_DATA to a folder that has them in {known.name}"
@@ -215,7 +219,7 @@ def not_found(known: KnownSet) -> str:
 
 
 def _lacking(known: KnownSet, folder: Path) -> list[str]:
-    """Names whose file in the cache is missing or is not the published one."""
+    """Return the names whose file is missing or is not the published one."""
     return [name for name in idx.NAMES if not _is_published(known, folder, name)]
 
 
@@ -235,9 +239,12 @@ def _is_published(known: KnownSet, folder: Path, name: str) -> bool:
     return _sha256(values) == known.sha256[position]
 
 
-def _verify(known: KnownSet, part: LabelledImages) -> None:
-    assert isinstance(part.images, np.ndarray)  # no limit was given
-    for path, values in ((part.images_file, part.images[:, 0]), (part.labels_file, part.labels)):
+def _verify(known: KnownSet, split: LabelledImages) -> None:
+    assert isinstance(split.images, np.ndarray)  # no limit was given
+    for path, values in (
+        (split.images_file, split.images[:, 0]),
+        (split.labels_file, split.labels),
+    ):
         name = Path(path).name.removesuffix(".gz")
         expected = known.sha256[idx.NAMES.index(name)]
         found = _sha256(values.astype(np.uint8, copy=False))
@@ -245,12 +252,12 @@ def _verify(known: KnownSet, part: LabelledImages) -> None:
             raise UserError(
                 f"{path}: {_identify(found)}, not {name} of {known.name} (SHA-256 of the unpacked "
                 f"file {found}, published {expected}); get the published file, or set data.name to "
-                "idx for files of your own"
+                "idx for your own files"
             )
 
 
 def _identify(sha256: str) -> str:
-    """What a file really is, for the message about a wrong one."""
+    """Say which file it really is."""
     for known in KNOWN.values():
         if sha256 in known.sha256:
             return f"this is {idx.NAMES[known.sha256.index(sha256)]} of {known.name}"
@@ -258,7 +265,7 @@ def _identify(sha256: str) -> str:
 
 
 def _sha256(values: npt.NDArray[np.uint8]) -> str:
-    """Of the unpacked IDX file that holds these values."""
+    """Return the SHA-256 of the unpacked IDX file with these values."""
     digest = hashlib.sha256(idx.header(values.shape))
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

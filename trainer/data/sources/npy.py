@@ -1,9 +1,8 @@
-"""Folders with four NumPy files: features and targets for training and for testing."""
+"""Read folders with four NumPy files: features and targets for training and for testing."""
 
 from __future__ import annotations
 
 import math
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,10 @@ _SUFFIXES = (
     "_test_targets.npy",
 )
 _CHUNK_BYTES = 2**24
-_LONGEST_HEADER_BYTES = 10_000
-# NumPy reads headers with Python's own parser: a hostile one brings up any of these.
-_HEADER_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-    tokenize.TokenError,
-)
 
 
 def locate(folder: Path) -> list[Path]:
-    """The four files: features and targets for training, then those for testing.
+    """Find the four files: features and targets for training, then those for testing.
 
     Raises:
         UserError: a file is missing, or the folder holds several sets.
@@ -62,15 +51,15 @@ def locate(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
-    """Any data set of four NumPy files, in data.root.
+    """Read any data set of four NumPy files, in data.root.
 
     Args:
-        limit_bytes: features of more stay in their file.
+        limit_bytes: a file with more bytes of features stays on the disk.
     """
     train_features, train_targets, test_features, test_targets = locate(folder)
     return SourceData(
-        train=_read_part(train_features, train_targets, limit_bytes),
-        test=_read_part(test_features, test_targets, limit_bytes),
+        train=_read_split(train_features, train_targets, limit_bytes),
+        test=_read_split(test_features, test_targets, limit_bytes),
         class_names=None,
         origin=f"data.root {folder}",
     )
@@ -79,31 +68,31 @@ def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
 def read_features(
     path: Path, limit_bytes: float = math.inf
 ) -> npt.NDArray[np.uint8] | StoredImages:
-    """Images as uint8 (n, channels, height, width), in memory or, beyond the limit, in the file.
+    """Read images as uint8 (n, channels, height, width); beyond the limit leave them in the file.
 
-    The file holds (n, height, width) or (n, height, width, channels) with 1 or 3 channels, of any
-    type of real number, as long as every value is a whole number from 0 to 255. Those that stay in
-    the file are uint8 there, in C order.
+    The shape in the file is (n, height, width) or (n, height, width, channels) with 1 or 3
+    channels, the type any real number, as long as every value is a whole number from 0 to 255.
+    Images that stay in the file must be uint8 in C order.
 
     Raises:
-        UserError: another shape or type, a value that is no pixel, too many for the memory, or a
-            damaged file.
+        UserError: another shape or type, a value that is not a pixel, too many images for the
+            memory, or a damaged file.
     """
     mapped = _open(path)
     if mapped.size > limit_bytes:
-        return _leave(path, _with_channels(mapped, path), mapped.offset, limit_bytes)
+        return _leave_in_file(path, _with_channels(mapped, path), mapped.offset, limit_bytes)
     return to_images(mapped, path)
 
 
 def to_images(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
-    """Features in memory as images: uint8 (n, channels, height, width), a copy.
+    """Copy features in memory as images: uint8 (n, channels, height, width).
 
     Args:
         values: as `read_features` describes them.
-        where: they come from, for messages.
+        where: their file or variable, for messages.
 
     Raises:
-        UserError: another shape or type, or a value that is no pixel.
+        UserError: another shape or type, or a value that is not a pixel.
     """
     values = _with_channels(values, where)
     pixels = values if values.dtype == np.uint8 else _to_pixels(values, where)
@@ -112,7 +101,7 @@ def to_images(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uin
 
 
 def to_labels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.integer[Any]]:
-    """Targets in memory as labels: integers (n,), a copy.
+    """Copy targets in memory as labels: integers (n,).
 
     Raises:
         UserError: another shape or type.
@@ -126,9 +115,9 @@ def to_labels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.int
 
 
 def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[Any]:
-    """Features of four dimensions."""
-    if values.size == 0:  # its shape may be absurd all the same
-        raise UserError(f"{where}: holds no pixels, its shape is {values.shape}")
+    """Check the shape and the type, and add the channel axis where it is missing."""
+    if values.size == 0:
+        raise UserError(f"{where}: has no pixels, its shape is {values.shape}")
     if values.ndim == 3:
         values = values[..., None]
     if values.ndim != 4 or values.shape[3] not in (1, 3):
@@ -142,7 +131,7 @@ def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[A
 
 
 def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
-    """Labels, integers (n,).
+    """Read labels, integers (n,).
 
     Raises:
         UserError: another shape or type, or a damaged file.
@@ -150,31 +139,31 @@ def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
     return to_labels(_open(path), path)
 
 
-def _read_part(features: Path, targets: Path, limit_bytes: float) -> LabelledImages:
+def _read_split(features: Path, targets: Path, limit_bytes: float) -> LabelledImages:
     images, labels = read_features(features, limit_bytes), read_targets(targets)
     return LabelledImages(images, labels, str(features), str(targets))
 
 
-def _leave(
+def _leave_in_file(
     path: Path, values: npt.NDArray[Any], offset_bytes: int, limit_bytes: float
 ) -> StoredImages:
-    """Features that stay in their file, where they have to be what a batch needs."""
+    """Leave features in their file, which must have the type and order that a batch needs."""
     if values.dtype != np.uint8:
-        kind = f"have the type {values.dtype}; save them as uint8"
+        problem = f"have the type {values.dtype}; save them as uint8"
     elif not values.flags.c_contiguous:
-        kind = "lie in Fortran order; save them in C order (numpy.ascontiguousarray)"
+        problem = "are in Fortran order; save them in C order (numpy.ascontiguousarray)"
     else:
         return store(path, offset_bytes, values.shape)
-    raise beyond_limit(path, values.size, limit_bytes, kind)
+    raise beyond_limit(path, values.size, limit_bytes, problem)
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:
-    """The array, mapped and not yet read: a header that announces too much costs no memory."""
+    """Map the array, without reading it: a header that announces too much costs no memory."""
     try:
-        _check_header_length(path)
-        with np.errstate(over="ignore"):  # an absurd shape is an error of its own
-            values = np.lib.format.open_memmap(path, mode="r")
-    except (*_HEADER_ERRORS, OSError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.memmap):
+            raise ValueError("it is an archive")
+    except Exception as error:  # NumPy parses the header as Python: damage can raise anything
         raise UserError(
             f"{path}: cannot be read as a .npy file, damaged or cut off ({error})"
         ) from error
@@ -186,18 +175,8 @@ def _open(path: Path) -> np.memmap[Any, Any]:
     return values
 
 
-def _check_header_length(path: Path) -> None:
-    """NumPy refuses a long header too, but only when it has read all of it: up to 4 GiB."""
-    with path.open("rb") as file:
-        start = file.read(12)
-    # Version 1 has two bytes for the length; 2 and 3 have four.
-    length = int.from_bytes(start[8:12], "little") if start[6:7] > b"\x01" else 0
-    if length > _LONGEST_HEADER_BYTES:
-        raise ValueError(f"its header announces {length} bytes for itself")
-
-
 def _to_pixels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
-    """The values as uint8, after a check that nothing is lost by it."""
+    """Convert the values to uint8, after a check that nothing is lost."""
     pixels = np.empty(values.shape, dtype=np.uint8)
     step = max(1, _CHUNK_BYTES // max(1, values[:1].nbytes))
     for begin in range(0, len(values), step):

@@ -49,8 +49,10 @@ def describe_missing(config: DataConfig) -> str | None:
     Raises:
         UserError: the files are where the user says, but not all of them.
     """
-    found = known.KNOWN.get(config.name)
-    return known.not_found(found) if found and known.lacks_files(found, config.root) else None
+    published = known.KNOWN.get(config.name)
+    if published and known.lacks_files(published, config.root):
+        return known.describe_missing(published)
+    return None
 
 
 @_explain_forbidden()

@@ -103,12 +103,12 @@ def check_counts(part: LabelledImages) -> None:
     """
     if len(part.images) != len(part.labels):
         raise UserError(
-            f"{part.images_file} holds {len(part.images)} images, but {part.labels_file} holds "
+            f"{part.images_file} has {len(part.images)} images, but {part.labels_file} has "
             f"{len(part.labels)} labels; there must be one label for each image"
         )
     if 0 in part.images.shape:
         raise UserError(
-            f"{part.images_file}: holds no pixels, its shape (images, channels, height, width) is "
+            f"{part.images_file}: has no pixels, its shape (images, channels, height, width) is "
             f"{part.images.shape}; there must be at least one image"
         )
 
@@ -116,7 +116,7 @@ def check_counts(part: LabelledImages) -> None:
 def _check_sizes(train: LabelledImages, other: LabelledImages) -> None:
     if train.images.shape[1:] != other.images.shape[1:]:
         raise UserError(
-            f"{train.images_file} holds images of {_size(train)}, but {other.images_file} of "
+            f"{train.images_file} has images of {_size(train)}, but {other.images_file} of "
             f"{_size(other)}; all images must have the same size"
         )
 
