@@ -19,7 +19,7 @@ from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo
-from trainer.data.sources import folder, reading
+from trainer.data.sources import picture_plan, reading
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -125,7 +125,7 @@ def test_hidden_files_links_and_names_in_upper_case(
 def test_the_rules_of_size_and_channels(
     infos: list[ImageInfo], keys: dict[str, Any], size: tuple[int, int], channels: int
 ) -> None:
-    target = folder.decide(DataConfig(name="folder", root="own", **keys), infos)
+    target = picture_plan.choose_target(DataConfig(name="folder", root="own", **keys), infos)
     assert (target.image_size, target.channels) == (size, channels)
 
 
@@ -161,9 +161,9 @@ def remove(path: Path) -> None:
         (lambda root: (root / "val").mkdir(), "val would be ignored; name it validation"),
         (lambda root: (root / "test" / "dog").rename(root / "dog"), "test lacks dog, unlike"),
         (lambda root: (root / "test" / "cow").mkdir(), "test has cow, unlike .*same classes"),
-        (lambda root: remove(root / "test" / "dog"), r"test/dog holds no pictures; they end in"),
+        (lambda root: remove(root / "test" / "dog"), r"test/dog has no pictures; they end in"),
         (lambda root: (root / "train" / "dog" / "old").mkdir(), r"dog/old is a folder in that of"),
-        (lambda root: (root / "train" / "a.png").touch(), r"a\.png lies in no class's folder"),
+        (lambda root: (root / "train" / "a.png").touch(), "is not in the folder of a class"),
         (
             lambda root: (root / "validation").symlink_to("gone"),
             "validation is a link that le",
@@ -207,7 +207,7 @@ def test_a_second_name_of_a_part_is_none(tmp_path: Path) -> None:
     assert len(prepared(root).validation) == 20
     (root / "val").unlink()
     write_pictures(root, ("val",), count=1)
-    advice = f"put its pictures into {root / 'validation'}, or take it away"
+    advice = f"move its pictures into {root / 'validation'}, or remove it"
     with pytest.raises(UserError, match=f"own/val would be ignored; {advice}"):
         prepared(root)
 
@@ -281,7 +281,7 @@ def test_a_pipe_is_named_as_what_it_is(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", count=2)
     pipe = root / "train" / "dog" / "pipe.png"
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match=f"{pipe}: is no regular file"):
+    with pytest.raises(UserError, match=f"{pipe}: is not a regular file"):
         prepared(root)
 
 
@@ -294,7 +294,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert prepared(tmp_path / "link").fingerprint == expected
     picture = odd / "train" / "cat" / "000.png"
     picture.rename(picture.with_name("\udce9.png"))
-    with pytest.raises(UserError, match=r"cat/.udce9\.png' has a name that is no UTF-8; rename"):
+    with pytest.raises(UserError, match=r"cat/.udce9\.png' has a name that is not UTF-8; rename"):
         prepared(tmp_path / "link")
 
 

@@ -41,7 +41,7 @@ def test_they_are_decoded_once(
     def fail(*_: Any) -> Any:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(picture_index, "_look", fail)
+    monkeypatch.setattr(picture_index, "_read", fail)
     monkeypatch.setattr(decoding, "decode", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
@@ -102,10 +102,10 @@ def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path)
     root = write_pictures(tmp_path / "own")
     first = prepared(root)
     (entry,) = entries(cache)
-    os.truncate(entry / "train_features.npy", 200)
+    os.truncate(entry / "train.npy", 200)
     next(cache.glob("index-*.json")).write_text("{")
     assert prepared(root).fingerprint == first.fingerprint
-    (entry / "about.json").unlink()
+    (entry / "plan.json").unlink()
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
 
@@ -127,6 +127,20 @@ def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
     assert entries(cache) == []
 
 
+def test_the_other_processes_of_a_machine_read_the_plan_of_the_first(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own", ("train",))
+    first = prepared(root)
+    root.rename(tmp_path / "gone")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    other = prepared(root)
+    assert other.fingerprint == first.fingerprint
+    assert other.source == first.source
+    with pytest.raises(UserError, match="are no longer decoded in"):
+        prepared(root, image_size=[5, 5])
+
+
 PREPARE = """
 import sys
 from trainer.config.schema import DataConfig
@@ -135,7 +149,7 @@ from trainer.data.sources import decoded_cache, reading
 write = decoded_cache.write
 def noted(*words, **more):
     print("decoded")
-    write(*words, **more)
+    return write(*words, **more)
 decoded_cache.write = noted
 config = DataConfig(name="folder", root=sys.argv[1])
 reading.prepare(config)
@@ -192,12 +206,12 @@ def test_of_two_that_decode_at_once_one_wins(
     entry.rename(tmp_path / "of the other")
     write = decoded_cache.write
 
-    def overtaken(entry: Path, *words: Any, check: Any, **more: Any) -> None:
+    def overtaken(entry: Path, *words: Any, check: Any, **more: Any) -> Any:
         def other_is_first() -> None:
             check()
             (tmp_path / "of the other").rename(entry)
 
-        write(entry, *words, check=other_is_first, **more)
+        return write(entry, *words, check=other_is_first, **more)
 
     monkeypatch.setattr(decoded_cache, "write", overtaken)
     assert prepared(root).fingerprint == first
@@ -212,7 +226,7 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) 
     entry.rename(left)
     prepared(root)
     assert entries(cache) == [entry]
-    assert decoded_cache.is_there(entry)
+    assert decoded_cache.load(entry)
 
 
 def test_a_cache_that_cannot_be_written_is_named(

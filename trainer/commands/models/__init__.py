@@ -96,7 +96,7 @@ def _data_shape(config: RunConfig) -> dict[str, Any]:
     from trainer.data import loading
     from trainer.data.sources import reading
 
-    lacking = reading.describe_missing(config.data)
+    lacking = reading.describe_missing(config.data) or reading.describe_undecoded(config.data)
     if lacking:
         raise UserError(
             f"{lacking}; or say --image_size, --channels and --num_classes, and they are not needed"

@@ -1,16 +1,20 @@
-"""What the names of files and folders of pictures mean."""
+"""Tell what the names of files and folders of pictures mean."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.data.pictures.decoding import SUFFIXES
 
 PARTS = ("train", "validation", "test")
 
-# What disks, NAS systems and archives put into folders by themselves, in lower case.
+MOST_NAMED = 10
+"""names in a message"""
+
+# What disks, NAS systems and archives put into folders, in lower case.
 _SYSTEM = frozenset(
     {
         "__macosx",
@@ -33,47 +37,53 @@ _SYSTEM = frozenset(
     }
 )
 
-_MEANT = {
+_OTHER_NAMES = {
     "train": "train|training|trn",
     "validation": "validation|validate|val|valid|dev|development",
     "test": "test|tests|testing|tst",
     "validation or test": "eval|evaluation|evaluate|holdout|heldout",
 }
-"""what a folder beside train/ must be called, by words in its name"""
+"""words in the name of a folder next to train/, by what the folder should be called"""
 _ADDED = r"(set|data|dataset|split|part|images|imgs|pictures|pics|photos)?\d*"
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or a folder is hidden, or a system's own."""
+    """Return whether a file or a folder is hidden, or is one that systems make."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its name."""
+    """Return whether a file is a picture by its name."""
     return path.suffix.lower() in SUFFIXES
 
 
 def guess_part(name: str) -> str | None:
-    """What a folder must be called whose name says that it is a part; None where it says nothing.
+    """Return what a folder should be called whose name means a part, otherwise None.
 
-    `Val`, `TEST`, `hold-out`, `val2017` and `test_images` say so.
+    `Val`, `TEST`, `hold-out`, `val2017` and `test_images` mean one.
     """
     plain = re.sub(r"[\W_]", "", name.casefold())
-    for meant, words in _MEANT.items():
+    for part, words in _OTHER_NAMES.items():
         if re.fullmatch(f"({words}){_ADDED}", plain):
-            return meant
+            return part
     return None
 
 
-def normalize_class_name(folder: str) -> str:
-    """The class that a folder holds: its name in Unicode's form NFC, without blanks at its ends.
+def normalize_class_name(name: str) -> str:
+    """Return the name of a class in Unicode's form NFC, without spaces at its ends.
 
     macOS and some archives write é as two characters (NFD), and both look alike.
     """
-    return unicodedata.normalize("NFC", folder).strip()
+    return unicodedata.normalize("NFC", name).strip()
 
 
-def shown(name: str) -> str:
-    """A name for a message, beside its code points where letters may look alike."""
+def describe(name: str) -> str:
+    """Return a name for a message, with its code points if letters may look alike."""
     plain = name.isascii() and name.isprintable() and name == " ".join(name.split())
     return name if plain else f"{name} ({name!a})"
+
+
+def join_some(names: Sequence[str], separator: str = ", ") -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = [f"and {len(names) - MOST_NAMED:,} more"] * (len(names) > MOST_NAMED)
+    return separator.join([*names[:MOST_NAMED], *more])

@@ -1,4 +1,4 @@
-"""Pictures decoded once: .npy files of their pixels, in a folder that is whole or not there."""
+"""Keep decoded pictures: a plan and .npy files of pixels, in a folder that is whole or absent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,56 +18,80 @@ from trainer.base.errors import UserError
 from trainer.base.files import sync, write_json
 from trainer.data.pictures import decoding
 from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.pictures.parallel import in_parallel
 from trainer.data.sources import npy
-from trainer.data.sources.picture_index import in_parallel
+from trainer.data.sources.picture_plan import LabelledFiles, PictureList, Plan, Target
 from trainer.data.sources.source_data import LabelledImages
 
-Labelled = Sequence[tuple[str, int]]
-"""names of files and labels"""
-
-_ABOUT = "about.json"
+_PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
-class Target:
-    """What pictures are made into.
+class DecodedPictures:
+    """Pictures that are in the cache.
 
     Args:
-        image_size: height and width in pixels.
-        channels: 1 or 3.
-        grey_range: of those of more than 8 bits a channel, the values that become black and white.
+        entry: their folder in the cache.
+        class_names, parts, made_test: as planned.
+        grey_range: of the plan's target.
+        errors: what is wrong with each file that could not be decoded, by its name.
     """
 
-    image_size: tuple[int, int]
-    channels: int
+    entry: Path
+    class_names: tuple[str, ...]
+    parts: Mapping[str, LabelledFiles]
+    made_test: bool
     grey_range: GreyRange | None
+    errors: Mapping[str, str]
+
+    def decoded(self, part: str) -> LabelledFiles:
+        """Return the files of a part that could be decoded."""
+        return [(name, label) for name, label in self.parts[part] if name not in self.errors]
+
+    def read(self, part: str, root: Path, limit_bytes: float) -> LabelledImages:
+        """Read the images of a part.
+
+        Args:
+            limit_bytes: larger images stay in their file.
+
+        Raises:
+            UserError: the files are damaged.
+        """
+        labelled = self.decoded(part)
+        return LabelledImages(
+            images=npy.read_features(self.entry / _pixels_file(part), limit_bytes),
+            labels=np.array([label for _, label in labelled], dtype=np.int64),
+            images_file=str(root / part),
+            labels_file=str(root / part),
+            names=tuple(name for name, _ in labelled),
+        )
 
 
-def is_there(entry: Path) -> bool:
-    """Whether the folder holds everything that was written."""
+def load(entry: Path) -> DecodedPictures | None:
+    """Return what a folder has, without its pixels; None if it is missing or damaged."""
     try:
-        sizes: dict[str, int] = _about(entry)["size_bytes"]
-        return all((entry / name).stat().st_size == size for name, size in sizes.items())
-    except (UserError, OSError, KeyError, TypeError, AttributeError):
-        return False
+        plan: dict[str, Any] = json.loads((entry / _PLAN).read_text(encoding="utf-8"))
+        sizes: dict[str, int] = plan.pop("size_bytes")
+        if any((entry / name).stat().st_size != size for name, size in sizes.items()):
+            return None
+        plan["class_names"] = tuple(plan["class_names"])
+        plan["grey_range"] = plan["grey_range"] and tuple(plan["grey_range"])
+        return DecodedPictures(entry=entry, **plan)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def write(
-    entry: Path,
-    root: Path,
-    parts: Mapping[str, Labelled],
-    target: Target,
-    check: Callable[[], None],
-    alone: bool,
-) -> None:
+    entry: Path, pictures: PictureList, plan: Plan, check: Callable[[], None], alone: bool
+) -> DecodedPictures:
     """Decode the pictures of each part into a new folder, and note those that are broken.
 
-    Where two do it at the same time, one of them wins.
+    If two processes do it at the same time, one of them wins.
 
     Args:
-        check: called at the end; where it raises, nothing is kept.
-        alone: whether the caller keeps others of this machine away, so that what they have begun
-            is left over from killed ones.
+        check: called at the end; if it raises, nothing is kept.
+        alone: whether the caller keeps other processes of this machine away, so that unfinished
+            folders are left over from killed ones.
 
     Raises:
         OSError: the folder cannot be written.
@@ -78,104 +102,77 @@ def write(
     temporary = entry.with_name(f".{entry.name}.{platform.node()}.{os.getpid()}")
     temporary.mkdir()
     try:
-        bad: dict[str, str] = {}
-        for part, labelled in parts.items():
-            bad |= _write_part(temporary, part, root, labelled, target)
+        errors: dict[str, str] = {}
+        for part, labelled in plan.parts.items():
+            names, path = [name for name, _ in labelled], temporary / _pixels_file(part)
+            errors |= _write_pixels(path, pictures.root, names, plan.target)
         check()
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        about = {"parts": dict(parts), "bad": bad, "size_bytes": sizes}
-        write_json(temporary / _ABOUT, about)
-        if entry.exists() and not is_there(entry):
+        described = {
+            "class_names": pictures.class_names,
+            "parts": plan.parts,
+            "made_test": pictures.makes_test,
+            "grey_range": plan.target.grey_range,
+            "errors": errors,
+            "size_bytes": sizes,
+        }
+        write_json(temporary / _PLAN, described)
+        if entry.exists() and not load(entry):
             shutil.rmtree(entry)
         try:
             temporary.rename(entry)
             sync(entry.parent)
         except OSError:
-            if not is_there(entry):
+            if not load(entry):
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    decoded = load(entry)
+    assert decoded
+    return decoded
 
 
-def bad_pictures(entry: Path) -> list[str]:
-    """What is wrong with each picture that could not be decoded."""
-    return list(_about(entry)["bad"].values())
+def _pixels_file(part: str) -> str:
+    return f"{part}.npy"
 
 
-def read(entry: Path, part: str, root: Path, limit_bytes: float) -> LabelledImages:
-    """The pictures of a part that could be decoded.
-
-    Args:
-        limit_bytes: images of more stay in their file.
-
-    Raises:
-        UserError: the files were damaged.
-    """
-    about = _about(entry)
-    return LabelledImages(
-        images=npy.read_features(entry / f"{part}_features.npy", limit_bytes),
-        labels=npy.read_targets(entry / f"{part}_targets.npy"),
-        images_file=str(root / part),
-        labels_file=str(root / part),
-        names=tuple(name for name, _ in about["parts"][part] if name not in about["bad"]),
-    )
-
-
-def _about(entry: Path) -> Any:
-    try:
-        return json.loads((entry / _ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{entry}: is damaged ({error}); remove this folder of the cache and start again"
-        ) from error
-
-
-def _write_part(
-    folder: Path, part: str, root: Path, labelled: Labelled, target: Target
-) -> dict[str, str]:
-    """The pixels one after the other, then the labels; returns what is wrong with broken ones."""
-    names = [name for name, _ in labelled]
-    bad: dict[str, str] = {}
-    labels: list[int] = []
-    path = folder / f"{part}_features.npy"
+def _write_pixels(path: Path, root: Path, names: list[str], target: Target) -> dict[str, str]:
+    """Write the pixels one after the other; return what is wrong with broken files, by name."""
+    errors: dict[str, str] = {}
     with path.open("wb") as file:
-        # NumPy pads a header, so that the first number of a shape can grow in its place.
+        # NumPy pads a header, so that the number of images can grow in its place.
         _write_header(file, len(names), target)
         begin = file.tell()
-        for (name, label), result in zip(
-            labelled, _decode(root, names, target, f"decoding {part}"), strict=True
-        ):
-            if isinstance(result, str):
-                bad[name] = result
+        for name, pixels in zip(names, _decode(root, names, target, path.stem), strict=True):
+            if isinstance(pixels, str):
+                errors[name] = pixels
             else:
-                file.write(result.data)
-                labels.append(label)
+                file.write(pixels.data)
         file.seek(0)
-        _write_header(file, len(labels), target)
+        _write_header(file, len(names) - len(errors), target)
         assert file.tell() == begin
     sync(path)
-    np.save(folder / f"{part}_targets.npy", np.array(labels, dtype=np.int64))
-    sync(folder / f"{part}_targets.npy")
-    return bad
+    return errors
 
 
-def _write_header(file: Any, count: int, target: Target) -> None:
+def _write_header(file: IO[bytes], count: int, target: Target) -> None:
     shape = (count, *target.image_size, *([3] if target.channels == 3 else []))
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _decode(
-    root: Path, names: Sequence[str], target: Target, what: str
+    root: Path, names: list[str], target: Target, part: str
 ) -> Iterator[npt.NDArray[np.uint8] | str]:
-    """Pixels in the order of a .npy file, (height, width, channels), or what is wrong."""
+    """Yield pixels as a .npy file has them, (height, width, channels), or what is wrong."""
 
     def decode(name: str) -> npt.NDArray[np.uint8] | str:
         try:
-            path = root / name
-            pixels = decoding.decode(path, target.channels, target.image_size, target.grey_range)
+            pixels = decoding.decode(
+                root / name, target.channels, target.image_size, target.grey_range
+            )
         except UserError as error:
             return str(error)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
-    return in_parallel(decode, names, what)
+    return in_parallel(decode, names, f"decoding {part}")

@@ -1,335 +1,213 @@
-"""A folder of one's own pictures, decoded once into the cache: train/CLASS/FILE and so on."""
+"""List the picture files of a folder, PART/CLASS/FILE, and say what is wrong with its layout."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.base.errors import UserError
-from trainer.base.locks import lock_file
-from trainer.config.schema import DataConfig
-from trainer.data.pictures.decoding import SUFFIXES, ImageInfo
-from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.pictures.names import PARTS
-from trainer.data.sources import decoded_cache
-from trainer.data.sources.decoded_cache import Labelled, Target
-from trainer.data.sources.download import cache_folder
-from trainer.data.sources.picture_index import Content, PictureIndex, state_of
-from trainer.data.sources.picture_list import (
-    ByClass,
-    PictureList,
-    in_turn,
-    keep_test,
-    list_part,
-    list_pictures,
+from trainer.data.pictures.decoding import SUFFIXES
+from trainer.data.pictures.names import (
+    PARTS,
+    describe,
+    guess_part,
+    is_ignored,
+    is_picture,
+    join_some,
+    normalize_class_name,
 )
-from trainer.data.sources.source_data import SourceData, SourceSplit
-from trainer.ranks import processes
+from trainer.data.sources.picture_plan import PictureList
 
-LONGEST_SIDE = 128
-"""in pixels, of a size that nobody has chosen"""
-
-_FORMAT = 2
-"""of what is in the cache"""
-_MOST_NAMED = 10
-_FEW_GREYS = 16
-"""what 12 bits keep beside 16: so few are worth a warning"""
-
-log = logging.getLogger("lockstep")
+_ENDINGS = ", ".join(SUFFIXES)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be decoded, and where it is kept.
-
-    Args:
-        parts: files and labels of the three or two parts, in their order.
-        target: what the pictures are made into.
-        infos: what each of the files is before.
-        bad: what is wrong with each that is no picture.
-        entry: folder in the cache, named by the content of all the files.
-    """
-
-    parts: Mapping[str, Labelled]
-    target: Target
-    infos: Mapping[str, ImageInfo]
-    bad: Sequence[str]
-    entry: Path
-
-
-def prepare(root: Path, config: DataConfig, only: str | None = None) -> None:
-    """Decode the pictures, unless that was done before; processes wait for the one that does it.
-
-    Args:
-        only: the part that is looked at; None: all of them, as a run needs them.
-
-    Raises:
-        UserError: the folder is not laid out as it should be, pictures are broken and are not to
-            be skipped, or the cache cannot be written.
-    """
-    listed = list_part(root, only) if only else list_pictures(root)
-    try:
-        cache_folder("folder").mkdir(parents=True, exist_ok=True)
-        lock = _index_path(root, only).with_suffix(".lock")
-        without = "processes that start together decode the same pictures, each for itself"
-        with lock_file(lock, "decodes these pictures", without) as alone:
-            index = _index(root, only)
-            # Before they are read: what changes from now on is noticed.
-            states = {name: state_of(root / name) for name in listed.files()}
-            plan = _plan(config, listed, index, only)
-            if not decoded_cache.is_there(plan.entry):
-                decoded_cache.write(
-                    plan.entry,
-                    root,
-                    plan.parts,
-                    plan.target,
-                    check=lambda: _check_unchanged(root, states),
-                    alone=alone,
-                )
-            index.save(listed.files())
-    except OSError as error:
-        raise UserError(
-            f"data.root: {root} cannot be decoded into the cache {cache_folder('folder')} "
-            f"({error}); make room, or set XDG_CACHE_HOME to another folder"
-        ) from error
-    _check_bad([*plan.bad, *decoded_cache.bad_pictures(plan.entry)], listed, config)
-    if processes.launched_rank() > 0:
-        return
-    if listed.others:
-        log.warning(
-            "%s: left out, as they end in none of %s: %s",
-            root, ", ".join(SUFFIXES), _some(listed.others, ", "),
-        )  # fmt: skip
-    if listed.beside:
-        log.warning(
-            "%s: left out, as they are in none of the folders %s: %s",
-            root, ", ".join(PARTS), _some(listed.beside, ", "),
-        )  # fmt: skip
-    if "test" not in listed.parts and not only:
-        log.warning("%s has no folder test: %s", root, _kept(plan))
-    _warn_of_few_greys(root, plan)
-
-
-def describe_undecoded(root: Path, config: DataConfig) -> str | None:
-    """In words, that `prepare` would have to decode pictures; None where it was done before.
+def list_pictures(root: Path) -> PictureList:
+    """List the pictures of all parts; hidden files are left out, links are followed.
 
     Raises:
         UserError: the folder is not laid out as it should be.
     """
-    listed = list_pictures(root)
-    index = _index(root)
-    looked_at = not index.lacks(listed.files())
-    if looked_at and decoded_cache.is_there(_plan(config, listed, index).entry):
-        return None
-    counts = ", ".join(f"{listed.count(part):,} in {part}" for part in listed.parts)
-    return (
-        f"pictures of {len(listed.class_names)} classes in {root}, not decoded yet: {counts}; a "
-        f"run does it at its start, into {cache_folder('folder')}"
+    if not root.is_dir():
+        raise UserError(f"data.root: there is no folder {root}")
+    parts, ignored = _find_parts(root)
+    folders = {part: _class_folders(root / part) for part in parts}
+    class_names = _common_classes(root, folders)
+    found = {
+        part: [_list_class(root, of_part[name]) for name in class_names]
+        for part, of_part in folders.items()
+    }
+    for part, classes in found.items():
+        for name, (pictures, _) in zip(class_names, classes, strict=True):
+            if not pictures:
+                raise UserError(
+                    f"data.root: {folders[part][name]} has no pictures; they end in {_ENDINGS}"
+                )
+    left_out = {
+        f"end in none of {_ENDINGS}": [
+            name for classes in found.values() for _, others in classes for name in others
+        ],
+        f"are in none of the folders {', '.join(PARTS)}": ignored,
+    }
+    return PictureList(
+        root=root,
+        class_names=class_names,
+        parts={part: _label([names for names, _ in classes]) for part, classes in found.items()},
+        makes_test="test" not in parts,
+        warnings=tuple(
+            f"left out, as they {why}: {join_some(names)}"
+            for why, names in left_out.items()
+            if names
+        ),
     )
 
 
-def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
-    """What `prepare` has decoded.
+def has_part(root: Path, part: str) -> bool:
+    """Return whether a folder has a part that `list_part` can list."""
+    if not root.is_dir():
+        return False
+    parts = [path for path in root.iterdir() if guess_part(path.name) and path.is_dir()]
+    return (root / part).is_dir() or (part == "test" and not parts)
+
+
+def list_part(root: Path, part: str) -> PictureList:
+    """List only one part, which may have any classes: images to evaluate, not to learn from.
+
+    A folder without parts has test images: its own folders are their classes.
 
     Args:
-        limit_bytes: images of more stay in the cache's file.
+        part: one that the folder has by `has_part`.
 
     Raises:
-        UserError: it is not there, or nothing is left of a class.
+        UserError: there are no pictures, or the folder is not laid out as it should be.
     """
-    listed = list_pictures(root)
-    plan = _plan(config, listed, _index(root))
-    if not decoded_cache.is_there(plan.entry):
-        raise UserError(f"data.root: {root} was changed meanwhile; start again")
-    parts = {name: decoded_cache.read(plan.entry, name, root, limit_bytes) for name in plan.parts}
-    for name, part in parts.items():
-        lacking = set(range(len(listed.class_names))) - set(part.labels.tolist())
-        if lacking:
-            raise UserError(
-                f"data.root: none of the pictures of class {listed.class_names[min(lacking)]} in "
-                f"{name} can be read"
-            )
-    origin = f"data.root {root}"
-    if "test" not in listed.parts:
-        origin += f" (no folder test: {_kept(plan)})"
-    if plan.target.grey_range:
-        low, high = plan.target.grey_range
-        origin += f" (of pictures of more than 8 bits {low:g} is black and {high:g} white)"
-    return SourceData(
-        train=parts["train"],
-        test=parts["test"],
-        class_names=listed.class_names,
-        origin=origin,
-        validation=parts.get("validation"),
-        grey_range=plan.target.grey_range,
-    )
-
-
-def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
-    """What `prepare` has decoded of one part alone; arguments and errors as `prepare`, `read`."""
-    listed = list_part(root, only)
-    plan = _plan(config, listed, _index(root, only), only)
-    if not decoded_cache.is_there(plan.entry):
-        raise UserError(f"data.root: {root} was changed meanwhile; start again")
-    return SourceSplit(
-        data=decoded_cache.read(plan.entry, only, root, limit_bytes),
-        class_names=listed.class_names,
-        origin=f"data.root {root} (its {only} images alone)",
-    )
-
-
-def read_picture_infos(root: Path, config: DataConfig) -> Mapping[str, ImageInfo]:
-    """Sizes and channels, before they are made fit, of the pictures whose head can be read."""
-    return _plan(config, list_pictures(root), _index(root)).infos
-
-
-def decide(config: DataConfig, infos: Sequence[ImageInfo]) -> Target:
-    """Size and channels of all images: as configured, else by the training pictures.
-
-    The size is the median of their heights and that of their widths (of two middle ones the
-    lower), shrunk together where the longer one is beyond `LONGEST_SIDE`. They are grey where all
-    are stored as grey. Of more than 8 bits a channel, the lowest and highest value of all becomes
-    black and white.
-    """
-    height = statistics.median_low(info.height for info in infos)
-    width = statistics.median_low(info.width for info in infos)
-    shrink = min(1.0, LONGEST_SIDE / max(height, width))
-    size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
-    channels = config.channels or max(info.channels for info in infos)
-    return Target((size[0], size[1]), channels, _grey_range(config, infos))
-
-
-def _grey_range(config: DataConfig, infos: Sequence[ImageInfo]) -> GreyRange | None:
-    if config.grey_range is not None:
-        return (config.grey_range[0], config.grey_range[1]) if config.grey_range else None
-    lowest = [info.lowest for info in infos if info.lowest is not None]
-    highest = [info.highest for info in infos if info.highest is not None]
-    return (min(lowest), max(highest)) if lowest else None
-
-
-def _plan(
-    config: DataConfig, listed: PictureList, index: PictureIndex, only: str | None = None
-) -> Plan:
-    contents = index.look_at(listed.files())
-    infos = {name: content.info for name, content in contents.items() if content.info}
-    by_class = {
-        part: tuple(tuple(name for name in names if name in infos) for names in classes)
-        for part, classes in listed.parts.items()
+    place = root / part if (root / part).is_dir() else root
+    found = {
+        name: _list_class(root, folder) for name, folder in sorted(_class_folders(place).items())
     }
-    _check_left(index.root, by_class, listed, contents)
-    if "test" not in by_class and not only:
-        sha256 = {name: contents[name].sha256 for name in infos}
-        by_class["train"], by_class["test"] = keep_test(by_class["train"], sha256)
-    parts = {part: in_turn(classes) for part, classes in by_class.items()}
-    target = decide(config, [infos[name] for name, _ in parts[only or "train"]])
-    rows = {
-        part: [(name, label, contents[name].sha256) for name, label in labelled]
-        for part, labelled in parts.items()
-    }
-    key = hashlib.sha256(json.dumps([*_versions(), rows, str(target)]).encode()).hexdigest()[:32]
-    return Plan(
-        parts=parts,
-        target=target,
-        infos=infos,
-        bad=[content.error for content in contents.values() if not content.info],
-        entry=cache_folder("folder") / key,
-    )
-
-
-def _versions() -> tuple[int | str | None, ...]:
-    """What decides on the pixels besides the files."""
-    import PIL
-    from PIL import features
-
-    return _FORMAT, PIL.__version__, features.version("jpg")
-
-
-def _index(root: Path, only: str | None = None) -> PictureIndex:
-    return PictureIndex(root, _index_path(root, only))
-
-
-def _index_path(root: Path, only: str | None = None) -> Path:
-    # Of one part alone another: it would lack the files of the others.
-    place = root.resolve() / only if only else root.resolve()
-    name = hashlib.sha256(b"%d " % _FORMAT + os.fsencode(place)).hexdigest()[:16]
-    return cache_folder("folder") / f"index-{name}.json"
-
-
-def _kept(plan: Plan) -> str:
-    return (
-        f"{len(plan.parts['test']):,} of the pictures in train, chosen by their content, are kept "
-        "for the test and not trained on"
-    )
-
-
-def _check_left(
-    root: Path,
-    by_class: Mapping[str, ByClass],
-    listed: PictureList,
-    contents: Mapping[str, Content],
-) -> None:
-    """A class must have pictures that are some, whatever data.on_bad says."""
-    for part, classes in by_class.items():
-        for files, found in zip(classes, listed.parts[part], strict=True):
-            if not files:
-                folder = (root / found[0]).parent
-                raise UserError(
-                    f"data.root: no file in {folder} can be read: {contents[found[0]].error}"
-                )
-
-
-def _check_bad(bad: Sequence[str], listed: PictureList, config: DataConfig) -> None:
-    if not bad:
-        return
-    counts = f"{len(bad):,} of {len(listed.files()):,} pictures cannot be read"
-    named = "- " + _some(bad, "\n- ")
-    if config.on_bad == "stop":
+    class_names = tuple(name for name, (pictures, _) in found.items() if pictures)
+    if not class_names:
         raise UserError(
-            f"data.root: {counts}:\n{named}\nPut them right or take them away, or leave them out: "
-            "data.on_bad: skip"
+            f"data.root: {place} has no pictures; they must lie in a folder for each class, and "
+            f"end in {_ENDINGS}"
         )
-    if processes.launched_rank() == 0:
-        log.warning("%s and are left out:\n%s", counts, named)
+    return PictureList(root, class_names, {part: _label([found[name][0] for name in class_names])})
 
 
-def _warn_of_few_greys(root: Path, plan: Plan) -> None:
-    """A wrong pixel in one file of more than 8 bits takes the contrast of all others."""
-    if plan.target.grey_range is None:
-        return
-    low, high = plan.target.grey_range
-    spans = {
-        name: (info.lowest, info.highest)
-        for name, info in plan.infos.items()
-        if info.lowest is not None and info.highest is not None
-    }
-    flat = [
-        name
-        for name, (lowest, highest) in spans.items()
-        if 0 < 255 * (highest - lowest) < _FEW_GREYS * (high - low)
-    ]
-    if flat:
-        log.warning(
-            "%s: %s of %s pictures of more than 8 bits keep fewer than %s greys, as %g is black "
-            "and %g white, the range of the pictures to train on or data.grey_range, which sets "
-            "another: %s",
-            root, f"{len(flat):,}", f"{len(spans):,}", _FEW_GREYS, low, high, _some(flat, ", "),
-        )  # fmt: skip
+def _find_parts(root: Path) -> tuple[list[str], list[str]]:
+    """Return the parts that are there, and the folders and pictures next to them."""
+    parts = [part for part in PARTS if (root / part).is_dir()]
+    ignored, wrong = [], []
+    for path in sorted(root.iterdir()):
+        if is_ignored(path.name) or path.name in parts:
+            continue
+        part = guess_part(path.name)
+        if not path.is_dir():
+            if part:
+                _check_link(path)
+            ignored += [path.name] * is_picture(path)
+        elif not any(path.samefile(root / other) for other in parts):
+            if part:
+                advice = f"name it {part}"
+                if part in parts:
+                    advice = f"move its pictures into {root / part}, or remove it"
+                wrong.append(f"{path} would be ignored; {advice}")
+            ignored.append(path.name)
+    if wrong:
+        raise UserError(f"data.root: {', and '.join(wrong)}")
+    if "train" not in parts:
+        raise UserError(
+            f"data.root: {root} has no folder train; it must have train/CLASS/ with pictures of "
+            "each class, and may have validation/CLASS/ and test/CLASS/"
+        )
+    return parts, ignored
 
 
-def _some(words: Sequence[str], separator: str) -> str:
-    """The first ones, and how many more there are."""
-    more = [f"and {len(words) - _MOST_NAMED:,} more"] * (len(words) > _MOST_NAMED)
-    return separator.join([*words[:_MOST_NAMED], *more])
+def _class_folders(place: Path) -> dict[str, Path]:
+    """Return the folders in that of a part, by the names of their classes."""
+    found: dict[str, Path] = {}
+    for path in sorted(_folders(place)):
+        name = normalize_class_name(path.name)
+        if not name:
+            raise UserError(
+                f"data.root: {place} has a folder whose name is only spaces, {path.name!r}; "
+                "rename it"
+            )
+        if name in found:
+            raise UserError(
+                f"data.root: {place} has two folders of the class {name}, {found[name].name!a} and "
+                f"{path.name!a}, which differ only in their Unicode form or in spaces; move the "
+                "pictures into one of them"
+            )
+        found[name] = path
+    return found
 
 
-def _check_unchanged(root: Path, states: Mapping[str, object]) -> None:
-    """What was decoded is kept under the name of what the files held when they were looked at."""
-    for name, state in states.items():
-        if state_of(root / name) != state:
-            raise UserError(f"{root / name}: was changed while it was read; start again")
+def _folders(place: Path) -> Iterator[Path]:
+    """Yield the folders in that of a part; a picture next to them is a mistake."""
+    for path in place.iterdir():
+        if is_ignored(path.name):
+            continue
+        _check_name(path)
+        if path.is_dir():
+            yield path
+            continue
+        _check_link(path)
+        if is_picture(path):
+            raise UserError(f"data.root: {path} is not in the folder of a class")
+
+
+def _common_classes(root: Path, folders: Mapping[str, Mapping[str, Path]]) -> tuple[str, ...]:
+    """Return the classes of train/, which all parts must have, and no others."""
+    names = folders["train"].keys()
+    for part, others in folders.items():
+        if others.keys() != names:
+            lacking = ", ".join(map(describe, sorted(names - others.keys())))
+            unknown = ", ".join(map(describe, sorted(others.keys() - names)))
+            words = [f"lacks {lacking}"] * bool(lacking) + [f"has {unknown}"] * bool(unknown)
+            raise UserError(
+                f"data.root: {root / part} {' and '.join(words)}, unlike {root / 'train'}; all "
+                "parts must have the same classes"
+            )
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
+        raise UserError(
+            f"data.root: {root / 'train'} must have at least 2 folders, one a class; found {found}"
+        )
+    return tuple(sorted(names))
+
+
+def _list_class(root: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Return the pictures in the folder of a class, and the other files, as names below `root`."""
+    pictures: list[str] = []
+    others: list[str] = []
+    place = folder.relative_to(root).as_posix()
+    for path in sorted(folder.iterdir()):
+        if is_ignored(path.name):
+            continue
+        _check_name(path)
+        if path.is_dir():
+            raise UserError(
+                f"data.root: {path} is a folder in that of a class, whose pictures must lie in it "
+                "directly"
+            )
+        (pictures if is_picture(path) else others).append(f"{place}/{path.name}")
+    return pictures, others
+
+
+def _label(by_class: list[list[str]]) -> list[tuple[str, int]]:
+    return [(name, label) for label, names in enumerate(by_class) for name in names]
+
+
+def _check_link(path: Path) -> None:
+    """Refuse a broken link to a part or a class, which would be missing without a word."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"data.root: {path} is a link that leads nowhere; fix or remove it")
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"data.root: {str(path)!r} has a name that is not UTF-8; rename it"
+        ) from error

@@ -10,8 +10,9 @@ from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.decoding import ImageInfo
-from trainer.data.sources import digits, folder, idx, known, npy, picture_list, user_dataset
+from trainer.data.sources import decoded_pictures, digits, folder, idx, known, npy, user_dataset
 from trainer.data.sources.source_data import SourceData, SourceSplit
+from trainer.ranks import processes
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def prepare(config: DataConfig) -> None:
     elif config.name == "npy":
         npy.locate(_root(config))
     elif config.name == "folder":
-        folder.prepare(_root(config), config)
+        _decode(config)
 
 
 @_explain_forbidden()
@@ -62,7 +63,9 @@ def describe_undecoded(config: DataConfig) -> str | None:
     Raises:
         UserError: the folder is not laid out as it should be.
     """
-    return folder.describe_undecoded(_root(config), config) if config.name == "folder" else None
+    if config.name != "folder":
+        return None
+    return decoded_pictures.describe_undecoded(folder.list_pictures(_root(config)), config)
 
 
 @_explain_forbidden()
@@ -82,7 +85,7 @@ def read(config: DataConfig) -> SourceData:
     if config.name == "npy":
         return npy.read_folder(_root(config), limit_bytes)
     if config.name == "folder":
-        return folder.read(_root(config), config, limit_bytes)
+        return decoded_pictures.read(_root(config), config, limit_bytes)
     return digits.read()
 
 
@@ -100,16 +103,25 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     Raises:
         UserError: the split has no pictures, or a broken one.
     """
-    if config.name != "folder" or not picture_list.has_part(_root(config), split):
+    if config.name != "folder" or not folder.has_part(_root(config), split):
         return None
-    folder.prepare(_root(config), config, split)
-    return folder.read_part(_root(config), config, config.memory_limit_mb * 10**6, split)
+    _decode(config, split)
+    limit_bytes = config.memory_limit_mb * 10**6
+    return decoded_pictures.read_part(_root(config), config, limit_bytes, split)
 
 
 @_explain_forbidden()
 def read_picture_infos(config: DataConfig) -> Mapping[str, ImageInfo]:
     """Return the sizes and channels of picture files before they are made fit, by file."""
-    return folder.read_picture_infos(_root(config), config) if config.name == "folder" else {}
+    return decoded_pictures.read_infos(_root(config)) if config.name == "folder" else {}
+
+
+def _decode(config: DataConfig, part: str | None = None) -> None:
+    if processes.launched_local_rank() > 0:
+        return  # the first process of the machine has done it, and this one reads its plan
+    root = _root(config)
+    pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
+    decoded_pictures.prepare(pictures, config, part)
 
 
 def _root(config: DataConfig) -> Path:
