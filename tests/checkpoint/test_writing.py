@@ -174,7 +174,7 @@ def test_the_manifest_is_that_of_the_documentation(checkpoints: Checkpoints) -> 
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest == {"files": files, "checksum": checksum}
     state = json.loads((folder / "state.json").read_text())
-    assert (state["format_version"], state["files"]) == (3, names)
+    assert (state["format_version"], state["files"]) == (4, names)
 
 
 def test_what_may_not_be_read_is_no_damage_and_stays(

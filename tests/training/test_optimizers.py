@@ -54,6 +54,17 @@ def test_biases_and_norms_are_not_decayed(name: OptimizerName) -> None:
             assert torch.equal(old, parameter)
 
 
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_a_step_whose_scaled_gradients_overflow_changes_nothing(name: OptimizerName) -> None:
+    """Torch's fused kernels check this themselves; Muon relies on the scaler."""
+    model, scaler = small_net(), torch.amp.GradScaler("cpu")
+    optimizer = build(OptimizerConfig(name, lr=0.01), model)
+    before = [parameter.clone() for parameter in model.parameters()]
+    scaler.scale(model(torch.full((6, 1, 5, 5), 1e30)).square().mean()).backward()
+    scaler.step(optimizer)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (5, 5)])
 def test_orthogonalise_brings_the_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -69,7 +80,7 @@ def test_orthogonalise_brings_the_singular_values_near_one(shape: tuple[int, int
     assert cosine > 0.95
 
 
-def test_the_part_that_is_not_for_muon_is_adamw() -> None:
+def test_groups_that_are_not_for_muon_are_updated_by_adamw() -> None:
     """The classifier and the vectors take the steps of torch's own AdamW."""
     torch.manual_seed(0)
     ours, theirs = (nn.Linear(6, 4) for _ in range(2))

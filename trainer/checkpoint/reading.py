@@ -26,7 +26,7 @@ from trainer.base.strict_json import (
 from trainer.base.tensor_files import Specs, Tensors, read_specs, read_tensors
 from trainer.checkpoint.run_state import RunState
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 STATE = "state.json"
 
