@@ -1,9 +1,9 @@
-"""Calling a network's constructor with a user's arguments and what the data determine."""
+"""Call a network's constructor with the user's arguments and what the data determine."""
 
 from __future__ import annotations
 
 import inspect
-import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from traceback import extract_tb
@@ -11,8 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from models import user_files
 from models.registry import suggestion
+
+_OURS = Path(__file__).resolve().parent
+_STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+_INSTALLED = {_OURS, _OURS.with_name("trainer"), *_STANDARD}
+_SITE_PACKAGES = {"site-packages", "dist-packages"}
 
 
 def construct(
@@ -23,12 +27,12 @@ def construct(
     Args:
         name: for messages.
         network: a class, or a function that returns a network.
-        arguments: the user's own.
+        arguments: the user's.
         data: what the data determine.
 
     Raises:
         ValueError: an argument is unknown, missing, refused by the constructor, or set by the data;
-            or what comes out is no network.
+            or the result is not a network.
     """
     try:
         taken, takes_any = _parameters(network)
@@ -52,41 +56,47 @@ def construct(
     try:
         built: object = network(**passed)
     except ValueError as error:  # its own check of a value
-        raise ValueError(f"{name}: {describe(error, file_of(network), kind=False)}") from error
+        raise ValueError(f"{name}: {describe(error, kind=False)}") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} cannot be built: {describe(error, file_of(network))}") from error
+        raise ValueError(f"{name} cannot be built: {describe(error)}") from error
     if not isinstance(built, nn.Module):
         kind = type(built).__name__
         raise ValueError(f"{name} returns a {kind}, where a torch.nn.Module must be.")
     return built
 
 
-def file_of(network: Callable[..., Any]) -> str | None:
-    """The file that defines a class or a function of the user's, if it has one."""
-    name = getattr(network, "__module__", None) or ""
-    return None if name.startswith("models.") else getattr(sys.modules.get(name), "__file__", None)
-
-
-def describe(error: BaseException, file: str | None = None, *, kind: bool = True) -> str:
-    """Kind and message of an error, and the innermost line of the user's code that took part in it.
+def describe(error: BaseException, *, kind: bool = True) -> str:
+    """Return kind and message of an error, and the user's line in which it came up.
 
     Args:
         error: as it was caught.
-        file: that counts as the user's, besides those that `user_files` has run.
         kind: whether to say of what kind the error is.
     """
     words = " ".join(str(error).split())
     text = f"{type(error).__name__}: {words}" if kind or not words else words
-    place = place_of(error, file)
+    place = place_of(error)
     return f"{text} ({place})" if place else text
 
 
-def place_of(error: BaseException, file: str | None = None) -> str | None:
-    """File and line of the user's code in which an error has come up; None where it has not."""
+def place_of(error: BaseException) -> str | None:
+    """Return file and line of the user's code in which an error came up; None: it came up in ours.
+
+    It is the innermost such line from where the error was caught.
+    """
     for frame in reversed(extract_tb(error.__traceback__)):
-        if frame.filename == file or user_files.is_of_user(frame.filename):
+        if is_user_file(frame.filename):
             return f"{Path(frame.filename).name}, line {frame.lineno}"
     return None
+
+
+def is_user_file(name: str) -> bool:
+    """Return whether a file is of neither Python, an installed package nor Lockstep."""
+    path = Path(name).resolve()
+    return (
+        path.is_file()
+        and _INSTALLED.isdisjoint(path.parents)
+        and _SITE_PACKAGES.isdisjoint(path.parts)
+    )
 
 
 def _parameters(network: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

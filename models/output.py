@@ -15,8 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parameter import is_lazy
 
-from models import user_files
-from models.construct import describe, file_of, place_of
+from models.construct import describe, is_user_file, place_of
 
 Result = TypeVar("Result")
 
@@ -106,7 +105,7 @@ def _attempt(model: nn.Module, doing: str, call: Callable[[], Result]) -> Result
     try:
         return call()
     except (Exception, SystemExit) as error:
-        text = describe(error, file_of(type(model)))
+        text = describe(error)
         raise ValueError(f"{name_of(model)} {doing}: {text}") from error
 
 
@@ -151,7 +150,7 @@ def _check_backward(model: nn.Module, logits: torch.Tensor, images: torch.Tensor
         cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
         sparse = [n for n, p in parameters if p.grad is not None and p.grad.layout != torch.strided]
     except (Exception, SystemExit) as error:
-        text = describe(error, file_of(type(model)))
+        text = describe(error)
         if place_of(error) is None and (place := _place_in_forward(model, images)):
             text += f" ({place})"
         raise ValueError(f"{name} fails in the backward pass of images of shape {shape}: {text}") \
@@ -179,7 +178,7 @@ def _place_in_forward(model: nn.Module, images: torch.Tensor) -> str | None:
             pass  # the same again
     text = "\n".join(str(warning.message) for warning in caught)
     places = re.findall(r'File "(.+)", line (\d+)', text)
-    own = [place for place in places if user_files.is_of_user(place[0])]
+    own = [place for place in places if is_user_file(place[0])]
     return f"{Path(own[-1][0]).name}, line {own[-1][1]}" if own else None
 
 

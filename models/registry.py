@@ -1,4 +1,4 @@
-"""The registered networks, by name."""
+"""The networks of this package, by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ _networks: dict[str, type[nn.Module]] = {}
 
 
 def register(name: str) -> Callable[[type[Network]], type[Network]]:
-    """Class decorator that makes the network known under `name`.
-
-    Raises:
-        ValueError: the name is one of this package's networks.
-    """
-    if name in _networks and not is_own(name):
-        raise ValueError(f"{name!r} is one of Lockstep's own; choose another name")
+    """Class decorator that makes a network of this package known under `name`."""
 
     def add(network: type[Network]) -> type[Network]:
         _networks[name] = network
@@ -30,17 +24,12 @@ def register(name: str) -> Callable[[type[Network]], type[Network]]:
 
 
 def names() -> list[str]:
-    """The registered names in alphabetical order."""
+    """Return the registered names in alphabetical order."""
     return sorted(_networks)
 
 
-def is_own(name: str) -> bool:
-    """Whether the name was registered from outside of this package."""
-    return name in _networks and not _networks[name].__module__.startswith("models.")
-
-
 def find(name: str) -> type[nn.Module]:
-    """The network registered under `name`; ValueError lists the registered names."""
+    """Return the network registered under `name`; ValueError lists the registered names."""
     if name not in _networks:
         raise ValueError(
             f"no model is called {name!r}{suggestion(name, names())} "
@@ -51,6 +40,6 @@ def find(name: str) -> type[nn.Module]:
 
 
 def suggestion(found: str, known: list[str]) -> str:
-    """How a sentence on something unknown ends: with the nearest known words, if any is near."""
+    """Return the end of a sentence on an unknown word: the nearest known ones, if any is near."""
     close = get_close_matches(found, known)
     return f"; did you mean {' or '.join(close)}?" if close else "."

@@ -48,10 +48,9 @@ def create(
     return model
 
 
-def holds(path: str) -> bool:
-    """Whether a file is one of timm's."""
-    file = getattr(sys.modules.get("timm"), "__file__", None)
-    return file is not None and Path(file).parent in Path(path).parents
+def folder() -> str:
+    """Return the folder of timm's code, once it has been imported."""
+    return str(Path(str(sys.modules["timm"].__file__)).parent)
 
 
 def _import(name: str) -> ModuleType:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from trainer.config import command_line
 from trainer.config.plugins import (
     register_augmentation,
     register_dataset,
+    register_model,
     register_optimizer,
     register_tracker,
 )
@@ -37,7 +38,6 @@ from trainer.training.observer import Record
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import nn
 
     from trainer.finished.trained_model import TrainedModel
 
@@ -55,17 +55,6 @@ __all__ = [
     "register_tracker",
     "train",
 ]
-
-
-def register_model(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Class decorator that makes a network known as `model.name`.
-
-    Raises:
-        ValueError: the name is one of Lockstep's own.
-    """
-    import models
-
-    return models.register(name)
 
 
 def train(

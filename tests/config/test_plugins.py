@@ -1,4 +1,4 @@
-"""Data sets, augmentations, optimisers and trackers of users' own."""
+"""Users' data sets, augmentations, optimisers and trackers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_worker
 from tests.runs import Run, train_apart, train_here
-from trainer.config import plugins
+from trainer.base.errors import UserError
+from trainer.config import plugin_checks, plugins
 from trainer.config.plugins import register_augmentation, register_optimizer
 from trainer.config.schema import RunConfig, replace
 
@@ -78,13 +79,13 @@ ARRAYS = "return OwnImages(torch.zeros(9, 4, 4), {labels}, torch.zeros(2, 4, 4),
 @pytest.mark.parametrize(
     ("key", "code", "expected"),
     [
-        ("data.name", "x = 1", "registers no dataset; write @register_dataset('mine')"),
+        ("data.name", "x = 1", "the file has no data set 'mine'; it defines no function or class"),
         ("data.name", "import nowhere", "does not run: ModuleNotFoundError"),
         ("data.name", '@register_dataset("digits")\ndef mine(): pass', "choose another name"),
         ("data.name", DATA + "1 / 0", "mine fails: ZeroDivisionError: division by zero (mine.py,"),
         ("data.name", DATA + "return 3", "must return trainer.api.OwnImages, found int"),
         ("data.name", DATA + ARRAYS.format(labels="[0, 1]"), "has 9 images, but"),
-        ("data.name", DATA + ARRAYS.format(labels="[[0], [1, 2]]"), "train_labels: no array"),
+        ("data.name", DATA + ARRAYS.format(labels="[[0], [1, 2]]"), "train_labels: not an array"),
         ("data.augment", DATA, "does not run"),
         ("data.augment", AUGMENTATION + "return images.float()", "must return images as it gets"),
         ("data.augment", AUGMENTATION + "return images[:1]", "must return images as it gets them"),
@@ -94,7 +95,7 @@ ARRAYS = "return OwnImages(torch.zeros(9, 4, 4), {labels}, torch.zeros(2, 4, 4),
             AUGMENTATION + "return images * (torch.rand(len(images), 1, 1, 1) < 0.5)",
             "other images at a second call",
         ),
-        ("data.augment", AUGMENTATION + "return images.flip(0)", "otherwise in a smaller batch"),
+        ("data.augment", AUGMENTATION + "return images.flip(0)", "differently in a smaller batch"),
         ("optimizer.name", OPTIMIZER + "1 / 0", "ZeroDivision"),
         ("optimizer.name", OPTIMIZER + "parameter.add_(torch.randn_like(parameter))",
          "other weights of the same gradients"),
@@ -103,10 +104,10 @@ ARRAYS = "return OwnImages(torch.zeros(9, 4, 4), {labels}, torch.zeros(2, 4, 4),
         ("optimizer.name", OPTIMIZER + "self.state[parameter]['x'] = {1}",
          "neither tensors nor numbers"),
         ("optimizer.name", '@register_optimizer("mine")\ndef mine(params, lr): return 3',
-         "int is no torch.optim.Optimizer"),
+         "int is not a torch.optim.Optimizer"),
         ("optimizer.name", '@register_optimizer("mine")\ndef mine(params): return 3',
          "unexpected keyword argument 'lr'"),
-        ("tracking.plugin", "x = 1", "registers no tracker"),
+        ("tracking.plugin", "mime = dict", "no tracker 'mine'"),
     ],
 )  # fmt: skip
 def test_a_bad_one_is_one_clear_message(
@@ -162,10 +163,10 @@ def test_only_the_place_of_a_file_may_be_another(
 ) -> None:
     config = replace(RunConfig(), {key: stored})
     if is_same:
-        plugins.check_named(config, Path("run"), {key: given}, [key])
+        plugin_checks.check_code(config, Path("run"), {key: given}, [key])
     else:
-        with pytest.raises(plugins.UserError, match="but the run had"):
-            plugins.check_named(config, Path("run"), {key: given}, [key])
+        with pytest.raises(UserError, match="but the run had"):
+            plugin_checks.check_code(config, Path("run"), {key: given}, [key])
 
 
 @pytest.mark.parametrize(
@@ -174,9 +175,11 @@ def test_only_the_place_of_a_file_may_be_another(
      ("model.name", "theirs")],
 )  # fmt: skip
 def test_a_part_that_another_program_has_registered_is_unknown(key: str, value: str) -> None:
-    plugins.check_known(replace(RunConfig(), PARTS | {"data.augment": "flip"}), Path("run"))
-    with pytest.raises(plugins.UserError, match=f"{key}: theirs of run was registered in the"):
-        plugins.check_known(replace(RunConfig(), {key: value}), Path("run"))
+    config = replace(RunConfig(), PARTS | {"data.augment": "flip"})
+    plugin_checks.check_code(config, Path("run"), PARTS | {"data.augment": "flip"}, plugins.CODE)
+    with pytest.raises(UserError, match=f"{key}: theirs of run was registered in the"):
+        config = replace(RunConfig(), {key: value})
+        plugin_checks.check_code(config, Path("run"), {}, plugins.CODE)
 
 
 def test_code_without_lines_is_refused() -> None:
@@ -184,16 +187,14 @@ def test_code_without_lines_is_refused() -> None:
     exec("def hidden(images, numbers): return images", names)
     register_augmentation("hidden")(names["hidden"])
     try:
-        with pytest.raises(plugins.UserError, match="put it into a file"):
-            plugins.source_sha256("augmentation", ["hidden"])
+        with pytest.raises(UserError, match="put it into a file"):
+            plugins.fingerprints(replace(RunConfig(), {"data.augment": "hidden"}))
     finally:
-        del plugins._registered["augmentation"]["hidden"]
+        plugins._registered.pop()
 
 
 def test_a_class_of_a_notebook_has_the_lines_of_its_methods() -> None:
-    from models.plugin import source_of
-
-    assert source_of(torch.optim.SGD) is not None
+    assert plugins._lines_of(torch.optim.SGD) is not None
     kind = type("Mine", (), {"__module__": "__main__", "fit": test_registering})
-    source = source_of(kind)
+    source = plugins._lines_of(kind)
     assert source is not None and b"def test_registering" in source

@@ -1,4 +1,4 @@
-"""`models.create`: names, arguments, plug-ins, and what a user reads when they are wrong."""
+"""Creating networks: names, arguments, plug-ins, and the messages where they are wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 import models
+from trainer.base.errors import UserError
+from trainer.config import plugins
+from trainer.network import creation
 
 GOOD = """
 from torch import nn
@@ -33,11 +36,13 @@ class Net(nn.Module):
 
 
 def create(name: str, arguments: dict[str, Any] | None = None) -> nn.Module:
-    return models.create(name, arguments or {}, num_classes=10, in_channels=1, image_size=(28, 28))
+    return creation.create(
+        name, arguments or {}, num_classes=10, in_channels=1, image_size=(28, 28)
+    )
 
 
 def message(name: str, arguments: dict[str, Any] | None = None) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, UserError)) as caught:
         create(name, arguments)
     return str(caught.value)
 
@@ -81,10 +86,8 @@ def test_what_the_data_determine_is_no_argument(key: str) -> None:
     assert f"quicknet gets {key} = " in text and "from the data" in text
 
 
-def test_register_makes_a_network_known() -> None:
-    assert "lab_cnn" in models.names()
-
-    @models.register("zz_test_only")
+def test_a_registered_network_is_known() -> None:
+    @plugins.register_model("zz_test_only")
     class Flat(nn.Module):
         def __init__(self, num_classes: int) -> None:
             super().__init__()
@@ -92,11 +95,10 @@ def test_register_makes_a_network_known() -> None:
 
     try:
         assert isinstance(create("zz_test_only"), Flat)
-        assert models.names()[-1] == "zz_test_only"
     finally:
-        from models import registry
-
-        del registry._networks["zz_test_only"]
+        plugins._registered.pop()
+    with pytest.raises(ValueError, match="choose another name"):
+        plugins.register_model("lab_cnn")
 
 
 def test_plugin(tmp_path: Path) -> None:
@@ -155,24 +157,25 @@ def test_plugins_of_one_file_name_stay_apart(tmp_path: Path) -> None:
 
 
 def test_plugin_file_is_missing(tmp_path: Path) -> None:
-    assert message(f"{tmp_path}/none.py:Net").endswith(f"there is no file {tmp_path}/none.py.")
+    assert message(f"{tmp_path}/none.py:Net").endswith(f"there is no file {tmp_path}/none.py")
 
 
 def test_plugin_names_no_class(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
-    assert message(f"{tmp_path}/net.py").endswith(f"write {tmp_path}/net.py:ClassName.")
+    assert message(f"{tmp_path}/net.py").endswith(f"write {tmp_path}/net.py:name")
 
 
 def test_plugin_class_is_missing(tmp_path: Path) -> None:
     name = write(tmp_path, GOOD)
     text = message(f"{name}t")
-    assert "has no class 'Nett'; did you mean Net? It defines Net." in text
-    assert "It defines no torch.nn.Module." in message(write(tmp_path, "from torch.nn import ReLU"))
+    assert "has no network 'Nett'; did you mean Net? it defines Net" in text
+    nothing = message(write(tmp_path, "from torch.nn import ReLU\nNet = 3"))
+    assert nothing.endswith("has no network 'Net'; it defines no function or class")
 
 
-@pytest.mark.parametrize("code", ["class Net: pass", "Net = 3"])
-def test_plugin_class_is_no_module(tmp_path: Path, code: str) -> None:
-    assert message(write(tmp_path, code)).endswith("Net is no subclass of torch.nn.Module.")
+def test_plugin_class_is_not_a_module(tmp_path: Path) -> None:
+    text = message(write(tmp_path, "class Net: pass"))
+    assert text.endswith("Net is not a subclass of torch.nn.Module.")
 
 
 def test_plugin_function(tmp_path: Path) -> None:

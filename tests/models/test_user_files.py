@@ -13,9 +13,11 @@ from torch import nn
 
 import models
 import trainer
-from models import plugin
 from tests.runs import Run, train_here
+from trainer.base.errors import UserError
 from trainer.config import plugins
+from trainer.config.schema import RunConfig, replace
+from trainer.network import creation
 
 BLOCKS = """
 from torch import nn
@@ -41,11 +43,12 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def create(name: str) -> Any:
-    return models.create(name, {}, num_classes=10, in_channels=1, image_size=(8, 8))
+    return creation.create(name, {}, num_classes=10, in_channels=1, image_size=(8, 8))
 
 
 def source(name: str) -> str | None:
-    return models.source_sha256(name)
+    config = replace(RunConfig(), {"model.name": name})
+    return plugins.fingerprints(config)["model.name"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_what_is_imported_late_or_from_the_path_belongs_to_the_digest_too(
     name = f"{tmp_path / 'net.py'}:Net"
     try:
         create(name)
-        covered = plugin.file_source(name).decode().rpartition("__package__)\n")[2]
+        covered = plugins._source("model", name).decode().rpartition("__package__)\n")[2]
         assert [line.split()[0] for line in covered.splitlines()[1:]] == [
             "blocks", "more", "zz_deep", "zz_shared",
         ]  # fmt: skip
@@ -157,7 +160,7 @@ def test_what_is_imported_late_or_from_the_path_belongs_to_the_digest_too(
 def test_an_error_in_the_second_file_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path, {"net.py": "from blocks import Block", "blocks.py": "\n1 / 0"})
     before = set(sys.modules)
-    with pytest.raises(ValueError, match=r"net.py:Net does not run: ZeroDivision.*blocks.py, line"):
+    with pytest.raises(UserError, match=r"net.py:Net does not run: ZeroDivision.*blocks.py, line"):
         create(f"{tmp_path / 'net.py'}:Net")
     assert set(sys.modules) == before
     write(tmp_path, {"blocks.py": BLOCKS.format(word="x"), "net.py": NET.format(source="blocks")})

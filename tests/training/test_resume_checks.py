@@ -18,7 +18,7 @@ from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
 from trainer.training import resume_checks
-from trainer.training.optimizer_state import optimizer_state, twin_of
+from trainer.training.optimizer_state import copy_optimizer, optimizer_state
 
 
 class Counting(torch.optim.SGD):
@@ -56,7 +56,7 @@ class Pair:
 def pair(tmp_path: Path) -> Pair:
     module = nn.Linear(2, 3)
     optimizer = Counting(module.parameters(), momentum=0.9)
-    stepped = twin_of(optimizer)
+    stepped = copy_optimizer(optimizer)
     for parameter in stepped.param_groups[0]["params"]:
         parameter.grad = torch.ones_like(parameter)
     stepped.step()

@@ -12,9 +12,9 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from trainer.base.errors import UserError
-from trainer.config import plugins, stored_config
+from trainer.config import plugin_checks, stored_config
 from trainer.config.key_errors import check_not_null, explain_parser_error, section_expected
-from trainer.config.rules import check_average, check_names, is_unicode, validate
+from trainer.config.rules import check_average, is_unicode, validate
 from trainer.config.schema import RunConfig, averaged_epochs, replace
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs"
@@ -71,7 +71,7 @@ def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]
     """
     stored, changes = stored_config.read_folder(folder), _changes(arguments, allowed)
     if "data.name" not in changes:
-        plugins.check_named(stored, folder, {}, ["data.name"])
+        plugin_checks.check_code(stored, folder, {}, ["data.name"])
     config = replace(stored, changes)
     check_not_null(config)
     validate(config)
@@ -145,7 +145,7 @@ def _finish(
     # As a number from here on: config.yaml is to say what was done.
     config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})
     check_average(config)
-    check_names(config)
+    plugin_checks.check_names(config)
     return config
 
 

@@ -1,7 +1,7 @@
-"""What users add under names of their own: data sets, augmentations, optimisers, trackers.
+"""Find what users add to a run: networks, data sets, augmentations, optimisers, trackers.
 
-Each is one function or class. A configuration names it as `path/to/file.py:name`, or, in the
-process that registered it, by the registered name alone.
+Each is a function or a class. A configuration names it as `path/to/file.py:name` or, in the
+process that has registered it, by its registered name. A new kind is one line of `KINDS`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+from trainer.base import user_code
 from trainer.base.errors import UserError
 from trainer.config.schema import (
     TRANSFORMS,
@@ -26,48 +28,72 @@ from trainer.config.schema import (
     own_augmentations_of,
 )
 
-Kind = Literal["dataset", "augmentation", "optimizer", "tracker"]
 Member = TypeVar("Member", bound=Callable[..., Any])
 
-KEYS: dict[Kind, str] = {
-    "dataset": "data.name",
-    "augmentation": "data.augment",
-    "optimizer": "optimizer.name",
-    "tracker": "tracking.plugin",
-}
-"""where a configuration names them"""
-
-CODE = {
-    "model.name": "network",
-    "data.name": "data set",
-    "data.augment": "augmentation",
-    "optimizer.name": "optimiser",
-}
-"""keys that may name code of a user's own which decides on the weights, and what they name"""
-
-BUILT_IN: dict[Kind, tuple[str, ...]] = {
-    "dataset": get_args(DataName),
-    "augmentation": ("none", *TRANSFORMS),
-    "optimizer": get_args(OptimizerName),
-    "tracker": (),
-}
+TIMM = "timm:"
+"""begins the names of timm's networks"""
 
 
 @dataclass(frozen=True)
-class Extension:
-    """One of them."""
+class Kind:
+    """Something that users may add."""
 
-    kind: Kind
+    key: str
+    """of the configuration, that names it"""
+    word: str
+    """for it, in messages"""
+    built_in: tuple[str, ...] = ()
+    """Lockstep's own names; those of networks are in the package `models`"""
+    changes_weights: bool = True
+
+
+KINDS = {
+    "model": Kind("model.name", "network"),
+    "dataset": Kind("data.name", "data set", get_args(DataName)),
+    "augmentation": Kind("data.augment", "augmentation", ("none", *TRANSFORMS)),
+    "optimizer": Kind("optimizer.name", "optimiser", get_args(OptimizerName)),
+    "tracker": Kind("tracking.plugin", "tracker", changes_weights=False),
+}
+
+CODE = {kind.key: kind.word for kind in KINDS.values() if kind.changes_weights}
+"""keys that may name users' code which decides on the weights, and what they name"""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A function or a class that a user has added."""
+
+    kind: str
     name: str
     member: Callable[..., Any]
     """the function or the class"""
     numbers: int = 0
     """of an augmentation: how many random numbers a sample gets"""
 
+    def error(self, text: str) -> UserError:
+        """Return the message that it is wrong: `text` goes on after its name."""
+        return UserError(f"{KINDS[self.kind].key}: {self.name} {text}")
 
-_registered: dict[Kind, dict[str, Extension]] = {kind: {} for kind in KEYS}
-_all: dict[Kind, list[Extension]] = {kind: [] for kind in KEYS}
-"""also those of a name that was registered again since, as by another file"""
+    @contextlib.contextmanager
+    def explain_errors(self) -> Iterator[None]:
+        """Turn an error of its code into a `UserError` that names it."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            from models.construct import describe
+
+            raise self.error(f"fails: {describe(error)}") from error
+
+
+_registered: list[Plugin] = []
+"""of one kind and name the last counts, and the others only in their own files"""
+
+
+def register_model(name: str) -> Callable[[Member], Member]:
+    """Decorator of a torch.nn.Module's class, or of a function that returns one."""
+    return _register("model", name)
 
 
 def register_dataset(name: str) -> Callable[[Member], Member]:
@@ -92,228 +118,174 @@ def register_optimizer(name: str) -> Callable[[Member], Member]:
 
 
 def register_tracker(name: str) -> Callable[[Member], Member]:
-    """Decorator of a class as `trainer.run.tracking.trackers.OwnTracker` describes it."""
+    """Decorator of a class as `trainer.run.tracking.user_tracker.OwnTracker` describes it."""
     return _register("tracker", name)
 
 
-def _register(kind: Kind, name: str, numbers: int = 0) -> Callable[[Member], Member]:
+def _register(kind: str, name: str, numbers: int = 0) -> Callable[[Member], Member]:
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise ValueError(f"{name!r}: a name is a word of letters, digits and underscores")
-    if name in BUILT_IN[kind] or (kind == "augmentation" and set(name.split("_")) <= {*TRANSFORMS}):
+    words = set(name.split("_")) if kind == "augmentation" else {name}
+    if is_built_in(kind, name) or words <= set(KINDS[kind].built_in):
         raise ValueError(f"{name!r} is one of Lockstep's own; choose another name")
 
     def add(member: Member) -> Member:
-        extension = Extension(kind, name, member, numbers)
-        _registered[kind][name] = extension
-        _all[kind].append(extension)
+        _registered.append(Plugin(kind, name, member, numbers))
         return member
 
     return add
 
 
+# ---------------------------------------------------------------------- names
+
+
 def is_file(name: str) -> bool:
-    """Whether a name is meant as a file and a member of it."""
+    """Return whether a name means a file and something in it."""
     return name.endswith(".py") or name.rpartition(":")[0].endswith(".py")
 
 
-def is_own(kind: Kind, name: str) -> bool:
-    """Whether a name is a file's or a registered one."""
-    return is_file(name) or name in _registered[kind]
+def is_built_in(kind: str, name: str) -> bool:
+    """Return whether a name is one of Lockstep's own, or of timm's."""
+    if kind == "model":
+        import models
+
+        return name in models.names() or name.startswith(TIMM)
+    return name in KINDS[kind].built_in
 
 
-def check_name(kind: Kind, name: str) -> None:
-    """Make sure that a name means something in this process; no file is opened.
-
-    Raises:
-        UserError: with the nearest names, and all.
-    """
-    if name not in BUILT_IN[kind] and not is_own(kind, name):
-        raise _unknown(kind, name)
+def is_users(kind: str, name: str) -> bool:
+    """Return whether a name is a file's, or is registered in this process."""
+    return is_file(name) or _by_name(kind, name) is not None
 
 
-def check_named(
-    config: RunConfig, folder: Path, named: Mapping[str, str], keys: Collection[str]
-) -> None:
-    """Make sure that a run's folder brings about no code that the user has not named.
-
-    Somebody may have sent it.
-
-    Args:
-        config: of the run in the folder.
-        named: what the user has named, by the key.
-        keys: what is about to be used of model.name, data.name, data.augment, optimizer.name.
-
-    Raises:
-        UserError: names the key and what there is to name.
-    """
-    import models
-
-    values = flatten(config)
-    own = {
-        "model.name": config.model.name not in models.names(),
-        "data.name": is_file(config.data.name),
-        "data.augment": any(map(is_file, own_augmentations_of(config.data.augment))),
-        "optimizer.name": is_file(config.optimizer.name),
-    }
-    for key in keys:
-        name, given = values[key], named.get(key)
-        if given is None and own[key]:
-            raise UserError(
-                f"{key}: {name} of {folder} is code that is not Lockstep's; to run it, name it "
-                f"yourself: --{key} {name}"
-            )
-        if given is not None and _without_folders(key, given) != _without_folders(key, name):
-            raise UserError(f"--{key}: {given}, but the run had {name}")
+def names_in(config: RunConfig, kind: str) -> list[str]:
+    """Return the names of one kind in a configuration."""
+    value = flatten(config)[KINDS[kind].key]
+    if kind == "augmentation":
+        return own_augmentations_of(value)
+    return [] if value is None else [value]
 
 
-def _without_folders(key: str, name: str) -> list[str]:
-    """The parts of a name; of a part in a file, which may lie elsewhere, only what follows it."""
-    pieces = name.split("+") if key == "data.augment" else [name]
-    return [f":{piece.rpartition(':')[2]}" if is_file(piece) else piece for piece in pieces]
-
-
-def check_known(config: RunConfig, folder: Path) -> None:
-    """Make sure that this process knows all code of a run's folder that no file is named for.
-
-    Raises:
-        UserError: names the key, and how a run would be one for other processes too.
-    """
-    import models
-    from models.timm_models import PREFIX
-
-    def unknown(kind: Kind, names: list[str]) -> list[str]:
-        return [name for name in names if name not in BUILT_IN[kind] and not is_own(kind, name)]
-
-    model = config.model.name
-    is_known = model in models.names() or is_file(model) or model.startswith(PREFIX)
-    for key, names in {
-        "model.name": [] if is_known else [model],
-        "data.name": unknown("dataset", [config.data.name]),
-        "data.augment": unknown("augmentation", own_augmentations_of(config.data.augment)),
-        "optimizer.name": unknown("optimizer", [config.optimizer.name]),
-    }.items():
-        for name in names:
-            raise UserError(
-                f"{key}: {name} of {folder} was registered in the program that did the run and is "
-                f"not known here, so the run cannot be computed again; that of a part in a file, "
-                f"named path/to/file.py:{name} from the start, can"
-            )
-
-
-def find(kind: Kind, name: str) -> Extension:
-    """What a name stands for; runs the code of a file.
-
-    Raises:
-        UserError: names the key, and what is wrong with the name or the file.
-    """
-    if is_file(name):
-        return _from_file(kind, name)
-    if name not in _registered[kind]:
-        raise _unknown(kind, name)
-    return _registered[kind][name]
-
-
-@contextlib.contextmanager
-def running(extension: Extension) -> Iterator[None]:
-    """Around its code, of which an error becomes a `UserError` that names the extension."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        from models.construct import describe, file_of
-
-        file = file_of(inspect.unwrap(extension.member))
-        raise wrong(extension, f"fails: {describe(error, file)}") from error
-
-
-def wrong(extension: Extension, what: str) -> UserError:
-    """The message for what is wrong with it."""
-    return UserError(f"{KEYS[extension.kind]}: {extension.name} {what}")
-
-
-def source_sha256(kind: Kind, names: list[str]) -> str | None:
-    """Of the code that they stand for: whole files and what of the user's own these import.
-
-    Of registered ones it is their own lines.
-
-    Returns:
-        None where all are Lockstep's own.
-
-    Raises:
-        UserError: there is no source, so that no resume could tell whether it is still the same.
-    """
-    own = [name for name in names if name not in BUILT_IN[kind]]
-    return (
-        hashlib.sha256(b"".join(_source(kind, name) for name in own)).hexdigest() if own else None
-    )
-
-
-def fingerprints(config: RunConfig) -> dict[str, str | None]:
-    """SHA-256 of the users' code that a run is made from, by the key that names it.
-
-    Raises:
-        UserError: as `source_sha256`.
-    """
-    import models
-
-    try:
-        model = models.source_sha256(config.model.name)
-    except ValueError as error:
-        raise UserError(f"model.name: {error}") from error
-    return {
-        "model.name": model,
-        "data.name": source_sha256("dataset", [config.data.name]),
-        "data.augment": source_sha256("augmentation", own_augmentations_of(config.data.augment)),
-        "optimizer.name": source_sha256("optimizer", [config.optimizer.name]),
-    }
-
-
-def _source(kind: Kind, name: str) -> bytes:
-    from models import plugin
-
-    if is_file(name):
-        try:
-            return plugin.file_source(name)
-        except ValueError as error:
-            raise UserError(f"{KEYS[kind]}: {error}") from error
-    source = plugin.source_of(find(kind, name).member)
-    if source is None:
-        raise UserError(
-            f"{KEYS[kind]}: the source of {name} cannot be read, so a resumed run could not know "
-            f"whether it is still the same; put it into a file"
-        )
-    return source
-
-
-def _from_file(kind: Kind, name: str) -> Extension:
-    from models import plugin
-
-    try:
-        module, wanted = plugin.run(name, "name")
-    except ValueError as error:
-        raise UserError(f"{KEYS[kind]}: {error}") from error
-    members = [value for value in vars(module).values() if callable(value)]
-    own = {
-        found.name: found
-        for found in _all[kind]
-        if any(found.member is member for member in members)
-    }
-    for found in own.values():
-        if found.name == wanted or vars(module).get(wanted) is found.member:
-            return found
-    listing = f"it registers {', '.join(own)}" if own else f"it registers no {kind}"
-    raise UserError(
-        f"{KEYS[kind]}: {name}: {listing}; write @register_{kind}({wanted!r}) above what is meant"
-    )
-
-
-def _unknown(kind: Kind, name: str) -> UserError:
-    known = [*BUILT_IN[kind], *_registered[kind]]
+def unknown(kind: str, name: str) -> UserError:
+    """Return the message for an unknown name: the nearest known names, and all."""
+    known = [*KINDS[kind].built_in, *(one.name for one in _registered if one.kind == kind)]
     close = get_close_matches(name, known)
     nearest = f"; did you mean {' or '.join(close)}?" if close else ";"
     listing = f" known are {', '.join(known)};" if known else ""
     return UserError(
-        f"{KEYS[kind]}: there is no {kind} {name!r}{nearest}{listing} one of your own is "
+        f"{KINDS[kind].key}: there is no {KINDS[kind].word} {name!r}{nearest}{listing} your own is "
         f"path/to/file.py:name"
+    )
+
+
+def _by_name(kind: str, name: str) -> Plugin | None:
+    found = [one for one in _registered if (one.kind, one.name) == (kind, name)]
+    return found[-1] if found else None
+
+
+# ---------------------------------------------------------------------- code
+
+
+def find(kind: str, name: str) -> Plugin:
+    """Return what a name stands for; runs the code of a file, once in a process.
+
+    Raises:
+        UserError: names the key, and what is wrong with the name or the file.
+    """
+    plugin = _in_file(kind, name) if is_file(name) else _by_name(kind, name)
+    if plugin is None:
+        raise unknown(kind, name)
+    module = sys.modules.get(inspect.unwrap(plugin.member).__module__)
+    if module is not None and getattr(module, "__file__", None):
+        user_code.note_file(str(module.__file__))
+    return plugin
+
+
+def fingerprints(config: RunConfig) -> dict[str, str | None]:
+    """Return the SHA-256 of the users' code that a run is made from, by the key that names it.
+
+    It is that of whole files and of the user's files that these import; of registered names it is
+    that of their own lines. None where all is Lockstep's own.
+
+    Raises:
+        UserError: there is no source, so that no resume could tell whether it is still the same.
+    """
+    return {
+        KINDS[kind].key: _sha256(kind, names_in(config, kind))
+        for kind in KINDS
+        if KINDS[kind].changes_weights
+    }
+
+
+def _sha256(kind: str, names: list[str]) -> str | None:
+    sources = [_source(kind, name) for name in names if not is_built_in(kind, name)]
+    return hashlib.sha256(b"".join(sources)).hexdigest() if sources else None
+
+
+def _source(kind: str, name: str) -> bytes:
+    from trainer.config import user_files
+
+    if is_file(name):
+        file = _file_of(name)
+        if not user_files.has_run(file):
+            find(kind, name)
+        return user_files.source(file)
+    source = _lines_of(find(kind, name).member)
+    if source is None:
+        raise UserError(
+            f"{KINDS[kind].key}: the source of {name} cannot be read, so a resumed run could not "
+            f"know whether it is still the same; put it into a file"
+        )
+    return source
+
+
+def _lines_of(member: Any) -> bytes | None:
+    """The lines of a function or a class; None where they cannot be read.
+
+    Of a class in a notebook they are those of its methods: Python looks for its file.
+    """
+    try:
+        return inspect.getsource(member).encode()
+    except (OSError, TypeError):
+        methods = [value for value in vars(member).values() if inspect.isfunction(value)]
+        if not isinstance(member, type) or not methods:
+            return None
+    sources = [_lines_of(method) for method in methods]
+    return None if None in sources else b"".join(source for source in sources if source)
+
+
+def _file_of(name: str) -> Path:
+    return Path(name.rpartition(":")[0]).expanduser().resolve()
+
+
+def _in_file(kind: str, name: str) -> Plugin:
+    """What a file has under a name: registered, or else as a function or a class."""
+    from models.construct import describe
+    from trainer.config import user_files
+
+    key, file, wanted = KINDS[kind].key, _file_of(name), name.rpartition(":")[2]
+    if name.endswith(".py"):
+        raise UserError(f"{key}: {name} says only the file: write {name}:name")
+    if not file.is_file():
+        raise UserError(f"{key}: {name}: there is no file {file}")
+    try:
+        module = user_files.run(file)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{key}: {name} does not run: {describe(error)}") from error
+    members = vars(module)
+    for one in _registered:
+        names = [word for word, member in members.items() if member is one.member]
+        if one.kind == kind and (wanted in names or (names and one.name == wanted)):
+            return one
+    if callable(members.get(wanted)):
+        return Plugin(kind, wanted, members[wanted])
+    defined = [
+        word for word, member in members.items()
+        if callable(member) and getattr(member, "__module__", None) == module.__name__
+    ]  # fmt: skip
+    close = get_close_matches(wanted, defined)
+    nearest = f"; did you mean {' or '.join(close)}?" if close else ";"
+    listing = f"defines {', '.join(defined)}" if defined else "defines no function or class"
+    raise UserError(
+        f"{key}: {name}: the file has no {KINDS[kind].word} {wanted!r}{nearest} it {listing}"
     )

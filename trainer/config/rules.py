@@ -18,7 +18,6 @@ from trainer.config.schema import (
     RunConfig,
     averaged_epochs,
     flatten,
-    own_augmentations_of,
     transforms_of,
 )
 
@@ -29,24 +28,6 @@ AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
     f"own, path/to/file.py:name, each after a +"
 )
-
-
-def check_names(config: RunConfig) -> None:
-    """Make sure that this process knows every name.
-
-    The configuration of a stored run may have names that another process has registered.
-
-    Raises:
-        UserError: names the key and the nearest names.
-    """
-    plugins.check_name("dataset", config.data.name)
-    plugins.check_name("optimizer", config.optimizer.name)
-    if config.tracking.plugin is not None:
-        plugins.check_name("tracker", config.tracking.plugin)
-    for name in own_augmentations_of(config.data.augment):
-        if not plugins.is_own("augmentation", name):
-            policy = config.data.augment
-            raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
 
 
 def check_average(config: RunConfig) -> None:
@@ -236,7 +217,7 @@ def _check_optimizer(values: _Values) -> None:
     name = values["optimizer.name"]
     values.require(
         "optimizer.args",
-        not values["optimizer.args"] or name not in plugins.BUILT_IN["optimizer"],
+        not values["optimizer.args"] or not plugins.is_built_in("optimizer", name),
         f"empty where optimizer.name is Lockstep's {name}",
     )
     values.require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")

@@ -17,7 +17,7 @@ from trainer.base.errors import UserError
 from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import NoCheckpoints
-from trainer.config import plugins, stored_config
+from trainer.config import plugin_checks, plugins, stored_config
 from trainer.config.rules import validate
 from trainer.config.schema import RunConfig, replace
 from trainer.finished import run_record
@@ -79,8 +79,7 @@ def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
             f"{path}: threads or train.microbatches is null; the first start of a run fills them "
             f"in, so no run has written this file"
         )
-    plugins.check_known(config, folder)
-    plugins.check_named(config, folder, changes, plugins.CODE)
+    plugin_checks.check_code(config, folder, changes, plugins.CODE)
     # Leaving the argument out would not do, as the run starts from these weights.
     for key in timm_models.WEIGHTS_ARGUMENTS:
         if config.model.name.startswith(timm_models.PREFIX) and config.model.args.get(key):

@@ -22,6 +22,7 @@ from trainer.base.tensor_files import (
     read_tensors,
     weights_sha256,
 )
+from trainer.config import plugin_checks
 from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
 from trainer.config.schema import DataConfig
 from trainer.data import saved_scaling
@@ -177,7 +178,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         found.setdefault("evaluation_batch_size", evaluation.BLOCK_SAMPLES)
     _check(found, file)
     name = model or found["name"]
-    if model is None and name not in models.names():
+    if model is None and plugin_checks.needs_naming("model", name):
         raise UserError(
             f"{file}: its model is {describe_value(name)}, and code that is not of Lockstep runs "
             f"only where you name it: --model path/to/file.py:ClassName or --model timm:NAME "

@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes
-from trainer.network import model_state, traits
+from trainer.network import creation, model_state, traits
 from trainer.network.starting_weights import load_weights
 
 log = logging.getLogger("lockstep")
@@ -125,7 +125,7 @@ def construct(
     """
     with seeding.preserve_other_generators():
         seeding.seed_all(seed, "initialisation")
-        model = models.create(name, arguments, **data)
+        model = creation.create(name, arguments, **data)
         if first_pass or any(map(is_lazy, _own_tensors(model).values())):
             models.check_output(model, **data)
     model_state.remember(model)

@@ -37,21 +37,23 @@ def load_optimizer_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """A copy over copies of the parameters, with the attributes that a subclass may have."""
-    twin, attributes = copy.deepcopy((optimizer, vars(optimizer)))
-    # An optimiser's own way of copying knows groups and state alone.
-    for name, value in attributes.items():
-        vars(twin).setdefault(name, value)
-    return twin
+def copy_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Copy an optimiser over copies of its parameters.
+
+    Unlike torch's own way of copying, this takes the attributes of a subclass along.
+    """
+    kind = type(optimizer)
+    copied = kind.__new__(kind)
+    vars(copied).update(copy.deepcopy(vars(optimizer)))
+    return copied
 
 
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
     """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
-    twin = twin_of(optimizer)
-    for group in twin.param_groups:
+    copied = copy_optimizer(optimizer)
+    for group in copied.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    twin.step()
-    tensors, numbers = optimizer_state(twin)
+    copied.step()
+    tensors, numbers = optimizer_state(copied)
     return tensors, set(numbers)

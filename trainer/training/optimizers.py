@@ -32,7 +32,7 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     decayed = {"params": weights, "weight_decay": config.weight_decay}
     groups: list[dict[str, Any]] = [decayed, {"params": vectors, "weight_decay": 0.0}]
-    if config.name not in plugins.BUILT_IN["optimizer"]:
+    if not plugins.is_built_in("optimizer", config.name):
         return user_optimizer.build(config, groups)
     if not config.weight_decay and config.name != "muon":  # each group is a call of the kernels
         groups = [{"params": parameters, "weight_decay": 0.0}]

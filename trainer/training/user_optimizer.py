@@ -1,4 +1,4 @@
-"""Optimisers of users' own, and whether they keep what a run promises."""
+"""Users' optimisers, and whether they keep what a run promises."""
 
 from __future__ import annotations
 
@@ -9,58 +9,61 @@ from typing import Any
 import torch
 
 from trainer.config import plugins
-from trainer.config.plugins import Extension
+from trainer.config.plugins import Plugin
 from trainer.config.schema import OptimizerConfig
-from trainer.training.optimizer_state import load_optimizer_state, optimizer_state, twin_of
+from trainer.training.optimizer_state import (
+    copy_optimizer,
+    load_optimizer_state,
+    optimizer_state,
+)
 
 
 def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimiser that `optimizer.name` stands for, tried on copies of the parameters.
+    """Build the optimiser that `optimizer.name` stands for, and try it on copies of the parameters.
 
     Args:
         groups: of parameters, each with its `weight_decay`.
 
     Raises:
-        UserError: it cannot be built or does no step, it would not do the same step on every
-            process, or not go on after a resume as if nothing had been.
+        UserError: it cannot be built or does no step, would not do the same step on every process,
+            or would not go on after a resume as if nothing had happened.
     """
-    extension = plugins.find("optimizer", config.name)
-    with plugins.running(extension):
-        optimizer = extension.member(groups, lr=config.lr, **config.args)
+    plugin = plugins.find("optimizer", config.name)
+    with plugin.explain_errors():
+        optimizer = plugin.member(groups, lr=config.lr, **config.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
-        _check(extension, optimizer)
+            raise TypeError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
+        _check(plugin, optimizer)
     return optimizer
 
 
-def _check(extension: Extension, optimizer: torch.optim.Optimizer) -> None:
-    first, again = twin_of(optimizer), twin_of(optimizer)
-    for twin in (first, again):
-        _step(twin, 1.0)
+def _check(plugin: Plugin, optimizer: torch.optim.Optimizer) -> None:
+    first, again, resumed = (copy_optimizer(optimizer) for _ in range(3))
+    for tried in (first, again):
+        _step(tried, 1.0)
     if not _equal(first, again):
-        raise plugins.wrong(
-            extension,
+        raise plugin.error(
             "makes other weights of the same gradients at a second try, so each process would "
-            "have a model of its own; it must draw no random numbers",
+            "have its own model; it must draw no random numbers"
         )
     tensors, numbers = optimizer_state(first)
     try:
         numbers = json.loads(json.dumps(numbers))
     except TypeError as error:
-        raise plugins.wrong(
-            extension, f"keeps a state that is neither tensors nor numbers, so that no checkpoint "
-            f"can hold it ({error})"
-        ) from error  # fmt: skip
-    resumed = twin_of(optimizer)
-    _copy_weights(first, resumed)
+        raise plugin.error(
+            f"keeps a state that is neither tensors nor numbers, so that no checkpoint can hold "
+            f"it ({error})"
+        ) from error
+    with torch.no_grad():
+        for mine, theirs in zip(_parameters(first), _parameters(resumed), strict=True):
+            theirs.copy_(mine)
     load_optimizer_state(resumed, copy.deepcopy(tensors), numbers)
-    for twin in (first, resumed):
-        _step(twin, -0.5)
+    for tried in (first, resumed):
+        _step(tried, -0.5)
     if not _equal(first, resumed):
-        raise plugins.wrong(
-            extension,
+        raise plugin.error(
             "makes another second step after a resume; what it has to remember must be in "
-            "self.state[parameter], neither in attributes nor in the groups",
+            "self.state[parameter], neither in attributes nor in the groups"
         )
 
 
@@ -78,9 +81,3 @@ def _step(optimizer: torch.optim.Optimizer, scale: float) -> None:
 def _equal(one: torch.optim.Optimizer, other: torch.optim.Optimizer) -> bool:
     pairs = zip(_parameters(one), _parameters(other), strict=True)
     return all(torch.equal(mine, theirs) for mine, theirs in pairs)
-
-
-def _copy_weights(source: torch.optim.Optimizer, target: torch.optim.Optimizer) -> None:
-    with torch.no_grad():
-        for mine, theirs in zip(_parameters(source), _parameters(target), strict=True):
-            theirs.copy_(mine)

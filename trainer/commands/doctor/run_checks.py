@@ -17,7 +17,7 @@ from trainer.commands.doctor.finding import Finding, Findings
 from trainer.commands.doctor.resources import ResourceNeeds
 from trainer.config.schema import RunConfig, folder_of, own_augmentations_of, replace
 from trainer.data import loading
-from trainer.data.augment.user_augmentations import TRIED, OwnAugmentations
+from trainer.data.augment.user_augmentations import TRIED, UserAugmentations
 from trainer.data.dataset import Dataset
 from trainer.data.sources import reading
 from trainer.network import model_state
@@ -98,7 +98,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
 
     def check_user_code() -> ResourceNeeds:
         Trackers().find(config)
-        own = OwnAugmentations(own_augmentations_of(config.data.augment), config.seed)
+        own = UserAugmentations(own_augmentations_of(config.data.augment), config.seed)
         own.check(dataset.train.__getitems__(torch.arange(min(TRIED, len(dataset.train))))[0])
         return resources.estimate(config, dataset, model)
 

@@ -144,6 +144,7 @@ def _build(name: str, arguments: Mapping[str, Any], seed: int, shape: dict[str, 
     import models
     from trainer.base import seeding
     from trainer.commands.models.layers import record_layers
+    from trainer.network import creation
 
     seeding.seed_torch(seed, "initialisation")
     height, width = shape["image_size"]
@@ -152,7 +153,7 @@ def _build(name: str, arguments: Mapping[str, Any], seed: int, shape: dict[str, 
         "in_channels": shape["channels"],
         "image_size": (height, width),
     }
-    model = models.create(name, arguments, **data)
+    model = creation.create(name, arguments, **data)
     models.check_output(model, **data)
     return record_layers(model, shape["channels"], (height, width))
 

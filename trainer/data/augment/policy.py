@@ -13,7 +13,7 @@ import torch
 from trainer.base import seeding
 from trainer.config.schema import own_augmentations_of, transforms_of
 from trainer.data.augment import transforms
-from trainer.data.augment.user_augmentations import OwnAugmentations
+from trainer.data.augment.user_augmentations import UserAugmentations
 
 SLOTS = {
     "flip": slice(0, 1),
@@ -43,7 +43,7 @@ class Augmentation:
 
     def __init__(self, policy: str, seed: int) -> None:
         self.transforms = transforms_of(policy)
-        self.own = OwnAugmentations(own_augmentations_of(policy), seed)
+        self.own = UserAugmentations(own_augmentations_of(policy), seed)
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Augmentation:
         """
         if self.transforms:
             images = self._transform(images, samples, epoch)
-        return self.own(images, samples, epoch) if self.own.extensions else images
+        return self.own(images, samples, epoch) if self.own.plugins else images
 
     def _transform(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)

@@ -1,4 +1,4 @@
-"""Augmentations of users' own, and whether they keep what a run promises.
+"""Users' augmentations, and whether they keep what a run promises.
 
 Their numbers come from the stream `own augmentation`, keyed by epoch and sample.
 """
@@ -9,26 +9,26 @@ import torch
 
 from trainer.base import seeding
 from trainer.config import plugins
-from trainer.config.plugins import Extension
+from trainer.config.plugins import Plugin
 
 TRIED = 9
 """images at the start: more than a vector holds of some types, and odd"""
 
 
-class OwnAugmentations:
+class UserAugmentations:
     """Users' transforms bound to a run, applied one after the other."""
 
     def __init__(self, names: list[str], seed: int) -> None:
-        self.extensions = [plugins.find("augmentation", name) for name in names]
-        self.counts = [extension.numbers for extension in self.extensions]
+        self.plugins = [plugins.find("augmentation", name) for name in names]
+        self.counts = [plugin.numbers for plugin in self.plugins]
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         """As `Augmentation`."""
-        if not len(images):  # of a rank without a share in a short step
+        if not len(images):  # on a rank that has no piece of a short step
             return images
-        for extension, numbers in zip(self.extensions, self._draw(samples, epoch), strict=True):
-            images = extension.member(images, numbers).contiguous()
+        for plugin, numbers in zip(self.plugins, self._draw(samples, epoch), strict=True):
+            images = plugin.member(images, numbers).contiguous()
         return images
 
     def check(self, images: torch.Tensor) -> None:
@@ -38,26 +38,24 @@ class OwnAugmentations:
             images: uint8 (n, channels, height, width), the first of the training split.
 
         Raises:
-            UserError: it fails, returns no such images, or is no function of each image and its
-                numbers alone, so that the process count would change the run.
+            UserError: it fails, returns other things than such images, or is not a function of
+                each image and its numbers, so that the process count would change the run.
         """
         samples = torch.arange(len(images), device=images.device)
-        for extension, numbers in zip(self.extensions, self._draw(samples, 1), strict=True):
-            whole = _try(extension, images, numbers)
-            if not torch.equal(whole, _try(extension, images, numbers)):
-                raise plugins.wrong(
-                    extension,
+        for plugin, numbers in zip(self.plugins, self._draw(samples, 1), strict=True):
+            whole = _try(plugin, images, numbers)
+            if not torch.equal(whole, _try(plugin, images, numbers)):
+                raise plugin.error(
                     "returns other images at a second call; whatever is random in it must come "
-                    "from its numbers (numbers=... of @register_augmentation)",
+                    "from its numbers (numbers=... of @register_augmentation)"
                 )
             cuts = [1, max(1, len(images) // 2 - 1)]
             parts = zip(images.tensor_split(cuts), numbers.tensor_split(cuts), strict=True)
-            pieces = torch.cat([_try(extension, *part) for part in parts if len(part[0])])
+            pieces = torch.cat([_try(plugin, *part) for part in parts if len(part[0])])
             if not torch.equal(whole, pieces):
-                raise plugins.wrong(
-                    extension,
-                    "treats an image otherwise in a smaller batch; each image must be transformed "
-                    "by itself, or the process count would change the run",
+                raise plugin.error(
+                    "treats an image differently in a smaller batch; each image must be "
+                    "transformed by itself, or the process count would change the run"
                 )
 
     def _draw(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, ...]:
@@ -66,17 +64,16 @@ class OwnAugmentations:
         return torch.split(drawn, self.counts, 1)
 
 
-def _try(extension: Extension, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    with plugins.running(extension):
-        result: object = extension.member(images.clone(), numbers.clone())
-    wanted, found = _kind(images), _kind(result)
+def _try(plugin: Plugin, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    with plugin.explain_errors():
+        result: object = plugin.member(images.clone(), numbers.clone())
+    wanted, found = _describe(images), _describe(result)
     if found != wanted or not isinstance(result, torch.Tensor):
-        raise plugins.wrong(extension, f"must return images as it gets them, {wanted}, "
-                               f"found {found}")  # fmt: skip
+        raise plugin.error(f"must return images as it gets them, {wanted}, found {found}")
     return result.contiguous()
 
 
-def _kind(value: object) -> str:
+def _describe(value: object) -> str:
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return f"{value.dtype} {tuple(value.shape)} on {value.device}"

@@ -77,7 +77,7 @@ def read(config: DataConfig) -> SourceData:
     """
     if config.name in known.KNOWN:
         return known.read(known.KNOWN[config.name], config.root)
-    if config.name not in plugins.BUILT_IN["dataset"]:
+    if not plugins.is_built_in("dataset", config.name):
         return user_dataset.read(config)
     limit_bytes = config.memory_limit_mb * 10**6
     if config.name == "idx":

@@ -1,4 +1,4 @@
-"""Data sets of users' own code: a function that returns arrays."""
+"""Read a user's data set: a function that returns arrays."""
 
 from __future__ import annotations
 
@@ -36,18 +36,16 @@ class OwnImages:
 
 
 def read(config: DataConfig) -> SourceData:
-    """The data set that `data.name` stands for, from its function.
+    """Call the function that `data.name` stands for and read the arrays that it returns.
 
     Raises:
-        UserError: the function fails, or returns something else than images and labels.
+        UserError: the function fails, or returns something other than images and labels.
     """
-    extension = plugins.find("dataset", config.name)
-    with plugins.running(extension):
-        found = extension.member(config.root)
+    plugin = plugins.find("dataset", config.name)
+    with plugin.explain_errors():
+        found = plugin.member(config.root)
     if not isinstance(found, OwnImages):
-        raise plugins.wrong(
-            extension, f"must return trainer.api.OwnImages, found {type(found).__name__}"
-        )
+        raise plugin.error(f"must return trainer.api.OwnImages, found {type(found).__name__}")
     names = None if found.class_names is None else tuple(map(str, found.class_names))
     return SourceData(
         train=_part(config.name, "train", found.train_images, found.train_labels),
@@ -73,4 +71,4 @@ def _array(values: npt.ArrayLike, where: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(values)
     except ValueError as error:  # lists of unequal lengths
-        raise UserError(f"{where}: no array ({error})") from error
+        raise UserError(f"{where}: not an array ({error})") from error

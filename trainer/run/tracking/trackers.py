@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import command_line, plugins
-from trainer.config.plugins import Extension
+from trainer.config.plugins import Plugin
 from trainer.config.schema import RunConfig, flatten
 from trainer.run.tracking import weights_and_biases
 from trainer.run.tracking.attempts import Guarded, Tracker
@@ -24,7 +24,7 @@ class Trackers:
 
     def __init__(self) -> None:
         self._trackers: list[Tracker] = []
-        self._own: Extension | None = None
+        self._own: Plugin | None = None
 
     def find(self, config: RunConfig) -> None:
         """Find the user's own, before anything is written.

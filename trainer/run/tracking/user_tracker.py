@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.config.plugins import Extension
+from trainer.config.plugins import Plugin
 from trainer.training.observer import Record
 
 
@@ -30,10 +30,8 @@ class OwnTracker(Protocol):
 class OwnTrackerAdapter:
     """The user's tracker as one of ours; it gets copies of everything."""
 
-    def __init__(
-        self, extension: Extension, config: dict[str, Any], output_dir: Path, step: int
-    ) -> None:
-        self._own: OwnTracker = extension.member(copy.deepcopy(config), output_dir, step)
+    def __init__(self, plugin: Plugin, config: dict[str, Any], output_dir: Path, step: int) -> None:
+        self._own: OwnTracker = plugin.member(copy.deepcopy(config), output_dir, step)
 
     def log(self, records: Sequence[Record]) -> None:
         """As `Tracker`."""

@@ -1,0 +1,82 @@
+"""Check the names of users' code in a configuration, before any file is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from trainer.base.errors import UserError
+from trainer.config import plugins
+from trainer.config.plugins import KINDS, TIMM
+from trainer.config.rules import AUGMENT_RULE
+from trainer.config.schema import RunConfig, flatten
+
+
+def check_names(config: RunConfig) -> None:
+    """Make sure that this process knows every name; networks are checked when they are built.
+
+    The configuration of a stored run may have names that another process has registered.
+
+    Raises:
+        UserError: names the key and the nearest names.
+    """
+    for kind in KINDS.keys() - {"model"}:
+        for name in plugins.names_in(config, kind):
+            if _is_known(kind, name):
+                continue
+            if kind == "augmentation":
+                policy = config.data.augment
+                raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
+            raise plugins.unknown(kind, name)
+
+
+def needs_naming(kind: str, name: str) -> bool:
+    """Return whether a name means code that runs only where the user has named it."""
+    return plugins.is_file(name) or name.startswith(TIMM) or not _is_known(kind, name)
+
+
+def check_code(
+    config: RunConfig, folder: Path, named: Mapping[str, str], keys: Collection[str]
+) -> None:
+    """Make sure that a run's folder, which somebody may have sent, runs only code the user names.
+
+    Args:
+        config: of the run in the folder.
+        named: what the user has named, by the key.
+        keys: those of `plugins.CODE` that are about to be used.
+
+    Raises:
+        UserError: names the key and what there is to name; or a part was registered in another
+            process, so that this one cannot know it.
+    """
+    values = flatten(config)
+    for kind, about in KINDS.items():
+        key = about.key
+        if key not in keys:
+            continue
+        for name in plugins.names_in(config, kind):
+            if not _is_known(kind, name):
+                raise UserError(
+                    f"{key}: {name} of {folder} was registered in the program that did the run and "
+                    f"is not known here, so the run cannot be computed again; that of a part in a "
+                    f"file, named path/to/file.py:{name} from the start, can"
+                )
+            if key not in named and needs_naming(kind, name):
+                raise UserError(
+                    f"{key}: {values[key]} of {folder} is code that is not Lockstep's; to run it, "
+                    f"name it yourself: --{key} {values[key]}"
+                )
+        if key in named and _without_folders(named[key]) != _without_folders(values[key]):
+            raise UserError(f"--{key}: {named[key]}, but the run had {values[key]}")
+
+
+def _is_known(kind: str, name: str) -> bool:
+    return plugins.is_built_in(kind, name) or plugins.is_users(kind, name)
+
+
+def _without_folders(name: str) -> list[str]:
+    """The parts of a name; of a part in a file, which may have moved, only what follows it."""
+    return [
+        f":{piece.rpartition(':')[2]}" if plugins.is_file(piece) else piece
+        for piece in name.split("+")
+    ]

@@ -1,0 +1,63 @@
+"""Create a network by its name: Lockstep's, timm's, or one of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+import models
+from models import timm_models
+from trainer.base import user_code
+from trainer.config import plugins
+
+
+def create(
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+) -> nn.Module:
+    """Build a network with random weights drawn from torch's generator.
+
+    Args:
+        name: as `model.name`.
+        arguments: as `model.args`.
+        num_classes: the number of logits; passed where the constructor takes it, as the next two.
+        in_channels: of an image.
+        image_size: height and width in pixels.
+
+    Raises:
+        ValueError: the name or an argument is wrong; the message says what would be right.
+        UserError: the file that the name gives is missing, fails, or does not have such a network.
+    """
+    network = None
+    if plugins.is_users("model", name):
+        network = _check(name, plugins.find("model", name).member)
+        user_code.note_network(name)
+    model = models.create(
+        name,
+        arguments,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        network=network,
+    )
+    if name.startswith(timm_models.PREFIX):
+        user_code.note_file(timm_models.folder())
+        user_code.note_network(name)
+    return model
+
+
+def _check(name: str, network: Callable[..., Any]) -> Callable[..., Any]:
+    if isinstance(network, nn.Module):
+        raise ValueError(
+            f"{name} is a network already, whose weights no seed has decided; name its class, or a "
+            f"function that makes and returns it."
+        )
+    if isinstance(network, type) and not issubclass(network, nn.Module):
+        raise ValueError(f"{name}: {network.__name__} is not a subclass of torch.nn.Module.")
+    return network
