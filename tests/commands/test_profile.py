@@ -118,7 +118,7 @@ def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:
     [
         (["--steps", "3"], "--steps, --warmup: 1 + 2 x 3 are 7 steps, but the run has 5"),
         (["--steps", "0"], "'0' is not a whole number from 1"),
-        (["--trace", "nowhere/trace.json"], "--trace: nowhere is no folder that can be written"),
+        (["--trace", "nowhere/trace.json"], "--trace: nowhere is not a folder that can be written"),
         (["--trace", "configs"], "--trace: configs is a folder"),
         (["--model.name", "lenet7"], "model.name, model.args: no model is called 'lenet7'"),
         (["--train.epochz", "1"], "did you mean train.epochs?"),
