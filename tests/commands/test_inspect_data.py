@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
-from trainer.commands.inspect_data.suspects import suspects
+from trainer.commands.inspect_data.label_errors import find_suspects
 from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
@@ -198,9 +198,9 @@ def test_suspects_are_more_confident_than_is_usual() -> None:
         loss=-np.log(np.array([0.9, 0.25, 0.01, 0.9, 0.9, 0.15])),
     )
     # Of class 0 it is 0.387 on average, of class 1 0.65.
-    assert suspects(found, 3).tolist() == [2, 5, 1]
+    assert find_suspects(found, 3).tolist() == [2, 5, 1]
     found.probability[1] = 0.6
-    assert suspects(found, 3).tolist() == [2, 5]
+    assert find_suspects(found, 3).tolist() == [2, 5]
 
 
 def test_the_page_stands_alone_and_escapes_names(
@@ -239,7 +239,7 @@ def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], run: Path, tmp_p
         (["--model", "mine.py:Net"], "--model: is about the model of a run"),
         (["--page", str(tmp_path / "page.png")], "--page: "),
         (["--page", str(tmp_path / "none" / "page.html")], "--page: "),
-        (["--most", "0"], "--most: must be at least 1, found 0"),
+        (["--most", "0"], "--most: '0' is not a whole number from 1"),
         (["--config", str(FOLDER)], "data.root: must be the folder of the files"),
         (of_folder(tmp_path / "none"), "data.root: there is no folder"),
     ):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent, print_report
-from trainer.commands.options import add_json_option
+from trainer.commands.options import add_json_option, positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ALLOWED = ("data.name", "data.root", "data.memory_limit_mb", "threads", "train.precision")
-"""what can be set beside a run; the rest is the run's own"""
+"""keys that may be set for a run; the others are the run's own"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's folder or the configuration's."""
-    # Declared, a run that may be absent would take the word after --config.
+    """Add the command's arguments; the others are the run's folder or the configuration's."""
+    # An optional positional argument would take the word after --config.
     parser.usage = (
         "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] [--most N] [--json] "
         "[--a.b value ...]"
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--most",
-        type=int,
+        type=positive_integer,
         default=24,
         metavar="N",
         help="how many groups of duplicates, and how many labels, are listed; default: 24",
@@ -65,8 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
     page = arguments.page
     if page and (page.suffix != ".html" or not page.absolute().parent.is_dir()):
         raise UserError(f"--page: {page} must be a file FILE.html in a folder that is there")
-    if arguments.most < 1:
-        raise UserError(f"--most: must be at least 1, found {arguments.most}")
     words = arguments.configuration
     folder = Path(words[0]) if words and not words[0].startswith("-") else None
     if arguments.model and not folder:
@@ -83,30 +81,32 @@ def run(arguments: argparse.Namespace) -> None:
 def _inspect(
     accelerator: Accelerator, config: RunConfig, folder: Path | None, arguments: argparse.Namespace
 ) -> None:
-    """All of it; a collective, where rank 0 speaks."""
-    from trainer.commands.inspect_data import examination, page, suspects
+    """Inspect the images and print the result on rank 0; a collective."""
+    from trainer.base import numerics
+    from trainer.commands.inspect_data import image_statistics, label_errors, page
+    from trainer.finished import trained_model
 
     processes.set_threads(config.threads or processes.default_threads())
     stored = None
     if folder:
-        stored = suspects.load_model(accelerator, config, folder, arguments.model)
+        numerics.choose_kernels(config.train.reduction == "exact")
+        stored = collectives.run_on_all_ranks(
+            accelerator,
+            lambda: trained_model.load(folder, arguments.model, config.train.memory_format),
+        )
         config = dataclasses.replace(config, data=stored.fitting(config.data))
     inspected = collectives.run_on_all_ranks(
-        accelerator, lambda: examination.load(config), one_first=True
+        accelerator, lambda: image_statistics.load(config), one_first=True
     )
-    wrong = None
+    suspects = None
     if stored:
-        collectives.check_same_parts(
-            accelerator,
-            {
-                "data.root": inspected.dataset.fingerprint,
-                "model.safetensors": stored.weights_sha256,
-            },
-        )
-        wrong = suspects.find(accelerator, stored, inspected, arguments.most)
+        images, weights = inspected.dataset.fingerprint, stored.weights_sha256
+        parts = {"data.root": images, "model.safetensors": weights}
+        collectives.check_same_parts(accelerator, parts)
+        suspects = label_errors.find(accelerator, stored, inspected, arguments.most)
     if not accelerator.is_main_process:
         return
-    found = examination.examine(inspected, arguments.most) | {"suspects": wrong}
+    found = image_statistics.compute(inspected, arguments.most) | {"suspects": suspects}
     if arguments.page:
         page.write(arguments.page, found, inspected, shown_classes(found["classes"]))
     print_report(found, _lines(found), as_json=arguments.json)
@@ -120,7 +120,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"data        {data['name']}, from {data['source']}"
     yield f"images      {height} x {width} pixels, {'grey' if data['channels'] == 1 else 'colour'}"
     if pictures := found["pictures"]:
-        yield f"files       {_of_files(pictures)}"
+        yield f"files       {_file_text(pictures)}"
     yield ""
     yield from _counts(found["classes"])
     yield ""
@@ -130,7 +130,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield from _suspects(found["suspects"])
 
 
-def _of_files(pictures: dict[str, Any]) -> str:
+def _file_text(pictures: dict[str, Any]) -> str:
     sides = [" x ".join(map(str, pictures[key])) for key in ("smallest", "median", "largest")]
     kinds = f"{pictures['grey']:,} grey, {pictures['colour']:,} in colour"
     if pictures["sizes"] == 1:
@@ -155,7 +155,7 @@ def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def shown_classes(classes: Sequence[dict[str, Any]]) -> list[int]:
-    """Positions of the classes that people are shown: all, or of many the smallest."""
+    """Return the positions of the classes to show: all, or the smallest if there are many."""
     places = range(len(classes))
     if len(classes) <= MOST_CLASSES:
         return list(places)
@@ -184,13 +184,10 @@ def _suspects(suspects: dict[str, Any]) -> Iterator[str]:
     yield "labels most likely wrong, by the model of the run"
     for part in suspects["parts"]:
         yield f"  {part['count']:>8,} of {part['samples']:,} in {part['part']}"
-    images = suspects["images"]
-    if not images:
-        return
-    width = max(len(image["name"]) for image in images)
-    yield f"  {'image':<{width}}  label -> more likely, with probabilities"
-    for image in images:
-        yield (
-            f"  {image['name']:<{width}}  {image['class']} {percent(image['self_confidence'])} -> "
-            f"{image['suggested']} {percent(image['probability'])}"
-        )
+    rows = [("image", "label -> more likely, with probabilities")]
+    for image in suspects["images"]:
+        label = f"{image['class']} {percent(image['self_confidence'])}"
+        likelier = f"{image['suggested']} {percent(image['probability'])}"
+        rows.append((image["name"], f"{label} -> {likelier}"))
+    if len(rows) > 1:
+        yield from (f"  {line}" for line in format_table(rows, left=(0, 1)))

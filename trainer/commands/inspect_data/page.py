@@ -1,4 +1,4 @@
-"""What was found as one HTML page with pictures, nothing of which is loaded from elsewhere."""
+"""Write what was found as an HTML page that contains its pictures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import Any
 import numpy as np
 
 from trainer.base.files import write_text
-from trainer.commands.inspect_data.examination import Inspected, Place
+from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
 from trainer.commands.options import report_write_errors
 from trainer.run.report import pages
 
 SAMPLES = 12
-"""of each class, the first training images"""
+"""how many training images of each class are shown"""
 LARGEST_GROUP = 6
+"""how many images of a group of duplicates are shown"""
 
 
-def write(path: Path, found: dict[str, Any], inspected: Inspected, classes: Sequence[int]) -> None:
+def write(
+    path: Path, found: dict[str, Any], inspected: InspectedImages, classes: Sequence[int]
+) -> None:
     """Write the page.
 
     Args:
-        classes: the numbers of those that are shown.
+        path: of the page.
+        found: what to show.
+        inspected: the images.
+        classes: the numbers of the classes to show.
 
     Raises:
         UserError: it cannot be written.
@@ -50,17 +56,17 @@ def write(path: Path, found: dict[str, Any], inspected: Inspected, classes: Sequ
         write_text(path, text)
 
 
-def _first_of(inspected: Inspected, label: int) -> list[Place]:
-    positions = np.flatnonzero(inspected.parts["train"].labels == label)[:SAMPLES]
+def _first_of(inspected: InspectedImages, label: int) -> list[Place]:
+    positions = np.flatnonzero(inspected.splits["train"].labels == label)[:SAMPLES]
     return [("train", position) for position in positions.tolist()]
 
 
-def _uris(inspected: Inspected, places: Sequence[Place]) -> dict[Place, str]:
-    """Each image as a PNG file in an address."""
+def _uris(inspected: InspectedImages, places: Sequence[Place]) -> dict[Place, str]:
+    """Return each image as the address of a PNG file."""
     found = {}
-    for name, part in inspected.parts.items():
-        positions = sorted({position for other, position in places if other == name})
+    for part, split in inspected.splits.items():
+        positions = sorted({position for other, position in places if other == part})
         for position in positions:
-            (pixels,) = part.images.pictures(np.array([position]))
-            found[name, position] = pages.image_uri(pixels)
+            (pixels,) = split.images.pictures(np.array([position]))
+            found[part, position] = pages.image_uri(pixels)
     return found

@@ -1,4 +1,4 @@
-"""Counts, sizes and duplicates of the images of a run."""
+"""Count the images of a run, measure their files, and find duplicates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import reading
 
+SPLITS = ("train", "validation", "test")
+
 Place = tuple[str, int]
-"""a part and a position in it"""
+"""a split and a position in it"""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One of train, validation and test.
+class Split:
+    """The images of train, validation or test.
 
     Args:
         images: in file order.
@@ -39,32 +41,32 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Inspected:
-    """What is looked at.
+class InspectedImages:
+    """All images of a run, and where they come from.
 
     Args:
-        parts: train, validation and test, by name.
-        infos: of picture files before they are made fit, by name; empty where there are none.
+        splits: by the names in SPLITS.
+        infos: of picture files before they are resized, by name; empty where there are none.
     """
 
     dataset: Dataset
-    parts: Mapping[str, Part]
+    splits: Mapping[str, Split]
     infos: Mapping[str, ImageInfo]
 
     def describe(self, place: Place) -> dict[str, Any]:
-        """An image, as JSON has it."""
+        """Return an image as JSON."""
         part, position = place
-        label = int(self.parts[part].labels[position])
+        split = self.splits[part]
         return {
             "part": part,
             "position": position,
-            "name": self.parts[part].names[position],
-            "class": self.dataset.class_names[label],
+            "name": split.names[position],
+            "class": self.dataset.class_names[int(split.labels[position])],
         }
 
 
-def load(config: RunConfig) -> Inspected:
-    """The images as a run of this configuration has them.
+def load(config: RunConfig) -> InspectedImages:
+    """Load the images as a run of this configuration has them.
 
     Raises:
         UserError: as a run would raise it.
@@ -72,25 +74,23 @@ def load(config: RunConfig) -> Inspected:
     reading.prepare(config.data)
     dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
     sets = (dataset.train, dataset.validation, dataset.test)
-    parts = {}
-    for part, images, subset in zip(("train", "validation", "test"), sets, subsets, strict=True):
-        own = subset.data.names
-        names = [own[i] if own else f"{subset.split} image {i}" for i in subset.positions.tolist()]
-        parts[part] = Part(images, images.targets.numpy(), names)
-    return Inspected(dataset, parts, reading.read_picture_infos(config.data))
+    splits = {}
+    for part, images, subset in zip(SPLITS, sets, subsets, strict=True):
+        files = subset.data.names
+        names = [
+            files[i] if files else f"{subset.split} image {i}" for i in subset.positions.tolist()
+        ]
+        splits[part] = Split(images, images.targets.numpy(), names)
+    return InspectedImages(dataset, splits, reading.read_picture_infos(config.data))
 
 
-def examine(inspected: Inspected, most: int) -> dict[str, Any]:
-    """Everything that takes no model, as JSON has it.
-
-    Args:
-        most: how many groups of duplicates are listed.
-    """
+def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
+    """Return counts, sizes and at most `most` groups of duplicates, as JSON."""
     dataset = inspected.dataset
     channels, *image_size = dataset.train.images.shape[1:]
     counts = {
-        part: np.bincount(one.labels, minlength=len(dataset.class_names)).tolist()
-        for part, one in inspected.parts.items()
+        part: np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
+        for part, split in inspected.splits.items()
     }
     return {
         "data": {
@@ -101,16 +101,16 @@ def examine(inspected: Inspected, most: int) -> dict[str, Any]:
             "channels": channels,
         },
         "classes": [
-            {"name": name} | {part: counts[part][label] for part in counts}
+            {"name": name} | {part: counts[part][label] for part in SPLITS}
             for label, name in enumerate(dataset.class_names)
         ],
-        "pictures": _of_files(list(inspected.infos.values())),
+        "pictures": _file_statistics(list(inspected.infos.values())),
         "duplicates": _duplicates(inspected, most),
     }
 
 
-def _of_files(infos: Sequence[ImageInfo]) -> dict[str, Any] | None:
-    """Sizes as height and width; the smallest and the largest by their area."""
+def _file_statistics(infos: Sequence[ImageInfo]) -> dict[str, Any] | None:
+    """Return counts and sizes (height, width); the smallest and the largest by their area."""
     if not infos:
         return None
     sizes = Counter((info.height, info.width) for info in infos)
@@ -130,21 +130,21 @@ def _of_files(infos: Sequence[ImageInfo]) -> dict[str, Any] | None:
     }
 
 
-def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:
-    """Images that are equal in every pixel, once they are made fit.
+def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
+    """Find images that are equal in every pixel, at the size that the run gives them.
 
     Returns:
-        For each part how many of its images it has already; for each pair of parts how many images
-        of one are in the other too; how many groups of equal images there are, how many of them
-        with several labels, and the first of them: those over several parts, then those of several
-        labels, then the largest.
+        For each split how many of its images are in it already; for each pair of splits how many
+        images of one are in the other too; how many groups of equal images there are, how many of
+        them with several labels, and the first of them: those over several splits, then those of
+        several labels, then the largest.
     """
     places: dict[bytes, list[Place]] = {}
     for place, digest in _digests(inspected):
         places.setdefault(digest, []).append(place)
     groups = [group for group in places.values() if len(group) > 1]
-    found: dict[str, Any] = dict.fromkeys(inspected.parts, 0)
-    pairs = list(combinations(inspected.parts, 2))
+    found: dict[str, Any] = dict.fromkeys(SPLITS, 0)
+    pairs = list(combinations(SPLITS, 2))
     found |= {f"{second}_in_{first}": 0 for first, second in pairs}
     for group in groups:
         counts = Counter(part for part, _ in group)
@@ -155,7 +155,7 @@ def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:
                 found[f"{second}_in_{first}"] += counts[second]
 
     def labels(group: list[Place]) -> int:
-        return len({int(inspected.parts[part].labels[i]) for part, i in group})
+        return len({int(inspected.splits[part].labels[i]) for part, i in group})
 
     def parts(group: list[Place]) -> int:
         return len({part for part, _ in group})
@@ -168,13 +168,11 @@ def _duplicates(inspected: Inspected, most: int) -> dict[str, Any]:
     }
 
 
-def _digests(inspected: Inspected) -> Iterator[tuple[Place, bytes]]:
-    total = sum(len(part.images) for part in inspected.parts.values())
+def _digests(inspected: InspectedImages) -> Iterator[tuple[Place, bytes]]:
+    total = sum(len(split.images) for split in inspected.splits.values())
     with progress_bar("comparing images", total) as progress:
-        for name, part in inspected.parts.items():
-            position = 0
-            for chunk in part.images.chunks():
-                for image in chunk.numpy():
-                    yield (name, position), hashlib.blake2b(image.data, digest_size=16).digest()
-                    position += 1
-                    progress.update()
+        for part, split in inspected.splits.items():
+            images = (image for chunk in split.images.chunks() for image in chunk.numpy())
+            for position, image in enumerate(images):
+                yield (part, position), hashlib.blake2b(image.data, digest_size=16).digest()
+                progress.update()

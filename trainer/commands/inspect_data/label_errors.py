@@ -1,67 +1,48 @@
-"""Which labels are most likely wrong, by a model that has not learnt them.
+"""Find the labels that are most likely wrong, by a model that has not learnt them.
 
 After C. G. Northcutt, L. Jiang, I. L. Chuang: Confident Learning: Estimating Uncertainty in Dataset
 Labels, 2021. The self-confidence of an image is the probability that the model gives to its label.
 A label is suspect where the model prefers another class at least as confidently as it is, on
 average, of the images with that label. The list begins with the lowest self-confidence. (Where the
-model's first choice is not so confident, the paper looks at its other choices too.)
+model's first choice is less confident, the paper looks at its other choices too.)
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.base import numerics
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
-from trainer.commands.inspect_data.examination import Inspected
-from trainer.config.schema import RunConfig
-from trainer.finished import trained_model
+from trainer.commands.inspect_data.image_statistics import InspectedImages
 from trainer.finished.evaluation_images import format_names
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
-from trainer.ranks import collectives
 from trainer.training import evaluation
 from trainer.training.metrics import Predictions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PARTS = ("validation", "test")
-"""of the training images the model has learnt the labels, the wrong ones too"""
+HELD_OUT = ("validation", "test")
+"""the splits whose labels, the wrong ones too, the model has not learnt"""
 
 log = logging.getLogger("lockstep")
 
 
-def load_model(
-    accelerator: Accelerator, config: RunConfig, folder: Path, code: str | None
-) -> TrainedModel:
-    """The model of the run in a folder; a collective.
-
-    Args:
-        code: the network's name where it is none of the registered ones.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    numerics.choose_kernels(config.train.reduction == "exact")
-    return collectives.run_on_all_ranks(
-        accelerator, lambda: trained_model.load(folder, code, config.train.memory_format)
-    )
-
-
 def find(
-    accelerator: Accelerator, stored: TrainedModel, inspected: Inspected, most: int
+    accelerator: Accelerator, stored: TrainedModel, inspected: InspectedImages, most: int
 ) -> dict[str, Any]:
-    """The suspects among the validation and test images, as JSON has them; a collective.
+    """Find suspect labels among the validation and test images, as JSON; a collective.
 
     Args:
-        most: how many are listed.
+        accelerator: of this rank.
+        stored: the model of a run.
+        inspected: the images.
+        most: how many labels to list.
 
     Raises:
         UserError: the model knows other images or classes.
@@ -70,13 +51,13 @@ def find(
     stored = stored.to(accelerator.device)
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     parts, images = [], []
-    for part in PARTS:
-        one = inspected.parts[part].images
+    for part in HELD_OUT:
+        one = inspected.splits[part].images
         if not len(one):
             continue
-        at_once, shown = stored.evaluation_batch_size, accelerator.is_main_process
+        at_once, is_main = stored.evaluation_batch_size, accelerator.is_main_process
         rounds = evaluation.rounds(accelerator, -(-len(one) // at_once))
-        with progress_bar(f"classifying {part}", rounds, enabled=shown) as progress:
+        with progress_bar(f"classifying {part}", rounds, enabled=is_main) as progress:
             found = evaluation.predict(
                 accelerator,
                 module,
@@ -88,7 +69,7 @@ def find(
             )
         if not math.isfinite(found.mean_loss):
             raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")
-        suspect = suspects(found, len(stored.class_names))
+        suspect = find_suspects(found, len(stored.class_names))
         parts.append({"part": part, "samples": len(one), "count": len(suspect)})
         images += [
             inspected.describe((part, position))
@@ -115,12 +96,12 @@ def find(
     }
 
 
-def suspects(predictions: Predictions, classes: int) -> np.ndarray:
-    """Positions of the images whose labels are suspect, the least self-confident first."""
+def find_suspects(predictions: Predictions, classes: int) -> np.ndarray:
+    """Return the positions of images with suspect labels, the least self-confident first."""
     confidence = np.exp(-predictions.loss.astype(np.float64))
     counts = np.bincount(predictions.target, minlength=classes)
     totals = np.bincount(predictions.target, confidence, minlength=classes)
-    # Of a class without images nothing is known.
+    # Nothing is known of a class without images.
     usual = np.where(counts > 0, totals / np.maximum(counts, 1), np.inf)
     wrong = predictions.predicted != predictions.target
     wrong &= predictions.probability >= usual[predictions.predicted]
@@ -128,7 +109,7 @@ def suspects(predictions: Predictions, classes: int) -> np.ndarray:
     return positions[np.argsort(confidence[positions], kind="stable")]
 
 
-def _check_fit(stored: TrainedModel, inspected: Inspected) -> None:
+def _check_fit(stored: TrainedModel, inspected: InspectedImages) -> None:
     dataset = inspected.dataset
     shape = tuple(dataset.test.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)
