@@ -39,10 +39,8 @@ from trainer.network.new_model import build_model
 from trainer.ranks import process_group, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.console import Progress
-from trainer.run.hooks import Hooks
 from trainer.run.metrics_log import MetricsLog
-from trainer.run.run_observer import RunObserver
-from trainer.run.tracking.trackers import Trackers
+from trainer.run.recorder import Hooks, Recorder
 from trainer.training import reduction, step
 from trainer.training.engine import Engine
 
@@ -97,9 +95,7 @@ def main() -> None:
         )
         if accelerator.is_main_process:
             metrics = MetricsLog(folder / "metrics.jsonl")
-            engine.observer = RunObserver(
-                len(EPOCHS), Progress(), metrics, Trackers(), "none", Hooks()
-            )
+            engine.observer = Recorder(len(EPOCHS), Progress(), metrics, [], Hooks(), "none")
         found = profile_epochs(engine)
         if accelerator.is_main_process:
             metrics.close()

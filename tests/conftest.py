@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -37,20 +36,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def write_report() -> Iterator[Callable[..., Any]]:
-    """What makes a run's report, and is left out of the runs in this process.
+def write_report() -> Iterator[Callable[..., None]]:
+    """What makes a run's report, which runs in this process leave out.
 
     The pictures take longer than a test's training; see `report`.
     """
-    from trainer.run.session import Session
+    from trainer.run import final_files
 
-    whole = Session._report
+    original = final_files.write_report
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "_report", lambda *_: None)
-        yield whole
+        patch.setattr(final_files, "write_report", lambda *_: None)
+        yield original
 
 
 @pytest.fixture
-def report(write_report: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def report(write_report: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at the report of a run in this process."""
-    monkeypatch.setattr("trainer.run.session.Session._report", write_report)
+    monkeypatch.setattr("trainer.run.final_files.write_report", write_report)

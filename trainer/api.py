@@ -31,8 +31,8 @@ from trainer.config.schema import RunConfig, folder_of
 from trainer.data.sources.user_dataset import OwnImages
 from trainer.ranks import processes
 from trainer.run.console import omitted_note, worst_rows
-from trainer.run.hooks import Hook, Hooks
 from trainer.run.metrics_log import by_event, read_records
+from trainer.run.recorder import Hook, Hooks
 from trainer.training.observer import Record
 
 if TYPE_CHECKING:

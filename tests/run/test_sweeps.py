@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate.tracking import GeneralTracker
 from wandb.sdk.launch.sweeps import utils
 from wandb.sdk.lib import config_util
 
@@ -18,7 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, flatten
-from trainer.run.tracking.weights_and_biases import WandbTracker
+from trainer.run.tracking.accelerate_trackers import AccelerateTracker
 
 SWEEPS = sorted((REPOSITORY / "configs" / "sweeps").glob("*.yaml"))
 
@@ -60,18 +61,9 @@ def test_its_keys_are_those_of_a_configuration(sweep: dict[str, Any]) -> None:
         }
 
 
-def test_its_metric_is_one_that_runs_log(sweep: dict[str, Any]) -> None:
-    logged: dict[str, Any] = {}
-
-    class Run:
-        def log(self, values: dict[str, Any], step: int) -> None:
-            logged.update(values)
-
-        def define_metric(self, name: str, step_metric: str) -> None:
-            pass
-
-    tracker = WandbTracker(Run())
-    tracker.log([{"event": "epoch", "epoch": 1, "validation_accuracy": 0.5}])
+def test_its_metric_is_one_that_runs_log(sweep: dict[str, Any], tmp_path: Path) -> None:
+    record = {"event": "epoch", "epoch": 1, "validation_accuracy": 0.5}
+    logged = AccelerateTracker(GeneralTracker(_blank=True), tmp_path, 0).figures(record)
     assert sweep["metric"]["name"] in logged
     assert sweep["metric"]["goal"] == "maximize"
 

@@ -118,7 +118,7 @@ def register_optimizer(name: str) -> Callable[[Member], Member]:
 
 
 def register_tracker(name: str) -> Callable[[Member], Member]:
-    """Decorator of a class as `trainer.run.tracking.user_tracker.OwnTracker` describes it."""
+    """Decorator of a class as `trainer.run.tracking.tracker.Tracker` describes it."""
     return _register("tracker", name)
 
 

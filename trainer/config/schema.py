@@ -13,6 +13,7 @@ from typing import Any, Literal
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
+TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
 """of the training images, in the order in which they are applied"""
@@ -186,10 +187,12 @@ class TrackingConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases; auto: online where logged in, offline elsewhere"""
     project: str | None = None
-    """project name at Weights & Biases; null: what WANDB_PROJECT or wandb's settings say, else
-    lockstep"""
+    """project or experiment at the trackers; null: lockstep, or at Weights & Biases what
+    WANDB_PROJECT or wandb's settings say"""
     tensorboard: bool = False
     """write TensorBoard's files into the folder tensorboard of the run's"""
+    trackers: list[TrackerName] = field(default_factory=list)
+    """others, by the names that Accelerate has for them; each needs its package"""
     plugin: str | None = None
     """a tracker of one's own, path/to/file.py:name"""
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from trainer.base.files import write_file
-from trainer.base.numerics import Environment
-from trainer.checkpoint.run_state import RunState
 from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
-from trainer.data.dataset import Dataset
 from trainer.data.loading import fingerprint_of
 from trainer.training.averaging import ends_with_mean
+from trainer.training.engine import Engine
 from trainer.training.metrics import Answers, Predictions, confusion_of, per_class_results
 
 
@@ -61,17 +59,9 @@ def _shares(predictions: Predictions, lab: bool) -> dict[str, float]:
     }
 
 
-def run_results(
-    config: RunConfig,
-    dataset: Dataset,
-    state: RunState,
-    *,
-    device: str,
-    processes: int,
-    parameters: int,
-    environment: Environment,
-) -> dict[str, Any]:
-    """The rest of results.json but for the digests of the weights."""
+def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
+    """Return the rest of results.json, except the digests of the weights."""
+    dataset, state = engine.data, engine.state
     epochs = state.epoch - 1
     rounding = list(state.rounding)
     mean = ends_with_mean(config.train, state.epoch)
@@ -90,12 +80,15 @@ def run_results(
             "skipped_steps": state.skipped_steps,
             "seconds": state.train_seconds,
             "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
-            "processes": processes,
+            "processes": engine.accelerator.num_processes,
             "microbatches": config.train.microbatches,
-            "device": device,
+            "device": engine.environment["device"],
             "precision": config.train.precision,
         },
-        "model": {"name": config.model.name, "parameters": parameters},
+        "model": {
+            "name": config.model.name,
+            "parameters": sum(p.numel() for p in engine.module.parameters()),
+        },
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -108,7 +101,7 @@ def run_results(
         },
         "seed": config.seed,
         "versions": _versions(),
-        "environment": environment,
+        "environment": engine.environment,
         "equality": {"in_bits": not rounding, "because": rounding},
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -15,26 +14,20 @@ from typing import Any
 
 from trainer.base import output_streams, terminal, user_code
 from trainer.base.errors import StoppedOnRequest
-from trainer.base.files import write_json
-from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
+from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import doubts
 from trainer.config.schema import RunConfig
-from trainer.data import saved_scaling
 from trainer.network import model_state
 from trainer.network.new_model import memory_format
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.preemption import StopRequest
-from trainer.run import console, results
-from trainer.run.hooks import Hooks
+from trainer.run import console, final_files
 from trainer.run.metrics_log import MetricsLog
-from trainer.run.report import run_report
-from trainer.run.report.attempt import attempt
-from trainer.run.report.features import write_features
+from trainer.run.recorder import Hooks, Recorder
 from trainer.run.run_folder import OpenedRun, RunFolder, RunStatus, State, run_folder_of
-from trainer.run.run_observer import RunObserver
 from trainer.run.tracking import trackers, weights_and_biases
 from trainer.training.engine import Engine
 
@@ -58,13 +51,13 @@ class Session:
         self.is_main = self.accelerator.is_main_process
         self.progress = console.Progress()
         self.hooks = hooks or Hooks()
-        self.trackers = trackers.Trackers()
         self.engine: Engine | None = None
+        self.recorder: Recorder | None = None
         self.opened = False
         self.results: dict[str, Any] | None = None
         """of a run that is finished"""
         self.status_before = RunStatus()
-        self.reasons_said = 0
+        self.rounding_reasons_shown = 0
         self.tried: list[str] | None = None
         self._cleanup = contextlib.ExitStack()
 
@@ -87,7 +80,7 @@ class Session:
         return True
 
     def _open_folder(self) -> OpenedRun:
-        self.trackers.find(self.config)
+        trackers.check(self.config)
         pins = processes.default_pins(self.config, self.accelerator.num_processes)
         return self.folder.open(self.config, pins)
 
@@ -127,7 +120,7 @@ class Session:
         self._cleanup.callback(metrics.close)
         self._cleanup.callback(self.checkpoints.close)
         self.engine = engine
-        self._say_rounding(engine)
+        self._warn_of_rounding(engine)
         for difference in self.tried or ():
             log.warning("model.name: %s", difference)
         self.folder.remove_leftovers()
@@ -138,16 +131,20 @@ class Session:
             log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
         self.checkpoints.set_aside_after(engine.state.step)
-        self.trackers.start(self.config, self.path, run_id, engine.state.step)
-        engine.observer = RunObserver(
-            self.config.train.epochs, self.progress, metrics, self.trackers, run_id, self.hooks
+        self.recorder = engine.observer = Recorder(
+            self.config.train.epochs,
+            self.progress,
+            metrics,
+            trackers.start(self.config, self.path, run_id, engine.state.step),
+            self.hooks,
+            run_id,
         )
 
-    def _say_rounding(self, engine: Engine) -> None:
+    def _warn_of_rounding(self, engine: Engine) -> None:
         """Warn of what breaks the equality in bits, of each reason once."""
-        for reason in engine.state.rounding[self.reasons_said :]:
+        for reason in engine.state.rounding[self.rounding_reasons_shown :]:
             log.warning("equal to rounding, not in bits: %s", reason)
-        self.reasons_said = len(engine.state.rounding)
+        self.rounding_reasons_shown = len(engine.state.rounding)
 
     def _new_run_id(self) -> str:
         """A name that no other run has, from place and time, as no random stream may be used."""
@@ -197,81 +194,22 @@ class Session:
     # ------------------------------------------------------------------ after the training
 
     def finish(self, engine: Engine) -> None:
-        """Evaluate the chosen weights on the test set, once, and write everything out."""
+        """Test the chosen weights, once, and write everything out."""
         final_sha256 = weights_sha256(model_state.to_write(engine.module))
         predictions, augmented = engine.test()
-        if not self.is_main:
+        if not self.recorder:
             return
-        if engine.observer:
-            engine.observer.sync()
-        self._say_rounding(engine)
-        weights = model_state.to_write(engine.module)
-        metadata, scaling = self._model_metadata(engine)
-        path = self.path / "model.safetensors"
-        write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
-        results.write_predictions(self.path / "predictions.npz", predictions)
-        found = {
-            "test": results.test_results(
-                predictions, augmented, engine.data.class_names, self.config
-            ),
-            **results.run_results(
-                self.config,
-                engine.data,
-                engine.state,
-                device=engine.environment["device"],
-                processes=self.accelerator.num_processes,
-                parameters=sum(p.numel() for p in engine.module.parameters()),
-                environment=engine.environment,
-            ),
-            "weights_sha256": weights_sha256(weights),
-            "final_weights_sha256": final_sha256,
-        }
-        for name in ("report.html", "confusion.npz"):
-            # Those of fewer epochs must not stand beside these results.
-            (self.path / name).unlink(missing_ok=True)
-        write_json(self.path / "results.json", found)
+        self.recorder.sync()
+        self._warn_of_rounding(engine)
+        results = final_files.write(
+            self.path, self.config, engine, predictions, augmented, final_sha256
+        )
         self._write_status("finished", exit_codes.FINISHED)
-        self.results = found
-        # Whatever becomes of these, the run is finished.
-        if found["test"]["confusion"] is None:
-            path, classes = self.path / "confusion.npz", len(engine.data.class_names)
-            attempt(path.name, lambda: results.write_confusion(path, predictions, classes))
-        self._report(engine)
-        self.trackers.finish(found, self.path)
-        console.print_results(found, self.path)
-
-    def _model_metadata(self, engine: Engine) -> tuple[dict[str, Any], Tensors]:
-        """What it takes to build the model again and to feed it, some of it as tensors."""
-        dataset = engine.data
-        channels, *image_size = dataset.train.images.shape[1:]
-        numbers, tensors = saved_scaling.encode(dataset.scaling)
-        metadata = {
-            "name": self.config.model.name,
-            "args": self.config.model.args,
-            "num_classes": len(dataset.class_names),
-            "in_channels": channels,
-            "image_size": image_size,
-            "class_names": dataset.class_names,
-            **numbers,
-            "test_augment": self.config.data.test_augment,
-            "evaluation_batch_size": engine.selection.block_samples,
-            **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
-            "seed": self.config.seed,
-            **model_state.as_metadata(engine.module),
-        }
-        return metadata, tensors
-
-    def _report(self, engine: Engine) -> None:
-        """Pictures and the page; their failure does not cost the training."""
-        test, path = engine.data.test, self.path / "features.png"
-        scaling, device = engine.data.scaling, self.accelerator.device
-
-        def features() -> None:
-            path.unlink(missing_ok=True)  # of fewer epochs
-            write_features(path, engine.module, test, scaling, device)
-
-        attempt("features.png", features)
-        attempt("the report", lambda: run_report.write_report(self.path, test.pictures))
+        self.results = results
+        # Whatever goes wrong from here on, the run is finished.
+        final_files.write_report(self.path, engine, predictions)
+        self.recorder.finish(results)
+        console.print_results(results, self.path)
 
     # ------------------------------------------------------------------ throughout
 
@@ -308,7 +246,8 @@ class Session:
         if error is not None and self.opened and self.is_main and not refused:
             if self.results is None:
                 self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
-            self.trackers.finish(self.results, self.path, stopped)
+            if self.recorder:
+                self.recorder.finish(self.results, stopped=stopped)
         self._cleanup.close()
         if isinstance(error, KeyboardInterrupt) and self.opened and self.results is None:
             self.say("the newest checkpoint is what is saved; the same command goes on from there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainer.config.schema import RunConfig
 from trainer.run.engine_builder import build_engine
-from trainer.run.hooks import Hooks
+from trainer.run.recorder import Hooks
 from trainer.run.session import Session
 
 

@@ -135,7 +135,7 @@ def check_weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
     Args:
         asked: the run's `tracking.wandb`.
     """
-    name, mode = "Weights & Biases", wandb_tracking.resolved(asked)
+    name, mode = "Weights & Biases", wandb_tracking.resolve_mode(asked)
     if mode == "disabled":
         return Finding(name, "ok", "disabled")
     if mode == "offline":
@@ -148,7 +148,7 @@ def check_weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
         return Finding(name, "warning", f"{type(error).__name__}: {error}", WITHOUT_WANDB)
     finally:
         with contextlib.suppress(Exception):
-            wandb_tracking.let_go()
+            wandb_tracking.end_service()
     if found:
         return Finding(name, "ok", "a key is found: online, or offline where the server fails")
     if mode == "auto":

@@ -25,7 +25,7 @@ from trainer.network.new_model import build_model
 from trainer.network.trial import trial
 from trainer.ranks import processes
 from trainer.run.run_folder import OpenedRun, RunFolder
-from trainer.run.tracking.trackers import Trackers
+from trainer.run.tracking import trackers
 
 HUB_PREFIXES = ("timm:hf-hub:", "timm:hf_hub:")
 """of networks whose very layers are described by a download"""
@@ -97,7 +97,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     weights = weights_sha256(model_state.to_write(model))
 
     def check_user_code() -> ResourceNeeds:
-        Trackers().find(config)
+        trackers.check(config)
         own = UserAugmentations(own_augmentations_of(config.data.augment), config.seed)
         own.check(dataset.train.__getitems__(torch.arange(min(TRIED, len(dataset.train))))[0])
         return resources.estimate(config, dataset, model)

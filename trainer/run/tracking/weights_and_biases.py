@@ -1,4 +1,4 @@
-"""The course of a run at Weights & Biases."""
+"""Weights & Biases: whether and how a run is logged there, and what it gets besides figures."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import contextlib
 import logging
 import netrc
 import os
-from collections.abc import Sequence
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from trainer.base.timeouts import run_with_timeout
-from trainer.run.tracking.attempts import (
-    CALL_TIMEOUT_S,
-    MOST_CURVES,
-    PICTURES,
-    SHARES,
-    Guarded,
-    Tracker,
-    first_line,
+from trainer.run.console import worst_rows
+from trainer.run.tracking.accelerate_trackers import (
+    PROJECT,
+    AccelerateTracker,
+    class_accuracies,
+    pictures,
 )
+from trainer.run.tracking.tracker import GuardedTracker, first_line
 from trainer.training.observer import Record
 
 if TYPE_CHECKING:
     import wandb
+    from accelerate.tracking import GeneralTracker
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-
-PROJECT = "lockstep"
-"""where neither the recipe nor wandb's own settings name one"""
 
 MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
 """of WANDB_MODE: wandb's other names, and what they are here"""
@@ -37,7 +35,7 @@ MODES = {"dryrun": "offline", "run": "online", "shared": "online"}
 INIT_TIMEOUT_S = 8
 """how long the server may take to accept the run; after that it is kept offline"""
 MOST_TABLE_ROWS = 10_000
-"""wandb shows no more of a table, and leaves the others out without a word"""
+"""wandb shows no more rows of a table, and drops the others silently"""
 GOODBYE_TIMEOUT_S = 5
 """how long the library may take to end after it has failed"""
 
@@ -46,51 +44,82 @@ NO_KEY = "no key found; `wandb login` stores one"
 logger = logging.getLogger("lockstep")
 
 
-class WandbTracker:
-    """A run at Weights & Biases that is open."""
+class WandbTracker(AccelerateTracker):
+    """A run at Weights & Biases, with tables of the classes and of what is confused."""
 
-    def __init__(self, run: wandb.Run) -> None:
-        self._run = run
-        self._step = 0
-        run.define_metric("epoch/*", step_metric="epoch")
+    def __init__(self, tracker: GeneralTracker, folder: Path, step: int) -> None:
+        super().__init__(tracker, folder, step)
+        self._run: wandb.Run = tracker.tracker
+        self._run.define_metric("epoch/*", step_metric="epoch")
 
-    def log(self, records: Sequence[Record]) -> None:
-        """As `Tracker`: steps as train/loss and train/lr, epochs as epoch/*."""
-        for record in records:
-            if record["event"] == "step":
-                self._step = record["step"]
-                values = {f"train/{key}": record[key] for key in ("loss", "lr")}
-            else:
-                values = {f"epoch/{key}": value for key, value in record.items()
-                          if key not in ("event", "epoch") and value is not None}  # fmt: skip
-            # An epoch joins the row of its last step; without a step it would take the next one's.
-            self._run.log({**values, "epoch": record["epoch"]}, step=self._step)
+    def figures(self, record: Record) -> dict[str, float]:
+        """Return what is logged of a record, its epoch too, over which epoch/* is drawn."""
+        return super().figures(record) | {"epoch": record["epoch"]}
 
-    def finish(
-        self, results: dict[str, Any] | None, output_dir: Path, stopped: bool = False
-    ) -> None:
-        """As `Tracker`."""
-        if stopped:
-            self._run.mark_preempting()
+    def mark_stopped(self) -> None:
+        """Tell the server that the run will go on, so that a sweep starts it again."""
+        self._run.mark_preempting()
+
+    def finish(self, results: dict[str, Any] | None) -> None:
+        """Log the results, tables and pictures, and close the run as finished or as failed."""
         if results is not None:
-            _log_results(self._run, results, output_dir)
+            import wandb
+
+            test = results["test"]
+            images = {name: wandb.Image(str(path)) for name, path in pictures(self.folder).items()}
+            values = self.test_figures(test) | class_accuracies(test) | self._tables(test) | images
+            # All in one row, the next: wandb drops what comes for a step that it has already.
+            self.tracker.log(values)
+            self._run.summary.update({"test/worst_class": test["worst_class"]})
         self._run.finish(exit_code=0 if results is not None else 1)
 
+    def _tables(self, test: dict[str, Any]) -> dict[str, Any]:
+        import numpy as np
+        import wandb
 
-def run_id(otherwise: str) -> str:
-    """The run's id at Weights & Biases: WANDB_RUN_ID, as a sweep's agent sets it, or another."""
-    return os.environ.get("WANDB_RUN_ID") or otherwise
+        per_class = test["per_class"]
+        names = [row["name"] for row in per_class]
+        shown = worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS)
+        rows = [list(row.values()) for row in shown]
+        tables = {"test/per_class": wandb.Table(columns=list(per_class[0]), data=rows)}
+        if len(names) ** 2 > MOST_TABLE_ROWS:
+            return tables | {"test/confused": self._most_confused(names)}
+        confusion = np.array(test["confusion"])
+        target, predicted = (
+            np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
+        )
+        matrix = wandb.plot.confusion_matrix(
+            y_true=target.tolist(), preds=predicted.tolist(), class_names=names, title="Test set"
+        )
+        return tables | {"test/confusion": matrix}
+
+    def _most_confused(self, names: list[str]) -> wandb.Table:
+        """Return the most frequent mistakes: the whole matrix is too large for a table."""
+        import wandb
+
+        from trainer.run.report.run_report import read_predictions
+        from trainer.training.metrics import confusion_of
+
+        columns = read_predictions(self.folder / "predictions.npz")
+        confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+        support = confusion.support()
+        rows = []
+        for cell in confusion.mistakes()[:MOST_TABLE_ROWS].tolist():
+            true, predicted = int(confusion.true[cell]), int(confusion.predicted[cell])
+            count = int(confusion.count[cell])
+            rows.append([names[true], names[predicted], count, count / int(support[true])])
+        return wandb.Table(columns=["true", "predicted", "images", "share of the class"], data=rows)
 
 
-def follow(
-    config: dict[str, Any],
-    output_dir: Path,
-    mode: Mode,
-    project: str | None,
-    name: str,
-    run_id: str,
-) -> Tracker | None:
-    """Open the run, or go on with the one of this `run_id`; its files go to output_dir/wandb.
+def run_id(default: str) -> str:
+    """Return the run's id at Weights & Biases: WANDB_RUN_ID, set by a sweep's agent, or ours."""
+    return os.environ.get("WANDB_RUN_ID") or default
+
+
+def start(
+    config: dict[str, Any], folder: Path, mode: Mode, project: str | None, run_id: str, step: int
+) -> GuardedTracker | None:
+    """Open the run, or go on with the one of this `run_id`; its files go to folder/wandb.
 
     What the recipe leaves open is for wandb's own variables and settings: WANDB_PROJECT,
     WANDB_NAME, WANDB_DIR and so on, as they are documented there.
@@ -99,61 +128,68 @@ def follow(
     offline. Where the server refuses or does not answer in time, the run is kept offline.
 
     Args:
+        config: of the run, by dotted key.
+        folder: of the run; its name is the run's where wandb has none.
+        mode: the key `tracking.wandb`.
         project: None: wandb's own, or PROJECT.
-        name: where wandb has none.
+        run_id: the id there.
+        step: after which the run goes on.
 
     Returns:
-        None where it is disabled, or the library cannot be imported.
+        None where it is disabled, or wandb is not installed.
     """
-    mode = resolved(mode)
+    mode = resolve_mode(mode)
     if mode == "disabled":
         return None
-    try:
-        import wandb
-    except ModuleNotFoundError:
+    if find_spec("wandb") is None:
         level = logging.INFO if mode == "auto" else logging.WARNING
         logger.log(level, "Weights & Biases is off: the package wandb is not installed")
         return None
-    except Exception as error:  # what a broken installation raises can be anything
-        logger.warning("Weights & Biases is off: wandb's import: %s", first_line(error))
-        return None
 
-    def open_run(*, online: bool) -> wandb.Run:
+    def open_run(*, online: bool) -> WandbTracker:
+        import wandb
+        from accelerate import tracking
+
         users = wandb.setup(_settings()).settings
-        return wandb.init(
+        tracker = tracking.WandBTracker(
+            project or users.project or PROJECT,
             id=run_id,
-            name=users.run_name or name,
-            project=project or users.project or PROJECT,
+            name=users.run_name or folder.name,
             config=config,
-            dir=None if os.environ.get("WANDB_DIR") else output_dir,
+            dir=None if os.environ.get("WANDB_DIR") else folder,
             mode="online" if online else "offline",
             resume=users.resume or "allow",
             settings=_settings(),
         )
+        tracker.start()
+        return WandbTracker(tracker, folder, step)
 
-    run: wandb.Run | None = None
-    try:
-        found_key = mode != "offline" and run_with_timeout(CALL_TIMEOUT_S, has_key)
-        if mode == "online" and not found_key:
-            raise RuntimeError(NO_KEY)
-        if found_key:
-            limit_s = 3 * float(wandb.setup(_settings()).settings.init_timeout)
-            run = run_with_timeout(limit_s, lambda: open_run(online=True))
-    except (Exception, SystemExit) as error:
-        logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
-        let_go()  # else the failed attempt holds on to the run's id
-    return Guarded("Weights & Biases", lambda: WandbTracker(run or open_run(online=False)), let_go)
+    def open_best() -> WandbTracker:
+        import wandb
+
+        try:
+            if mode != "offline" and has_key():
+                limit_s = 3 * float(wandb.setup(_settings()).settings.init_timeout)
+                return run_with_timeout(limit_s, lambda: open_run(online=True))
+            if mode == "online":
+                raise RuntimeError(NO_KEY)
+        except (Exception, SystemExit) as error:
+            logger.warning("Weights & Biases: this run is kept offline: %s", first_line(error))
+            end_service()  # the failed attempt holds on to the run's id
+        return open_run(online=False)
+
+    return GuardedTracker("Weights & Biases", open_best, end_service)
 
 
-def resolved(mode: Mode) -> Mode:
-    """The mode, where `auto` is what the environment's WANDB_MODE says."""
+def resolve_mode(mode: Mode) -> Mode:
+    """Return the mode, where `auto` is what the environment's WANDB_MODE says."""
     asked = os.environ.get("WANDB_MODE", "")
     asked = MODES.get(asked, asked)
     return cast(Mode, asked) if mode == "auto" and asked in get_args(Mode) else mode
 
 
 def _settings() -> wandb.Settings:
-    """Settings that neither print, nor ask, nor collect anything but what is logged.
+    """Return settings that neither print, nor ask, nor collect anything but what is logged.
 
     Where the user has set one by its variable, such as WANDB_CONSOLE, it is the user's.
     """
@@ -177,7 +213,7 @@ def _settings() -> wandb.Settings:
 
 
 def has_key() -> bool:
-    """Whether wandb would find a key: in the environment, its settings or the netrc file.
+    """Return whether wandb would find a key: in the environment, its settings or the netrc file.
 
     The library's own question for it may ask the user, or the server.
     """
@@ -197,72 +233,16 @@ def has_key() -> bool:
     return any(keys.authenticators(host) for host in hosts)
 
 
-def _log_results(run: wandb.Run, results: dict[str, Any], output_dir: Path) -> None:
-    import numpy as np
-    import wandb
-
-    from trainer.run.console import worst_rows
-
-    test = results["test"]
-    per_class = test["per_class"]
-    values: dict[str, Any] = {f"test/{key}": test[key] for key in SHARES if key in test}
-    if "augmented" in test:
-        values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
-    if len(per_class) <= MOST_CURVES:
-        values |= {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in per_class}
-    rows = [list(row.values()) for row in worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS)]
-    values["test/per_class"] = wandb.Table(columns=list(per_class[0]), data=rows)
-    names = [row["name"] for row in per_class]
-    if len(names) ** 2 <= MOST_TABLE_ROWS:
-        confusion = np.array(test["confusion"])
-        target, predicted = (
-            np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices(confusion.shape)
-        )
-        values["test/confusion"] = wandb.plot.confusion_matrix(
-            y_true=target.tolist(),
-            preds=predicted.tolist(),
-            class_names=names,
-            title="Test set",
-        )
-    else:
-        values["test/confused"] = _most_confused(names, output_dir)
-    for name in PICTURES:
-        path = output_dir / f"{name}.png"
-        if path.exists():
-            values[f"pictures/{name}"] = wandb.Image(str(path))
-    run.log(values)
-    run.summary.update({"test/worst_class": test["worst_class"]})
-
-
-def _most_confused(names: Sequence[str], output_dir: Path) -> wandb.Table:
-    """The most frequent mistakes: of so many classes the matrix is too large for a table."""
-    import wandb
-
-    from trainer.run.report.run_report import read_predictions
-    from trainer.training.metrics import confusion_of
-
-    columns = read_predictions(output_dir / "predictions.npz")
-    confusion = confusion_of(columns["target"], columns["predicted"], len(names))
-    support = confusion.support()
-    rows = []
-    for cell in confusion.mistakes()[:MOST_TABLE_ROWS].tolist():
-        true, predicted = int(confusion.true[cell]), int(confusion.predicted[cell])
-        count = int(confusion.count[cell])
-        rows.append([names[true], names[predicted], count, count / int(support[true])])
-    return wandb.Table(columns=["true", "predicted", "images", "share of the class"], data=rows)
-
-
-def let_go() -> None:
+def end_service() -> None:
     """End wandb's service process, so that neither Python's exit nor a pipe waits for it.
 
     What it has written to the disk stays there for `wandb sync`.
     """
     import psutil
-    import wandb
 
-    # It has failed already and been reported: that it cannot say goodbye either is no news.
+    # It has failed already and been reported: no second message where this fails too.
     with contextlib.suppress(Exception, SystemExit):
-        run_with_timeout(GOODBYE_TIMEOUT_S, wandb.teardown)
+        run_with_timeout(GOODBYE_TIMEOUT_S, sys.modules["wandb"].teardown)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it may end by itself meanwhile
             if child.name().startswith("wandb-core"):

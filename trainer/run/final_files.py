@@ -1,0 +1,97 @@
+"""What a run leaves when it is trained: the model, the predictions, the results, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.base.files import write_json
+from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
+from trainer.config.schema import RunConfig
+from trainer.data import saved_scaling
+from trainer.network import model_state
+from trainer.run import results
+from trainer.run.report import run_report
+from trainer.run.report.attempt import attempt
+from trainer.run.report.features import write_features
+from trainer.training.engine import Engine
+from trainer.training.metrics import MOST_CLASSES_IN_FULL, Predictions
+
+
+def write(
+    folder: Path,
+    config: RunConfig,
+    engine: Engine,
+    predictions: Predictions,
+    augmented: Predictions | None,
+    final_sha256: str,
+) -> dict[str, Any]:
+    """Write model.safetensors, predictions.npz and results.json.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        engine: with the chosen weights.
+        predictions: of the test images.
+        augmented: the same with `data.test_augment`.
+        final_sha256: digest of the weights after the last step.
+
+    Returns:
+        What results.json holds.
+    """
+    weights = model_state.to_write(engine.module)
+    metadata, scaling = _model_metadata(config, engine)
+    path = folder / "model.safetensors"
+    write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
+    results.write_predictions(folder / "predictions.npz", predictions)
+    found = {
+        "test": results.test_results(predictions, augmented, engine.data.class_names, config),
+        **results.run_results(config, engine),
+        "weights_sha256": weights_sha256(weights),
+        "final_weights_sha256": final_sha256,
+    }
+    for name in ("report.html", "confusion.npz"):
+        # Those of fewer epochs must not stand next to these results.
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "results.json", found)
+    return found
+
+
+def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None:
+    """Write confusion.npz of many classes, the pictures and the page, or warn of what fails."""
+    data, path = engine.data, folder / "features.png"
+    classes = len(data.class_names)
+
+    def write_feature_picture() -> None:
+        path.unlink(missing_ok=True)  # of fewer epochs
+        device = engine.accelerator.device
+        write_features(path, engine.module, data.test, data.scaling, device)
+
+    if classes > MOST_CLASSES_IN_FULL:
+        matrix = folder / "confusion.npz"
+        attempt(matrix.name, lambda: results.write_confusion(matrix, predictions, classes))
+    attempt(path.name, write_feature_picture)
+    attempt("the report", lambda: run_report.write_report(folder, data.test.pictures))
+
+
+def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], Tensors]:
+    """Return what it takes to build the model again and to feed it, some of it as tensors."""
+    dataset = engine.data
+    channels, *image_size = dataset.train.images.shape[1:]
+    numbers, tensors = saved_scaling.encode(dataset.scaling)
+    metadata = {
+        "name": config.model.name,
+        "args": config.model.args,
+        "num_classes": len(dataset.class_names),
+        "in_channels": channels,
+        "image_size": image_size,
+        "class_names": dataset.class_names,
+        **numbers,
+        "test_augment": config.data.test_augment,
+        "evaluation_batch_size": engine.selection.block_samples,
+        **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
+        "seed": config.seed,
+        **model_state.as_metadata(engine.module),
+    }
+    return metadata, tensors

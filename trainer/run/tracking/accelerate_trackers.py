@@ -1,0 +1,215 @@
+"""The trackers of Accelerate, given the figures, pictures and results of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.base.errors import UserError
+from trainer.config.schema import TrackerName
+from trainer.training.observer import Record
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+PROJECT = "lockstep"
+"""where no project is named"""
+TEST_FIGURES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
+"""of the part `test` of the results, which are logged"""
+PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
+MOST_CLASS_CURVES = 256
+"""classes with a curve of their own; of more, the trackers' pages get slow"""
+
+
+class AccelerateTracker:
+    """Logs train/loss and train/lr of steps, epoch/* of epochs at their last step, then test/*.
+
+    Args:
+        tracker: one of Accelerate's, started.
+        folder: of the run.
+        step: after which the run goes on.
+    """
+
+    def __init__(self, tracker: GeneralTracker, folder: Path, step: int) -> None:
+        self.tracker = tracker
+        self.folder = folder
+        self.step = step
+
+    def log(self, record: Record) -> None:
+        """Log the figures of a record."""
+        self.step = record.get("step", self.step)
+        self.tracker.log(self.figures(record), step=self.step)
+
+    def figures(self, record: Record) -> dict[str, float]:
+        """Return what is logged of a record, by the names of the curves."""
+        if record["event"] == "step":
+            return {f"train/{key}": record[key] for key in ("loss", "lr")}
+        return {f"epoch/{key}": value for key, value in record.items() if isinstance(value, float)}
+
+    def finish(self, results: dict[str, Any] | None) -> None:
+        """Log the results and pictures, and close the tracker."""
+        if results is not None:
+            self.tracker.log(self.test_figures(results["test"]), step=self.step)
+            for name, path in pictures(self.folder).items():
+                self.log_picture(name, path)
+        self.tracker.finish()
+
+    def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
+        """Return what is logged of the part `test` of the results."""
+        values = {f"test/{key}": test[key] for key in TEST_FIGURES if key in test}
+        if "augmented" in test:
+            values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
+        return values
+
+    def log_picture(self, name: str, path: Path) -> None:
+        """Log a PNG file, where Accelerate knows how."""
+        if self.tracker.name == "mlflow":
+            self.tracker.log_artifact(str(path), "pictures")
+        elif self.tracker.name in ("aim", "clearml"):
+            from PIL import Image
+
+            with Image.open(path) as picture:
+                self.tracker.log_images({name: picture.convert("RGB")}, step=self.step)
+
+
+class TensorBoardTracker(AccelerateTracker):
+    """Writes TensorBoard's files into the folder `tensorboard` of the run's.
+
+    Args:
+        folder: of the run.
+        configuration: of the run, as YAML, for people.
+        step: after which the run goes on; what the files have of later steps is hidden.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+
+    def __init__(self, folder: Path, configuration: str, step: int) -> None:
+        super().__init__(self._open(folder, step), folder, step)
+        if step == 0:
+            indented = "".join(f"    {line}\n" for line in configuration.splitlines())
+            self.tracker.log({"configuration": indented}, step=0)
+
+    @staticmethod
+    def _open(folder: Path, step: int) -> GeneralTracker:
+        from accelerate import tracking
+
+        if not _is_installed("tensorboard"):
+            raise ModuleNotFoundError(
+                "the package tensorboard is not installed "
+                "(pip install 'lockstep-trainer[tensorboard]')"
+            )
+        tracker = tracking.TensorBoardTracker("tensorboard", folder, purge_step=step + 1)
+        tracker.start()
+        return tracker
+
+    def log(self, record: Record) -> None:
+        """Log a record; where the run has gone back, it replaces the one of its step."""
+        if record["event"] == "step" and record["step"] <= self.step:
+            self.tracker.finish()
+            self.tracker = self._open(self.folder, record["step"] - 1)
+        super().log(record)
+
+    def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
+        """Return what is logged of the part `test` of the results, that of the classes too."""
+        return super().test_figures(test) | class_accuracies(test)
+
+    def log_picture(self, name: str, path: Path) -> None:
+        """Log a PNG file."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        self.tracker.log_images({name: pixels[None]}, step=self.step, dataformats="NHWC")
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Return the pictures in a run's folder, by the names under which they are logged."""
+    paths = {f"pictures/{name}": folder / f"{name}.png" for name in PICTURES}
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
+def class_accuracies(test: dict[str, Any]) -> dict[str, float]:
+    """Return the accuracy of each class by the name of its curve; none of too many classes."""
+    rows = test["per_class"]
+    if len(rows) > MOST_CLASS_CURVES:
+        return {}
+    return {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in rows}
+
+
+def check_installed(names: Sequence[TrackerName]) -> None:
+    """Check that Accelerate finds the packages of the trackers in `tracking.trackers`.
+
+    Raises:
+        UserError: names the first that is missing.
+    """
+    for name in names:
+        if not _is_installed(name):
+            raise UserError(
+                f"tracking.trackers: {name}: its package is not installed (pip install {name})"
+            )
+
+
+def start(
+    name: TrackerName,
+    config: dict[str, Any],
+    project: str | None,
+    folder: Path,
+    run_id: str,
+    step: int,
+) -> AccelerateTracker:
+    """Start a tracker of `tracking.trackers`.
+
+    Where its library accepts an id, a run that goes on continues the tracker's run; MLflow's is
+    found by a tag. The libraries' own variables, such as MLFLOW_TRACKING_URI, apply.
+
+    Args:
+        name: Accelerate's for it.
+        config: of the run, by dotted key.
+        project: None: PROJECT.
+        folder: of the run.
+        run_id: the run's own.
+        step: after which the run goes on.
+    """
+    tracker = _create(name, project or PROJECT, folder, run_id)
+    tracker.start()
+    if step == 0:
+        tracker.store_init_configuration(config)
+    return AccelerateTracker(tracker, folder, step)
+
+
+def _create(name: TrackerName, project: str, folder: Path, run_id: str) -> GeneralTracker:
+    from accelerate import tracking
+
+    match name:
+        case "aim":
+            return tracking.AimTracker(folder.name, folder / "aim")
+        case "clearml":
+            task = os.environ.get("CLEARML_TASK", folder.name)
+            return tracking.ClearMLTracker(project, task_name=task)
+        case "comet_ml":  # its keys are 32 to 50 letters and digits
+            key = hashlib.sha256(run_id.encode()).hexdigest()[:32]
+            return tracking.CometMLTracker(project, experiment_key=key)
+        case "mlflow":
+            import mlflow
+
+            tags = {"lockstep_run": run_id}
+            found = mlflow.search_runs(
+                search_all_experiments=True,
+                filter_string=f"tags.lockstep_run = '{run_id}'",
+                output_format="list",
+            )
+            known = found[0].info.run_id if found else None
+            return tracking.MLflowTracker(project, run_id=known, run_name=folder.name, tags=tags)
+        case "trackio":
+            return tracking.TrackioTracker(project, name=f"{folder.name}-{run_id}", resume="allow")
+
+
+def _is_installed(name: str) -> bool:
+    from accelerate.tracking import get_available_trackers
+
+    return name in map(str, get_available_trackers())

@@ -1,0 +1,125 @@
+"""What a tracker is, and the guard around each: its faults never cost a training."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from trainer.training.observer import Record
+
+START_TIMEOUT_S = 120
+"""how long a tracker may take to start, its server's answer included"""
+CALL_TIMEOUT_S = 60
+"""how long a call to a tracker's library may take"""
+FINISH_TIMEOUT_S = 180
+"""how long the last uploads may take"""
+
+T = TypeVar("T")
+
+log = logging.getLogger("lockstep")
+
+
+class Tracker(Protocol):
+    """Follows a run, on rank 0; a class under `@register_tracker` is one.
+
+    A registered class is created where a run starts or goes on, as `(config, folder, step)`: the
+    keys of the configuration in dotted form, the run's folder, and the step after which the run
+    goes on, 0 at its start. All calls come from one thread, which is not the main one. A tracker
+    that also has `mark_stopped()` gets this call before `finish(None)` where the run was stopped to
+    go on later.
+    """
+
+    def log(self, record: Record) -> None:
+        """Take a record of metrics.jsonl: its "event" is "step" or "epoch".
+
+        After a resume or a rollback, records of steps that it has already come again.
+        """
+
+    def finish(self, results: dict[str, Any] | None) -> None:
+        """Take what results.json holds, None where the run ended early, and close everything."""
+
+
+class GuardedTracker:
+    """A tracker whose calls have a time limit; the first that fails ends it, never the training.
+
+    Args:
+        name: for the warning.
+        start: creates the tracker.
+        abandon: cleans up after one that has failed.
+    """
+
+    def __init__(
+        self, name: str, start: Callable[[], Tracker], abandon: Callable[[], None] | None = None
+    ) -> None:
+        self._name = name
+        self._abandon = abandon
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        # One thread for all calls, as libraries keep their current run in it; a daemon, as Python's
+        # exit must not wait for a call that hangs.
+        threading.Thread(target=self._work, name=f"tracker {name}", daemon=True).start()
+        self._tracker: Tracker | None = None
+        self._tracker = self._call(start, START_TIMEOUT_S)
+
+    def log(self, records: Sequence[Record]) -> None:
+        """Hand on copies of records of metrics.jsonl."""
+        tracker, copies = self._tracker, copy.deepcopy(records)
+
+        def log(tracker: Tracker) -> None:
+            for record in copies:
+                tracker.log(record)
+
+        if tracker is not None:
+            self._call(lambda: log(tracker), CALL_TIMEOUT_S)
+
+    def finish(self, results: dict[str, Any] | None, *, stopped: bool) -> None:
+        """End the tracker.
+
+        Args:
+            results: what results.json holds, or None where the run ended early.
+            stopped: whether it was stopped to go on later, which is not a failure.
+        """
+        tracker, copied = self._tracker, copy.deepcopy(results)
+
+        def finish(tracker: Tracker) -> None:
+            if stopped and hasattr(tracker, "mark_stopped"):
+                tracker.mark_stopped()
+            tracker.finish(copied)
+
+        if tracker is not None:
+            self._call(lambda: finish(tracker), FINISH_TIMEOUT_S)
+        self._tracker = None
+
+    def _work(self) -> None:
+        while True:
+            call, future = self._calls.get()
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _call(self, call: Callable[[], T], limit_s: float) -> T | None:
+        future: Future[T] = Future()
+        self._calls.put((call, future))
+        try:
+            return future.result(limit_s)
+        except (Exception, SystemExit) as error:
+            self._tracker = None
+            timed_out = isinstance(error, TimeoutError) and not future.done()
+            log.warning(
+                "%s is off from here on; metrics.jsonl has everything: %s",
+                self._name,
+                f"no answer within {limit_s} s" if timed_out else first_line(error),
+            )
+            if self._abandon:
+                self._abandon()
+            return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's message in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
