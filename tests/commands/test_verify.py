@@ -242,7 +242,7 @@ def test_a_run_that_was_killed_and_has_lost_a_checkpoint(
     assert code == 0
     assert (found["last_step"], found["epochs"]) == (8, 1)
     assert found["checkpoints"] == ["step-00000003", "step-00000006"]
-    assert "passed over: " in caplog.text
+    assert "skipped: " in caplog.text
     assert "step-00000005/model.safetensors: damaged" in caplog.text
 
 

@@ -144,7 +144,7 @@ def test_a_network_of_another_size_costs_no_memory(tmp_path: Path, width: int) -
 def test_what_is_no_finished_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such run"):
         load_model(tmp_path / "nothing")
-    with pytest.raises(UserError, match=r"no run, there is no model\.safetensors"):
+    with pytest.raises(UserError, match=r"not a run, there is no model\.safetensors"):
         load_model(tmp_path)
     assert train_here(tmp_path / "run", "--train.max_seconds", "0.001") == 75
     with pytest.raises(UserError, match=r"its run is stopped at step \d+; let it come to its end"):
@@ -158,5 +158,5 @@ def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="says nothing of its model"):
+    with pytest.raises(UserError, match="does not describe its model"):
         load_model(tmp_path / "x.safetensors")

@@ -201,7 +201,7 @@ def _load(
     from trainer.finished import evaluation_images, trained_model
 
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
-    data = stored.fitting(config.data)
+    data = stored.fill_in(config.data)
     chosen = evaluation_images.load(data, config.seed, arguments.split, stored.class_names)
     if not len(chosen.images):
         raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")

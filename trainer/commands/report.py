@@ -92,7 +92,7 @@ def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, T
 
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
     found = evaluation_images.load(
-        stored.fitting(config.data), config.seed, "test", stored.class_names
+        stored.fill_in(config.data), config.seed, "test", stored.class_names
     )
     if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(found.images)):
         raise UserError(

@@ -1,8 +1,13 @@
-"""A trained model as one file for other programs, with the scaling inside, checked before use."""
+"""Export a trained model as one file for other programs, with the scaling inside, and check it.
+
+ONNX and TorchScript are written by `export_worker` in a process of its own, as torch's exporters
+may crash on a network that they do not understand.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,8 +20,14 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_file
 from trainer.base.tensor_files import read_tensors, write_tensors
 from trainer.data import saved_scaling
-from trainer.finished import export_worker, trained_model
-from trainer.finished.export_worker import BATCH_NAME, INPUT_NAME, OUTPUT_NAME, PixelModel
+from trainer.finished import trained_model
+from trainer.finished.export_worker import (
+    BATCH_NAME,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    PixelModel,
+    check_output,
+)
 from trainer.finished.trained_model import TrainedModel
 
 Format = Literal["onnx", "torchscript", "safetensors"]
@@ -24,41 +35,36 @@ InputType = Literal["float32", "uint8"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 
-_START = (
-    "import json, sys; task = json.loads(sys.argv[1]); sys.path[:] = task['path']; "
-    "from trainer.finished import export_worker; export_worker.main(task)"
-)
-
 
 def export(
-    stored: TrainedModel, form: Format, target: Path, input_type: InputType = "float32"
+    trained: TrainedModel, form: Format, target: Path, input_type: InputType = "float32"
 ) -> dict[str, Any]:
     """Write the model to `target`, whole and checked or not at all.
 
     Args:
-        stored: on the CPU; of a network that any process can build by its name.
+        trained: on the CPU; of a network that any process can build by its name.
         input_type: of the pixels that an ONNX graph takes; TorchScript takes either.
 
     Returns:
-        What was written, for a person or a program: see `describe`; with `checked`, over how many
-        images it was compared, the largest difference of a logit, and the tolerance.
+        What was written, see `describe`; with `checked`: over how many images it was compared, the
+        largest difference of a logit, and the tolerance.
 
     Raises:
-        UserError: a package is missing, the network has no such form, what was written does not
-            give what the original gives, or the exporter has crashed.
+        UserError: a package is missing, the network cannot be written in this format, the file does
+            not give what the original gives, or the exporter has crashed.
     """
-    if target.exists() and target.samefile(stored.file):
+    if target.exists() and target.samefile(trained.file):
         raise UserError(f"{target}: is the run's own file; choose another --output")
-    facts = describe(stored, form, input_type)
+    facts = describe(trained, form, input_type)
     checked: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:
         if form == "safetensors":
-            checked.update(_write_safetensors(stored, temporary, target))
+            checked.update(_write_safetensors(trained, temporary, target))
             return
         task: dict[str, Any] = {"form": form, "input_type": input_type, "facts": facts}
-        task |= {"file": str(stored.file), "model": stored.name}
-        checked.update(_run(task | {"temporary": str(temporary), "target": str(target)}))
+        task |= {"file": str(trained.file), "model": trained.name}
+        checked.update(_run_worker(task | {"temporary": str(temporary), "target": str(target)}))
 
     try:
         write_file(target, write)
@@ -67,71 +73,76 @@ def export(
     return {"file": str(target), "bytes": target.stat().st_size, **facts, "checked": checked}
 
 
-def describe(stored: TrainedModel, form: Format, input_type: InputType) -> dict[str, Any]:
-    """What stands in the file, and what a program needs to know to use it."""
-    shape = [BATCH_NAME, stored.channels, *stored.image_size]
+def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict[str, Any]:
+    """Return what the file says of itself, which a program needs to use it."""
     facts: dict[str, Any] = {
         "format": form,
-        "model": stored.name,
-        "class_names": list(stored.class_names),
-        "weights_sha256": stored.weights_sha256,
+        "model": trained.name,
+        "class_names": list(trained.class_names),
+        "weights_sha256": trained.weights_sha256,
     }
-    if stored.grey_range:
-        facts["grey_range"] = list(stored.grey_range)
+    if trained.grey_range:
+        facts["grey_range"] = list(trained.grey_range)
     if form == "safetensors":
         return facts
     return facts | {
         "input": {
             "name": INPUT_NAME,
             "type": input_type if form == "onnx" else "float32 or uint8",
-            "shape": shape,
-            "values": "0 to 255; red, green, blue" if stored.channels == 3 else "0 to 255",
+            "shape": [BATCH_NAME, trained.channels, *trained.image_size],
+            "values": "0 to 255; red, green, blue" if trained.channels == 3 else "0 to 255",
         },
         "output": {
             "name": OUTPUT_NAME,
             "type": "float32",
-            "shape": [BATCH_NAME, len(stored.class_names)],
+            "shape": [BATCH_NAME, len(trained.class_names)],
             "values": "logits; their softmax is the probabilities",
         },
         "arithmetic": "float32",
     }
 
 
-def _write_safetensors(stored: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
-    numbers, scaling = saved_scaling.encode(stored.scaling)
-    metadata = json.dumps(json.loads(stored.metadata) | numbers)
-    # As they are in the run's file, which no mode has changed.
-    weights = saved_scaling.network_tensors(read_tensors(stored.file))
+def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
+    numbers, scaling = saved_scaling.encode(trained.scaling)
+    metadata = json.dumps(json.loads(trained.metadata) | numbers)
+    # From the run's file: the module's tensors may have changed with its mode.
+    weights = saved_scaling.network_tensors(read_tensors(trained.file))
     write_tensors(path, {**weights, **scaling}, {"model": metadata})
-    again = trained_model.load(path, stored.name)
-    models = [PixelModel(one.module, one.scaling).eval() for one in (stored, again)]
-    example = torch.zeros(2, stored.channels, *stored.image_size)
-    return export_worker.check(models[1], models[0], example, target, same_draws=True)
+    again = trained_model.load(path, trained.name)
+    original, copy = (PixelModel(one.module, one.scaling).eval() for one in (trained, again))
+    example = torch.zeros(2, trained.channels, *trained.image_size)
+    return check_output(copy, original, example, target, same_draws=True)
 
 
-def _run(task: dict[str, Any]) -> dict[str, Any]:
-    """Have a file written, and checked, by a process of its own.
+def _run_worker(task: dict[str, Any]) -> dict[str, Any]:
+    """Have a file written and checked by a process of its own; return what was checked.
 
     Raises:
-        UserError: it could not, or the process has ended without a word.
+        UserError: the file could not be written, or the process has ended without a word.
     """
-    words = [sys.executable, "-c", _START, json.dumps(task | {"path": sys.path})]
-    done = subprocess.run(words, capture_output=True, check=False)
+    # As PYTHONPATH, so that user-defined code is found there too; -P: only there.
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "trainer.finished.export_worker", json.dumps(task)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+    )
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise UserError(f"--format {task['form']}: {_end_of(done)}; nothing is written") from None
+        ending = _describe_ending(done)
+        raise UserError(f"--format {task['form']}: {ending}; nothing is written") from None
     if "error" in found:
         raise UserError(found["error"])
     checked: dict[str, Any] = found["checked"]
     return checked
 
 
-def _end_of(done: subprocess.CompletedProcess[bytes]) -> str:
-    """How the process has ended, in words, and the last that it said."""
+def _describe_ending(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Say how the process has ended, with its last line on standard error."""
     code = done.returncode
     if code == -signal.SIGKILL:
-        how = "was killed (SIGKILL), as a system does where memory runs out"
+        how = "was killed (SIGKILL), as happens where memory runs out"
     elif code < 0:
         how = f"crashed on this network (signal {-code}, {signal.Signals(-code).name})"
     else:

@@ -1,8 +1,8 @@
-"""The programs that write a trained model for others, and the check of what they have written.
+"""Write a trained model as ONNX or TorchScript and check what was written.
 
-They are torch's own, of which one may crash on a network that it does not understand. So this runs
-in a process of its own; `export` starts it. The arithmetic of the graph is float32, whatever
-precision the run was trained in.
+Run by `export` as `python -m trainer.finished.export_worker TASK`: torch's exporters may crash on a
+network that they do not understand. The arithmetic of the graph is float32, whatever precision the
+run was trained in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "pixels", "logits", "batch"
 OPSET = 20
 """of ONNX: the first with GELU"""
 EXTRA_FILE = "lockstep.json"
-"""what a TorchScript file says of itself"""
+"""the file inside a TorchScript file that describes it"""
 
 TOLERANCE = 1e-4
 """of a logit, as a share of the largest of its batch where that is above 1"""
@@ -43,47 +43,47 @@ CHECKED_BATCHES = (1, 2, 3)
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
-def main(task: Mapping[str, Any]) -> None:
-    """Do a task of `export`; print what came of it as JSON: `checked`, or `error`.
-
-    Args:
-        task: `file` of the weights, `model` its name, `form` to write, `input_type` of the pixels,
-            `facts` that stand in the file, `temporary` to write to, and `target`, for messages.
-    """
+def main() -> None:
+    """Do the task in the first argument; print `checked` or `error` as JSON."""
     output = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever others print
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where the libraries print
     try:
-        found: dict[str, Any] = {"checked": perform(task)}
+        found: dict[str, Any] = {"checked": write_and_check(json.loads(sys.argv[1]))}
     except UserError as error:
         found = {"error": str(error)}
     with os.fdopen(output, "w", encoding="utf-8") as stream:
         json.dump(found, stream)
 
 
-def perform(task: Mapping[str, Any]) -> dict[str, Any]:
+def write_and_check(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a task in this process, which an exporter may end.
 
+    Args:
+        task: `file` of the weights, `model` its name, `form` to write, `input_type` of the pixels,
+            `facts` that the file says of itself, `temporary` to write to, and `target`, for
+            messages.
+
     Returns:
-        What was checked.
+        What `check_output` returns.
 
     Raises:
-        UserError: the network has no such form, or the file does not give the same.
+        UserError: the network cannot be written in this format, or the file does not give the same.
     """
     form, path = task["form"], Path(task["temporary"])
     if form == "onnx":
         _require_onnx()
-    stored = trained_model.load(Path(task["file"]), task["model"])
-    model = PixelModel(stored.module, stored.scaling).eval().requires_grad_(False)
-    shape = (2, stored.channels, *stored.image_size)
+    trained = trained_model.load(Path(task["file"]), task["model"])
+    model = PixelModel(trained.module, trained.scaling).eval().requires_grad_(False)
+    shape = (2, trained.channels, *trained.image_size)
     example = torch.zeros(shape, dtype=getattr(torch, task["input_type"]))
     write = _write_onnx if form == "onnx" else _write_torchscript
-    with _quiet():
+    with _silence_libraries():
         run = write(model, example, task["facts"], path)
-        return check(run, model, example, Path(task["target"]))
+        return check_output(run, model, example, Path(task["target"]))
 
 
 class PixelModel(nn.Module):
-    """The network with its scaling before it.
+    """The network after its scaling.
 
     Args:
         module: takes scaled images.
@@ -100,7 +100,7 @@ class PixelModel(nn.Module):
         self.register_buffer("deviation", scaling.deviation)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) of pixels from 0 to 255, (n, channels, height, width)."""
+        """Return logits (n, classes) of pixels from 0 to 255, (n, channels, height, width)."""
         logits: torch.Tensor = self.module((pixels.to(torch.float32) - self.mean) / self.deviation)
         return logits
 
@@ -110,7 +110,7 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
     import onnx
     import onnxruntime
 
-    with _mendable("onnx"):
+    with _explain_failure("cannot be written as onnx"):
         program = torch.onnx.export(
             model,
             (example,),
@@ -124,7 +124,7 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
         )
         assert program is not None
         proto = program.model_proto
-        _forget_sources(proto.graph)
+        _remove_source_paths(proto.graph)
         proto.producer_name = "Lockstep"
         texts = {
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -144,8 +144,8 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
     return run
 
 
-def _forget_sources(graph: Any) -> None:
-    """Leave out where on this machine the network's code lies."""
+def _remove_source_paths(graph: Any) -> None:
+    """Remove where on this machine the network's code lies."""
     parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
     for part in (graph, *(one for some in parts for one in some)):
         del part.metadata_props[:]
@@ -154,8 +154,8 @@ def _forget_sources(graph: Any) -> None:
 def _write_torchscript(
     model: PixelModel, example: torch.Tensor, facts: dict[str, Any], path: Path
 ) -> Run:
-    # Recorded with whole numbers, so that the conversion is in the graph.
-    with _mendable("torchscript"):
+    # Recorded with integers, so that the conversion is in the graph.
+    with _explain_failure("cannot be written as torchscript"):
         traced = torch.jit.trace(model, (example.to(torch.uint8),), check_trace=False)  # type: ignore[no-untyped-call]
         text = json.dumps(facts, ensure_ascii=False, indent=2)
         torch.jit.save(traced, path, _extra_files={EXTRA_FILE: text.encode()})
@@ -163,26 +163,30 @@ def _write_torchscript(
     return loaded
 
 
-def check(
+def check_output(
     run: Run, model: PixelModel, example: torch.Tensor, target: Path, *, same_draws: bool = False
 ) -> dict[str, Any]:
-    """Compare with the original on black, white and patterned images, in batches of several sizes.
+    """Compare what was written with the original, on patterned images in batches of several sizes.
 
     Args:
-        same_draws: whether both draw the same numbers, as the same code with the same weights does;
-            in another form the file would give what nobody can repeat.
+        run: gives the logits of what was written.
+        same_draws: whether both draw the same random numbers, as the same code with the same
+            weights does; in another format nobody could repeat what the file gives.
+
+    Returns:
+        `images` compared, `largest_difference` of a logit, and the `tolerance`.
 
     Raises:
         UserError: a difference is above the tolerance.
     """
     largest, count = 0.0, 0
     for size in CHECKED_BATCHES:
-        pixels = _images(size, example)
+        pixels = _draw_patterns(size, example)
         with seeding.preserve_generators(), torch.inference_mode():
             seeding.seed_all(0, "evaluation", 0)
             expected = model(pixels)
             seeding.seed_all(0, "evaluation", 0 if same_draws else 1)
-            with _mendable("check"):
+            with _explain_failure("what was written does not run"):
                 found = run(pixels)
         if found.shape != expected.shape or not bool(expected.isfinite().all()):
             raise UserError(
@@ -201,8 +205,8 @@ def check(
     return {"images": count, "largest_difference": largest, "tolerance": TOLERANCE}
 
 
-def _images(count: int, example: torch.Tensor) -> torch.Tensor:
-    """Waves of several lengths and shades of grey, from 0 to 255, of the example's type."""
+def _draw_patterns(count: int, example: torch.Tensor) -> torch.Tensor:
+    """Draw waves of several lengths, black and white, from 0 to 255, of the example's type."""
     places = torch.arange(count * example[0].numel(), dtype=torch.float64)
     lengths = 3.0 + (places / example[0].numel()).floor()
     waves = 127.5 + 127.5 * torch.sin(places / lengths)
@@ -213,21 +217,20 @@ def _images(count: int, example: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _mendable(what: str) -> Iterator[None]:
-    """Whatever the exporters raise on a network that they do not understand becomes one message."""
+def _explain_failure(what: str) -> Iterator[None]:
+    """Turn what the exporters raise on a network that they do not understand into one message."""
     try:
         yield
-    except (UserError, OSError, KeyboardInterrupt):
+    except (UserError, OSError):
         raise
     except Exception as error:
-        doing = "what was written does not run" if what == "check" else f"has no form as {what}"
         raise UserError(
-            f"--format: the network {doing} ({_cause(error)}); nothing is written"
+            f"--format: the network {what} ({_first_cause(error)}); nothing is written"
         ) from error
 
 
-def _cause(error: BaseException) -> str:
-    """What went wrong first, in its own words: what was made of it later is advice on exporters."""
+def _first_cause(error: BaseException) -> str:
+    """Describe what went wrong first: what was raised on top of it advises on exporters."""
     place = place_of(error)
     while (first := error.__cause__ or error.__context__) is not None:
         error = first
@@ -239,8 +242,8 @@ def _cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' notes on their own future and on packages that nobody needs.
+def _silence_libraries() -> Iterator[None]:
+    """Drop the libraries' notes on their own future and on packages that nobody needs.
 
     Before it raises, torch prints the whole program that it does not understand.
     """
@@ -268,3 +271,7 @@ def _require_onnx() -> None:
                 f"--format onnx: {package} cannot be imported ({error}); "
                 f"pip install 'lockstep-trainer[onnx]', or pip install -e '.[onnx]' in its folder"
             ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""A run's folder as the record of a run: what it computed, and on what. It is only read."""
+"""Read from a run's folder what the run computed, and on what."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("lockstep")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run has left, as far as it got."""
+    """What a run has recorded, as far as it got."""
 
     folder: Path
     steps: dict[int, Record]
@@ -39,7 +39,7 @@ class RunRecord:
 
     @property
     def last_step(self) -> int:
-        """The last step that has its line."""
+        """The last step with a line in metrics.jsonl."""
         return max(self.steps)
 
     @property
@@ -62,10 +62,10 @@ class RunRecord:
 
 
 def read(folder: Path) -> RunRecord:
-    """The record of the run in a folder.
+    """Read the record of the run in a folder.
 
     Raises:
-        UserError: there is none, a file is damaged, or the run is before its first step.
+        UserError: there is no run, a file is damaged, or the run is before its first step.
     """
     lines = by_event(read_records(folder / "metrics.jsonl"))
     steps = {record["step"]: record for record in lines[0]}
@@ -91,14 +91,14 @@ def _results(folder: Path) -> dict[str, Any] | None:
 def are_images_of_run(
     folder: Path, fingerprint: str | None, test_fingerprint: str | None
 ) -> bool | None:
-    """Whether images are those that the run in a folder was made from.
+    """Return whether images are those that the run in a folder was made from.
 
     Args:
-        fingerprint: of all images; None where they are no run's.
-        test_fingerprint: of the test images; None where it is not about them alone.
+        fingerprint: of all images; None where no run can be made of them.
+        test_fingerprint: of the test images; None where it is about others too.
 
     Returns:
-        None where no results.json says of what the run was made.
+        None where results.json does not say what the run was made from.
 
     Raises:
         UserError: the file is damaged.
@@ -119,26 +119,26 @@ def are_images_of_run(
 
 
 def checkpoints(folder: Path, first: int = 0, last: int | None = None) -> list[Checkpoint]:
-    """The whole checkpoints of steps `first` to `last`, from the oldest.
+    """Open the undamaged checkpoints of steps `first` to `last`, from the oldest.
 
     Raises:
         FormatVersionError: another version of Lockstep has written one.
     """
-    return list(_whole(_between(folder, first, last)))
+    return list(_undamaged(_between(folder, first, last)))
 
 
 def newest_checkpoint(folder: Path, last: int) -> Checkpoint | None:
-    """The newest whole one that is not after step `last`; errors as `checkpoints`."""
-    return next(_whole(reversed(_between(folder, 0, last))), None)
+    """Open the newest undamaged one up to step `last`; errors as `checkpoints`."""
+    return next(_undamaged(reversed(_between(folder, 0, last))), None)
 
 
 def oldest_checkpoint(folder: Path, first: int) -> Checkpoint | None:
-    """The oldest whole one that is not before step `first`; errors as `checkpoints`."""
-    return next(_whole(_between(folder, first, None)), None)
+    """Open the oldest undamaged one from step `first` on; errors as `checkpoints`."""
+    return next(_undamaged(_between(folder, first, None)), None)
 
 
 def position(saved: Checkpoint | None) -> Position:
-    """Where a run stands that goes on from a checkpoint, or from its start."""
+    """Return the position of a checkpoint, or of the start of a run."""
     if saved is None:
         return (1, 0)
     return saved.state["run"]["epoch"], saved.state["run"]["step"]
@@ -152,7 +152,7 @@ def _between(folder: Path, first: int, last: int | None) -> list[Path]:
     ]
 
 
-def _whole(paths: Iterable[Path]) -> Iterator[Checkpoint]:
+def _undamaged(paths: Iterable[Path]) -> Iterator[Checkpoint]:
     for path in paths:
         try:
             saved = open_checkpoint(path)
@@ -162,14 +162,14 @@ def _whole(paths: Iterable[Path]) -> Iterator[Checkpoint]:
         except FormatVersionError:
             raise
         except UserError as error:
-            log.warning("passed over: %s", error)
+            log.warning("skipped: %s", error)
 
 
 # ---------------------------------------------------------------------- what can be promised
 
 
 def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | None]:
-    """Of what the run was made from, by the key that names it, as far as that is known.
+    """Return the fingerprints of images and code, by the key that names them, where known.
 
     Args:
         saved: any of its checkpoints.
@@ -183,11 +183,11 @@ def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | No
 def rounding_differences(
     run: RunRecord, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
 ) -> list[str]:
-    """Why steps of a run cannot be computed again in the same bits here; none where they can.
+    """Say why steps of a run cannot be computed again in the same bits here; empty: they can.
 
     Args:
         start: where they begin; None: the start of the run.
-        stops: the checkpoints on the way; those that come later say nothing of it.
+        stops: the checkpoints on the way; later ones do not matter.
         here: what decides how numbers round in this process.
     """
     end = run.results is not None and (not stops or position(stops[-1])[1] == run.last_step)

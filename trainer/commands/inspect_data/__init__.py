@@ -94,7 +94,7 @@ def _inspect(
             accelerator,
             lambda: trained_model.load(folder, arguments.model, config.train.memory_format),
         )
-        config = dataclasses.replace(config, data=stored.fitting(config.data))
+        config = dataclasses.replace(config, data=stored.fill_in(config.data))
     inspected = collectives.run_on_all_ranks(
         accelerator, lambda: image_statistics.load(config), one_first=True
     )
