@@ -1,4 +1,4 @@
-"""The sampler: every sample once per epoch, whoever computes it."""
+"""The sampler takes every sample once per epoch, on any number of processes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def samplers(
     ]
 
 
-def steps_of(ranks: list[EpochSampler], epoch: int, first_step: int = 0) -> list[list[int]]:
-    """The samples of each step, the ranks' parts one after the other."""
+def steps_of(ranks: list[EpochSampler], epoch: int) -> list[list[int]]:
+    """Return the samples of each step, the ranks' parts one after the other."""
     for sampler in ranks:
-        sampler.set_position(epoch, first_step)
+        sampler.set_epoch(epoch)
     return [torch.cat(parts).tolist() for parts in zip(*ranks, strict=True)]
 
 
@@ -59,27 +59,9 @@ def test_every_sample_exactly_once_per_epoch(shape: tuple[int, int, int, int], e
 @given(shapes)
 def test_the_process_count_does_not_change_a_step(shape: tuple[int, int, int, int]) -> None:
     size, processes, each, batch_size = shape
-    alone = samplers(size, 1, batch_size, processes * each)
+    single = samplers(size, 1, batch_size, processes * each)
     together = samplers(size, processes, batch_size, processes * each)
-    assert steps_of(alone, 2) == steps_of(together, 2)
-
-
-@given(shapes, st.data())
-def test_a_position_in_mid_epoch_goes_on_where_the_epoch_was(
-    shape: tuple[int, int, int, int], data: st.DataObject
-) -> None:
-    size, processes, each, batch_size = shape
-    ranks = samplers(size, processes, batch_size, processes * each)
-    whole = steps_of(ranks, 4)
-    first_step = data.draw(st.integers(0, len(whole)))
-    assert steps_of(ranks, 4, first_step) == whole[first_step:]
-    assert len(ranks[0]) == len(whole) - first_step
-
-
-def test_a_new_sampler_stands_at_the_first_step() -> None:
-    (sampler,) = samplers(100, 1, 30, 1)
-    assert len(sampler) == sampler.steps == 4
-    assert len(list(sampler)) == 4
+    assert steps_of(single, 2) == steps_of(together, 2)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
@@ -98,7 +80,7 @@ def test_an_order_is_drawn_once_for_all_steps_of_its_epoch() -> None:
 
 
 def test_the_order_is_well_mixed() -> None:
-    """Over many epochs every sample comes first about equally often."""
+    # Over many epochs every sample comes first about equally often.
     (sampler,) = samplers(10, 1, 10, 1)
     first = [steps_of([sampler], epoch)[0][0] for epoch in range(1, 2001)]
     counts = np.bincount(first, minlength=10)

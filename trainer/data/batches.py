@@ -1,8 +1,9 @@
-"""The batches of the training: from the order of the samples to scaled images on the device."""
+"""Make the batches of the training: from the order of the samples to images on the device."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,13 +25,13 @@ class Batch:
     images: torch.Tensor
     """augmented and scaled: float32, (n, channels, height, width)"""
     targets: torch.Tensor
-    """their classes: int64, (n,); mixed: the shares of the classes, float32, (n, classes)"""
+    """their classes: int64, (n,); mixed: the weights of the classes, float32, (n, classes)"""
     microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
 
 
 class Batches:
-    """Makes the batches of any step.
+    """Make the batches of any step.
 
     Args:
         dataset: where its training images fit, they are on the device already.
@@ -68,21 +69,22 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of an epoch."""
-        return self.sampler.steps
+        """The number of optimiser steps of an epoch."""
+        return len(self.sampler)
 
     def iter_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of an epoch (from 1) from a step of it (from 0) on."""
-        self.sampler.set_position(epoch, first_step)
-        for step, samples in enumerate(self.sampler, start=first_step):
-            with profiler_ranges.label("data"), self._fitting(len(samples)):
+        """Yield the batches of an epoch (from 1) from one of its steps (from 0) on."""
+        self.sampler.set_epoch(epoch)
+        steps = itertools.islice(self.sampler, first_step, None)
+        for step, samples in enumerate(steps, start=first_step):
+            with profiler_ranges.label("data"), self._explain_lack_of_memory(len(samples)):
                 images, targets = self._fetch(samples, epoch)
                 if self.mixup or self.cutmix:
                     images, targets = self._mix(images, targets, epoch, step)
             yield Batch(images, targets, self.sampler.microbatch_sizes(step))
 
-    def _fitting(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """The images of a step come into the memory inside; a RankError where they do not fit."""
+    def _explain_lack_of_memory(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """Raise a RankError where the images of a step do not fit into the memory."""
         what = f"train.batch_size: a step's batch of {count} images of this process"
         return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 
@@ -95,7 +97,7 @@ class Batches:
         return self.data.scaling.apply(images), targets
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Without waiting for the device's queue; what is sent is copied away at once."""
+        """Send a tensor without waiting for the device's queue; it is copied at once."""
         return tensor.to(self.device, non_blocking=True)
 
     def _mix(

@@ -1,4 +1,4 @@
-"""A data set: what the rest of the trainer sees of it."""
+"""A data set as the rest of the trainer sees it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 2**22
 
 
 class Images(Protocol):
-    """Images wherever they lie, uint8 (n, channels, height, width): a tensor, or in a file."""
+    """Images, uint8 (n, channels, height, width), as a tensor or in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -26,19 +26,19 @@ class Images(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """What they take in memory."""
+        """The bytes that they take in memory."""
 
     @property
     def device(self) -> torch.device:
-        """Where the indices of a batch have to be, and where the batch then is."""
+        """The device of a batch's images, and of the indices to choose them by."""
 
     def __getitem__(self, chosen: slice, /) -> torch.Tensor: ...
 
     def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor:
-        """The images at `index`, int64 (k,), in its order; `dim` is 0."""
+        """Return the images at `index`, int64 (k,), in its order; `dim` is 0."""
 
     def to(self, device: torch.device | str, /) -> Images:
-        """The images on a device, or as they are where they stay in their file."""
+        """Return the images on a device; images in a file stay there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,31 +57,27 @@ class ImageSet:
         return len(self.targets)
 
     def __getitems__(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and targets of a batch, in the order of `indices`, int64 (batch,)."""
-        # On a CPU several times as fast as indexing.
+        """Return images and targets of a batch, in the order of `indices`, int64 (batch,)."""
+        # On a CPU this is several times as fast as indexing.
         return self.images.index_select(0, indices), self.targets.index_select(0, indices)
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on `device`; targets stay beside images that do not move."""
+        """Return the same set on `device`; targets stay with images that do not move."""
         images = self.images.to(device)
         return ImageSet(images, self.targets.to(images.device))
 
     def move_if_it_fits(self, device: torch.device) -> ImageSet:
-        """On the device; as it is where the images would take half of its free memory."""
-        if device.type == "cuda":
-            free_bytes, _ = torch.cuda.mem_get_info(device)
-            if self.images.nbytes > free_bytes / 2:
-                return self
-        return self.to(device)
+        """Move to the device, unless the images would take half of its free memory."""
+        return self.to(device) if _fits(self.images.nbytes, device) else self
 
     def chunks(self) -> Iterator[torch.Tensor]:
-        """All images in order, some megabytes at a time."""
+        """Yield all images in order, some megabytes at a time."""
         step = max(1, _CHUNK_BYTES // math.prod(self.images.shape[1:]))
         for begin in range(0, len(self), step):
             yield self.images[begin : begin + step]
 
     def pictures(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Images as they are drawn: uint8 (n, height, width) or (n, height, width, 3)."""
+        """Return images to be drawn: uint8 (n, height, width) or (n, height, width, 3)."""
         pixels, _ = self.__getitems__(torch.from_numpy(indices).to(self.images.device))
         drawn: npt.NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return drawn[..., 0] if drawn.shape[3] == 1 else drawn
@@ -89,7 +85,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as a run uses it: divided, and with the scaling of its training split.
+    """A data set as a run uses it: divided, with the scaling of its training split.
 
     Args:
         name: data.name of the configuration.
@@ -97,8 +93,8 @@ class Dataset:
         train: the training split, without what was held out for validation, in file order.
         validation: held out of the training images, in file order; may be empty.
         test: the test images, in file order.
-        scaling: fitted on `train` alone.
-        fingerprint: SHA-256, hexadecimal, of the three sets' shapes and bytes, whatever the name.
+        scaling: fitted on `train` only.
+        fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets.
         source: where the files came from, for people.
         grey_range: as in `SourceData`.
     """
@@ -114,7 +110,7 @@ class Dataset:
     grey_range: GreyRange | None = None
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data set, all of it on `device`."""
+        """Return the same data set on `device`."""
         return replace(
             self,
             train=self.train.to(device),
@@ -124,13 +120,16 @@ class Dataset:
         )
 
     def move_if_it_fits(self, device: torch.device) -> Dataset:
-        """On the device; without the images where they would take half of its free memory.
+        """Move to the device; the images only where they take less than half of its free memory.
 
         Images that are still in their file stay there.
         """
-        if device.type == "cuda":
-            free_bytes, _ = torch.cuda.mem_get_info(device)
-            sets = (self.train, self.validation, self.test)
-            if sum(images.images.nbytes for images in sets) > free_bytes / 2:
-                return replace(self, scaling=self.scaling.to(device))
-        return self.to(device)
+        sets = (self.train, self.validation, self.test)
+        if _fits(sum(images.images.nbytes for images in sets), device):
+            return self.to(device)
+        return replace(self, scaling=self.scaling.to(device))
+
+
+def _fits(size_bytes: int, device: torch.device) -> bool:
+    """Return whether this takes less than half of the free memory of a GPU."""
+    return device.type != "cuda" or size_bytes <= torch.cuda.mem_get_info(device)[0] / 2

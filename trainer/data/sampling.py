@@ -1,4 +1,4 @@
-"""Which samples an optimiser step consumes, and which of them this process computes."""
+"""Choose the samples of an optimiser step, and those of them that this process computes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ from torch.utils.data import Dataset, DistributedSampler
 from trainer.base import seeding
 
 
-def microbatch_sizes(size: int, pieces: int) -> list[int]:
-    """Sizes of the micro-batches of a step: they differ by at most one, the larger ones first.
+def microbatch_sizes(samples: int, microbatches: int) -> list[int]:
+    """Divide samples into micro-batches: sizes differ by at most one, the larger ones come first.
 
-    A step shorter than `pieces` leaves the last ones empty.
+    Fewer samples than micro-batches leave the last ones empty.
     """
-    quotient, remainder = divmod(size, pieces)
-    return [quotient + (index < remainder) for index in range(pieces)]
+    quotient, remainder = divmod(samples, microbatches)
+    return [quotient + (index < remainder) for index in range(microbatches)]
 
 
 def rank_microbatches(rank: int, processes: int, microbatches: int) -> range:
-    """The micro-batches that a rank computes: one block of neighbours."""
+    """Return the micro-batches that a rank computes: one block of neighbours."""
     each = microbatches // processes
     return range(rank * each, (rank + 1) * each)
 
 
 class EpochSampler(DistributedSampler[torch.Tensor]):
-    """A `DistributedSampler` that yields, for each optimiser step, this rank's samples of it.
+    """Yield the indices of this rank's samples, int64 (n,), for each optimiser step of an epoch.
 
-    The order of an epoch is permutation(seed, epoch): `set_epoch` reseeds it, and the process
-    count does not enter. Step s of the epoch consumes the samples [s * batch_size,
-    (s + 1) * batch_size) of the order; a rank takes its block of micro-batches out of them. Unlike
-    its base class it neither pads nor drops: over all ranks every sample comes exactly once per
-    epoch. The last step may be short, and a rank's part of it may be empty.
-
-    It shards by itself: do not hand it to `accelerator.prepare`, which would shard again.
+    `set_epoch` sets the epoch, from 1. Its order is permutation(seed, epoch), whatever the process
+    count. Step s takes the samples [s * batch_size, (s + 1) * batch_size) of the order, and a rank
+    takes its block of micro-batches out of them. Unlike its base class it neither pads nor drops:
+    over all ranks every sample comes exactly once per epoch. The last step may be short, and a
+    rank's part of it may be empty.
 
     Args:
-        samples: the training set; only its length counts.
+        dataset: the training set; only its length counts.
         batch_size: samples of one step, all processes together.
         microbatches: pieces of a batch, a multiple of `num_replicas`.
         seed: the run's seed.
@@ -49,7 +47,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
 
     def __init__(
         self,
-        samples: Sized,
+        dataset: Sized,
         *,
         batch_size: int,
         microbatches: int,
@@ -59,50 +57,42 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
     ) -> None:
         if microbatches % num_replicas:
             raise ValueError(f"{microbatches} micro-batches do not divide by {num_replicas} ranks")
-        dataset = cast("Dataset[torch.Tensor]", samples)
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
-        self.size = len(samples)
+        super().__init__(
+            cast("Dataset[torch.Tensor]", dataset), num_replicas=num_replicas, rank=rank, seed=seed
+        )
+        self.samples = len(dataset)
         self.batch_size = batch_size
         self.microbatches = microbatches
-        self.first_step = 0
 
-    def set_position(self, epoch: int, first_step: int) -> None:
-        """Go to an epoch (from 1) and to the step of it (from 0) that comes next."""
-        self.set_epoch(epoch)
-        self.first_step = first_step
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of an epoch."""
-        return -(-self.size // self.batch_size)
-
-    def microbatch_sizes(self, step: int) -> list[int]:
-        """Samples in each micro-batch of a step of the epoch, over all processes."""
-        return microbatch_sizes(
-            min(self.batch_size, self.size - step * self.batch_size), self.microbatches
-        )
+    def __len__(self) -> int:
+        """Return the number of optimiser steps of an epoch."""
+        return len(range(0, self.samples, self.batch_size))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Indices of this rank's samples for each step from `first_step` on: int64, (n,)."""
-        for step in range(self.first_step, self.steps):
+        for step in range(len(self)):
             samples, own = self.global_batch(step)
             yield samples[own]
 
+    def microbatch_sizes(self, step: int) -> list[int]:
+        """Return the samples in each micro-batch of a step (from 0), over all processes."""
+        left = self.samples - step * self.batch_size
+        return microbatch_sizes(min(self.batch_size, left), self.microbatches)
+
     def global_batch(self, step: int) -> tuple[torch.Tensor, slice]:
-        """Indices of a step's samples over all ranks, int64, (n,), and which are this rank's."""
+        """Return the indices of a step's samples over all ranks, int64 (n,), and this rank's slice.
+
+        Args:
+            step: of the epoch, from 0.
+        """
         sizes = self.microbatch_sizes(step)
         block = rank_microbatches(self.rank, self.num_replicas, self.microbatches)
         first, begin = step * self.batch_size, sum(sizes[: block.start])
         own = slice(begin, begin + sum(sizes[block.start : block.stop]))
-        order = _order(self.seed, self.epoch, self.size)
+        order = _order(self.seed, self.epoch, self.samples)
         return order[first : first + sum(sizes)], own
-
-    def __len__(self) -> int:
-        """Steps that are left of the epoch."""
-        return self.steps - self.first_step
 
 
 @functools.lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, size: int) -> torch.Tensor:
-    """An epoch's permutation, kept until the next epoch asks for its own."""
-    return torch.from_numpy(seeding.permutation(seed, epoch, size))
+def _order(seed: int, epoch: int, samples: int) -> torch.Tensor:
+    """Return an epoch's permutation, and cache it until another epoch's is asked for."""
+    return torch.from_numpy(seeding.permutation(seed, epoch, samples))

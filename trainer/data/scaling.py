@@ -1,4 +1,4 @@
-"""Scaling of the pixels, fitted on the training split."""
+"""Scale pixels by a mean and a deviation, fitted on the training split."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 
 import torch
 
-# So many squares of bytes add up to less than 2^24: whole numbers that float32 holds exactly.
+# The squares of this many bytes add up to less than 2^24: float32 represents them exactly.
 _EXACT_IMAGES = 256
-# So many pixels have a sum of squares that int64 holds.
+# The sum of the squares of this many pixels fits into int64.
 _MOST_PIXELS = (2**63 - 1) // 255**2
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """What is taken from a pixel and what it is then divided by, in units of pixel values.
+    """What is subtracted from a pixel, and what it is then divided by, in units of pixel values.
 
     Args:
         mean: float32, (1, 1, 1) for all pixels or (channels, height, width) for each.
@@ -26,17 +26,17 @@ class Scaling:
     deviation: torch.Tensor
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Scaled images: float32, the shape of `images`, which are on the same device."""
+        """Scale images: float32, the shape of `images`, which are on the same device."""
         scaled = images.to(torch.float32, copy=True)
         return scaled.sub_(self.mean).div_(self.deviation)
 
     def to(self, device: torch.device | str) -> Scaling:
-        """The same scaling on `device`."""
+        """Return the same scaling on `device`."""
         return Scaling(self.mean.to(device), self.deviation.to(device))
 
 
 class PixelSums:
-    """Sums over images that come in pieces; whole numbers, hence exact in any order and pieces."""
+    """Sum over images that come in pieces, in whole numbers: exact in any order and pieces."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,7 +44,7 @@ class PixelSums:
         self.squares = torch.zeros((), dtype=torch.int64)
 
     def add(self, images: torch.Tensor) -> None:
-        """Count in some images: uint8 (n, channels, height, width)."""
+        """Add some images: uint8 (n, channels, height, width)."""
         for block in torch.split(images, _EXACT_IMAGES):
             values = block.float()
             self.total = self.total + values.sum(0).long()
@@ -53,7 +53,7 @@ class PixelSums:
         assert self.count * self.total.numel() <= _MOST_PIXELS, "the sums would overflow"
 
     def scaling(self, kind: Literal["global", "per_pixel"]) -> Scaling:
-        """Mean and deviation of all pixels together, or of every pixel by itself.
+        """Compute the mean and deviation of all pixels together, or of each pixel.
 
         The deviation is that of the population, and 1 where it would be 0, as in scikit-learn's
         StandardScaler.

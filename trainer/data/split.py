@@ -1,4 +1,4 @@
-"""Which of the training images are held out, for validation or as a fold."""
+"""Choose the training images that are held out, for validation or as a fold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def take(key: str, size: int | None, found: int) -> int:
-    """How many images to use of those found; null means all.
+    """Return how many images to use of those found; null means all.
 
     Raises:
         UserError: there are fewer than asked for.
@@ -30,9 +30,9 @@ def take(key: str, size: int | None, found: int) -> int:
 def take_fold(
     config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
 ) -> tuple[Indices, Indices]:
-    """Positions of the images outside and inside of fold `data.fold`, both in file order.
+    """Return the positions of the images outside and inside of fold `data.fold`, in file order.
 
-    Every image is in one fold, and each class is spread over the folds as evenly as it goes.
+    Every image is in one fold, and each class is spread over the folds as evenly as possible.
 
     Args:
         config: with `folds` and `fold`.
@@ -52,7 +52,7 @@ def take_fold(
         )
     from sklearn.model_selection import StratifiedKFold  # as slow to import as torch
 
-    state = seeding.integer(seed, "folds") % 2**32  # as much as it takes
+    state = seeding.integer(seed, "folds") % 2**32  # scikit-learn takes no larger one
     divided = StratifiedKFold(config.folds, shuffle=True, random_state=state)
     rest, held_out = list(divided.split(labels, labels))[config.fold - 1]
     return rest, held_out
@@ -61,10 +61,10 @@ def take_fold(
 def split(
     config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
 ) -> tuple[Indices, Indices]:
-    """Positions of the training and of the validation images, both in file order.
+    """Return the positions of the training and of the validation images, both in file order.
 
-    Where nobody has chosen a size it is a tenth; of a stratified draw that has no room for every
-    class, as many more as it takes for one of each class that has two.
+    Without `data.validation_size` a tenth is held out. Where that is too few for a stratified draw
+    of every class, it becomes enough for one of each class that has two.
 
     Args:
         labels: the classes of the images to divide, int64 (n,).
@@ -94,13 +94,13 @@ def split(
 
 
 def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: bool) -> Indices:
-    """Positions of `held_out` images, in file order, of each class by its share.
+    """Draw `held_out` images, of each class by its share; return their positions in file order.
 
-    The shares are rounded by largest remainders, of equals at random. Not by scikit-learn, whose
-    import takes as long as that of torch, before the first step of every run.
+    Shares are rounded by largest remainders, and ties are broken at random. scikit-learn is not
+    used, because its import takes as long as that of torch before the first step of every run.
 
     Args:
-        one_of_each: as many more that there is one of every class, but none of a class with one.
+        one_of_each: draw at least one of every class, but none of a class with only one.
     """
     generator = seeding.generator(seed, "split")
     classes, counts = np.unique(labels, return_counts=True)
@@ -119,7 +119,7 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: 
 
 
 def _check_stratified(labels: Indices, held_out: int, class_names: Sequence[str] | None) -> None:
-    """A stratified draw needs room for every class on both sides."""
+    """Check that a stratified draw has room for every class on both sides."""
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The 8 x 8 digits that scikit-learn carries with it: no files, no network."""
+"""Read the 8 x 8 digits that come with scikit-learn, without files or a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPREAD = 15
 
 
 def read() -> SourceData:
-    """1,437 training and 360 test images of one channel, in scikit-learn's order."""
+    """Return 1,437 training and 360 test images of one channel, in scikit-learn's order."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.image_file import StoredImages, beyond_limit, store
+from trainer.data.image_file import StoredImages, memory_limit_error, open_images
 from trainer.data.sources.source_data import LabelledImages, SourceData
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -135,13 +135,15 @@ def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | Stor
     if announced <= limit_bytes:
         return read(path, dimensions=3)[:, None]
     if packed:
-        raise beyond_limit(path, announced, limit_bytes, "are gzipped; unpack the file (gunzip)")
+        raise memory_limit_error(
+            path, announced, limit_bytes, "are gzipped; unpack the file (gunzip)"
+        )
     offset_bytes, size_bytes = len(header(shape)), path.stat().st_size
     if size_bytes != offset_bytes + announced:
         raise UserError(
             f"{path}: {size_bytes} bytes long, but its header announces {offset_bytes + announced}"
         )
-    return store(path, offset_bytes, (*shape, 1))
+    return open_images(path, offset_bytes, (*shape, 1))
 
 
 @contextmanager

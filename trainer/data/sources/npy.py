@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.image_file import StoredImages, beyond_limit, store
+from trainer.data.image_file import StoredImages, memory_limit_error, open_images
 from trainer.data.sources.source_data import LabelledImages, SourceData
 
 _SUFFIXES = (
@@ -153,8 +153,8 @@ def _leave_in_file(
     elif not values.flags.c_contiguous:
         problem = "are in Fortran order; save them in C order (numpy.ascontiguousarray)"
     else:
-        return store(path, offset_bytes, values.shape)
-    raise beyond_limit(path, values.size, limit_bytes, problem)
+        return open_images(path, offset_bytes, values.shape)
+    raise memory_limit_error(path, values.size, limit_bytes, problem)
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:
