@@ -34,7 +34,7 @@ from trainer.config.schema import (
 from trainer.data.batches import Batch
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
-from trainer.network import buffers
+from trainer.network.buffers_in_passes import StepBuffers
 from trainer.network.new_model import build_model
 from trainer.ranks import process_group, processes
 from trainer.ranks.preemption import StopRequest
@@ -168,8 +168,10 @@ def put_ranges(engine: Engine) -> None:
         (step, "pack", "packing"),
         (step, "unpack", "packing"),
         (reduction.Accumulator, "add", "packing"),
-        *((buffers.StepBuffers, name, "packing") for name in ("__init__", "restore", "changes")),
-        (buffers.StepBuffers, "finish", "packing"),
+        *(
+            (StepBuffers, name, "packing")
+            for name in ("start_step", "restore", "changes", "finish")
+        ),
         (reduction, "reduce", "exchange"),
         (engine.optimizer.optimizer, "step", "optimiser"),
         (engine.step_log, "add", "logging"),

@@ -35,7 +35,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
         engine = _engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()
-        weights = weights_sha256(model_state.to_write(engine.module))
+        weights = model_state.digest(engine.module)
         predictions, _ = engine.test()
         state = engine.optimizer.optimizer.state_dict()["state"]
         momenta = {
@@ -47,7 +47,7 @@ def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str
         outcomes.append(
             {
                 "weights": weights,
-                "chosen": weights_sha256(model_state.to_write(engine.module)),
+                "chosen": model_state.digest(engine.module),
                 "optimizer": weights_sha256(momenta),
                 "losses": predictions.loss.tolist(),
                 "accuracy": predictions.accuracy,

@@ -19,7 +19,7 @@ from trainer.base.errors import FormatVersionError, UserError
 from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
-from trainer.network.new_model import load_weights
+from trainer.network.starting_weights import load_weights
 
 # ------------------------------------------------------------------ files that are no files
 

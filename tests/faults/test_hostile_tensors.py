@@ -18,7 +18,7 @@ from tests.checkpoints import forge, seal
 from tests.conftest import REPOSITORY
 from trainer.base.errors import UserError
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.network.new_model import load_weights
+from trainer.network.starting_weights import load_weights
 
 
 def header(text: bytes | str, announced: int | None = None, rest: bytes = b"") -> bytes:
@@ -107,7 +107,7 @@ from torch import nn
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.base.errors import UserError
 from trainer.training import resume_checks
-from trainer.network.new_model import load_weights
+from trainer.network.starting_weights import load_weights
 
 model = nn.Linear(2, 3)
 optimizer = SimpleNamespace(optimizer=torch.optim.SGD(model.parameters()), scaler=None)

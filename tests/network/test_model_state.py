@@ -20,7 +20,7 @@ from trainer.network import model_state
 def built(name: str) -> hidden.Body:
     torch.manual_seed(0)
     model: hidden.Body = getattr(hidden, name)(10, 1)
-    model_state.remember(model)
+    model_state.remember_initial(model)
     return model
 
 
@@ -29,14 +29,14 @@ IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 def test_a_buffer_that_is_not_saved_is_written_once_it_has_changed() -> None:
     model, other = built("UnsavedBuffer"), built("UnsavedBuffer")
-    assert "center" not in model_state.to_write(model)
+    assert "center" not in model_state.tensors_to_write(model)
     model(IMAGES)
-    written = model_state.to_write(model)
+    written = model_state.tensors_to_write(model)
     assert torch.equal(written["center"], model.center)
     model_state.load(other, written)
     assert torch.equal(other.center, model.center)
     # A state without it is from before it has changed.
-    model_state.load(model, model_state.to_write(built("UnsavedBuffer")))
+    model_state.load(model, model_state.tensors_to_write(built("UnsavedBuffer")))
     assert torch.equal(model.center, torch.zeros(8))
 
 
@@ -44,14 +44,14 @@ def test_buffers_that_have_come_apart_stay_apart() -> None:
     model, other = built("SharedBuffer"), built("SharedBuffer")
     assert model.conv.center is model.head.center
     model(IMAGES)
-    model_state.load(other, model_state.to_write(model))
+    model_state.load(other, model_state.tensors_to_write(model))
     assert torch.equal(other.conv.center, model.conv.center)
     assert torch.equal(other.head.center, torch.zeros(8))
 
 
 def test_sharing_survives_what_copies_buffers() -> None:
     model = built("SharedBuffer")
-    with model_state.shared_kept(model):
+    with model_state.keep_shared_buffers(model):
         model._apply(torch.clone)  # as a move to another device does
     assert model.conv.center is model.head.center
 
@@ -60,16 +60,16 @@ def test_sharing_survives_what_copies_buffers() -> None:
 def test_a_buffer_may_get_its_shape_later(name: str) -> None:
     model, other = built(name), built(name)
     model(IMAGES)
-    model_state.load(other, model_state.to_write(model))
+    model_state.load(other, model_state.tensors_to_write(model))
     assert torch.equal(other.center, model.center)
 
 
 def test_versions_and_extra_state_come_back() -> None:
     model = built("Versioned")
-    model_state.load(model, model_state.to_write(model))
+    model_state.load(model, model_state.tensors_to_write(model))
     model, other = built("ExtraState"), built("ExtraState")
     model.scale["factor"] = 2.5
-    written = model_state.to_write(model)
+    written = model_state.tensors_to_write(model)
     assert all(isinstance(value, torch.Tensor) for value in written.values())
     model_state.load(other, written)
     assert other.scale == {"factor": 2.5}

@@ -60,7 +60,7 @@ REFUSED = {
     "ThawsLate": "sets requires_grad of conv.weight",
     "NoGradient": "has no gradient, so nothing could be learnt",
     "GrowingBuffer": "the buffer seen takes another shape",
-    "UnsafeExtraState": "_extra_state: the module's get_extra_state() gives a dict",
+    "UnsafeExtraState": "_extra_state: get_extra_state() of the module returns a dict",
 }
 RIGHT = [
     "UnsavedBuffer", "SharedBuffer", "SharedInPlace", "NumpyDraws", "PythonDraws",
@@ -87,7 +87,7 @@ def digits() -> Dataset:
 def attempt(name: str, dataset: Dataset, **changes: object) -> list[str]:
     config = configured(name, **changes)
     model = new_model.build_model(config, dataset)
-    return trial.of_run(config, dataset, model, torch.device("cpu"))
+    return trial.try_network(config, dataset, model, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -129,7 +129,7 @@ def test_it_leaves_nothing(digits: Dataset) -> None:
     before = weights_sha256(model.state_dict())
     calls = type(model).calls  # type: ignore[attr-defined]
     python, others, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    assert trial.of_run(config, digits, model, torch.device("cpu"))
+    assert trial.try_network(config, digits, model, torch.device("cpu"))
     assert weights_sha256(model.state_dict()) == before
     assert type(model).calls == calls  # type: ignore[attr-defined]
     assert random.getstate() == python

@@ -104,7 +104,6 @@ def _verify(again: Recomputation) -> dict[str, Any]:
         `checkpoints`, the names of those that were compared; `final_weights_sha256` and
         `weights_sha256` as computed here, None where that was not reached.
     """
-    from trainer.base.tensor_files import weights_sha256
     from trainer.finished import run_record
     from trainer.network import model_state
     from trainer.ranks import collectives
@@ -124,9 +123,9 @@ def _verify(again: Recomputation) -> dict[str, Any]:
             return found
         if plan.run.results is None or plan.end[1] < plan.run.last_step:
             return found
-        found["final_weights_sha256"] = weights_sha256(model_state.to_write(engine.module))
+        found["final_weights_sha256"] = model_state.digest(engine.module)
         tested = engine.test()
-        found["weights_sha256"] = weights_sha256(model_state.to_write(engine.module))
+        found["weights_sha256"] = model_state.digest(engine.module)
     except NonFiniteLossError as error:
         # Where the run itself was ended by this loss, it had to come out.
         if error.step != plan.run.last_step or plan.run.results is not None:

@@ -35,7 +35,7 @@ _OPTIONAL_TYPES = {
     "reshaped_buffers": list[str],
     "passing_buffers": list[str],
 }
-"""what `model_state.as_metadata` says; earlier versions have not written it"""
+"""what `model_state.effects_to_metadata` says; earlier versions have not written it"""
 
 
 def read(file: Path) -> tuple[str, dict[str, Any]]:

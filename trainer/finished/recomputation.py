@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from models import timm_models
 from trainer.base import numerics
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import NoCheckpoints
 from trainer.config import plugin_checks, plugins, stored_config
@@ -144,7 +143,7 @@ def build(
     engine.state.skipped_steps = run.skipped_steps
     collectives.check_same_start(
         accelerator,
-        weights=weights_sha256(model_state.to_write(engine.module)),
+        weights=model_state.digest(engine.module),
         images=engine.data.fingerprint,
         environment=engine.environment,
     )

@@ -18,7 +18,6 @@ from trainer.base.tensor_files import (
     describe_mismatch,
     read_specs,
     read_tensors,
-    weights_sha256,
 )
 from trainer.config import plugin_checks
 from trainer.config.schema import DataConfig
@@ -27,8 +26,8 @@ from trainer.data.pictures import decoding
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.scaling import Scaling
 from trainer.finished import model_metadata
-from trainer.network import model_state, new_model
-from trainer.network.buffers import left_alone
+from trainer.network import memory_layout, model_state, new_model
+from trainer.network.buffers_in_passes import preserve_state
 from trainer.run.run_folder import read_status
 from trainer.training import evaluation
 
@@ -71,7 +70,7 @@ class TrainedModel:
 
     def to(self, device: torch.device | str) -> TrainedModel:
         """Return the same model on `device`."""
-        module = model_state.moved(self.module, torch.device(device))
+        module = model_state.move(self.module, torch.device(device))
         return replace(self, module=module, scaling=self.scaling.to(device))
 
     def fill_in(self, data: DataConfig) -> DataConfig:
@@ -116,7 +115,7 @@ class TrainedModel:
         """
         inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
         # What a plug-in remembers and draws must not depend on earlier pictures.
-        with left_alone(self.module), seeding.preserve_generators():
+        with preserve_state(self.module), seeding.preserve_generators():
             seeding.seed_all(self.seed, "evaluation", 0)
             return evaluation.log_probabilities(self.module, inputs).exp().cpu()
 
@@ -153,7 +152,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
             f"(in Python the argument `model`)"
         )
     module = _build(file, name, found, memory_format)
-    digest = weights_sha256(model_state.to_write(module))
+    digest = model_state.digest(module)
     module.eval()  # not chained: a user-defined eval() may return nothing
     return TrainedModel(
         module=module,
@@ -206,10 +205,11 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     for key in timm_models.WEIGHTS_ARGUMENTS:
         arguments.pop(key, None)  # the weights come from the file
     specs, seed = saved_scaling.network_tensors(read_specs(file)), found.get("seed", 0)
-    traits = model_state.from_metadata(found)
+    effects = model_state.effects_from_metadata(found)
 
     def check_tensors(module: nn.Module) -> None:
-        expected = model_state.expected(module, specs, frozenset(found.get("reshaped_buffers", ())))
+        reshaped = found.get("reshaped_buffers", ())
+        expected = model_state.expected_specs(module, specs, reshaped)
         difference = describe_mismatch(specs, expected, any_dtype=True)
         if difference:
             raise UserError(
@@ -225,18 +225,18 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
                 sized = models.create(name, arguments, **data)
             check_tensors(sized)
         with seeding.preserve_generators():
-            tried = new_model.construct(name, arguments, data, seed)
+            tried = new_model.build_seeded(name, arguments, data, seed)
             names = new_model.names_of(tried)
             check_output(tried, backward=False)
             late = new_model.names_of(tried) != names
-            module = new_model.construct(name, arguments, data, seed, first_pass=late)
+            module = new_model.build_seeded(name, arguments, data, seed, first_pass=late)
     except ValueError as error:
         raise UserError(f"{file}: its model cannot be built: {error}") from error
-    model_state.learn(module, traits)
+    model_state.remember_effects(module, effects)
     check_tensors(module)
     weights = read_tensors(file, specs)
-    new_model.set_layout(
-        module, new_model.choose_layout(tried, memory_format, check_output)
+    memory_layout.set_layout(
+        module, memory_layout.choose_layout(tried, memory_format, check_output)
     )  # as trained
     model_state.load(module, weights)
     if found.get("reshaped_buffers"):  # the shapes are only the file's claim

@@ -1,48 +1,49 @@
-"""Weights that others have saved: under names with a prefix, or as a pickle, which is not read."""
+"""Weights from other programs: under names with a prefix, or as a pickle, which is not read."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from trainer.base.files import open_regular
 from trainer.base.tensor_files import Specs, describe_mismatch
 
+Value = TypeVar("Value")
+
 _ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
-"""of files that torch.save writes, by habit"""
+"""of files that torch.save writes, by convention"""
 _OLD_START = b"\x80\x02\x8a\x0a"
-"""of what it wrote before it wrote archives"""
+"""of its files before they were archives"""
 
 
-def surplus_prefix(found: Specs, expected: Specs) -> str:
-    """What all names found begin with where without it they are those expected; else nothing.
+def find_surplus_prefix(found: Specs, expected: Specs) -> str:
+    """Return the prefix of all names found without which they are those expected, or "".
 
     Such names come from torch.compile (`_orig_mod.`), from DistributedDataParallel (`module.`), and
     from programs that keep their network in an attribute.
     """
-    prefix = ""
-    for part in min(found, default="").split(".")[:-1]:
-        prefix += f"{part}."
-        if not all(name.startswith(prefix) for name in found):
-            break
-        if describe_mismatch(without(prefix, found), expected, any_dtype=True) is None:
+    parts = _shared_prefix(found).split(".")[:-1]
+    for prefix in itertools.accumulate(f"{part}." for part in parts):
+        if describe_mismatch(remove_prefix(prefix, found), expected, any_dtype=True) is None:
             return prefix
     return ""
 
 
-def without(prefix: str, found: Specs) -> Specs:
-    """The same under names that lack the prefix which all of them have."""
-    return {name.removeprefix(prefix): spec for name, spec in found.items()}
+def remove_prefix(prefix: str, found: Mapping[str, Value]) -> dict[str, Value]:
+    """Return specs or tensors under their names without a prefix that all of them have."""
+    return {name.removeprefix(prefix): value for name, value in found.items()}
 
 
 def prefix_hint(found: Specs, expected: Specs) -> str:
-    """What a prefix has to do with it that names do not fit; empty where it has nothing."""
+    """Return what a prefix has to do with names that do not fit; "" where it has nothing."""
     theirs, ours = _shared_prefix(found), _shared_prefix(expected)
     if theirs and not ours.startswith(theirs):
-        rest = describe_mismatch(without(theirs, found), expected, any_dtype=True)
+        rest = describe_mismatch(remove_prefix(theirs, found), expected, any_dtype=True)
         return f"; all its names have the prefix {theirs!r}, and without it, it {rest}"
     longer = {f"{ours}{name}": spec for name, spec in found.items()}
     if ours and describe_mismatch(longer, expected, any_dtype=True) is None:
@@ -51,12 +52,12 @@ def prefix_hint(found: Specs, expected: Specs) -> str:
 
 
 def how_to_convert(path: Path) -> str | None:
-    """What to do with a file of torch.save; None where the file is something else.
+    """Return what to do with a file of torch.save; None where the file is something else.
 
     Args:
-        path: of a file that is there.
+        path: of an existing file.
     """
-    if not _is_of_torch_save(path):
+    if not _is_from_torch_save(path):
         return None
     source, target = (json.dumps(str(one)) for one in (path, path.with_suffix(".safetensors")))
     code = (
@@ -72,7 +73,7 @@ def how_to_convert(path: Path) -> str | None:
     )
 
 
-def _is_of_torch_save(path: Path) -> bool:
+def _is_from_torch_save(path: Path) -> bool:
     if path.suffix in _ENDINGS:
         return True
     if zipfile.is_zipfile(path):
@@ -82,12 +83,10 @@ def _is_of_torch_save(path: Path) -> bool:
         return file.read(len(_OLD_START)) == _OLD_START
 
 
-def _shared_prefix(names: Iterable[str]) -> str:
-    """The longest one, of whole parts."""
+def _shared_prefix(names: Collection[str]) -> str:
+    """Return the longest prefix of whole parts."""
     first, last = min(names, default=""), max(names, default="")
-    shared = ""
-    for one, other in zip(first.split(".")[:-1], last.split(".")[:-1], strict=False):
-        if one != other:
-            break
-        shared += f"{one}."
-    return shared
+    parts = zip(first.split(".")[:-1], last.split(".")[:-1], strict=False)
+    return "".join(
+        f"{one}." for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], parts)
+    )

@@ -1,12 +1,19 @@
-"""The model of a new run; mistakes in its configuration become `UserError`s."""
+"""The model of a new run; mistakes in its configuration become `UserError`s.
+
+`build_seeded` builds a network from its code and a seed, `build_model` the one that a run trains,
+after a second build has been tried in its place, and `rebuild` one more like it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,22 +22,38 @@ from torch.nn.parameter import is_lazy
 import models
 from trainer.base import seeding
 from trainer.base.errors import UserError
+from trainer.base.tensor_files import Tensors
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes
-from trainer.network import creation, model_state, traits
+from trainer.network import creation, memory_layout, model_state
+from trainer.network.pass_effects import find_effects
 from trainer.network.starting_weights import load_weights
 
 log = logging.getLogger("lockstep")
 
 _SMALL_SIDE = 32
-"""in pixels: some networks need so many"""
+"""in pixels: some networks need this many"""
 _LARGE_SIDE = 224
-"""in pixels: so many are enough for any of the usual networks"""
+"""in pixels: this many are enough for any of the usual networks"""
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What `rebuild` has to know of a model."""
+
+    first_pass: bool
+    """whether a first pass made layers or buffers"""
+    loaded: frozenset[str]
+    """the tensors that came from `model.weights`"""
+    layout: torch.memory_format
+
+
+_ORIGINS: WeakKeyDictionary[nn.Module, _Origin] = WeakKeyDictionary()
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
-    """The network with its first weights, after others of the same kind have been tried.
+    """Build the network with its first weights, and try a second build of it.
 
     Args:
         config: with `train.microbatches` filled in.
@@ -40,72 +63,55 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         UserError: names `model.name` or `model.weights`, and what is wrong with it; or
             `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
-    tried = create(config, dataset, says_prefix=True)
+    name, data = config.model.name, _data_of(dataset)
+    model, tried, loaded = _build_two(config, dataset, first_pass=False)
     at_first = names_of(tried)
-
-    def check(samples: int = 2) -> torch.Tensor:
-        return models.check_output(tried, **_data_of(dataset), samples=samples)
-
     try:
-        logits = check()
+        logits = models.check_output(tried, **data)
     except ValueError as error:
         raise _refused(config, dataset, error) from error
-    first_pass = names_of(tried) != at_first
-    model = create(config, dataset, first_pass=first_pass)
+    if first_pass := names_of(tried) != at_first:
+        model, tried, loaded = _build_two(config, dataset, first_pass=True)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model.name: {config.model.name} has no parameter that could be trained")
-    _warn_of_probabilities(config.model.name, logits)
+        raise UserError(f"model.name: {name} has no parameter that could be trained")
+    _warn_of_probabilities(name, logits)
     if smallest_microbatch(config, len(dataset.train)) == 1:
         try:
-            check(samples=1)
+            models.check_output(tried, **data, samples=1)
         except ValueError as error:
             raise UserError(
                 f"train.batch_size, train.microbatches: {config.train.batch_size} and "
                 f"{config.train.microbatches} leave micro-batches of a single image of "
                 f"{len(dataset.train)}, but {error}; choose another batch size"
             ) from error
-    set_layout(model, choose_layout(tried, config.train.memory_format, lambda _: check()))
-    with traits.memory_filled():
-        again = create(config, dataset, first_pass=first_pass)
-    _compare(config, model, again)
+    layout = memory_layout.choose_layout(
+        tried, config.train.memory_format, lambda net: models.check_output(net, **data)
+    )
+    memory_layout.set_layout(model, layout)
     pixels, targets = dataset.train.__getitems__(torch.arange(3) % len(dataset.train))
-    found = traits.find(again, dataset.scaling.apply(pixels), targets, config.seed)
-    model_state.learn(model, replace(found, first_pass=first_pass))
+    effects = find_effects(tried, dataset.scaling.apply(pixels), targets, config.seed)
+    model_state.remember_effects(model, effects)
+    _ORIGINS[model] = _Origin(first_pass, loaded, layout)
     return model
 
 
-def create(
-    config: RunConfig, dataset: Dataset, *, first_pass: bool = False, says_prefix: bool = False
-) -> nn.Module:
-    """The network with its first weights; the same whenever it is called.
+def rebuild(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
+    """Build another network like the one that `build_model` returned, on the CPU.
 
     Args:
-        first_pass: as for `construct`.
-        says_prefix: as for `load_weights`.
-
-    Raises:
-        UserError: as `build_model`.
+        model: with its first weights still.
     """
-    try:
-        name, arguments, seed = config.model.name, config.model.args, config.seed
-        model = construct(name, arguments, _data_of(dataset), seed, first_pass=first_pass)
-    except ValueError as error:
-        raise _refused(config, dataset, error) from error
-    if config.model.weights is not None:
-        load_weights(model, Path(config.model.weights), says_prefix=says_prefix)
-    return model
-
-
-def twin(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
-    """Another network that is as the run's was when `build_model` returned it, on the CPU."""
-    other = create(config, dataset, first_pass=model_state.traits_of(model).first_pass)
-    if memory_format(model) == "channels_last":
-        set_layout(other, torch.channels_last)
-    model_state.learn(other, model_state.traits_of(model))
+    origin = _ORIGINS[model]
+    other = _build(config, dataset, origin.first_pass)
+    if origin.loaded:
+        weights = model_state.tensors(model)
+        model_state.load(other, {name: weights[name] for name in origin.loaded})
+    memory_layout.set_layout(other, origin.layout)
+    model_state.remember_effects(other, model_state.effects_of(model))
     return other
 
 
-def construct(
+def build_seeded(
     name: str,
     arguments: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -113,10 +119,13 @@ def construct(
     *,
     first_pass: bool = False,
 ) -> nn.Module:
-    """A network as its code makes it from a run's seed, before its first pass.
+    """Build a network as its code makes it from a run's seed, before its first pass.
 
     Args:
+        name: as `model.name`.
+        arguments: as `model.args`.
         data: num_classes, in_channels and image_size.
+        seed: of the run.
         first_pass: let it have one, as it makes layers or buffers there; one with lazy layers has
             it anyway.
 
@@ -126,21 +135,75 @@ def construct(
     with seeding.preserve_other_generators():
         seeding.seed_all(seed, "initialisation")
         model = creation.create(name, arguments, **data)
-        if first_pass or any(map(is_lazy, _own_tensors(model).values())):
+        if first_pass or any(map(is_lazy, _all_tensors(model).values())):
             models.check_output(model, **data)
-    model_state.remember(model)
+    model_state.remember_initial(model)
     return model
 
 
 def names_of(model: nn.Module) -> set[str]:
-    """Of its parameters and buffers, as far as it has made them."""
-    return set(_own_tensors(model))
+    """Return the names of the parameters and buffers that it has made so far."""
+    return set(_all_tensors(model))
 
 
-def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by their names, whatever the model's own methods say of them."""
+@contextlib.contextmanager
+def fill_new_memory() -> Iterator[None]:
+    """Fill memory that nothing initialises with NaN inside, or with the largest whole number."""
+    mode, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic
+    before = filled.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.set_deterministic_debug_mode("warn")
+    filled.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        filled.fill_uninitialized_memory = before  # type: ignore[attr-defined]
+        torch.set_deterministic_debug_mode(mode)
+
+
+def smallest_microbatch(config: RunConfig, samples: int) -> int:
+    """Return the size of the smallest micro-batch of an epoch that is not empty."""
+    batch_size, microbatches = config.train.batch_size, config.train.microbatches
+    assert microbatches is not None
+    steps = {min(batch_size, samples), samples % batch_size}
+    return min(size for step in steps for size in microbatch_sizes(step, microbatches) if size)
+
+
+def _build_two(
+    config: RunConfig, dataset: Dataset, *, first_pass: bool
+) -> tuple[nn.Module, nn.Module, frozenset[str]]:
+    """Build the network twice, the second time in memory filled with NaN.
+
+    Returns:
+        Both, and the names of the tensors that they have from `model.weights`.
+
+    Raises:
+        UserError: it cannot be built, or the two differ.
+    """
+    model = _build(config, dataset, first_pass)
+    with fill_new_memory():
+        again = _build(config, dataset, first_pass)
+    weights: Tensors = {}
+    if config.model.weights is not None:
+        weights = load_weights(model, Path(config.model.weights))
+        model_state.load(again, weights)
+    _compare(config, model, again)
+    return model, again, frozenset(weights)
+
+
+def _build(config: RunConfig, dataset: Dataset, first_pass: bool) -> nn.Module:
+    name, arguments, data = config.model.name, config.model.args, _data_of(dataset)
+    try:
+        return build_seeded(name, arguments, data, config.seed, first_pass=first_pass)
+    except ValueError as error:
+        raise _refused(config, dataset, error) from error
+
+
+def _all_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers by their names, whatever the model's own methods say."""
     return {
-        f"{prefix}.{name}": tensor
+        f"{prefix}.{name}".removeprefix("."): tensor
         for prefix, part in model.named_modules(remove_duplicate=False)
         for name, tensor in (*part._parameters.items(), *part._buffers.items())
         if tensor is not None
@@ -156,68 +219,61 @@ def _data_of(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _refused(config: RunConfig, dataset: Dataset, error: ValueError) -> UserError:
-    hint = " (--model.args '{}' clears those of the recipe)" if config.model.args else ""
-    return UserError(f"model.name, model.args: {error}{hint}{_size_hint(config, dataset)}")
-
-
 def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
-    """Whether a second build has the same weights.
+    """Check that a second build has the same weights.
 
     Raises:
         UserError: another start of the run, or another process, would begin with other ones.
     """
-    ours, theirs = model.state_dict(), again.state_dict()
-    parameters = dict(model.named_parameters()).keys()
+    ours, theirs = _all_tensors(model), _all_tensors(again)
+    # A buffer may begin as NaN; a parameter that does is what the memory was filled with.
+    without_numbers = {
+        name
+        for name, tensor in ours.items()
+        if isinstance(tensor, nn.Parameter) and bool(tensor.isnan().any())
+    }
     differing = [
         name
-        for name, value in ours.items()
-        if isinstance(value, torch.Tensor)
-        and (name not in theirs or not torch.equal(value, theirs[name]))
-        # A buffer may begin as no number; a parameter that does is what the memory was filled with.
-        and not (
-            name not in parameters and name in theirs and _both_not_numbers(value, theirs[name])
-        )
+        for name in ours.keys() - model_state.unsaved_buffers(model).keys()
+        if name in without_numbers
+        or name not in theirs
+        or not model_state.same_bits(ours[name], theirs[name])
     ]
     if not differing:
         return
-    name = differing[0]
+    name = min(differing, key=list(ours).index)
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-    if name in parameters and bool(ours[name].isnan().any()):
+    if name in without_numbers:
         raise UserError(
             f"model.name: {name}{more} holds NaN when {config.model.name} is built, so nothing "
-            f"could be learnt; give it numbers, by torch.nn.init for one"
+            f"could be learnt; give it numbers, with torch.nn.init for example"
         )
     text = (
         f"model.name: {name}{more} has other values each time that {config.model.name} is built "
         f"from one seed: it is never initialised, as with torch.empty, or drawn from a generator "
-        f"of the network's own, from the time or from the system; initialise it, by torch.nn.init "
-        f"for one, which draws from torch's generator"
+        f"of its own, from the time or from the system; initialise it, with torch.nn.init for "
+        f"example, which draws from torch's generator"
     )
     if config.train.reduction == "exact":
         raise UserError(text)
     log.warning("%s", text)
 
 
-def _both_not_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if not one.is_floating_point() or one.shape != other.shape:
-        return False
-    return torch.equal(one.isnan(), other.isnan()) and torch.equal(
-        one.nan_to_num(), other.nan_to_num()
-    )
+def _refused(config: RunConfig, dataset: Dataset, error: ValueError) -> UserError:
+    hint = " (--model.args '{}' clears those of the recipe)" if config.model.args else ""
+    return UserError(f"model.name, model.args: {error}{hint}{_size_hint(config, dataset)}")
 
 
 def _size_hint(config: RunConfig, dataset: Dataset) -> str:
-    """Where pictures have become too small for the network, the key that makes them larger."""
+    """Return the key that makes pictures larger, where they are too small for the network."""
     data = _data_of(dataset)
     height, width = data["image_size"]
     if config.data.name != "folder" or min(height, width) >= _SMALL_SIDE:
         return ""
     larger = data | {"image_size": (_LARGE_SIDE, _LARGE_SIDE)}
     try:
-        models.check_output(
-            construct(config.model.name, config.model.args, larger, config.seed), **larger
-        )
+        network = build_seeded(config.model.name, config.model.args, larger, config.seed)
+        models.check_output(network, **larger)
     except ValueError:  # it is not the size
         return ""
     chosen = "what it says" if config.data.image_size else "the training pictures' medians, shrunk"
@@ -239,60 +295,6 @@ def _warn_of_probabilities(name: str, logits: torch.Tensor) -> None:
     elif kind is not None:
         log.warning(
             "model.name: %s seems to return log-probabilities, as after log_softmax; the loss "
-            "applies it itself, so the network need not, and nothing is lost where it does",
+            "applies it itself, so the network does not need it, and nothing is lost where it does",
             name,
         )
-
-
-def memory_format(model: nn.Module) -> str:
-    """How the filters lie in memory, for people."""
-    filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in filters]
-    # Filters of one channel or one pixel lie both ways.
-    plain = [weight.is_contiguous() for weight in filters]
-    return "channels_last" if all(last) and not all(plain) else "contiguous"
-
-
-def choose_layout(
-    model: nn.Module, wanted: str, check: Callable[[nn.Module], object]
-) -> torch.memory_format:
-    """Convolutions are faster in channels_last: benchmarks/results/kernels.md.
-
-    But a model that calls view() on their output, or on its gradient, cannot use it.
-
-    Returns:
-        What the model has now.
-    """
-    if wanted == "contiguous":
-        return torch.preserve_format
-    set_layout(model, torch.channels_last)
-    try:
-        check(model)
-    except ValueError as error:
-        if wanted == "channels_last":
-            raise UserError(
-                f"train.memory_format: the model cannot use channels_last ({error}); use auto or "
-                f"contiguous, or reshape() instead of view()"
-            ) from error
-        set_layout(model, torch.contiguous_format)
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-def smallest_microbatch(config: RunConfig, samples: int) -> int:
-    """The size of the smallest micro-batch of an epoch that is not empty."""
-    batch_size, microbatches = config.train.batch_size, config.train.microbatches
-    assert microbatches is not None
-    steps = {min(batch_size, samples), samples % batch_size}
-    return min(size for step in steps for size in microbatch_sizes(step, microbatches) if size)
-
-
-def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    """Let filters and images of filters lie so in memory."""
-    # As `model.to(memory_format=layout)`, which fails where a filter has five dimensions.
-
-    def lay(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
-
-    with model_state.shared_kept(model):
-        model._apply(lay)  # type: ignore[no-untyped-call]

@@ -40,7 +40,7 @@ def write(
     Returns:
         What results.json holds.
     """
-    weights = model_state.to_write(engine.module)
+    weights = model_state.tensors_to_write(engine.module)
     metadata, scaling = _model_metadata(config, engine)
     path = folder / "model.safetensors"
     write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
@@ -92,6 +92,6 @@ def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], 
         "evaluation_batch_size": engine.selection.block_samples,
         **({"grey_range": dataset.grey_range} if dataset.grey_range else {}),
         "seed": config.seed,
-        **model_state.as_metadata(engine.module),
+        **model_state.effects_to_metadata(engine.module),
     }
     return metadata, tensors

@@ -14,13 +14,12 @@ from typing import Any
 
 from trainer.base import output_streams, terminal, user_code
 from trainer.base.errors import StoppedOnRequest
-from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import doubts
 from trainer.config.schema import RunConfig
 from trainer.network import model_state
-from trainer.network.new_model import memory_format
+from trainer.network.memory_layout import describe_layout
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.preemption import StopRequest
@@ -93,7 +92,7 @@ class Session:
             self.tried = collectives.run_on_all_ranks(self.accelerator, lambda: self._try(engine))
         differing = collectives.check_same_start(
             self.accelerator,
-            weights=weights_sha256(model_state.to_write(engine.module)),
+            weights=model_state.digest(engine.module),
             images=engine.data.fingerprint,
             environment=engine.environment,
         )
@@ -101,7 +100,7 @@ class Session:
         collectives.run_on_main_rank(self.accelerator, lambda: self._begin(engine, saved))
 
     def _try(self, engine: Engine) -> list[str]:
-        return trial.of_run(
+        return trial.try_network(
             self.config,
             engine.data,
             engine.module,
@@ -176,7 +175,7 @@ class Session:
             "device": engine.environment["device"],
             "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
             "precision": train.precision,
-            "kernels": f"{memory_format(engine.module)}, "
+            "kernels": f"{describe_layout(engine.module)}, "
             + ("deterministic" if train.reduction == "exact" else "whichever is fastest"),
             "model": f"{config.model.name}, {parameters:,} parameters",
             "data": f"{dataset.name}, {images}, from {dataset.source}",
@@ -195,7 +194,7 @@ class Session:
 
     def finish(self, engine: Engine) -> None:
         """Test the chosen weights, once, and write everything out."""
-        final_sha256 = weights_sha256(model_state.to_write(engine.module))
+        final_sha256 = model_state.digest(engine.module)
         predictions, augmented = engine.test()
         if not self.recorder:
             return

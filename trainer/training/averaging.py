@@ -23,7 +23,7 @@ class WeightAverage(abc.ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.tensors = model_state.copied(module)
+        self.tensors = model_state.copy_tensors(module)
 
     @abc.abstractmethod
     def step_done(self, step: int) -> None:
@@ -39,11 +39,11 @@ class WeightAverage(abc.ABC):
 
         An end that is interrupted and comes again has left nothing behind.
         """
-        own = model_state.copied(self.module)
+        own = model_state.copy_tensors(self.module)
         try:
             self._take_over(epoch)
             yield
-            self.tensors = model_state.copied(self.module)
+            self.tensors = model_state.copy_tensors(self.module)
         finally:
             model_state.load(self.module, own)
 

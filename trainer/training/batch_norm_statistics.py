@@ -13,7 +13,7 @@ from trainer.base import seeding
 from trainer.data.dataset import ImageSet
 from trainer.data.sampling import microbatch_sizes
 from trainer.data.scaling import Scaling
-from trainer.network.buffers import left_alone
+from trainer.network.buffers_in_passes import preserve_state
 from trainer.training.evaluation import BLOCK_SAMPLES, fitting, own_blocks
 
 SUMMED_BLOCKS = 128
@@ -67,7 +67,7 @@ def take(
 
     try:
         with (
-            left_alone(model),
+            preserve_state(model),
             seeding.preserve_generators(),
             fitting(max(sizes), accelerator.device),
         ):

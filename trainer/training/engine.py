@@ -10,7 +10,6 @@ from torch import nn
 
 from trainer.base import numerics, out_of_memory
 from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
-from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint import sharing
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.run_state import RunState
@@ -20,6 +19,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.batches import Batch, Batches
 from trainer.data.dataset import Dataset
 from trainer.network import model_state
+from trainer.network.pass_effects import TrainedParameters
 from trainer.ranks import collectives
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
@@ -76,7 +76,7 @@ class Engine:
         self.observer: Observer | None = None
         self.checkpoints = checkpoints
         block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
-        self.module = model_state.moved(model, accelerator.device)
+        self.module = model_state.move(model, accelerator.device)
         self.optimizer = accelerator.prepare_optimizer(
             optimizers.build(config.optimizer, self.module)
         )
@@ -102,8 +102,7 @@ class Engine:
             {"data.root": dataset.fingerprint, **plugins.fingerprints(config)},
             self.environment,
         )
-        self.parameters = dict(self.module.named_parameters())
-        self.trained = {name for name, p in self.parameters.items() if p.requires_grad}
+        self.trained = TrainedParameters(self.module)
         self.state = RunState()
         self.until: tuple[int, int] | None = None
         self.step_log = StepLog()
@@ -198,7 +197,7 @@ class Engine:
         return lr
 
     def _finish_epoch(self) -> None:
-        model_state.check_parameters(self.module, self.parameters, self.trained)
+        self.trained.check()
         state, count = self.state, len(self.data.train)
         loss, accuracy = means(state)
         record = {
@@ -212,7 +211,7 @@ class Engine:
             "samples_per_second": count / state.epoch_seconds,
         }
         if self.observer:
-            record["weights_sha256"] = weights_sha256(model_state.to_write(self.module))
+            record["weights_sha256"] = model_state.digest(self.module)
             self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0

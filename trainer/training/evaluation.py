@@ -15,7 +15,7 @@ from torch import nn
 from trainer.base import out_of_memory, seeding
 from trainer.data.dataset import ImageSet
 from trainer.data.scaling import Scaling
-from trainer.network.buffers import copies_of, left_alone
+from trainer.network.buffers_in_passes import preserve_state, save_values
 from trainer.training.metrics import Predictions
 
 BLOCK_SAMPLES = 500
@@ -46,14 +46,14 @@ def own_blocks(
         model: has in each block the buffers that it has now, and draws the numbers of that block.
         seed: the run's seed.
     """
-    before = copies_of(model)
+    before = save_values(model)
     starts = list(accumulate(map(len, blocks), initial=0))
     for turn in range(rounds(accelerator, len(blocks))):
         between_blocks()
         number = turn * accelerator.num_processes + accelerator.process_index
         if number < len(blocks):
             pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
-            before.put_back()
+            before.restore()
             seeding.seed_all(seed, "evaluation", starts[number])
             yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
 
@@ -122,7 +122,7 @@ def predict(
     floats = torch.zeros(size, 2, device=device)
     # What a plug-in counts in its buffers would depend on how many blocks a rank has.
     largest = min(block_samples, count)
-    with left_alone(model), seeding.preserve_generators(), fitting(largest, device):
+    with preserve_state(model), seeding.preserve_generators(), fitting(largest, device):
         model.eval()
         for turn, samples, inputs in own_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed

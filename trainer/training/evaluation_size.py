@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from trainer.config.schema import TrainConfig
 from trainer.data.dataset import ImageSet
 from trainer.data.sampling import microbatch_sizes
-from trainer.network.buffers import left_alone
+from trainer.network.buffers_in_passes import preserve_state
 from trainer.training.evaluation import BLOCK_SAMPLES
 
 FEW_BYTES = 300_000_000
@@ -113,7 +113,7 @@ def _alive(model: nn.Module, inputs: torch.Tensor) -> list[int]:
     # A compiled network is counted operator by operator; else torch would compile the counting too.
     compiles = "torch._dynamo" in sys.modules
     eager = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
-    with left_alone(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
+    with preserve_state(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
         model.eval()
         alive = _Alive(inputs)
         with alive:

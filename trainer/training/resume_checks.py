@@ -48,7 +48,7 @@ def check(
     """
     has_best = saved.state["run"]["best_accuracy"] is not None
     for name, there in (("model", True), ("best", has_best), ("average", averaged)):
-        weights = model_state.expected(module, specs[name]) if there else {}
+        weights = model_state.expected_specs(module, specs[name]) if there else {}
         if there or name != "average":
             _require(saved, name, specs[name], weights)
     _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)

@@ -57,11 +57,11 @@ class Snapshot:
     def collect(self, state: RunState, best_weights: Tensors) -> tuple[Files, dict[str, Any]]:
         """Tensors by the file that they go into, and everything small, as JSON takes it."""
         optimizer, numbers = optimizer_state(self.optimizer.optimizer)
-        files = {"model": model_state.to_write(self.module), "optimizer": optimizer}
+        files = {"model": model_state.tensors_to_write(self.module), "optimizer": optimizer}
         if best_weights:
-            files["best"] = model_state.to_write(self.module, best_weights)
+            files["best"] = model_state.tensors_to_write(self.module, best_weights)
         if self.average:
-            files["average"] = model_state.to_write(self.module, self.average.tensors)
+            files["average"] = model_state.tensors_to_write(self.module, self.average.tensors)
         small = {
             "run": dataclasses.asdict(state),
             "optimizer": numbers,

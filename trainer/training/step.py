@@ -18,7 +18,7 @@ from trainer.base import profiler_ranges, seeding
 from trainer.base.flat_tensors import invert_permutation, layout, memory_order, pack, unpack
 from trainer.config.schema import TrainConfig
 from trainer.data import sampling
-from trainer.network.buffers import Layouts, StepBuffers, step_slots
+from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import reduction
 from trainer.training.reduction import Leaf
 
@@ -75,8 +75,7 @@ class TrainStep:
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
         wrapped = isinstance(model, DistributedDataParallel)
         self.module = cast("nn.Module", model.module) if wrapped else model
-        self.slots = step_slots(self.module)
-        self.layouts = Layouts(self.slots.values())
+        self.buffers = StepBuffers(self.module)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]
         self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
@@ -107,7 +106,7 @@ class TrainStep:
         else:  # a sum of one: its gradients and its buffers are where they belong
             seeding.seed_all(self.seed, "forward", step, 0)
             measured = self._backward(images, targets, sum(sizes), overlapped)
-        self.layouts.restore()
+        self.buffers.restore_strides()
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         loss = measured[0]
@@ -129,7 +128,8 @@ class TrainStep:
         overlapped: bool,
     ) -> torch.Tensor:
         """Leave the sum over all micro-batches in gradients and buffers, and return `measured`."""
-        buffers = StepBuffers(self.module, self.slots)
+        buffers = self.buffers
+        buffers.start_step()
         own_sizes = [sizes[index] for index in self.own]
         sums = reduction.Accumulator(self.microbatches)
         pieces = zip(

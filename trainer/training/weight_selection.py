@@ -71,7 +71,7 @@ class Selection:
             if state.best_accuracy is None or found.accuracy > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
                 state.best_step = state.step
-                self.best = model_state.copied(self.module)
+                self.best = model_state.copy_tensors(self.module)
         return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
 
     def test(self, state: RunState) -> tuple[Predictions, Predictions | None]:

@@ -16,7 +16,7 @@ from trainer.config.schema import RunConfig, folder_of
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes
 from trainer.network import model_state
-from trainer.network.buffers import left_alone
+from trainer.network.buffers_in_passes import preserve_state
 from trainer.run.run_folder import nearest_folder
 from trainer.training import evaluation_size, optimizers
 from trainer.training.optimizer_state import state_after_a_step
@@ -57,7 +57,7 @@ def estimate(config: RunConfig, dataset: Dataset, model: nn.Module) -> ResourceN
     checkpoint = copies * weights + _size(optimizer)
     assert config.train.microbatches is not None
     largest = microbatch_sizes(config.train.batch_size, config.train.microbatches)[0]
-    with left_alone(model), torch.random.fork_rng(devices=[]):
+    with preserve_state(model), torch.random.fork_rng(devices=[]):
         activations = largest * _activation_bytes_per_image(model, dataset)
     # The gradients and their sum; the state of the run, and a copy of it while it is saved.
     throughout = 2 * weights + 2 * checkpoint

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import weights_sha256
 from trainer.base.timeouts import run_with_timeout
 from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor import resources
@@ -94,7 +93,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     text = f"{config.model.name}, {parameters:,} parameters"
     text += "; pretrained weights were not looked for" * pretrained
     findings.append(Finding("model", "ok", text, FROM_HUB * pretrained))
-    weights = weights_sha256(model_state.to_write(model))
+    weights = model_state.digest(model)
 
     def check_user_code() -> ResourceNeeds:
         trackers.check(config)
@@ -132,7 +131,7 @@ def try_network(run: LoadedRun, limit_s: float) -> Finding:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # more threads than cores would make it slow
         try:
-            return trial.of_run(run.config, run.dataset, run.model, torch.device("cpu"))
+            return trial.try_network(run.config, run.dataset, run.model, torch.device("cpu"))
         finally:
             torch.set_num_threads(threads)
 

@@ -12,9 +12,8 @@ from trainer.base import out_of_memory, seeding
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors
 from trainer.network import model_state
-from trainer.network.buffers import StepBuffers
 from trainer.network.model_state import same_bits
-from trainer.network.traits import memory_filled
+from trainer.network.new_model import fill_new_memory
 from trainer.network.trial.attributes import Watch, changed, listing, put_back
 from trainer.network.trial.counters import Counters
 from trainer.network.trial.processes import Bits, Pass, Process, Task
@@ -77,27 +76,27 @@ class _Trial:
         total = sum(len(targets) for _, targets in self.task.pieces)
         for step in (1, 2):
             process.module.train()
-            buffers = StepBuffers(process.module)
+            process.buffers.start_step()
             for index, (_, targets) in enumerate(self.task.pieces):
                 if index:
-                    buffers.restore()
+                    process.buffers.restore()
                 with counters.counting():
-                    found = process.train(buffers, step, index)
+                    found = process.train(step, index)
                 record.passes[step, index] = found
                 if step == 1:
-                    changes = buffers.changes(len(targets) / total, index == 0)
+                    changes = process.buffers.changes(len(targets) / total, index == 0)
                     self._add(record, changes, found)
                 found.gradients = {}
             if step == 1:
                 if self.last:
-                    buffers.finish([vector.clone() for vector in record.sums])
+                    process.buffers.finish([vector.clone() for vector in record.sums])
                 process.update(record.gradients)
-                record.state = model_state.copied(process.module)
+                record.state = model_state.copy_tensors(process.module)
                 with counters.counting(between=True):
                     record.blocks = process.evaluate(range(self.last + 1))
                     process.module.train()
         attributes = changed(first, watch.look(process.module))
-        self._turn_on(process, buffers, counters, record)
+        self._turn_on(process, counters, record)
         return record, attributes
 
     def _add(self, record: Record, changes: list[torch.Tensor], found: Pass) -> None:
@@ -110,15 +109,13 @@ class _Trial:
             ours = record.gradients.get(name)
             record.gradients[name] = gradient if ours is None else ours + gradient
 
-    def _turn_on(
-        self, process: Process, buffers: StepBuffers, counters: Counters, record: Record
-    ) -> None:
+    def _turn_on(self, process: Process, counters: Counters, record: Record) -> None:
         """As if many steps had been done: whatever counts passes is set to other numbers."""
 
         def other() -> str | None:
-            buffers.restore()
+            process.buffers.restore()
             try:
-                again = process.train(buffers, 2, self.last)
+                again = process.train(2, self.last)
             except UserError:
                 raise
             except Exception as error:
@@ -140,12 +137,12 @@ class _Trial:
         where = "on a second process"
         for step in (1, 2):
             process.module.train()
-            buffers = StepBuffers(process.module)
-            found = process.train(buffers, step, self.last)
+            process.buffers.start_step()
+            found = process.train(step, self.last)
             found.gradients = {}
             self._compare("a micro-batch", where, record.passes[step, self.last], found, attributes)
             if step == 1:
-                buffers.finish([vector.clone() for vector in record.sums])
+                process.buffers.finish([vector.clone() for vector in record.sums])
                 process.update(record.gradients)
                 record.gradients = {}
                 self._compare_states("after a step", where, record, process, attributes)
@@ -159,7 +156,7 @@ class _Trial:
         """
         # Where the kernels are any, these would be others than before.
         chosen = torch.get_deterministic_debug_mode() > 0
-        with memory_filled() if chosen else contextlib.nullcontext():
+        with fill_new_memory() if chosen else contextlib.nullcontext():
             self._go_on(record, attributes)
 
     def _go_on(self, record: Record, attributes: list[str]) -> None:
@@ -168,7 +165,8 @@ class _Trial:
         self._compare_states("from a checkpoint", where, record, process, attributes)
         self._compare_blocks(where, record, process.evaluate([self.last]), attributes)
         process.module.train()
-        found = process.train(StepBuffers(process.module), 2, self.last)
+        process.buffers.start_step()
+        found = process.train(2, self.last)
         self._compare("a micro-batch", where, record.passes[2, self.last], found, attributes)
 
     def _compare_blocks(

@@ -14,8 +14,8 @@ from torch import nn
 from trainer.base import seeding
 from trainer.base.tensor_files import Tensors
 from trainer.network import model_state
-from trainer.network.buffers import Layouts, StepBuffers, copies_of, left_alone, step_slots
-from trainer.network.model_state import check_parameters
+from trainer.network.buffers_in_passes import StepBuffers, preserve_state, save_values
+from trainer.network.pass_effects import TrainedParameters
 
 Piece = tuple[torch.Tensor, torch.Tensor]
 """scaled images, (n, channels, height, width), and their classes"""
@@ -65,9 +65,9 @@ class Process:
     def __init__(self, task: Task, *, watched: bool) -> None:
         self.task = task
         self.module = task.build()
-        self.parameters = dict(self.module.named_parameters())
-        self.trained = {name for name, p in self.parameters.items() if p.requires_grad}
-        self.layouts = Layouts(step_slots(self.module).values())
+        self.trained = TrainedParameters(self.module)
+        self.parameters = self.trained.all
+        self.buffers = StepBuffers(self.module)
         self.called: list[tuple[str, Bits, Bits]] = []
         self.values = self._values()
         if watched:
@@ -82,10 +82,10 @@ class Process:
 
     def load(self, state: Tensors) -> None:
         """Take a state, as from a checkpoint."""
-        model_state.load(self.module, model_state.to_write(self.module, state))
+        model_state.load(self.module, model_state.tensors_to_write(self.module, state))
         self.values = self._values()
 
-    def train(self, buffers: StepBuffers, step: int, index: int) -> Pass:
+    def train(self, step: int, index: int) -> Pass:
         """Do a micro-batch."""
         images, targets = self.task.pieces[index]
         seeding.seed_all(self.task.seed, "forward", step, index)
@@ -95,7 +95,7 @@ class Process:
         smoothing = self.task.label_smoothing
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        check_parameters(self.module, self.parameters, self.trained)
+        self.trained.check()
         found, gradients = {"the loss": bits_of(loss)}, {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
@@ -106,23 +106,23 @@ class Process:
             if bits != self.values[name]:
                 found[f"the parameter {name}"] = bits
         if len(self.task.pieces) > 1:
-            buffers.changes(1.0, first=True)  # raises where one has another shape than before
-        found |= {f"the buffer {name}": bits_of(v) for name, v in buffers.current().items()}
+            self.buffers.changes(1.0, first=True)  # raises where one has another shape than before
+        found |= {f"the buffer {name}": bits_of(v) for name, v in self.buffers.current().items()}
         return Pass(found, list(self.called), gradients)
 
     def _values(self) -> Bits:
         """Of the parameters that a pass ought to leave alone."""
-        moving = model_state.traits_of(self.module).set_in_training
+        moving = model_state.effects_of(self.module).set_in_training
         return {name: bits_of(p) for name, p in self.parameters.items() if name not in moving}
 
     def evaluate(self, order: Sequence[int]) -> dict[int, Pass]:
         """Judge the pieces as blocks of images, in this order."""
         found = {}
-        with left_alone(self.module), torch.no_grad():
+        with preserve_state(self.module), torch.no_grad():
             self.module.eval()
-            before = copies_of(self.module)
+            before = save_values(self.module)
             for index in order:
-                before.put_back()
+                before.restore()
                 seeding.seed_all(self.task.seed, "evaluation", index)
                 self.called.clear()
                 images = self.task.pieces[index][0][: self.task.evaluated].clone()
@@ -136,7 +136,7 @@ class Process:
         """Move the parameters, by an amount that cannot overflow."""
         for name, gradient in gradients.items():
             self.parameters[name].add_(gradient.nan_to_num().sgn(), alpha=-UPDATE)
-        self.layouts.restore()
+        self.buffers.restore_strides()
         self.values = self._values()
 
 

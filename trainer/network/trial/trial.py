@@ -35,7 +35,7 @@ NOT_DONE = (
 )
 
 
-def of_run(
+def try_network(
     config: RunConfig,
     dataset: Dataset,
     model: nn.Module,
@@ -60,7 +60,7 @@ def of_run(
         UserError: names the module, the tensor or the attribute.
     """
     task = Task(
-        build=lambda: model_state.moved(new_model.twin(config, dataset, model), device),
+        build=lambda: model_state.move(new_model.rebuild(config, dataset, model), device),
         pieces=_pieces(config, dataset, device),
         seed=config.seed,
         label_smoothing=config.train.label_smoothing,

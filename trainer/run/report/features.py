@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer.data.dataset import ImageSet
 from trainer.data.scaling import Scaling
-from trainer.network.buffers import left_alone
+from trainer.network.buffers_in_passes import preserve_state
 from trainer.run.report import plots
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def first_layer(model: nn.Module, inputs: torch.Tensor) -> FirstLayer | None:
             found.append(FirstLayer(name, weights, maps))
 
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(left_alone(model))
+        cleanup.enter_context(preserve_state(model))
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 hook = module.register_forward_hook(

@@ -1,40 +1,35 @@
-"""The buffers of a model, such as batch norm's running statistics, in a step and an evaluation.
+"""What happens to a model's buffers, such as batch norm's running statistics, in a pass.
 
-A parameter that a pass sets by itself, as with a weight that is normalised in place or a teacher
+A parameter that a pass sets by itself, such as a weight that is normalised in place or a teacher
 that follows the weights, is treated as a buffer.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from trainer.base.errors import UserError
 from trainer.base.flat_tensors import layout, pack, unpack
-from trainer.network.model_state import Slot, buffer_slots, parameter_slots, traits_of
+from trainer.network.model_state import Slot, buffer_slots, effects_of
 
 
-class Layouts:
-    """How tensors lie in memory: what an assignment in a pass makes of it would be lost in a file.
+class _Strides:
+    """How tensors lie in memory: an assignment in a pass may change it, and no file has it.
 
     Kernels are chosen by it, so rounding depends on it.
-
-    Args:
-        slots: some of them may have no value.
     """
 
     def __init__(self, slots: Iterable[Slot]) -> None:
         tensors = [(slot, getattr(*slot)) for slot in slots]
-        self.strides = [
-            (slot, tensor.shape, tensor.stride()) for slot, tensor in tensors if tensor is not None
-        ]
+        self.strides = [(s, t.shape, t.stride()) for s, t in tensors if t is not None]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Let those of the same shape lie as they did, with the values that they have now."""
+        """Lay tensors of the same shape out as before, with the values that they have now."""
         for slot, shape, stride in self.strides:
             tensor = getattr(*slot)
             if tensor is not None and tensor.shape == shape and tensor.stride() != stride:
@@ -44,7 +39,7 @@ class Layouts:
                 ).copy_(value)
 
 
-class Copies:
+class SavedValues:
     """Values of buffers and parameters, and which tensors they were, to be put back.
 
     Args:
@@ -57,47 +52,74 @@ class Copies:
         self.tensors = [tensor for _, tensor in self.objects if tensor is not None]
         self.layout = layout(self.tensors)
         self.values = pack(self.tensors)
-        self.places = Layouts(slot for slot, _ in self.objects)
+        self.strides = _Strides(slot for slot, _ in self.objects)
 
     @torch.no_grad()
-    def put_back(self) -> None:
-        """The same tensors, with the shapes and values that they had."""
+    def restore(self) -> None:
+        """Put the same tensors back, with the shapes and values that they had."""
         for slot, tensor in self.objects:
             if getattr(*slot) is not tensor:
                 setattr(*slot, tensor)
         for tensor, (_, shape) in zip(self.tensors, self.layout, strict=True):
             if tensor.shape != shape:
                 tensor.resize_(shape)
-        self.places.restore()
+        self.strides.restore()
         if self.tensors:
             torch._foreach_copy_(self.tensors, unpack(self.values, self.layout))
+
+
+def save_values(module: nn.Module) -> SavedValues:
+    """Save all that an evaluation may change: the buffers, and parameters that a pass sets."""
+    effects = effects_of(module)
+    return SavedValues(_slots(module, effects.set_in_training | effects.set_in_evaluation).values())
+
+
+@contextlib.contextmanager
+def preserve_state(module: nn.Module) -> Iterator[None]:
+    """Put the modes and buffers back that a module had before."""
+    modes = [(part, part.training) for part in module.modules()]
+    before = save_values(module)
+    try:
+        yield
+    finally:
+        if module.training != modes[0][1]:
+            module.train(modes[0][1])
+        for part, training in modes:
+            part.training = training
+        before.restore()
 
 
 class StepBuffers:
     """Gives every micro-batch the values from before the step, and the step what they made of them.
 
     A floating-point buffer moves by the mean of the micro-batches' changes, weighted by their
-    samples; any other (batch norm's count of steps) becomes what the first micro-batch made of it,
-    as does one that gets its first value or its final shape. What follows the batch in its shape
-    is after the step as before.
+    samples. Any other (batch norm's count of steps) becomes what the first micro-batch made of it,
+    as does one that gets its first value or its final shape. A buffer whose shape follows the batch
+    is the same after the step as before.
 
     Args:
-        module: its buffers are asked for anew each time, as a forward pass may put another tensor
-            in a buffer's place.
-        slots: as `step_slots` gives them; looked for where there are none.
+        module: its buffers are looked up each time, as a forward pass may put another tensor in a
+            buffer's place.
     """
 
-    def __init__(self, module: nn.Module, slots: Mapping[str, Slot] | None = None) -> None:
-        traits = traits_of(module)
-        slots = dict(slots or step_slots(module))
-        self.passing = Copies([slots.pop(name) for name in traits.passing if name in slots])
+    def __init__(self, module: nn.Module) -> None:
+        self.effects = effects_of(module)
+        self.slots = _slots(module, self.effects.set_in_training)
+        self.strides = _Strides(self.slots.values())
+
+    def start_step(self) -> None:
+        """Note the values from before a step."""
+        slots, effects = dict(self.slots), self.effects
+        self.follow_batch = SavedValues(
+            [slots.pop(name) for name in effects.follow_batch if name in slots]
+        )
         self.shaped = [
             (name, slots.pop(name), shape, dtype)
-            for name, (shape, dtype) in sorted(traits.shapes.items())
+            for name, (shape, dtype) in sorted(effects.final_shapes.items())
             if name in slots and _shape(slots[name]) != shape
         ]
         slots = {name: slot for name, slot in slots.items() if getattr(*slot) is not None}
-        self.copies = Copies([*slots.values(), *(slot for _, slot, _, _ in self.shaped)])
+        self.saved = SavedValues([*slots.values(), *(slot for _, slot, _, _ in self.shaped)])
         self.shapes = {name: _shape(slot) for name, slot in slots.items()}
         self.averaged, self.others = (
             {name: slot for name, slot in slots.items() if _is_averaged(getattr(*slot)) is averaged}
@@ -112,20 +134,22 @@ class StepBuffers:
 
     def restore(self) -> None:
         """Put the values from before the step back."""
-        self.copies.put_back()
-        self.passing.put_back()
+        self.saved.restore()
+        self.follow_batch.restore()
+
+    def restore_strides(self) -> None:
+        """Lay the tensors out in memory as at the start of the run."""
+        self.strides.restore()
 
     def current(self) -> dict[str, torch.Tensor]:
-        """The values as they stand, by their names."""
-        shaped = {name: slot for name, slot, _, _ in self.shaped}
-        values = {
-            k: getattr(*slot) for k, slot in {**self.averaged, **self.others, **shaped}.items()
-        }
+        """Return the values as they are now, by their names."""
+        slots = {**self.averaged, **self.others, **{name: slot for name, slot, *_ in self.shaped}}
+        values = {name: getattr(*slot) for name, slot in slots.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     @torch.no_grad()
     def changes(self, weight: float, first: bool) -> list[torch.Tensor]:
-        """A micro-batch's parts of the sums that `finish` takes: vectors.
+        """Return a micro-batch's parts of the sums that `finish` takes: vectors.
 
         Args:
             weight: its share of the step's samples.
@@ -146,7 +170,7 @@ class StepBuffers:
     @torch.no_grad()
     def finish(self, sums: list[torch.Tensor]) -> None:
         """Set the values after the step from the sums over all micro-batches."""
-        self.passing.put_back()
+        self.follow_batch.restore()
         averaged, others = self._values(self.averaged), self._values(self.others)
         moved = [old + change for old, change in zip(self.start, sums, strict=False)]
         if averaged:
@@ -172,7 +196,7 @@ class StepBuffers:
     def _shaped(
         self, name: str, slot: Slot, shape: torch.Size, dtype: torch.dtype, *, made: bool
     ) -> torch.Tensor:
-        """What a micro-batch has made of a buffer that had not this shape before: a vector."""
+        """Return what a micro-batch made of a buffer that did not have this shape: a vector."""
         if not made:
             device = self.start[0].device if self.start else None
             return torch.zeros(shape.numel(), dtype=dtype, device=device)
@@ -181,35 +205,9 @@ class StepBuffers:
         return getattr(*slot).detach().clone().reshape(-1)  # type: ignore[no-any-return]
 
 
-def step_slots(module: nn.Module) -> dict[str, Slot]:
-    """Where all that is which a step treats as a buffer, by its names."""
-    return _slots(module, traits_of(module).set_in_training)
-
-
-@contextlib.contextmanager
-def left_alone(module: nn.Module) -> Iterator[None]:
-    """Whatever is made of the mode and of the buffers inside, they are as before afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    before = copies_of(module)
-    try:
-        yield
-    finally:
-        if module.training != modes[0][1]:
-            module.train(modes[0][1])
-        for part, training in modes:
-            part.training = training
-        before.put_back()
-
-
-def copies_of(module: nn.Module) -> Copies:
-    """Of all that an evaluation may change: the buffers, and parameters that a pass sets."""
-    traits = traits_of(module)
-    return Copies(_slots(module, traits.set_in_training | traits.set_elsewhere).values())
-
-
 def _slots(module: nn.Module, parameters: frozenset[str]) -> dict[str, Slot]:
-    """Where buffers and such parameters are; a module that has two names stands once."""
-    slots = buffer_slots(module) | parameter_slots(module, parameters)
+    """Return where buffers and such parameters are; a module that has two names comes once."""
+    slots = buffer_slots(module, parameters)
     names = {(id(owner), attribute): name for name, (owner, attribute) in slots.items()}
     return {name: slots[name] for name in names.values()}
 

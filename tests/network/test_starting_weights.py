@@ -14,7 +14,7 @@ from torch import nn
 from tests.distributed.launch import environment
 from tests.runs import Run, train_here
 from trainer.base.errors import UserError
-from trainer.network.new_model import load_weights
+from trainer.network.starting_weights import load_weights
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "200"]
 

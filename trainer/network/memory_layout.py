@@ -1,0 +1,65 @@
+"""How the filters of a model lie in memory: its kernels are chosen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from trainer.base.errors import UserError
+from trainer.network import model_state
+
+
+def describe_layout(model: nn.Module) -> str:
+    """Return how the filters lie in memory, for people."""
+    filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in filters]
+    # Filters of one channel or one pixel lie both ways.
+    plain = [weight.is_contiguous() for weight in filters]
+    return "channels_last" if all(last) and not all(plain) else "contiguous"
+
+
+def choose_layout(
+    model: nn.Module, wanted: str, check: Callable[[nn.Module], object]
+) -> torch.memory_format:
+    """Set the layout in which convolutions are faster: benchmarks/results/kernels.md.
+
+    But a model that calls view() on their output, or on its gradient, cannot use channels_last.
+
+    Args:
+        model: a trial build.
+        wanted: `train.memory_format`.
+        check: raises a ValueError where the model fails.
+
+    Returns:
+        What the model has now.
+
+    Raises:
+        UserError: channels_last is wanted, and the model fails with it.
+    """
+    if wanted == "contiguous":
+        return torch.preserve_format
+    set_layout(model, torch.channels_last)
+    try:
+        check(model)
+    except ValueError as error:
+        if wanted == "channels_last":
+            raise UserError(
+                f"train.memory_format: the model cannot use channels_last ({error}); use auto or "
+                f"contiguous, or reshape() instead of view()"
+            ) from error
+        set_layout(model, torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
+    """Change how filters and images of filters lie in memory."""
+    # As `model.to(memory_format=layout)`, which fails where a filter has five dimensions.
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
+
+    with model_state.keep_shared_buffers(model):
+        model._apply(change)  # type: ignore[no-untyped-call]
