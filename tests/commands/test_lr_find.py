@@ -12,7 +12,7 @@ from PIL import Image
 from tests.commands.command import run_command
 from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here, words
-from trainer.commands.lr_find import judge, rates, smooth
+from trainer.commands.lr_find import learning_rates, smooth, suggest
 
 SHORT = ["--data.train_size", "400"]
 
@@ -22,7 +22,7 @@ def lr_find(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> tup
     return run_command(capsys, "lr-find", *words(folder, *SHORT, *more))
 
 
-def test_the_steps_are_those_of_the_run_which_is_left_alone(
+def test_the_steps_are_those_of_the_run_which_stays_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -69,7 +69,7 @@ def test_it_stops_where_the_loss_diverges(
 
 
 def test_the_rates_grow_by_equal_factors() -> None:
-    assert rates(1e-4, 1e2, 4) == pytest.approx([1e-4, 1e-2, 1, 1e2])
+    assert learning_rates(1e-4, 1e2, 4) == pytest.approx([1e-4, 1e-2, 1, 1e2])
 
 
 def test_the_average_has_no_bias_at_its_start() -> None:
@@ -79,24 +79,26 @@ def test_the_average_has_no_bias_at_its_start() -> None:
 
 
 def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss() -> None:
-    tried = rates(1e-5, 10, 61)
-    losses = [2.0 + 0.2 * (math.log10(lr) + 1.5) ** 2 for lr in tried]
-    found = judge(tried, losses)
+    rates = learning_rates(1e-5, 10, 61)
+    losses = [2.0 + 0.2 * (math.log10(lr) + 1.5) ** 2 for lr in rates]
+    found = suggest(rates, losses)
     smoothed = smooth(losses)
-    lowest = tried[smoothed.index(min(smoothed))]
+    lowest = rates[smoothed.index(min(smoothed))]
     assert found["lowest_loss_lr"] == lowest
     assert found["suggestion"] == pytest.approx(lowest / 10, rel=0.05)
     assert not found["diverged"]
 
 
 def test_no_suggestion_where_the_loss_never_fell() -> None:
-    found = judge(rates(1e-5, 10, 30), [2.0 + 0.1 * step for step in range(30)])
+    found = suggest(learning_rates(1e-5, 10, 30), [2.0 + 0.1 * step for step in range(30)])
     assert found["suggestion"] is None
-    assert judge(rates(1e-5, 10, 30), [math.nan])["suggestion"] is None
+    assert suggest(learning_rates(1e-5, 10, 30), [math.nan])["suggestion"] is None
 
 
 def test_a_loss_that_is_not_finite_is_left_out() -> None:
-    found = judge(rates(1e-5, 10, 30), [*[2.0 - 0.01 * step for step in range(29)], math.inf])
+    found = suggest(
+        learning_rates(1e-5, 10, 30), [*[2.0 - 0.01 * step for step in range(29)], math.inf]
+    )
     assert found["diverged"]
     assert len(found["lr"]) == len(found["loss"]) == len(found["smoothed_loss"]) == 29
 
@@ -104,8 +106,8 @@ def test_a_loss_that_is_not_finite_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        (["--lowest", "-1"], "argument --lowest: '-1' is no positive number"),
-        (["--highest", "much"], "argument --highest: 'much' is no positive number"),
+        (["--lowest", "-1"], "argument --lowest: '-1' is not a positive number"),
+        (["--highest", "much"], "argument --highest: 'much' is not a positive number"),
         (["--lowest", "1", "--highest", "0.1"], "--lowest: must be below --highest, found 1 and"),
         (["--steps", "5"], "--steps: must be at least 20, found 5"),
         (["--plot", "curve.jpg"], "--plot: must be a name that ends in .png"),
@@ -115,7 +117,7 @@ def test_a_loss_that_is_not_finite_is_left_out() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_said_and_nothing_written(
+def test_a_mistake_is_named_and_nothing_written(
     wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, errors = lr_find(capsys, tmp_path / "run", *wrong)

@@ -1,4 +1,4 @@
-"""`python -m trainer submit`: the job script, and what is said where there is no Slurm."""
+"""`python -m trainer submit`: the job script, and the message where there is no Slurm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ JOB = REPOSITORY / "launch" / "slurm.sbatch"
 
 
 def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Return exit code, standard output and standard error of the command."""
     return run_command(capsys, "submit", *arguments)
 
 
 def options(script: Path) -> dict[str, str]:
-    """What it asks of Slurm."""
+    """Return the options that a script gives to Slurm."""
     lines = [shlex.split(line)[1] for line in script.read_text().splitlines() if "#SBATCH" in line]
     return {name: value for name, _, value in (line[2:].partition("=") for line in lines)}
 
@@ -100,7 +100,7 @@ def test_an_array_of_the_folds_of_a_cross_validation(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_said_and_nothing_written(
+def test_a_mistake_is_named_and_nothing_written(
     wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, errors = submit(capsys, *words(tmp_path / "run"), *wrong)
@@ -109,7 +109,7 @@ def test_what_cannot_be_is_said_and_nothing_written(
     assert not list(tmp_path.rglob("job*"))
 
 
-def test_without_slurm_the_script_is_there_to_be_taken_elsewhere(
+def test_without_slurm_the_script_is_written_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -119,7 +119,7 @@ def test_without_slurm_the_script_is_there_to_be_taken_elsewhere(
     assert (tmp_path / "run" / "job.sbatch").is_file()
 
 
-def test_slurms_own_refusal_is_handed_on(
+def test_the_message_of_slurm_is_passed_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = tmp_path / "sbatch"

@@ -1,8 +1,8 @@
 """Try rising learning rates on the first steps of a run, and suggest one.
 
 A learning-rate range test (Smith, 2017, arXiv 1506.01186), with a rate that grows exponentially
-from step to step. The steps are a run's own; the schedule takes no part. No run is changed: what is
-learnt is thrown away, and a picture is all that is written. The arguments of a run follow, as for
+from step to step. The steps are those of a run, without its schedule. No run is changed: the
+weights are thrown away, and only a picture is written. The arguments of a run follow, as for
 train.py.
 
 example: python -m trainer lr-find --config configs/digits.yaml
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.9
 DIVERGED = 4.0
+"""the smoothed loss has diverged at this multiple of its lowest"""
 FEWEST_STEPS = 20
 
 RULE = (
@@ -40,7 +42,7 @@ RULE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's."""
+    """Add the command's arguments; the others are the run's."""
     parser.add_argument(
         "--lowest", type=_positive, default=1e-6, metavar="LR", help="of the first step; 1e-6"
     )
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: the configuration or the range is wrong, or the picture cannot be written.
-        StoppedOnRequest: asked to by a signal or by `train.max_seconds`; nothing is kept.
+        StoppedOnRequest: by a signal or `train.max_seconds`; nothing is saved.
     """
     config = command_line.parse(arguments.configuration)
     _check_range(arguments)
@@ -68,25 +70,24 @@ def run(arguments: argparse.Namespace) -> None:
     processes.check_launch(config)
     from trainer.run.session import Session
 
-    # Its folder is never opened.
-    with Session(config) as session:
+    with Session(config) as session:  # which never opens its folder
         collectives.run_on_main_rank(session.accelerator, lambda: _check_writable(plot))
-        tried = rates(arguments.lowest, arguments.highest, arguments.steps)
-        losses = _losses(session, tried)
+        rates = learning_rates(arguments.lowest, arguments.highest, arguments.steps)
+        losses = _train(session, rates)
         if session.is_main:
-            found = judge(tried, losses)
+            found = suggest(rates, losses)
             _draw(found, plot)
             result = found | {"plot": str(plot)}
             print_report(result, _lines(found, plot), as_json=arguments.json)
 
 
-def rates(lowest: float, highest: float, steps: int) -> list[float]:
-    """The learning rate of each step: each the same multiple of the one before."""
+def learning_rates(lowest: float, highest: float, steps: int) -> list[float]:
+    """Return the rate of each step: each the same multiple of the one before."""
     return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """The exponential average of the losses up to each, weighed so that the first counts fully."""
+    """Return the exponential average up to each loss, without a bias towards zero."""
     smoothed, average = [], 0.0
     for number, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -95,18 +96,18 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Whether the last loss is not finite, or the smoothed one far above its lowest."""
+    """Tell whether the last loss is not finite, or the smoothed one far above its lowest."""
     if not math.isfinite(losses[-1]):
         return True
     smoothed = smooth(losses)
     return smoothed[-1] > DIVERGED * min(smoothed)
 
 
-def judge(tried: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
-    """What the losses say of the rates.
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
+    """Suggest a learning rate from the losses.
 
     Args:
-        tried: the rate of each step, at least as many as there are losses.
+        rates: of each step, at least as many as there are losses.
         losses: of the steps that were done; the last may be the first that is not finite.
 
     Returns:
@@ -117,28 +118,28 @@ def judge(tried: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
     finite = [loss for loss in losses if math.isfinite(loss)]
     smoothed = smooth(finite)
     best = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
-    # The average of the first steps wavers with their batches.
+    # The average of the first steps still depends on their batches.
     fell = best >= FEWEST_STEPS // 2
     return {
-        "suggestion": float(f"{tried[best] / 10:.2g}") if fell else None,
+        "suggestion": float(f"{rates[best] / 10:.2g}") if fell else None,
         "rule": RULE,
-        "lowest_loss_lr": tried[best] if fell else None,
+        "lowest_loss_lr": rates[best] if fell else None,
         "diverged": diverged,
-        "lr": list(tried[: len(finite)]),
+        "lr": list(rates[: len(finite)]),
         "loss": finite,
         "smoothed_loss": smoothed,
     }
 
 
-def _losses(session: Session, tried: Sequence[float]) -> list[float]:
-    """The loss of every step until they are all done, or the loss has diverged; a collective."""
+def _train(session: Session, rates: Sequence[float]) -> list[float]:
+    """Train one step at each rate until the loss diverges; return the losses. A collective."""
     from trainer.training.stopping import AskedToStop
 
-    engine = _engine(session)
+    engine = _build_engine(session)
     losses: list[float] = []
     try:
-        with progress_bar("lr-find", len(tried), enabled=session.is_main) as progress:
-            for lr, batch in zip(tried, _batches(engine), strict=False):
+        with progress_bar("lr-find", len(rates), enabled=session.is_main) as progress:
+            for lr, batch in zip(rates, _batches(engine), strict=False):
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr
                 step = len(losses) + 1
@@ -152,14 +153,14 @@ def _losses(session: Session, tried: Sequence[float]) -> list[float]:
                 engine.agreement.check()
     except AskedToStop as asked:
         raise StoppedOnRequest(
-            f"stopped at step {len(losses)} ({asked}); nothing is kept, the same command begins "
+            f"stopped at step {len(losses)} ({asked}); nothing is saved, the same command starts "
             f"again"
         ) from None
     return losses
 
 
-def _engine(session: Session) -> Engine:
-    """An engine of its own, with the first weights of the run; it saves nothing."""
+def _build_engine(session: Session) -> Engine:
+    """Build an engine with the first weights of the run, which saves nothing."""
     from trainer.checkpoint.writing import NoCheckpoints
     from trainer.run.engine_builder import build_engine
 
@@ -172,7 +173,7 @@ def _engine(session: Session) -> Engine:
 
 
 def _batches(engine: Engine) -> Iterator[Batch]:
-    """The batches of the run, epoch after epoch."""
+    """Yield the batches of the run, epoch after epoch."""
     for epoch in count(1):
         yield from engine.batches.iter_epoch(epoch, 0)
 
@@ -213,13 +214,9 @@ def _check_range(arguments: argparse.Namespace) -> None:
 
 
 def _check_writable(plot: Path) -> None:
-    from trainer.base.files import write_file
-
     with report_write_errors("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)
-        # As it will be written: beside it first.
-        write_file(plot.with_name(f".{plot.stem}.try.png"), Path.touch)
-        plot.with_name(f".{plot.stem}.try.png").unlink()
+        tempfile.TemporaryFile(dir=plot.parent).close()
 
 
 def _default_plot(config: RunConfig) -> Path:
@@ -233,5 +230,5 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value

@@ -30,7 +30,7 @@ RANGE = r"\d+(-\d+(:\d+)?)?"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's."""
+    """Add the command's arguments; the others are the run's."""
     parser.add_argument("--nodes", type=positive_integer, default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--processes_per_node",
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: the run would not start, or Slurm does not take the job.
     """
     if not JOB.is_file():
-        raise UserError(f"{JOB}: is not there; submit from the repository, whose job it is")
+        raise UserError(f"{JOB}: does not exist; submit from a clone of the repository")
     words = arguments.configuration
     if arguments.folds:
         words = [*words, "--data.folds", str(arguments.folds)]
@@ -95,11 +95,11 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(f"Not submitted yet: sbatch {shlex.quote(str(path))}, or add --submit")
     if arguments.folds:
-        print(f"When all folds are finished: {_last_call(config, arguments)}")
+        print(f"When all folds are finished: {_report_command(config, arguments)}")
 
 
-def _last_call(config: RunConfig, arguments: argparse.Namespace) -> str:
-    """The command that makes the report of a cross-validation."""
+def _report_command(config: RunConfig, arguments: argparse.Namespace) -> str:
+    """Return the command that reports on a cross-validation."""
     words = ["python", "-m", "trainer", "crossval", "--folds", str(arguments.folds)]
     as_launched = ["--processes", "null"] if config.processes else []
     return shlex.join([*words, *arguments.configuration, *as_launched])
@@ -139,7 +139,7 @@ def _script(
 
 
 def _submit(path: Path) -> str:
-    """What sbatch says to a script."""
+    """Submit a script; return what sbatch prints."""
     try:
         done = subprocess.run(["sbatch", path], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -147,7 +147,7 @@ def _submit(path: Path) -> str:
             f"sbatch: there is no Slurm on this machine; submit {path} where there is one"
         ) from error
     if done.returncode:
-        raise UserError(f"sbatch: does not take {path}: {done.stderr.strip()}")
+        raise UserError(f"sbatch: refuses {path}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""Mean and spread over the finished runs of one recipe with several seeds.
+"""Show mean and spread over the finished runs of one recipe with several seeds.
 
 example: python -m trainer summary runs/seed-0 runs/seed-1 runs/seed-2
 """
@@ -23,27 +23,29 @@ from trainer.run.console import omitted_note, worst_rows
 from trainer.run.run_folder import read_results, read_status
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
-"""and the heads of their columns"""
+"""keys of a run's accuracies, and the heads of their columns"""
 
 log = logging.getLogger("lockstep")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a finished run was asked for, and what it has found."""
+    """A finished run: its configuration and the figures that are summarised."""
 
     folder: Path
     config: RunConfig
     accuracies: dict[str, float | None]
-    """by the names of ACCURACIES, between 0 and 1"""
+    """by the keys of ACCURACIES, between 0 and 1"""
     per_class: dict[str, float]
     """accuracy on the test images of each class"""
+    test_fingerprint: str | None
+    """of the test images, where results.json has it"""
     results: dict[str, Any]
-    """results.json, of which no more than the above is checked"""
+    """results.json, of which only the above is checked"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's arguments."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a finished run's folder")
     add_json_option(parser)
 
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """The results of the run in a folder.
+    """Read the results of the run in a folder.
 
     Raises:
         UserError: it holds no run, the run is not finished, or a file in it is damaged.
@@ -71,12 +73,15 @@ def read_run(folder: Path) -> FinishedRun:
     if status.state != "finished":
         raise UserError(
             f"{folder}: its run is not finished, but {status.state} at step {status.step}; "
-            f"leave it out, or let it come to its end (the same command goes on)"
+            f"leave it out, or finish it (the same command goes on)"
         )
     path = folder / "results.json"
     results = read_results(folder)
+    data = results.get("data", {})
     for part in ("test", "validation"):
         check_type(results.get(part), dict[str, Any], f"{path}: {part}")
+    check_type(data, dict[str, Any], f"{path}: data")
+    check_type(data.get("test_fingerprint"), str | None, f"{path}: data.test_fingerprint")
     test = results["test"]
     accuracies = {
         "accuracy": test.get("accuracy"),
@@ -86,7 +91,7 @@ def read_run(folder: Path) -> FinishedRun:
     check_type(accuracies, dict[str, float | None], f"{path}: the accuracies")
     check_type(accuracies["accuracy"], float, f"{path}: test.accuracy")
     per_class = _per_class(test.get("per_class"), f"{path}: test.per_class")
-    return FinishedRun(folder, config, accuracies, per_class, results)
+    return FinishedRun(folder, config, accuracies, per_class, data.get("test_fingerprint"), results)
 
 
 def _per_class(rows: Any, where: str) -> dict[str, float]:
@@ -102,13 +107,13 @@ def _per_class(rows: Any, where: str) -> dict[str, float]:
 
 
 def summarise(runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """What runs of one recipe have found together; accuracies lie between 0 and 1.
+    """Summarise the runs of one recipe; accuracies lie between 0 and 1.
 
     Returns:
         `runs`, each with its `seed` and accuracies; for each accuracy that all of them have its
         `mean` and `standard_deviation` (of a sample, None for one run); `per_class`, the mean
-        accuracy of each class, and `worst_class` by it, of equals the first; `warnings`, why they
-        are no sample of one recipe.
+        accuracy of each class, and `worst_class` by it (ties go to the first); `warnings`, why
+        they are not a sample of one recipe.
 
     Raises:
         UserError: they are about different classes.
@@ -148,7 +153,7 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
             found.append(
                 f"not one recipe: {runs[0].folder} against {one.folder}: {'; '.join(others)}"
             )
-        elif None not in (tested := {_tested(runs[0]), _tested(one)}) and len(tested) > 1:
+        elif _differ(runs[0].test_fingerprint, one.test_fingerprint):
             found.append(
                 f"{runs[0].folder} and {one.folder} were tested on different images, though their "
                 f"configurations name the same: these have changed in between"
@@ -162,13 +167,8 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
     return found
 
 
-def _tested(run: FinishedRun) -> str | None:
-    """The fingerprint of the test images, where results.json has it."""
-    path, data = run.folder / "results.json", run.results.get("data", {})
-    check_type(data, dict[str, Any], f"{path}: data")
-    found: str | None = data.get("test_fingerprint")
-    check_type(found, str | None, f"{path}: data.test_fingerprint")
-    return found
+def _differ(fingerprint: str | None, other: str | None) -> bool:
+    return None not in (fingerprint, other) and fingerprint != other
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
