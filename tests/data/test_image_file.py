@@ -47,9 +47,7 @@ def check_equal(resident: Dataset, on_disk: Dataset) -> None:
         assert torch.equal(found.targets, expected.targets)
         order = torch.randperm(len(expected), generator=torch.Generator().manual_seed(2))
         for indices in (order, order[:0], torch.tensor([0, 1, 2, 1, 5, 5])):
-            for ours, theirs in zip(
-                found.__getitems__(indices), expected.__getitems__(indices), strict=True
-            ):
+            for ours, theirs in zip(found.fetch(indices), expected.fetch(indices), strict=True):
                 assert torch.equal(ours, theirs)
                 assert ours.stride() == theirs.stride() or len(ours) == 0
 
@@ -79,7 +77,7 @@ def test_the_limit_holds_for_each_file(tmp_path: Path) -> None:
 def test_images_stay_in_their_file_on_any_device(tmp_path: Path) -> None:
     data = load(replace(write_npy(tmp_path, 5, 6), memory_limit_mb=0), 3)
     moved = data.to("meta")
-    images, targets = moved.train.__getitems__(torch.tensor([4, 2]))
+    images, targets = moved.train.fetch(torch.tensor([4, 2]))
     assert images.device.type == targets.device.type == "cpu"
     assert moved.scaling.mean.device.type == "meta"
 
@@ -134,8 +132,8 @@ def test_a_file_that_changes_during_the_run_is_named(tmp_path: Path, spoil: Any)
     data = load(replace(write_npy(tmp_path, 5, 6), memory_limit_mb=0), 3)
     spoil(tmp_path / "my_train_features.npy")
     with pytest.raises(RankError, match=r"my_train_features\.npy: was changed .*at first 18128"):
-        data.train.__getitems__(torch.tensor([500, 1]))
-    data.test.__getitems__(torch.tensor([7]))
+        data.train.fetch(torch.tensor([500, 1]))
+    data.test.fetch(torch.tensor([7]))
 
 
 def test_a_file_that_gets_another_name_is_still_read(tmp_path: Path) -> None:

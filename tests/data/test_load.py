@@ -47,7 +47,7 @@ def test_ones_own_idx_files(tmp_path: Path, packed: bool) -> None:
 
 def test_a_batch_is_fetched_in_the_order_asked_for(config: DataConfig) -> None:
     train = load(config, 0).train
-    images, targets = train.__getitems__(torch.tensor([5, 0, 5]))
+    images, targets = train.fetch(torch.tensor([5, 0, 5]))
     assert torch.equal(images[0], train.images[5])
     assert torch.equal(images[1], train.images[0])
     assert torch.equal(targets, train.targets[[5, 0, 5]])

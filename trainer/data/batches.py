@@ -57,7 +57,7 @@ class Batches:
         self.cutmix = config.data.cutmix
         self.augmentation = Augmentation(config.data.augment, config.seed)
         first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
-        self.augmentation.own.check(self._to_device(dataset.train.__getitems__(first)[0]))
+        self.augmentation.own.check(self._to_device(dataset.train.fetch(first)[0]))
         self.sampler = EpochSampler(
             dataset.train,
             batch_size=config.train.batch_size,
@@ -90,7 +90,7 @@ class Batches:
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         train = self.data.train
-        pixels, targets = train.__getitems__(samples.to(train.images.device, non_blocking=True))
+        pixels, targets = train.fetch(samples.to(train.images.device, non_blocking=True))
         pixels, targets = self._to_device(pixels), self._to_device(targets)
         with profiler_ranges.label("augmentation"):
             images = self.augmentation(pixels, self._to_device(samples), epoch)

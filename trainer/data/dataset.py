@@ -56,7 +56,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitems__(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and targets of a batch, in the order of `indices`, int64 (batch,)."""
         # On a CPU this is several times as fast as indexing.
         return self.images.index_select(0, indices), self.targets.index_select(0, indices)
@@ -78,7 +78,7 @@ class ImageSet:
 
     def pictures(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return images to be drawn: uint8 (n, height, width) or (n, height, width, 3)."""
-        pixels, _ = self.__getitems__(torch.from_numpy(indices).to(self.images.device))
+        pixels, _ = self.fetch(torch.from_numpy(indices).to(self.images.device))
         drawn: npt.NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return drawn[..., 0] if drawn.shape[3] == 1 else drawn
 

@@ -88,7 +88,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         tried, config.train.memory_format, lambda net: models.check_output(net, **data)
     )
     memory_layout.set_layout(model, layout)
-    pixels, targets = dataset.train.__getitems__(torch.arange(3) % len(dataset.train))
+    pixels, targets = dataset.train.fetch(torch.arange(3) % len(dataset.train))
     effects = find_effects(tried, dataset.scaling.apply(pixels), targets, config.seed)
     model_state.remember_effects(model, effects)
     _ORIGINS[model] = _Origin(first_pass, loaded, layout)

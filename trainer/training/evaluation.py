@@ -52,7 +52,7 @@ def own_blocks(
         between_blocks()
         number = turn * accelerator.num_processes + accelerator.process_index
         if number < len(blocks):
-            pixels, _ = images.__getitems__(blocks[number].to(images.images.device))
+            pixels, _ = images.fetch(blocks[number].to(images.images.device))
             before.restore()
             seeding.seed_all(seed, "evaluation", starts[number])
             yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))

@@ -160,7 +160,7 @@ def _gather(
 
 def _at(images: ImageSet, index: np.ndarray) -> ImageSet:
     """Some of the images, as a fold's run was tested on them."""
-    return ImageSet(*images.__getitems__(torch.from_numpy(index)))
+    return ImageSet(*images.fetch(torch.from_numpy(index)))
 
 
 def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:

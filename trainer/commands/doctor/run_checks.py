@@ -98,7 +98,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     def check_user_code() -> ResourceNeeds:
         trackers.check(config)
         own = UserAugmentations(own_augmentations_of(config.data.augment), config.seed)
-        own.check(dataset.train.__getitems__(torch.arange(min(TRIED, len(dataset.train))))[0])
+        own.check(dataset.train.fetch(torch.arange(min(TRIED, len(dataset.train))))[0])
         return resources.estimate(config, dataset, model)
 
     needs = findings.attempt("users' parts", check_user_code)

@@ -91,7 +91,7 @@ def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[P
         sizes.append(new_model.smallest_microbatch(config, count))
     order = torch.from_numpy(seeding.permutation(config.seed, 1, count))
     samples = order[torch.arange(sum(sizes)) % count].to(dataset.train.images.device)
-    pixels, targets = dataset.train.__getitems__(samples)
+    pixels, targets = dataset.train.fetch(samples)
     images = dataset.scaling.apply(pixels.to(device))
     # In memory of their own, as what vectors round may depend on where they begin.
     pieces = zip(torch.split(images, sizes), torch.split(targets.to(device), sizes), strict=True)

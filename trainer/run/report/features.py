@@ -51,7 +51,7 @@ def write_features(
         model: on `device`; comes back in the mode it was in.
     """
     index = _examples(images.targets.cpu())
-    pixels, _ = images.__getitems__(index.to(images.images.device))
+    pixels, _ = images.fetch(index.to(images.images.device))
     found = first_layer(model, scaling.apply(pixels.to(device)))
     if found is not None:
         drawn = draw_features(images.pictures(index.numpy()), found)
