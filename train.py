@@ -10,11 +10,6 @@ import sys
 from trainer.commands.train import train
 from trainer.ranks import exit_codes
 
-
-def main() -> None:
-    """The command: exits with a code of the contract."""
-    exit_codes.exit_after(lambda: train(sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    main()
+    with exit_codes.program():
+        train(sys.argv[1:])

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
-import train
 from tests.conftest import REPOSITORY
+from trainer.commands.train import train
 from trainer.ranks import exit_codes
 
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
@@ -49,8 +50,11 @@ def words(folder: Path, *more: str, config: Path = DIGITS) -> list[str]:
 
 
 def train_here(folder: Path, *more: str, config: Path = DIGITS) -> int:
-    """Do a run in this process, which has everything imported; its exit code."""
-    return exit_codes.run(lambda: train.train(words(folder, *more, config=config)))
+    """Do a run in this process, which has everything imported, and return its exit code."""
+    with pytest.raises(SystemExit) as end, exit_codes.exit_with_code():
+        train(words(folder, *more, config=config))
+    assert isinstance(end.value.code, int)
+    return end.value.code
 
 
 def command(

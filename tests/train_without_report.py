@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-import train
+from trainer.commands.train import train
+from trainer.ranks import exit_codes
 
 if __name__ == "__main__":
     for name, function in (("run_report", "write_report"), ("features", "write_features")):
@@ -13,4 +14,5 @@ if __name__ == "__main__":
         module = ModuleType(f"trainer.run.report.{name}")
         setattr(module, function, lambda *_: None)
         sys.modules[module.__name__] = module
-    train.main()
+    with exit_codes.program():
+        train(sys.argv[1:])

@@ -90,7 +90,8 @@ def run() -> None:
 
 def main() -> None:
     """The program: exits with a code of the contract."""
-    exit_codes.exit_after(run)
+    with exit_codes.program():
+        run()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Rank 0 prints for all. The other ranks only report their own errors, with rank a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -14,9 +15,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from trainer.base import output_streams, user_code
 from trainer.base.errors import (
@@ -63,19 +63,24 @@ def of(error: BaseException | None) -> int:
             return USER_CAN_FIX if user_code.as_user_error(error) else FAILED
 
 
-def exit_after(command: Callable[[], None]) -> NoReturn:
-    """Run a command as the whole program, also under a launcher, and exit with its code."""
+@contextlib.contextmanager
+def program() -> Iterator[None]:
+    """Run the block as a whole program, also under a launcher, and exit with its code."""
     end_with_launcher()
     _silence_other_ranks()
-    with output_streams.ignore_write_errors():
-        code = run(command)
-    sys.exit(code)
+    with output_streams.ignore_write_errors(), exit_with_code():
+        yield
 
 
-def run(command: Callable[[], None]) -> int:
-    """Run a command; an error that a user can fix prints one line, any other its traceback."""
+@contextlib.contextmanager
+def exit_with_code() -> Iterator[None]:
+    """Exit after the block; an error that a user can fix prints one line, any other its traceback.
+
+    Raises:
+        SystemExit: with the code of the contract.
+    """
     try:
-        command()
+        yield
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         message = _message_of(error)
@@ -88,8 +93,8 @@ def run(command: Callable[[], None]) -> int:
         elif of(error) == USER_CAN_FIX:
             # A launcher ends all ranks when the first one fails: rank 0 has to speak before that.
             time.sleep(SILENT_RANK_WAITS_S)
-        return of(error)
-    return FINISHED
+        sys.exit(of(error))
+    sys.exit(FINISHED)
 
 
 def _message_of(error: BaseException) -> tuple[str, bool] | None:

@@ -47,9 +47,12 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if has_abandoned_call():
         # Python would end it in the middle of other libraries' code, which aborts the process.
-        code = exit_codes.run(lambda: _report(findings, arguments.json))
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            with exit_codes.exit_with_code():
+                _report(findings, arguments.json)
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
     _report(findings, arguments.json)
 
 
