@@ -112,8 +112,8 @@ class Batches:
             mixed = mixup.mix(images, others, weights)
         else:
             centres = self._to_device(pairs.centres[own])
-            replaced = mixup.boxes(weights, centres, images.shape)
+            replaced = mixup.cutmix_masks(weights, centres, images.shape)
             mixed = torch.where(replaced, others, images)
-            weights = mixup.remaining(replaced)
+            weights = mixup.remaining_fraction(replaced)
         classes = len(self.data.class_names)
         return mixed, mixup.mix_targets(targets, other_targets, weights, classes)

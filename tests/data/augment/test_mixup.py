@@ -49,7 +49,7 @@ def test_a_step_has_one_of_the_two_and_its_own_alpha() -> None:
 def test_a_box_of_cutmix_has_the_images_shape_and_is_cut_off_at_its_border() -> None:
     weights = torch.tensor([0.75, 0.75, 1.0, 0.0, 0.0])
     centres = torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.5, 0.5], [0.5, 0.5], [0.0, 0.0]])
-    replaced = mixup.boxes(weights, centres, torch.Size((5, 3, 4, 8)))
+    replaced = mixup.cutmix_masks(weights, centres, torch.Size((5, 3, 4, 8)))
     assert replaced[0, 0].int().tolist() == [
         [0, 0, 0, 0, 0, 0, 0, 0],
         [0, 0, 1, 1, 1, 1, 0, 0],
@@ -57,14 +57,14 @@ def test_a_box_of_cutmix_has_the_images_shape_and_is_cut_off_at_its_border() -> 
         [0, 0, 0, 0, 0, 0, 0, 0],
     ]
     assert replaced[1, 0].int().tolist() == [[0] * 5 + [1] * 3, *[[0] * 8] * 3]
-    assert mixup.remaining(replaced).tolist() == [0.75, 1 - 3 / 32, 1.0, 0.0, 0.75]
+    assert mixup.remaining_fraction(replaced).tolist() == [0.75, 1 - 3 / 32, 1.0, 0.0, 0.75]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 1), (28, 28), (9, 16)], ids=str)
 def test_the_weight_of_cutmix_is_the_exact_share_of_the_pixels(size: tuple[int, int]) -> None:
     pairs = draw(cut=1.0)
     assert pairs.centres is not None
-    replaced = mixup.boxes(pairs.weights, pairs.centres, torch.Size((300, 1, *size)))
+    replaced = mixup.cutmix_masks(pairs.weights, pairs.centres, torch.Size((300, 1, *size)))
     height, width = size
     for index in range(300):
         stay = math.sqrt(1 - pairs.weights[index])
@@ -74,12 +74,16 @@ def test_the_weight_of_cutmix_is_the_exact_share_of_the_pixels(size: tuple[int, 
         expected = torch.zeros(size, dtype=torch.bool)
         expected[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)] = True
         assert torch.equal(replaced[index, 0], expected)
-        share = mixup.remaining(replaced)[index].item()
+        share = mixup.remaining_fraction(replaced)[index].item()
         assert share == pytest.approx(1 - expected.sum().item() / expected.numel(), abs=1e-7)
     for part in (slice(7, 8), slice(0, 150), slice(0, 0)):
-        boxes = mixup.boxes(pairs.weights[part], pairs.centres[part], torch.Size((0, 1, *size)))
+        boxes = mixup.cutmix_masks(
+            pairs.weights[part], pairs.centres[part], torch.Size((0, 1, *size))
+        )
         assert torch.equal(boxes, replaced[part])
-        assert torch.equal(mixup.remaining(boxes), mixup.remaining(replaced)[part])
+        assert torch.equal(
+            mixup.remaining_fraction(boxes), mixup.remaining_fraction(replaced)[part]
+        )
 
 
 def test_images_and_targets_are_mixed_by_the_same_weights() -> None:

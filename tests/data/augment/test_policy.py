@@ -7,7 +7,7 @@ import torch
 
 from trainer.config.schema import TRANSFORMS
 from trainer.data.augment import transforms
-from trainer.data.augment.policy import NUMBERS, SLOTS, Augmentation
+from trainer.data.augment.policy import NUMBERS, TABLE, Augmentation
 
 ALL = "_".join(TRANSFORMS)
 
@@ -19,8 +19,9 @@ def random_images(count: int, channels: int = 1, height: int = 12, width: int = 
 
 
 def test_each_transform_has_numbers_of_its_own() -> None:
-    assert set(SLOTS) == set(TRANSFORMS)
-    used = [number for slot in SLOTS.values() for number in range(slot.start, slot.stop)]
+    assert tuple(TABLE) == TRANSFORMS
+    columns = [transform.columns for transform in TABLE.values()]
+    used = [number for each in columns for number in range(each.start, each.stop)]
     assert len(set(used)) == len(used)
     assert max(used) < NUMBERS
 

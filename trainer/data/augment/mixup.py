@@ -1,4 +1,4 @@
-"""Mixup and cutmix: training on pairs of samples and on means of their targets.
+"""Mix pairs of samples and their targets: mixup and cutmix.
 
 Zhang, Cisse, Dauphin, Lopez-Paz: mixup: Beyond Empirical Risk Minimization, 2018: weighted means of
 the images. Yun, Han, Oh, Chun, Choe, Yoo: CutMix: Regularization Strategy to Train Strong
@@ -21,26 +21,26 @@ from trainer.data.augment.transforms import rectangles
 
 @dataclass(frozen=True)
 class Pairs:
-    """Who is mixed with whom in a step, and how."""
+    """The pairs of samples that are mixed in a step."""
 
     partners: torch.Tensor
-    """the place of each sample's partner in the step, a permutation: int64, (samples,)"""
+    """the position of each sample's partner in the step, a permutation: int64, (samples,)"""
     weights: torch.Tensor
-    """the sample's own weight: float32, (samples,)"""
+    """of the sample itself: float32, (samples,)"""
     centres: torch.Tensor | None
-    """of the boxes of cutmix, down and to the right, as shares of the image's sides in [0, 1):
+    """of the boxes of cutmix, down and to the right, as fractions of the image's sides in [0, 1):
     float32, (samples, 2); None: mixup"""
 
 
 def draw_pairs(seed: int, step: int, samples: int, mixup: float, cutmix: float) -> Pairs:
-    """The pairs of a step; where both may be, it is mixup or cutmix with equal probability.
+    """Draw the pairs of a step; if both are on, it is mixup or cutmix with equal probability.
 
     Args:
         seed: the run's seed.
         step: counted over the whole run from 1.
         samples: of the step, over all processes.
         mixup: alpha, both parameters of the beta distribution of the weights; 0: no mixup.
-        cutmix: likewise; not both are 0.
+        cutmix: likewise; one of the two is above 0.
     """
     generator = seeding.generator(seed, "mixup", step)
     partners = torch.from_numpy(generator.permutation(samples))
@@ -51,14 +51,14 @@ def draw_pairs(seed: int, step: int, samples: int, mixup: float, cutmix: float) 
     return Pairs(partners, weights, centres)
 
 
-def boxes(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The pixels that cutmix takes from the partner: bool, (n, 1, height, width).
+def cutmix_masks(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Return which pixels cutmix takes from the partner: bool, (n, 1, height, width).
 
-    A box has the image's shape, whole pixels, and what lies beyond the image is cut off: the share
-    of the pixels that stay is the weight only roughly, see `remaining`.
+    A box has the image's shape and whole pixels, and is cut off at the image's border: the fraction
+    of the pixels that stay is only roughly the weight, see `remaining_fraction`.
 
     Args:
-        weights: share of the image that would stay if nothing were cut off, float32, (n,).
+        weights: fraction of the image that would stay if nothing were cut off, float32, (n,).
         centres: as in `Pairs`, (n, 2).
         shape: of the images, (n, channels, height, width).
     """
@@ -69,8 +69,8 @@ def boxes(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size) -> to
     return rectangles(shape, top, left, height, width)
 
 
-def remaining(replaced: torch.Tensor) -> torch.Tensor:
-    """The share of each image's pixels that are not replaced: float32, (n,).
+def remaining_fraction(replaced: torch.Tensor) -> torch.Tensor:
+    """Return the fraction of each image's pixels that are not replaced: float32, (n,).
 
     Args:
         replaced: bool, (n, 1, height, width).
@@ -80,7 +80,7 @@ def remaining(replaced: torch.Tensor) -> torch.Tensor:
 
 
 def mix(values: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted means of pairs.
+    """Return the weighted means of pairs.
 
     Args:
         values: floating-point, (n, ...).
@@ -88,15 +88,15 @@ def mix(values: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor) -> 
         weights: of `values`, between 0 and 1, (n,).
     """
     weights = weights.view(-1, *[1] * (values.ndim - 1))
-    # Not lerp: vector units may round it otherwise than the scalars that are left at a tensor's
-    # end, and where a tensor ends depends on the process count.
+    # Not lerp: vector units may round it differently from the scalars that are left at the end of a
+    # tensor, and where a tensor ends depends on the process count.
     return values * weights + partners * (1.0 - weights)
 
 
 def mix_targets(
     targets: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor, classes: int
 ) -> torch.Tensor:
-    """Shares of the classes: float32, (n, classes).
+    """Return the fractions of the classes: float32, (n, classes).
 
     Args:
         targets: the samples' classes, int64, (n,).

@@ -1,12 +1,17 @@
-"""The policy of a run: which random transforms its training images get.
+"""Apply the policy of a run: the random transforms that its training images get.
 
 The numbers come from the stream `augmentation`, keyed by epoch and sample: a sample is transformed
-in the same way in whatever batch, process or order it is drawn.
+in the same way in whatever batch, process or order it is drawn. A new transform is one function
+here, one row of `TABLE` and one name in `schema.TRANSFORMS`.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -15,19 +20,8 @@ from trainer.config.schema import own_augmentations_of, transforms_of
 from trainer.data.augment import transforms
 from trainer.data.augment.user_augmentations import UserAugmentations
 
-SLOTS = {
-    "flip": slice(0, 1),
-    "shift": slice(1, 3),
-    "cutout": slice(3, 5),
-    "rotate": slice(5, 6),
-    "crop": slice(6, 10),
-    "erase": slice(10, 18),
-}
-"""which of a sample's numbers a transform reads; a change of it changes the runs that have it, so
-that checkpoints need another FORMAT_VERSION"""
-
 NUMBERS = 24
-"""drawn for a sample, some of them free for more transforms; a change of it changes every run"""
+"""drawn for each sample, some of them free for more transforms; a change of it changes every run"""
 
 CUTOUT_PIXELS = 8
 ROTATE_DEGREES = 15
@@ -42,8 +36,9 @@ class Augmentation:
     """A policy bound to a run: images of an epoch in, transformed images out."""
 
     def __init__(self, policy: str, seed: int) -> None:
-        self.transforms = transforms_of(policy)
-        self.own = UserAugmentations(own_augmentations_of(policy), seed)
+        names = transforms_of(policy)
+        self.transforms = [transform for name, transform in TABLE.items() if name in names]
+        self.user = UserAugmentations(own_augmentations_of(policy), seed)
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -56,59 +51,58 @@ class Augmentation:
         """
         if self.transforms:
             images = self._transform(images, samples, epoch)
-        return self.own(images, samples, epoch) if self.own.plugins else images
+        return self.user(images, samples, epoch) if self.user.plugins else images
 
     def _transform(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)
-        drawn = {name: numbers[:, SLOTS[name]] for name in self.transforms}
-        height, width = images.shape[2:]
-        if "flip" in drawn:
-            images = transforms.flip(images, drawn["flip"][:, 0] < 0.5)
-        maps = _affine_maps(drawn, height, width)
-        if maps is not None:
-            images = transforms.resample(images, maps)
-        if "shift" in drawn:
-            most = transforms.SHIFT_PIXELS
-            pixels = (drawn["shift"] * (2 * most + 1)).long() - most
-            images = transforms.shift(images, pixels[:, 0], pixels[:, 1])
-        if "cutout" in drawn:
-            top = (drawn["cutout"][:, 0] * height).long() - CUTOUT_PIXELS // 2
-            left = (drawn["cutout"][:, 1] * width).long() - CUTOUT_PIXELS // 2
-            images = transforms.cutout(images, top, left, CUTOUT_PIXELS)
-        if "erase" in drawn:
-            images = _erase(images, drawn["erase"])
+        groups = itertools.groupby(self.transforms, lambda transform: transform.is_affine)
+        for is_affine, group in groups:
+            if is_affine:  # resampled once, as each time blurs
+                matrices = (each.function(images, numbers[:, each.columns]) for each in group)
+                images = transforms.resample(images, functools.reduce(transforms.compose, matrices))
+            else:
+                for each in group:
+                    images = each.function(images, numbers[:, each.columns])
         return images
 
 
-def _affine_maps(drawn: dict[str, torch.Tensor], height: int, width: int) -> torch.Tensor | None:
-    """Rotation, and then crop, as one map; None where the policy has neither."""
-    maps = None
-    if "rotate" in drawn:
-        maps = transforms.rotation(_tangents(drawn["rotate"][:, 0]), height, width)
-    if "crop" in drawn:
-        sides = _crop_sides(drawn["crop"][:, 0], drawn["crop"][:, 1])
-        crops = transforms.crop(sides, drawn["crop"][:, 2:], height, width)
-        maps = crops if maps is None else transforms.compose(maps, crops)
-    return maps
+def _flip(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    return transforms.flip(images, numbers[:, 0] < 0.5)
 
 
-def _tangents(numbers: torch.Tensor) -> torch.Tensor:
-    """Tangents of half the angles; so near zero they are as evenly spread as the angles."""
-    return (2 * numbers - 1) * math.tan(math.radians(ROTATE_DEGREES / 2))
+def _rotate(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    # Tangents of half the angles: so near zero they are as evenly spread as the angles.
+    tangents = (2 * numbers[:, 0] - 1) * math.tan(math.radians(ROTATE_DEGREES / 2))
+    return transforms.rotation(tangents, *images.shape[2:])
 
 
-def _crop_sides(size: torch.Tensor, aspect: torch.Tensor) -> torch.Tensor:
-    """Width and height of a part, as shares of the image's: (n, 2).
+def _crop(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Enlarge a part of the image to the whole.
 
     The aspect ratio is relative to the image's own, as the part is stretched to its shape. A side
     that would be longer than the image's is cut to it, which keeps area and aspect in their ranges.
     """
-    areas = 1 - (1 - CROP_SMALLEST_AREA) * size
+    area, aspect = numbers[:, :2].unbind(1)
+    areas = 1 - (1 - CROP_SMALLEST_AREA) * area
     signed = 2 * aspect - 1
     wide = 1 + (CROP_LARGEST_ASPECT - 1) * signed.abs()
     # Equally often wide and high.
     aspects = torch.where(signed < 0, 1 / wide, wide)
-    return torch.stack([areas * aspects, areas / aspects], 1).sqrt().clamp(max=1)
+    sides = torch.stack([areas * aspects, areas / aspects], 1).sqrt().clamp(max=1)
+    return transforms.crop(sides, numbers[:, 2:], *images.shape[2:])
+
+
+def _shift(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    most = transforms.SHIFT_PIXELS
+    down, right = ((numbers * (2 * most + 1)).long() - most).unbind(1)
+    return transforms.shift(images, down, right)
+
+
+def _cutout(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    height, width = images.shape[2:]
+    top = (numbers[:, 0] * height).long() - CUTOUT_PIXELS // 2
+    left = (numbers[:, 1] * width).long() - CUTOUT_PIXELS // 2
+    return transforms.cutout(images, top, left, CUTOUT_PIXELS)
 
 
 def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -135,6 +129,33 @@ def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _between(numbers: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
-    """Numbers in [0, 1) moved to the range."""
+    """Move numbers in [0, 1) to a range."""
     least, most = bounds
     return least + (most - least) * numbers
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A row of the table.
+
+    Args:
+        columns: the random numbers of a sample that it reads; a change changes the runs that have
+            it, so that checkpoints need another FORMAT_VERSION.
+        function: of images and their numbers, (n, columns); returns images or, if it is affine,
+            matrices for `transforms.resample`.
+    """
+
+    columns: slice
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    is_affine: bool = False
+
+
+TABLE = {
+    "flip": Transform(slice(0, 1), _flip),
+    "rotate": Transform(slice(5, 6), _rotate, is_affine=True),
+    "crop": Transform(slice(6, 10), _crop, is_affine=True),
+    "shift": Transform(slice(1, 3), _shift),
+    "cutout": Transform(slice(3, 5), _cutout),
+    "erase": Transform(slice(10, 18), _erase),
+}
+"""in the order in which they are applied, whatever the order in the policy"""

@@ -1,8 +1,8 @@
-"""Transforms of a batch of images, each a pure function of the images and of its parameters.
+"""Transform a batch of images: pure functions of the images and of parameters for each of them.
 
-Images are uint8 before scaling, so that what comes in from outside is black. An image gets the same
-bits in whatever batch it lies: sines, exponentials and matrix products are avoided, as vector units
-may round them otherwise than the scalars that are left at a tensor's end.
+Images are uint8 before scaling, so that pixels from outside are black. An image gets the same bits
+in any batch: sines, exponentials and matrix products are avoided, as vector units may round them
+differently from the scalars that are left at the end of a tensor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Move each image by whole pixels; zeros come in from outside.
+    """Move each image by whole pixels; pixels from outside are zero.
 
     Args:
         images: (n, channels, height, width).
@@ -55,20 +55,20 @@ def rectangles(
     height: torch.Tensor | int,
     width: torch.Tensor | int,
 ) -> torch.Tensor:
-    """Which pixels lie in a rectangle of each image: bool, (n, 1, height, width).
+    """Return which pixels lie in a rectangle of each image: bool, (n, 1, height, width).
 
     Args:
         shape: of the images, (n, channels, height, width).
         top: first row of each rectangle, int64, (n,); it may reach beyond the image.
         left: its first column.
-        height: its rows; 0: no pixel lies in it.
+        height: its rows; 0: it is empty.
         width: its columns.
     """
     rows = torch.arange(shape[2], device=top.device)
     columns = torch.arange(shape[3], device=top.device)
     in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
     in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-    # As bytes several times as fast on a CPU.
+    # Bytes are several times as fast on a CPU.
     row_bytes, column_bytes = in_rows.view(torch.uint8), in_columns.view(torch.uint8)
     return (row_bytes[:, None, :, None] & column_bytes[:, None, None]).view(torch.bool)
 
@@ -100,7 +100,7 @@ def erase(images: torch.Tensor, erased: torch.Tensor, levels: torch.Tensor) -> t
 
 
 def rotation(tangents: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Rotations about the centre: float32, (n, 2, 3), for `resample`.
+    """Return matrices of rotations about the centre: float32, (n, 2, 3), for `resample`.
 
     Args:
         tangents: of half the angle by which each image turns clockwise, float32, (n,).
@@ -116,7 +116,7 @@ def rotation(tangents: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def crop(sides: torch.Tensor, places: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Parts of the images that are enlarged to the whole: float32, (n, 2, 3), for `resample`.
+    """Return matrices that enlarge parts of the images to the whole: float32, (n, 2, 3).
 
     Args:
         sides: width and height of each part, as shares of the image's, in (0, 1], float32, (n, 2).
@@ -124,36 +124,36 @@ def crop(sides: torch.Tensor, places: torch.Tensor, height: int, width: int) -> 
         height: of the images in pixels.
         width: likewise.
     """
-    # So that no pixel is read from beyond the centres of the outermost ones.
+    # No pixel is read from beyond the centres of the outermost ones.
     most_x, most_y = (1 - sides).unbind(1)
     most = torch.stack([most_x * (1 - 1 / width), most_y * (1 - 1 / height)], 1)
     return torch.cat([torch.diag_embed(sides), ((2 * places - 1) * most)[:, :, None]], 2)
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
-    """The affine maps that do `inner` and then `outer`: (n, 2, 3) each."""
+    """Return the affine matrices that apply `inner` and then `outer`: (n, 2, 3) each."""
     product = outer[:, :, :1] * inner[:, :1] + outer[:, :, 1:2] * inner[:, 1:]
     return torch.cat([product[:, :, :2], product[:, :, 2:] + outer[:, :, 2:]], 2)
 
 
-def resample(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Affine transforms by bilinear interpolation; zeros come in from outside.
+def resample(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Transform images by affine matrices, with bilinear interpolation; outside is black.
 
     Args:
         images: uint8, (n, channels, height, width).
-        maps: from a place (x, y, 1) in the result to the place (x, y) in the image that is seen
-            there, in units in which the image reaches from -1 to 1: float32, (n, 2, 3).
+        matrices: from a point (x, y, 1) in the result to the point (x, y) in the image that is
+            seen there, in units in which the image reaches from -1 to 1: float32, (n, 2, 3).
     """
     height, width = images.shape[2:]
     y = _pixel_centres(height, images.device)[:, None]
     x = _pixel_centres(width, images.device)
     # F.affine_grid takes several times as long for the same numbers.
-    factors = maps[..., None, None]
-    places = factors[:, :, 0] * x + (factors[:, :, 1] * y + factors[:, :, 2])
-    seen = F.grid_sample(images.float(), places.permute(0, 2, 3, 1), align_corners=False)
+    factors = matrices[..., None, None]
+    points = factors[:, :, 0] * x + (factors[:, :, 1] * y + factors[:, :, 2])
+    seen = F.grid_sample(images.float(), points.permute(0, 2, 3, 1), align_corners=False)
     return seen.round_().to(torch.uint8)
 
 
 def _pixel_centres(pixels: int, device: torch.device) -> torch.Tensor:
-    """Their places along a side that reaches from -1 to 1: float32, (pixels,)."""
+    """Return the centres of pixels along a side that reaches from -1 to 1: float32, (pixels,)."""
     return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
