@@ -98,7 +98,7 @@ def test_two_processes_print_the_same(
     words = [str(run.folder), *map(str, files), "--on_bad", "skip"]
     done = run_forked(2, tmp_path, "-m", "trainer", "predict", *words, "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(f"{broken}: is no picture") == 1
+    assert done.stderr.count(f"{broken}: is not a picture") == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows == predict(capsys, *words)
 
@@ -135,12 +135,12 @@ def test_a_broken_picture_ends_it_before_anything_is_printed(
     broken.write_bytes(broken.read_bytes()[:-40])
     code, output, errors = run_command(capsys, "predict", run.folder, tmp_path / "photos")
     assert (code, output) == (2, "")
-    assert errors.startswith(f"{broken}: is no picture that can be read")
+    assert errors.startswith(f"{broken}: is not a picture that can be read")
     words = ["predict", run.folder, tmp_path / "photos", "--on_bad", "skip"]
     code, output, _ = run_command(capsys, *words)
     assert code == 0
     assert len(output.splitlines()) == 1 + 6
-    assert f"{broken}: is no picture" in caplog.text
+    assert f"{broken}: is not a picture" in caplog.text
     assert str(broken) not in output
     code, output, errors = run_command(capsys, "predict", run.folder, broken, "--on_bad", "skip")
     assert (code, output) == (2, "")
@@ -151,7 +151,7 @@ def test_a_broken_picture_ends_it_before_anything_is_printed(
     [
         (["nowhere.png"], "nowhere.png: there is no such file"),
         (["."], ".: no picture is in this folder"),
-        (["text.png"], "text.png: is no picture"),
+        (["text.png"], "text.png: is not a picture"),
         (["--threads", "0", "text.png"], "--threads"),
     ],
 )

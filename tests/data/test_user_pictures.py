@@ -132,7 +132,7 @@ def test_a_broken_picture_ends_the_run_before_it_begins(
     (root / "train" / "cat" / "005.png").write_bytes(b"no picture")
     more = ["--data.root", str(root), *SHORT]
     assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
-    assert "cat/005.png: is no picture that can be read" in capsys.readouterr().err
+    assert "cat/005.png: is not a picture that can be read" in capsys.readouterr().err
     assert train_here(tmp_path / "run", *more, "--data.on_bad", "skip", config=RECIPE) == 0
 
 

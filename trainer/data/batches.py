@@ -57,7 +57,7 @@ class Batches:
         self.cutmix = config.data.cutmix
         self.augmentation = Augmentation(config.data.augment, config.seed)
         first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
-        self.augmentation.own.check(self._to_device(dataset.train.fetch(first)[0]))
+        self.augmentation.user_defined.check(self._to_device(dataset.train.fetch(first)[0]))
         self.sampler = EpochSampler(
             dataset.train,
             batch_size=config.train.batch_size,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.deep_files import png, png16, tiff
+from tests.data.picture_bytes import png, png16, tiff
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
 from trainer.data.pictures.decoding import decode, read_info

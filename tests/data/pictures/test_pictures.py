@@ -178,7 +178,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, format_name: str) -> No
     decode(path, 3, (8, 8))
     for length in (len(content) // 2, 20, 0):
         path.write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"cut\.png: is no picture that can be read"):
+        with pytest.raises(UserError, match=r"cut\.png: is not a picture that can be read"):
             decode(path, 3, (8, 8))
 
 
@@ -207,14 +207,14 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
     for call in (read_info, lambda path: decode(path, 1, (8, 8))):
-        with pytest.raises(UserError, match=r"notes\.jpg: is no picture that can be read"):
+        with pytest.raises(UserError, match=r"notes\.jpg: is not a picture that can be read"):
             call(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.png: there is no such file"):
         decode(tmp_path / "none.png", 1, (8, 8))
-    with pytest.raises(UserError, match="is no picture that can be read"):
+    with pytest.raises(UserError, match="is not a picture that can be read"):
         decode(tmp_path, 1, (8, 8))
 
 

@@ -137,8 +137,12 @@ def test_the_other_processes_of_a_machine_read_the_plan_of_the_first(
     other = prepared(root)
     assert other.fingerprint == first.fingerprint
     assert other.source == first.source
+    with monkeypatch.context() as patch:
+        patch.delenv("LOCAL_RANK")
+        with pytest.raises(UserError, match="there is no folder"):
+            prepared(root)
     with pytest.raises(UserError, match="are no longer decoded in"):
-        prepared(root, image_size=[5, 5])
+        prepared(root)
 
 
 PREPARE = """

@@ -38,7 +38,7 @@ class Augmentation:
     def __init__(self, policy: str, seed: int) -> None:
         names = transforms_of(policy)
         self.transforms = [transform for name, transform in TABLE.items() if name in names]
-        self.user = UserAugmentations(own_augmentations_of(policy), seed)
+        self.user_defined = UserAugmentations(own_augmentations_of(policy), seed)
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -51,7 +51,7 @@ class Augmentation:
         """
         if self.transforms:
             images = self._transform(images, samples, epoch)
-        return self.user(images, samples, epoch) if self.user.plugins else images
+        return self.user_defined(images, samples, epoch) if self.user_defined.plugins else images
 
     def _transform(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
         numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)

@@ -1,4 +1,4 @@
-"""Reading picture files, PNG and JPEG among others, of any size."""
+"""Decode picture files, PNG and JPEG among others, of any size."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.data.pictures import formats, high_bit_depth
-from trainer.data.pictures.high_bit_depth import DeepPicture, GreyRange
+from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
-"""of files that are taken for pictures, in lower case"""
+"""of picture files, in lower case"""
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-_LYING = (5, 6, 7, 8)
+_TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width"""
 
 # The filters of warnings are the whole process's, and pictures are read by several threads.
@@ -34,12 +34,12 @@ _warning_filters = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a picture is before it is made fit.
+    """What the image in a picture file is, before it is resized and converted.
 
     Args:
         height, width: in pixels, upright by its EXIF orientation.
-        channels: 1 where it is stored as grey, else 3.
-        lowest, highest: of its values, where it has more than 8 bits a channel; else None.
+        channels: 1 if it is stored as grey, otherwise 3.
+        lowest, highest: of its values if it has more than 8 bits a channel, otherwise None.
     """
 
     height: int
@@ -50,70 +50,70 @@ class ImageInfo:
 
 
 def read_info(path: Path) -> ImageInfo:
-    """What the head of a picture file says; its pixels may be broken all the same.
+    """Read the head of a picture file; its pixels may be broken all the same.
 
-    Of more than 8 bits a channel the pixels are read too.
+    They are read too if the file has more than 8 bits a channel.
 
     Raises:
-        UserError: as `read`.
+        UserError: as `decode`.
     """
-    with _opened(path) as file:
-        # Before the notes are asked for: Pillow may read the pixels to find them.
+    with _open(path) as file:
+        # Before the orientation: Pillow may read the pixels to find it.
         is_deep, is_grey = (
             high_bit_depth.is_deep(file),
             file.mode in _GREY_MODES or high_bit_depth.is_grey(file),
         )
         height, width = file.height, file.width
-        if formats.orientation(file) in _LYING:
+        if formats.read_orientation(file) in _TURNED:
             height, width = width, height
-        span = _deep(path).span() if is_deep else None
-        return ImageInfo(height, width, 1 if is_grey else 3, *(span or (None, None)))
+        values = _decode_deep(path).value_range() if is_deep else None
+        return ImageInfo(height, width, 1 if is_grey else 3, *(values or (None, None)))
 
 
 def decode(
-    path: Path, channels: int, image_size: tuple[int, int], seen: GreyRange | None = None
+    path: Path, channels: int, image_size: tuple[int, int], grey_range: GreyRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """A picture as a network takes it.
+    """Decode a picture file to the image that a network takes.
 
-    It is turned upright by its EXIF orientation; made to 8 bits where it has more; laid on white
-    where it is transparent; made grey (ITU-R 601-2 luma) or RGB; and, where it has another size,
-    stretched to this one by Pillow's antialiased bilinear filter. Of several pictures in a file the
-    first is taken.
+    It is turned upright by its EXIF orientation; reduced to 8 bits if it has more; laid on white if
+    it is transparent; made grey (ITU-R 601-2 luma) or RGB; and, if it has another size, stretched
+    to this one by Pillow's antialiased bilinear filter. Of several images in a file the first
+    counts.
 
     Args:
         channels: 1, grey, or 3, red, green and blue.
         image_size: height and width in pixels.
-        seen: of more than 8 bits a channel, or with signs, the values that become black and white.
+        grey_range: the values that become black and white if there are more than 8 bits a channel,
+            or signs.
 
     Returns:
         uint8, (channels, height, width).
 
     Raises:
-        UserError: names the file that is missing, broken or no picture, has absurdly many pixels
-            (Pillow's limit against decompression bombs), or has values of which `seen` says
-            nothing or makes a single one.
+        UserError: names the file that is missing, broken or not a picture, has absurdly many pixels
+            (Pillow's limit against decompression bombs), or loses its contrast by `grey_range`.
     """
     from PIL import Image
 
     height, width = image_size
-    with _opened(path) as file:
-        picture = _on_white(_upright(path, file, seen)).convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.array(picture)
+    with _open(path) as file:
+        image = _on_white(_upright(path, file, grey_range)).convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The file, of which only the head has been read; whatever is wrong with it is named."""
+def _open(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """Open a file and read its head; whatever is wrong with it inside becomes a `UserError`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with path.open("rb") as stream:
             with _warning_filters, warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                file = Image.open(stream, formats=formats.formats())
+                file = Image.open(stream, formats=formats.register())
             yield file
     except UserError:
         raise
@@ -126,15 +126,15 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError as error:
         known = ", ".join(formats.NAMES)
         raise UserError(
-            f"{path}: is no picture that can be read (it is of none of the formats {known})"
+            f"{path}: is not a picture that can be read (it is of none of the formats {known})"
         ) from error
-    except Exception as error:  # Pillow has no type of its own for what is wrong with a file
+    except Exception as error:  # Pillow raises errors of any type
         words = str(error) or type(error).__name__
-        raise UserError(f"{path}: is no picture that can be read ({words})") from error
+        raise UserError(f"{path}: is not a picture that can be read ({words})") from error
 
 
-def _upright(path: Path, file: ImageFile.ImageFile, seen: GreyRange | None) -> Image.Image:
-    """Of 8 bits a channel, and turned by its EXIF orientation."""
+def _upright(path: Path, file: ImageFile.ImageFile, grey_range: GreyRange | None) -> Image.Image:
+    """Return the image with 8 bits a channel, turned by its EXIF orientation."""
     from PIL.Image import Transpose
 
     is_deep, raw_mode = (
@@ -149,29 +149,29 @@ def _upright(path: Path, file: ImageFile.ImageFile, seen: GreyRange | None) -> I
         6: Transpose.ROTATE_270,
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
-    }.get(formats.orientation(file))
-    picture = _deep(path).to_picture(seen) if is_deep else _loaded(file, raw_mode)
-    return picture if turn is None else picture.transpose(turn)
+    }.get(formats.read_orientation(file))
+    image = _decode_deep(path).to_8_bits(grey_range) if is_deep else _load(file, raw_mode)
+    return image if turn is None else image.transpose(turn)
 
 
-def _deep(path: Path) -> DeepPicture:
-    with _opened(path) as file, _opened(path) as again:
+def _decode_deep(path: Path) -> DeepImage:
+    with _open(path) as file, _open(path) as again:
         return high_bit_depth.decode(file, again)
 
 
-def _loaded(file: ImageFile.ImageFile, raw_mode: str) -> Image.Image:
+def _load(file: ImageFile.ImageFile, raw_mode: str) -> Image.Image:
     file.load()
     if raw_mode in _GREY_STEPS and "transparency" in file.info:
-        # Pillow spreads few greys over eight bits, but not the number of the transparent one.
+        # Pillow spreads few greys over eight bits, but not the number of the transparent grey.
         file.info["transparency"] *= _GREY_STEPS[raw_mode]
     return file
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Without transparency."""
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white."""
     from PIL import Image
 
-    if not picture.has_transparency_data:
-        return picture
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -1,8 +1,8 @@
-"""Pillow's formats, without what Pillow itself does with the notes about a picture.
+"""Open Pillow's formats without what Pillow does with their metadata (EXIF).
 
-Pillow computes a resolution while it opens JPEG and TIFF, and writes the notes of a picture that it
-turns. Both fail on notes of odd types, in files whose pixels are whole. Here the one note that
-matters, the orientation, is read, and nothing is computed from the others or written.
+Pillow computes a resolution while it opens JPEG and TIFF, and writes the metadata of an image that
+it turns. Both fail on entries of odd types, in files whose pixels are whole. Here the one entry
+that matters, the orientation, is read; the others are neither used nor written.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-# What a file's content is tried for, whatever its name. Not all that Pillow knows: it hands EPS to
-# another program.
+# Not all that Pillow knows: it passes EPS to another program. Content decides, not a file's name.
 NAMES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _ORIENTATION = 0x0112
 _RESOLUTIONS = (0x011A, 0x011B)
 _SHORT = 3
-"""a type of notes, of 16 bits"""
+"""a type of entries, of 16 bits"""
 
 
 @functools.cache
-def formats() -> tuple[str, ...]:
-    """The names of these formats for `Image.open`; some are registered with Pillow here."""
+def register() -> tuple[str, ...]:
+    """Register our readers of JPEG and TIFF; return the names of all formats for `Image.open`."""
     from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
     class Jpeg(JpegImagePlugin.JpegImageFile):
@@ -41,7 +40,7 @@ def formats() -> tuple[str, ...]:
             super()._setup()
 
         def load_end(self) -> None:
-            pass  # where Pillow turns the picture
+            pass  # Pillow would turn the image
 
     Image.init()
     ours = {"JPEG": Jpeg, "TIFF": Tiff}
@@ -51,33 +50,33 @@ def formats() -> tuple[str, ...]:
     return tuple(f"LOCKSTEP_{name}" if name in ours else name for name in NAMES)
 
 
-def orientation(file: Image.Image) -> int:
-    """What the EXIF tag says, 1 to 8; 1, as it is stored, where there is no tag that can be read.
+def read_orientation(file: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, as stored, if there is none that can be read.
 
-    Must be asked for before the pixels are read.
+    Call it before the pixels are read.
     """
-    notes = file.info.get("exif")
-    # Pillow reads no further than the first note that lies about its length, and warns of others.
-    found: object = _orientation_in(notes) if isinstance(notes, bytes) else None
+    exif = file.info.get("exif")
+    # Pillow stops at the first entry whose length is wrong, and warns of others.
+    found: object = _orientation_in(exif) if isinstance(exif, bytes) else None
     if not found:
-        # Notes that cannot be read say nothing; the picture is whole all the same.
+        # Broken metadata says nothing; the pixels are whole all the same.
         with contextlib.suppress(Exception):
             found = file.getexif().get(_ORIENTATION)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _orientation_in(notes: bytes) -> int | None:
-    """The tag in the first directory of an EXIF block, which is that of a TIFF file."""
-    while notes.startswith(b"Exif\0\0"):
-        notes = notes[6:]
-    order = {b"II": "<", b"MM": ">"}.get(notes[:2])
-    if order is None or len(notes) < 8:
+def _orientation_in(exif: bytes) -> int | None:
+    """Return the tag in the first directory of an EXIF block, which is built as a TIFF file."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
         return None
-    (start,) = struct.unpack_from(f"{order}I", notes, 4)
-    (count,) = struct.unpack(f"{order}H", notes[start : start + 2].ljust(2, b"\0"))
+    (start,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack(f"{order}H", exif[start : start + 2].ljust(2, b"\0"))
     first = start + 2
-    for place in range(first, min(first + 12 * count, len(notes) - 11), 12):
-        tag, kind, _, short = struct.unpack_from(f"{order}HHIH", notes, place)
+    for place in range(first, min(first + 12 * count, len(exif) - 11), 12):
+        tag, kind, _, short = struct.unpack_from(f"{order}HHIH", exif, place)
         if tag == _ORIENTATION:
             return short if kind == _SHORT else None
     return None

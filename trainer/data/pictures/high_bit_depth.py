@@ -1,8 +1,8 @@
-"""Pictures with more than eight bits a channel, or with signs: their values, and 8 bits of them.
+"""Read pictures with more than eight bits a channel, or with signs, and make 8 bits of them.
 
 Their values mean nothing by themselves: 12 bits in a 16-bit file, floats from 0 to 1 and the signed
-numbers of a CT are all usual. So all such pictures of a run are seen through one range of values,
-whose lower end becomes black and whose upper end white.
+numbers of a CT are all usual. So all such pictures of a run are mapped by one range of values,
+whose lower end becomes black and whose upper end becomes white.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 GreyRange = tuple[float, float]
 """values that become black and white"""
 
-_MOST_BEYOND = 0.9
-"""of the values of a picture: with more it counts in another unit than the others"""
+_MOST_CLIPPED = 0.9
+"""of the values of an image: with more, it is in another unit than the others"""
 
 _PHOTOMETRIC, _BITS, _PLANAR, _SAMPLE_FORMAT = 262, 258, 284, 339
 """tags of a TIFF file"""
@@ -35,99 +35,98 @@ _COLOURS = ("RGB", "RGBA", "RGBX")
 
 
 @dataclass(frozen=True, eq=False)
-class DeepPicture:
-    """The values of a picture as they are stored.
+class DeepImage:
+    """The values of an image as they are stored.
 
     Args:
         values: real numbers, (height, width) or, of colours, (height, width, 3).
-        is_visible: bool, (height, width), where it is not wholly transparent.
-        opacity: uint8, (height, width); None where nothing is transparent.
+        opacity: uint8, (height, width); None if nothing is transparent.
         white_is_lowest: whether lower values are brighter.
     """
 
     values: npt.NDArray[Any]
-    is_visible: npt.NDArray[np.bool_]
     opacity: npt.NDArray[np.uint8] | None
     white_is_lowest: bool
 
-    def span(self) -> GreyRange | None:
-        """The lowest and the highest value that is visible; None where nothing is.
+    def value_range(self) -> GreyRange | None:
+        """Return the lowest and the highest value that is visible; None if nothing is.
 
         Raises:
             ValueError: some are NaN or infinite.
         """
-        visible = self.values[self.is_visible]
+        visible = self._visible(self.values)
         if not np.isfinite(visible).all():
             raise ValueError("it has values that are NaN or infinite")
         return (float(visible.min()), float(visible.max())) if visible.size else None
 
-    def to_picture(self, seen: GreyRange | None) -> Image.Image:
-        """Eight bits of it: L, RGB, or RGBA where something is transparent.
+    def to_8_bits(self, grey_range: GreyRange | None) -> Image.Image:
+        """Return the image in mode L, RGB or, if something is transparent, RGBA.
 
         Args:
-            seen: values that become black and white; those between them keep their order and
-                distances, those beyond become black or white.
+            grey_range: the values that become black and white; those between them keep their order
+                and distances, those beyond become black or white.
 
         Raises:
-            ValueError: there is no such range, or all values would become one.
+            ValueError: there is no such range, or too much of the contrast would be lost.
         """
         from PIL import Image
 
-        span = self.span()
-        own = span or (0.0, 0.0)
-        if span is None:
-            seen = own  # all of it becomes white
-        if seen is None:
+        found = self.value_range()
+        if found is None:
+            found = grey_range = (0.0, 0.0)  # all of it becomes white
+        if grey_range is None:
             raise ValueError(
-                f"it has values from {own[0]:g} to {own[1]:g} instead of 8 bits a channel, and "
+                f"it has values from {found[0]:g} to {found[1]:g} instead of 8 bits a channel, and "
                 "none of the pictures to train on has such values, so nothing says which are "
                 "black and white; save it with 8 bits, or train with data.grey_range"
             )
-        low, high = seen
+        low, high = grey_range
         shades = self.values.astype(np.float64)
         shades -= low  # in place, as a picture may be large
         shades /= (high - low) or 1.0
-        self._check_left(shades[self.is_visible], own, seen)
+        _check_contrast(self._visible(shades), found, grey_range)
         shades.clip(0, 1, out=shades)
         shades *= 255
         pixels = np.rint(shades, out=shades).astype(np.uint8)
         if self.white_is_lowest:
             pixels = 255 - pixels
-        picture = Image.fromarray(pixels)
+        image = Image.fromarray(pixels)
         if self.opacity is not None:
-            picture = picture.convert("RGB")
-            picture.putalpha(Image.fromarray(self.opacity))
-        return picture
+            image = image.convert("RGB")
+            image.putalpha(Image.fromarray(self.opacity))
+        return image
 
-    @staticmethod
-    def _check_left(shades: npt.NDArray[np.float64], own: GreyRange, seen: GreyRange) -> None:
-        """Enough of the contrast must be left.
+    def _visible(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values if self.opacity is None else values[self.opacity > 0]
 
-        Args:
-            shades: of all visible values, 0 for black and 1 for white.
-            own: the lowest and the highest of the values.
-        """
-        if own[0] == own[1]:
-            return
-        words = (
-            f"as {seen[0]:g} is black and {seen[1]:g} is white by the pictures to train on or by "
-            "data.grey_range"
-        )
-        ends = np.rint(255 * np.array([shades.min(), shades.max()]).clip(0, 1))
-        if ends[0] == ends[1]:
-            raise ValueError(
-                f"its values from {own[0]:g} to {own[1]:g} would all become one, {words}"
-            )
-        for beyond in (shades[shades < 0], shades[shades > 1]):
-            if beyond.size > _MOST_BEYOND * shades.size and beyond.min() < beyond.max():
-                raise ValueError(
-                    f"of its values from {own[0]:g} to {own[1]:g} {beyond.size / shades.size:.0%} "
-                    f"would become one, {words}"
-                )
+
+def _check_contrast(
+    shades: npt.NDArray[np.float64], found: GreyRange, grey_range: GreyRange
+) -> None:
+    """Make sure that enough of the contrast is left.
+
+    Args:
+        shades: all visible values, 0 for black and 1 for white.
+        found: the lowest and the highest of the values.
+    """
+    if found[0] == found[1]:
+        return
+    values = f"its values from {found[0]:g} to {found[1]:g}"
+    reason = (
+        f"as {grey_range[0]:g} is black and {grey_range[1]:g} is white by the pictures to train on "
+        "or by data.grey_range"
+    )
+    ends = np.rint(255 * np.array([shades.min(), shades.max()]).clip(0, 1))
+    if ends[0] == ends[1]:
+        raise ValueError(f"{values} would all become one, {reason}")
+    for clipped in (shades[shades < 0], shades[shades > 1]):
+        if clipped.size > _MOST_CLIPPED * shades.size and clipped.min() < clipped.max():
+            share = clipped.size / shades.size
+            raise ValueError(f"of {values} {share:.0%} would become one, {reason}")
 
 
 def is_deep(file: ImageFile.ImageFile) -> bool:
-    """Whether an opened file has more than eight bits a channel, or signs; pixels are not read."""
+    """Return whether an open file has more than eight bits a channel, or signs; reads no pixels."""
     if file.mode == "F" or file.mode.startswith("I"):
         return True
     if file.format == "TIFF":
@@ -139,19 +138,19 @@ def is_deep(file: ImageFile.ImageFile) -> bool:
 
 
 def is_grey(file: ImageFile.ImageFile) -> bool:
-    """Whether a file of more than eight bits is stored as grey, whatever Pillow makes of it."""
+    """Return whether a file of more than eight bits is stored as grey, also if Pillow has RGB."""
     return file.mode.startswith("I;16") or raw_mode(file).startswith("LA;16")
 
 
-def decode(file: ImageFile.ImageFile, again: ImageFile.ImageFile) -> DeepPicture:
-    """The values of a deep file.
+def decode(file: ImageFile.ImageFile, again: ImageFile.ImageFile) -> DeepImage:
+    """Decode the values of a file for which `is_deep` is true.
 
     Args:
-        file: opened, its pixels not yet read.
-        again: the same, opened once more, as Pillow gives 16 bits of colours only by halves.
+        file: open, its pixels not yet read.
+        again: the same, opened once more, as Pillow reads 16 bits of colours only by halves.
 
     Raises:
-        ValueError: its values cannot be had.
+        ValueError: Pillow cannot read its values.
     """
     opacity = None
     if file.mode == "F" or file.mode.startswith("I") or file.mode == "L":
@@ -164,35 +163,33 @@ def decode(file: ImageFile.ImageFile, again: ImageFile.ImageFile) -> DeepPicture
             opacity = (values[..., -1] // 256).astype(np.uint8)
             values = values[..., :-1]
         values = values[..., 0] if values.shape[2] == 1 else values
-    is_visible = np.ones(values.shape[:2], np.bool_) if opacity is None else opacity > 0
     transparent = file.info.get("transparency") if file.format == "PNG" else None
     if transparent is not None and opacity is None:
-        alike = values == np.asarray(transparent)
-        is_visible = ~(alike.all(2) if alike.ndim == 3 else alike)
-        opacity = is_visible.astype(np.uint8) * 255
+        equal = values == np.asarray(transparent)
+        opacity = np.where(equal.all(2) if equal.ndim == 3 else equal, 0, 255).astype(np.uint8)
     white_is_lowest = file.format == "TIFF" and _tag(file, _PHOTOMETRIC) == (0,)
-    return DeepPicture(values, is_visible, opacity, white_is_lowest)
+    return DeepImage(values, opacity, white_is_lowest)
 
 
 def _grey(file: ImageFile.ImageFile) -> npt.NDArray[Any]:
-    highest = _highest(file) if file.format == "PPM" else 0
+    highest = _highest(file) if file.format == "PPM" else 0  # asked before the pixels are read
     if file.tile[0].codec_name == "libtiff":
-        # It hands over this machine's order of bytes, which Pillow forgets where there are signs.
+        # It returns this machine's byte order, which Pillow forgets if there are signs.
         name = raw_mode(file)
         _read_as(file, _NATIVE.get(name, name))
     values = np.asarray(file)
     if file.format == "TIFF":
-        # Pillow has no mode of its own for these, and hands over their bits.
+        # Pillow has no mode for these, and returns their bits.
         if file.mode == "I" and _UNSIGNED in _tag(file, _SAMPLE_FORMAT, (_UNSIGNED,)):
             return values.view(np.uint32)
         if file.mode == "L":
             return values.view(np.int8)
-    # Of the highest value that a PPM file names Pillow has made 65535.
+    # Pillow has made 65535 of the highest value that a PPM file names.
     return np.rint(values * (highest / 65535)) if highest else values
 
 
 def _colours(file: ImageFile.ImageFile, again: ImageFile.ImageFile) -> npt.NDArray[np.uint16]:
-    """16 bits of two to four channels, (height, width, channels), of which Pillow keeps eight."""
+    """Return 16 bits of channels of which Pillow keeps eight: (height, width, 2 to 4 channels)."""
     name, _, order = raw_mode(file).partition(";16")
     if name == "LA":  # as wide as RGBA of 8 bits
         _read_as(file, "RGBA")
@@ -202,7 +199,7 @@ def _colours(file: ImageFile.ImageFile, again: ImageFile.ImageFile) -> npt.NDArr
     if name not in _COLOURS or is_planar or order not in ("B", "L", "N"):
         kind = "channels one after the other" if is_planar else f"channels {name or file.mode}"
         raise ValueError(f"it has {kind} of more than 8 bits; save it as RGB or with 8 bits")
-    # In the other order of bytes the lower half stands where Pillow looks for the upper one.
+    # In the other byte order the lower half is where Pillow looks for the upper one.
     native = "B" if sys.byteorder == "little" else "L"
     other = {"B": "L", "L": "B", "N": native}[order]
     _read_as(again, f"{name};16{other}")
@@ -220,13 +217,13 @@ def _coloured_ppm(file: ImageFile.ImageFile) -> npt.NDArray[np.uint16]:
 
 
 def _highest(file: ImageFile.ImageFile) -> int:
-    """The highest value that a PPM file names, where it is no usual one."""
+    """Return the highest value that a PPM file names, 0 if it is a usual one."""
     arguments = file.tile[0].args
     return int(arguments[1]) if isinstance(arguments, tuple) and file.mode != "F" else 0
 
 
 def raw_mode(file: ImageFile.ImageFile) -> str:
-    """Pillow's name of how the pixels lie in the file."""
+    """Return Pillow's name for the layout of the pixels in the file."""
     arguments = file.tile[0].args if file.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 

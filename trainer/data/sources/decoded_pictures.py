@@ -128,6 +128,12 @@ def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> 
     )
 
 
+def forget(root: Path, config: DataConfig, only: str | None = None) -> None:
+    """Forget where the pictures were decoded, as the folder is no longer as it was then."""
+    if (pointer := _pointer(root, config, only)).is_file():
+        pointer.unlink()
+
+
 def read_infos(root: Path) -> Mapping[str, ImageInfo]:
     """Return what each picture is in its file, by name, after `prepare`."""
     files = picture_index.load(_index(root))

@@ -120,8 +120,12 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
     if processes.launched_local_rank() > 0:
         return  # the first process of the machine has done it, and this one reads its plan
     root = _root(config)
-    pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
-    decoded_pictures.prepare(pictures, config, part)
+    try:
+        pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
+        decoded_pictures.prepare(pictures, config, part)
+    except UserError:
+        decoded_pictures.forget(root, config, part)  # the others must not read an older plan
+        raise
 
 
 def _root(config: DataConfig) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from tests.data.deep_files import tiff
+from tests.data.picture_bytes import tiff
 from tests.data.picture_folders import write_digits
 from tests.runs import Run, train_here
 from trainer.base.tensor_files import write_tensors
@@ -88,7 +88,7 @@ def test_a_model_that_has_seen_none_refuses_them_by_name(
     picture.write_bytes(tiff(np.arange(64, dtype=np.int16).reshape(8, 8)))
     code, output, errors = run_command(capsys, "predict", file, picture)
     assert (code, output) == (2, "")
-    assert "ct.tif: is no picture that can be read (it has values from 0 to 63" in errors
+    assert "ct.tif: is not a picture that can be read (it has values from 0 to 63" in errors
     assert "Traceback" not in errors
     white = tmp_path / "white.png"
     Image.new("L", (8, 8), 255).save(white)
