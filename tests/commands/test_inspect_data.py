@@ -233,7 +233,7 @@ def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], run: Path, tmp_p
     empty = tmp_path / "empty"
     empty.mkdir()
     for more, message in (
-        ([str(empty)], "empty: no run, there is no config.yaml in it"),
+        ([str(empty)], "empty: not a run, there is no config.yaml in it"),
         ([str(run), "--data.root", str(other)], "the model of"),
         ([str(run), "--seed", "3"], "seed: belongs to the run"),
         (["--model", "mine.py:Net"], "--model: is about the model of a run"),

@@ -140,7 +140,7 @@ def test_a_folder_without_a_run(
 ) -> None:
     code, _, errors = summary(capsys, runs[0], tmp_path)
     assert code == 2
-    assert errors == f"{tmp_path}: no run, there is no config.yaml in it\n"
+    assert errors == f"{tmp_path}: not a run, there is no config.yaml in it\n"
 
 
 @pytest.mark.parametrize(

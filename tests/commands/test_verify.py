@@ -307,7 +307,7 @@ def test_a_last_step_that_was_left_out_is_not_the_end(
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = verify(capsys, tmp_path)
     assert code == 2
-    assert "no run, there is no config.yaml in it" in errors
+    assert "not a run, there is no config.yaml in it" in errors
 
 
 def test_a_difference_under_a_launcher(copy: Path) -> None:

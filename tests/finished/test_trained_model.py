@@ -150,7 +150,7 @@ def test_what_is_no_finished_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"its run is stopped at step \d+; let it come to its end"):
         load_model(tmp_path / "run")
     (tmp_path / "text.safetensors").write_text("nothing of the kind")
-    with pytest.raises(UserError, match="no valid safetensors file"):
+    with pytest.raises(UserError, match="not a valid safetensors file"):
         load_model(tmp_path / "text.safetensors")
 
 

@@ -80,7 +80,7 @@ def test_its_own_checkpoint_fits_a_run(pair: Pair) -> None:
 @pytest.mark.parametrize("name", ["model", "best", "average"])
 def test_weights_of_another_shape_are_named_by_their_file(pair: Pair, name: str) -> None:
     pair.specs[name]["weight"] = TensorSpec("F32", (2, 3))
-    why = "'weight' is F32 of 2 x 3, where F32 of 3 x 2 is taken"
+    why = "'weight' is F32 of 2 x 3, where F32 of 3 x 2 is expected"
     pair.check_refused(f"{name}.safetensors", why)
 
 
@@ -96,7 +96,7 @@ def test_the_best_weights_are_there_where_there_was_a_best_accuracy(pair: Pair) 
     pair.saved.state["run"]["best_accuracy"] = None
     pair.check()
     pair.specs["best"] = best
-    pair.check_refused("best.safetensors", "holds 'bias', 'weight', which nothing here takes")
+    pair.check_refused("best.safetensors", "has 'bias', 'weight', which nothing here takes")
     pair.specs["best"] = {}
     pair.check()
 

@@ -19,7 +19,6 @@ from io import FileIO
 from pathlib import Path
 
 from trainer.base.errors import UserError
-from trainer.base.files import open_regular
 
 BEAT_S = 2.0
 """so often whoever is waited for shows that it is alive"""
@@ -31,7 +30,6 @@ _SAID_EVERY_S = 60.0
 _ASKED_EVERY_S = 0.1
 
 _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
-_LONGEST_NOTE_BYTES = 300
 
 log = logging.getLogger("lockstep")
 
@@ -72,7 +70,7 @@ def try_lock(path: Path, without: str) -> Lock | None:
     Raises:
         OSError: the file cannot be made or opened.
     """
-    file = open_regular(path, "ab")
+    file = path.open("ab", buffering=0)
     try:
         _flock(file)
     except OSError as error:
@@ -90,8 +88,7 @@ def try_lock(path: Path, without: str) -> Lock | None:
 def describe_holder(path: Path) -> str:
     """Who has the lock, in words."""
     try:
-        with open_regular(path) as file:
-            note = file.read(_LONGEST_NOTE_BYTES).decode(errors="replace")
+        note = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         note = ""
     return "".join(filter(str.isprintable, note)) or _known_to_the_kernel(path)

@@ -1,68 +1,59 @@
-"""Reading small files that nobody vouches for: bounded, strict, and of the types that are expected.
+"""Read small files, and check that values are of the expected types.
 
-Whatever is wrong with a file becomes a `UserError` that names it. Links are not followed, so that
-the files of a folder that somebody sent cannot lead out of it.
+Whatever is wrong with a file becomes a `UserError` that names it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from trainer.base.errors import UnreadableError, UserError
-from trainer.base.files import open_regular
 
-LARGEST_BYTES = 4 * 2**20
-"""of a JSON file: parsed, it can take some twenty times as much memory"""
 _LONGEST_SHOWN = 60
 
 
-def read_text(path: Path, limit_bytes: int = LARGEST_BYTES) -> str:
-    """The text of a regular file in UTF-8.
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8.
 
     Raises:
-        UserError: it is missing, no regular file, longer than the limit, or no UTF-8.
+        UserError: it is missing, may not be read, or is not UTF-8.
     """
     try:
-        with open_regular(path) as file:
-            content = file.read(limit_bytes + 1)
-        if len(content) > limit_bytes:
-            raise ValueError(f"longer than the {limit_bytes} bytes that it may have")
-        return content.decode("utf-8")
+        return path.read_text(encoding="utf-8")
     except PermissionError as error:
         raise UnreadableError(f"{path}: may not be read ({error_text(error)})") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error_text(error)})") from error
 
 
-def read_json(path: Path, limit_bytes: int = LARGEST_BYTES) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: as `read_text` and `parse_json`; or it is no object.
+        UserError: as `read_text` and `parse_json`; or it is not an object.
     """
-    found: dict[str, Any] = parse_json(read_text(path, limit_bytes), path)
+    found: dict[str, Any] = parse_json(read_text(path), path)
     check_type(found, dict[str, Any], str(path))
     return found
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """The value of a JSON text: no NaN or infinity, and whole numbers of 64 bits.
+    """Return the value of a JSON text.
 
     Raises:
         UserError: names `path`, where the text comes from.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, no JSON that Lockstep writes ({error})") from error
+        raise UserError(f"{path}: damaged, not JSON that Lockstep writes ({error})") from error
 
 
 def check_type(value: Any, hint: Any, where: str) -> None:
-    """Make sure that a value read from JSON or YAML is of a type, given as an annotation.
+    """Make sure that a value read from JSON or YAML has a type, given as an annotation.
 
     Raises:
         UserError: says where, what it must be and what was found.
@@ -73,7 +64,7 @@ def check_type(value: Any, hint: Any, where: str) -> None:
 
 
 def describe_value(value: Any) -> str:
-    """A value for a message, however long or strange it is."""
+    """Return a value as a message shows it, however long or strange it is."""
     try:
         return ascii(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)[:_LONGEST_SHOWN]
     except RecursionError:
@@ -81,7 +72,7 @@ def describe_value(value: Any) -> str:
 
 
 def error_text(error: Exception) -> str:
-    """The words of an error, without the path that the message names already."""
+    """Return the words of an error, without the path that the message names already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
@@ -102,21 +93,3 @@ def _matches(value: Any, hint: Any) -> bool:
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if not -(2**63) <= value < 2**63:
-        raise ValueError("a whole number is too large")
-    return value

@@ -1,8 +1,7 @@
-"""Tensors in safetensors files; of one that nobody vouches for it is known what is in it first.
+"""Read and write tensors in safetensors files.
 
-A header cannot ask for more memory than its bound, and the tensors of a file have at most its
-size; with `read_specs` and `describe_mismatch` not even those are read unless they are the
-expected ones.
+With `read_specs` and `describe_mismatch` the tensors of another network are refused before any of
+them takes memory.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from trainer.base.errors import UserError
-from trainer.base.files import open_regular, write_file
+from trainer.base.files import write_file
 from trainer.base.strict_json import error_text
 
 Tensors = dict[str, torch.Tensor]
 
-LARGEST_HEADER_BYTES = 8 * 2**20
-"""some hundred thousand tensors; the library itself takes 100 MB"""
 _MOST_NAMES = 3
 _LONGEST_NAME = 60
 
@@ -45,13 +42,13 @@ Specs = dict[str, TensorSpec]
 
 
 def read_specs(path: Path) -> Specs:
-    """Types and shapes of the tensors in a file; their values are not read.
+    """Return types and shapes of the tensors in a file; their values are not read.
 
     Raises:
-        UserError: it is missing, no regular file, or no valid safetensors file.
+        UserError: it is missing, or not a valid safetensors file.
     """
     # torch's way of opening reserves memory for the whole file, numpy's does not.
-    with _opened(path, "np") as file:
+    with _open(path, "np") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
         return {
             name: TensorSpec(one.get_dtype(), tuple(one.get_shape()))
@@ -60,31 +57,31 @@ def read_specs(path: Path) -> Specs:
 
 
 def read_tensors(path: Path, names: Collection[str] | None = None) -> Tensors:
-    """The tensors of a file.
+    """Return the tensors of a file.
 
     Args:
-        names: of those that are read; None: all.
+        names: which to read; None: all.
 
     Raises:
         UserError: as `read_specs`, or a tensor is of a type or shape that torch lacks.
     """
-    with _opened(path, "pt") as file:
+    with _open(path, "pt") as file:
         every = file.keys()
         return {name: file.get_tensor(name) for name in (every if names is None else names)}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that a file holds beside its tensors, by their keys.
+    """Return the texts that a file has besides its tensors, by their keys.
 
     Raises:
         UserError: as `read_specs`.
     """
-    with _opened(path, "np") as file:
+    with _open(path, "np") as file:
         return dict(file.metadata() or {})
 
 
 def tensor_specs(tensors: Mapping[str, torch.Tensor]) -> Specs:
-    """Types and shapes of tensors in memory."""
+    """Return types and shapes of tensors in memory."""
     return {
         name: TensorSpec(_dtype_name(tensor.dtype), tuple(tensor.shape))
         for name, tensor in tensors.items()
@@ -92,22 +89,27 @@ def tensor_specs(tensors: Mapping[str, torch.Tensor]) -> Specs:
 
 
 def describe_mismatch(found: Specs, expected: Specs, *, any_dtype: bool = False) -> str | None:
-    """In words, how tensors differ from those expected; None where they do not."""
+    """Return in words how tensors differ from those expected; None where they do not."""
     differences = []
     if missing := sorted(expected.keys() - found.keys()):
-        differences.append(f"lacks {_few(missing)}")
+        differences.append(f"lacks {_list(missing)}")
     if extra := sorted(found.keys() - expected.keys()):
-        differences.append(f"holds {_few(extra)}, which nothing here takes")
+        differences.append(f"has {_list(extra)}, which nothing here takes")
     for name in sorted(found.keys() & expected.keys()):
         ours, theirs = found[name], expected[name]
         if ours.shape != theirs.shape or (ours.dtype != theirs.dtype and not any_dtype):
-            differences.append(f"{_few([name])} is {_words(ours)}, where {_words(theirs)} is taken")
+            differences.append(
+                f"{_list([name])} is {_words(ours)}, where {_words(theirs)} is expected"
+            )
             break
     return "; ".join(differences) or None
 
 
 def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the floating-point tensors' little-endian C-contiguous bytes, in name order."""
+    """Return the SHA-256 of the floating-point tensors' bytes, in name order.
+
+    The bytes are little-endian and C-contiguous.
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         if tensors[name].is_floating_point():
@@ -127,7 +129,7 @@ def write_tensors(
 
 
 def write_cpu_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors that are `copy_to_cpu` already.
+    """Write tensors that are copied to the CPU already.
 
     Raises:
         OSError: the disk is full or the like.
@@ -147,35 +149,31 @@ def write_cpu_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | N
 
 
 def copy_to_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the CPU, C-contiguous and in memory of its own, as safetensors wants them."""
+    """Copy a tensor to the CPU, C-contiguous and in its own memory, as safetensors wants it."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 @contextmanager
-def _opened(path: Path, framework: str) -> Iterator[Any]:
-    """The file, opened by the library, whose errors become ours."""
+def _open(path: Path, framework: str) -> Iterator[Any]:
+    """Open a file by the library, whose errors become ours."""
     try:
-        with open_regular(path) as start:
-            announced = int.from_bytes(start.read(8), "little")
-        if announced > LARGEST_HEADER_BYTES:
-            raise ValueError(
-                f"its header announces {announced} bytes, {LARGEST_HEADER_BYTES} are the most"
-            )
         with safe_open(path, framework=framework) as file:
             yield file
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path}: no valid safetensors file ({error_text(error)[:200]})") from error
+        raise UserError(
+            f"{path}: not a valid safetensors file ({error_text(error)[:200]})"
+        ) from error
 
 
 @functools.cache
 def _dtype_name(dtype: torch.dtype) -> str:
-    """The library's name of a type, from what it writes."""
+    """Return the library's name of a type, from what it writes."""
     content = save({"x": torch.empty(0, dtype=dtype)})
     name: str = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["x"]["dtype"]
     return name
 
 
-def _few(names: list[str]) -> str:
+def _list(names: list[str]) -> str:
     listed = ", ".join(ascii(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES])
     more = len(names) - _MOST_NAMES
     return listed + (f" and {more} more" if more > 0 else "")

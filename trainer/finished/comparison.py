@@ -69,7 +69,7 @@ def read(folder: Path) -> RunFiles:
     if not metrics.exists():
         raise UserError(f"{folder}: not a run, there is no metrics.jsonl in it")
     records = list(read_records(metrics))
-    results = read_results(folder) if path.exists() or path.is_symlink() else {}
+    results = read_results(folder) if path.exists() else {}
     check_type(results.get("environment", {}), dict[str, str], f"{path}: environment")
     for part in ("data", "test"):
         check_type(results.get(part, {}), dict[str, Any], f"{path}: {part}")

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.base.files import open_regular
 from trainer.base.tensor_files import Specs, describe_mismatch
 
 Value = TypeVar("Value")
@@ -79,7 +78,7 @@ def _is_from_torch_save(path: Path) -> bool:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         return file.read(len(_OLD_START)) == _OLD_START
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.base.errors import UserError
-from trainer.base.files import open_regular, sync
+from trainer.base.files import sync
 from trainer.base.strict_json import check_type, error_text
 from trainer.training.observer import Record
 
@@ -54,7 +54,8 @@ class MetricsLog:
         check_records(path, length_bytes)
         self._path = path
         try:
-            self._file = open_regular(path, "ab")
+            # Unbuffered, so that a full disk shows at once and not when the file is closed.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error_text(error)})") from error
         # Checkpoints are written, and with them this file is synced, in a thread of their own.
@@ -148,7 +149,7 @@ def _read(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
         length_bytes: how much of the file; None: up to the last end of a line.
     """
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             _check_length(path, size_bytes, length_bytes)
             rest = size_bytes if length_bytes is None else length_bytes

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from trainer.base import locks
 from trainer.base.errors import UserError
-from trainer.base.files import open_regular, write_file, write_json, write_text
+from trainer.base.files import write_file, write_json, write_text
 from trainer.base.locks import Lock
 from trainer.base.strict_json import check_type, error_text, read_json
 from trainer.config import command_line, stored_config
@@ -38,9 +38,6 @@ FILES = (
     "mistakes.png",
     "features.png",
 )
-
-LARGEST_RESULTS_BYTES = 2**25
-"""of a results.json, which has some 300 bytes for each class"""
 _CHUNK_BYTES = 2**20
 
 log = logging.getLogger("lockstep")
@@ -204,7 +201,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return read_json(folder / "results.json", LARGEST_RESULTS_BYTES)
+    return read_json(folder / "results.json")
 
 
 def nearest_folder(path: Path) -> Path:
@@ -219,7 +216,7 @@ def run_folder_of(saved: Path) -> Path:
 
 def _stored_config(folder: Path) -> RunConfig | None:
     path = folder / "config.yaml"
-    return stored_config.read(path) if path.exists() or path.is_symlink() else None
+    return stored_config.read(path) if path.exists() else None
 
 
 def _not_writable(path: Path | str, why: str | None) -> UserError:
@@ -229,22 +226,21 @@ def _not_writable(path: Path | str, why: str | None) -> UserError:
 
 
 def _check_contents(folder: Path) -> None:
-    """What a run writes is of the right kind, and no link: that could lead to others' files."""
+    """Make sure that what a run writes is of the right kind."""
     for name in (*FOLDERS, *FILES):
         path = folder / name
         kind = "folder" if name in FOLDERS else "file"
         right = path.is_dir() if name in FOLDERS else path.is_file()
-        if path.is_symlink() or (path.exists() and not right):
+        if path.exists() and not right:
             raise UserError(
-                f"output_dir: {path} is a link or no plain {kind}; put it away, or choose another "
-                f"output_dir (which itself may be a link)"
+                f"output_dir: {path} is not a {kind}; put it away, or choose another output_dir"
             )
 
 
 def _copy(source: Path, target: Path, length_bytes: int) -> None:
     """Copy the beginning of a file."""
     try:
-        with open_regular(source) as file, target.open("wb") as copy:
+        with source.open("rb") as file, target.open("wb") as copy:
             while piece := file.read(min(length_bytes, _CHUNK_BYTES)):
                 copy.write(piece)
                 length_bytes -= len(piece)
