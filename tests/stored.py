@@ -1,4 +1,4 @@
-"""Files of trained models, made without a training."""
+"""Write files of trained models without training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-import models
 from trainer.base.tensor_files import write_tensors
+from trainer.network import creation
 
 
 def write_model(
@@ -22,13 +22,13 @@ def write_model(
     image_size: tuple[int, int] = (12, 12),
     change: Callable[[dict[str, Any]], object] = lambda metadata: None,
 ) -> Path:
-    """A model.safetensors of a network with its first weights, for three classes.
+    """Write a model.safetensors of a network with its initial weights, for three classes.
 
     Args:
-        change: of the metadata, after the weights are made.
+        change: changes the metadata after the weights are made.
     """
     torch.manual_seed(0)
-    module = models.create(
+    module = creation.create(
         name, arguments or {}, num_classes=3, in_channels=channels, image_size=image_size
     )
     metadata = {

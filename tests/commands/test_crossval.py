@@ -191,7 +191,7 @@ def test_the_page_says_it_and_loads_nothing(whole: Path) -> None:
     found = result(whole)
     assert f"{100 * found['accuracy']['mean']:.2f}\N{NO-BREAK SPACE}%" in page
     assert f"Worst class: {found['out_of_fold']['worst_class']}" in page
-    assert "the test images were left alone" in page
+    assert "the test images were not used" in page
     assert "://" not in page
     assert page.count("<img") == page.count("data:image/png;base64,")
     assert "--folds 3" in page
@@ -254,7 +254,7 @@ def test_a_folder_that_holds_another_cross_validation(
 def test_a_folder_that_holds_a_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = crossval(capsys, whole / "fold-1")
     assert code == 2
-    assert "fold-1 holds a run, no cross-validation; choose another output_dir" in errors
+    assert "fold-1 contains a run, not a cross-validation; choose another output_dir" in errors
 
 
 def test_folds_of_images_that_have_changed_are_refused(

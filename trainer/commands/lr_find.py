@@ -179,9 +179,9 @@ def _batches(engine: Engine) -> Iterator[Batch]:
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:
-    from trainer.run.report import plots
+    from trainer.run.report import curves, plots
 
-    figure = plots.draw_range_test(
+    figure = curves.draw_range_test(
         found["lr"], found["loss"], found["smoothed_loss"], found["suggestion"]
     )
     plots.save(figure, path)

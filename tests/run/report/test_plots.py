@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
 from trainer.run.report import curves, plots
-from trainer.training.metrics import calibration, confusion_of
+from trainer.training.metrics import Confusion, calibration, confusion_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,13 @@ def steps(losses: Sequence[float | None]) -> list[dict[str, float | None]]:
     return [
         {"step": step, "loss": loss, "lr": 0.1 / step} for step, loss in enumerate(losses, start=1)
     ]
+
+
+def full(counts: npt.ArrayLike) -> Confusion:
+    """The confusion of these counts, rows true, columns predicted."""
+    matrix = np.asarray(counts, dtype=int)
+    true, predicted = np.nonzero(matrix)
+    return Confusion(len(matrix), true, predicted, matrix[true, predicted])
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -125,7 +133,7 @@ def test_confusion_names_every_class_and_counts_every_cell(tmp_path: Path, class
     names = [f"class {place}" for place in range(classes)]
     confusion = np.eye(classes, dtype=int) * 17
     confusion[0, 1] = 5
-    figure = plots.draw_confusion(confusion, names)
+    figure = plots.draw_confusion(full(confusion), names)
     axes = figure.axes[0]
     counts = [text.get_text() for text in axes.texts]
     assert counts.count("17") == classes
@@ -140,14 +148,14 @@ def test_confusion_names_every_class_and_counts_every_cell(tmp_path: Path, class
 
 
 def test_of_many_classes_the_most_confused_are_drawn(tmp_path: Path) -> None:
-    """Pairs of neighbours, those of high numbers most often; the last column is all others."""
+    """Pairs of neighbours, those of high numbers most often; the last column counts all others."""
     classes = 1000
     target = np.repeat(np.arange(classes), 10)
     predicted = target.copy()
     for true in range(900, 1000):
         predicted[10 * true : 10 * true + 1 + (true - 900) // 20] = true - 1
-    predicted[9999] = 5  # elsewhere
-    figure = plots.draw_most_confused(
+    predicted[9999] = 5  # a class that is not drawn
+    figure = plots.draw_confusion(
         confusion_of(target, predicted, classes), [f"class {place}" for place in range(classes)]
     )
     axes = figure.axes[0]
@@ -168,7 +176,7 @@ def test_of_many_classes_the_most_confused_are_drawn(tmp_path: Path) -> None:
 def test_many_classes_without_mistakes_are_drawn() -> None:
     target = np.arange(500)
     names = [str(place) for place in target]
-    figure = plots.draw_most_confused(confusion_of(target, target, 500), names)
+    figure = plots.draw_confusion(confusion_of(target, target, 500), names)
     assert np.trace(np.asarray(figure.axes[0].images[0].get_array())) == 40
 
 
@@ -176,7 +184,7 @@ def test_labels_neither_overlap_nor_are_cut_off() -> None:
     names = ["a class with a name that is far too long to be shown", "b", "$x^{$", "ж" * 20]
     for classes in (4, 10, 100):
         many = (names * 25)[:classes]
-        figure = plots.draw_confusion(np.eye(classes, dtype=int), many)
+        figure = plots.draw_confusion(full(np.eye(classes, dtype=int)), many)
         whole = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
         boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
         assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
@@ -187,7 +195,7 @@ def test_labels_neither_overlap_nor_are_cut_off() -> None:
 def test_an_absent_class_is_no_division_by_zero() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.draw_confusion(np.array([[0, 0], [3, 1]]), ["absent", "present"])
+        figure = plots.draw_confusion(full([[0, 0], [3, 1]]), ["absent", "present"])
     assert np.asarray(figure.axes[0].images[0].get_array())[0].tolist() == [0, 0]
 
 
@@ -220,7 +228,7 @@ def test_no_mistakes_is_said(tmp_path: Path) -> None:
 
 def test_a_dollar_is_no_formula(tmp_path: Path) -> None:
     names = [r"$\broken{$", "cheap $ dear $"]
-    plots.save(plots.draw_confusion(np.eye(2, dtype=int), names), tmp_path / "confusion.png")
+    plots.save(plots.draw_confusion(full(np.eye(2)), names), tmp_path / "confusion.png")
     images, one = np.zeros((1, 4, 4), dtype=np.uint8), np.zeros(1, dtype=int)
     figure = plots.draw_mistakes(images, one, one + 1, np.ones(1), names)
     plots.save(figure, tmp_path / "mistakes.png")
@@ -232,7 +240,7 @@ def test_reliability_shows_each_bin_and_its_gap(tmp_path: Path) -> None:
     bins = calibration(correct, np.array([0.97, 0.98, 0.99, 0.42], dtype=np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.draw_reliability(bins)
+        figure = plots.draw_calibration(bins)
         plots.save(figure, tmp_path / "calibration.png")
     axes, count_axes = figure.axes
     heights = [bar.get_height() for bar in axes.patches]
@@ -244,7 +252,7 @@ def test_reliability_shows_each_bin_and_its_gap(tmp_path: Path) -> None:
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        plots.save(plots.draw_confusion(np.eye(2, dtype=int), ["a", "b"]), tmp_path / name)
+        plots.save(plots.draw_confusion(full(np.eye(2)), ["a", "b"]), tmp_path / name)
         plots.save_row(curves.draw_curves(steps([2.0, 1.0]), []), tmp_path / f"row-{name}")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "row-a.png").read_bytes() == (tmp_path / "row-b.png").read_bytes()

@@ -1,8 +1,8 @@
 """Train once for each fold of the training images, and say how well the recipe does.
 
 The arguments of a run follow, as for train.py. Each fold is a run in OUTPUT_DIR/fold-K, which
-trains on the other folds and is tested on its own, once, at its end. The test images are left
-alone. The same command goes on where it was stopped, and when all folds are there it writes
+trains on the other folds and is tested on its own, once, at its end. The test images are not used.
+The same command goes on where it was stopped, and when all folds are finished it writes
 crossval.json, out_of_fold.npz and crossval.html. train.max_seconds is for the whole command.
 
 example: python -m trainer crossval --config configs/digits.yaml --folds 5 --output_dir runs/folds
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's."""
+    """Add the command's own arguments; the others are the run's."""
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--fold", type=int, metavar="K", help="train this fold alone, from 1, and report nothing"
+        "--fold", type=int, metavar="K", help="train only this fold, from 1, without a report"
     )
     add_json_option(parser)
     parser.set_defaults(configuration=[])
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train what is left of the folds; with all of them there, write and print the result.
+    """Train what is left of the folds; when all are finished, write and print the result.
 
     Raises:
-        UserError: there cannot be such folds, or the folder holds something else.
+        UserError: there cannot be such folds, or the folder contains something else.
         StoppedOnRequest: asked to by a signal or by `train.max_seconds`; the same command goes on.
     """
     asked = _parse(arguments.configuration)
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     stop = StopRequest()  # between two folds, where no run listens
     stop.install()
     try:
-        # Standard output is for the JSON object alone.
+        # Standard output is only for the JSON object.
         with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
             found = _train_and_summarise(asked, folds, stop, report=arguments.fold is None)
     finally:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def fold_config(asked: RunConfig, folds: int, number: int) -> RunConfig:
-    """The run of one fold."""
+    """Return the configuration of one fold's run."""
     folder = str(folder_of(asked) / f"fold-{number}")
     return replace(asked, {"data.folds": folds, "data.fold": number, "output_dir": folder})
 
@@ -93,7 +93,7 @@ def _parse(words: Sequence[str]) -> RunConfig:
 def _train_and_summarise(
     asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
 ) -> dict[str, Any] | None:
-    """What was found, where a report is asked for."""
+    """Return what was found, where a report is asked for."""
     with join_process_group(asked) as accelerator:
         _train(accelerator, asked, folds, stop)
         if not report:
@@ -109,7 +109,7 @@ def _train(
     """Do what is left of each fold; a collective."""
     from trainer.run.train import run_training
 
-    pins = collectives.run_on_main_rank(accelerator, lambda: _look(asked, folds))
+    pins = collectives.run_on_main_rank(accelerator, lambda: _stored_pins(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None
     for config in folds:
         now_s = time.monotonic()
@@ -132,24 +132,24 @@ def _train(
             end_s = end_s or (now_s + limit_s if limit_s else None)
 
 
-def _look(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
-    """What the folds that are there have pinned, if any.
+def _stored_pins(asked: RunConfig, folds: Sequence[RunConfig]) -> dict[str, int]:
+    """Return the values that existing folds have pinned, if any.
 
     Raises:
-        UserError: the folder holds something else than folds of this cross-validation.
+        UserError: the folder contains something else than folds of this cross-validation.
     """
     path, count = folder_of(asked), folds[0].data.folds
     assert count is not None
     if (path / "config.yaml").exists():
         raise UserError(
-            f"output_dir: {path} holds a run, no cross-validation; choose another output_dir"
+            f"output_dir: {path} contains a run, not a cross-validation; choose another output_dir"
         )
     pins: dict[str, int] = {}
     for stored in sorted(path.glob("fold-*/config.yaml")):
         number = stored.parent.name.removeprefix("fold-")
         if not number.isdecimal() or not 1 <= int(number) <= count:
             raise UserError(
-                f"output_dir: {stored.parent} is no fold of {count}; choose another output_dir"
+                f"output_dir: {stored.parent} is not a fold of {count}; choose another output_dir"
             )
         config = fold_config(asked, count, int(number))
         pins = pinned_values(RunFolder(stored.parent).inspect(config, {}).config)

@@ -1,11 +1,12 @@
-"""What the folds of a cross-validation say together: crossval.json and out_of_fold.npz."""
+"""Put the folds of a cross-validation together: crossval.json, out_of_fold.npz and the page."""
 
 from __future__ import annotations
 
+import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,7 +16,6 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_file, write_json, write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent
-from trainer.commands.crossval.page import write_page
 from trainer.commands.summary import FinishedRun, read_run
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, differences, folder_of, replace
@@ -24,16 +24,17 @@ from trainer.data.loading import fingerprint_of, load_training
 from trainer.data.sources import reading
 from trainer.data.split import take_fold
 from trainer.run.console import omitted_note, worst_rows
+from trainer.run.report import pages, plots, run_report
 from trainer.run.report.attempt import attempt
-from trainer.run.report.run_report import read_predictions
 from trainer.run.results import write_confusion
-from trainer.training.metrics import Answers, per_class_results
+from trainer.training.metrics import Answers, confusion_of, per_class_results
 
 CONFIDENCE = 0.95
 
 METHOD = (
     "mean of the folds' accuracies, plus and minus Student's t at 95 % with one degree of freedom "
-    "fewer than folds, times their standard deviation over the root of their number, cut to 0 and 1"
+    "fewer than folds, times their standard deviation over the root of their number, clipped to 0 "
+    "and 1"
 )
 CAVEAT = (
     "The folds are not independent, as their training images overlap, and no unbiased estimate of "
@@ -41,28 +42,28 @@ CAVEAT = (
     "too narrow."
 )
 
-OF_EACH_FOLD = ("data.fold:", "train.evaluation_batch_size:")
-"""of the lines about a difference; the second may change where a fold lacks memory"""
+DIFFERENT_IN_FOLDS = ("data.fold:", "train.evaluation_batch_size:")
+"""keys that may differ; the second may change where a fold lacks memory"""
 
 Columns = dict[str, np.ndarray]
 
 
 def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
-    """Write everything beside the folders of the folds, and print it.
+    """Write everything next to the folders of the folds, and print it.
 
     Args:
-        folds: the run of each, all finished.
+        folds: the configuration of each fold's run, all finished.
 
     Returns:
-        What crossval.json holds.
+        What crossval.json contains.
 
     Raises:
         UserError: a fold is not finished, or a file of it is not what its run wrote.
     """
     finished = [_read_fold(folder_of(each)) for each in folds]
     path = finished[0].folder.parent
-    recipe = _recipe(finished)
-    # Where all folds were finished before, nothing has made sure of the images here.
+    recipe = _common_recipe(finished)
+    # Where all folds were finished before, the images have not been prepared here.
     reading.prepare(folds[0].data)
     images = load_training(folds[0].data)
     columns = _gather(folds, finished, images)
@@ -71,31 +72,17 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     write_json(path / "crossval.json", found)
-    _write_columns(path / "out_of_fold.npz", columns)
+    write_file(
+        path / "out_of_fold.npz",
+        lambda temporary: np.savez(temporary, **cast(Any, columns)),
+    )
     if found["out_of_fold"]["confusion"] is None:
         classes = len(found["out_of_fold"]["per_class"])
         write_confusion(path / "confusion.npz", _answers(columns), classes)
     write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
-    attempt("the report", lambda: write_page(path, found, columns, images.pictures))
-    print("\n".join(lines(found, path)), flush=True)
+    attempt("the report", lambda: _write_page(path, found, columns, images.pictures))
+    print("\n".join(_lines(found, path)), flush=True)
     return found
-
-
-def _write_columns(path: Path, columns: Columns) -> None:
-    names = ("index", "target", "predicted", "probability", "fold")
-    index, target, predicted, probability, fold = (columns[name] for name in names)
-
-    def write(temporary: Path) -> None:
-        np.savez(
-            temporary,
-            index=index,
-            target=target,
-            predicted=predicted,
-            probability=probability,
-            fold=fold,
-        )
-
-    write_file(path, write)
 
 
 def _read_fold(folder: Path) -> FinishedRun:
@@ -106,16 +93,16 @@ def _read_fold(folder: Path) -> FinishedRun:
     return run
 
 
-def _recipe(folds: Sequence[FinishedRun]) -> RunConfig:
-    """What the folds have in common: the configuration of the cross-validation.
+def _common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
+    """Return the configuration that the folds have in common.
 
     Raises:
-        UserError: they are not of one recipe.
+        UserError: they are not runs of one recipe.
     """
     first = folds[0]
     for other in folds:
         lines = differences(first.config, other.config)
-        differing = [line for line in lines if not line.startswith(OF_EACH_FOLD)]
+        differing = [line for line in lines if not line.startswith(DIFFERENT_IN_FOLDS)]
         if differing:
             raise UserError(
                 f"{other.folder}: not the recipe of {first.folder}: {'; '.join(differing)}; train "
@@ -128,7 +115,7 @@ def _recipe(folds: Sequence[FinishedRun]) -> RunConfig:
 def _gather(
     folds: Sequence[RunConfig], finished: Sequence[FinishedRun], images: ImageSet
 ) -> Columns:
-    """The answer of each image's own fold: index, target, predicted, probability and fold.
+    """Gather each image's out-of-fold answer: index, target, predicted, probability and fold.
 
     `index` is the position among the training images in file order; the rows are in that order.
     """
@@ -138,7 +125,7 @@ def _gather(
         _, index = take_fold(each.data, labels, each.seed)
         path = folder_of(each) / "predictions.npz"
         try:
-            columns = read_predictions(path)
+            columns = run_report.read_predictions(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
@@ -153,18 +140,18 @@ def _gather(
                 f"now; data.root has changed, so train the folds again in an empty folder"
             )
         parts.append(columns | {"index": index, "fold": np.full(len(index), each.data.fold)})
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(joined["index"])
-    return {name: column[order] for name, column in joined.items()}
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(whole["index"])
+    return {name: column[order] for name, column in whole.items()}
 
 
 def _at(images: ImageSet, index: np.ndarray) -> ImageSet:
-    """Some of the images, as a fold's run was tested on them."""
+    """Return some of the images, as a fold's run was tested on them."""
     return ImageSet(*images.fetch(torch.from_numpy(index)))
 
 
 def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
-    """What crossval.json holds; accuracies lie between 0 and 1.
+    """Return what crossval.json contains; accuracies lie between 0 and 1.
 
     Args:
         columns: as out_of_fold.npz has them.
@@ -208,7 +195,7 @@ def _row(fold: FinishedRun) -> dict[str, Any]:
 
 
 def spread(accuracies: Sequence[float]) -> dict[str, Any]:
-    """Mean, deviation and confidence interval, and how they were found."""
+    """Return mean, deviation and confidence interval, and how they were found."""
     from scipy.stats import t
 
     count, mean = len(accuracies), statistics.fmean(accuracies)
@@ -224,8 +211,7 @@ def spread(accuracies: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any], path: Path) -> list[str]:
-    """The result for people."""
+def _lines(found: dict[str, Any], path: Path) -> list[str]:
     accuracy, pooled = found["accuracy"], found["out_of_fold"]
     low, high = map(percent, accuracy["interval"])
     head = ("images", "accuracy")
@@ -256,3 +242,60 @@ def lines(found: dict[str, Any], path: Path) -> list[str]:
         "",
         f"report  {path / 'crossval.html'}",
     ]
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def _write_page(
+    path: Path,
+    found: dict[str, Any],
+    columns: dict[str, np.ndarray],
+    pictures: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Write confusion.png and crossval.html, after recipe.yaml.
+
+    Args:
+        found: what crossval.json contains.
+        columns: as out_of_fold.npz has them.
+        pictures: gives the training images at some positions in file order, int64 (n,), as uint8
+            (n, height, width) or (n, height, width, 3).
+    """
+    pooled = found["out_of_fold"]
+    names = [row["name"] for row in pooled["per_class"]]
+    confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+    plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
+    mistakes = run_report.worst_mistakes(columns)
+    page = pages.render(
+        "crossval.html",
+        found=found,
+        results={"test": pooled},
+        **run_report.describe_classes(pooled, confusion, names),
+        mistakes=run_report.describe_mistakes(mistakes, pictures(mistakes["index"]), names),
+        confusion=pages.file_uri(path / "confusion.png"),
+        facts=_facts(found),
+        config_text=(path / "recipe.yaml").read_text(encoding="utf-8"),
+        command=_command(path, found["folds"]),
+    )
+    write_text(path / "crossval.html", page)
+
+
+def _facts(found: dict[str, Any]) -> dict[str, str]:
+    """Say what was trained, on which data and how long: label and text."""
+    model, data, runs = found["model"], found["data"], found["runs"]
+    sizes = sorted({each["train_samples"] for each in runs})
+    return {
+        "Model": f"{model['name']}, {model['parameters']:,} parameters",
+        "Data": f"{data['name']}: {data['samples']:,} training images in {len(runs)} folds; the "
+        f"test images were not used",
+        "Each fold": f"trained on {' or '.join(f'{size:,}' for size in sizes)} images",
+        "Training": f"{pages.duration(sum(each['seconds'] for each in runs))} in all",
+        "Seed": f"{found['seed']}, the same for the division and for every fold's training",
+    }
+
+
+def _command(path: Path, folds: int) -> str:
+    """Return the command that repeats the cross-validation in a folder next to it."""
+    again = path.with_name(f"{path.name}-again")
+    words = ["python", "-m", "trainer", "crossval", "--config", str(path / "recipe.yaml")]
+    return shlex.join([*words, "--folds", str(folds), "--output_dir", str(again)])

@@ -1,4 +1,4 @@
-"""The pages about runs, which are made from their files. None of them may cost what it is about."""
+"""Write pictures and pages in a way that never costs the run that they are about."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("lockstep")
 
 
 def attempt(what: str, write: Callable[[], None]) -> None:
-    """Write something that a run can do without: what goes wrong or takes too long is a warning."""
+    """Write something that a run can do without: warn where it fails or takes too long."""
     try:
         run_with_timeout(LIMIT_S, write)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The course of a run, and of several over each other: loss, accuracy and learning rate."""
+"""Draw the curves of a run, and of several over each other: loss, accuracy, learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 COLOURS = ("#1f6fb4", "#d9730d", "#2a9d5c", "#b5382a", "#7b52ab", "#8a6d1f", "#c2478f", "#4b5563")
-"""of the runs that are laid over each other; the ninth has the first one's again, dashed"""
+"""of runs over each other; the ninth has the first one's again, dashed"""
 
 LONGEST_NAME = 36
 
@@ -30,7 +30,7 @@ class RunCurves(NamedTuple):
 
 
 def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figure]:
-    """Training loss and learning rate of each iteration, and accuracy of each epoch; one size.
+    """Draw training loss and learning rate of each iteration, and accuracy of each epoch.
 
     Args:
         steps: records of event "step" with step, lr and loss (None where it was not finite).
@@ -38,7 +38,7 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
             or None.
 
     Returns:
-        Three figures: loss, accuracy, learning rate.
+        Three figures of one size: loss, accuracy, learning rate.
     """
     figures, axes = _panels(3)
     _draw_loss(axes[0], steps)
@@ -51,7 +51,7 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
 
 
 def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
-    """Training loss, validation accuracy and learning rate of several runs over each other.
+    """Draw training loss, validation accuracy and learning rate of several runs over each other.
 
     Returns:
         Three figures of one size: loss, accuracy, learning rate.
@@ -64,10 +64,10 @@ def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
             "color": colour(place),
             "linestyle": "-" if place < len(COLOURS) else "--",
             "linewidth": 1.6,
-            "label": shorten(_end_of(name), LONGEST_NAME),
+            "label": shorten(_shorten_path(name), LONGEST_NAME),
         }
         step, loss = _column(steps, "step", "loss")
-        axes[0].plot(*_thin(step, _smooth(loss, _window(loss))), **_dotted(look, loss))
+        axes[0].plot(*_thin(step, _smooth(loss, _window(loss))), **_with_marker(look, loss))
         epoch, accuracy = _column(epochs, "epoch", "validation_accuracy")
         if np.isfinite(accuracy).any():
             axes[1].plot(epoch, accuracy, marker="o", markersize=3.5, **look)
@@ -78,18 +78,42 @@ def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
     return figures
 
 
+def draw_range_test(
+    lr: Sequence[float],
+    loss: Sequence[float],
+    smoothed_loss: Sequence[float],
+    suggestion: float | None,
+) -> Figure:
+    """Draw the loss over the learning rate, which rises with each step, and the suggestion."""
+    figure = new_figure(7, 4.2)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.plot(lr, loss, color=BLUE, alpha=0.4, linewidth=0.8, label="each step")
+    axes.plot(lr, smoothed_loss, color=BLUE, linewidth=1.8, label="smoothed")
+    if suggestion is not None:
+        label = f"suggestion: {suggestion:g}"
+        axes.axvline(suggestion, color=ORANGE, linestyle="--", linewidth=1.4, label=label)
+    axes.set_title("Learning-rate range test")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_xscale("log")
+    if len(loss):  # the last losses may be out of all proportion
+        axes.set_ylim(0, 1.1 * max(smoothed_loss))
+    finish(axes)
+    return figure
+
+
 def colour(place: int) -> str:
-    """That of the run at a place among several."""
+    """Return the colour of the run at a place among several."""
     return COLOURS[place % len(COLOURS)]
 
 
-def _end_of(name: str) -> str:
-    """Of a long path the end tells runs apart."""
+def _shorten_path(name: str) -> str:
+    """Keep the end of a long path, which tells runs apart."""
     return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def _panels(count: int) -> tuple[list[Figure], list[Axes]]:
-    """Figures of one pair of axes each, narrow enough for a phone."""
+    """Create figures of one pair of axes each, narrow enough for a phone."""
     figures = [new_figure(4.3, 3.2) for _ in range(count)]
     return figures, [figure.add_axes((0.16, 0.15, 0.8, 0.74)) for figure in figures]
 
@@ -150,13 +174,13 @@ def _count_iterations(axes: Axes) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def _dotted(look: dict[str, Any], values: np.ndarray) -> dict[str, Any]:
-    """One point makes no line."""
+def _with_marker(look: dict[str, Any], values: np.ndarray) -> dict[str, Any]:
+    """Add a marker where there is a single point, which makes no line."""
     return {**look, "marker": "o"} if len(values) == 1 else look
 
 
 def _column(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two keys of records as arrays; what is missing or None becomes NaN."""
+    """Return two keys of records as arrays; what is missing or None becomes NaN."""
     return (
         np.array([record[x] for record in records]),
         np.array([record.get(y) for record in records], dtype=float),
@@ -164,12 +188,12 @@ def _column(records: Sequence[Record], x: str, y: str) -> tuple[np.ndarray, np.n
 
 
 def _window(loss: np.ndarray) -> int:
-    """Over how many iterations the mean is taken, an odd number."""
+    """Return over how many iterations to take the mean, an odd number."""
     return 2 * (len(loss) // 60) + 1
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred running mean over an odd window that shrinks at the ends; NaN is left out."""
+    """Take the centred mean over an odd window that shrinks at the ends and skips NaN."""
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])
@@ -181,7 +205,7 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _thin(x: np.ndarray, y: np.ndarray, most: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each of at most `most` pieces: quick to draw, no spike lost."""
+    """Keep the smallest and largest value of each of at most `most` pieces, so all spikes."""
     starts = np.arange(0, len(x), math.ceil(len(x) / most))
     pairs = np.stack([np.fmin.reduceat(y, starts), np.fmax.reduceat(y, starts)], axis=1)
     return np.repeat(x[starts], 2), pairs.ravel()

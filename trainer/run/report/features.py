@@ -1,4 +1,4 @@
-"""The first convolution of a model: its filters, and what they make of a few test images."""
+"""Draw the first convolution of a model: its filters, and their maps of a few test images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PITCH = 1 + GAP
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """What the first convolution holds and gives, on the CPU."""
+    """The first convolution's weights and outputs, on the CPU."""
 
     name: str
     """of the module"""
@@ -42,15 +42,14 @@ class FirstLayer:
 def write_features(
     path: Path, model: nn.Module, images: ImageSet, scaling: Scaling, device: torch.device
 ) -> None:
-    """Draw the first convolution's filters and feature maps as PNG; no file where there is none.
+    """Draw the first convolution's filters and feature maps as PNG; no file without a convolution.
 
-    The images are the first ones of the first few classes that come. The picture has no background
-    of its own.
+    The images are the first ones of the first few classes. The picture has no background.
 
     Args:
-        model: on `device`; comes back in the mode it was in.
+        model: on `device`; its mode is restored.
     """
-    index = _examples(images.targets.cpu())
+    index = _first_of_classes(images.targets.cpu())
     pixels, _ = images.fetch(index.to(images.images.device))
     found = first_layer(model, scaling.apply(pixels.to(device)))
     if found is not None:
@@ -60,7 +59,7 @@ def write_features(
 
 @torch.no_grad()
 def first_layer(model: nn.Module, inputs: torch.Tensor) -> FirstLayer | None:
-    """The first 2-D convolution that is run, and its outputs; None for a model without.
+    """Find the first 2-D convolution that is run, and its outputs; None for a model without.
 
     Args:
         inputs: scaled images (n, channels, height, width), on the model's device.
@@ -90,9 +89,9 @@ def first_layer(model: nn.Module, inputs: torch.Tensor) -> FirstLayer | None:
 
 
 def draw_features(images: np.ndarray, layer: FirstLayer) -> Figure:
-    """A column for each filter: its weights, and under them its map of each image.
+    """Draw a column for each filter: its weights, and under them its map of each image.
 
-    Red is positive and blue negative, on a scale of each filter's own; a filter of three channels
+    Red is positive and blue negative, each filter on its own scale; a filter of three channels
     shows them as red, green and blue around grey, any other the mean of its channels.
 
     Args:
@@ -143,13 +142,13 @@ def _place_filter(place: Any, weights: torch.Tensor, left: float, top: float) ->
 
 
 def _signed(values: np.ndarray) -> dict[str, Any]:
-    """Colours that show the sign: white is zero."""
+    """Return a colour scale that shows the sign: white is zero."""
     largest = float(np.abs(values).max()) or 1.0
     return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
 
 
-def _examples(targets: torch.Tensor) -> torch.Tensor:
-    """Where the first images of the first few classes that come are, int64."""
+def _first_of_classes(targets: torch.Tensor) -> torch.Tensor:
+    """Find the first images of the first few classes, int64."""
     seen: dict[int, int] = {}
     for index, target in enumerate(targets.tolist()):
         seen.setdefault(target, index)

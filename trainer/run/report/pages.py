@@ -1,4 +1,4 @@
-"""HTML pages of one file each, made from the templates: escaped, and with their pictures inside."""
+"""Make HTML pages of one file each from the templates: escaped, with their pictures inside."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 
 def render(template: str, **values: Any) -> str:
-    """A page; all text in `values` is escaped.
+    """Render a page; all text in `values` is escaped.
 
     Args:
-        template: the name of a file in trainer/report/templates, which extends base.html.
+        template: the name of a file in templates/, which extends base.html.
     """
     import jinja2
 
@@ -32,7 +32,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def image_uri(image: np.ndarray) -> str:
-    """An image, uint8 (height, width) or (height, width, 3), as the address of an <img>."""
+    """Encode an image, uint8 (height, width) or (height, width, 3), as the address of an <img>."""
     from PIL import Image
 
     memory = io.BytesIO()
@@ -41,17 +41,17 @@ def image_uri(image: np.ndarray) -> str:
 
 
 def file_uri(path: Path) -> str:
-    """A PNG file as the address of an <img>."""
+    """Encode a PNG file as the address of an <img>."""
     return _uri(path.read_bytes())
 
 
 def percent(share: float) -> str:
-    """0.9057 as 90.57 %, with a space that does not break."""
+    """Format 0.9057 as 90.57 %, with a space that does not break."""
     return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for reading: 41.3 s, 12 min 5 s or 3 h 20 min."""
+    """Format seconds as 41.3 s, 12 min 5 s or 3 h 20 min."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

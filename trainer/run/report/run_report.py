@@ -1,4 +1,4 @@
-"""The report of a finished run: pictures and one HTML page, made from the run's files only."""
+"""Write the report of a finished run, pictures and one HTML page, from the run's files only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration, c
 
 MOST_MISTAKES = 24
 MOST_ROWS = 50
-"""of the worst classes, where there are more than a page has room for"""
+"""of the worst classes, where there are too many for a page"""
 
 
 def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -43,23 +43,23 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     names = [row["name"] for row in results["test"]["per_class"]]
     predictions = read_predictions(output_dir / "predictions.npz")
     confusion = confusion_of(predictions["target"], predictions["predicted"], len(names))
-    mistakes = mistakes_of(predictions)
+    mistakes = worst_mistakes(predictions)
     bins = calibration(
         predictions["target"] == predictions["predicted"], predictions["probability"]
     )
     images = pictures(mistakes["index"])
 
     curves = plots.save_row(draw_curves(steps, epochs), output_dir / "curves.png")
-    save_confusion(output_dir / "confusion.png", confusion, names)
-    plots.save(plots.draw_reliability(bins), output_dir / "calibration.png")
+    plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")
+    plots.save(plots.draw_calibration(bins), output_dir / "calibration.png")
     answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
     plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
 
     page = pages.render(
         "report.html",
         results=results,
-        **classes_shown(results["test"], confusion, names),
-        mistakes=shown_mistakes(mistakes, images, names),
+        **describe_classes(results["test"], confusion, names),
+        mistakes=describe_mistakes(mistakes, images, names),
         curves=[pages.image_uri(picture) for picture in curves],
         pictures={
             name: pages.file_uri(output_dir / f"{name}.png")
@@ -80,25 +80,25 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """The columns of predictions.npz: index, target, predicted, probability, each (n,)."""
+    """Read the columns of predictions.npz: index, target, predicted, probability, each (n,)."""
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
 
 
-def mistakes_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows with the wrong answers that were given most confidently, best first."""
+def worst_mistakes(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of the most confident wrong answers, the most confident first."""
     wrong = np.flatnonzero(columns["target"] != columns["predicted"])
     order = np.argsort(-columns["probability"][wrong], kind="stable")
     return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
 
 
-def shown_mistakes(
+def describe_mistakes(
     columns: dict[str, np.ndarray], images: np.ndarray, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What a page shows of mistakes.
+    """Return what a page shows of mistakes.
 
     Args:
-        columns: of `mistakes_of`.
+        columns: from `worst_mistakes`.
         images: their images, uint8 (n, height, width) or (n, height, width, 3).
         names: of the classes.
     """
@@ -114,24 +114,13 @@ def shown_mistakes(
     ]
 
 
-def save_confusion(path: Path, confusion: Confusion, names: Sequence[str]) -> None:
-    """Draw the matrix or, of many classes, a part of it."""
-    many = confusion.classes > plots.MOST_CLASSES_DRAWN
-    figure = (
-        plots.draw_most_confused(confusion, names)
-        if many
-        else plots.draw_confusion(confusion.matrix(), names)
-    )
-    plots.save(figure, path)
-
-
-def classes_shown(
+def describe_classes(
     test: dict[str, Any], confusion: Confusion, names: Sequence[str]
 ) -> dict[str, Any]:
-    """What a page says of the classes: all of them or, of many, the worst.
+    """Return what a page says of the classes: all of them or, of many, the worst.
 
     Returns:
-        `worst`, the row of the worst class, with what it was most often taken for (None: nothing);
+        `worst`, the row of the worst class, with the class it was most often taken for (or None);
         `rows`, of the table; `classes`, how many there are; `drawn`, how many columns the picture
         of the confusion matrix has; `in_full`, whether `confusion` stands in the JSON.
     """
@@ -153,7 +142,7 @@ def classes_shown(
 
 
 def _facts(results: dict[str, Any]) -> dict[str, str]:
-    """What was trained, on what and how long: label and text."""
+    """Say what was trained, on which data and how long: label and text."""
     train, data, model = results["train"], results["data"], results["model"]
     epoch, accuracy = (results["validation"][f"chosen_{key}"] for key in ("epoch", "accuracy"))
     facts = {
@@ -173,7 +162,7 @@ def _facts(results: dict[str, Any]) -> dict[str, str]:
 
 
 def _command(output_dir: Path) -> str:
-    """The command that repeats the run beside it."""
+    """Return the command that repeats the run in a folder next to it."""
     again = output_dir.with_name(f"{output_dir.name}-again")
     config = output_dir / "config.yaml"
     return shlex.join(["python", "train.py", "--config", str(config), "--output_dir", str(again)])
