@@ -167,10 +167,10 @@ def test_a_trial_without_memory_costs_no_training(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def examine(_: object) -> list[str]:
+    def find_differences(_: object) -> list[str]:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(trial, "examine", examine)
+    monkeypatch.setattr(trial, "find_differences", find_differences)
     assert train_here(tmp_path / "run", *SHORT) == 0
     assert "trial         not done, too little memory" in capsys.readouterr().out
     assert "has not been tried, as there is too little memory for it" in caplog.text

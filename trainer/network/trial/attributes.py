@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-
-MOST_NAMES = 3
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _LARGEST_CONTAINER = 16
@@ -25,46 +23,45 @@ _REMEMBERING = (
 )
 """what is looked at in classes and files"""
 
-Put = Callable[[Any], None]
+Setter = Callable[[Any], None]
+Attribute = tuple[str, Any, Setter]
+"""name, value, and what sets another value"""
 
 
-@dataclass
-class Watch:
-    """The numbers of classes and files, which all networks share, as they were before."""
-
-    shared: dict[str, tuple[Put, Any]] = field(default_factory=dict)
-
-    def look(self, module: nn.Module) -> dict[str, Any]:
-        """What stands in the attributes now, in a form that can be compared."""
-        return {name: _comparable(value) for name, value, _ in attributes(module)}
+def describe_attributes(module: nn.Module) -> dict[str, Any]:
+    """Return what is in the attributes now, in a form that can be compared."""
+    return {name: _comparable(value) for name, value, _ in attributes(module)}
 
 
-def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Names of the attributes that are other than before."""
-    return [name for name, value in after.items() if name not in before or before[name] != value]
+@contextlib.contextmanager
+def preserve_shared_numbers(module: nn.Module) -> Iterator[None]:
+    """Put the numbers of classes and files back, which all networks share."""
+    shared = [(put, value) for name, value, put in numbers(module) if " of " in name]
+    try:
+        yield
+    finally:
+        for put, value in shared:
+            put(value)
 
 
-def put_back(watch: Watch) -> None:
-    """Give classes and files the numbers that they had."""
-    for put, value in watch.shared.values():
-        put(value)
+def numbers(module: nn.Module) -> Iterator[Attribute]:
+    """Yield the attributes that are numbers, or tensors of a single one."""
+    for name, value, put in list(attributes(module)):
+        if isinstance(value, torch.Tensor):
+            if value.ndim == 0 and value.dtype in (torch.int64, torch.int32, torch.float32):
+                yield name, value.item(), partial(_put_in_tensor, put, value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield name, value, put
 
 
-def listing(names: Sequence[str]) -> str:
-    """The first few of them."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
-
-
-def attributes(module: nn.Module) -> Iterator[tuple[str, Any, Put]]:
-    """Name, value, and what sets another value; also of what is in small containers."""
+def attributes(module: nn.Module) -> Iterator[Attribute]:
+    """Yield the attributes, and what is in small containers."""
     seen: set[int] = set()
     for path, part in module.named_modules():
-        own = {key: value for key, value in vars(part).items() if key not in _OF_EVERY_MODULE}
-        for key, value in own.items():
-            yield from _inside(
-                f"{path}.{key}" if path else str(key), value, partial(_set, part, key)
-            )
+        for key, value in list(vars(part).items()):
+            if key not in _OF_EVERY_MODULE:
+                name = f"{path}.{key}" if path else str(key)
+                yield from _inside(name, value, partial(vars(part).__setitem__, key))
         for kind in type(part).__mro__:
             file = sys.modules.get(kind.__module__)
             if kind.__module__.partition(".")[0] in ("torch", "builtins") or file is None:
@@ -78,45 +75,46 @@ def attributes(module: nn.Module) -> Iterator[tuple[str, Any, Put]]:
                         yield from _inside(f"{key} of {label}", value, partial(setattr, place, key))
 
 
-def _set(part: nn.Module, key: str, value: Any) -> None:
-    vars(part)[key] = value
-
-
-def _inside(name: str, value: Any, put: Put) -> Iterator[tuple[str, Any, Put]]:
+def _inside(name: str, value: Any, put: Setter) -> Iterator[Attribute]:
     yield name, value, put
     if isinstance(value, (dict, list)) and len(value) <= _LARGEST_CONTAINER:
         items = list(value.items() if isinstance(value, dict) else enumerate(value))
         for key, inner in items:
             if isinstance(inner, (int, float, torch.Tensor, nn.Module)):
                 yield f"{name}[{key!r}]", inner, partial(value.__setitem__, key)
-    elif _is_of_user(value):
+    elif _is_users(value):
         for key, inner in list(vars(value).items()):
             yield f"{name}.{key}", inner, partial(setattr, value, key)
 
 
-def _is_of_user(value: Any) -> bool:
-    """Whether it is an object that the network's own code, or a package of it, has made."""
+def _is_users(value: Any) -> bool:
+    """Return whether it is an object of a class of the network's own code, or of its packages."""
     kind = type(value)
     root = kind.__module__.partition(".")[0]
     known = root in sys.stdlib_module_names or root in ("torch", "numpy")
     return not known and not isinstance(value, nn.Module) and hasattr(value, "__dict__")
 
 
+def _put_in_tensor(put: Setter, like: torch.Tensor, number: float) -> None:
+    put(torch.full_like(like, number))
+
+
 def _comparable(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, torch.Tensor):
-        return (tuple(value.shape), float(value.detach().abs().double().nan_to_num().sum()))
-    if isinstance(value, torch.Generator):
-        return bytes(value.get_state().tolist())
-    if isinstance(value, np.random.Generator):
-        return str(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return str(value.get_state())
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, nn.Module):
-        return [_comparable(parameter) for parameter in value.parameters()]
-    if isinstance(value, (list, tuple, dict, set, deque)):
-        return (type(value).__name__, len(value))
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case torch.Tensor():
+            return (tuple(value.shape), float(value.detach().abs().double().nan_to_num().sum()))
+        case torch.Generator():
+            return bytes(value.get_state().tolist())
+        case np.random.Generator():
+            return str(value.bit_generator.state)
+        case np.random.RandomState():
+            return str(value.get_state())
+        case random.Random():
+            return value.getstate()
+        case nn.Module():
+            return [_comparable(parameter) for parameter in value.parameters()]
+        case list() | tuple() | dict() | set() | deque():
+            return (type(value).__name__, len(value))
     return type(value).__name__

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
-import torch
 from torch import nn
 
-from trainer.network.trial.attributes import Put, Watch, attributes, listing
+from trainer.network.trial.attributes import Attribute, Setter, attributes, numbers
 
-TURNED_ON = 9_009_000
-"""a number that a counter may come to; a multiple of 1,000 and of all numbers up to 16 but 16"""
+LARGE_COUNT = 9_009_000
+"""a number that a counter may come to: a multiple of 1,000 and of all numbers up to 16 but 16"""
 
-_FEW = 4
-"""a number that grows by more with an evaluation is a size and no counter"""
+_LARGEST_STEP = 4
+"""a number that grows by more with an evaluation is a size and not a counter"""
 _MOST_LIMITS = 4
 """of the numbers with which a counter is compared, the smallest"""
 _LONGER = 1_000
@@ -29,7 +28,7 @@ _COMPARING = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__")
 _DIVIDING = ("__mod__", "__floordiv__", "__truediv__")
 _ADDING = ("__add__", "__radd__", "__sub__")
 
-Setting = tuple[str, Put, Any, Any]
+Setting = tuple[str, Setter, Any, Any]
 """name, what sets it, its value now, and another one to be tried"""
 
 
@@ -38,45 +37,39 @@ class Counters:
 
     Args:
         module: before its first pass.
-        watch: gets the numbers that do not belong to this module alone.
     """
 
-    def __init__(self, module: nn.Module, watch: Watch) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.steps: dict[str, list[float]] = {}
         """by how much each has changed in each pass so far"""
         self.between: dict[str, float] = {}
         """by how much some have grown with the mode and in an evaluation"""
-        for name, value, put in self._numbers():
-            if " of " in name:
-                watch.shared.setdefault(name, (put, value))
 
     @contextlib.contextmanager
-    def counting(self, *, between: bool = False) -> Iterator[None]:
-        """A training pass is done inside; or what is between the steps of two epochs."""
+    def watch(self, *, between: bool = False) -> Iterator[None]:
+        """Watch a training pass inside; or what is between the steps of two epochs."""
         before = self._counts()
         yield
         for name, count in self._counts().items():
             step = count - before.get(name, count)
             if not between:
                 self.steps.setdefault(name, []).append(step)
-            elif 0 < step <= _FEW:
+            elif 0 < step <= _LARGEST_STEP:
                 self.between[name] = step
 
-    def that_matter(self, other: Callable[[], str | None]) -> list[tuple[str, str]]:
-        """Those on which it depends what a pass computes, each with how.
+    def find_that_matter(self, try_pass: Callable[[], str | None]) -> list[tuple[str, str]]:
+        """Return the counters on which the result of a pass depends, each with how.
 
         Args:
-            other: does a pass, and says what is other than it was, if anything is.
+            try_pass: does a pass, and returns what differs from before, if anything does.
         """
-        counters = [
-            (name, put, now, step)
-            for name, now, put in self._numbers()
-            if (step := self._step(name))
-        ]
+        counters = [(name, put, now, self._step(name)) for name, now, put in numbers(self.module)]
+        counters = [counter for counter in counters if counter[-1]]
         compared: dict[str, set[float]] = {name: set() for name, *_ in counters}
-        self._differs(
-            [(n, put, now, noting(now, compared[n])) for n, put, now, _ in counters], other
+        self._try(
+            [(name, put, now, record_uses(now, compared[name])) for name, put, now, _ in counters],
+            try_pass,
         )
         tried = [
             [(name, put, now, type(now)(value)) for value in _values(step, compared[name] - {now})]
@@ -89,26 +82,26 @@ class Counters:
         ]
         for turn in range(max(map(len, tried), default=0)):
             together = [settings[turn] for settings in tried if turn < len(settings)]
-            if words := self._differs(together, other):
-                alone = [(setting[0], self._differs([setting], other)) for setting in together]
-                found = [(name, own) for name, own in alone if own]
-                return found or [(listing([name for name, *_ in together]), words)]
+            if words := self._try(together, try_pass):
+                each = [(setting[0], self._try([setting], try_pass)) for setting in together]
+                found = [(name, own) for name, own in each if own]
+                return found or [(", ".join(name for name, *_ in together[:3]), words)]
         return []
 
-    def _differs(self, settings: Sequence[Setting], other: Callable[[], str | None]) -> str | None:
-        """What is other in a pass while these stand at their other values."""
+    def _try(self, settings: Sequence[Setting], try_pass: Callable[[], str | None]) -> str | None:
+        """Return what differs in a pass with these at their other values."""
         if not settings:
             return None
         for _, put, _, value in settings:
             put(value)
         try:
-            return other()
+            return try_pass()
         finally:
             for _, put, now, _ in settings:
                 put(now)
 
     def _step(self, name: str) -> float:
-        """By how much it counts; 0 where it is no counter."""
+        """Return by how much it counts; 0 where it is not a counter."""
         steps = self.steps.get(name, [0])
         if all(step > 0 for step in steps) or all(step < 0 for step in steps):
             return steps[-1]
@@ -116,27 +109,17 @@ class Counters:
 
     def _counts(self) -> dict[str, float]:
         lengths: dict[str, float] = {f"len({n})": len(value) for n, value, _ in self._lists()}
-        return lengths | {name: value for name, value, _ in self._numbers()}
+        return lengths | {name: value for name, value, _ in numbers(self.module)}
 
-    def _lists(self) -> Iterator[tuple[str, Any, Put]]:
-        for name, value, put in attributes(self.module):
-            if isinstance(value, (list, deque)):
-                yield name, value, put
-
-    def _numbers(self) -> Iterator[tuple[str, Any, Put]]:
-        for name, value, put in list(attributes(self.module)):
-            if isinstance(value, torch.Tensor):
-                if value.ndim == 0 and value.dtype in (torch.int64, torch.int32, torch.float32):
-                    yield name, value.item(), _as_tensor(put, value)
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield name, value, put
+    def _lists(self) -> list[Attribute]:
+        return [found for found in attributes(self.module) if isinstance(found[1], (list, deque))]
 
 
-def noting(number: Any, compared: set[float]) -> Any:
-    """The same number, which notes with what it is compared, and by what it is divided."""
+def record_uses(number: Any, compared: set[float]) -> Any:
+    """Return the same number, which records what it is compared with and divided by."""
     kind = int if isinstance(number, int) else float
 
-    def noted(method: Any) -> Any:
+    def recording(method: Any) -> Any:
         def operator(self: Any, other: Any) -> Any:
             if isinstance(other, Real) and math.isfinite(other):
                 compared.add(float(other))
@@ -144,32 +127,28 @@ def noting(number: Any, compared: set[float]) -> Any:
 
         return operator
 
-    def kept(method: Any) -> Any:
+    def passing_on(method: Any) -> Any:
         def operator(self: Any, other: Any) -> Any:
             result = method(self, other)
-            return result if result is NotImplemented else Noting(result)
+            return result if result is NotImplemented else Recorder(result)
 
         return operator
 
-    methods = {name: noted(getattr(kind, name)) for name in (*_COMPARING, *_DIVIDING)}
-    methods |= {name: kept(getattr(kind, name)) for name in _ADDING}
-    Noting: Any = type(kind.__name__, (kind,), methods | {"__hash__": kind.__hash__})  # noqa: N806
-    return Noting(number)
+    methods = {name: recording(getattr(kind, name)) for name in (*_COMPARING, *_DIVIDING)}
+    methods |= {name: passing_on(getattr(kind, name)) for name in _ADDING}
+    Recorder: Any = type(kind.__name__, (kind,), methods | {"__hash__": kind.__hash__})  # noqa: N806
+    return Recorder(number)
 
 
 def _values(step: float, compared: set[float]) -> list[float]:
-    """Large ones, and those around the limits."""
+    """Return large values, and those around the limits."""
     limits = sorted(compared, key=abs)[:_MOST_LIMITS]
     around = [limit + number * step for limit in limits for number in (-2, -1, 0, 1)]
-    return [TURNED_ON, TURNED_ON - step, *around]
+    return [LARGE_COUNT, LARGE_COUNT - step, *around]
 
 
 def _longer(items: Any) -> Any:
-    """The same list, or deque, after many more passes."""
+    """Return the same list, or deque, as after many more passes."""
     longer = copy.copy(items)
     longer.extend(list(items) * (_LONGER - 1))
     return longer
-
-
-def _as_tensor(put: Put, like: torch.Tensor) -> Put:
-    return lambda number: put(torch.full_like(like, number))

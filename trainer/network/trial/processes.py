@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from trainer.base import seeding
 from trainer.base.tensor_files import Tensors
@@ -21,7 +23,7 @@ Piece = tuple[torch.Tensor, torch.Tensor]
 """scaled images, (n, channels, height, width), and their classes"""
 
 Bits = dict[str, str]
-"""digests of tensors by what they are: copies of all gradients would take more than a training"""
+"""digests by what a tensor is: copies of all gradients would take more memory than a training"""
 
 UPDATE = 1e-3
 """by which every parameter moves between the steps"""
@@ -50,13 +52,13 @@ class Task:
 
 @dataclass
 class Pass:
-    """What one pass of a micro-batch, or of a block of an evaluation, has given."""
+    """The results of one pass, of a micro-batch or of a block of an evaluation."""
 
     bits: Bits
     modules: list[tuple[str, Bits, Bits]] = field(default_factory=list)
-    """where it is watched: of each module that was called its name, inputs and outputs"""
+    """where modules are watched: name, inputs and outputs of each that was called"""
     gradients: Tensors = field(default_factory=dict)
-    """by the names of the parameters; to be added up and left"""
+    """by the names of the parameters"""
 
 
 class Process:
@@ -66,22 +68,18 @@ class Process:
         self.task = task
         self.module = task.build()
         self.trained = TrainedParameters(self.module)
-        self.parameters = self.trained.all
         self.buffers = StepBuffers(self.module)
         self.called: list[tuple[str, Bits, Bits]] = []
         self.values = self._values()
         if watched:
             for name, part in self.module.named_modules():
-                part.register_forward_hook(self._note(name), with_kwargs=True)
+                part.register_forward_hook(partial(self._note, name), with_kwargs=True)
 
-    def _note(self, name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: object, more: object, output: object) -> None:
-            self.called.append((name, _bits_in((inputs, more)), _bits_in(output)))
-
-        return hook
+    def _note(self, name: str, _: nn.Module, inputs: object, more: object, output: object) -> None:
+        self.called.append((name, _bits_in((inputs, more)), _bits_in(output)))
 
     def load(self, state: Tensors) -> None:
-        """Take a state, as from a checkpoint."""
+        """Load a state, as from a checkpoint."""
         model_state.load(self.module, model_state.tensors_to_write(self.module, state))
         self.values = self._values()
 
@@ -97,7 +95,7 @@ class Process:
         loss.backward()  # type: ignore[no-untyped-call]
         self.trained.check()
         found, gradients = {"the loss": bits_of(loss)}, {}
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.trained.all.items():
             if parameter.grad is not None:
                 gradients[name] = parameter.grad.detach()
                 found[f"the gradient of {name}"] = bits_of(parameter.grad)
@@ -111,12 +109,12 @@ class Process:
         return Pass(found, list(self.called), gradients)
 
     def _values(self) -> Bits:
-        """Of the parameters that a pass ought to leave alone."""
+        """Return the digests of the parameters that a pass should not change."""
         moving = model_state.effects_of(self.module).set_in_training
-        return {name: bits_of(p) for name, p in self.parameters.items() if name not in moving}
+        return {name: bits_of(p) for name, p in self.trained.all.items() if name not in moving}
 
     def evaluate(self, order: Sequence[int]) -> dict[int, Pass]:
-        """Judge the pieces as blocks of images, in this order."""
+        """Evaluate the pieces as blocks of images, in this order."""
         found = {}
         with preserve_state(self.module), torch.no_grad():
             self.module.eval()
@@ -135,29 +133,19 @@ class Process:
     def update(self, gradients: Tensors) -> None:
         """Move the parameters, by an amount that cannot overflow."""
         for name, gradient in gradients.items():
-            self.parameters[name].add_(gradient.nan_to_num().sgn(), alpha=-UPDATE)
+            self.trained.all[name].add_(gradient.nan_to_num().sgn(), alpha=-UPDATE)
         self.buffers.restore_strides()
         self.values = self._values()
 
 
 def bits_of(tensor: torch.Tensor) -> str:
-    """A digest of type, shape and bits."""
+    """Return a digest of type, shape and bits."""
     found = tensor.detach().to_dense().cpu().contiguous()
     digest = hashlib.sha256(found.reshape(-1).view(torch.uint8).numpy().data)
     return f"{found.dtype} {tuple(found.shape)} {digest.hexdigest()}"
 
 
 def _bits_in(value: object) -> Bits:
-    """Of the tensors in what a module takes or gives."""
-    return {str(number): bits_of(tensor) for number, tensor in enumerate(_flat(value))}
-
-
-def _flat(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _flat(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _flat(inner)
+    """Return the digests of the tensors in what a module takes or returns."""
+    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return {str(number): bits_of(tensor) for number, tensor in enumerate(tensors)}

@@ -21,7 +21,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes
 from trainer.network import model_state, new_model
-from trainer.network.trial.comparison import examine
+from trainer.network.trial.comparison import find_differences
 from trainer.network.trial.processes import Piece, Task
 
 ADVICE = (
@@ -68,7 +68,7 @@ def try_network(
         evaluated=config.train.evaluation_batch_size,
     )
     try:
-        found = list(dict.fromkeys(examine(task)))
+        found = list(dict.fromkeys(find_differences(task)))
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
         if not out_of_memory.is_out_of_memory(error):
             raise
