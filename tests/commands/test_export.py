@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
+from tests.nets import catalog
 from tests.stored import write_model
 from trainer import load_model
 from trainer.finished import export_worker
@@ -68,7 +69,7 @@ def logits_of(file: Path, name: str, pixels: np.ndarray) -> np.ndarray:
 def test_weights_of_a_network_that_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"{REPOSITORY}/tests/nets/hidden.py:DropsInEvaluation"
+    name = catalog.plugin("DropsInEvaluation")
     file, copy = write_model(tmp_path / "model.safetensors", name), tmp_path / "copy.safetensors"
     export(capsys, file, "--format", "safetensors", "--model", name, "--output", copy)
     assert copy.read_bytes() == file.read_bytes()

@@ -9,7 +9,8 @@ import pytest
 from accelerate import Accelerator
 
 from tests.distributed.launch import run_worker
-from tests.network.test_trial import NETS, RIGHT, configured
+from tests.nets import catalog
+from tests.network.test_trial import RIGHT, configured
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
 from trainer.data.loading import load
@@ -26,7 +27,7 @@ AVERAGED = {"UnsavedBuffer", "LateBuffer", "GridOfTheBatch", "Merging", "SharedB
 
 def changes_of(name: str) -> dict[str, Any]:
     average = {"train.ema_decay": 0.9} if name in AVERAGED else {}
-    return CHANGES | {"model.name": f"{NETS}:{name}", "model.args": {}} | average
+    return CHANGES | {"model.name": catalog.plugin(name), "model.args": {}} | average
 
 
 def train(processes: int, folder: Path) -> list[Any]:
@@ -37,16 +38,16 @@ def train(processes: int, folder: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return dict(zip(NAMES, train(1, tmp_path_factory.mktemp("alone")), strict=True))
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return dict(zip(NAMES, train(1, tmp_path_factory.mktemp("one")), strict=True))
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_process_count_changes_nothing(
-    processes: int, alone: dict[str, Any], tmp_path: Path
+    processes: int, one_process: dict[str, Any], tmp_path: Path
 ) -> None:
     together = dict(zip(NAMES, train(processes, tmp_path), strict=True))
-    assert [name for name in NAMES if together[name] != alone[name]] == []
+    assert [name for name in NAMES if together[name] != one_process[name]] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,16 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands.command import run_command
-from tests.nets import hidden
-from tests.network.test_trial import NETS, SHORT
+from tests.nets import buffers, catalog
+from tests.nets.body import Body
+from tests.network.test_trial import SHORT
 from tests.runs import Run, sha256_of, train_here
 from trainer.base.errors import UserError
 from trainer.network import model_state
 
 
-def built(name: str) -> hidden.Body:
+def build(name: str) -> Body:
     torch.manual_seed(0)
-    model: hidden.Body = getattr(hidden, name)(10, 1)
+    model: Body = getattr(buffers, name)(10, 1)
     model_state.remember_initial(model)
     return model
 
@@ -28,7 +29,7 @@ IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def test_a_buffer_that_is_not_saved_is_written_once_it_has_changed() -> None:
-    model, other = built("UnsavedBuffer"), built("UnsavedBuffer")
+    model, other = build("UnsavedBuffer"), build("UnsavedBuffer")
     assert "center" not in model_state.tensors_to_write(model)
     model(IMAGES)
     written = model_state.tensors_to_write(model)
@@ -36,12 +37,12 @@ def test_a_buffer_that_is_not_saved_is_written_once_it_has_changed() -> None:
     model_state.load(other, written)
     assert torch.equal(other.center, model.center)
     # A state without it is from before it has changed.
-    model_state.load(model, model_state.tensors_to_write(built("UnsavedBuffer")))
+    model_state.load(model, model_state.tensors_to_write(build("UnsavedBuffer")))
     assert torch.equal(model.center, torch.zeros(8))
 
 
 def test_buffers_that_have_come_apart_stay_apart() -> None:
-    model, other = built("SharedBuffer"), built("SharedBuffer")
+    model, other = build("SharedBuffer"), build("SharedBuffer")
     assert model.conv.center is model.head.center
     model(IMAGES)
     model_state.load(other, model_state.tensors_to_write(model))
@@ -50,7 +51,7 @@ def test_buffers_that_have_come_apart_stay_apart() -> None:
 
 
 def test_sharing_survives_what_copies_buffers() -> None:
-    model = built("SharedBuffer")
+    model = build("SharedBuffer")
     with model_state.keep_shared_buffers(model):
         model._apply(torch.clone)  # as a move to another device does
     assert model.conv.center is model.head.center
@@ -58,23 +59,23 @@ def test_sharing_survives_what_copies_buffers() -> None:
 
 @pytest.mark.parametrize("name", ["LateBuffer", "EmptyBuffer"])
 def test_a_buffer_may_get_its_shape_later(name: str) -> None:
-    model, other = built(name), built(name)
+    model, other = build(name), build(name)
     model(IMAGES)
     model_state.load(other, model_state.tensors_to_write(model))
     assert torch.equal(other.center, model.center)
 
 
 def test_versions_and_extra_state_come_back() -> None:
-    model = built("Versioned")
+    model = build("Versioned")
     model_state.load(model, model_state.tensors_to_write(model))
-    model, other = built("ExtraState"), built("ExtraState")
+    model, other = build("ExtraState"), build("ExtraState")
     model.scale["factor"] = 2.5
     written = model_state.tensors_to_write(model)
     assert all(isinstance(value, torch.Tensor) for value in written.values())
     model_state.load(other, written)
     assert other.scale == {"factor": 2.5}
     with pytest.raises(UserError, match=r"_extra_state: .* a dict that no file can hold safely"):
-        model_state.tensors(built("UnsafeExtraState"))
+        model_state.tensors(build("UnsafeExtraState"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_evaluate_gives_the_figures_of_the_run(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run, model = Run(tmp_path / "run", 0), f"{NETS}:{name}"
+    run, model = Run(tmp_path / "run", 0), catalog.plugin(name)
     words = [*SHORT, "--model.args", "{}", "--model.name", model, "--train.ema_decay", "0.5"]
     assert train_here(run.folder, *words) == 0
     results = run.json("results.json")

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
-from tests.nets import hidden
+from tests.nets import catalog
 from tests.runs import train_here
 from trainer.base import numerics
 from trainer.base.errors import UserError
@@ -22,7 +21,6 @@ from trainer.data.loading import load
 from trainer.network import new_model
 from trainer.network.trial import trial
 
-NETS = REPOSITORY / "tests" / "nets" / "hidden.py"
 SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
 REFUSED = {
@@ -74,7 +72,7 @@ RIGHT = [
 def configured(name: str, **changes: object) -> RunConfig:
     keys: dict[str, Any] = {"data.name": "digits", "train.microbatches": 4, "train.batch_size": 60}
     return replace(
-        RunConfig(), {**keys, "model.name": f"{NETS}:{name}", "model.args": {}} | changes
+        RunConfig(), {**keys, "model.name": catalog.plugin(name), "model.args": {}} | changes
     )
 
 
@@ -104,10 +102,8 @@ def test_what_cannot_is_named(name: str, digits: Dataset) -> None:
     assert str(refused.value).startswith("model.name")
 
 
-def test_every_network_of_the_file_is_tried() -> None:
-    named = {name for name, value in vars(hidden).items() if isinstance(value, type)}
-    own = {name for name in named if getattr(hidden, name).__module__ == hidden.__name__}
-    assert own == {"Body", "Facts", *RIGHT, *REFUSED}
+def test_every_network_is_tried() -> None:
+    assert catalog.NETWORKS.keys() == {"Facts", *RIGHT, *REFUSED}
 
 
 def test_the_fast_reduction_is_only_warned(digits: Dataset) -> None:
@@ -144,18 +140,18 @@ def test_a_run_is_refused_before_anything_is_written(
 ) -> None:
     folder = tmp_path / "run"
     words = [*SHORT, "--model.args", "{}", "--model.name"]
-    assert train_here(folder, *words, f"{NETS}:LateCounter") == 2
+    assert train_here(folder, *words, catalog.plugin("LateCounter")) == 2
     assert "model.name: " in (errors := capsys.readouterr().err)
     assert "calls counts passes" in errors
     assert not {"config.yaml", "metrics.jsonl", "checkpoints"} & {p.name for p in folder.iterdir()}
-    assert train_here(folder, *words, f"{NETS}:HarmlessAttributes") == 0
+    assert train_here(folder, *words, catalog.plugin("HarmlessAttributes")) == 0
     assert "trial         equal bits on two processes, and resumed" in capsys.readouterr().out
 
 
 def test_the_fast_reduction_trains_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = [*SHORT, "--model.args", "{}", "--model.name", f"{NETS}:OwnGenerator"]
+    words = [*SHORT, "--model.args", "{}", "--model.name", catalog.plugin("OwnGenerator")]
     assert train_here(tmp_path / "run", *words, "--train.reduction", "fast") == 0
     assert "trial         other bits, see the warning" in capsys.readouterr().out
     assert "no process knows of another: generator" in caplog.text

@@ -14,6 +14,7 @@ import torch
 from tests.commands.doctor.conftest import SHORT, Doctor
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
+from tests.nets import catalog
 from tests.runs import contents, words
 from trainer import __main__
 from trainer.base.timeouts import has_abandoned_call
@@ -38,7 +39,7 @@ def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> Non
 def test_the_network_is_tried(doctor: Doctor, tmp_path: Path) -> None:
     found = doctor(*words(tmp_path / "run"))
     assert found["trial"][0]["text"] == "equal bits on two processes, and resumed"
-    net = f"{REPOSITORY}/tests/nets/hidden.py:Counter"
+    net = catalog.plugin("Counter")
     more = ["--model.args", "{}", "--model.name", net]
     doctor.fails("trial", "calls counts passes", *words(tmp_path / "run", *more))
 

@@ -1,7 +1,7 @@
 """A trial before a run's first step: whether the network gives equal bits wherever it is computed.
 
 Three imaginary processes compute the same two steps of two micro-batches, and the same evaluations:
-one alone, one beside it that computes the second micro-batch only, and one that resumes after the
+one all of it, one only the second micro-batch, and one that resumes after the
 first step. Each has a network of its own, built as the run's is. What differs between them depends
 on something that lockstep does not carry from process to process, such as an attribute of a module
 or a generator of its own. The run's own network takes no part.
@@ -54,7 +54,7 @@ def try_network(
 
     Returns:
         What differs, where no bits are promised: with `train.reduction: fast`, or such operations;
-        or `NOT_DONE` alone.
+        or only `NOT_DONE`.
 
     Raises:
         UserError: names the module, the tensor or the attribute.
