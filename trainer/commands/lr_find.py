@@ -150,7 +150,7 @@ def _train(session: Session, rates: Sequence[float]) -> list[float]:
                 progress.update()
                 if has_diverged(losses):
                     break
-                engine.agreement.check()
+                engine.stop_check()
     except AskedToStop as asked:
         raise StoppedOnRequest(
             f"stopped at step {len(losses)} ({asked}); nothing is saved, the same command starts "

@@ -1,4 +1,4 @@
-"""One optimiser step: from weights, optimiser state and samples to the next weights and state."""
+"""Do one optimiser step: forward, backward, the sum over micro-batches, and the update."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.base import profiler_ranges, seeding
+from trainer.base import out_of_memory, profiler_ranges, seeding
 from trainer.base.flat_tensors import invert_permutation, layout, memory_order, pack, unpack
 from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import reduction
-from trainer.training.reduction import Leaf
+from trainer.training.reduction import Vectors
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured over the samples of all processes: scalars left on the device."""
+    """Figures of a step over the samples of all processes: scalars that stay on the device."""
 
     loss: torch.Tensor
     """mean over the step's samples"""
     accuracy: torch.Tensor
-    """share of them that the model classified rightly, by the larger share, before the update"""
+    """share of them whose largest class was predicted, before the update"""
 
     @classmethod
     def skipped(cls, device: torch.device) -> StepResult:
-        """Of a step that was left out: not a number."""
+        """Return the result of a step that was left out: not a number."""
         nothing = torch.full((), torch.nan, device=device)
         return cls(nothing, nothing)
 
@@ -45,12 +45,12 @@ class TrainStep:
     Each micro-batch gives one *leaf* of the sum: the gradients of its part of the step's mean
     loss, a mask of the parameters that got one, its part of the loss and of the accuracy, and the
     changes of the buffers. With `reduction: fast` DDP sums the gradients instead, overlapped with
-    the backward pass, and the leaf holds the rest.
+    the backward pass, and the leaf contains only the rest.
 
     Args:
         accelerator: for autocast, gradient scaling and clipping.
-        model: as prepared by the accelerator; in DDP's wrapper where the reduction is fast and
-            there are several processes.
+        model: as prepared by the accelerator; in DDP's wrapper if the reduction is fast and there
+            are several processes.
         optimizer: prepared by the accelerator.
         config: with `microbatches` filled in.
         seed: the run's seed.
@@ -91,35 +91,46 @@ class TrainStep:
             images: this rank's samples, scaled: float32, (n, channels, height, width).
             targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
-        """
-        with seeding.preserve_other_generators():
-            return self._step(step, images, targets, sizes)
 
-    def _step(
-        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
-    ) -> StepResult:
-        self._clear_gradients()
-        # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
-        overlapped = self.model is not self.module and sizes[-1] > 0
-        if self.microbatches > 1:
-            measured = self._sum_pieces(step, images, targets, sizes, overlapped)
-        else:  # a sum of one: its gradients and its buffers are where they belong
-            seeding.seed_all(self.seed, "forward", step, 0)
-            measured = self._backward(images, targets, sum(sizes), overlapped)
+        Raises:
+            RankError: a micro-batch does not fit into the memory.
+        """
+        with seeding.preserve_other_generators(), self._explain_memory(max(sizes)):
+            self._clear_gradients()
+            # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
+            overlapped = self.model is not self.module and sizes[-1] > 0
+            if self.microbatches > 1:
+                measured = self._sum_microbatches(step, images, targets, sizes, overlapped)
+            else:  # a sum of one: its gradients and its buffers are in place already
+                seeding.seed_all(self.seed, "forward", step, 0)
+                measured = self._backward(images, targets, sum(sizes), overlapped)
+            return self._update(measured)
+
+    def _update(self, measured: torch.Tensor) -> StepResult:
+        """Take the optimiser's step with the gradients; `measured` is loss and accuracy: (2,)."""
         self.buffers.restore_strides()
         if self.config.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         loss = measured[0]
         if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
-            # Weights that are lost with this step have to be noticed at this step.
-            loss = loss + 0.0 * self._gradient_norm()
+            # A step that ruins the weights has to be noticed at this step.
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            loss = loss + 0.0 * torch.nn.utils.get_total_norm(gradients)
         # Without a scaler Accelerate's wrapper only looks for a package on the disk, in each step.
         scaled = self.accelerator.scaler is not None
         with profiler_ranges.label("optimiser"):
             (self.optimizer if scaled else self.optimizer.optimizer).step()
         return StepResult(loss=loss, accuracy=measured[1])
 
-    def _sum_pieces(
+    def _explain_memory(self, samples: int) -> contextlib.AbstractContextManager[None]:
+        return out_of_memory.explain(
+            f"train.microbatches: a micro-batch of {samples} samples",
+            f"more than {self.microbatches} micro-batches make them smaller at the "
+            f"same train.batch_size",
+            self.accelerator.device,
+        )
+
+    def _sum_microbatches(
         self,
         step: int,
         images: torch.Tensor,
@@ -127,7 +138,7 @@ class TrainStep:
         sizes: Sequence[int],
         overlapped: bool,
     ) -> torch.Tensor:
-        """Leave the sum over all micro-batches in gradients and buffers, and return `measured`."""
+        """Leave the sums in gradients and buffers; return loss and accuracy: (2,)."""
         buffers = self.buffers
         buffers.start_step()
         own_sizes = [sizes[index] for index in self.own]
@@ -139,7 +150,10 @@ class TrainStep:
             if index != self.own[0]:
                 buffers.restore()
             seeding.seed_all(self.seed, "forward", step, index)
-            with self._synchronisation(overlapped, last=index == self.own[-1]):
+            # DDP exchanges gradients only in each rank's last backward pass.
+            ddp = cast("DistributedDataParallel", self.model)
+            waits = overlapped and index != self.own[-1]
+            with ddp.no_sync() if waits else contextlib.nullcontext():
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
@@ -155,22 +169,10 @@ class TrainStep:
         # A view would keep the whole vector alive for as long as the step's figures wait.
         return measured.clone()
 
-    def _gradient_norm(self) -> torch.Tensor:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
-
-    def _synchronisation(
-        self, overlapped: bool, last: bool
-    ) -> contextlib.AbstractContextManager[None]:
-        """DDP's exchange, where there is one, happens in each rank's last backward pass alone."""
-        if overlapped and not last:
-            return cast("DistributedDataParallel", self.model).no_sync()
-        return contextlib.nullcontext()
-
     def _backward(
         self, images: torch.Tensor, targets: torch.Tensor, total: int, overlapped: bool
     ) -> torch.Tensor:
-        """Leave the gradients in the parameters; returns the parts of loss and accuracy: (2,)."""
+        """Leave the gradients in the parameters; return the parts of loss and accuracy: (2,)."""
         if len(targets) == 0:
             return torch.zeros(2, device=self.accelerator.device)
         with profiler_ranges.label("forward"):
@@ -179,7 +181,7 @@ class TrainStep:
             summed = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
             loss = summed / total
         with profiler_ranges.label("backward"):
-            # DDP takes the mean over the ranks where the sum is wanted.
+            # DDP takes the mean over the ranks, but the sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
         classes = targets if targets.ndim == 1 else targets.argmax(1)
         hits = (logits.argmax(1) == classes).sum()
@@ -189,10 +191,10 @@ class TrainStep:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _take_gradients(self) -> Leaf:
-        """The mask of the gradients that are there, and the gradients, zeros for the others.
+    def _take_gradients(self) -> Vectors:
+        """Return a mask of the parameters with a gradient, and all gradients, zeros for the rest.
 
-        Their dimensions are permuted into the order in which the parameters' lie in memory.
+        Their dimensions are permuted into the order of the parameters' memory.
         """
         gradients = [parameter.grad for parameter in self.parameters]
         self._clear_gradients()
@@ -208,10 +210,10 @@ class TrainStep:
         ]
         return [mask, *filled]
 
-    def _set_gradients(self, total: Leaf) -> None:
-        """Hand the sums to the parameters; where no rank had a gradient, there is none."""
+    def _set_gradients(self, total: Vectors) -> None:
+        """Give the sums to the parameters; a parameter without a gradient on any rank gets none."""
         mask, *gradients = total
-        # Reading the mask waits for the device; who had every gradient himself knows the sum.
+        # Reading the mask waits for the device; a rank with every gradient knows the sum already.
         present = mask.tolist() if self.some_missing else [1.0] * len(gradients)
         self.some_missing = False
         sums = zip(self.parameters, gradients, self.orders, present, strict=True)

@@ -1,4 +1,4 @@
-"""The figures of steps: collected on the device, summed up and shown at log points."""
+"""Collect the figures of steps on the device; sum them up and show them at log points."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from trainer.training.step import StepResult
 
 
 class StepLog:
-    """Keeps what steps measured until a log point, so that no step waits for the device."""
+    """Keeps the results of steps until a log point, so that no step waits for the device."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Record, int, StepResult]] = []
         self._clock_s = 0.0
 
     def start_clock(self) -> None:
-        """From here on time counts as training."""
+        """Count the time from here on as training."""
         self._clock_s = time.perf_counter()
 
     def add(self, epoch: int, step: int, lr: float, samples: int, result: StepResult) -> None:
-        """Remember a step's result, which may not be computed yet; `samples` of all processes."""
+        """Keep a step's result, which may not be computed yet; `samples` of all processes."""
         record = {"event": "step", "epoch": epoch, "step": step, "loss": None, "lr": lr}
         self._waiting.append((record, samples, result))
 
-    def drop(self) -> None:
-        """Forget what waits: the run goes back to before it."""
+    def clear(self) -> None:
+        """Forget the results that wait: the run goes back to before them."""
         self._waiting = []
 
     def flush(self, state: RunState, steps_done: int, observer: Observer | None) -> None:
-        """Bring what waits to the host, into the epoch's sums and to the observer.
+        """Bring the results that wait to the host, into the epoch's sums and to the observer.
 
         Args:
             state: of the run; its sums grow.
-            steps_done: of the current epoch.
-            observer: where there is one.
+            steps_done: in the current epoch.
+            observer: None on ranks without one.
 
         Raises:
-            NonFiniteLossError: names the first step whose loss was not finite, but for those that
+            NonFiniteLossError: names the first step whose loss was not finite, except those that
                 were left out.
         """
         waiting, self._waiting = self._waiting, []
@@ -62,28 +62,28 @@ class StepLog:
                 state.hits += accuracy * samples
                 state.trained_samples += samples
         records = [record for record, *_ in waiting]
-        lost = [not math.isfinite(r["loss"]) and r["step"] not in skipped for r in records]
-        # What comes after a lost step may be computed again, from other weights.
-        seen = records[: lost.index(True) + 1] if any(lost) else records
+        bad = [not math.isfinite(r["loss"]) and r["step"] not in skipped for r in records]
+        # The steps after a bad one may be computed again, from other weights.
+        seen = records[: bad.index(True) + 1] if any(bad) else records
         if observer:
-            observer.steps_done(seen, progress(state, steps_done))
-        if any(lost):
+            observer.steps_done(seen, progress_record(state, steps_done))
+        if any(bad):
             step, loss = seen[-1]["step"], seen[-1]["loss"]
             raise NonFiniteLossError(
                 f"the loss of step {step} is {loss}: training cannot go on", step
             )
 
 
-def means(state: RunState) -> tuple[float, float]:
-    """Loss and accuracy over the samples of the epoch so far; NaN where every step was left out."""
+def epoch_means(state: RunState) -> tuple[float, float]:
+    """Return loss and accuracy over the epoch so far; NaN if every step was left out."""
     if not state.trained_samples:
         return math.nan, math.nan
     return state.loss_sum / state.trained_samples, state.hits / state.trained_samples
 
 
-def progress(state: RunState, steps_done: int) -> Record:
-    """The running figures of an epoch."""
-    loss, accuracy = means(state)
+def progress_record(state: RunState, steps_done: int) -> Record:
+    """Return the running figures of an epoch."""
+    loss, accuracy = epoch_means(state)
     return {
         "steps": steps_done,
         "loss": loss,

@@ -1,4 +1,4 @@
-"""Whether all ranks go on: they stop together, whichever of them has a reason to."""
+"""Decide whether a run goes on: all ranks stop together, whichever of them has a reason to."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from trainer.ranks.preemption import StopRequest
 
 
 class AskedToStop(Exception):  # noqa: N818 - nothing went wrong
-    """All ranks have agreed to stop, as one of them was asked to; says why."""
+    """All ranks have agreed to stop, because one of them was asked to; the message says why."""
 
 
-class Agreement:
-    """Asks every rank whether it has a reason not to go on.
+class StopCheck:
+    """Asks every rank whether it has a reason to stop.
 
     Args:
         accelerator: the ranks.
         stop: the flag that signals set on this rank.
-        checkpoints: their failures are noticed here.
+        checkpoints: whose failures are noticed here.
         max_seconds: from now on; None for no limit.
     """
 
@@ -37,8 +37,8 @@ class Agreement:
         self.checkpoints = checkpoints
         self.end_s = None if max_seconds is None else time.monotonic() + max_seconds
 
-    def check(self, proposal: float = 0.0) -> float:
-        """A collective, at a step's end and between blocks of an evaluation.
+    def __call__(self, proposal: float = 0.0) -> float:
+        """Ask, at the end of a step or between blocks of an evaluation; a collective.
 
         Returns:
             The largest of the ranks' proposals.
@@ -53,12 +53,8 @@ class Agreement:
             self.accelerator, [float(asked), float(self.checkpoints.failed), proposal]
         )
         if failed:
-            self.finish_saving()
+            collectives.run_on_main_rank(self.accelerator, self.checkpoints.wait)
         if stop:
             signal = self.stop.signal
             raise AskedToStop(signal.name if signal else "train.max_seconds or another rank")
         return largest
-
-    def finish_saving(self, *, needed: bool = False) -> None:
-        """Wait until the last save is on the disk; a collective, as its failure is everybody's."""
-        collectives.run_on_main_rank(self.accelerator, lambda: self.checkpoints.wait(needed=needed))

@@ -20,7 +20,7 @@ from trainer.training import averaging, batch_norm_statistics, evaluation
 from trainer.training.metrics import Predictions
 
 
-class Selection:
+class WeightSelection:
     """Judges the weights of one model, or their average where the configuration asks for one.
 
     Args:
