@@ -1,4 +1,4 @@
-"""Which class of a model each label of other images stands for."""
+"""Labels of other images are matched with the classes of a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def labelled(labels: Sequence[int], names: Sequence[str] | None) -> SourceSplit:
         ([0, 2], None, ["ant", "bee", "cat"], [0, 2], "position"),
     ],
 )
-def test_labels_mean_classes_by_name_by_number_or_else_by_position(
+def test_labels_mean_classes_by_name_by_number_or_by_position(
     labels: list[int], names: list[str] | None, known: Sequence[str], ours: list[int], by: str
 ) -> None:
     found, how = match_labels(labelled(labels, names), known)
@@ -60,10 +60,10 @@ def test_labels_mean_classes_by_name_by_number_or_else_by_position(
         ([3], None, ["ant", "bee", "cat"], "the label 3, and the model's 3 classes count from 0"),
         ([-1], None, ["ant", "bee"], "the label -1, and the model's 2 classes count"),
         ([2], ["ant", "bee"], ["ant", "bee"], "must be between 0 and 1"),
-        (list(range(20)), None, ["100", "101"], "8, 9 and 10 more, and no class"),
+        (list(range(20)), None, ["100", "101"], "8, 9, and 10 more, and no class"),
     ],
 )
-def test_what_the_model_does_not_know_is_refused(
+def test_unknown_classes_are_refused(
     labels: list[int], names: list[str] | None, known: Sequence[str], named: str
 ) -> None:
     with pytest.raises(UserError) as refused:

@@ -1,7 +1,7 @@
-"""Images to judge a finished model by: its run's own, or others, under the model's classes.
+"""Load images to evaluate a finished model on: those of its run, or others of the same classes.
 
-The model knows classes by name. Other images count theirs in an order of their own, may have only
-some of them, and need no training images beside them.
+The model knows classes by name. Other images may number them in another order, may have only some
+of them, and may come without training images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data import loading
 from trainer.data.dataset import ImageSet
-from trainer.data.pictures.names import normalize_class_name
+from trainer.data.pictures.names import join_some, normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import (
     SourceData,
@@ -31,19 +31,16 @@ from trainer.data.split import take
 By = Literal["name", "number", "position"]
 """how labels were matched with the model's classes"""
 
-MOST_NAMED = 10
-"""classes in a message"""
-
 
 @dataclass(frozen=True, eq=False)
 class EvaluationImages:
     """Images and what is known of them.
 
     Args:
-        images: with the model's numbers of their classes.
+        images: labelled with the model's numbers of their classes.
         classes_by: how these were found.
-        fingerprint: of all the images of the run that could be made of this source, as
-            `Dataset.fingerprint`; None where none could be.
+        fingerprint: `Dataset.fingerprint` of a run on this source; None if it has too little for a
+            run.
         source: where the files came from, for people.
     """
 
@@ -54,16 +51,16 @@ class EvaluationImages:
 
 
 def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> EvaluationImages:
-    """The images of a split, decoded or downloaded where that has not been done.
+    """Load the images of a split; they are decoded or downloaded first if necessary.
 
     Args:
-        config: for a folder of pictures with their size and channels.
-        seed: the run's, which decides what is held out of the training images.
+        config: with the image size and channels of the model, for a folder of pictures.
+        seed: of the run, which decides on what is held out of the training images.
         split: train, validation or test.
         known: the model's classes, in its order.
 
     Raises:
-        UserError: there are no such images, or of a class that the model does not know.
+        UserError: there are no such images, or one is of a class that the model does not know.
     """
     found, fingerprint = _read(config, seed, split)
     labels, by = match_labels(found, known)
@@ -72,21 +69,17 @@ def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> Eva
 
 
 def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str | None]:
-    """The split, and the fingerprint of everything, where a run could be made of it."""
+    """Return the split, and the fingerprint of the whole source if it is enough for a run."""
     try:
         reading.prepare(config)
         source = reading.read(config)
     except UserError:
-        # No run could be made of such a folder, but this part of it can be judged by.
+        # Such a folder is not enough for a run, but the split may be there.
         found = reading.read_split(config, split)
         if found is None:
             raise
-        sizes = {
-            "train": config.train_size,
-            "validation": config.validation_size,
-            "test": config.test_size,
-        }
-        used = take(f"data.{split}_size", sizes[split], len(found.data.labels))
+        size = getattr(config, f"{split}_size")
+        used = take(f"data.{split}_size", size, len(found.data.labels))
         return replace(found, data=found.data.select(np.arange(used))), None
     for part in (source.train, source.validation, source.test):
         if part is not None:
@@ -95,7 +88,7 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
 
 
 def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourceSplit:
-    """The split of a source; to be tested on it may be too small to be divided."""
+    """Return a split of a source; for a test the source may be too small to be divided."""
     if split == "test" and config.folds is None:
         used = take("data.test_size", config.test_size, len(source.test.labels))
         chosen = source.test.select(np.arange(used))
@@ -108,7 +101,7 @@ def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> Sour
 def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | None:
     try:
         return loading.build_dataset(config, seed, source)[0].fingerprint
-    except UserError:  # too few for a run, say, but enough to be judged by
+    except UserError:  # such as too few for a run, but enough to evaluate on
         return None
 
 
@@ -116,11 +109,11 @@ def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | Non
 
 
 def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
-    """The labels of images as a model counts its classes.
+    """Return the labels of images as a model numbers its classes, and how they were matched.
 
-    By name where the images have names for their classes. Else a label is a number: it means the
-    class whose name is that number or, where no class of the model is named by a number, the class
-    at that position.
+    By name if the images have names for their classes. Otherwise a label is a number: it means the
+    class whose name is that number or, if no class of the model is named by a number, the class at
+    that position.
 
     Args:
         known: the model's classes, in its order.
@@ -148,10 +141,10 @@ def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[
 
 
 def _by_name(found: SourceSplit, known: Sequence[str]) -> dict[int, int]:
-    """The model's numbers of the classes, by the images' own.
+    """Return the model's numbers of the classes, by the images' numbers of them.
 
     One file system keeps a name as it was typed, another decomposes it: two Unicode forms are one
-    name, and blanks at its ends are none.
+    name, and spaces at its ends do not count.
     """
     assert found.class_names is not None
     exact = {name: number for number, name in enumerate(known)}
@@ -169,7 +162,7 @@ def _by_name(found: SourceSplit, known: Sequence[str]) -> dict[int, int]:
 
 
 def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
-    """The model's numbers of the classes, by what a label of no name can mean."""
+    """Return the model's numbers of the classes, by what a label without a name can mean."""
     named: dict[int, list[int]] = {}
     for number, name in enumerate(known):
         if re.fullmatch(r"-?[0-9]{1,18}", name):
@@ -177,7 +170,7 @@ def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
     if not named:
         return dict(enumerate(range(len(known)))), "position"
     exact = {name: number for number, name in enumerate(known)}
-    # Where classes are named 1 and 01, the label 1 is the former.
+    # If classes are named 1 and 01, the label 1 means the former.
     numbers = {
         value: exact.get(str(value), numbers[0])
         for value, numbers in named.items()
@@ -187,24 +180,15 @@ def _by_number(known: Sequence[str]) -> tuple[dict[int, int], By]:
 
 
 def _unknown(found: SourceSplit, unknown: list[str], known: Sequence[str], by: By) -> str:
-    some = ", ".join(unknown[:MOST_NAMED])
-    some += f" and {len(unknown) - MOST_NAMED:,} more" * (len(unknown) > MOST_NAMED)
+    some, several = join_some(unknown), len(unknown) > 1
+    labels = f"has {'labels' if several else 'the label'} {some}"
     what = {
-        "name": f"has images of {'classes' if len(unknown) > 1 else 'the class'} {some}",
-        "number": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and no class of "
-        "the model is that number",
-        "position": f"has {'labels' if len(unknown) > 1 else 'the label'} {some}, and the "
-        f"model's {len(known)} classes count from 0",
+        "name": f"has images of {'classes' if several else 'the class'} {some}, which the model "
+        "does not know",
+        "number": f"{labels}, and no class of the model is that number",
+        "position": f"{labels}, and the model's {len(known)} classes count from 0",
     }[by]
     return (
-        f"data.name, data.root: {found.data.labels_file} {what}"
-        + (", which the model does not know" if by == "name" else "")
-        + f"; it knows {format_names(known)}"
+        f"data.name, data.root: {found.data.labels_file} {what}; it knows "
+        f"{join_some([repr(name) for name in known])}"
     )
-
-
-def format_names(names: Sequence[str]) -> str:
-    """The first names of classes for a message, and how many more there are."""
-    some = ", ".join(map(repr, names[:MOST_NAMED]))
-    more = len(names) - MOST_NAMED
-    return f"{some} and {more:,} more" if more > 0 else some

@@ -18,7 +18,7 @@ import numpy as np
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
 from trainer.commands.inspect_data.image_statistics import InspectedImages
-from trainer.finished.evaluation_images import format_names
+from trainer.data.pictures.names import join_some
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
 from trainer.training import evaluation
@@ -116,6 +116,6 @@ def _check_fit(stored: TrainedModel, inspected: InspectedImages) -> None:
     if shape != wanted or dataset.class_names != stored.class_names:
         raise UserError(
             f"data.root: {dataset.source} has images of (channels, height, width) {shape} and the "
-            f"classes {format_names(dataset.class_names)}; the model of {stored.file.parent} knows "
-            f"{wanted} and {format_names(stored.class_names)}"
+            f"classes {join_some(dataset.class_names)}; the model of {stored.file.parent} knows "
+            f"{wanted} and {join_some(stored.class_names)}"
         )
