@@ -1,4 +1,4 @@
-"""Picture files of more than eight bits a channel, byte by byte: Pillow writes few of them."""
+"""Build picture files of more than eight bits a channel: Pillow writes few of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def png16(values: np.ndarray, transparent: tuple[int, ...] = ()) -> bytes:
-    """A PNG of 16 bits: (height, width, channels) with 1 to 4 channels."""
+    """Build a PNG of 16 bits from (height, width, channels) with 1 to 4 channels."""
     height, width, channels = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = [row.astype(">u2").tobytes() for row in values]
@@ -17,7 +17,7 @@ def png16(values: np.ndarray, transparent: tuple[int, ...] = ()) -> bytes:
 
 
 def png(head: bytes, rows: list[bytes], transparent: tuple[int, ...] = ()) -> bytes:
-    """A PNG of a head and of rows as they are stored."""
+    """Build a PNG from a head and from rows as they are stored."""
     chunks = [(b"IHDR", head)]
     if transparent:
         chunks.append((b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))
@@ -36,7 +36,7 @@ def tiff(
     white_is_zero: bool = False,
     more: tuple[tuple[int, int, int], ...] = (),
 ) -> bytes:
-    """A TIFF of any type of number: (height, width), or (height, width, 3) red, green and blue.
+    """Build a TIFF of any type of number from (height, width), or (height, width, 3) for RGB.
 
     Args:
         order: of bytes, < or >.

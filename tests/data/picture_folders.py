@@ -1,4 +1,4 @@
-"""Folders of real picture files."""
+"""Make folders of real picture files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_pictures(
     size: tuple[int, int] = (12, 10),
     channels: int = 1,
 ) -> Path:
-    """`count` different PNG files of each class and part; height and width are `size`."""
+    """Write `count` different PNG files of each class and part; height and width are `size`."""
     random = np.random.default_rng(0)
     for part in parts:
         for name in classes:
@@ -37,10 +37,10 @@ def write_pictures(
 
 
 def write_digits(root: Path, train: int = 400, test: int = 200, wrong: Sequence[int] = ()) -> Path:
-    """scikit-learn's digits as PNG files, the first in order.
+    """Write scikit-learn's digits as PNG files, the first in order.
 
     Args:
-        wrong: numbers of test pictures that lie in the folder of the next class.
+        wrong: numbers of test pictures that go into the folder of the next class.
     """
     from sklearn.datasets import load_digits
 
@@ -58,7 +58,7 @@ def write_digits(root: Path, train: int = 400, test: int = 200, wrong: Sequence[
 
 
 def prepared(root: Path, **keys: Any) -> Dataset:
-    """The data set of a folder of pictures, decoded where that has not been done."""
+    """Load the data set of a folder of pictures; decode it first if necessary."""
     config = DataConfig(name="folder", root=str(root), **keys)
     reading.prepare(config)
     return load(config, 0)

@@ -1,4 +1,4 @@
-"""Training on pictures of more than eight bits, and using the model: one rule throughout."""
+"""Training on pictures of more than eight bits and using the model follow one rule."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_the_range_is_kept_with_the_model(run: Run) -> None:
     assert trained_model.load(run.folder).grey_range == (-1000.0, 2600.0)
 
 
-def test_evaluate_and_predict_see_by_the_models_range(
+def test_evaluate_and_predict_use_the_range_of_the_model(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Of other pictures, whose own range is narrower.
+    # Pictures whose values have a narrower range.
     other = write_digits(tmp_path / "other", train=400, test=100)
     for path in (other / "train").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
@@ -72,7 +72,7 @@ def test_evaluate_and_predict_see_by_the_models_range(
     assert right == round(run.json("results.json")["test"]["accuracy"] * 100)
 
 
-def test_a_model_that_has_seen_none_refuses_them_by_name(
+def test_a_model_without_a_range_refuses_them_by_name(
     run: Run,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -98,6 +98,6 @@ def test_a_model_that_has_seen_none_refuses_them_by_name(
     assert "white.png" in output
 
 
-def test_an_export_says_what_is_black_and_white(run: Run, tmp_path: Path) -> None:
+def test_an_export_has_the_range(run: Run, tmp_path: Path) -> None:
     found = export.describe(trained_model.load(run.folder), "torchscript", "float32")
     assert found["grey_range"] == [-1000.0, 2600.0]

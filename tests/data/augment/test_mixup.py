@@ -1,4 +1,4 @@
-"""Mixup and cutmix: pairs over the whole step, and what training on them does."""
+"""Mixup and cutmix draw pairs over the whole step, and a run learns with them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_images_and_targets_are_mixed_by_the_same_weights() -> None:
 
 
 def test_bits_do_not_depend_on_where_a_tensor_ends() -> None:
-    """A process with fewer samples has shorter tensors, and the same bits in them."""
+    """Mix shorter tensors, as a process with fewer samples has them: the bits are the same."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(37, 1, 7, 5, generator=generator)
     weights = torch.rand(37, generator=generator)
@@ -109,7 +109,7 @@ def test_bits_do_not_depend_on_where_a_tensor_ends() -> None:
 
 
 def test_a_step_of_cutmix_has_pixels_of_both_and_the_targets_in_their_share() -> None:
-    """Images of one grey level each, the level by the class: the pixels tell their own shares."""
+    """Mix images of one grey level each, one for each class: their pixels tell the fractions."""
     config = replace(
         RunConfig(),
         {"data.cutmix": 1.0, "train.batch_size": 12, "train.microbatches": 4},

@@ -1,4 +1,4 @@
-"""The policies: which transforms, how strong, how often, and what they depend on."""
+"""Policies: which transforms, how strong, how often, and what they depend on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_transform_has_numbers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("policy", [*TRANSFORMS, "flip_shift_cutout", "crop_rotate_erase", ALL])
-def test_a_policy_depends_on_seed_epoch_and_sample_alone(policy: str) -> None:
+def test_a_policy_depends_only_on_seed_epoch_and_sample(policy: str) -> None:
     images, samples = random_images(64), torch.arange(64)
     augmentation = Augmentation(policy, seed=5)
     whole = augmentation(images, samples, epoch=1)
@@ -67,7 +67,7 @@ def test_a_transform_draws_the_same_in_every_policy() -> None:
     assert torch.equal(Augmentation("erase", 0)(flipped, samples, 1), both)
 
 
-def test_no_policy_leaves_the_images_alone() -> None:
+def test_without_a_policy_the_images_stay() -> None:
     images = random_images(1)
     assert Augmentation("none", 0)(images, torch.tensor([0]), 1) is images
 
@@ -83,8 +83,8 @@ def test_all_shifts_and_both_sides_come_equally_often() -> None:
 
 
 @pytest.fixture
-def maps(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The affine maps that are asked for."""
+def matrices(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Record the affine matrices that are applied."""
     seen: list[torch.Tensor] = []
 
     def note(images: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -95,18 +95,18 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     return seen
 
 
-def test_angles_are_spread_evenly_to_both_sides(maps: list[torch.Tensor]) -> None:
+def test_angles_are_spread_evenly_to_both_sides(matrices: list[torch.Tensor]) -> None:
     Augmentation("rotate", 0)(random_images(20_000, 1, 2, 2), torch.arange(20_000), 1)
-    (found,) = maps
+    (found,) = matrices
     degrees = torch.rad2deg(torch.atan2(found[:, 0, 1], found[:, 0, 0]))
     shares = torch.histc(degrees, bins=10, min=-15, max=15) / 20_000
     assert shares.sum() == pytest.approx(1, abs=1e-3)
     assert (shares - 0.1).abs().max() < 0.01
 
 
-def test_parts_are_within_their_bounds(maps: list[torch.Tensor]) -> None:
+def test_parts_are_within_their_bounds(matrices: list[torch.Tensor]) -> None:
     Augmentation("crop", 0)(random_images(20_000, 1, 4, 8), torch.arange(20_000), 1)
-    (found,) = maps
+    (found,) = matrices
     width, height = found[:, 0, 0], found[:, 1, 1]
     areas, aspects = width * height, width / height
     assert 0.6 <= areas.min() + 1e-6 < 0.61
@@ -119,11 +119,11 @@ def test_parts_are_within_their_bounds(maps: list[torch.Tensor]) -> None:
         assert centre.mean().abs() < 0.01
 
 
-def test_rotate_and_crop_are_one_step(maps: list[torch.Tensor]) -> None:
+def test_rotate_and_crop_are_one_step(matrices: list[torch.Tensor]) -> None:
     images, samples = random_images(8), torch.arange(8)
     for policy in ("rotate", "crop", "rotate_crop"):
         Augmentation(policy, 0)(images, samples, 1)
-    rotation, crop, both = maps
+    rotation, crop, both = matrices
     torch.testing.assert_close(both[:, :, :2], rotation[:, :, :2] @ crop[:, :, :2])
 
 
@@ -131,7 +131,7 @@ def test_rotate_and_crop_are_one_step(maps: list[torch.Tensor]) -> None:
 def test_half_of_the_images_have_one_rectangle_erased(size: tuple[int, int]) -> None:
     height, width = size
     black = torch.zeros(4000, 3, height, width, dtype=torch.uint8)
-    # What is erased differs from the one or the other.
+    # An erased pixel differs from one of the two.
     pair = [Augmentation("erase", 0)(black + level, torch.arange(4000), 1) for level in (0, 255)]
     changed = ((pair[0] != 0) | (pair[1] != 255)).any(1)
     chosen = changed.flatten(1).any(1)
@@ -155,7 +155,7 @@ def test_half_of_the_images_have_one_rectangle_erased(size: tuple[int, int]) -> 
     assert often[height // 2, width // 2] > 2 * often[0, 0]
 
 
-def test_erased_levels_are_of_each_rectangle_and_channel() -> None:
+def test_each_rectangle_and_channel_has_its_own_level() -> None:
     black = torch.zeros(2000, 3, 6, 6, dtype=torch.uint8)
     levels = Augmentation("erase", 0)(black, torch.arange(2000), 1).flatten(2)
     highest = levels.amax(2)

@@ -1,4 +1,4 @@
-"""The transforms, by what they do to pixels, against slow programs for one image."""
+"""Transforms do to pixels what slow programs do to one image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES = [(1, 28, 28), (3, 9, 16), (1, 12, 5), (3, 1, 1), (1, 1, 7)]
 IMAGE = torch.arange(1, 17, dtype=torch.uint8).view(1, 1, 4, 4)
 
 
-def test_flip_mirrors_the_chosen_alone() -> None:
+def test_flip_mirrors_only_the_chosen() -> None:
     pair = torch.cat([IMAGE, IMAGE])
     flipped = flip(pair, torch.tensor([True, False]))
     assert flipped[0, 0, 0].tolist() == [4, 3, 2, 1]
@@ -93,7 +93,7 @@ def test_a_quarter_turn_is_clockwise_and_exact() -> None:
     assert torch.equal(resample(IMAGE, rotation(tangents([0]), 4, 4)), IMAGE)
 
 
-def test_what_turns_in_from_outside_is_black() -> None:
+def test_pixels_turned_in_from_outside_are_black() -> None:
     white = torch.full((1, 1, 21, 21), 255, dtype=torch.uint8)
     turned = resample(white, rotation(tangents([45]), 21, 21))[0, 0]
     assert [turned[row, column].item() for row in (0, 20) for column in (0, 20)] == [0] * 4
@@ -102,8 +102,8 @@ def test_what_turns_in_from_outside_is_black() -> None:
 
 def test_the_whole_image_as_its_part_changes_nothing() -> None:
     images = random_images((3, 9, 16), 5)
-    maps = crop(torch.ones(5, 2), torch.rand(5, 2), 9, 16)
-    assert torch.equal(resample(images, maps), images)
+    matrices = crop(torch.ones(5, 2), torch.rand(5, 2), 9, 16)
+    assert torch.equal(resample(images, matrices), images)
 
 
 def test_a_crop_enlarges_a_part_and_never_looks_outside() -> None:
@@ -159,8 +159,10 @@ def test_rotation_and_crop_in_one_step_against_pixel_by_pixel(shape: tuple[int, 
     sides = torch.rand(6, 2, generator=generator) * 0.5 + 0.5
     places = torch.rand(6, 2, generator=generator)
     height, width = shape[1:]
-    maps = compose(rotation(tangents(degrees), height, width), crop(sides, places, height, width))
-    fast = resample(images, maps)
+    matrices = compose(
+        rotation(tangents(degrees), height, width), crop(sides, places, height, width)
+    )
+    fast = resample(images, matrices)
     assert fast.dtype == torch.uint8
     for index, image in enumerate(images.numpy()):
         slow = slowly_resampled(

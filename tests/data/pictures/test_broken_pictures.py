@@ -1,4 +1,4 @@
-"""Pictures of one's own that cannot be read: all are named, or left out."""
+"""Pictures that cannot be read are all named, or left out."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_many_broken_pictures_fit_on_a_screen(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 13
 
 
-def test_a_class_of_broken_pictures_alone_is_named(tmp_path: Path) -> None:
+def test_a_class_of_only_broken_pictures_is_named(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", count=2)
     for path in (root / "test" / "dog").iterdir():
         with Image.open(path) as file:

@@ -1,4 +1,4 @@
-"""Pictures of more than eight bits a channel: order and contrast stay, or they are refused."""
+"""Pictures of more than eight bits a channel keep order and contrast, or are refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("caches")
 
 TWELVE_BITS = np.array([[0, 1000, 2000, 4095]])
 SEEN = [0, 62, 125, 255]
-"""what becomes of them by their own range"""
+"""what they become by the range of their values"""
 
 
-def seen(path: Path, content: bytes, channels: int = 1) -> list[Any]:
-    """The picture by its own range."""
+def decode_by_own_range(path: Path, content: bytes, channels: int = 1) -> list[Any]:
+    """Decode a picture by the range of its values."""
     path.write_bytes(content)
     found = read_info(path)
     assert found.lowest is not None
@@ -50,18 +50,18 @@ def test_every_type_of_number_keeps_its_contrast(
     tmp_path: Path, values: np.ndarray, order: str, compressed: bool
 ) -> None:
     content = tiff(values, order=order, compressed=compressed)
-    assert seen(tmp_path / "a.tif", content) == SEEN
+    assert decode_by_own_range(tmp_path / "a.tif", content) == SEEN
     assert read_info(tmp_path / "a.tif").channels == 1
 
 
 def test_thirty_two_bits_without_signs(tmp_path: Path) -> None:
-    assert seen(tmp_path / "a.tif", tiff((TWELVE_BITS * 10**6).astype("u4"))) == SEEN
+    assert decode_by_own_range(tmp_path / "a.tif", tiff((TWELVE_BITS * 10**6).astype("u4"))) == SEEN
 
 
 @pytest.mark.parametrize("kind", ["u2", "f4"])
 def test_white_is_zero_is_turned_over(tmp_path: Path, kind: str) -> None:
     content = tiff(TWELVE_BITS.astype(kind), white_is_zero=True)
-    assert seen(tmp_path / "a.tif", content) == [255 - value for value in SEEN]
+    assert decode_by_own_range(tmp_path / "a.tif", content) == [255 - value for value in SEEN]
 
 
 @pytest.mark.parametrize(
@@ -74,22 +74,22 @@ def test_white_is_zero_is_turned_over(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_portable_greymaps(tmp_path: Path, content: bytes) -> None:
-    assert seen(tmp_path / "a.pgm", content) == SEEN
+    assert decode_by_own_range(tmp_path / "a.pgm", content) == SEEN
 
 
-def test_what_is_transparent_becomes_white_and_does_not_count(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white_and_do_not_count(tmp_path: Path) -> None:
     grey = TWELVE_BITS[..., None]
     path = tmp_path / "a.png"
-    assert seen(path, png16(grey, transparent=(4095,))) == [0, 128, 255, 255]
-    assert seen(path, png16(grey, transparent=(1000,))) == [0, 255, 125, 255]
+    assert decode_by_own_range(path, png16(grey, transparent=(4095,))) == [0, 128, 255, 255]
+    assert decode_by_own_range(path, png16(grey, transparent=(1000,))) == [0, 255, 125, 255]
     opacity = np.array([[65535, 65535, 32768, 0]])[..., None]
-    assert seen(path, png16(np.dstack([grey, opacity]))) == [0, 128, 255, 255]
+    assert decode_by_own_range(path, png16(np.dstack([grey, opacity]))) == [0, 128, 255, 255]
     assert read_info(path).channels == 1
     path.write_bytes(png16(np.dstack([grey, np.zeros_like(grey)])))
     assert read_info(path).lowest is None
     assert decode(path, 1, (1, 4)).tolist() == [[[255] * 4]]
     colours = np.dstack([grey, grey // 2, grey // 4])
-    rows = seen(path, png16(colours, transparent=(1000, 500, 250)), 3)
+    rows = decode_by_own_range(path, png16(colours, transparent=(1000, 500, 250)), 3)
     assert [row[1] for row in rows] == [255, 255, 255]
     assert [row[3] for row in rows] == [255, 127, 64]
 
@@ -106,11 +106,11 @@ def test_colours_keep_the_lower_half_of_their_bits(tmp_path: Path) -> None:
           for order in "<>" for compressed in (False, True)),
     ]  # fmt: skip
     for content in contents:
-        assert seen(tmp_path / "a.png", content, 3) == expected
+        assert decode_by_own_range(tmp_path / "a.png", content, 3) == expected
 
 
 @pytest.mark.parametrize(("bits", "row", "step"), [(2, b"\x18", 85), (4, b"\x01\x20", 17)])
-def test_of_few_greys_the_transparent_one_is_found(
+def test_the_transparent_one_of_few_greys_is_found(
     tmp_path: Path, bits: int, row: bytes, step: int
 ) -> None:
     path = tmp_path / "a.png"  # of the greys 0, 1 and 2
@@ -119,7 +119,7 @@ def test_of_few_greys_the_transparent_one_is_found(
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
+def test_nan_and_infinity_are_refused(tmp_path: Path, wrong: float) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(np.array([[0, 1, wrong]], "f4")))
     for call in (read_info, lambda path: decode(path, 1, (1, 3), (0, 1))):
@@ -127,7 +127,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) ->
             call(path)
 
 
-def test_never_one_value(tmp_path: Path) -> None:
+def test_a_range_that_leaves_one_value_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(TWELVE_BITS.astype("u2")))
     with pytest.raises(UserError, match=r"a\.tif: .*from 0 to 4095 would all become one, as 5000"):
@@ -150,7 +150,7 @@ def test_another_unit_is_refused_and_a_window_is_not(tmp_path: Path) -> None:
 
 
 def deepen(root: Path, change: Any, *parts: str) -> None:
-    """Replace the pictures by deep ones of the same content."""
+    """Replace the pictures by ones of more bits and the same content."""
     for part in parts:
         for path in sorted((root / part).rglob("*.png")):
             pixels = np.asarray(Image.open(path)).astype(np.float64)
@@ -189,7 +189,7 @@ def test_a_chosen_range_is_decoded_by_itself(tmp_path: Path) -> None:
     assert prepared(root, grey_range=[0, 65535]).fingerprint == wide.fingerprint
 
 
-def test_eight_bits_stay_as_they_are_beside_deeper_ones(tmp_path: Path) -> None:
+def test_eight_bits_stay_as_they_are_among_deeper_pictures(tmp_path: Path) -> None:
     plain = prepared(write_pictures(tmp_path / "plain"), validation_size=0)
     root = write_pictures(tmp_path / "own")
     deepen(root, lambda pixels: (pixels * 16).astype("u2"), "train/cat", "test/cat")
@@ -197,7 +197,7 @@ def test_eight_bits_stay_as_they_are_beside_deeper_ones(tmp_path: Path) -> None:
     assert np.array_equal(mixed.train.images.numpy(), plain.train.images.numpy())
 
 
-def test_what_takes_the_contrast_of_the_others_is_said(
+def test_a_picture_that_takes_the_contrast_of_others_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_pictures(tmp_path / "own")
@@ -211,7 +211,7 @@ def test_what_takes_the_contrast_of_the_others_is_said(
     assert "as 0 is black and 65535 white" in caplog.text
 
 
-def test_what_the_range_says_nothing_of_is_named_or_left_out(tmp_path: Path) -> None:
+def test_deep_pictures_without_a_range_are_named_or_left_out(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own")
     deepen(root, lambda pixels: (pixels * 16).astype("u2"), "test/cat")
     with pytest.raises(UserError, match=r"10 of 40 pictures .*\n.*cat/000\.tif: .* train on has"):

@@ -1,4 +1,4 @@
-"""One picture file to pixels: whatever it is stored as, and whatever is wrong with it."""
+"""A picture file is decoded, however it is stored, or refused by its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo, decode, read_info
 
 ORIENTATION = 0x0112
-LYING = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
+WIDE = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
 """2 high and 3 wide"""
 
 
@@ -30,10 +30,10 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif"])
-def test_what_is_stored_comes_back(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"grey{suffix}", LYING)
-    assert np.array_equal(decode(path, 1, (2, 3)), LYING[None])
-    assert np.array_equal(decode(path, 3, (2, 3)), np.stack([LYING] * 3))
+def test_pixels_come_back_as_stored(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"grey{suffix}", WIDE)
+    assert np.array_equal(decode(path, 1, (2, 3)), WIDE[None])
+    assert np.array_equal(decode(path, 3, (2, 3)), np.stack([WIDE] * 3))
 
 
 def test_colours_stay_in_their_order_and_grey_is_their_luma(tmp_path: Path) -> None:
@@ -49,14 +49,14 @@ def test_colours_stay_in_their_order_and_grey_is_their_luma(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("orientation", "expected"),
     [
-        (1, LYING),
-        (2, LYING[:, ::-1]),
-        (3, LYING[::-1, ::-1]),
-        (4, LYING[::-1]),
-        (5, LYING.T),
-        (6, np.rot90(LYING, -1)),
-        (7, LYING[::-1, ::-1].T),
-        (8, np.rot90(LYING)),
+        (1, WIDE),
+        (2, WIDE[:, ::-1]),
+        (3, WIDE[::-1, ::-1]),
+        (4, WIDE[::-1]),
+        (5, WIDE.T),
+        (6, np.rot90(WIDE, -1)),
+        (7, WIDE[::-1, ::-1].T),
+        (8, np.rot90(WIDE)),
     ],
 )
 def test_a_picture_is_turned_upright(
@@ -64,7 +64,7 @@ def test_a_picture_is_turned_upright(
 ) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    pixels = LYING.repeat(16, 0).repeat(16, 1)  # JPEG has blocks of 8 and 16 pixels
+    pixels = WIDE.repeat(16, 0).repeat(16, 1)  # JPEG has blocks of 8 and 16 pixels
     path = save(tmp_path / f"a{suffix}", pixels, exif=exif)
     height, width = (16 * side for side in expected.shape)
     assert read_info(path) == ImageInfo(height, width, 1)
@@ -73,7 +73,7 @@ def test_a_picture_is_turned_upright(
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path, mode: str) -> None:
     picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     picture.putpixel((1, 0), (0, 0, 0, 255))
     if mode == "RGBA":
@@ -100,7 +100,7 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_are_seen_through_a_range(tmp_path: Path, suffix: str) -> None:
+def test_sixteen_bits_are_mapped_by_a_range(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", np.array([[0, 255, 257, 51 * 257, 65535]], np.uint16))
     whole = (0.0, 65535.0)
     assert decode(path, 1, (1, 5), whole).tolist() == [[[0, 1, 1, 51, 255]]]
@@ -111,7 +111,7 @@ def test_sixteen_bits_are_seen_through_a_range(tmp_path: Path, suffix: str) -> N
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", Image.fromarray(LYING > 25))
+    path = save(tmp_path / "a.png", Image.fromarray(WIDE > 25))
     assert decode(path, 1, (2, 3)).tolist() == [[[0, 0, 255], [255, 255, 255]]]
     assert read_info(path).channels == 1
 
@@ -123,13 +123,13 @@ def test_colours_of_a_printer_become_red_green_and_blue(tmp_path: Path) -> None:
     assert max(green, blue) < 15
 
 
-def test_of_several_pictures_in_a_file_the_first_counts(tmp_path: Path) -> None:
+def test_the_first_of_several_images_counts(tmp_path: Path) -> None:
     black, white = (Image.new("L", (3, 2), value) for value in (0, 255))
     path = save(tmp_path / "a.gif", black, save_all=True, append_images=[white])
     assert decode(path, 1, (2, 3)).max() == 0
 
 
-def test_another_size_is_stretched_to(tmp_path: Path) -> None:
+def test_another_size_is_stretched(tmp_path: Path) -> None:
     chess = (np.indices((100, 80)).sum(0) % 2 * 255).astype(np.uint8)
     path = save(tmp_path / "a.png", chess)
     pixels = decode(path, 1, (10, 20))
@@ -140,8 +140,8 @@ def test_another_size_is_stretched_to(tmp_path: Path) -> None:
 
 
 def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", LYING, format="BMP")
-    assert np.array_equal(decode(path, 1, (2, 3)), LYING[None])
+    path = save(tmp_path / "a.png", WIDE, format="BMP")
+    assert np.array_equal(decode(path, 1, (2, 3)), WIDE[None])
 
 
 def png(width: int, height: int) -> bytes:
@@ -154,7 +154,7 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (30_000, 30_000)])
-def test_a_bomb_is_named_before_it_is_unpacked(tmp_path: Path, width: int, height: int) -> None:
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(width, height))
     for call in (read_info, lambda path: decode(path, 1, (8, 8))):
@@ -169,7 +169,7 @@ def encoded(format_name: str) -> bytes:
     return memory.getvalue()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it passes over
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about what it skips
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path, format_name: str) -> None:
     path = tmp_path / "cut.png"
@@ -182,9 +182,9 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, format_name: str) -> No
             decode(path, 3, (8, 8))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it passes over
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about what it skips
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
-def test_whatever_is_broken_is_named_or_read(tmp_path: Path, format_name: str) -> None:
+def test_a_damaged_file_is_named_or_read(tmp_path: Path, format_name: str) -> None:
     random = np.random.default_rng(1)
     path = tmp_path / "broken.png"
     content = encoded(format_name)
@@ -203,7 +203,7 @@ def test_whatever_is_broken_is_named_or_read(tmp_path: Path, format_name: str) -
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
     for call in (read_info, lambda path: decode(path, 1, (8, 8))):
@@ -219,7 +219,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", LYING)
+    path = save(tmp_path / "a.png", WIDE)
     before = list(warnings.filters)
     threads = [
         threading.Thread(target=lambda: [decoding.read_info(path) for _ in range(100)])

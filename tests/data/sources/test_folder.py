@@ -1,4 +1,4 @@
-"""A folder of one's own pictures, from its files to a data set."""
+"""A folder of pictures, from its files to a data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixels_of(root: Path, part: str) -> np.ndarray:
     return np.stack([decoding.decode(path, 1, (12, 10)) for path in paths])
 
 
-def test_the_pictures_of_all_parts(tmp_path: Path) -> None:
+def test_all_parts_are_read(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
     data = prepared(root)
     assert data.class_names == ("cat", "dog")
@@ -62,7 +62,7 @@ def test_fewer_pictures_are_of_all_classes(tmp_path: Path) -> None:
     assert data.test.targets.tolist() == [0, 1, 0, 1]
 
 
-def of_each(images: torch.Tensor) -> set[bytes]:
+def bytes_of_each(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
@@ -82,8 +82,8 @@ def test_without_test_pictures_some_of_the_training_ones_are_kept(
     for path in sorted((root / "train" / "cat").iterdir()):
         path.with_name(f"z{path.name}").write_bytes(path.read_bytes())
     doubled = prepared(root, validation_size=0)
-    assert not of_each(doubled.train.images) & of_each(doubled.test.images)
-    assert of_each(doubled.test.images) == of_each(data.test.images)
+    assert not bytes_of_each(doubled.train.images) & bytes_of_each(doubled.test.images)
+    assert bytes_of_each(doubled.test.images) == bytes_of_each(data.test.images)
 
 
 def test_hidden_files_links_and_names_in_upper_case(
@@ -95,8 +95,8 @@ def test_hidden_files_links_and_names_in_upper_case(
         (cats / name).write_bytes(b"no picture")
     (root / "train" / ".ipynb_checkpoints").mkdir()
     (cats / "001.png").rename(cats / "001.PNG")
-    (cats / "002.png").rename(tmp_path / "elsewhere.png")
-    (cats / "002.png").symlink_to(tmp_path / "elsewhere.png")
+    (cats / "002.png").rename(tmp_path / "moved.png")
+    (cats / "002.png").symlink_to(tmp_path / "moved.png")
     (root / "train" / "dog").rename(tmp_path / "dogs")
     (root / "train" / "dog").symlink_to(tmp_path / "dogs")
     (tmp_path / "link").symlink_to(root)
@@ -201,7 +201,7 @@ def test_a_part_under_another_name_is_an_error(
     assert str(raised.value) == f"data.root: {root / name} would be ignored; name it {right}"
 
 
-def test_a_second_name_of_a_part_is_none(tmp_path: Path) -> None:
+def test_a_link_to_a_part_does_not_count(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
     (root / "val").symlink_to(root / "validation")
     assert len(prepared(root).validation) == 20
@@ -212,7 +212,7 @@ def test_a_second_name_of_a_part_is_none(tmp_path: Path) -> None:
         prepared(root)
 
 
-def test_what_lies_beside_the_parts_is_named(
+def test_folders_next_to_the_parts_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_pictures(tmp_path / "own")
@@ -226,9 +226,7 @@ def test_what_lies_beside_the_parts_is_named(
 SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 
-def test_what_systems_put_into_folders_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_of_systems_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = write_pictures(tmp_path / "own")
     before = prepared(root).fingerprint
     caplog.clear()
@@ -268,7 +266,7 @@ def test_names_that_only_look_alike_are_told_apart(tmp_path: Path) -> None:
         prepared(root)
 
 
-def test_a_class_without_a_picture_that_is_one_is_named_by_its_folder(tmp_path: Path) -> None:
+def test_a_class_of_broken_pictures_is_named_by_its_folder(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", classes=("cat", CAFE[1]), count=1)
     (root / "train" / CAFE[1] / "000.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=f"no file in {root / 'train' / CAFE[1]} can be read: "):
@@ -277,7 +275,7 @@ def test_a_class_without_a_picture_that_is_one_is_named_by_its_folder(tmp_path: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
-def test_a_pipe_is_named_as_what_it_is(tmp_path: Path) -> None:
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", count=2)
     pipe = root / "train" / "dog" / "pipe.png"
     os.mkfifo(pipe)
@@ -285,7 +283,7 @@ def test_a_pipe_is_named_as_what_it_is(tmp_path: Path) -> None:
         prepared(root)
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own")
     expected = prepared(root).fingerprint
     odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))

@@ -1,4 +1,4 @@
-"""Pictures of one's own are decoded once, whoever asks for them and whatever happens meanwhile."""
+"""Pictures are decoded once, by one process of a machine, and never from a changed file."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def rewrite_in_the_old_time(one: Path, other: Path) -> None:
     os.utime(one, (1e9, 1e9))
 
 
-def link_elsewhere(one: Path, other: Path) -> None:
+def link_to_another(one: Path, other: Path) -> None:
     one.unlink()
     one.symlink_to(other)
 
 
-@pytest.mark.parametrize("change", [exchange, rewrite_in_the_old_time, link_elsewhere])
+@pytest.mark.parametrize("change", [exchange, rewrite_in_the_old_time, link_to_another])
 def test_other_pixels_of_the_same_size_and_time_are_seen(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
@@ -89,7 +89,7 @@ def test_other_pixels_of_the_same_size_and_time_are_seen(
             picture.save(path, format="BMP")
         os.utime(path, (1e9, 1e9))
     with monkeypatch.context() as patch:
-        # As if they had been there for a while: that they are new is not what decides.
+        # As if the files were old: that they are new must not decide.
         patch.setattr(picture_index, "_CLOCK_STEP_NS", 0)
         prepared(root)
     change(root / "test" / "cat" / "003.png", root / "test" / "dog" / "003.png")
@@ -98,7 +98,7 @@ def test_other_pixels_of_the_same_size_and_time_are_seen(
     assert found == prepared(root).fingerprint
 
 
-def test_what_is_damaged_in_the_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
+def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own")
     first = prepared(root)
     (entry,) = entries(cache)
@@ -222,7 +222,7 @@ def test_of_two_that_decode_at_once_one_wins(
     assert entries(cache) == [entry]
 
 
-def test_what_a_killed_process_has_left_is_removed(tmp_path: Path, cache: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own")
     prepared(root)
     (entry,) = entries(cache)
@@ -242,11 +242,11 @@ def test_a_cache_that_cannot_be_written_is_named(
         prepared(write_pictures(tmp_path / "own"))
 
 
-def test_what_there_is_to_decode_is_said_without_doing_it(tmp_path: Path, cache: Path) -> None:
+def test_undecoded_pictures_are_described_without_decoding(tmp_path: Path, cache: Path) -> None:
     config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
-    said = reading.describe_undecoded(config)
-    assert said is not None
-    assert "not decoded yet: 20 in train, 20 in test" in said
+    words = reading.describe_undecoded(config)
+    assert words is not None
+    assert "not decoded yet: 20 in train, 20 in test" in words
     assert not cache.exists()
     reading.prepare(config)
     assert reading.describe_undecoded(config) is None

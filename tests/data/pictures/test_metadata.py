@@ -1,4 +1,4 @@
-"""Odd notes (EXIF) in whole pictures: the orientation counts, and nothing else of them."""
+"""Of odd metadata (EXIF) in whole pictures only the orientation counts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SHORT, TEXT, RATIO = 3, 2, 5
 
 
 def jpeg(path: Path, *entries: tuple[int, int, int, bytes]) -> Path:
-    """A lying JPEG, 8 high and 16 wide, that is to be turned upright."""
+    """Write a JPEG, 8 high and 16 wide, that is to be turned upright."""
     rows = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in sorted(entries))
-    notes = b"II*\0" + struct.pack("<IH", 8, len(entries)) + rows + struct.pack("<I", 0)
-    notes = b"Exif\0\0" + notes + struct.pack("<II", 72, 1)
+    metadata = b"II*\0" + struct.pack("<IH", 8, len(entries)) + rows + struct.pack("<I", 0)
+    metadata = b"Exif\0\0" + metadata + struct.pack("<II", 72, 1)
     Image.new("RGB", (16, 8), "red").save(path, "JPEG")
     content = path.read_bytes()
-    # Without the head of JFIF, whose resolution comes before that of the notes.
+    # Without the head of JFIF, whose resolution comes before that of the metadata.
     rest = content[4 + int.from_bytes(content[4:6], "big") :]
-    path.write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(notes) + 2) + notes + rest)
+    path.write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(metadata) + 2) + metadata + rest)
     return path
 
 
@@ -43,7 +43,7 @@ def jpeg(path: Path, *entries: tuple[int, int, int, bytes]) -> Path:
     ],
     ids=["ratio", "text", "short text", "bytes", "nowhere", "no directory"],
 )
-def test_the_orientation_alone_counts(
+def test_only_the_orientation_counts(
     tmp_path: Path, odd: tuple[int, int, int, bytes], recwarn: pytest.WarningsRecorder
 ) -> None:
     path = jpeg(tmp_path / "a.jpg", TURNED, odd, (0x0128, SHORT, 1, struct.pack("<HH", 3, 0)))
@@ -57,7 +57,7 @@ def test_the_orientation_alone_counts(
 @pytest.mark.parametrize(
     "entry", [(282, TEXT, 0), (283, TEXT, 0), (700, SHORT, 7), (305, RATIO, 8)]
 )
-def test_so_it_does_in_tiff(tmp_path: Path, entry: tuple[int, int, int]) -> None:
+def test_only_the_orientation_counts_in_tiff(tmp_path: Path, entry: tuple[int, int, int]) -> None:
     path = tmp_path / "a.tif"
     cm = (296, SHORT, 3)
     path.write_bytes(tiff(np.zeros((8, 16), np.uint8), more=((0x0112, SHORT, 6), cm, entry)))
@@ -66,12 +66,12 @@ def test_so_it_does_in_tiff(tmp_path: Path, entry: tuple[int, int, int]) -> None
 
 
 @pytest.mark.parametrize(
-    "notes", [b"", b"garbage", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*abcd"]
+    "metadata", [b"", b"garbage", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*abcd"]
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_notes_that_cannot_be_read_turn_nothing(tmp_path: Path, notes: bytes, suffix: str) -> None:
+def test_broken_metadata_turns_nothing(tmp_path: Path, metadata: bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    Image.new("RGB", (16, 8), "red").save(path, exif=b"Exif\0\0" + notes)
+    Image.new("RGB", (16, 8), "red").save(path, exif=b"Exif\0\0" + metadata)
     assert read_info(path) == ImageInfo(8, 16, 3)
     assert decode(path, 3, (8, 16)).shape == (3, 8, 16)
 
@@ -80,7 +80,7 @@ def test_notes_that_cannot_be_read_turn_nothing(tmp_path: Path, notes: bytes, su
 @pytest.mark.parametrize(
     "error", [AttributeError("no attribute"), ZeroDivisionError(), RecursionError(), MemoryError()]
 )
-def test_whatever_pillow_raises_is_named_and_left_out(
+def test_any_error_of_pillow_is_named_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(_: object) -> None:
