@@ -21,12 +21,12 @@ from recipes import DEFAULT_RECIPE
 from step_times import Case
 
 from trainer.base import numerics
-from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig, RunConfig
 from trainer.data.sampling import microbatch_sizes
 from trainer.ranks import process_group, processes
 from trainer.run.metrics_log import MetricsLog
+from trainer.training.run_state import RunState
 from trainer.training.snapshot import Snapshot
 
 STEPS = 45

@@ -27,9 +27,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
+from trainer.training.run_state import RunState
 
 FIRST, SECOND, THIRD = 1, 2, 3
 SCENARIOS = {"the next step": 20, "the same step again": 10}

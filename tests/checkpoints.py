@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.base.files import to_json
 from trainer.checkpoint.reading import MANIFEST, STATE, checksum, describe
-from trainer.checkpoint.run_state import RunState
+from trainer.training.run_state import RunState
 
 
 def small_state(step: int = 1) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from tests.checkpoints import small_state
 from trainer.base.errors import UserError
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.checkpoint.writing import Checkpoints, NoCheckpoints, set_aside, step_folders
+from trainer.checkpoint.writing import Checkpoints, NoCheckpoints, rename_apart, step_folders
 from trainer.config.schema import CheckpointConfig
 
 
@@ -188,7 +188,7 @@ def test_a_run_that_saves_nothing_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     none = NoCheckpoints()
-    assert not none.keeps_any
+    assert not none.saves_any
     none.wait(needed=True)
     assert not none.failed
     assert none.newest() is None
@@ -204,7 +204,7 @@ def test_damaged_ones_are_numbered_where_the_name_is_taken(tmp_path: Path) -> No
     for _ in range(4):
         folder = tmp_path / "step-00000001"
         folder.mkdir()
-        set_aside(folder, "damaged")
+        rename_apart(folder, "damaged")
     first = "damaged-step-00000001"
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == [first, *(f"{first}-{number}" for number in (2, 3, 4, 5))]
@@ -229,11 +229,11 @@ def test_what_came_after_is_out_of_the_way_until_the_run_has_come_by_again(
     checkpoints: Checkpoints,
 ) -> None:
     save(checkpoints, 1, 2, 3, 4)
-    checkpoints.set_aside_after(2)
+    checkpoints.supersede_after(2)
     superseded = ["superseded-step-00000003", "superseded-step-00000004"]
     assert names(checkpoints) == ["step-00000001", "step-00000002", *superseded]
     save(checkpoints, 3)
     kept = [f"step-0000000{step}" for step in (1, 2, 3)]
     assert names(checkpoints) == [*kept, superseded[1]]
-    checkpoints.set_aside_after(2)
+    checkpoints.supersede_after(2)
     assert names(checkpoints) == [*kept[:2], *superseded]

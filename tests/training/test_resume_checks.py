@@ -84,7 +84,7 @@ def test_weights_of_another_shape_are_named_by_their_file(pair: Pair, name: str)
     pair.check_refused(f"{name}.safetensors", why)
 
 
-def test_an_average_that_the_run_does_not_keep_is_left_alone(pair: Pair) -> None:
+def test_an_average_that_the_run_does_not_keep_is_ignored(pair: Pair) -> None:
     pair.averaged = False
     pair.specs["average"] = {}
     pair.check()
@@ -121,11 +121,11 @@ def test_a_parameter_has_all_of_its_optimiser_state_or_none(pair: Pair) -> None:
 
 def test_the_values_of_a_scaler_are_there_where_there_is_one(pair: Pair) -> None:
     pair.saved.state["scaler"] = {"scale": 2.0}
-    pair.check_refused("state.json", "scaler: has not the values of none")
+    pair.check_refused("state.json", "scaler: must have no values")
     pair.optimizer.scaler = SimpleNamespace(state_dict=lambda: {"scale": 1.0, "growth": 2.0})
-    pair.check_refused("state.json", "scaler: has not the values scale, growth")
+    pair.check_refused("state.json", "scaler: must have scale, growth")
     pair.saved.state["scaler"] = None
-    pair.check_refused("state.json", "scaler: has not the values scale, growth")
+    pair.check_refused("state.json", "scaler: must have scale, growth")
     pair.saved.state["scaler"] = {"growth": 4.0, "scale": 2.0}
     pair.check()
 
@@ -155,24 +155,3 @@ def test_the_step_lies_in_the_epoch_and_in_the_run(
     else:
         why = f"step {step} is not in epoch {epoch} of 3, with 5 steps each"
         pair.check_refused("state.json", why)
-
-
-@pytest.mark.parametrize(
-    ("epoch", "epochs_s", "epoch_s", "fits"),
-    [
-        (1, 0.0, 0.0, True),
-        (2, 1e-9, 0.0, True),
-        (2, 0.0, 0.0, False),
-        (1, -1e-9, 0.0, False),
-        (1, 0.0, -1e-9, False),
-    ],
-)
-def test_epochs_that_are_over_took_their_time(
-    pair: Pair, epoch: int, epochs_s: float, epoch_s: float, fits: bool
-) -> None:
-    times = {"train_seconds": epochs_s, "epoch_seconds": epoch_s}
-    pair.saved.state["run"] |= {"epoch": epoch, "step": 5, **times}
-    if fits:
-        pair.check()
-    else:
-        pair.check_refused("state.json", "the times of run are impossible")

@@ -26,17 +26,17 @@ STATE = "state.json"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are what its manifest says, and of the form that we write."""
+    """A checkpoint whose files are what its manifest says."""
 
     folder: Path
     state: dict[str, Any]
 
     def path(self, name: str) -> Path:
-        """Where `name`.safetensors is or would be."""
+        """Return where `name`.safetensors is or would be."""
         return self.folder / f"{name}.safetensors"
 
     def specs(self, name: str) -> Specs:
-        """Types and shapes of the tensors of `name`.safetensors; none where there is no such file.
+        """Return types and shapes of the tensors of `name`.safetensors; {} without such a file.
 
         Raises:
             UserError: the file is damaged.
@@ -45,7 +45,7 @@ class Checkpoint:
         return read_specs(path) if path.name in self.state["files"] else {}
 
     def tensors(self, name: str) -> Tensors:
-        """The tensors of `name`.safetensors; none where there is no such file.
+        """Return the tensors of `name`.safetensors; {} without such a file.
 
         Raises:
             UserError: the file is damaged.
@@ -75,7 +75,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """A file's entry in the manifest; read piece by piece, however large it is.
+    """Return a file's entry in the manifest; a large file is read piece by piece.
 
     Raises:
         OSError: it is missing.
@@ -86,7 +86,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def checksum(entries: dict[str, Any]) -> str:
-    """The manifest's checksum of its entries."""
+    """Return the manifest's checksum of its entries."""
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
@@ -96,10 +96,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     check_type(manifest, dict[str, Any], str(path))
     entries: dict[str, Any] = manifest.get("files")
     check_type(entries, dict[str, dict[str, int | str]], f"{path}: files")
-    # The one way to write it, as a stray blank or key is damage too.
+    # Compared as text, as an extra blank or key is damage too.
     whole = {"files": entries, "checksum": checksum(entries)}
     if text != to_json(whole):
-        raise UserError(f"{path}: damaged, its checksum does not hold")
+        raise UserError(f"{path}: damaged, its checksum is wrong")
     return entries
 
 

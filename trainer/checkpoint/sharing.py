@@ -1,4 +1,4 @@
-"""A checkpoint is read once, by rank 0, however many ranks go on from it."""
+"""Send a checkpoint from rank 0, which is the only one that reads it, to all ranks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainer.checkpoint.reading import Checkpoint
 from trainer.ranks import collectives
 
 NAMES = ("model", "optimizer", "best", "average")
-"""of the files with tensors that there may be"""
+"""of the files of tensors, some of which may be absent"""
 
 
 def share_specs(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Specs]:
-    """Types and shapes of the tensors of each file; a collective.
+    """Return types and shapes of the tensors of each file; a collective.
 
     Raises:
         UserError: a file is damaged.
@@ -26,7 +26,7 @@ def share_specs(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Specs]
 
 
 def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tensors]:
-    """The tensors of each file, on the CPU; a collective.
+    """Return the tensors of each file, on the CPU; a collective.
 
     Raises:
         UserError: a file is damaged.
@@ -35,7 +35,7 @@ def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tens
 
     def read() -> dict[str, Tensors]:
         files.update({name: saved.tensors(name) for name in NAMES})
-        # Without their values these take no room in the message that goes to all.
+        # Without values they take no room in the message to all ranks.
         return {
             name: {key: tensor.to("meta") for key, tensor in tensors.items()}
             for name, tensors in files.items()
@@ -54,7 +54,7 @@ def share_tensors(accelerator: Accelerator, saved: Checkpoint) -> dict[str, Tens
 
 
 def _send(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
-    """Rank 0's tensor; on other ranks one without values says what it is."""
+    """Return rank 0's tensor; on other ranks one without values gives type and shape."""
     device = accelerator.device
     on_device = (
         torch.empty_like(tensor, device=device)

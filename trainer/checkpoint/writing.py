@@ -1,10 +1,10 @@
-"""Checkpoints: folders of safetensors and JSON that are there whole, or not at all.
+"""Write checkpoints: folders of safetensors and JSON that are whole, or do not exist.
 
     checkpoints/step-00001234/
         model.safetensors       weights and buffers
         optimizer.safetensors   the optimiser's tensors, named PARAMETER_INDEX.NAME
         best.safetensors        the best weights on validation so far, where there are any
-        average.safetensors     of the weights, where one is kept
+        average.safetensors     the averaged weights, where there are any
         state.json              everything small: position, best, optimiser's numbers, configuration
         manifest.json           size and SHA-256 of each file, and a checksum of itself
 
@@ -37,20 +37,20 @@ from trainer.checkpoint.reading import (
 from trainer.config.schema import CheckpointConfig
 
 SUPERSEDED = "superseded-"
-"""before the name of a checkpoint that a run which went back will save again"""
+"""the start of the names of checkpoints that a run which went back will save again"""
 
 log = logging.getLogger("lockstep")
 
 
 class Checkpoints:
-    """The checkpoints of a run, written one at a time by a thread beside the training.
+    """The checkpoints of a run, written one at a time by a thread in the background.
 
     Args:
         folder: `checkpoints` of the run's output_dir.
         config: how many to keep, and whether a failed save ends the run.
     """
 
-    keeps_any = True
+    saves_any = True
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         self.folder = folder
@@ -69,10 +69,9 @@ class Checkpoints:
         best_step: int | None = None,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Copy the tensors and begin to write a checkpoint; called on rank 0 alone.
+        """Copy the tensors and begin to write a checkpoint; called on rank 0 only.
 
-        A checkpoint of this step that stands already stays: the run is the same, so it leads to
-        the same end.
+        An existing checkpoint of this step stays: the run is the same, so it leads to the same end.
 
         Args:
             step: names the folder.
@@ -102,7 +101,7 @@ class Checkpoints:
         self._saving = self._writer.submit(write)
 
     def close(self) -> None:
-        """Wait for the last save, before others may use the folder."""
+        """Wait for the last save, before another program may use the folder."""
         try:
             self.wait(needed=True)
         except UserError as error:
@@ -111,13 +110,13 @@ class Checkpoints:
             self._writer.shutdown()
 
     def holds(self, saved: Checkpoint) -> bool:
-        """Whether a checkpoint is one of this folder's own."""
+        """Return whether a checkpoint is in this folder."""
         own = [folder.resolve() for folder in step_folders(self.folder)]
         return saved.folder.resolve() in own
 
     @property
     def failed(self) -> bool:
-        """Whether the last save has failed, as far as it is known by now."""
+        """Whether the last save is known to have failed."""
         saving = self._saving
         return saving is not None and saving.done() and saving.exception() is not None
 
@@ -128,7 +127,7 @@ class Checkpoints:
             needed: a failure is an error even where `checkpoint.on_error` is continue.
 
         Raises:
-            UserError: it could not be written; says how much space there is and is wanted.
+            UserError: it could not be written; gives the space that is free and the space it takes.
         """
         saving, self._saving = self._saving, None
         if saving is None:
@@ -160,11 +159,11 @@ class Checkpoints:
             write_json(temporary / MANIFEST, {"files": entries, "checksum": checksum(entries)})
             temporary.rename(final)
         except OSError:
-            remove(temporary)  # gives its space back
+            remove(temporary)  # to free its space
             raise
         sync(self.folder)
         sync(self.folder.parent)  # the folder itself may be new
-        # The run has come by again where it was before it went back to an older one.
+        # The run has reached the place again from which it went back to an older one.
         for aside in step_folders(self.folder, SUPERSEDED):
             if step_of(aside) <= step:
                 remove(aside)
@@ -173,7 +172,7 @@ class Checkpoints:
         try:
             for old in step_folders(self.folder)[: -self.config.keep]:
                 if step_of(old) != best_step:
-                    # Half removed it must not look like a damaged checkpoint.
+                    # A half-removed one must not look like a damaged checkpoint.
                     remove(old.rename(old.with_name(f".{old.name}")))
         except OSError as error:
             log.warning("%s: an old checkpoint could not be removed: %s", self.folder, error)
@@ -189,14 +188,14 @@ class Checkpoints:
         )
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed save has left, before anything is saved."""
+        """Remove what a killed save left, before anything is saved."""
         for path in self.folder.glob(".step-*"):
             remove(path)
 
-    def set_aside_after(self, step: int) -> None:
-        """Take the checkpoints after `step` out of the way of a run that goes on from there.
+    def supersede_after(self, step: int) -> None:
+        """Rename the checkpoints after `step`, from which a run goes on, to SUPERSEDED names.
 
-        What metrics.jsonl held at them is cut off; the run will come by there again.
+        Their part of metrics.jsonl is cut off; the run will reach them again.
         """
         for folder in step_folders(self.folder):
             if step_of(folder) > step:
@@ -205,43 +204,43 @@ class Checkpoints:
                 folder.rename(aside)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are named and set aside."""
+        """Return the newest undamaged checkpoint; damaged ones are renamed, with a warning."""
         for folder in reversed(step_folders(self.folder)):
             try:
                 return open_checkpoint(folder)
             except (FormatVersionError, UnreadableError):
                 raise
             except UserError as error:
-                aside = set_aside(folder, "damaged")
+                aside = rename_apart(folder, "damaged")
                 log.warning("%s; it is now %s, going back to the one before", error, aside.name)
         return None
 
 
 class NoCheckpoints(Checkpoints):
-    """For an engine that saves nothing, as its run is computed again, tried or measured."""
+    """For an engine that saves nothing, as its run is recomputed, tried or measured."""
 
-    keeps_any = False
+    saves_any = False
 
     def __init__(self) -> None:
         super().__init__(Path(), CheckpointConfig())
 
     def newest(self) -> Checkpoint | None:
-        """Nothing to go back to."""
+        """Return None: there is nothing to go back to."""
         return None
 
     def holds(self, saved: Checkpoint) -> bool:
-        """None is its own."""
+        """Return False."""
         return False
 
 
 def step_folders(folder: Path, prefix: str = "") -> list[Path]:
-    """What is named as a checkpoint, from the oldest; a copy under another name is none."""
+    """Return the folders named as a checkpoint, from the oldest, without copies of other names."""
     paths = folder.glob(f"{prefix}step-*")
     found = [path for path in paths if re.fullmatch(rf"{prefix}step-[0-9]+", path.name)]
     return sorted(found, key=lambda path: (step_of(path), path.name))
 
 
-def set_aside(folder: Path, why: str) -> Path:
+def rename_apart(folder: Path, why: str) -> Path:
     """Rename a checkpoint to WHY-step-N, with a number where there is one already."""
     aside = folder.with_name(f"{why}-{folder.name}")
     number = 1
@@ -252,7 +251,7 @@ def set_aside(folder: Path, why: str) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder with what is in it; of a link, the link alone; nothing where nothing is."""
+    """Remove a folder with its content, or a file or link, where it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -260,7 +259,7 @@ def remove(path: Path) -> None:
 
 
 def step_of(folder: Path) -> int:
-    """The step that a checkpoint's folder is named after."""
+    """Return the step that a checkpoint's folder is named after."""
     return int(folder.name.rpartition("-")[2])
 
 

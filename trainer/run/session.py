@@ -129,7 +129,7 @@ class Session:
         for doubt in doubts(self.config):
             log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
-        self.checkpoints.set_aside_after(engine.state.step)
+        self.checkpoints.supersede_after(engine.state.step)
         self.recorder = engine.observer = Recorder(
             self.config.train.epochs,
             self.progress,

@@ -11,7 +11,6 @@ from torch import nn
 from trainer.base import numerics
 from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint
-from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config import plugins
 from trainer.config.schema import RunConfig
@@ -23,6 +22,7 @@ from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
 from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
+from trainer.training.run_state import RunState
 from trainer.training.saving import Saving
 from trainer.training.schedules import learning_rate
 from trainer.training.snapshot import Snapshot

@@ -1,4 +1,4 @@
-"""An optimiser's state in the form in which checkpoints hold it."""
+"""An optimiser's state in the form that checkpoints have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.base.tensor_files import Tensors
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimiser's state as tensors, and as JSON values for what is no tensor."""
+    """Return an optimiser's state as tensors, and what is not a tensor as JSON values."""
     tensors: Tensors = {}
     numbers: dict[str, Any] = {}
     for index, values in optimizer.state_dict()["state"].items():
@@ -24,7 +24,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Tensors, numbers: dict[str, Any]
 ) -> None:
-    """Put a state of `optimizer_state` back; tensors take the memory layout of their parameters."""
+    """Load a state of `optimizer_state`; tensors take the memory layout of their parameters."""
     groups = optimizer.state_dict()["param_groups"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
@@ -49,7 +49,7 @@ def copy_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
-    """Tensors and names of numbers that this optimiser keeps; tried, as only a step makes them."""
+    """Return the tensors and the names of the numbers that a step of a copy makes."""
     copied = copy_optimizer(optimizer)
     for group in copied.param_groups:
         for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the run that is to go on from it: asked before anything is loaded.
+"""Check that a checkpoint fits the run that is to go on from it, before anything is loaded.
 
 Names, types and shapes of all tensors are compared with those of the model and the optimiser, so
 that a checkpoint of another network is a message, and one of an absurd size costs no memory.
@@ -32,7 +32,7 @@ def check(
     steps_per_epoch: int,
     epochs: int,
 ) -> None:
-    """Compare a checkpoint with what it is to be loaded into.
+    """Compare a checkpoint with the run that it is to be loaded into.
 
     Args:
         saved: as opened.
@@ -54,7 +54,7 @@ def check(
     _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)
     own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
     if own != (saved.state["scaler"] or {}).keys():
-        raise _unfit(saved, STATE, f"scaler: has not the values {', '.join(own) or 'of none'}")
+        raise _unfit(saved, STATE, f"scaler: must have {', '.join(own) or 'no values'}")
     _check_position(saved, steps_per_epoch, epochs)
 
 
@@ -65,7 +65,7 @@ def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> Non
 
 
 def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Optimizer) -> None:
-    """A parameter has all of its state or, where it never had a gradient, none."""
+    """Check that a parameter has all of its state or, where it never had a gradient, none."""
     state, numbers = state_after_a_step(optimizer)
     tensors = tensor_specs(state)
     found_numbers = saved.state["optimizer"].keys()
@@ -93,10 +93,6 @@ def _check_position(saved: Checkpoint, steps_per_epoch: int, epochs: int) -> Non
             STATE,
             f"step {step} is not in epoch {epoch} of {epochs}, with {steps_per_epoch} steps each",
         )
-    # The speed over the whole epochs is a division by their time.
-    shortest_s = 0.0 if epoch == 1 else 1e-9
-    if run["epoch_seconds"] < 0 or run["train_seconds"] < shortest_s:
-        raise _unfit(saved, STATE, "the times of run are impossible")
 
 
 def _unfit(saved: Checkpoint, file: str, difference: str) -> UserError:

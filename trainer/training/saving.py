@@ -7,10 +7,10 @@ from accelerate import Accelerator
 from trainer.base.tensor_files import Tensors
 from trainer.checkpoint import sharing
 from trainer.checkpoint.reading import Checkpoint
-from trainer.checkpoint.run_state import RunState
 from trainer.checkpoint.writing import Checkpoints
 from trainer.ranks import collectives
 from trainer.training.observer import Observer
+from trainer.training.run_state import RunState
 from trainer.training.snapshot import Snapshot
 
 
@@ -36,7 +36,7 @@ class Saving:
 
     def save(self, state: RunState, best_weights: Tensors, observer: Observer | None) -> None:
         """Begin to save a checkpoint on rank 0, unless this step has one."""
-        if self.saved_step == state.step or not self.checkpoints.keeps_any:
+        if self.saved_step == state.step or not self.checkpoints.saves_any:
             return
         self.saved_step = state.step
         self.finish()  # the previous one

@@ -1,4 +1,4 @@
-"""What of a run goes into a checkpoint, and comes back from it."""
+"""What of a run is saved in a checkpoint and restored from it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainer.base.errors import UserError
 from trainer.base.numerics import Environment
 from trainer.base.tensor_files import Specs, Tensors
 from trainer.checkpoint.reading import Checkpoint
-from trainer.checkpoint.run_state import RunState
 from trainer.network import model_state
 from trainer.training import resume_checks
 from trainer.training.averaging import WeightAverage
 from trainer.training.optimizer_state import load_optimizer_state, optimizer_state
+from trainer.training.run_state import RunState
 
 Files = dict[str, Tensors]
 
@@ -55,7 +55,7 @@ class Snapshot:
         self.environment = environment
 
     def collect(self, state: RunState, best_weights: Tensors) -> tuple[Files, dict[str, Any]]:
-        """Tensors by the file that they go into, and everything small, as JSON takes it."""
+        """Return the tensors by the file that they go into, and the small values, for JSON."""
         optimizer, numbers = optimizer_state(self.optimizer.optimizer)
         files = {"model": model_state.tensors_to_write(self.module), "optimizer": optimizer}
         if best_weights:
@@ -72,10 +72,10 @@ class Snapshot:
         return files, small
 
     def check_fingerprints(self, fingerprints: dict[str, str | None], where: Path) -> None:
-        """Whether what a checkpoint or a run was made from is what is here.
+        """Check that a checkpoint or a run was made from what is here.
 
         Args:
-            fingerprints: its own; of those that are here it has all.
+            fingerprints: of the checkpoint or run.
             where: its folder, for the message.
 
         Raises:
@@ -89,13 +89,13 @@ class Snapshot:
                 raise UserError(
                     f"{key}: {what} that {where} was trained with "
                     f"(SHA-256 {_short(ours)} against {_short(theirs)}); use the same, or start "
-                    f"anew in another output_dir"
+                    f"again in another output_dir"
                 )
 
     def check(
         self, saved: Checkpoint, specs: Mapping[str, Specs], steps_per_epoch: int, epochs: int
     ) -> None:
-        """Whether the run can go on from a checkpoint.
+        """Check that the run can go on from a checkpoint.
 
         Args:
             specs: of the tensors in each of its files.
@@ -111,10 +111,10 @@ class Snapshot:
         )
 
     def restore(self, saved: Checkpoint, files: Mapping[str, Tensors]) -> tuple[RunState, Tensors]:
-        """Put back the tensors of a checkpoint that has been checked.
+        """Restore the tensors of a checkpoint that has been checked.
 
         Returns:
-            Where the run stands, and the best weights.
+            The state of the run, and the best weights.
         """
         state = RunState(**saved.state["run"])
         changes = numerics.differences(saved.state["environment"], self.environment)

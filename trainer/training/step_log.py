@@ -8,8 +8,8 @@ import time
 import torch
 
 from trainer.base.errors import NonFiniteLossError
-from trainer.checkpoint.run_state import RunState
 from trainer.training.observer import Observer, Record
+from trainer.training.run_state import RunState
 from trainer.training.step import StepResult
 
 

@@ -12,12 +12,12 @@ from torch import nn
 from trainer.base import profiler_ranges
 from trainer.base.errors import NonFiniteLossError
 from trainer.base.tensor_files import Tensors
-from trainer.checkpoint.run_state import RunState
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.network import model_state
 from trainer.training import averaging, batch_norm_statistics, evaluation
 from trainer.training.metrics import Predictions
+from trainer.training.run_state import RunState
 
 
 class WeightSelection:

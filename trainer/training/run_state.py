@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The position of a run and its figures so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run stands: all that resume needs to know besides the tensors."""
+    """What a resume needs to know besides the tensors."""
 
     epoch: int = 1
     """the current epoch, from 1; one more than the last when all are done"""
@@ -18,11 +18,11 @@ class RunState:
     loss_sum: float = 0.0
     """sum of the losses of the current epoch's samples that were trained on"""
     hits: float = 0.0
-    """how many of them were classified rightly"""
+    """the number of them that were classified correctly"""
     trained_samples: int = 0
-    """how many samples these are"""
+    """the number of these samples"""
     epoch_samples: int = 0
-    """and how many with those of steps that were left out"""
+    """the same with those of omitted steps"""
     epoch_seconds: float = 0.0
     """time spent training in the current epoch"""
     train_seconds: float = 0.0
@@ -32,15 +32,15 @@ class RunState:
     best_accuracy: float | None = None
     """best validation accuracy so far"""
     best_epoch: int | None = None
-    """its epoch; of equals the first"""
+    """its epoch; ties go to the first"""
     best_step: int | None = None
     """the last step of that epoch"""
     skipped_steps: list[int] = dataclasses.field(default_factory=list)
-    """steps that were left out, in rising order, as their loss was not finite"""
+    """omitted steps, in rising order, whose loss was not finite"""
     rounding: list[str] = dataclasses.field(default_factory=list)
-    """why the run is equal to rounding alone and not in bits"""
+    """why the run is equal only to rounding and not in bits"""
     observer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """what the observer wants back on resume"""
+    """what the observer gets back on a resume"""
 
     def note_rounding(self, reasons: Iterable[str]) -> None:
         """Remember why the run is not equal in bits, each reason once."""
