@@ -6,6 +6,7 @@ Nothing here downloads or installs: the real installation is what a person, or C
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     command = [shellcheck, "--external-sources", str(script)]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_its_python_imports_what_there_is(script: Path) -> None:
+    lines = re.findall(r"^from trainer.+", script.read_text(), re.MULTILINE)
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=REPOSITORY, check=True)
 
 
 @pytest.mark.parametrize("script", PROGRAMS, ids=lambda path: path.name)
