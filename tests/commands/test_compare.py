@@ -1,4 +1,4 @@
-"""`python -m trainer compare`: equal runs, and where different ones part."""
+"""`python -m trainer compare`: equal runs, and where different ones diverge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_same_run_twice_is_bit_identical(
     assert json.loads((run / "results.json").read_text())["final_weights_sha256"] in output
 
 
-def test_different_images_are_said(
+def test_different_images_are_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One pixel of a test image: the training is the same."""
@@ -75,7 +75,7 @@ def test_different_images_are_said(
 
 @pytest.fixture(scope="module")
 def decayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with another weight decay: it acts from step 1 on, the loss of step 2 shows it."""
+    """A run with another weight decay, which the loss of step 2 is the first to show."""
     folder = tmp_path_factory.mktemp("runs") / "decayed"
     assert train_here(folder, *SHORT, "--optimizer.weight_decay", "0.5") == 0
     return folder
@@ -112,7 +112,7 @@ def test_another_model(run: Path, tmp_path: Path) -> None:
     assert [tensor["largest_difference"] for tensor in tensors] == [None] * 5
 
 
-def test_what_rounds_differently_is_said(
+def test_different_rounding_is_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_here(tmp_path / "other", *SHORT, "--threads", "2") == 0
@@ -202,7 +202,7 @@ def test_curves_over_each_other_as_a_page(
 
 
 @pytest.mark.parametrize("name", ["curves.jpg", "curves", "nowhere/curves.png"])
-def test_an_output_that_cannot_be(
+def test_a_bad_output(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     code, output, errors = compare(capsys, run, run, "--output", tmp_path / name)

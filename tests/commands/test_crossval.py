@@ -1,4 +1,4 @@
-"""`python -m trainer crossval`: every fold a run, and what they say together."""
+"""`python -m trainer crossval`: every fold is a run, and the folds are put together."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What crossval.json holds."""
+    """What crossval.json contains."""
     found: dict[str, Any] = json.loads((folder / "crossval.json").read_text())
     return found
 
 
 def without_times(folder: Path) -> dict[str, Any]:
-    """The result without what no two runs have in common."""
+    """The result without the times, which differ from run to run."""
     found = result(folder)
     for run in found["runs"]:
         del run["seconds"]
     return found
 
 
-def test_every_used_training_image_is_answered_once(whole: Path) -> None:
+def test_every_used_training_image_is_classified_once(whole: Path) -> None:
     with np.load(whole / "out_of_fold.npz") as columns:
         assert columns["index"].tolist() == list(range(600))
         assert sorted(set(columns["fold"].tolist())) == [1, 2, 3]
@@ -221,7 +221,7 @@ def test_recipe_yaml_repeats_it(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_said_and_nothing_trained(
+def test_bad_arguments_train_nothing(
     wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, errors = crossval(capsys, tmp_path / "folds", *wrong)

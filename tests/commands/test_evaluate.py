@@ -63,9 +63,9 @@ def test_two_processes_give_the_same_bits(run: Run, capsys: pytest.CaptureFixtur
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("processes") == 2
-    alone = evaluate(capsys, run.folder, "--split", "train")
-    assert alone.pop("processes") == 1
-    assert found == alone
+    single = evaluate(capsys, run.folder, "--split", "train")
+    assert single.pop("processes") == 1
+    assert found == single
 
 
 def test_the_validation_images_give_the_accuracy_by_which_the_weights_were_chosen(
@@ -78,7 +78,7 @@ def test_the_validation_images_give_the_accuracy_by_which_the_weights_were_chose
     assert found["equals_results_json"] is None
 
 
-def test_people_get_a_table(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_for_people(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, output, errors = run_command(capsys, "evaluate", run.folder)
     assert (code, errors) == (0, "")
     accuracy = run.json("results.json")["test"]["accuracy"]
@@ -132,7 +132,7 @@ def test_bad_input_is_one_message(
     assert contents(run.folder) == before
 
 
-def test_what_is_no_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(capsys, "evaluate", tmp_path)[0] == 2
     assert train_here(tmp_path / "run", "--train.max_seconds", "0.001") == 75
     code, _, errors = run_command(capsys, "evaluate", tmp_path / "run")
@@ -140,7 +140,7 @@ def test_what_is_no_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "its run is stopped" in errors
 
 
-def test_a_model_of_ones_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_model_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.name", OWN_MODEL, "--model.args", "{}", "--train.epochs", "2"]
     assert train_here(tmp_path / "run", *words) == 0
     code, output, errors = run_command(capsys, "evaluate", tmp_path / "run")
@@ -192,7 +192,7 @@ def correct(found: dict[str, Any]) -> dict[str, tuple[int, int]]:
 def test_folders_of_some_classes_are_matched_by_name(
     run: Run, parts: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With test/ alone, with the classes' folders alone, and with a train/ of other classes."""
+    """With only test/, with only the classes' folders, and with a train/ of other classes."""
     whole = correct(evaluate(capsys, run.folder))
     names = {label: str(label) for label in (1, 3, 7, 9)}
     for part in parts:

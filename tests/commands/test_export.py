@@ -318,7 +318,7 @@ def test_what_ended_the_exporter_is_said(
     [
         (["--format", "safetensors"], "--output: name the file"),
         (["--format", "safetensors", "--output", "model.safetensors"], "is the run's own file"),
-        (["--format", "torchscript", "--input", "uint8"], "--input: is for --format onnx"),
+        (["--format", "torchscript", "--input", "uint8"], "--input: is only for --format onnx"),
         (["--format", "onnx", "--output", "no/folder/x.onnx"], "--output: no/folder/x.onnx"),
         (["--format", "onnx", "--output", "."], "--output: . must be a file"),
         (["--format", "keras"], "invalid choice"),

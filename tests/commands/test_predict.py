@@ -1,4 +1,4 @@
-"""`python -m trainer predict`: pictures in, classes out, each by itself."""
+"""`python -m trainer predict`: classify pictures, each by itself."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_pictures_of_the_test_images_give_their_predictions(
     rows = predict(capsys, run.folder, *(photos / f"{number}.png" for number in (0, 2, 4)))
     for row, index in zip(rows, (0, 2, 4), strict=True):
         assert row["class"] == str(stored["predicted"][index])
-        # There it went through the model beside others.
+        # There it went through the model together with others.
         assert row["probability"] == pytest.approx(stored["probability"][index], abs=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_a_broken_picture_ends_it_before_anything_is_printed(
     ("words", "named"),
     [
         (["nowhere.png"], "nowhere.png: there is no such file"),
-        (["."], ".: no picture is in this folder"),
+        (["."], ".: there are no pictures in this folder"),
         (["text.png"], "text.png: is not a picture"),
         (["--threads", "0", "text.png"], "--threads"),
     ],
@@ -185,7 +185,7 @@ def test_an_empty_name_is_not_the_current_folder(
     assert "inspect-data: the first argument is empty" in errors
 
 
-def test_of_a_folder_it_takes_what_training_takes(
+def test_a_folder_gives_the_pictures_that_training_would_take(
     run: Run,
     photos: Path,
     tmp_path: Path,
@@ -205,11 +205,11 @@ def test_of_a_folder_it_takes_what_training_takes(
     names = ["linked/5.png", "linked/6.png", "one.PNG", "plain/0.png"]
     assert [row["file"] for row in rows] == [str(top / name) for name in names]
     itself = top / "plain" / "itself"
-    assert caplog.messages == [f"{itself}: is a link that leads nowhere; left out"]
+    assert caplog.messages == [f"{itself}: is a link that leads nowhere; skipped"]
 
 
 def unprivileged() -> list[str]:
-    """What takes a command's right to read everything, which root has."""
+    """The command that drops root's right to read everything."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
@@ -226,7 +226,7 @@ def test_a_folder_that_may_not_be_read_is_named(run: Run, photos: Path, tmp_path
     shutil.copy(photos / "1.png", closed)
     command = [*unprivileged(), sys.executable, "-m", "trainer", "predict", str(run.folder)]
 
-    def ended(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    def run_predict(*words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*command, *map(str, words)],
             cwd=REPOSITORY,
@@ -238,20 +238,21 @@ def test_a_folder_that_may_not_be_read_is_named(run: Run, photos: Path, tmp_path
 
     picture = closed / "1.png"
     picture.chmod(0o000)
-    alone = ended(picture)
+    unreadable = run_predict(picture)
     closed.chmod(0o000)
     try:
-        stopped, skipped = ended(tmp_path / "top"), ended(tmp_path / "top", "--on_bad", "skip")
-        inside = ended(picture)
+        stopped = run_predict(tmp_path / "top")
+        skipped = run_predict(tmp_path / "top", "--on_bad", "skip")
+        inside = run_predict(picture)
     finally:
         closed.chmod(0o700)
-    assert (alone.returncode, alone.stdout) == (2, "")
-    assert alone.stderr == f"{picture}: may not be read; give yourself access to it\n"
+    assert (unreadable.returncode, unreadable.stdout) == (2, "")
+    assert unreadable.stderr == f"{picture}: may not be read; give yourself access to it\n"
     assert (stopped.returncode, stopped.stdout) == (2, "")
     assert stopped.stderr.startswith(f"{closed}: may not be read (Permission denied); give")
     assert skipped.returncode == 0
     assert len(skipped.stdout.splitlines()) == 1 + 1
-    assert f"{closed}: may not be read (Permission denied); left out" in skipped.stderr
+    assert f"{closed}: may not be read (Permission denied); skipped" in skipped.stderr
     assert inside.returncode == 2
     assert inside.stderr.startswith(f"{picture}: may not be read")
 
@@ -261,7 +262,7 @@ def test_a_pipe_is_not_waited_for(
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     code, _, errors = run_command(capsys, "predict", run.folder, tmp_path)
-    assert (code, errors) == (2, f"{tmp_path / 'pipe.png'}: is no regular file\n")
+    assert (code, errors) == (2, f"{tmp_path / 'pipe.png'}: is not a regular file\n")
 
 
 def test_colour_and_names_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,7 +291,7 @@ def test_a_model_of_five_channels_has_no_pictures(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
-def test_a_name_that_is_no_text(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8(run: Run, photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "0.png", bytes(tmp_path) + b"/\xff.png")
     words = [sys.executable, "-m", "trainer", "predict", str(run.folder), str(tmp_path)]
     done = subprocess.run(

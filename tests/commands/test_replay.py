@@ -1,4 +1,4 @@
-"""`python -m trainer replay`: a step of a run is done again, and its samples are shown."""
+"""`python -m trainer replay`: a step of a run is computed again, and its samples are listed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def replay(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int,
     return run_command(capsys, "replay", *words)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
-    """What it prints as JSON."""
+def replay_json(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
+    """The JSON that it prints."""
     code, output, errors = replay(capsys, *words, "--json")
     assert code == 0, errors
     found: dict[str, Any] = json.loads(output)
@@ -56,7 +56,7 @@ def test_a_step_is_that_of_the_run(
     run: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     before = contents(run)
-    found = shown(capsys, run, "--step", str(step))
+    found = replay_json(capsys, run, "--step", str(step))
     record = Run(run, 0).metrics("step")[step - 1]
     assert found["loss"] == found["recorded_loss"] == record["loss"]
     assert found["in_bits"] is found["agrees"] is True
@@ -76,7 +76,9 @@ def test_its_samples_are_those_of_the_epochs_order(
     """All of an epoch's, each once, with its own class."""
     dataset = load(DataConfig(name="digits", train_size=300), seed=0)
     rows = [
-        row for step in range(6, 11) for row in shown(capsys, run, "--step", str(step))["samples"]
+        row
+        for step in range(6, 11)
+        for row in replay_json(capsys, run, "--step", str(step))["samples"]
     ]
     assert sorted(row["sample"] for row in rows) == list(range(270))
     for row in rows:
@@ -95,11 +97,11 @@ def test_pictures_are_what_the_network_saw(
     plain = ["--data.augment", "none", "--train.epochs", "1"]
     assert train_here(tmp_path / "plain", *SHORT, *plain) == 0
     dataset = load(DataConfig(name="digits", train_size=300), seed=0)
-    rows = shown(capsys, tmp_path / "plain", "--step", "2")["samples"]
+    rows = replay_json(capsys, tmp_path / "plain", "--step", "2")["samples"]
     for row in rows:
         assert np.array_equal(picture(row), dataset.train.images[row["sample"]][0].numpy())
     assert train_here(tmp_path / "mixed", *SHORT, *plain, "--data.mixup", "1") == 0
-    rows = shown(capsys, tmp_path / "mixed", "--step", "2")["samples"]
+    rows = replay_json(capsys, tmp_path / "mixed", "--step", "2")["samples"]
     mixed = [row for row in rows if " + " in row["class"]]
     assert len(mixed) > len(rows) / 2
     assert any(
@@ -120,13 +122,13 @@ def test_as_text(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_two_processes_say_the_same(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every figure has the same bits; rank 1 of step 5 has no sample at all."""
+    """Every figure has the same bits; rank 1 of step 5 has no samples."""
     words = ["-m", "trainer", "replay", str(run), "--step", "5", "--json"]
     finished = run_forked(2, tmp_path, *words)
     assert finished.returncode == 0, finished.stderr
     two = json.loads(finished.stdout)
     assert two.pop("processes") == 2
-    one = shown(capsys, run, "--step", "5")
+    one = replay_json(capsys, run, "--step", "5")
     assert one.pop("processes") == 1
     assert two == one
 
@@ -189,13 +191,13 @@ def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: pytest.CaptureFix
     more += ["--train.on_nonfinite", "rollback", "--checkpoint.keep", "9"]
     assert train_here(tmp_path / "went_on", *SHORT, *more) == 0
     (skipped, _) = Run(tmp_path / "went_on", 0).json("results.json")["train"]["skipped_steps"]
-    found = shown(capsys, tmp_path / "went_on", "--step", str(skipped), *name)
+    found = replay_json(capsys, tmp_path / "went_on", "--step", str(skipped), *name)
     assert found["agrees"] is found["skipped_in_run"] is True
     assert found["loss"] is found["recorded_loss"] is found["gradient_norm"] is None
     assert found["samples"][0]["sample"] == int(sums.argmax())
     assert found["samples"][0]["loss"] is None
     assert found["samples"][1]["loss"] is not None
-    later = shown(capsys, tmp_path / "went_on", "--step", str(skipped + 1), *name)
+    later = replay_json(capsys, tmp_path / "went_on", "--step", str(skipped + 1), *name)
     assert later["in_bits"] is True
     assert run_command(capsys, "verify", tmp_path / "went_on", *name)[0] == 0
     # Nothing was saved before, so nothing says on what it was computed.
@@ -203,7 +205,7 @@ def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: pytest.CaptureFix
     code, _, errors = replay(capsys, *words)
     assert code == 2
     assert "says on what machine" in errors
-    found = shown(capsys, *words, "--tolerance", "0")
+    found = replay_json(capsys, *words, "--tolerance", "0")
     assert found["samples"][0]["sample"] == int(sums.argmax())
 
 

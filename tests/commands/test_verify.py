@@ -1,4 +1,4 @@
-"""`python -m trainer verify`: a run is computed again, and the folder is judged by it."""
+"""`python -m trainer verify`: a run is computed again and compared with its folder."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def change_line(folder: Path, number: int, **values: Any) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_a_run_is_what_its_configuration_gives(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unchanged_run_agrees(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(run)
     code, output, _ = verify(capsys, run)
     assert code == 0
@@ -124,9 +122,7 @@ def test_the_first_step_that_differs_is_named(
     assert "compared: the losses of 3 steps" in output, "it goes no further than the checkpoint"
 
 
-def test_what_a_forged_folder_claims_is_found(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_forged_figures_are_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def difference() -> str:
         code, output, _ = verify(capsys, copy, "--json")
         assert code == 3
@@ -146,7 +142,7 @@ def test_what_a_forged_folder_claims_is_found(
 
 
 def forge_weights(checkpoint: Path, by: float) -> None:
-    """Change a number of the first filter a little, with a manifest that holds."""
+    """Change a number of the first filter a little, and fix the manifest."""
     tensors = load_file(checkpoint / "model.safetensors")
     tensors["features.0.weight"].view(-1)[0] += by
     save_file(tensors, checkpoint / "model.safetensors")
@@ -209,7 +205,7 @@ def test_damaged_figures_are_named(
     assert expected in errors
 
 
-def test_what_a_configuration_may_not_bring_about(
+def test_a_configuration_that_would_run_code_is_refused(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, errors = verify(capsys, copy, "--threads", "100000")
@@ -247,7 +243,7 @@ def test_a_run_that_was_killed_and_has_lost_a_checkpoint(
 
 
 def test_every_part_of_a_run_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Dropout, averaged weights, patience, pairs of images and what else a step depends on."""
+    """Dropout, averaged weights, patience, mixed images and the rest that a step depends on."""
     more = ["--model.args", "{widths: [8, 16], dropout: 0.3}", "--train.epochs", "6"]
     more += ["--train.patience", "1", "--optimizer.lr", "0.2", "--train.ema_decay", "0.9"]
     more += ["--data.mixup", "0.3", "--data.cutmix", "0.3", "--train.clip_norm", "1"]
@@ -257,7 +253,7 @@ def test_every_part_of_a_run_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert verify(capsys, tmp_path / "run")[0] == 0
 
 
-def test_a_network_of_ones_own_runs_only_where_it_is_named(
+def test_a_user_defined_network_runs_only_where_it_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin = tmp_path / "own.py"

@@ -1,4 +1,4 @@
-"""A trained model from its file alone, and files that somebody made to do harm."""
+"""Load a trained model from its file only, and files that somebody made to do harm."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_importing_the_package_is_light() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_the_file_alone_is_enough_and_loading_draws_no_numbers(tmp_path: Path) -> None:
+def test_the_file_is_enough_and_loading_draws_no_numbers(tmp_path: Path) -> None:
     file = write_model(tmp_path / "anything.safetensors", "quicknet", {"widths": [4, 6, 8]})
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -116,9 +116,7 @@ def test_names_of_timm_are_somebody_elses_code_too(tmp_path: Path) -> None:
         ({"deviation": [[[-1.0]]]}, "model.deviation"),
     ],
 )
-def test_metadata_that_cannot_be_are_named(
-    tmp_path: Path, change: dict[str, Any], named: str
-) -> None:
+def test_impossible_metadata_are_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     file = write_model(tmp_path / "x.safetensors", change=lambda metadata: metadata.update(change))
     with pytest.raises(UserError) as caught:
         load_model(file)
@@ -141,7 +139,7 @@ def test_a_network_of_another_size_costs_no_memory(tmp_path: Path, width: int) -
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
 
 
-def test_what_is_no_finished_run_says_so(tmp_path: Path) -> None:
+def test_what_is_not_a_finished_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such run"):
         load_model(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"not a run, there is no model\.safetensors"):

@@ -1,8 +1,8 @@
 """Test a finished run's chosen weights again, on its own images or on others.
 
-The run's test set gives the figures of results.json, in bits on the same kind of machine, whatever
-the number of processes. Keys of the data, threads, train.precision and train.evaluation_batch_size
-may follow, as for train.py.
+The run's test set gives the figures of results.json, to the bit on the same kind of machine, on any
+number of processes. Keys of the data, threads, train.precision and train.evaluation_batch_size may
+follow, as for train.py.
 
 example: python -m trainer evaluate runs/digits --split validation
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_json_option, report_write_errors
+from trainer.commands.options import add_json_option, add_model_option, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -38,25 +38,23 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "validation", "train")
 
-# A later run may be evaluated on other images and another machine; the rest is the weights' own.
+# The images and the machine may be different; the rest belongs to the weights.
 ALLOWED = ("data.", "threads", "train.precision", "train.evaluation_batch_size")
 
 log = logging.getLogger("lockstep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's."""
+    """Add the command's own arguments; the others are the run's."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument(
         "--predictions",
         type=Path,
         metavar="FILE.npz",
-        help="write index, target, predicted and probability of each image there",
+        help="where to write index, target, predicted and probability of each image",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
-    )
+    add_model_option(parser)
     add_json_option(parser)
     parser.set_defaults(configuration=[])
 
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     path = arguments.predictions
     if path and (path.suffix != ".npz" or not path.absolute().parent.is_dir()):
-        raise UserError(f"--predictions: {path} must be a file FILE.npz in a folder that is there")
+        raise UserError(f"--predictions: {path} must be a file FILE.npz in an existing folder")
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
     with join_process_group(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
@@ -92,13 +90,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _warn(found: dict[str, Any], arguments: argparse.Namespace, why_other: str) -> None:
-    """Of figures that are not what a user of the run would take them for."""
+    """Warn of figures that are not what a user of the run may take them for."""
     results = arguments.run / "results.json"
     if found["equals_results_json"] is False:
         log.warning("%s has other figures for these images: %s", results, why_other)
     if found["data"]["classes_by"] == "position":
         log.warning(
-            "%s has numbers for classes, and none of the model's classes is named by a number: "
+            "%s has numbers for classes, and no class of the model has a number as its name: "
             "they are taken for its classes in their order, 0 for %r",
             found["data"]["source"],
             found[found["split"]]["per_class"][0]["name"],
@@ -118,7 +116,7 @@ def _warn(found: dict[str, Any], arguments: argparse.Namespace, why_other: str) 
 def _why_other(
     accelerator: Accelerator, config: RunConfig, folder: Path, found: dict[str, Any]
 ) -> str:
-    """What is another here than in the run, as far as its files say; nothing where all is equal."""
+    """Say what differs here from the run, as far as its files say; empty where nothing does."""
     from trainer.base import numerics
 
     if found["equals_results_json"] is not False:
@@ -137,7 +135,7 @@ def _why_other(
         return f"numbers round differently (there against here): {'; '.join(reasons)}"
     return (
         "machine, versions, precision and threads are the same, so the code of the network has "
-        "changed, or it depends on something that the run's files do not hold"
+        "changed, or it depends on something that the run's files do not contain"
     )
 
 
@@ -158,12 +156,12 @@ def _write(path: Path, predictions: Predictions) -> None:
 def _evaluate(
     accelerator: Accelerator, config: RunConfig, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], Predictions]:
-    """The figures and what they are made of, on every rank; a collective."""
+    """Return the figures and the predictions behind them, on every rank; a collective."""
     from trainer.base import numerics
     from trainer.data.loading import fingerprint_of
     from trainer.run import results
 
-    # As in the run, because rounding depends on them.
+    # As in the run: rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     numerics.choose_kernels(config.train.reduction == "exact")
     chosen, stored = collectives.run_on_all_ranks(
@@ -174,7 +172,7 @@ def _evaluate(
         {"data.root": fingerprint_of(chosen.images), "model.safetensors": stored.weights_sha256},
     )
     about = collectives.run_on_main_rank(accelerator, lambda: _about(arguments, config, chosen))
-    numerics.choose_precision(config.train.precision)  # the model's own code may have set it
+    numerics.choose_precision(config.train.precision)  # user-defined code may have changed it
     stored = stored.to(accelerator.device)
     images = chosen.images.move_if_it_fits(accelerator.device)
     at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
@@ -197,7 +195,7 @@ def _evaluate(
 def _load(
     config: RunConfig, arguments: argparse.Namespace
 ) -> tuple[EvaluationImages, TrainedModel]:
-    """Images and model, which fit together."""
+    """Load images and model, and check that they fit together."""
     from trainer.finished import evaluation_images, trained_model
 
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
@@ -218,7 +216,7 @@ def _load(
 def _about(
     arguments: argparse.Namespace, config: RunConfig, chosen: EvaluationImages
 ) -> dict[str, Any]:
-    """What the images are, and whether they are the run's own; None where nothing says so."""
+    """Describe the images, and whether they are the run's own; None where that is unknown."""
     from trainer.data.loading import fingerprint_of
     from trainer.finished.run_record import are_images_of_run
 
@@ -241,7 +239,7 @@ def _predict(
     block_samples: int,
     with_mirrored: bool,
 ) -> tuple[Predictions, Predictions | None]:
-    """The plain predictions, and those with mirror images where they are wanted."""
+    """Return the plain predictions, and those with mirror images where they are wanted."""
     from trainer.training import evaluation
 
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
@@ -261,7 +259,7 @@ def _predict(
 
 
 def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
-    """Whether results.json says the same of the same images; None where it is about others."""
+    """Return whether results.json has the same figures; None where it is about other images."""
     if found["split"] != "test" or not found["own_images"]:
         return None
     results = read_results(folder)
@@ -269,6 +267,6 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     check_type(stored, dict[str, Any], f"{folder / 'results.json'}: test")
     if results.get("weights_sha256") != found["weights_sha256"]:
         return False
-    # The mirror images may be asked for here alone, and an older version has every matrix.
+    # Mirror images may be asked for only here, and older versions have written every matrix.
     here = {key: value for key, value in found["test"].items() if value is not None}
     return all(here.get(key, value) == value for key, value in stored.items())

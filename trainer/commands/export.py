@@ -15,14 +15,14 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import print_report
-from trainer.commands.options import add_json_option
+from trainer.commands.options import add_json_option, add_model_option
 from trainer.run.console import MOST_CLASSES
 
 FORMATS = ("onnx", "torchscript", "safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
     )
@@ -31,17 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: model.onnx or model.pt beside model.safetensors; "
-        "of safetensors there is none",
+        help="default: model.onnx or model.pt next to model.safetensors; required for safetensors",
     )
     parser.add_argument(
         "--input",
         choices=("float32", "uint8"),
         help="the type of the pixels that ONNX takes, default: float32; TorchScript takes both",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
-    )
+    add_model_option(parser)
     add_json_option(parser)
 
 
@@ -52,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no finished run, or its model cannot be written in this format.
     """
     if arguments.input and arguments.format != "onnx":
-        raise UserError(f"--input: is for --format onnx; {arguments.format} has no type of its own")
+        raise UserError(f"--input: is only for --format onnx, found {arguments.format}")
     if arguments.format == "safetensors" and not arguments.output:
         raise UserError("--output: name the file; the run's model.safetensors has this format")
     from trainer.finished import export, trained_model
@@ -61,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     default = stored.file.with_name(f"model{export.SUFFIXES[arguments.format]}")
     output = arguments.output or default
     if not output.absolute().parent.is_dir() or output.is_dir():
-        raise UserError(f"--output: {output} must be a file in a folder that is there")
+        raise UserError(f"--output: {output} must be a file in an existing folder")
     found = export.export(stored, arguments.format, output, arguments.input or "float32")
     print_report(found, _lines(found), as_json=arguments.json)
 

@@ -1,4 +1,4 @@
-"""What the commands' options have in common: --json, positive integers, files to write."""
+"""What the commands' options have in common: --json, --model, positive integers, files to write."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from trainer.base.errors import UserError
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add --json; `base.terminal.print_report` prints by it."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add --model: the code of a user-defined model runs only where its user names it."""
+    parser.add_argument(
+        "--model", metavar="NAME", help="the name of a user-defined model, whose code is run"
+    )
 
 
 def positive_integer(text: str) -> int:

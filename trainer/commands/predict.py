@@ -1,10 +1,10 @@
-"""Say which class each picture is of, and how probable that is.
+"""Classify pictures, and say how probable the classes are.
 
-Pictures of any size, and folders of them, are made upright, grey or RGB, and of the size of the
-training images. Of a folder all pictures in it and below are taken, by the rules of a training:
-links are followed, hidden files and folders are left out. Prints CSV, or a JSON object a line. Each
-picture goes through the model by itself, in float32, so its result does not depend on the others or
-on the number of processes.
+Pictures may have any size; they are made upright, grey or RGB, and resized like the training
+images. Of a folder all pictures in it and below are taken, by the rules of a training: links are
+followed, hidden files and folders are skipped. Prints CSV, or one JSON object per line. Each
+picture goes through the model by itself, in float32, so its result does not depend on the others
+or on the number of processes.
 
 example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert --json
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
+from trainer.commands.options import add_model_option
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
@@ -35,16 +36,16 @@ if TYPE_CHECKING:
     from trainer.finished.trained_model import TrainedModel
 
 HINT_DIFFERENCE = 64
-"""so much brighter or darker than the training images, pictures may be inverted ones"""
+"""levels of 255: pictures that much brighter or darker than the training images may be inverted"""
 
 BLOCK_PICTURES = 100
-"""of each process, between which they look whether one has met a broken picture"""
+"""on each process, before all of them check whether one has met a broken picture"""
 
 log = logging.getLogger("lockstep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
     )
@@ -54,22 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--invert",
         action="store_true",
-        help="black for white: for photographs on white where the training images are on black",
+        help="swap black and white: for pictures on white where the training images are on black",
     )
     parser.add_argument(
         "--on_bad",
         choices=("stop", "skip"),
         default="stop",
-        help="a broken picture, or a folder that may not be read, ends the command before "
-        "anything is printed (stop, the default), or is named and left out (skip)",
+        help="what a broken picture or an unreadable folder does: end the command before anything "
+        "is printed (stop, the default), or be named and skipped (skip)",
     )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    add_model_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         # Rank 0 decides: the others may see other folders.
         files = collectives.run_on_main_rank(
-            accelerator, lambda: listed(arguments.files, skip=arguments.on_bad == "skip")
+            accelerator, lambda: list_pictures(arguments.files, skip=arguments.on_bad == "skip")
         )
         processes.set_threads(arguments.threads)
         stored = collectives.run_on_all_ranks(
@@ -97,11 +96,11 @@ def run(arguments: argparse.Namespace) -> None:
             _print(rows, stored.class_names, sys.stdout, as_json=arguments.json)
 
 
-def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
-    """The files, and in the place of a folder the pictures in it and below, in order of names.
+def list_pictures(paths: Iterable[Path], *, skip: bool) -> list[Path]:
+    """Return the files, and instead of a folder the pictures in it and below, sorted by name.
 
     Args:
-        skip: what may not be read is named in a warning and left out, and is no error.
+        skip: name what may not be read in a warning, instead of raising an error.
 
     Raises:
         UserError: a path does not exist or may not be read, or a folder has no picture.
@@ -121,7 +120,7 @@ def listed(paths: Iterable[Path], *, skip: bool) -> list[Path]:
 
 
 def _below(top: Path, skip: bool) -> list[Path]:
-    """The pictures in a folder and below, which training would take, in order of names."""
+    """Return the pictures in a folder and below that training would take, sorted by name."""
     from trainer.data.pictures.decoding import SUFFIXES
     from trainer.data.pictures.names import is_ignored, is_picture
 
@@ -142,19 +141,19 @@ def _below(top: Path, skip: bool) -> list[Path]:
                 elif is_picture(path):
                     found.append(path)
                 elif path.is_symlink() and not path.exists():
-                    log.warning("%s: is a link that leads nowhere; left out", path)
+                    log.warning("%s: is a link that leads nowhere; skipped", path)
         except OSError as error:
             _unreadable(folder, error, skip)
     if not found:
-        raise UserError(f"{top}: no picture is in this folder ({', '.join(SUFFIXES)})")
+        raise UserError(f"{top}: there are no pictures in this folder ({', '.join(SUFFIXES)})")
     return sorted(found)
 
 
 def _unreadable(path: Path, error: OSError, skip: bool) -> None:
     message = f"{path}: may not be read ({error.strerror})"
     if not skip:
-        raise UserError(f"{message}; give yourself access to it, or leave it out: --on_bad skip")
-    log.warning("%s; left out", message)
+        raise UserError(f"{message}; give yourself access to it, or skip it: --on_bad skip")
+    log.warning("%s; skipped", message)
 
 
 def _predict_all(
@@ -163,7 +162,7 @@ def _predict_all(
     files: list[Path],
     arguments: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """What is printed of each picture, on every rank; a collective.
+    """Return what is printed for each picture, on every rank; a collective.
 
     The ranks take the pictures in turn.
     """
@@ -185,8 +184,8 @@ def _predict_all(
     found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
     good = [one for one in found if not isinstance(one, str)]
     for error in found:
-        if isinstance(error, str):  # only rank 0 is heard
-            log.warning("%s; left out", error)
+        if isinstance(error, str):  # only rank 0 prints
+            log.warning("%s; skipped", error)
     if not good:
         raise UserError("FILE: none of the pictures can be read")
     if accelerator.is_main_process:
@@ -197,10 +196,10 @@ def _predict_all(
 def _predict(
     stored: TrainedModel, file: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], float] | str:
-    """What is printed of a picture, and its mean brightness; of a broken one what is wrong."""
+    """Return what is printed for a picture, and its mean brightness, or what is wrong with it."""
     try:
         if _is_special(file):
-            raise UserError(f"{file}: is no regular file")
+            raise UserError(f"{file}: is not a regular file")
         pixels = stored.read(file)
     except UserError as error:
         if arguments.on_bad == "stop" or stored.channels not in (1, 3):
@@ -215,39 +214,41 @@ def _predict(
 
 
 def _is_special(file: Path) -> bool:
-    """Whether it is a pipe or a device, for which a read may wait without an end."""
+    """Return whether it is a pipe or a device, from which a read may never return."""
     try:
         return not stat.S_ISREG(file.stat().st_mode)
-    except OSError:  # whoever reads it says what is wrong
+    except OSError:  # the reader says what is wrong
         return False
 
 
 def _row(file: Path, class_names: tuple[str, ...], probabilities: torch.Tensor) -> dict[str, Any]:
     if not bool(probabilities.isfinite().all()):
-        raise UserError(f"{file}: the model finds no probabilities for it, its logits are infinite")
+        raise UserError(
+            f"{file}: the model gives no probabilities for it, as its logits are not finite"
+        )
     values = probabilities.numpy()
     best = int(probabilities.argmax())
     return {
         "file": str(file),
         "class": class_names[best],
         "probability": _shortest(values[best]),
-        "probabilities": values,  # as numbers of Python they would take ten times as much
+        "probabilities": values,  # as Python floats they would take ten times the memory
     }
 
 
 def _shortest(value: np.float32) -> float:
-    """The shortest decimal that stands for a float32 number."""
+    """Return the float with the shortest decimal that stands for a float32 number."""
     return float(str(value))
 
 
 def _hint(stored: TrainedModel, shade: float) -> None:
-    """Warn where the pictures look like the training images with black for white."""
+    """Warn where the pictures look like the training images with black and white swapped."""
     usual = float(stored.scaling.mean.mean())
     if stored.channels == 1 and abs(255 - usual - shade) + HINT_DIFFERENCE < abs(usual - shade):
         log.warning(
             "the mean brightness is %.0f of 255, and that of the training images was %.0f: "
             "where these are black on white and those white on black, or the other way round, "
-            "--invert turns them over",
+            "--invert swaps them",
             shade,
             usual,
         )
@@ -256,7 +257,7 @@ def _hint(stored: TrainedModel, shade: float) -> None:
 def _print(
     rows: list[dict[str, Any]], class_names: Sequence[str], output: TextIO, *, as_json: bool
 ) -> None:
-    """CSV or JSON lines, in UTF-8, whatever bytes the names of the files are."""
+    """Print CSV or JSON lines, in UTF-8, whatever bytes the names of the files are."""
     if hasattr(output, "reconfigure"):
         output.reconfigure(encoding="utf-8", errors="surrogateescape")
     if as_json:

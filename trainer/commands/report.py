@@ -1,8 +1,8 @@
 """Write the report of a finished run again: report.html and its pictures.
 
-A run writes them at its end, after everything else. This is for one that was killed meanwhile, or
-to have them drawn by another version. The test images are read again, and must be those that the
-run was tested on.
+A run writes them at its end, after everything else. This is for a run that was killed while it did,
+or to have them drawn by another version. The test images are read again, and must be those that
+the run was tested on.
 
 example: python -m trainer report runs/digits
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
+from trainer.commands.options import add_model_option
 from trainer.config import command_line, stored_config
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
@@ -27,11 +28,9 @@ ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments; the others are the run's."""
+    """Add the command's own arguments; the others are the run's."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
-    parser.add_argument(
-        "--model", metavar="NAME", help="the code of a model that is not Lockstep's own"
-    )
+    add_model_option(parser)
     parser.set_defaults(configuration=[])
 
 
@@ -85,7 +84,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
 
 
 def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, TrainedModel]:
-    """The images that the run was tested on, and its model."""
+    """Load the images that the run was tested on, and its model."""
     from trainer.data.loading import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
@@ -97,6 +96,6 @@ def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, T
     if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(found.images)):
         raise UserError(
             f"data.root: the test images of {found.source} are not those that {arguments.run} was "
-            "tested on, so its pictures would be of others; name the folder that holds them"
+            "tested on, so its pictures would be of others; name the folder of those images"
         )
     return found.images, stored

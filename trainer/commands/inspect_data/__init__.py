@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent, print_report
-from trainer.commands.options import add_json_option, positive_integer
+from trainer.commands.options import add_json_option, add_model_option, positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] [--most N] [--json] "
         "[--a.b value ...]"
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the code of the run's model where it is not Lockstep's own"
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--page", type=Path, metavar="FILE.html", help="write a page with pictures there"
     )
