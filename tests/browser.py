@@ -1,4 +1,4 @@
-"""Pages in a real browser: Debian's chromium without a window, steered by its DevTools protocol.
+"""Open pages in a real browser: Debian's chromium, headless, by its DevTools protocol.
 
 The protocol's messages are JSON objects, each followed by a zero byte, on the browser's file
 descriptors 3 and 4 (--remote-debugging-pipe), so that no port and no library is needed.
@@ -19,7 +19,7 @@ from typing import Any, Self
 CHROMIUM = shutil.which("chromium")
 
 # What a person would see of a page's pictures and width.
-_LOOK = """(async () => {
+_EXPRESSION = """(async () => {
   const images = [...document.images];
   await Promise.allSettled(images.map(image => image.decode()));
   return {
@@ -35,8 +35,8 @@ _LOOK = """(async () => {
 
 
 @dataclass
-class Look:
-    """How a page looks in a window of some width."""
+class PageView:
+    """What a person would see of a page in a window of some width."""
 
     width: int
     """of the page, in CSS pixels"""
@@ -104,8 +104,8 @@ class Browser:
             self._commands.close()
             self._answers.close()
 
-    def open(self, path: Path, width: int, *, dark: bool = False) -> Look:
-        """Open a page in a window `width` CSS pixels wide, and look at it."""
+    def open(self, path: Path, width: int, *, dark: bool = False) -> PageView:
+        """Open a page in a window `width` CSS pixels wide, and return what is seen."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
         phone = width < 600
@@ -118,18 +118,18 @@ class Browser:
         assert "errorText" not in self._ask("Page.navigate", url=address)
         self._wait("Page.loadEventFired")
         answer = self._ask(
-            "Runtime.evaluate", expression=_LOOK, awaitPromise=True, returnByValue=True
+            "Runtime.evaluate", expression=_EXPRESSION, awaitPromise=True, returnByValue=True
         )
-        look = Look(**answer["result"]["value"])
+        view = PageView(**answer["result"]["value"])
         for event in self._events:
             match event["method"]:
                 case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" | "Log.entryAdded":
-                    look.complaints.append(json.dumps(event["params"]))
+                    view.complaints.append(json.dumps(event["params"]))
                 case "Network.requestWillBeSent":
                     asked = event["params"]["request"]["url"]
                     if asked != address and not asked.startswith("data:"):
-                        look.requests.append(asked)
-        return look
+                        view.requests.append(asked)
+        return view
 
     def screenshot(self, path: Path) -> None:
         """Write a picture of the whole open page, as PNG."""
@@ -137,7 +137,7 @@ class Browser:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command, and give its answer; events that come before it are kept."""
+        """Send a command and return its answer; keep the events that come before it."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -155,7 +155,7 @@ class Browser:
             self._receive()
 
     def _receive(self) -> dict[str, Any]:
-        """The next message; an event is kept."""
+        """Return the next message; keep it if it is an event."""
         while b"\0" not in self._received:
             piece = self._answers.read(2**16)
             assert piece, "the browser has ended"

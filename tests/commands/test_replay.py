@@ -163,7 +163,7 @@ def test_a_record_that_is_not_the_runs(
     (copy / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     code, output, errors = replay(capsys, copy, "--step", "3")
     assert code == 3
-    assert "check     not the run's: step 2 (epoch 1): loss 9.0 in the run, " in output
+    assert "check     differs: step 2 (epoch 1): loss 9.0 in the run, " in output
     assert "not what was computed here" in errors
 
 

@@ -134,7 +134,7 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     from trainer.training.per_sample import StepSamples
 
     engine, (epoch, step) = again.engine, again.plan.end
-    # A step that the run has left out is computed here, to show why.
+    # A step that the run skipped is computed here, to show why.
     skipped = again.plan.run.skipped_steps
     engine.state.skipped_steps = [other for other in skipped if other != step]
     engine.fit((epoch, step - 1))
@@ -220,7 +220,7 @@ def _write_page(path: Path, report: dict[str, Any]) -> None:
         report=report,
         steps_before=min(STEPS_BEFORE, report["step"] - 1),
         largest_loss=max(losses, default=0.0) or 1.0,
-        number=_number,
+        figure=_number,
     )
     with report_write_errors("--page", path):
         write_text(path, page)
@@ -242,7 +242,7 @@ def _number(value: float | None) -> str:
 def _check(report: dict[str, Any]) -> str:
     """Say how the loss compares with the recorded one."""
     if report["first_difference"]:
-        return f"not the run's: {report['first_difference']}"
+        return f"differs: {report['first_difference']}"
     if report["in_bits"]:
         return "equal to the one in metrics.jsonl, bit for bit, as are those on the way"
     return (
@@ -268,7 +268,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines = [f"{name:<9} {text}" for name, text in facts.items()]
     lines += [f"equal at best to rounding: {reason}" for reason in report["not_promised"]]
     if report["skipped_in_run"]:
-        lines.append("the run has left this step out, as its loss was not finite")
+        lines.append("the run skipped this step, as its loss was not finite")
     rows = [("sample", "loss", "gradient", "class", "predicted")]
     for row in report["samples"][:MOST_LINES]:
         figures = (_number(row["loss"]), _number(row["gradient_norm"]))

@@ -75,11 +75,13 @@ def test_the_page_loads_and_fits(
     assert (max(red, green, blue) < 60) if dark else (min(red, green, blue) > 200)
 
 
-def test_what_is_read_first_is_the_result(browser: Browser, pages: dict[str, Path]) -> None:
+def test_the_result_is_read_first(browser: Browser, pages: dict[str, Path]) -> None:
     look = browser.open(pages["usual"], 390)
     assert look.title == "68.33\N{NO-BREAK SPACE}% · lab_cnn on fashion_mnist"
     words = " ".join(look.text.split())
-    assert words.startswith("lab_cnn on fashion_mnist Test accuracy 68.33 % 41 of 60 images right")
+    assert words.startswith(
+        "lab_cnn on fashion_mnist Test accuracy 68.33 % 41 of 60 images correct"
+    )
     assert "Shirt worst 5.00 %" in words
 
 
@@ -118,7 +120,7 @@ def test_a_comparison_fits_too(
 
 
 def test_the_browser_tells_what_is_wrong_with_a_page(browser: Browser, tmp_path: Path) -> None:
-    """Else the tests above would prove nothing."""
+    """Otherwise the tests above would prove nothing."""
     (tmp_path / "bad.html").write_text(
         '<meta name="viewport" content="width=device-width">'
         '<img alt="gone" src="gone.png"><div style="width: 2000px">wide</div>'

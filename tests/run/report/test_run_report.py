@@ -1,4 +1,4 @@
-"""The report, read as a person or a browser reads it."""
+"""The report as a person or a browser reads it."""
 
 from __future__ import annotations
 
@@ -182,9 +182,9 @@ def test_pictures_and_page_are_written(tmp_path: Path) -> None:
 
 def test_the_result_stands_first(tmp_path: Path) -> None:
     text = report(tmp_path).text
-    assert "Test accuracy 68.33 % 41 of 60 images right" in text
+    assert "Test accuracy 68.33 % 41 of 60 images correct" in text
     assert "Lab accuracy 91.25 % first 1,000 test images" in text
-    assert "Worst class: Shirt 5.00 % 1 of 20 right; 19 taken for T-shirt/top" in text
+    assert "Worst class: Shirt 5.00 % 1 of 20 correct; 19 taken for T-shirt/top" in text
     assert text.index("68.33 %") < text.index("Training") < text.index("Per class")
 
 
@@ -206,14 +206,14 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
     assert " ".join(config.split()) in page.text
 
 
-def test_calibration_is_put_into_words(tmp_path: Path) -> None:
+def test_calibration_in_words(tmp_path: Path) -> None:
     page = report(tmp_path)
     probability = np.linspace(0.5, 0.99, 60, dtype=np.float32)
     assert f"a probability of {100 * probability.mean():.2f} %" in page.text
-    assert "68.33 % of the answers are right: it is surer than it should be." in page.text
+    assert "68.33 % of the answers are correct: it is overconfident." in page.text
     assert "in 15 bins of equal width" in page.text
     page = report(tmp_path, mistakes=False)
-    assert "100.00 % of the answers are right: it is less sure than it could be." in page.text
+    assert "100.00 % of the answers are correct: it is underconfident." in page.text
 
 
 def test_feature_maps_are_shown_where_they_were_drawn(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_feature_maps_are_shown_where_they_were_drawn(tmp_path: Path) -> None:
     assert page.pictures()[-1].size == (30, 20)
 
 
-def test_which_equality_holds_is_said(tmp_path: Path) -> None:
+def test_the_page_says_which_equality_holds(tmp_path: Path) -> None:
     assert "the same bits, on any number of processes" in report(tmp_path).text
     page = report(tmp_path, rounding=["from step 7: threads 1 against 2"])
     assert "Equal to rounding, not in bits: from step 7: threads 1 against 2" in page.text
@@ -233,7 +233,7 @@ def test_which_equality_holds_is_said(tmp_path: Path) -> None:
 def test_mistakes_are_the_most_confident_ones_and_right_images(tmp_path: Path) -> None:
     page = report(tmp_path, samples=90)
     shown = [picture.getpixel((0, 0)) for picture in page.pictures()[4:-1]]
-    # Wrong are the samples 5, 8, 11, ... 89; their probability rises with the index.
+    # The samples 5, 8, 11, ... 89 are wrong; their probability rises with the index.
     assert shown == list(range(89, 89 - 3 * 24, -3))
     assert "Shirt → T-shirt/top 99.00 %" in page.text
 
