@@ -1,4 +1,4 @@
-"""The cluster that the tests of jobs share: they are one file, so that one worker starts it."""
+"""Start the cluster that the tests of jobs share; they are one file, so that one worker does it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.slurm import Slurm, missing
+from tests.cluster.slurm import Slurm, reason_to_skip
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """A Slurm of two nodes, started once; skips where there can be none."""
-    reason = missing()
+    """Start a Slurm of two nodes once; skip where that is not possible."""
+    reason = reason_to_skip()
     if reason:
         pytest.skip(f"no Slurm here: {reason}")
     # Not a folder of pytest's: their paths are long, and others may not enter them.

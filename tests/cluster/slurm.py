@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine: its own folder, key, sockets and ports."""
+"""Start a real Slurm of two nodes on this machine, with its own folder, key, sockets and ports."""
 
 from __future__ import annotations
 
@@ -21,20 +21,13 @@ PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "scancel
 NODES = ("n1", "n2")
 PERIOD_SECONDS = 0.1
 
-# A job that goes on is for moments in states other than RUNNING: PREEMPTED and REQUEUED before it
-# starts again, SIGNALING while it is told of its time limit. So the ends are named, not those.
+# Not "anything but RUNNING": a job that goes on is PREEMPTED, REQUEUED or SIGNALING for moments.
 ENDED = {
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     "TIMEOUT",
 }
 
-# Waits are as short as may be. A requeued job waits for cred_expire: 120 s elsewhere, at least 5 s.
+# Waits are as short as possible: a requeued job waits for cred_expire, 120 s by default.
 CONFIGURATION = """
 ClusterName=lockstep
 SlurmctldHost={host}(127.0.0.1)
@@ -73,9 +66,9 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptM
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 State=UNKNOWN"
 
 
-def missing() -> str:
-    """Why no Slurm can be started here; empty where it can."""
-    lacking = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
+def reason_to_skip() -> str:
+    """Tell why no Slurm can be started here; empty where it can."""
+    lacking = [name for name in PROGRAMS if shutil.which(name, path=_search_path()) is None]
     if sys.platform != "linux":
         return "Slurm runs on Linux"
     if lacking:
@@ -94,9 +87,9 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = _clean(os.environ) | {
+        self.environment = _without_launchers(os.environ) | {
             "SLURM_CONF": str(folder / "slurm.conf"),
-            "PATH": f"{Path(sys.executable).parent}:{_path()}",
+            "PATH": f"{Path(sys.executable).parent}:{_search_path()}",
             "PYTHONPATH": str(REPOSITORY),
         }
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -113,7 +106,7 @@ class Slurm:
         self._stop()
 
     def call(self, *words: str | Path, code: int = 0) -> str:
-        """The output of one of Slurm's commands, which must end with `code`."""
+        """Run a command that must end with `code`; return its output."""
         done = subprocess.run(
             [str(word) for word in words],
             env=self.environment,
@@ -128,16 +121,16 @@ class Slurm:
         return done.stdout
 
     def submit(self, *words: str | Path) -> int:
-        """Submit a job script with its arguments; the job's number."""
+        """Submit a job script with its arguments; return the job's number."""
         return int(self.call("sbatch", "--parsable", *words))
 
     def job(self, number: int | str) -> dict[str, str]:
-        """What Slurm knows of a job: `JobState`, `Restarts`, `ExitCode` and more."""
+        """Return what Slurm knows of a job: `JobState`, `Restarts`, `ExitCode` and more."""
         text = self.call("scontrol", "--oneliner", "show", "job", str(number))
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
     def wait(self, number: int | str, limit_s: float = 240) -> dict[str, str]:
-        """What Slurm knows of a job when it has ended; a requeued one has not."""
+        """Wait until a job has ended (a requeued one has not); return what Slurm knows of it."""
         found: dict[str, str] = {}
 
         def ended() -> bool:
@@ -148,12 +141,12 @@ class Slurm:
         return found
 
     def _start(self) -> None:
-        # munged wants its socket to be in a folder that everybody may enter.
+        # munged wants its socket in a folder that everybody may enter.
         self.folder.chmod(0o755)
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(64))
-        # Ports are only known to be free, until the daemons take them; so some tries.
+        # A free port may be taken before the daemon listens: try again.
         for _ in range(3):
             self._write_configuration()
             self._start_daemons()
@@ -224,17 +217,17 @@ def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
     """Wait for a condition.
 
     Raises:
-        TimeoutError: it has not come true in time.
+        TimeoutError: it is not true in time.
     """
     end_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end_s:
-            raise TimeoutError(f"not so within {limit_s} s")
+            raise TimeoutError(f"not true within {limit_s} s")
         time.sleep(PERIOD_SECONDS)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
+    """Find different ports on which nobody listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -242,13 +235,13 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _path() -> str:
-    """Where programs are looked for, the daemons' folders besides."""
+def _search_path() -> str:
+    """Return the search path of programs, with the folders of daemons."""
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
-def _clean(variables: os._Environ[str]) -> dict[str, str]:
-    """The environment without another Slurm's, launchers' and batch jobs' variables."""
+def _without_launchers(variables: os._Environ[str]) -> dict[str, str]:
+    """Return the environment without variables of another Slurm, launchers and batch jobs."""
     prefixes = ("SLURM", "SBATCH", "SRUN", "ACCELERATE_", "TORCHELASTIC_")
     ours = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     return {k: v for k, v in variables.items() if not k.startswith(prefixes) and k not in ours}

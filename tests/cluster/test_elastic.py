@@ -1,4 +1,4 @@
-"""torchrun replaces a worker that dies, and nodes come and go: the same bits from checkpoints."""
+"""The bits stay the same when torchrun replaces a dead worker, and when nodes come and go."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.distributed.launch import environment, launcher
 from tests.faults.running import LONG, ranks_of, start, steps_logged
 from tests.runs import Run, check_same, command, train_here
 
-# Else torch 2.13 gives the new workers the store of the old ones, with addresses where nobody is.
+# Without it torch 2.13 gives new workers the store of the old ones, with addresses of dead ones.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 ELASTIC = [*launcher(2), "--max-restarts", "2"]
 
-# How long to wait for more nodes, and when one that is silent counts as gone: less than 30 s, 15 s.
+# Wait less than the default 30 s for more nodes, and count a silent one as gone before 15 s.
 QUICK = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3"
 
 SLOW_WHILE_THERE_IS_A_FILE = """
@@ -44,10 +44,10 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 
 class Node:
-    """A torchrun of one process, as of a node that takes part in a run of one or two nodes.
+    """A node of a run of one or two nodes: a torchrun of one process.
 
     Args:
-        log: what it says.
+        log: of its output.
         port: of the meeting point on the first node.
     """
 
@@ -66,18 +66,18 @@ class Node:
             )
 
     def starts(self) -> list[str]:
-        """How many processes the run had at each start, as the header says."""
+        """Return how many processes the run had at each start, as its header says."""
         return re.findall(r"^processes +(\d+),", self.log.read_text(), re.MULTILINE)
 
     def die(self) -> None:
-        """As without power: torchrun and its worker at once."""
+        """Kill torchrun and its worker at once, as a power failure does."""
         agent = psutil.Process(self.agent.pid)
         for process in [*agent.children(recursive=True), agent]:
             process.kill()
         self.agent.wait()
 
 
-def test_a_node_is_lost_and_later_another_joins(tmp_path: Path) -> None:
+def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW_WHILE_THERE_IS_A_FILE)
     words = [*LONG, "--model.name", f"{tmp_path / 'slow.py'}:Slow"]
     assert train_here(tmp_path / "undisturbed", *words) == 0
@@ -91,7 +91,7 @@ def test_a_node_is_lost_and_later_another_joins(tmp_path: Path) -> None:
         nodes.append(Node(log, port, folder, slow, *words))
 
     def trains_on(*starts: str) -> None:
-        """Wait until the run has been started so often, and has trained since."""
+        """Wait until the run has had these starts, and has trained since the last."""
         first = nodes[0]
         wait_until(lambda: first.starts() == list(starts) or first.agent.poll() is not None, 120)
         assert first.starts() == list(starts), first.log.read_text()

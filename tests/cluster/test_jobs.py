@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch on a real Slurm: two nodes, requests to stop, a rank that dies, arrays."""
+"""Run launch/slurm.sbatch on a real Slurm: two nodes, requests to stop, a dead rank, arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.slurm import ENDED, NODES, Slurm, wait_until
+from tests.cluster.slurm import ENDED, Slurm, wait_until
 from tests.conftest import REPOSITORY
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
@@ -41,7 +41,7 @@ class SlowAtFirst(QuickNet):
 
 
 class Job:
-    """A job that trains the digits in `folder`, on two nodes."""
+    """Trains the digits in `folder`, on two nodes."""
 
     def __init__(self, slurm: Slurm, folder: Path, options: list[str], *more: str) -> None:
         self.slurm = slurm
@@ -52,7 +52,7 @@ class Job:
         wait_until(lambda: self.state() != "PENDING", 60)
 
     def end(self, state: str = "COMPLETED") -> Run:
-        """Wait until it has ended, in the state that is expected."""
+        """Wait until it has ended in this state."""
         ended = self.slurm.wait(self.number)
         assert ended["JobState"] == state, self.log.read_text()
         code = int(ended["ExitCode"].split(":")[0])
@@ -66,7 +66,7 @@ class Job:
         assert self.state() == "RUNNING", self.log.read_text()
 
     def ranks(self) -> dict[int, psutil.Process]:
-        """Its processes that train."""
+        """Return its processes that train."""
         found = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, KeyError):
@@ -90,20 +90,12 @@ def undisturbed(model: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
     return Run(folder, 0)
 
 
-def test_two_nodes_run_a_job_together(slurm: Slurm, tmp_path: Path) -> None:
-    script = tmp_path / "job.sh"
-    script.write_text("#!/bin/sh\nsrun sh -c 'echo $SLURMD_NODENAME'\n")
-    job = slurm.submit("--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path}/log", script)
-    assert slurm.wait(job)["JobState"] == "COMPLETED"
-    assert sorted((tmp_path / "log").read_text().split()) == list(NODES)
-
-
 def test_two_nodes_do_the_run_of_one_process(
     slurm: Slurm, undisturbed: Run, tmp_path: Path
 ) -> None:
     run = Job(slurm, tmp_path / "run", TWO_NODES, "--processes", "2").end()
     check_same(run, undisturbed)
-    assert run.output.count("test accuracy") == 1, "rank 0 alone speaks"
+    assert run.output.count("test accuracy") == 1, "only rank 0 prints"
 
 
 def ask_the_processes(job: Job) -> None:
@@ -111,7 +103,7 @@ def ask_the_processes(job: Job) -> None:
     job.slurm.call("scancel", "--signal=USR1", str(job.number))
 
 
-def ask_before_they_can_hear(job: Job) -> None:
+def ask_before_they_listen(job: Job) -> None:
     wait_until(lambda: len(job.ranks()) == 2, 60)
     job.slurm.call("scancel", "--batch", "--signal=USR1", str(job.number))
 
@@ -130,14 +122,14 @@ def wait_for_the_time_limit(job: Job) -> None:
     ("ask", "options"),
     [
         (ask_the_processes, []),
-        (ask_before_they_can_hear, []),
+        (ask_before_they_listen, []),
         (preempt, []),
         # Slurm looks at limits twice a minute; the signal comes within half a minute.
         (wait_for_the_time_limit, ["--time=1", "--signal=B:USR1@30"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_job_that_is_asked_to_stop_saves_and_is_finished_by_itself_later(
+def test_a_job_that_is_asked_to_stop_saves_and_is_requeued_until_it_is_finished(
     ask: Callable[[Job], None],
     options: list[str],
     slurm: Slurm,
@@ -156,7 +148,7 @@ def test_a_job_that_is_asked_to_stop_saves_and_is_finished_by_itself_later(
     check_same(run, undisturbed)
 
 
-def test_a_cancelled_job_saves_and_stays_away(
+def test_a_cancelled_job_saves_and_is_not_requeued(
     slurm: Slurm, model: list[str], tmp_path: Path
 ) -> None:
     job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW], *model)
@@ -186,7 +178,7 @@ def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again
     check_same(finished, undisturbed)
 
 
-def test_an_array_trains_each_seed_in_a_folder_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
+def test_an_array_trains_each_seed_in_its_own_folder(slurm: Slurm, tmp_path: Path) -> None:
     """By `submit`, each on the one CPU that Slurm gives a task."""
     runs = tmp_path / "all runs"
     run_words = words(runs, "--train.epochs", "1", "--seed", "7", "--threads", "null")
@@ -213,8 +205,8 @@ def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path:
     """By `submit`; the last call only reports, and the result is that of one process."""
     command = [sys.executable, "-m", "trainer", "crossval", "--folds", "3"]
     short = ["--train.epochs", "1", "--data.train_size", "300"]
-    slurm.call(*command, *words(tmp_path / "alone", *short))
-    alone = Run(tmp_path / "alone", 0).json("crossval.json")
+    slurm.call(*command, *words(tmp_path / "one", *short))
+    single = Run(tmp_path / "one", 0).json("crossval.json")
     run_words = words(tmp_path / "array", *short)
     submit = [sys.executable, "-m", "trainer", "submit", "--folds", "3", "--submit"]
     lines = slurm.call(*submit, *run_words).splitlines()
@@ -226,26 +218,24 @@ def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path:
     slurm.call(*command, *run_words)
     found = Run(tmp_path / "array", 0).json("crossval.json")
     assert [one["final_weights_sha256"] for one in found["runs"]] == [
-        one["final_weights_sha256"] for one in alone["runs"]
+        one["final_weights_sha256"] for one in single["runs"]
     ]
 
 
-def test_what_a_user_can_mend_is_said_once_and_ends_the_job_with_2(
-    slurm: Slurm, tmp_path: Path
-) -> None:
+def test_a_mistake_is_named_once_and_ends_the_job_with_2(slurm: Slurm, tmp_path: Path) -> None:
     run = Job(slurm, tmp_path / "run", TWO_NODES, "--train.epoch", "5").end("FAILED")
     assert run.exit_code == 2
     assert run.output.count("did you mean train.epochs?") == 1
     assert not run.folder.exists()
 
 
-def test_a_job_that_is_submitted_from_elsewhere(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_job_that_is_submitted_from_another_folder(slurm: Slurm, tmp_path: Path) -> None:
     number = slurm.submit(f"--output={tmp_path}/log", f"--chdir={tmp_path}", JOB)
     assert slurm.wait(number)["ExitCode"] == "2:0"
     assert "submit from the repository's folder" in (tmp_path / "log").read_text()
 
 
-def test_it_is_no_script_for_a_shell() -> None:
+def test_it_refuses_to_run_in_a_shell() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     done = subprocess.run([str(JOB)], env=plain, capture_output=True, text=True, check=False)
     assert done.returncode == 2

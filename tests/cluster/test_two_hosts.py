@@ -1,4 +1,4 @@
-"""Two network namespaces as two machines, and the cable between them is pulled in mid-run."""
+"""Pull the cable between two machines (network namespaces) while they train together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CABLE = "cable"
 
 TIMEOUT_SECONDS = 4
 ANSWER_SECONDS = 15
-"""for the others to answer, after that"""
+"""for the other hosts to answer, after that"""
 
 
 class Host:
-    """A host of its own name and network."""
+    """A host with its own name and network."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -60,7 +60,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def hosts() -> Iterator[list[Host]]:
-    """Two hosts with a cable between them; skips where that is not permitted."""
+    """Make two hosts with a cable between them; skip where that is not permitted."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("no ip, unshare: apt-get install iproute2 util-linux")
     hosts = [Host(number) for number in range(2)]
@@ -105,7 +105,7 @@ def test_a_cut_network_ends_the_run_on_both_sides_and_each_says_why(
     assert [each.returncode for each in launched] == [1, 1]
     lost = f"rank 0 on {hosts[0].name}: rank 1 on {hosts[1].name} died, or has not answered in time"
     assert lost in outputs[0]
-    alone = (
+    unreachable = (
         f"rank 1 on {hosts[1].name}: the machine of rank 0, or the network to it, does not answer"
     )
-    assert alone in outputs[1]
+    assert unreachable in outputs[1]

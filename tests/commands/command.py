@@ -1,4 +1,4 @@
-"""Running `python -m trainer COMMAND` in this process."""
+"""Run `python -m trainer COMMAND` in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer import __main__
 
 
 def run_command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command and its arguments."""
+    """Run a command; return its exit code, standard output and standard error."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["trainer", *map(str, words)])

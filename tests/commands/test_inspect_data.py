@@ -1,4 +1,4 @@
-"""`python -m trainer inspect-data`: what the images are, and which labels are likely wrong."""
+"""`python -m trainer inspect-data`: statistics of the images, and labels that are likely wrong."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
 WRONG = (5, 60, 150)
-"""test pictures that lie in the folder of another class"""
+"""numbers of test pictures in the folder of another class"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One cache for all, apart from this machine's real one."""
+    """Use one cache for all tests, apart from this machine's real one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -37,13 +37,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures with some wrong labels."""
+    """Make a folder of pictures with some wrong labels."""
     return write_digits(tmp_path_factory.mktemp("data") / "own", wrong=WRONG)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A run on it."""
+    """Train a run on it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     more = ["--data.name", "folder", "--data.root", str(digits), "--data.augment", "none"]
     assert train_here(folder, *more, "--train.epochs", "8") == 0
@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
 
 
 def inspect(capsys: pytest.CaptureFixture[str], *more: str | Path) -> Any:
-    """What the command finds."""
+    """Return what the command finds."""
     code, output, errors = run_command(capsys, "inspect-data", *more, "--json")
     assert (code, errors) == (0, "")
     return json.loads(output)
@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_folders(capsys: pytest.CaptureFixture[str], dig
 
 @pytest.fixture
 def doubled(tmp_path: Path) -> Path:
-    """Pictures of two sizes, with copies in other places."""
+    """Make pictures of two sizes, with copies in other places."""
     root = write_pictures(tmp_path / "own", ("train", "validation", "test"), count=4)
     random = np.random.default_rng(5)
     for path in sorted(root.rglob("*.png")):
@@ -114,7 +114,7 @@ def test_sizes_and_duplicates(capsys: pytest.CaptureFixture[str], doubled: Path)
     assert "and 2 more groups" in output
 
 
-def test_any_data_set_will_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_any_kind_of_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     found = inspect(capsys, *words(tmp_path / "run"))
     assert sum(row["train"] for row in found["classes"]) == 1293
     assert found["pictures"] is None
@@ -149,7 +149,7 @@ def test_the_test_images_of_a_fold_are_training_images(
 
 
 def enlarged(root: Path, copy: Path) -> Path:
-    """The same pictures, larger and in colour."""
+    """Copy the pictures, larger and in colour."""
     shutil.copytree(root, copy)
     for path in copy.rglob("*.png"):
         with Image.open(path) as picture:
@@ -182,7 +182,7 @@ def test_wrong_labels_are_found(
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)
 
 
-def test_several_processes_say_the_same_once(
+def test_several_processes_print_the_same_once(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
 ) -> None:
     apart = run_forked(2, tmp_path, "-m", "trainer", "inspect-data", str(run), "--json")
@@ -203,7 +203,7 @@ def test_suspects_are_more_confident_than_is_usual() -> None:
     assert find_suspects(found, 3).tolist() == [2, 5]
 
 
-def test_the_page_stands_alone_and_escapes_names(
+def test_the_page_loads_nothing_and_escapes_names(
     capsys: pytest.CaptureFixture[str], doubled: Path, tmp_path: Path
 ) -> None:
     for part in ("train", "validation", "test"):

@@ -18,7 +18,7 @@ SHORT = ["--data.train_size", "400"]
 
 
 def lr_find(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "lr-find", *words(folder, *SHORT, *more))
 
 

@@ -1,4 +1,4 @@
-"""`python -m trainer profile`: where the time of a run's steps goes, and nothing of it changed."""
+"""`python -m trainer profile`: where the time of a run's steps goes; the run stays as it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = [
 
 
 def profile(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a profile of a short run."""
+    """Profile a short run; return exit code, standard output and standard error."""
     trace = ["--trace", str(folder / "trace.json")]
     return run_command(capsys, "profile", *words(folder / "run", *SHORT), *FEW, *trace, *more)
 

@@ -17,7 +17,7 @@ JOB = REPOSITORY / "launch" / "slurm.sbatch"
 
 
 def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Return exit code, standard output and standard error of the command."""
+    """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "submit", *arguments)
 
 

@@ -1,4 +1,4 @@
-"""`python -m trainer summary`: what several runs of a recipe have found together."""
+"""`python -m trainer summary`: mean and spread over several runs of a recipe."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
 
 def summary(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command."""
+    """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "summary", *words)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three seeds of a recipe."""
+    """Train three seeds of a recipe."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in range(3):
         assert train_here(folder / f"seed-{seed}", *SHORT, "--seed", str(seed)) == 0
@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def change(run: Path, to: Path, name: str, old: str, new: str) -> Path:
-    """A copy of a run with a word of one file changed."""
+    """Copy a run, with a word of one file changed."""
     shutil.copytree(run, to)
     text = (to / name).read_text()
     assert old in text
@@ -96,7 +96,7 @@ def test_lab_accuracy_where_the_runs_have_it(
     assert summary(capsys, *with_lab)[1].split()[:4] == ["run", "seed", "test", "lab"]
 
 
-def test_another_recipe_is_warned_of_by_its_keys(
+def test_another_recipe_is_a_warning_that_names_its_keys(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     other = change(runs[1], tmp_path / "other", "config.yaml", "lr: 0.01", "lr: 0.02")
@@ -107,7 +107,7 @@ def test_another_recipe_is_warned_of_by_its_keys(
     assert warning in caplog.text
 
 
-def test_the_same_seed_twice_is_warned_of(
+def test_the_same_seed_twice_is_a_warning(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(runs[0], tmp_path / "again")
@@ -115,10 +115,10 @@ def test_the_same_seed_twice_is_warned_of(
     assert warning.startswith(f"{runs[0]} and {tmp_path / 'again'} have the same seed, 0")
 
 
-def test_images_that_have_changed_between_the_runs_are_warned_of(
+def test_images_that_have_changed_between_the_runs_are_a_warning(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each seed holds out others for validation, but the test images are the same."""
+    """Each seed has other validation images, but the same test images."""
     tested = json.loads((runs[0] / "results.json").read_text())["data"]["test_fingerprint"]
     other = change(runs[1], tmp_path / "other", "results.json", tested, "0" * 64)
     (warning,) = json.loads(summary(capsys, runs[0], other, "--json")[1])["warnings"]

@@ -1,4 +1,4 @@
-"""The doctor as a command in this process."""
+"""Run the doctor as a command in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No launcher, no GPU, no data and no key."""
+    """Hide launchers, GPUs, data and keys of this machine."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -37,7 +37,7 @@ class Doctor:
         self.errors = ""
 
     def __call__(self, *words: str) -> dict[str, list[dict[str, str]]]:
-        """The findings by name."""
+        """Run it; return the findings by name."""
         self.code, output, self.errors = run_command(self.capsys, "doctor", "--json", *words)
         found = json.loads(output)
         assert found["works"] == (self.code == 0)
@@ -47,7 +47,7 @@ class Doctor:
         return by_name
 
     def fails(self, name: str, message: str, *words: str) -> None:
-        """The command ends with 2 for the one problem of this name, with these words."""
+        """Check that it ends with 2 for one problem, of this name and with this message."""
         found = self(*words)
         problems = [one for group in found.values() for one in group if one["state"] == "problem"]
         assert [one["name"] for one in problems] == [name]

@@ -44,14 +44,14 @@ def test_the_network_is_tried(doctor: Doctor, tmp_path: Path) -> None:
     doctor.fails("trial", "calls counts passes", *words(tmp_path / "run", *more))
 
 
-def test_the_machine_alone(doctor: Doctor) -> None:
+def test_the_machine_only(doctor: Doctor) -> None:
     found = doctor()
     assert doctor.code == 0
     assert {"cores", "devices", "versions", "threads", "hosts", "memory"} <= found.keys()
     assert not {"data", "model", "disk", "configuration"} & found.keys()
 
 
-def test_keys_alone_are_those_of_the_default_recipe(doctor: Doctor) -> None:
+def test_keys_without_a_file_are_for_the_default_recipe(doctor: Doctor) -> None:
     more = ["--processes", "3", "--data.name", "digits", "--data.train_size", "500"]
     doctor.fails("processes", "processes: this run must have 3, but 1 were started", *more)
 
@@ -82,11 +82,20 @@ def test_a_mistake_is_named_in_the_words_of_the_run(
     doctor.fails(name, message, *words(tmp_path / "run", *more))
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "name", "message"),
+    [
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "launch variables", "DYNAMO_BACKEND: is IND"),
+        ("WORLD_SIZE", "2", "processes", "WORLD_SIZE: is '2', as if by a launcher"),
+        ("SLURM_STEP_NUM_TASKS", "4", "processes", "srun has started 4 tasks, but no launcher"),
+    ],
+)
 def test_a_launch_that_a_run_refuses(
-    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    doctor.fails("launch variables", "ACCELERATE_DYNAMO_BACKEND: is IND", *words(tmp_path / "run"))
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch,
+    variable: str, value: str, name: str, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(variable, value)
+    doctor.fails(name, message)
 
 
 def test_a_folder_with_another_run(doctor: Doctor, run: Path) -> None:
@@ -106,20 +115,6 @@ def test_a_folder_in_use(doctor: Doctor, run: Path) -> None:
     with (run / ".lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         doctor.fails("output_dir", "is in use by another run", *words(run))
-
-
-def test_a_launchers_variable_without_a_launcher(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    doctor.fails("processes", "WORLD_SIZE: is '2', as if by a launcher")
-
-
-def test_tasks_of_srun_that_do_not_know_of_each_other(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    doctor.fails("processes", "srun has started 4 tasks, but no launcher")
 
 
 def test_more_threads_than_cores(doctor: Doctor, tmp_path: Path) -> None:
@@ -179,7 +174,7 @@ def test_a_model_that_takes_too_long_to_build_is_not_blamed_on_the_data(
 ) -> None:
     loading.load(DataConfig(name="digits"), seed=0)  # imports what takes time
     monkeypatch.setattr(diagnosis, "LOADING_LIMIT_S", 2.0)
-    monkeypatch.setattr(run_checks, "build_model", lambda *_: time.sleep(4.0))
+    monkeypatch.setattr(run_checks, "build_model", lambda *_: time.sleep(2.5))
     found = {finding.name: finding for finding in diagnosis.diagnose(words(tmp_path / "run"))}
     assert found["data"].state == "ok"
     assert "not built and tried within 2 s" in found["model"].text
@@ -223,7 +218,7 @@ def test_a_package_that_cannot_be_imported(doctor: Doctor, monkeypatch: pytest.M
     doctor.fails("imports", "accelerate")
 
 
-def test_unknown_words_of_other_commands_stay_errors(
+def test_unknown_arguments_of_other_commands_are_still_errors(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sys.argv = ["trainer", "compare", "a", "b", "--seed", "3"]
@@ -233,7 +228,7 @@ def test_unknown_words_of_other_commands_stay_errors(
     assert "unrecognized arguments: --seed 3" in capsys.readouterr().err
 
 
-def test_a_process_of_its_own_speaks_to_people(tmp_path: Path) -> None:
+def test_the_text_for_people_of_a_real_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "doctor", *words(tmp_path / "run")]
     more = ["--processes", "2"]
     finished = subprocess.run(

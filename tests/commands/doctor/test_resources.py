@@ -1,4 +1,4 @@
-"""`python -m trainer doctor`: whether there is room on the disk and in memory."""
+"""`python -m trainer doctor`: whether disk and memory are large enough."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import itertools
 import shutil
 from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ import torch
 from tests.commands.doctor.conftest import SHORT, Doctor
 from tests.runs import words
 from trainer.commands.doctor import diagnosis, rank_checks, resources, run_checks
+from trainer.commands.doctor.finding import Findings
+from trainer.config import command_line
 
 
 @pytest.mark.parametrize(
@@ -55,27 +56,22 @@ def test_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
         assert resources.check_gpu_memory(needs, torch.device("cuda")).state == state
 
 
-def test_activations_grow_with_the_micro_batch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Of quicknet on digits: some tens of maps of 8 x 8 numbers, of which each sample keeps all."""
-    taken: list[Any] = []
-    look = run_checks.load
-    monkeypatch.setattr(run_checks, "load", lambda *given: taken.append(look(*given)))
-    for batch_size in ("60", "120", "180"):
-        sizes = ["--train.batch_size", batch_size]
-        diagnosis.diagnose(words(tmp_path / "run", *sizes))
-    small, middle, large = (prepared.needs.training for prepared in taken)
+def needs_of(folder: Path, *more: str) -> resources.ResourceNeeds:
+    """Return the estimate for a run."""
+    run = run_checks.load(command_line.parse(words(folder, *more)), Findings())
+    assert run is not None
+    return run.needs
+
+
+def test_activations_grow_with_the_micro_batch(tmp_path: Path) -> None:
+    """Each sample keeps some tens of maps of 8 x 8 numbers: quicknet on digits."""
+    small, middle, large = (
+        needs_of(tmp_path, "--train.batch_size", size).training for size in ("60", "120", "180")
+    )
     assert large - middle == middle - small > 15 * 16 * 8 * 8 * 4
 
 
-def test_the_size_of_a_checkpoint_is_that_of_a_real_one(
-    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    prepared: list[Any] = []
-    look = run_checks.load
-    monkeypatch.setattr(run_checks, "load", lambda *given: prepared.append(look(*given)))
-    diagnosis.diagnose(words(tmp_path / "run", *SHORT))
+def test_the_size_of_a_checkpoint_is_that_of_a_real_one(run: Path, tmp_path: Path) -> None:
     (checkpoint,) = (run / "checkpoints").glob("step-*")
     real_bytes = sum(path.stat().st_size for path in checkpoint.iterdir())
-    assert prepared[0].needs.checkpoint == pytest.approx(real_bytes, rel=0.1)
+    assert needs_of(tmp_path, *SHORT).checkpoint == pytest.approx(real_bytes, rel=0.1)

@@ -1,4 +1,4 @@
-"""What the doctor has found: one finding a line, and the findings of all ranks in one list."""
+"""Collect what the doctor finds: one finding a line, and those of all ranks in one list."""
 
 from __future__ import annotations
 
