@@ -212,7 +212,7 @@ def test_half_a_record_in_the_middle_is_named(run: Run, capfd: pytest.CaptureFix
     path = run.folder / "metrics.jsonl"
     flip(path, path.read_bytes().index(b"\n"))
     assert train_here(run.folder, *SHORT) == 2
-    assert f"{path}: damaged, a line is no record" in capfd.readouterr().err
+    assert f"{path}: damaged, a line is not a record" in capfd.readouterr().err
 
 
 def check_resumed(run: Run, undisturbed: Run, capfd: pytest.CaptureFixture[str], said: str) -> None:

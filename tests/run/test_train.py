@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(
     ],
     ids=" ".join,
 )
-def test_a_mistake_ends_with_2_and_a_message_and_can_be_mended(
+def test_a_mistake_ends_with_2_and_a_message_and_can_be_fixed(
     tmp_path: Path, change: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_here(tmp_path / "run", *change) == 2
@@ -183,7 +184,7 @@ def test_a_mistake_ends_with_2_and_a_message_and_can_be_mended(
     for part in expected:
         assert part in message
     assert "Traceback" not in message
-    # Nothing was begun, so the mended command may use the same folder.
+    # Nothing was begun, so the corrected command may use the same folder.
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
@@ -265,9 +266,10 @@ class Net(torch.nn.Module):
 def test_more_threads_than_cores_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = ["--threads", "512", "--train.epochs", "1", "--data.train_size", "200"]
+    threads = len(os.sched_getaffinity(0)) + 1
+    few = ["--threads", str(threads), "--train.epochs", "1", "--data.train_size", "200"]
     assert train_here(tmp_path / "run", *few) == 0
-    assert "threads: 1 processes of 512 threads share" in caplog.text
+    assert f"threads: 1 processes of {threads} threads share" in caplog.text
 
 
 def test_the_labs_example_reaches_what_the_lab_reaches(shared_data: Path, tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ from trainer.ranks import processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All arguments are the configuration's."""
+    """Leave all arguments to the configuration."""
     parser.set_defaults(configuration=[])
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do the run."""
+    """Do the run that the arguments describe, or what is left of it."""
     train(arguments.configuration)
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Do the run that the arguments describe, or what is left of it; `--help` prints and exits.
+    """Do the run that the arguments describe; `--help` prints and exits.
 
     Raises:
         UserError: names the key, the file or the process count that is wrong.

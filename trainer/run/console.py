@@ -1,7 +1,7 @@
-"""What a run says on the console: plain text in 80 columns, and a progress bar on a terminal.
+"""The console of a run: plain text in 80 columns, and a progress bar on a terminal.
 
-Lines go to standard output and the bar to standard error, so that a log file holds lines only.
-Whoever calls decides which process speaks.
+Lines go to standard output and the bar to standard error, so that a log file has lines only. Only
+rank 0 calls this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.config.schema import LAB_TEST_SAMPLES
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
 MOST_CLASSES = 100
-"""in a table on the screen; of more, the WORST_CLASSES"""
+"""in a table on the screen; where there are more, the WORST_CLASSES"""
 WORST_CLASSES = 20
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
@@ -27,10 +27,10 @@ _TABLE_HEAD = "  epoch   train loss  accuracy   validation loss  accuracy       
 
 
 class Progress:
-    """The progress of a run, to be used as a context manager.
+    """Shows the progress of a run; a context manager.
 
-    On a terminal there is a bar for the current epoch. Elsewhere there is a line at most every
-    `line_every_s` seconds. Both ways each finished epoch leaves one line of a table.
+    On a terminal the current epoch has a bar, in a file a line at most every `line_every_s`
+    seconds. Each finished epoch adds one line to a table in both.
     """
 
     def __init__(self, line_every_s: float = 30.0) -> None:
@@ -54,7 +54,7 @@ class Progress:
         self._cleanup.close()
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int = 0) -> None:
-        """Begin epoch `epoch` (from 1) of `epochs`, of whose `steps` steps `done` are done."""
+        """Begin an epoch, counted from 1, of `epochs`; `done` of its `steps` are done."""
         self._close_bar()
         self._epoch, self._epochs, self._steps = epoch, epochs, steps
         self._next_line_s = time.monotonic() + self._line_every_s

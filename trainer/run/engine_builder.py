@@ -1,4 +1,4 @@
-"""From a configuration to an engine: images, model, engine, on all ranks together."""
+"""Build an engine from a configuration, on all ranks together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_engine(
     checkpoints: Checkpoints,
     stop: StopRequest,
 ) -> Engine:
-    """The engine at the start of a run; a collective.
+    """Load the images, build the model, and return the engine at the start of a run; a collective.
 
     The files are found or downloaded by one process of each machine first, and then read by all.
 
@@ -32,7 +32,7 @@ def build_engine(
         stop: the flag that signals set.
 
     Raises:
-        UserError: what is wrong with the data or the model.
+        UserError: the data or the model is wrong.
     """
     data, seed = config.data, config.seed
     collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)

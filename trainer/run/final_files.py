@@ -1,4 +1,4 @@
-"""What a run leaves when it is trained: the model, the predictions, the results, and the report."""
+"""The files that a trained run ends with: model, predictions, results and report."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None
 
 
 def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], Tensors]:
-    """Return what it takes to build the model again and to feed it, some of it as tensors."""
+    """Return what building and feeding the model again takes, some of it as tensors."""
     dataset = engine.data
     channels, *image_size = dataset.train.images.shape[1:]
     numbers, tensors = saved_scaling.encode(dataset.scaling)

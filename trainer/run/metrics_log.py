@@ -29,25 +29,27 @@ _TYPES: dict[str, dict[str, Any]] = {
         "seconds": float | None,
     },
 }
-"""of what is reckoned with, by the event"""
+"""of the figures that are read back, by the event"""
+
+_ADVICE = "put the file back as it was, or start again in another output_dir"
 
 log = logging.getLogger("lockstep")
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, only ever appended to.
+    """Appends to metrics.jsonl, one JSON object a line.
 
-    What a full disk does not take waits in memory and is tried again with the next lines; no
-    checkpoint counts before it stands.
+    What a full disk does not take waits in memory and is tried again with the next lines; a
+    checkpoint only counts once it is written.
 
     Args:
-        path: the file; made where it is missing.
-        length_bytes: what stands after it is cut off: the length at the checkpoint from which
-            the run goes on, 0 for a new run.
+        path: the file; created where it is missing.
+        length_bytes: its length at the checkpoint from which the run goes on, 0 for a new run; the
+            rest is cut off.
 
     Raises:
-        UserError: the file cannot be opened, is no regular one, is shorter than `length_bytes`, or
-            damaged before it.
+        UserError: the file cannot be opened, is not a regular one, is shorter than `length_bytes`,
+            or damaged before it.
     """
 
     def __init__(self, path: Path, length_bytes: int = 0) -> None:
@@ -58,13 +60,13 @@ class MetricsLog:
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error_text(error)})") from error
-        # Checkpoints are written, and with them this file is synced, in a thread of their own.
+        # A thread that writes checkpoints syncs this file too.
         self._lock = threading.Lock()
         self.cut(length_bytes)
 
     @property
     def length_bytes(self) -> int:
-        """The file's length once everything stands that was written so far."""
+        """The file's length once everything that was passed to `write` is on the disk."""
         with self._lock:
             return self._written_bytes + len(self._waiting)
 
@@ -91,7 +93,7 @@ class MetricsLog:
         sync(self._path)
 
     def cut(self, length_bytes: int) -> None:
-        """Forget what stands after `length_bytes`, and what waits."""
+        """Drop what is in the file after `length_bytes`, and what waits."""
         with self._lock:
             self._file.truncate(length_bytes)
             self._written_bytes = length_bytes
@@ -109,23 +111,23 @@ class MetricsLog:
 
 
 def check_records(path: Path, length_bytes: int) -> None:
-    """Make sure that the first `length_bytes` of a metrics.jsonl are whole records.
+    """Check that the first `length_bytes` of a metrics.jsonl are whole records.
 
     Raises:
-        UserError: they are not, or the file is shorter or no regular file.
+        UserError: they are not, or the file is shorter or not a regular file.
     """
     for _ in _read(path, length_bytes) if length_bytes else ():
         pass
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a metrics.jsonl that nobody vouches for, with figures of the right types.
+    """Read the records of a metrics.jsonl, and check the types of their figures.
 
     A figure that is missing is None. What follows the last end of a line was being written when
     the run was killed, and is left out.
 
     Raises:
-        UserError: the file is missing, damaged or no regular file; or names the figure.
+        UserError: the file is missing, damaged or not a regular file; or names the figure.
     """
     for record in _read(path):
         check_type(record["event"], Literal["step", "epoch"], f"{path}: event")
@@ -135,7 +137,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def by_event(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-    """Those of the steps, and those of the epochs."""
+    """Return the records of the steps, and those of the epochs."""
     found: dict[str, list[Record]] = {"step": [], "epoch": []}
     for record in records:
         found[record["event"]].append(record)
@@ -143,52 +145,43 @@ def by_event(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
 
 
 def _read(path: Path, length_bytes: int | None = None) -> Iterator[Record]:
-    """The records, one after the other.
+    """Read records one after the other.
 
     Args:
         length_bytes: how much of the file; None: up to the last end of a line.
     """
     try:
         with path.open("rb") as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            _check_length(path, size_bytes, length_bytes)
-            rest = size_bytes if length_bytes is None else length_bytes
-            while rest:
-                line = file.readline(min(rest, _LONGEST_LINE_BYTES))
-                rest -= len(line)
-                if not line or (length_bytes is None and not rest and not line.endswith(b"\n")):
+            left = os.fstat(file.fileno()).st_size
+            if length_bytes is not None:
+                if left < length_bytes:
+                    raise UserError(
+                        f"{path}: has {left} bytes, but had {length_bytes} when the checkpoint was "
+                        f"saved; {_ADVICE}"
+                    )
+                left = length_bytes
+            while left:
+                line = file.readline(min(left, _LONGEST_LINE_BYTES))
+                left -= len(line)
+                if not line or (length_bytes is None and not left and not line.endswith(b"\n")):
                     return
-                yield _record(line, path)
-    except FileNotFoundError as error:
-        _check_length(path, 0, length_bytes)
-        raise UserError(f"{path}: missing") from error
+                yield _parse(line, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error_text(error)})") from error
+        raise UserError(f"{path}: cannot be read ({error_text(error)}); {_ADVICE}") from error
 
 
-def _check_length(path: Path, size_bytes: int, length_bytes: int | None) -> None:
-    if size_bytes < (length_bytes or 0):
-        raise UserError(
-            f"{path}: has {size_bytes} bytes, but had {length_bytes} when the checkpoint was "
-            "saved; put the file back as it was, or start anew in another output_dir"
-        )
-
-
-def _record(line: bytes, path: Path) -> Record:
+def _parse(line: bytes, path: Path) -> Record:
     try:
         record = json.loads(line.decode("utf-8"))
         if not line.endswith(b"\n") or not isinstance(record, dict) or "event" not in record:
-            raise ValueError("no record of an event")
+            raise ValueError("not an event")
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: damaged, a line is no record ({error}); put the file back as it was, or "
-            "start anew in another output_dir"
-        ) from error
+        raise UserError(f"{path}: damaged, a line is not a record ({error}); {_ADVICE}") from error
     return record
 
 
 def _finite(record: Record) -> Record:
-    """The record with null for the floats that JSON has no word for."""
+    """Return the record with null for NaN and infinity, which JSON lacks."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in record.items()

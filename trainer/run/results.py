@@ -1,4 +1,4 @@
-"""results.json and predictions.npz: what a finished run found."""
+"""The contents of results.json and predictions.npz."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_results(
     class_names: tuple[str, ...],
     config: RunConfig,
 ) -> dict[str, Any]:
-    """The part `test` of results.json; what `data.test_augment` gives stands apart in it."""
+    """Return the part `test` of results.json, with `augmented` where `data.test_augment` asks."""
     of_lab = config.data.train_size == LAB_TRAIN_SAMPLES and config.data.folds is None
     lab = of_lab and len(plain) >= LAB_TEST_SAMPLES
     return figures(plain, augmented, class_names, config.data.test_augment, lab=lab)
@@ -37,18 +37,22 @@ def figures(
     *,
     lab: bool = False,
 ) -> dict[str, Any]:
-    """What predictions of one set of images amount to.
+    """Return the figures of one set of images.
 
     Args:
-        lab: whether the accuracy over the first LAB_TEST_SAMPLES of them is wanted too.
+        plain: predictions of the images as they are.
+        augmented: predictions with `augmented_by`, where there are any.
+        class_names: in the order of the classes.
+        augmented_by: the value of `data.test_augment`.
+        lab: whether to add the accuracy over the first LAB_TEST_SAMPLES of them.
     """
-    results: dict[str, Any] = _shares(plain, lab) | {"samples": len(plain)}
+    results: dict[str, Any] = _overall(plain, lab) | {"samples": len(plain)}
     if augmented is not None:
-        results["augmented"] = {"by": augmented_by} | _shares(augmented, lab)
+        results["augmented"] = {"by": augmented_by} | _overall(augmented, lab)
     return results | per_class_results(plain, class_names)
 
 
-def _shares(predictions: Predictions, lab: bool) -> dict[str, float]:
+def _overall(predictions: Predictions, lab: bool) -> dict[str, float]:
     shares = {"accuracy": predictions.accuracy}
     if lab:
         hits = predictions.predicted == predictions.target

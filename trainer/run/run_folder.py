@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, what it was configured as, and how it stands."""
+"""The folder of a run: its lock, its configuration and its status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.base import locks
 from trainer.base.errors import UserError
 from trainer.base.files import write_file, write_json, write_text
 from trainer.base.locks import Lock
-from trainer.base.strict_json import check_type, error_text, read_json
+from trainer.base.strict_json import check_type, read_json
 from trainer.config import command_line, stored_config
 from trainer.config.rules import validate
 from trainer.config.schema import PINNED_KEYS, RunConfig, differences, extends, flatten, replace
@@ -38,14 +38,13 @@ FILES = (
     "mistakes.png",
     "features.png",
 )
-_CHUNK_BYTES = 2**20
 
 log = logging.getLogger("lockstep")
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What status.json says, as far as it matters for the next start."""
+    """What the next start needs from status.json."""
 
     state: State | None = None
     """None where there was no run"""
@@ -54,39 +53,39 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a run's folder said when it was opened."""
+    """What is known of a run when its folder has been opened."""
 
     config: RunConfig
-    """the configuration with everything filled in that belongs to the run"""
+    """with the values filled in that the run was started with"""
     finished: bool
-    """whether there is nothing left to do"""
+    """whether nothing is left to do"""
     status: RunStatus
     """as the last process left it"""
 
 
 class RunFolder:
-    """A run's `output_dir`, used on rank 0 alone."""
+    """A run's `output_dir`, used on rank 0 only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: Lock | None = None
 
     def open(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
-        """Take the folder for a run; nothing of an earlier run is changed.
+        """Lock the folder for a run; nothing of an earlier run is changed.
 
         Args:
             config: as asked for.
-            pins: values for the pinned keys where neither the configuration nor the folder, at an
-                earlier start, has set them.
+            pins: values for the pinned keys where neither the configuration nor an earlier start
+                has set them.
 
         Raises:
-            UserError: it cannot be written, is in use, or holds a run that is another.
+            UserError: it cannot be written, is in use, or holds another run.
         """
-        self._take()
+        self._acquire_lock()
         return self.inspect(config, pins)
 
     def inspect(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
-        """As `open`, but without taking the folder."""
+        """Do what `open` does, without locking the folder."""
         _check_contents(self.path)
         stored = _stored_config(self.path)
         if stored and config.resume == "none":
@@ -111,19 +110,24 @@ class RunFolder:
                 path.unlink()
 
     def take_metrics(self, saved: Path, length_bytes: int) -> None:
-        """Begin metrics.jsonl with what led to a checkpoint of a run in another folder.
+        """Begin metrics.jsonl with the records up to a checkpoint of a run in another folder.
 
         Raises:
-            UserError: the other run's file is damaged, shorter or no regular file.
+            UserError: the other run's file is damaged, shorter or not a regular file.
         """
         run = run_folder_of(saved)
         if run != self.path.resolve():
             source, target = run / "metrics.jsonl", self.path / "metrics.jsonl"
             check_records(source, length_bytes)
-            write_file(target, lambda temporary: _copy(source, temporary, length_bytes))
+
+            def copy(temporary: Path) -> None:
+                with source.open("rb") as file:
+                    temporary.write_bytes(file.read(length_bytes))
+
+            write_file(target, copy)
 
     def write_config(self, config: RunConfig) -> None:
-        """Write config.yaml; from now on the run goes on from its own checkpoints."""
+        """Write config.yaml, from which the run resumes with its own checkpoints."""
         text = command_line.to_yaml(replace(config, {"resume": "auto"}))
         write_text(self.path / "config.yaml", text)
 
@@ -133,19 +137,19 @@ class RunFolder:
         write_json(self.path / "status.json", value)
 
     def release(self) -> None:
-        """Give up the folder, for runs in the same process; the end of a process does it too."""
+        """Unlock the folder, for runs in the same process; the end of a process does it too."""
         if self._lock:
             self._lock.release()
 
     def check_access(self) -> None:
-        """Whether a run could take the folder now; leaves nothing behind.
+        """Check that a run could lock the folder now, and leave nothing behind.
 
         Raises:
             UserError: it cannot be written, or is in use.
         """
         if os.access(self.path / ".lock", os.F_OK):
             try:
-                self._take()
+                self._acquire_lock()
             finally:
                 self.release()
             return
@@ -155,7 +159,7 @@ class RunFolder:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise _not_writable(nearest, os.strerror(errno.EACCES))
 
-    def _take(self) -> None:
+    def _acquire_lock(self) -> None:
         path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -181,7 +185,7 @@ class RunFolder:
 
 
 def read_status(folder: Path) -> RunStatus:
-    """How the run in a folder stands, by its status.json.
+    """Read the status of the run in a folder from its status.json.
 
     Raises:
         UserError: the file is damaged.
@@ -196,7 +200,7 @@ def read_status(folder: Path) -> RunStatus:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What is in a run's results.json.
+    """Read a run's results.json.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -205,12 +209,12 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def nearest_folder(path: Path) -> Path:
-    """A folder, or what is there of the way to it, as far as this user may see it."""
+    """Return the folder, or the nearest one above it that exists and this user can see."""
     return next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
 
 
 def run_folder_of(saved: Path) -> Path:
-    """The run's folder of a checkpoint, which stands at checkpoints/step-N in it."""
+    """Return the run's folder of a checkpoint, which is checkpoints/step-N in it."""
     return saved.resolve().parent.parent
 
 
@@ -226,35 +230,28 @@ def _not_writable(path: Path | str, why: str | None) -> UserError:
 
 
 def _check_contents(folder: Path) -> None:
-    """Make sure that what a run writes is of the right kind."""
+    """Check that what a run writes is a folder or a file as it should be."""
     for name in (*FOLDERS, *FILES):
         path = folder / name
         kind = "folder" if name in FOLDERS else "file"
         right = path.is_dir() if name in FOLDERS else path.is_file()
         if path.exists() and not right:
             raise UserError(
-                f"output_dir: {path} is not a {kind}; put it away, or choose another output_dir"
+                f"output_dir: {path} is not a {kind}; move it away, or choose another output_dir"
             )
 
 
-def _copy(source: Path, target: Path, length_bytes: int) -> None:
-    """Copy the beginning of a file."""
-    try:
-        with source.open("rb") as file, target.open("wb") as copy:
-            while piece := file.read(min(length_bytes, _CHUNK_BYTES)):
-                copy.write(piece)
-                length_bytes -= len(piece)
-    except OSError as error:
-        raise UserError(f"{source}: cannot be copied ({error_text(error)})") from error
-
-
 def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
-    """`config` with the pins of the run in `folder`, which must be the same run."""
+    """Return `config` with the pinned values of the run in `folder`.
+
+    Raises:
+        UserError: `folder` holds no run, or another one.
+    """
     stored = _stored_config(folder)
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
     config = fill_pinned(config, pinned_values(stored))
-    # Where a machine has too little memory, this must not cost the training: the engine notes it.
+    # A machine with less memory may resume the run with another value: the engine notes it.
     key_of_memory = "train.evaluation_batch_size"
     stored = replace(stored, {key_of_memory: config.train.evaluation_batch_size})
     if extends(config, stored):
@@ -266,8 +263,8 @@ def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
             hint = " (train.average_epochs counts from the end of a run, which cannot be moved)"
         elif config.train.epochs > stored.train.epochs:
             hint = (
-                f" (a {config.schedule.name} schedule spreads over all epochs, so with more of "
-                f"them every step would be another; only a constant or piecewise one can go on)"
+                f" (a {config.schedule.name} schedule spreads over all epochs, so more of them "
+                f"would change every step; only a constant or piecewise one can go on)"
             )
         raise UserError(
             f"{key}: {folder} holds a run of another configuration; choose another folder, or the "
@@ -277,12 +274,12 @@ def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
 
 
 def pinned_values(config: RunConfig) -> dict[str, Any]:
-    """What a configuration has for the pinned keys."""
+    """Return the values of the pinned keys."""
     values = flatten(config)
     return {key: values[key] for key in PINNED_KEYS}
 
 
 def fill_pinned(config: RunConfig, pins: dict[str, int]) -> RunConfig:
-    """`config` with values for the pinned keys that it leaves open."""
+    """Return `config` with values for the pinned keys that are null in it."""
     values = flatten(config)
     return replace(config, {key: value for key, value in pins.items() if values[key] is None})

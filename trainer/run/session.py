@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import os
-import platform
-import time
+import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,9 +31,9 @@ log = logging.getLogger("lockstep")
 
 
 class Session:
-    """The processes, the folder, the screen and the trackers of one run.
+    """The processes, the folder, the screen and the trackers of one run; a context manager.
 
-    Use it as a context: what ends the run is written into status.json, and goes on.
+    An exception that ends the run is noted in status.json and raised again.
     """
 
     def __init__(self, config: RunConfig, hooks: Hooks | None = None) -> None:
@@ -54,24 +51,28 @@ class Session:
         self.recorder: Recorder | None = None
         self.opened = False
         self.results: dict[str, Any] | None = None
-        """of a run that is finished"""
+        """of a finished run"""
         self.status_before = RunStatus()
         self.rounding_reasons_shown = 0
-        self.tried: list[str] | None = None
+        self.trial_warnings: list[str] | None = None
         self._cleanup = contextlib.ExitStack()
 
     # ------------------------------------------------------------------ before the training
 
     def open(self) -> bool:
-        """Take the folder and fill in what belongs to the run; whether anything is left to do."""
+        """Lock the folder, complete the configuration, and return whether anything is left to do.
+
+        Raises:
+            UserError: the folder cannot be used, or holds another run.
+        """
         collectives.check_same_configuration(self.accelerator, self.config)
         opened = collectives.run_on_main_rank(self.accelerator, self._open_folder)
         self.opened = not opened.finished
         self.status_before = opened.status
         if not self.opened:
-            self.say(f"{self.path} holds this run, finished: nothing is left to do")
+            self._say(f"{self.path} holds this run, finished: nothing is left to do")
             if not (self.path / "report.html").exists():
-                self.say(f"it has no report.html: python -m trainer report {self.path} writes it")
+                self._say(f"it has no report.html: python -m trainer report {self.path} writes it")
             return False
         self.config = opened.config
         processes.apply_pins(self.config)
@@ -84,12 +85,18 @@ class Session:
         return self.folder.open(self.config, pins)
 
     def start(self, engine: Engine) -> None:
-        """Resume where there is a checkpoint, write config.yaml, and say what will run."""
+        """Resume where there is a checkpoint, write config.yaml, and print what will run.
+
+        Raises:
+            UserError: the checkpoint does not fit, or the ranks differ at the start.
+        """
         saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
         if saved:
             engine.load(saved)
         else:
-            self.tried = collectives.run_on_all_ranks(self.accelerator, lambda: self._try(engine))
+            self.trial_warnings = collectives.run_on_all_ranks(
+                self.accelerator, lambda: self._try_network(engine)
+            )
         differing = collectives.check_same_start(
             self.accelerator,
             weights=model_state.digest(engine.module),
@@ -99,7 +106,7 @@ class Session:
         engine.state.note_rounding(differing)
         collectives.run_on_main_rank(self.accelerator, lambda: self._begin(engine, saved))
 
-    def _try(self, engine: Engine) -> list[str]:
+    def _try_network(self, engine: Engine) -> list[str]:
         return trial.try_network(
             self.config,
             engine.data,
@@ -110,18 +117,19 @@ class Session:
         )
 
     def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
-        remembered = engine.state.observer or {
+        # The id comes from the system: no random stream of the run may be used.
+        position = engine.state.observer or {
             "metrics_bytes": 0,
-            "wandb_run_id": self._new_run_id(),
+            "wandb_run_id": secrets.token_hex(6),
         }
-        run_id = weights_and_biases.run_id(remembered["wandb_run_id"])
-        metrics = MetricsLog(self.path / "metrics.jsonl", remembered["metrics_bytes"])
+        run_id = weights_and_biases.run_id(position["wandb_run_id"])
+        metrics = MetricsLog(self.path / "metrics.jsonl", position["metrics_bytes"])
         self._cleanup.callback(metrics.close)
         self._cleanup.callback(self.checkpoints.close)
         self.engine = engine
         self._warn_of_rounding(engine)
-        for difference in self.tried or ():
-            log.warning("model.name: %s", difference)
+        for warning in self.trial_warnings or ():
+            log.warning("model.name: %s", warning)
         self.folder.remove_leftovers()
         self.folder.write_config(self.config)
         self._write_status("running", None)
@@ -145,11 +153,6 @@ class Session:
             log.warning("equal to rounding, not in bits: %s", reason)
         self.rounding_reasons_shown = len(engine.state.rounding)
 
-    def _new_run_id(self) -> str:
-        """A name that no other run has, from place and time, as no random stream may be used."""
-        moment = f"{platform.node()}/{self.path.resolve()}/{time.time_ns()}"
-        return hashlib.sha256(os.fsencode(moment)).hexdigest()[:12]
-
     def _find_checkpoint(self) -> Checkpoint | None:
         match self.config.resume:
             case "none":
@@ -157,8 +160,8 @@ class Session:
             case "auto":
                 return self.checkpoints.newest()
             case path:
-                elsewhere = run_folder_of(Path(path)) != self.path.resolve()
-                if elsewhere and (own := self.checkpoints.newest()):
+                is_other_run = run_folder_of(Path(path)) != self.path.resolve()
+                if is_other_run and (own := self.checkpoints.newest()):
                     return own  # the same command again: it goes on
                 saved = open_checkpoint(Path(path))
                 length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
@@ -186,14 +189,18 @@ class Session:
             "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
             f"{config.schedule.name} schedule, {train.epochs} epochs",
         }
-        if self.tried is not None:
-            facts["trial"] = trial.summary(self.tried)
+        if self.trial_warnings is not None:
+            facts["trial"] = trial.summary(self.trial_warnings)
         terminal.print_facts(facts)
 
     # ------------------------------------------------------------------ after the training
 
     def finish(self, engine: Engine) -> None:
-        """Test the chosen weights, once, and write everything out."""
+        """Test the chosen weights, once, and write everything.
+
+        Raises:
+            StoppedOnRequest: asked to stop meanwhile; the same command tests again.
+        """
         final_sha256 = model_state.digest(engine.module)
         predictions, augmented = engine.test()
         if not self.recorder:
@@ -212,13 +219,8 @@ class Session:
 
     # ------------------------------------------------------------------ throughout
 
-    def say(self, text: str) -> None:
-        """Print a line, on rank 0."""
-        if self.is_main:
-            print(text, flush=True)
-
     def __enter__(self) -> Session:
-        # A training goes on without a screen, whatever has become of that.
+        # A training goes on when its terminal or its reader has gone.
         self._cleanup.enter_context(
             output_streams.ignore_write_errors(
                 (*output_streams.READER_GONE, *output_streams.DISK_FULL)
@@ -249,7 +251,7 @@ class Session:
                 self.recorder.finish(self.results, stopped=stopped)
         self._cleanup.close()
         if isinstance(error, KeyboardInterrupt) and self.opened and self.results is None:
-            self.say("the newest checkpoint is what is saved; the same command goes on from there")
+            self._say("the newest checkpoint is what is saved; the same command goes on from there")
         if error is None or stopped:
             process_group.leave(self.accelerator)
         if instead:
@@ -258,9 +260,13 @@ class Session:
     def _note_end(self, state: State, exit_code: int) -> None:
         try:
             self._write_status(state, exit_code)
-        except OSError as error:  # the disk is full; what ended the run is what has to be seen
+        except OSError as error:  # the disk is full; the error that ended the run matters more
             log.warning("status.json could not be written: %s", error.strerror)
 
     def _write_status(self, state: State, exit_code: int | None) -> None:
         step = self.engine.state.step if self.engine else self.status_before.step
         self.folder.write_status(state, exit_code, step)
+
+    def _say(self, text: str) -> None:
+        if self.is_main:
+            print(text, flush=True)

@@ -1,4 +1,4 @@
-"""A run from its configuration to its results: what `train.py` and the Python API do."""
+"""Do a run from its configuration to its results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def run_training(config: RunConfig, hooks: Hooks | None = None) -> RunConfig | N
     with Session(config, hooks) as session:
         if not session.open():
             return None
-        parts = (session.accelerator, session.config, session.checkpoints, session.stop)
-        engine = build_engine(*parts)
+        engine = build_engine(
+            session.accelerator, session.config, session.checkpoints, session.stop
+        )
         session.start(engine)
         engine.fit()
         session.finish(engine)

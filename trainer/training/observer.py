@@ -1,4 +1,4 @@
-"""What an observer of a run sees."""
+"""The protocol between the engine and the observer of a run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class Observer(Protocol):
     """Sees what happens in a run, on rank 0; it cannot change the run."""
 
     def epoch_started(self, epoch: int, steps: int, done: int) -> None:
-        """An epoch of `steps` steps begins, or goes on after `done` of them."""
+        """Note that an epoch of `steps` steps begins, or goes on after `done` of them."""
 
     def steps_done(self, records: Sequence[Record], progress: Record) -> None:
-        """Steps since the last call, and the running figures of the epoch."""
+        """Take the steps since the last call, and the running figures of the epoch."""
 
     def epoch_done(self, record: Record) -> None:
-        """An epoch was trained and validated."""
+        """Take the record of an epoch that was trained and validated."""
 
     def position(self) -> Record:
-        """What to remember for a resume from here, as JSON."""
+        """Return what a resume from here needs, as JSON."""
 
     def sync(self) -> None:
-        """Bring everything seen so far to the disk; called from the thread that saves."""
+        """Write everything seen so far to the disk; called from the thread that saves."""
 
     def go_back(self, position: Record) -> None:
         """Forget what was seen since `position`: the run goes on from there."""

@@ -1,1 +1,1 @@
-"""Following a run elsewhere than in its folder. No fault of a tracker costs a training."""
+"""Trackers that follow a run outside its folder. No fault of theirs costs a training."""

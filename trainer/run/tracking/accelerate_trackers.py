@@ -44,7 +44,7 @@ class AccelerateTracker:
         self.tracker.log(self.figures(record), step=self.step)
 
     def figures(self, record: Record) -> dict[str, float]:
-        """Return what is logged of a record, by the names of the curves."""
+        """Return the figures of a record by the names of their curves."""
         if record["event"] == "step":
             return {f"train/{key}": record[key] for key in ("loss", "lr")}
         return {f"epoch/{key}": value for key, value in record.items() if isinstance(value, float)}
@@ -58,7 +58,7 @@ class AccelerateTracker:
         self.tracker.finish()
 
     def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
-        """Return what is logged of the part `test` of the results."""
+        """Return the figures of the part `test` of the results."""
         values = {f"test/{key}": test[key] for key in TEST_FIGURES if key in test}
         if "augmented" in test:
             values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
@@ -81,7 +81,7 @@ class TensorBoardTracker(AccelerateTracker):
     Args:
         folder: of the run.
         configuration: of the run, as YAML, for people.
-        step: after which the run goes on; what the files have of later steps is hidden.
+        step: after which the run goes on; TensorBoard hides points of later steps.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
@@ -114,7 +114,7 @@ class TensorBoardTracker(AccelerateTracker):
         super().log(record)
 
     def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
-        """Return what is logged of the part `test` of the results, that of the classes too."""
+        """Return the figures of the part `test` of the results, with those of the classes."""
         return super().test_figures(test) | class_accuracies(test)
 
     def log_picture(self, name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a tracker is, and the guard around each: its faults never cost a training."""
+"""The protocol of trackers, and the guard around each: its faults never cost a training."""
 
 from __future__ import annotations
 

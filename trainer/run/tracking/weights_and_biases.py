@@ -1,4 +1,4 @@
-"""Weights & Biases: whether and how a run is logged there, and what it gets besides figures."""
+"""Weights & Biases: online, offline or not at all, and the tables that a run logs there."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class WandbTracker(AccelerateTracker):
         self._run.define_metric("epoch/*", step_metric="epoch")
 
     def figures(self, record: Record) -> dict[str, float]:
-        """Return what is logged of a record, its epoch too, over which epoch/* is drawn."""
+        """Return the figures of a record and its epoch, over which epoch/* is drawn."""
         return super().figures(record) | {"epoch": record["epoch"]}
 
     def mark_stopped(self) -> None:
@@ -121,11 +121,12 @@ def start(
 ) -> GuardedTracker | None:
     """Open the run, or go on with the one of this `run_id`; its files go to folder/wandb.
 
-    What the recipe leaves open is for wandb's own variables and settings: WANDB_PROJECT,
-    WANDB_NAME, WANDB_DIR and so on, as they are documented there.
+    wandb's own variables and settings, such as WANDB_PROJECT, WANDB_NAME and WANDB_DIR, decide what
+    the recipe leaves open.
 
-    `auto` is what the environment's WANDB_MODE says, else online where a key is found, else
-    offline. Where the server refuses or does not answer in time, the run is kept offline.
+    `auto` is the mode of the environment's WANDB_MODE; without that, online where a key is found,
+    and offline where not. Where the server refuses or does not answer in time, the run is kept
+    offline.
 
     Args:
         config: of the run, by dotted key.
