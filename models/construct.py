@@ -100,7 +100,7 @@ def is_user_file(name: str) -> bool:
 
 
 def _parameters(network: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The constructor's keyword parameters, and whether it takes any other keyword."""
+    """Return the constructor's keyword parameters, and whether it takes any other keyword."""
     if getattr(network, "__init__", None) is nn.Module.__init__:
         return {}, False  # Module's own **kwargs are there to be refused.
     parameters = inspect.signature(network).parameters

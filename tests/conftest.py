@@ -28,10 +28,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with the real data sets, beside the repository; skips where it is absent."""
+    """The folder with the real data sets, next to the repository; skips where it is absent."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"the real data sets are not at {folder.name} beside the repository")
+        pytest.skip(f"the real data sets are not at {folder.name} next to the repository")
     return folder
 
 

@@ -112,7 +112,7 @@ def check_same(run: Run, undisturbed: Run) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a safetensors file as the documentation defines it, by numpy alone."""
+    """The digest of a safetensors file as the documentation defines it, by numpy only."""
     digest = hashlib.sha256()
     tensors = load_file(path)
     for name in sorted(tensors):

@@ -1,4 +1,4 @@
-"""Trains convolutional image classifiers; this module is what a program of one's own begins with.
+"""Train convolutional image classifiers; your own program begins with this module.
 
 from trainer import load_model
 model = load_model("runs/fashion_mnist")
@@ -17,12 +17,12 @@ __all__ = ["load_model"]
 
 
 def load_model(run: Path | str, model: str | None = None) -> TrainedModel:
-    """The model that a finished run has left, on the CPU and ready for use.
+    """Load the model of a finished run, on the CPU and ready for use.
 
     Args:
         run: the run's folder, or its model.safetensors wherever it lies.
-        model: `path/to/file.py:ClassName` or `timm:NAME` where the network is none of Lockstep's
-            own; code runs only where it is named here, whatever the file says.
+        model: `path/to/file.py:ClassName` or `timm:NAME` where the network is not Lockstep's;
+            code runs only where it is named here, whatever the file says.
 
     Raises:
         trainer.base.errors.UserError: there is no such file, it is damaged, or it does not fit.

@@ -49,7 +49,7 @@ _EMPTY = "is empty; name what is meant (is a variable of the shell not set?)"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; what it does not know are keys of a configuration."""
+    """Build the parser of all commands; unknown arguments are keys of a configuration."""
     program = "lockstep" if command_line.is_console_command() else "python -m trainer"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            # Else --processes, which is the run's, would stand for --processes_per_node.
+            # Otherwise --processes, which is the run's, would stand for --processes_per_node.
             allow_abbrev=False,
             # The help of training is that of a configuration, which has every key.
             add_help=module is not train,
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
-    """An argument that is a path. An empty one, of a shell's unset variable, would be `.`."""
+    """Parse a path; an empty one, of a shell's unset variable, would be `.`."""
     if not text:
         raise argparse.ArgumentTypeError(_EMPTY)
     return Path(text)
@@ -89,7 +89,7 @@ def run() -> None:
 
 
 def main() -> None:
-    """The program: exits with a code of the contract."""
+    """Run the program, and exit with a code of the contract."""
     with exit_codes.program():
         run()
 

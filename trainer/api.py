@@ -1,4 +1,4 @@
-"""Training from Python, in a notebook or a script, and what users add under names of their own.
+"""Train from Python, in a notebook or a script, and register your own parts.
 
 from trainer.api import train
 
@@ -102,7 +102,7 @@ class Run:
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """The content of results.json."""
         found: dict[str, Any] = json.loads((self.folder / "results.json").read_text("utf-8"))
         return found
 
@@ -118,7 +118,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Of the test set, in its order: index, target, predicted, probability, (n,) each."""
+        """The arrays of the test set, in its order: index, target, predicted, probability, (n,)."""
         import numpy as np
 
         with np.load(self.folder / "predictions.npz") as arrays:
@@ -139,7 +139,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: the result, and a line for each class or, of many, the worst."""
+        """Return the table of a notebook: a line for each class or, of many, the worst."""
         test = self.results["test"]
         shown = worst_rows(test["per_class"])
         rows = "".join(

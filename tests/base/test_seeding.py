@@ -60,7 +60,7 @@ def test_the_streams_are_what_they_were() -> None:
 
 
 def test_the_numbers_of_samples_are_where_the_samples_are() -> None:
-    """On a device without memory: in one place the whole way, and for each sample so many."""
+    """On a device without memory: all on one device, and for each sample this many."""
     samples = torch.arange(5, device="meta")
     numbers = seeding.uniform(0, "augmentation", 1, samples, 3)
     assert (numbers.device, numbers.shape) == (samples.device, (5, 3))
@@ -70,15 +70,15 @@ def test_the_numbers_of_samples_are_where_the_samples_are() -> None:
 def test_torch_is_seeded_by_seed_stream_and_position(
     accelerator: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The numbers of the CPU are the same beside a GPU."""
+    """The numbers of the CPU are the same next to a GPU."""
 
     def drawn(*place: Any) -> tuple[float, ...]:
         seeding.seed_torch(*place)
         return tuple(torch.rand(4).tolist())
 
-    alone = drawn(0, "forward", 3, 1)
+    first = drawn(0, "forward", 3, 1)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
     torch.rand(10)
-    assert drawn(0, "forward", 3, 1) == alone
+    assert drawn(0, "forward", 3, 1) == first
     others = [(1, "forward", 3, 1), (0, "initialisation", 3, 1), (0, "forward", 3, 2)]
-    assert len({alone, *(drawn(*place) for place in others)}) == 4
+    assert len({first, *(drawn(*place) for place in others)}) == 4

@@ -145,8 +145,8 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--data.image_size", "[16,", "16]"], ["data.image_size", "in quotes: '[64, 64]'"]),
         (["--data.image_size", "16", "16"], ["arguments: 16", "in quotes: '[64, 64]'"]),
         (["--data.image_size", ""], ["data.image_size: must be null, one", "found nothing"]),
-        (["--data.validation_size", "0.2"], ["data.validation_size: must be null", "no share"]),
-        (["--data.train_size", "50%"], ["data.train_size: must be null (all)", "no share"]),
+        (["--data.validation_size", "0.2"], ["data.validation_size: must be null", "not a share"]),
+        (["--data.train_size", "50%"], ["data.train_size: must be null (all)", "not a share"]),
         (["--data.test_size", "1,000"], ["data.test_size: must be null (all)", "write 1000"]),
         (["--train.batch_size", "1e2"], ["train.batch_size: must be a whole number", "write 100"]),
         (["--schedule.milestones", "2"], ["must be null or a list of numbers", "write '[2]'"]),
@@ -204,10 +204,10 @@ def test_a_mistake_is_named_with_what_would_be_right(
         ("train: {epochs: null}\n", ["train.epochs: must be a whole number, found null"]),
         ("train: {epochs: [3]}\n", ["train.epochs: must be a whole number, found [3]"]),
         ("train: 3\n", ["train: must be a section"]),
-        ("data: {validation_size: 0.2}\n", ["mine.yaml: data.validation_size", "no share"]),
+        ("data: {validation_size: 0.2}\n", ["mine.yaml: data.validation_size", "not a share"]),
         ("data: {image_size: '16,16'}\n", ["mine.yaml: data.image_size", "'[16, 16]'"]),
-        ("just text\n", ["mine.yaml", "holds no keys"]),
-        ("", ["mine.yaml", "holds no keys"]),
+        ("just text\n", ["mine.yaml", "has no keys"]),
+        ("", ["mine.yaml", "has no keys"]),
     ],
 )
 def test_a_mistake_in_the_file_is_named(recipe: Path, text: str, expected: list[str]) -> None:
@@ -220,7 +220,7 @@ def test_a_mistake_in_the_file_is_named(recipe: Path, text: str, expected: list[
 
 def test_a_file_that_is_no_text_is_named(recipe: Path) -> None:
     recipe.write_bytes(b"\xf8\x00\xff")
-    with pytest.raises(UserError, match="no text in UTF-8"):
+    with pytest.raises(UserError, match="not text in UTF-8"):
         parse(recipe)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of hostile files begin with."""
+"""Fixtures for the tests of files from somebody else."""
 
 from __future__ import annotations
 

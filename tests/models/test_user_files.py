@@ -90,9 +90,9 @@ def test_a_file_beside_is_imported_and_belongs_to_the_digest(
     write(tmp_path, {files[-1]: BLOCKS.format(word="first")})
     create(name)
     assert source(name) == digest
-    elsewhere = tmp_path.with_name(f"{tmp_path.name}-moved")
-    tmp_path.rename(elsewhere)
-    moved = f"{elsewhere / net}:Net"
+    moved_folder = tmp_path.with_name(f"{tmp_path.name}-moved")
+    tmp_path.rename(moved_folder)
+    moved = f"{moved_folder / net}:Net"
     create(moved)
     assert source(moved) == digest
 

@@ -1,5 +1,5 @@
-"""What any other room may use, and what knows none of them.
+"""Helpers that every other room may use.
 
-Errors, files and tensors on the disk, random streams, how numbers round, the terminal. It imports
-nothing of `trainer`.
+Errors, files and tensors on the disk, random streams, how numbers round, the terminal, timeouts.
+It imports nothing else of `trainer`.
 """

@@ -1,4 +1,4 @@
-"""What can end a run, apart from its own end."""
+"""Exceptions that end a run early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class RankError(Exception):
-    """Like a `UserError`, but of one rank alone, which prints it."""
+    """Like a `UserError`, but only this rank has it, and prints it."""
 
 
 class NonFiniteLossError(Exception):
@@ -31,10 +31,10 @@ class NonFiniteLossError(Exception):
 
 
 class FirstFailureError(Exception):
-    """This rank is the first of several to fail, by what neither a user nor the code foresaw.
+    """This rank is the first of several to fail, by an error that nobody foresaw.
 
     Args:
-        error: what has happened.
+        error: the one that came up.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -43,11 +43,11 @@ class FirstFailureError(Exception):
 
 
 class LostRankError(Exception):
-    """Another rank than this one has failed, or has failed before this one did.
+    """Another rank has failed, perhaps before this one did.
 
     Args:
         message: names it.
-        prints: whether it is for this rank to say so.
+        prints: whether this rank is the one to print it.
     """
 
     def __init__(self, message: str, *, prints: bool) -> None:
@@ -56,15 +56,15 @@ class LostRankError(Exception):
 
 
 class UnreadableError(UserError):
-    """A file that may well be whole, but may not be read."""
+    """A file may be whole, but this user may not read it."""
 
 
 class FormatVersionError(UserError):
-    """A checkpoint of another version: whole, and not to be touched."""
+    """A checkpoint is from another version: whole, and not to be touched."""
 
 
 class DifferentRunError(Exception):
-    """What was computed again is not what the run's folder holds; the same on all ranks."""
+    """A result that was computed again differs from the run's folder; the same on all ranks."""
 
 
 class StoppedOnRequest(Exception):  # noqa: N818 - nothing went wrong

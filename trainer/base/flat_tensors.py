@@ -1,4 +1,4 @@
-"""Many tensors as a few vectors, which are added and sent faster."""
+"""Pack many tensors into a few vectors, which are added and sent faster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Layout = list[tuple[torch.dtype, torch.Size]]
 
 
 def pack(tensors: Tensors) -> list[torch.Tensor]:
-    """One vector for each dtype: a conversion to a common one could round, or fill a memory."""
+    """Pack tensors into one vector for each dtype, as a conversion could round."""
     groups: dict[torch.dtype, list[torch.Tensor]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.dtype, []).append(tensor.reshape(-1))
@@ -19,12 +19,12 @@ def pack(tensors: Tensors) -> list[torch.Tensor]:
 
 
 def layout(tensors: Tensors) -> Layout:
-    """What `unpack` has to know about packed tensors."""
+    """Return what `unpack` has to know about packed tensors."""
     return [(tensor.dtype, tensor.shape) for tensor in tensors]
 
 
 def unpack(vectors: Tensors, packed: Layout) -> list[torch.Tensor]:
-    """The inverse of `pack`: views into the vectors."""
+    """Undo `pack`: return views into the vectors."""
     sizes: dict[torch.dtype, list[int]] = {}
     for dtype, shape in packed:
         sizes.setdefault(dtype, []).append(shape.numel())
@@ -33,13 +33,13 @@ def unpack(vectors: Tensors, packed: Layout) -> list[torch.Tensor]:
 
 
 def memory_order(tensor: torch.Tensor) -> list[int]:
-    """The dimensions from the one with the largest step in memory to that with the smallest.
+    """Return the dimensions from the largest step in memory to the smallest.
 
-    Permuted so, a tensor without gaps is contiguous, and packing it moves nothing about.
+    Permuted so, a tensor without gaps is contiguous, and packing it copies in one piece.
     """
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
 def invert_permutation(order: Sequence[int]) -> list[int]:
-    """The permutation that undoes `order`."""
+    """Return the permutation that undoes `order`."""
     return sorted(range(len(order)), key=order.__getitem__)

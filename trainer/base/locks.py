@@ -1,7 +1,8 @@
-"""Locks on files: one process at a time, on a machine and, where the file system can, on several.
+"""Lock files: one process at a time, on a machine and, where the file system can, on several.
 
 The kernel takes a lock from a process that ends, however it ends, so a lock file that is left means
-nothing. Whoever has the lock writes into the file who it is, for those who wait.
+nothing. The process with the lock writes into the file who it is, for those who wait, and touches
+it to show that it is alive; `filelock` does neither.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from pathlib import Path
 from trainer.base.errors import UserError
 
 BEAT_S = 2.0
-"""so often whoever is waited for shows that it is alive"""
+"""how often the process with the lock shows that it is alive"""
 SILENT_S = 60.0
-"""so long after the last sign of life nobody waits any more"""
+"""how long after the last sign of life nobody waits any more"""
 SAID_AFTER_S = 10.0
-"""so long is waited without a word"""
+"""how long to wait without a message"""
 _SAID_EVERY_S = 60.0
 _ASKED_EVERY_S = 0.1
 
@@ -36,7 +37,7 @@ log = logging.getLogger("lockstep")
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that this process has.
+    """Represents a lock that this process has.
 
     Args:
         file: the open file that is locked.
@@ -47,25 +48,25 @@ class Lock:
     is_exclusive: bool
 
     def release(self) -> None:
-        """Give it up; the end of a process does it too."""
+        """Give the lock up; the end of a process does it too."""
         if self.is_exclusive and not self.file.closed:
             self._note("")
         self.file.close()
 
     def _note(self, text: str) -> None:
-        # It serves a message alone, and a full disk does not matter here.
+        # It only serves a message, so a full disk does not matter here.
         with contextlib.suppress(OSError):
             self.file.truncate(0)
             self.file.write(text.encode(errors="replace"))
 
 
 def try_lock(path: Path, without: str) -> Lock | None:
-    """The lock on a file, which is made where it is missing; None where another process has it.
+    """Lock a file, which is made where it is missing; return None where another process has it.
 
     Where the file system has no locks (Lustre without `flock`, some NFS), a warning says so.
 
     Args:
-        without: for that warning, what to mind where nobody is kept away.
+        without: what to mind where nobody is kept away, for that warning.
 
     Raises:
         OSError: the file cannot be made or opened.
@@ -86,7 +87,7 @@ def try_lock(path: Path, without: str) -> Lock | None:
 
 
 def describe_holder(path: Path) -> str:
-    """Who has the lock, in words."""
+    """Return in words who has the lock."""
     try:
         note = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -95,21 +96,21 @@ def describe_holder(path: Path) -> str:
 
 
 def _known_to_the_kernel(path: Path) -> str:
-    """Who has a lock without having said so, as Linux knows it of its own processes."""
+    """Return who has a lock but has not written it down, as Linux knows it of its processes."""
     with contextlib.suppress(OSError, ValueError):
         inode = path.stat().st_ino
         for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
             # 1: FLOCK  ADVISORY  WRITE 3404 08:01:1315 0 EOF
             words = line.split()
             is_it = words[1:2] == ["FLOCK"] and int(words[5].rpartition(":")[2]) == inode
-            if is_it and int(words[4]) > 0:  # of another container there is no number
+            if is_it and int(words[4]) > 0:  # another container's processes have no number here
                 return f"process {words[4]} on {platform.node()}"
     return "another process"
 
 
 @contextlib.contextmanager
 def lock_file(path: Path, work: str, without: str) -> Iterator[bool]:
-    """Have the lock inside of this context; whoever has it now is waited for, and named.
+    """Have the lock inside this context; a process that has it now is waited for, and named.
 
     Args:
         work: what is done inside, as in "decodes these pictures".
@@ -119,7 +120,7 @@ def lock_file(path: Path, work: str, without: str) -> Iterator[bool]:
         Whether others are kept away.
 
     Raises:
-        UserError: whoever has it shows no sign of life.
+        UserError: the process that has it shows no sign of life.
         OSError: the file cannot be made or opened.
     """
     lock = _wait(path, work, without)
@@ -159,8 +160,8 @@ def _wait(path: Path, work: str, without: str) -> Lock:
         if now_s - seen_s > SILENT_S:
             raise UserError(
                 f"{path}: {describe_holder(path)} has this lock and has shown no sign of life for "
-                f"{SILENT_S:.0f} s; end it and start again, or remove the file where there is no "
-                "such process"
+                f"{SILENT_S:.0f} s; end it and start again, or remove the file if there is "
+                "no such process"
             )
         if now_s > say_s:
             say_s = now_s + _SAID_EVERY_S
@@ -173,7 +174,7 @@ def _wait(path: Path, work: str, without: str) -> Lock:
 
 
 def _sign_of_life(path: Path) -> int | None:
-    """What moves while the process that has the lock lives; None where the file was removed."""
+    """Return what changes while the process with the lock lives; None: the file was removed."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -181,7 +182,7 @@ def _sign_of_life(path: Path) -> int | None:
 
 
 def _beat(path: Path, done: threading.Event) -> None:
-    """The time of the file moves while this process has its lock."""
+    """Touch the file again and again while this process has its lock."""
     while not done.wait(BEAT_S):
         with contextlib.suppress(OSError):  # somebody has removed it
             os.utime(path)

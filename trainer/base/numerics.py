@@ -1,4 +1,4 @@
-"""What besides the configuration decides how numbers round, and so whether bits can be equal."""
+"""Control and describe how numbers round, apart from the configuration: kernels and precision."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ KERNEL_VARIABLES = re.compile(
     "|CUDNN_V8_API_DISABLED|LINALG_PREFER_.+|LINEAR_FLATTEN_3D|MKLDNN_.+|ROCM_.+)"
     "|(TORCH_COMPILE|TORCHDYNAMO|TORCHINDUCTOR)_(?!.*(CACHE|DEBUG|LOG|REPRO|THREADS|VERBOSE)).+"
 )
-"""set by a user or an administrator, they choose among the kernels of torch, and of the libraries
-below it; the last line is of nets that compile themselves"""
+"""environment variables that choose among the kernels of torch and of the libraries below it; the
+last line is for nets that compile themselves"""
 
 OUR_VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_DETERMINISTIC": "1"}
-"""of those, and the same in every run"""
+"""those that Lockstep sets, the same in every run"""
 
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def describe(device: torch.device, evaluation_batch_size: int | None) -> Environment:
-    """What enters the rounding or the random streams, and may be another after a resume.
+    """Describe what affects rounding or the random streams and may differ after a resume.
 
     Args:
         device: of the computation.
-        evaluation_batch_size: `train.evaluation_batch_size`; it is the machine that sets a limit.
+        evaluation_batch_size: `train.evaluation_batch_size`, which the machine may limit.
     """
     on_gpu = device.type == "cuda"
     return {
@@ -58,7 +58,7 @@ def describe(device: torch.device, evaluation_batch_size: int | None) -> Environ
 
 
 def differences(ours: Environment, theirs: Environment) -> list[str]:
-    """What differs, each as `name: ours against theirs`."""
+    """Return what differs, each as `name: ours against theirs`."""
     return [
         f"{name} {ours[name]} against {theirs[name]}"
         for name in ours
@@ -67,7 +67,7 @@ def differences(ours: Environment, theirs: Environment) -> list[str]:
 
 
 def _kernel_variables() -> list[str]:
-    """Those that are set, as `NAME=value`, in order of their names."""
+    """Return those that are set, as `NAME=value`, in the order of their names."""
     return [
         f"{name}={value}"
         for name, value in sorted(os.environ.items())
@@ -76,7 +76,7 @@ def _kernel_variables() -> list[str]:
 
 
 def _float32(device: torch.device) -> str:
-    """In what convolutions and matrix products of float32 are computed."""
+    """Return the precision in which convolutions and matrix products of float32 are computed."""
     backends: Any = torch.backends
     if device.type == "cuda":
         convolutions, products = backends.cudnn.conv, backends.cuda.matmul
@@ -86,14 +86,14 @@ def _float32(device: torch.device) -> str:
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether a device computes in TF32 where that is wanted."""
+    """Return whether a device can compute in TF32."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def choose_precision(precision: str) -> None:
-    """Compute float32 in float32, or in TF32 where that is the precision, whatever was set before.
+    """Make torch compute float32 in float32, or in TF32 if asked to, whatever was set before.
 
-    Torch's own default is TF32 for convolutions on a GPU, and code of users may have set anything.
+    Torch's own default is TF32 for convolutions on a GPU, and users' code may have set anything.
 
     Args:
         precision: `train.precision`.
@@ -108,7 +108,7 @@ def choose_precision(precision: str) -> None:
 
 
 def float32_switches() -> tuple[Any, ...]:
-    """What of torch has `fp32_precision`: for all, for cuDNN, and for each kind of operation."""
+    """Return the parts of torch that have `fp32_precision`: in general, and for each operation."""
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
     return (
@@ -118,12 +118,12 @@ def float32_switches() -> tuple[Any, ...]:
 
 
 def choose_kernels(deterministic: bool) -> set[str]:
-    """Where torch has a kernel that adds in a fixed order, use it, or do not insist on it.
+    """Use torch's kernels that add in a fixed order, where it has them, or leave torch the choice.
 
     On a CPU this changes neither the bits nor the speed of the project's own networks.
 
     Returns:
-        The operations met from now on that have no such kernel; it grows as they are met.
+        The operations without such a kernel; the set grows as they are met.
     """
     # Unlike use_deterministic_algorithms, this does not import torch's compiler, half as slow to
     # import as torch. Where a plug-in compiles, the compiler reads the variable.
@@ -139,7 +139,7 @@ def choose_kernels(deterministic: bool) -> set[str]:
 
 
 def _collect_warnings() -> set[str]:
-    """Torch names these operations in warnings alone: keep the names, and show the others."""
+    """Collect the operations that torch names in warnings only, and show all other warnings."""
     found: set[str] = set()
     show = warnings.showwarning
 
@@ -156,10 +156,10 @@ def _collect_warnings() -> set[str]:
 
 
 def _processor() -> str:
-    """The processor's model: libraries choose blocks by its caches too."""
+    """Return the processor's model: libraries choose blocks by its caches too."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return platform.processor()
     fields = dict(re.findall(r"^(cpu family|model name|model)\s*: (.*)$", text, re.MULTILINE))
     parts = [fields.get(key, "") for key in ("model name", "cpu family", "model")]

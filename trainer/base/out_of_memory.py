@@ -1,4 +1,4 @@
-"""Too little memory, on whatever device, as a message that names the key to change."""
+"""Explain a lack of memory, on any device, by a message that names the key to change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _WORDS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 @contextlib.contextmanager
 def explain(what: str, advice: str, device: torch.device) -> Iterator[None]:
-    """Whatever lacks memory inside becomes one message.
+    """Turn a lack of memory inside this context into one message.
 
     Args:
-        what: the key, and what of it does not fit.
-        advice: what would.
+        what: the key, and what does not fit.
+        advice: what would fit.
         device: whose memory it is.
 
     Raises:
-        RankError: `what` does not fit.
+        RankError: the memory is too small for `what`.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def explain(what: str, advice: str, device: torch.device) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory."""
+    """Return whether an error means that there was too little memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(words in str(error) for words in _WORDS)

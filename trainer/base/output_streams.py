@@ -1,4 +1,4 @@
-"""Standard output and standard error that outlast whoever reads them.
+"""Keep standard output and standard error usable after their reader has gone.
 
 `command | head` closes the pipe when it has its lines, and a terminal goes away with its window.
 Neither is a reason to lose a training, or to end with a traceback.
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO)
-"""nobody reads any more: a closed pipe, a terminal that has gone away"""
+"""codes of a closed pipe and of a terminal that has gone away"""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""the file that it goes to finds no room"""
+"""codes of a file for which there is no room"""
 
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
 class _Screen(io.FileIO):
-    """Writes to a descriptor, and drops what that does not take for one of some reasons."""
+    """Writes to a descriptor, and drops what fails with one of some error codes."""
 
     def __init__(self, descriptor: int, what: str, dropped: Collection[int]) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -42,40 +42,40 @@ class _Screen(io.FileIO):
 
 @contextlib.contextmanager
 def ignore_write_errors(dropped: Collection[int] = READER_GONE) -> Iterator[None]:
-    """Inside of this context, what is printed and cannot be written is dropped.
+    """Drop what is printed inside this context and cannot be written.
 
-    Streams that are no files of the system, as in a notebook, stay as they are. What a stream
+    Streams that are not files of the system, as in a notebook, stay as they are. What a stream
     cannot encode is written with a backslash.
 
     Args:
-        dropped: the system's error codes for which it is, on standard output.
+        dropped: the system's error codes to ignore on standard output.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout = _outlasting("stdout", 1, dropped)
-    sys.stderr = _outlasting(
+    sys.stdout = _tolerant_stream("stdout", 1, dropped)
+    sys.stderr = _tolerant_stream(
         "stderr", 2, READER_GONE + DISK_FULL
-    )  # there is nowhere else to say it
+    )  # there is no other place to say it
     try:
         yield
     finally:
         streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = before
         for stream in streams:
-            with contextlib.suppress(OSError):  # who prints flushes, and has met it there
+            with contextlib.suppress(OSError):  # met where it was printed
                 stream.flush()
 
 
-def _outlasting(name: str, descriptor: int, dropped: Collection[int]) -> Any:
+def _tolerant_stream(name: str, descriptor: int, dropped: Collection[int]) -> Any:
     stream = getattr(sys, name)
     if stream is None:  # started with a closed one
-        return _nowhere(descriptor)
+        return _null_stream(descriptor)
     try:
         descriptor = stream.fileno()
     except (OSError, AttributeError):
         return stream
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    with contextlib.suppress(OSError):  # of what was printed before; it is no matter of ours
+    with contextlib.suppress(OSError):  # of what was printed before
         stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Screen(descriptor, _NAMES[name], dropped)),
@@ -85,8 +85,8 @@ def _outlasting(name: str, descriptor: int, dropped: Collection[int]) -> Any:
     )
 
 
-def _nowhere(descriptor: int) -> io.TextIOBase:
-    """A stream for nobody, and its number kept from the next file that is opened.
+def _null_stream(descriptor: int) -> io.TextIOBase:
+    """Return a stream that drops all, and keep its number from the next file that is opened.
 
     Libraries that print to the number itself would write into that file.
     """

@@ -1,4 +1,4 @@
-"""Named ranges of a step for torch's profiler; while nobody records them they do nothing."""
+"""Label ranges of a step for torch's profiler; while nobody records them this costs nothing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _finish_work: Callable[[], None] | None = None
 
 
 def label(name: str) -> contextlib.AbstractContextManager[None]:
-    """A range of this name, to be used as a context."""
+    """Return a context that is a range of this name."""
     return _NOTHING if _finish_work is None else _recorded(name, _finish_work)
 
 
 @contextlib.contextmanager
 def record(finish_work: Callable[[], None]) -> Iterator[None]:
-    """Record ranges inside of this context.
+    """Record ranges inside this context.
 
     Args:
-        finish_work: waits for the device, so that what a range has begun counts as its own.
+        finish_work: waits for the device, so that the work that a range starts counts for it.
     """
     global _finish_work  # noqa: PLW0603 - as the profiler, it is one for the process
     _finish_work = finish_work

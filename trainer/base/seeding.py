@@ -1,4 +1,4 @@
-"""Every random stream of a run, named here and nowhere else.
+"""Draw every random number of a run from a named stream.
 
 A stream is a pure function of the run's seed, its own name and the position at which it is read.
 None depends on the rank, the process count, the time, or on how often another stream was read.
@@ -8,7 +8,7 @@ None depends on the rank, the process count, the time, or on how often another s
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
     augmentation     the transform of a sample                            (epoch, sample)
-    own augmentation the numbers of users' own transforms                 (epoch, sample)
+    own augmentation the numbers of users' transforms                     (epoch, sample)
     mixup            who is mixed with whom, how, and how much             (step)
     forward          what a model draws in a step: dropout and the like    (step, micro-batch)
     evaluation       what it draws while images are judged                 (first image of a block)
@@ -48,27 +48,27 @@ _SECOND_FACTOR = 0x94D049BB133111EB - 2**64
 
 
 def integer(seed: int, stream: Stream, *position: int) -> int:
-    """A 63-bit integer of the stream at this position."""
+    """Return a 63-bit integer of the stream at this position."""
     text = "/".join([str(seed), stream, *map(str, position)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """A numpy generator that starts at this position of the stream."""
+    """Return a numpy generator that starts at this position of the stream."""
     return np.random.Generator(np.random.Philox(key=integer(seed, stream, *position)))
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of the training samples in an epoch: int64, shape (size,)."""
+    """Return the order of the training samples in an epoch: int64, shape (size,)."""
     return generator(seed, "order", epoch).permutation(size)
 
 
 def uniform(
     seed: int, stream: Stream, epoch: int, samples: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """`count` numbers in [0, 1) for each sample: float32, shape (len(samples), count).
+    """Draw `count` numbers in [0, 1) for each sample: float32, shape (len(samples), count).
 
-    Number i of sample s is a hash of (seed, stream, epoch, s, i) alone, so a sample gets the same
+    Number i of sample s is a hash of only (seed, stream, epoch, s, i), so a sample gets the same
     numbers in whatever batch, process or order it is drawn. The hash is the output function of
     SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), in
     wrapping 64-bit integers, which are exact on every device; without its last step, which leaves
@@ -95,12 +95,12 @@ def seed_torch(seed: int, stream: Stream, *position: int) -> None:
     if torch.accelerator.is_available():
         torch.manual_seed(value)
     else:
-        # torch.manual_seed would put a call aside for the GPU each time, with its stack.
+        # torch.manual_seed would queue a call for the GPU each time, with its stack.
         torch.default_generator.manual_seed(value)
 
 
 def seed_all(seed: int, stream: Stream, *position: int) -> None:
-    """Set the generators that code may draw from without naming one: torch's, numpy's, Python's.
+    """Seed the global generators that code may draw from: torch's, numpy's and Python's.
 
     Only inside `preserve_other_generators`.
     """
@@ -112,9 +112,9 @@ def seed_all(seed: int, stream: Stream, *position: int) -> None:
 
 @contextlib.contextmanager
 def preserve_other_generators() -> Iterator[None]:
-    """Whatever is drawn inside, the global generators of numpy and Python go on as before."""
+    """Keep the global generators of numpy and Python as they were, whatever is drawn inside."""
     python, others = random.getstate(), mtrand.get_bit_generator()
-    # Another in its place costs a twentieth of what reading and writing its state would.
+    # Exchanging it costs a twentieth of reading and writing its state.
     mtrand.set_bit_generator(_stand_in())
     try:
         yield
@@ -125,7 +125,7 @@ def preserve_other_generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_generators() -> Iterator[None]:
-    """As `preserve_other_generators`, and torch's generators too, on every device."""
+    """Keep torch's generators too, on every device, as `preserve_other_generators` does."""
     import torch
 
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
@@ -135,10 +135,10 @@ def preserve_generators() -> Iterator[None]:
 
 @functools.cache
 def _stand_in() -> np.random.BitGenerator:
-    """One for all times, as making it takes longer than all else; it is seeded before each use."""
+    """Return one generator for all times, as making it takes long; it is seeded before each use."""
     return np.random.MT19937(0)
 
 
 def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """A logical right shift; torch's own shift copies the sign bit into the left."""
+    """Shift right logically; torch's own shift copies the sign bit into the left."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -31,7 +31,7 @@ _LONGEST_NAME = 60
 
 
 class TensorSpec(NamedTuple):
-    """What a tensor is, without its values."""
+    """Type and shape of a tensor."""
 
     dtype: str
     """as safetensors names it"""

@@ -1,4 +1,4 @@
-"""Calls that may hang, such as those that ask another machine."""
+"""Run calls that may hang, such as those that ask another machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = "call with a time limit"
 
 
 def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
-    """The result of `call`, run in a thread that is left behind after `limit_s` seconds.
+    """Return the result of `call`, run in a thread that is abandoned after `limit_s` seconds.
 
     Raises:
         TimeoutError: it took longer.
@@ -37,5 +37,5 @@ def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
 
 
 def has_abandoned_call() -> bool:
-    """Whether a call goes on that took longer than it was given."""
+    """Return whether a call is still running that exceeded its limit."""
     return any(thread.name == _NAME for thread in threading.enumerate())

@@ -1,4 +1,4 @@
-"""Errors that come up in users' code: one message with its file and line."""
+"""Explain errors in users' code by one message with its file and line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _is_noted(path: str) -> bool:
 
 
 def _called_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames from the last of ours on, from the outermost."""
+    """Return the frames after the last of ours, from the outermost."""
     frames = list(traceback.extract_tb(error.__traceback__))
     ours = [n for n, frame in enumerate(frames) if _OURS in Path(frame.filename).parents]
     return frames[ours[-1] + 1 :] if ours else frames

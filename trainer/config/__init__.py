@@ -1,6 +1,8 @@
-"""What a run is told: keys, their defaults and rules, YAML and the command line, plug-ins.
+"""The configuration of a run: keys, their defaults and rules, YAML and the command line, plug-ins.
 
-`schema` says which keys there are, `rules` which values they may have, `command_line` reads them
-and `key_errors` says what is wrong with one; `plugins` finds parts that users add. It imports
-`base` and neither torch nor numpy, so that `--help` and a mistyped key answer at once.
+`schema` has the keys, `command_line` reads them from YAML and the command line, `key_errors` has
+the messages about a wrong key or a value of a wrong type, `rules` those about a value that is out
+of range. `stored_config` reads a run's own config.yaml. `plugins` finds parts that users add,
+`user_files` runs their files, `plugin_checks` checks their names. It imports `base` and neither
+torch nor numpy, so that `--help` and a mistyped key answer at once.
 """

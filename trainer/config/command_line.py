@@ -1,4 +1,4 @@
-"""From a YAML file and the command line to a `RunConfig`, and back to YAML."""
+"""Turn a YAML file and the command line into a `RunConfig`, and that into YAML."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ example: python train.py --config configs/digits.yaml --train.epochs 5
 
 
 def parse(arguments: Sequence[str]) -> RunConfig:
-    """The configuration that a command line asks for; `--help` prints and exits.
+    """Return the configuration that a command line asks for; `--help` prints and exits.
 
-    Without `--config` it is the default recipe; `--config digits` is our own of that name, wherever
-    Lockstep is installed. `output_dir` is filled in from the file's name.
+    Without `--config` it is the default recipe; `--config digits` is our recipe of that name,
+    wherever Lockstep is installed. `output_dir` is filled in from the file's name.
 
     Raises:
         UserError: names the key or the file that is wrong.
@@ -44,11 +44,11 @@ def parse(arguments: Sequence[str]) -> RunConfig:
 
 
 def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a recipe with changes, for programs.
+    """Return the configuration of a recipe with changes, for programs.
 
     Args:
         recipe: a YAML file, or a whole configuration.
-        changes: values of keys; of a section a mapping, of which the keys that it has count.
+        changes: values of keys; of a section a mapping of those of its keys that change.
 
     Raises:
         UserError: names the key or the file that is wrong.
@@ -60,7 +60,7 @@ def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, An
 
 
 def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
-    """The configuration of the run in a folder, with what a command line sets of it.
+    """Return the configuration of the run in a folder, with the changes of a command line.
 
     Args:
         allowed: the keys, or whole sections such as `data.`, that may be set.
@@ -79,7 +79,7 @@ def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]
 
 
 def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
-    """The dotted keys that a command line sets, for a configuration that is there already."""
+    """Return the dotted keys that a command line sets, to change an existing configuration."""
     parser = _parser()
     try:
         values = parser.parse_args(list(arguments), defaults=False)
@@ -89,18 +89,18 @@ def _changes(arguments: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]
         raise UserError(explain_parser_error(str(error))) from error
     for key in found:
         if not key.startswith(tuple(allowed)):
-            taken = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
-            raise UserError(f"{key}: belongs to the run; here only {taken} can be set")
+            keys = ", ".join(f"{one}*" if one.endswith(".") else one for one in allowed)
+            raise UserError(f"{key}: belongs to the run; here only {keys} can be set")
     return found
 
 
 def is_console_command() -> bool:
-    """Whether this process is `lockstep`, as an installation has it, for what help calls it."""
+    """Return whether this process is the installed `lockstep`, which help then names."""
     return Path(sys.argv[0]).stem == "lockstep"
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The whole configuration, so that running it again repeats the run."""
+    """Return the whole configuration as YAML; running it again repeats the run."""
     import yaml
 
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
@@ -108,20 +108,20 @@ def to_yaml(config: RunConfig) -> str:
 
 def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     parser = _parser()
-    arguments = _with_recipes(arguments)
+    arguments = _replace_recipe_names(arguments)
     try:
         values = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
-        raise UserError(_where(arguments) + explain_parser_error(str(error))) from error
+        raise UserError(_recipe_prefix(arguments) + explain_parser_error(str(error))) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--config: the recipe is no text in UTF-8 ({error})") from error
+        raise UserError(f"--config: the recipe is not text in UTF-8 ({error})") from error
     return _finish(parser, values, changes, Path(str(values["config"][-1])))
 
 
 def _finish(
     parser: ArgumentParser, values: Namespace, changes: Mapping[str, Any], recipe: Path | None
 ) -> RunConfig:
-    """The configuration of parsed values and a program's changes, with `output_dir` filled in."""
+    """Make the configuration of parsed values and a program's changes; fill `output_dir` in."""
     for name, value in changes.items():
         is_section = dataclasses.is_dataclass(getattr(RunConfig(), name, None))
         if is_section and not isinstance(value, Mapping):
@@ -139,7 +139,7 @@ def _finish(
     check_not_null(config)
     if config.output_dir is None:
         if recipe is None:
-            raise UserError("output_dir: null, and there is no recipe's file to name it after")
+            raise UserError("output_dir: null, and there is no recipe file to name it after")
         config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
     validate(config)
     # As a number from here on: config.yaml is to say what was done.
@@ -150,7 +150,7 @@ def _finish(
 
 
 def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as text, which is what keys hold."""
+    """Turn paths into text, as keys need it."""
     return {
         key: os.fspath(value)
         if isinstance(value, os.PathLike)
@@ -161,8 +161,8 @@ def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_recipes(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the file where one of our own recipes is given by its name."""
+def _replace_recipe_names(arguments: Sequence[str]) -> list[str]:
+    """Replace the name of one of our recipes by its file."""
     words = list(arguments)
     own = {path.stem: path for path in RECIPES.glob("*.yaml")}
     for place, word in enumerate(words):
@@ -180,8 +180,8 @@ def _with_recipes(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def _where(arguments: list[str]) -> str:
-    """The file's name where it is the file, without the other words, that is wrong."""
+def _recipe_prefix(arguments: list[str]) -> str:
+    """Return the recipe's name as a prefix if it is wrong without the other arguments too."""
     place = next(i for i, word in enumerate(arguments) if word.split("=")[0] == "--config")
     word = arguments[place : place + 1 if "=" in arguments[place] else place + 2]
     try:

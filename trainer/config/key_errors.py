@@ -1,4 +1,4 @@
-"""What the parser of the configuration has against a value, in one line and in our words."""
+"""Write the messages about a wrong key, or about a value of a wrong type, in one line each."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _RULES = {
 
 
 def explain_parser_error(message: str) -> str:
-    """The library's message in one line; of a wrong value with what would be right.
+    """Return the parser's message in one line, with what would be right.
 
-    Where a key is unknown, with the nearest one.
+    For an unknown key that is the nearest one, for a wrong value what its type is.
     """
     message = re.sub(r"\s*\n\s*", " ", message).strip()
     if message.startswith("Unexpected config:"):
-        return "holds no keys; a recipe is YAML such as `seed: 0`"
+        return "has no keys; a recipe is YAML such as `seed: 0`"
     message = re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
     key, _, problem = message.partition(": ")
     known = list(flatten(RunConfig()))
@@ -52,12 +52,12 @@ def explain_parser_error(message: str) -> str:
 
 
 def section_expected(name: str) -> str:
-    """What is wrong where a section has a value."""
-    return f"{name}: must be a section, which holds keys with their values, and no value itself"
+    """Return the message about a section that has a value."""
+    return f"{name}: must be a section, which has keys with their values, and not a value"
 
 
 def wrong_type(key: str, found: str) -> str:
-    """What a key's value must be, by its type.
+    """Return the message about a value of a wrong type.
 
     Args:
         found: the value in words; may be empty.
@@ -68,7 +68,7 @@ def wrong_type(key: str, found: str) -> str:
 
 
 def check_not_null(config: RunConfig) -> None:
-    """The parser takes null for any key.
+    """Make sure that no key is null that may not be, as the parser takes null for any key.
 
     Raises:
         UserError: names the first key that is null and may not be.
@@ -79,7 +79,7 @@ def check_not_null(config: RunConfig) -> None:
 
 
 def _hints(key: str) -> tuple[Any, ...]:
-    """The types that a key's value may have, null first."""
+    """Return the types that a key's value may have, null first."""
     section, _, name = key.rpartition(".")
     owner = get_type_hints(RunConfig)[section] if section else RunConfig
     hint = get_type_hints(owner)[name]
@@ -98,9 +98,9 @@ def _in_words(hint: Any) -> str:
 
 
 def _proposal(key: str, found: str, hints: tuple[Any, ...]) -> str:
-    """What may have been meant."""
+    """Return the end of a message: what may have been meant."""
     if key.endswith("_size") and re.fullmatch(r"0?\.\d+|[\d.]+\s*%", found):
-        return "; it is a number of images and no share of them"
+        return "; it is a number of images, not a share of them"
     whole = re.sub(r"(?<=\d)[,_](?=\d{3}\b)", "", found)
     if int in hints and re.fullmatch(r"[\d.]*\d[\d.]*(?:e\+?\d+)?", whole):
         return f"; write {int(float(whole))}" if float(whole).is_integer() else ""

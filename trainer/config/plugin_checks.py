@@ -75,7 +75,7 @@ def _is_known(kind: str, name: str) -> bool:
 
 
 def _without_folders(name: str) -> list[str]:
-    """The parts of a name; of a part in a file, which may have moved, only what follows it."""
+    """Split a name into its parts; of a part in a file, which may have moved, keep what follows."""
     return [
         f":{piece.rpartition(':')[2]}" if plugins.is_file(piece) else piece
         for piece in name.split("+")

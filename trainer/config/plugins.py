@@ -61,7 +61,7 @@ CODE = {kind.key: kind.word for kind in KINDS.values() if kind.changes_weights}
 
 @dataclass(frozen=True)
 class Plugin:
-    """A function or a class that a user has added."""
+    """A user's function or class."""
 
     kind: str
     name: str
@@ -208,7 +208,7 @@ def fingerprints(config: RunConfig) -> dict[str, str | None]:
     that of their own lines. None where all is Lockstep's own.
 
     Raises:
-        UserError: there is no source, so that no resume could tell whether it is still the same.
+        UserError: there is no source, so no resume could tell whether it has changed.
     """
     return {
         KINDS[kind].key: _sha256(kind, names_in(config, kind))
@@ -240,9 +240,9 @@ def _source(kind: str, name: str) -> bytes:
 
 
 def _lines_of(member: Any) -> bytes | None:
-    """The lines of a function or a class; None where they cannot be read.
+    """Return the lines of a function or a class; None where they cannot be read.
 
-    Of a class in a notebook they are those of its methods: Python looks for its file.
+    For a class in a notebook they are those of its methods, as Python looks for its file.
     """
     try:
         return inspect.getsource(member).encode()
@@ -259,7 +259,7 @@ def _file_of(name: str) -> Path:
 
 
 def _in_file(kind: str, name: str) -> Plugin:
-    """What a file has under a name: registered, or else as a function or a class."""
+    """Find what a file has under a name: registered, or as any function or class."""
     from models.construct import describe
     from trainer.config import user_files
 

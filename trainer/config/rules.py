@@ -1,9 +1,9 @@
-"""What the values of a configuration may be, alone and beside each other.
+"""Check what the values of a configuration may be, each by itself and together.
 
 A key that is null or empty by default asks for something: it is refused where there is no such
 thing, as milestones of a schedule that has none. One with a value by default, such as
 schedule.factor, says in `schema` what it belongs to and does nothing otherwise, so that a recipe's
-optimiser or schedule may be exchanged alone.
+optimiser or schedule may be exchanged without other keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def check_average(config: RunConfig) -> None:
     """Make sure that the mean of the last epochs leaves out the first; older runs may have it.
 
     Raises:
-        UserError: a run of so few epochs was not thought of.
+        UserError: the mean was meant for a run of more epochs.
     """
-    count, epochs = averaged_epochs(config.train), config.train.epochs
-    if count is not None and count >= epochs > 1:
+    if _averaged_share(config) >= 1:
+        count, epochs = averaged_epochs(config.train), config.train.epochs
         raise UserError(
             f"train.average_epochs: {count} of {epochs} epochs are all, the first ones too, whose "
             f"weights are far from the last; it must be less than train.epochs, or a share of "
@@ -46,13 +46,13 @@ def check_average(config: RunConfig) -> None:
 
 
 def doubts(config: RunConfig) -> list[str]:
-    """What is allowed, but hardly meant: a number of epochs that fits another train.epochs."""
+    """Return warnings about numbers of epochs that were probably meant for another train.epochs."""
     epochs, found = config.train.epochs, []
-    count = averaged_epochs(config.train)
-    if count is not None and epochs > 1 and count > epochs / 2:
+    if _averaged_share(config) > 0.5:
         found.append(
-            f"train.average_epochs: the mean takes in {count} of {epochs} epochs, the early ones "
-            f"too; a share of them, such as 0.33, stays right when train.epochs changes"
+            f"train.average_epochs: the mean takes in {averaged_epochs(config.train)} of {epochs} "
+            f"epochs, the early ones too; a share of them, such as 0.33, stays right when "
+            f"train.epochs changes"
         )
     if (warmup := config.schedule.warmup_epochs) > epochs / 2:
         found.append(
@@ -60,6 +60,12 @@ def doubts(config: RunConfig) -> list[str]:
             f"and has little time at its top"
         )
     return found
+
+
+def _averaged_share(config: RunConfig) -> float:
+    """Return the share of the epochs that are averaged; 0 where there is only one epoch."""
+    count, epochs = averaged_epochs(config.train), config.train.epochs
+    return 0.0 if count is None or epochs == 1 else count / epochs
 
 
 def validate(config: RunConfig) -> None:
@@ -80,10 +86,10 @@ def validate(config: RunConfig) -> None:
 
 
 class _Values(dict[str, Any]):
-    """The values of a configuration by their dotted keys."""
+    """Maps dotted keys to the values of a configuration."""
 
-    def require(self, key: str, holds: bool, rule: str) -> None:
-        if not holds:
+    def require(self, key: str, is_right: bool, rule: str) -> None:
+        if not is_right:
             raise UserError(f"{key}: must be {rule}, found {self[key]!r}")
 
     def require_count(self, key: str) -> None:
@@ -105,7 +111,7 @@ def _check_texts(values: _Values) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it is no name of a file in another encoding, whose bytes Python keeps apart."""
+    """Return whether a text is Unicode; names of files in other encodings are not."""
     try:
         text.encode()
     except UnicodeEncodeError:

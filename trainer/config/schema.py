@@ -24,8 +24,8 @@ class DataConfig:
     """The images, and how they are divided and scaled."""
 
     name: DataName | str = "fashion_mnist"
-    """data set; idx, npy and folder are one's own files in data.root, digits needs no files; or a
-    function of one's own, path/to/file.py:name"""
+    """data set; idx, npy and folder are your files in data.root, digits needs no files; or your
+    function, path/to/file.py:name"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
     # No share of the machine's memory: a batch system may give a process less than there is.
@@ -53,23 +53,23 @@ class DataConfig:
     folds: int | None = None
     """of a cross-validation: into how many the training images are divided; null: none"""
     fold: int | None = None
-    """the one, from 1, that is tested on in place of the test images, which are left alone"""
+    """the one, from 1, that is tested on in place of the test images, which are not used"""
     scaling: Literal["global", "per_pixel"] = "global"
     """one mean and deviation for all pixels, or for each its own; of the training split"""
     augment: str = "none"
-    """random transforms of training images, drawn anew for every sample in every epoch: none, or
+    """random transforms of training images, drawn again for every sample in every epoch: none, or
     some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift; then, each
-    after a +, functions of one's own, path/to/file.py:name"""
+    after a +, your functions, path/to/file.py:name"""
     test_augment: Literal["none", "flip"] = "none"
     """flip: a second accuracy, of test images classified with their mirror images; apart"""
     mixup: float = 0.0
     """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
     cutmix: float = 0.0
     """alpha of cutmix: train on images with a box of another one, the share that stays from
-    Beta(alpha, alpha); 0: none; beside mixup: each step draws one of the two"""
+    Beta(alpha, alpha); 0: none; together with mixup each step draws one of the two"""
 
     def __post_init__(self) -> None:
-        """A square is one run, however it is written."""
+        """Write a square as two numbers, so that it is one run however it is written."""
         if isinstance(self.image_size, int):
             object.__setattr__(self, "image_size", [self.image_size, self.image_size])
 
@@ -121,11 +121,11 @@ class TrainConfig:
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     average_epochs: int | float | None = None
-    """choose the mean of the weights at the ends of so many last epochs, below 1 that share of
-    train.epochs, with batch-norm statistics taken anew, whatever validation says, unless
+    """choose the mean of the weights at the ends of this many last epochs, below 1 that share of
+    train.epochs, with batch-norm statistics computed again, whatever validation says, unless
     train.patience ends the run before; null: none"""
     patience: int | None = None
-    """stop after so many epochs without a better validation accuracy; null: never"""
+    """stop after this many epochs without a better validation accuracy; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """after an infinite loss: stop; or go back to the last checkpoint and leave that step out"""
     max_seconds: float | None = None
@@ -137,7 +137,7 @@ class OptimizerConfig:
     """The optimiser."""
 
     name: OptimizerName | str = "adam"
-    """muon: for the filters and matrices, AdamW for the rest; or one's own, path/to/file.py:name"""
+    """muon: for the filters and matrices, AdamW for the rest; or your own, path/to/file.py:name"""
     lr: float = 1e-3
     """learning rate at the top of the schedule"""
     weight_decay: float = 0.0
@@ -147,7 +147,7 @@ class OptimizerConfig:
     nesterov: bool = True
     """Nesterov's momentum, of sgd and muon"""
     args: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of an optimiser of one's own; a JSON object that replaces"""
+    """keyword arguments of your own optimiser; a JSON object that replaces"""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class ScheduleConfig:
     final_fraction: float = 0.0
     """share of optimizer.lr at the end, of linear, cosine and one_cycle"""
     milestones: list[float] | None = None
-    """of piecewise alone: the epochs after which the rate is multiplied by schedule.factor"""
+    """only of piecewise: the epochs after which the rate is multiplied by schedule.factor"""
     factor: float = 0.1
     """of piecewise"""
 
@@ -185,7 +185,7 @@ class TrackingConfig:
     """Trackers; metrics.jsonl is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """Weights & Biases; auto: online where logged in, offline elsewhere"""
+    """Weights & Biases; auto: online if logged in, or else offline"""
     project: str | None = None
     """project or experiment at the trackers; null: lockstep, or at Weights & Biases what
     WANDB_PROJECT or wandb's settings say"""
@@ -194,7 +194,7 @@ class TrackingConfig:
     trackers: list[TrackerName] = field(default_factory=list)
     """others, by the names that Accelerate has for them; each needs its package"""
     plugin: str | None = None
-    """a tracker of one's own, path/to/file.py:name"""
+    """your own tracker, path/to/file.py:name"""
 
 
 @dataclass(frozen=True)
@@ -239,25 +239,25 @@ PINNED_KEYS = ("threads", "train.microbatches")
 
 
 def folder_of(config: RunConfig) -> Path:
-    """The folder of a run, whose `output_dir` the command line has filled in."""
+    """Return the folder of a run, whose `output_dir` the command line has filled in."""
     assert config.output_dir is not None
     return Path(config.output_dir)
 
 
 def transforms_of(policy: str) -> list[str]:
-    """The names of Lockstep's own transforms in a value of `data.augment`."""
+    """Return the names of Lockstep's transforms in a value of `data.augment`."""
     first = policy.partition("+")[0].split("_")
     return first if set(first) <= set(TRANSFORMS) else []
 
 
 def own_augmentations_of(policy: str) -> list[str]:
-    """The names of users' augmentations in a value of `data.augment`."""
+    """Return the names of users' augmentations in a value of `data.augment`."""
     parts = policy.split("+")
     return [] if policy == "none" else parts[bool(transforms_of(policy)) :]
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:
-    """All keys in dotted form, in the order of declaration; `model.args` stays one value."""
+    """Return all keys in dotted form, in the order of declaration; `model.args` is one value."""
     flat: dict[str, Any] = {}
     for key in dataclasses.fields(config):
         value = getattr(config, key.name)
@@ -270,7 +270,7 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 
 def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """A copy of `config` with the dotted keys of `changes` set."""
+    """Return a copy of `config` with the dotted keys of `changes` set."""
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
         if section:
@@ -280,7 +280,7 @@ def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
 
 
 def averaged_epochs(config: TrainConfig) -> int | None:
-    """How many last epochs make the mean of `train.average_epochs`, None where there is no mean."""
+    """Return how many last epochs `train.average_epochs` averages; None: there is no average."""
     asked = config.average_epochs
     if asked is not None and asked < 1:
         return max(1, round(asked * config.epochs))
@@ -288,7 +288,7 @@ def averaged_epochs(config: TrainConfig) -> int | None:
 
 
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:
-    """Whether `ours` has more epochs than `theirs`, and the common ones are the same run.
+    """Return whether `ours` has more epochs than `theirs`, and the common ones are the same run.
 
     They are where neither the learning rate nor an average depends on the number of epochs.
     """
@@ -297,7 +297,7 @@ def extends(ours: RunConfig, theirs: RunConfig) -> bool:
 
 
 def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
-    """One line a key that would change the run: `key: ours against theirs`."""
+    """Return a line for each key that changes the run: `key: ours against theirs`."""
     pairs = zip(flatten(ours).items(), flatten(theirs).values(), strict=True)
     return [
         f"{key}: {mine!r} against {other!r}"

@@ -32,7 +32,7 @@ PREFIX = "lockstep_plugin_"
 
 @dataclass
 class _Record:
-    """What is known of a user's module."""
+    """Facts about a user's module."""
 
     content: bytes = b""
     """of its file when it ran"""
@@ -101,7 +101,7 @@ def source(file: Path) -> bytes:
 
 
 def _root_of(file: Path) -> tuple[Path, list[str]]:
-    """The folder in which a file's package lies, and the names of the package's parts."""
+    """Return the folder that has a file's package, and the names of the package's parts."""
     folder, parts = file.parent, list[str]()
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         parts.insert(0, folder.name)
@@ -110,7 +110,7 @@ def _root_of(file: Path) -> tuple[Path, list[str]]:
 
 
 def _names(file: Path) -> tuple[str, str]:
-    """The names of a file's package and of its module."""
+    """Return the names of a file's package and of its module."""
     root, parts = _root_of(file)
     package = ".".join([PREFIX + hashlib.sha256(str(root).encode()).hexdigest()[:16], *parts])
     if parts and file.name == "__init__.py":
@@ -145,7 +145,7 @@ def _is_unchanged(name: str) -> bool:
 
 
 def _closure(name: str) -> dict[str, bytes]:
-    """A module and all of the user's that it has imported, with their code."""
+    """Return a module and all of the user's that it has imported, with their code."""
     found: dict[str, bytes] = {}
     waiting = [name]
     while waiting:
@@ -164,7 +164,7 @@ def _closure(name: str) -> dict[str, bytes]:
 
 
 def _named_in(module: ModuleType, content: bytes) -> set[str]:
-    """The user's modules that the import statements of a module on sys.path name."""
+    """Return the user's modules that a module on sys.path imports by statements."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(content)):
         if isinstance(node, ast.Import):
@@ -241,7 +241,7 @@ class _Loader(SourceFileLoader):
 
 
 def _import_for(importing: str) -> Callable[..., Any]:
-    """What an import statement does in a user's module."""
+    """Return what import statements call in a user's module."""
 
     def do_import(
         name: str, variables: Any = None, local: Any = None, names: Any = (), level: int = 0
@@ -268,7 +268,7 @@ def _import_for(importing: str) -> Callable[..., Any]:
 
 
 def _place_of(importing: str, name: str) -> str | None:
-    """The user's package in which a name is to be found; None: Python finds it."""
+    """Return the user's package that has a name; None: Python finds it."""
     for place in _records[importing].places:
         spec = _spec_in(place, name)
         if spec is None or f"{place}.{name}" == importing:  # timm.py that imports timm
@@ -282,7 +282,7 @@ def _place_of(importing: str, name: str) -> str | None:
 
 
 def _spec_in(place: str, name: str) -> ModuleSpec | None:
-    """What a dotted name is in a package; None where it is not there."""
+    """Return what a dotted name is in a package; None where it is not there."""
     path = list(getattr(sys.modules.get(place), "__path__", ()))
     spec = None
     for part in name.split("."):
@@ -294,7 +294,7 @@ def _spec_in(place: str, name: str) -> ModuleSpec | None:
 
 
 def _importing_module() -> str | None:
-    """The innermost of the user's modules whose code is at work."""
+    """Return the innermost of the user's modules whose code is running."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))

@@ -12,7 +12,7 @@ from trainer.config import plugins
 from trainer.config.plugins import Plugin
 
 TRIED = 9
-"""images at the start: more than a vector holds of some types, and odd"""
+"""images at the start: more than fit into a vector of some types, and an odd number"""
 
 
 class UserAugmentations:
