@@ -1,4 +1,4 @@
-"""Real files and real servers for the tests of the data sources."""
+"""Files and web servers for the tests of the data sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.data.sources.known import FASHION_MNIST, KnownSet
 
 @dataclass
 class Mirror:
-    """A web server with files, that can be made to misbehave."""
+    """A web server with files, which can be made to fail."""
 
     files: dict[str, bytes]
     address: str = ""
@@ -34,7 +34,7 @@ class Mirror:
 
 @pytest.fixture
 def start_mirror() -> Iterator[Callable[..., Mirror]]:
-    """Starts servers on this machine and stops them after the test."""
+    """Start servers on this machine, and stop them after the test."""
     servers: list[ThreadingHTTPServer] = []
     released = threading.Event()
 
@@ -101,7 +101,7 @@ def published(tmp_path: Path) -> Published:
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the caches, apart from this machine's real one."""
+    """Return the folder of the caches, another one than the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.delenv("LOCKSTEP_DATA", raising=False)
     return tmp_path / "caches" / "lockstep"
@@ -109,5 +109,5 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cache(caches: Path) -> Path:
-    """The cache of Fashion-MNIST."""
+    """Return the cache of Fashion-MNIST."""
     return caches / "fashion_mnist"

@@ -1,4 +1,4 @@
-"""Writing IDX files, independently of the reader."""
+"""Write IDX files, independently of the reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.data.sources import idx
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
-    """The IDX file of these values."""
+    """Return the content of the IDX file with these values."""
     sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
     return bytes([0, 0, 8, values.ndim]) + sizes + values.astype(np.uint8).tobytes()
 
@@ -19,7 +19,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 def write_idx_folder(
     folder: Path, train: int = 40, test: int = 20, classes: int = 4, packed: bool = False
 ) -> dict[str, np.ndarray]:
-    """Four IDX files of random images of 5 x 6 pixels; every class has equally many."""
+    """Write four IDX files of random images of 5 x 6 pixels, the same number of every class."""
     random = np.random.default_rng(7)
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}

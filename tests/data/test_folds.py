@@ -1,4 +1,4 @@
-"""Dividing the training images into folds."""
+"""The training images are divided into folds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_image_is_in_one_fold_and_every_class_in_all(
     assert np.all(per_class.max(0) - per_class.min(0) <= 1)
 
 
-def test_the_folds_depend_on_the_seed_alone() -> None:
+def test_the_folds_depend_on_the_seed_only() -> None:
     labels = np.arange(200) % 4
     config = DataConfig(folds=5, fold=2)
     first, again, other = (take_fold(config, labels, seed)[1].tolist() for seed in (1, 1, 2**62))

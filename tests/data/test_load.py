@@ -1,4 +1,4 @@
-"""From the configuration to a data set: division, checks, fingerprint."""
+"""Load a data set: division, checks, fingerprint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def overwrite(config: DataConfig, name: str, values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_ones_own_idx_files(tmp_path: Path, packed: bool) -> None:
+def test_user_idx_files(tmp_path: Path, packed: bool) -> None:
     arrays = write_idx_folder(tmp_path / "own", packed=packed)
     config = DataConfig(name="idx", root=str(tmp_path / "own"), validation_size=0)
     prepare(config)
@@ -68,7 +68,7 @@ def test_validation_is_taken_out_of_the_first_training_images(config: DataConfig
     assert torch.equal(data.test.images, everything.test.images[:7])
 
 
-def test_the_scaling_knows_the_training_split_alone(config: DataConfig) -> None:
+def test_the_scaling_is_fitted_on_the_training_split_only(config: DataConfig) -> None:
     assert config.root is not None
     config = replace(config, validation="first")
     before = load(config, 0)
@@ -84,10 +84,10 @@ def test_the_scaling_knows_the_training_split_alone(config: DataConfig) -> None:
 
 
 def test_the_fingerprint_is_that_of_the_content(config: DataConfig, tmp_path: Path) -> None:
-    write_idx_folder(tmp_path / "elsewhere", packed=True)
+    write_idx_folder(tmp_path / "copy", packed=True)
     reference = load(config, 0).fingerprint
     assert len(reference) == 64
-    assert load(replace(config, root=str(tmp_path / "elsewhere")), 0).fingerprint == reference
+    assert load(replace(config, root=str(tmp_path / "copy")), 0).fingerprint == reference
     assert load(config, 1).fingerprint != reference
     assert load(replace(config, test_size=19), 0).fingerprint != reference
     labels = np.arange(20) % 4
@@ -113,7 +113,7 @@ def test_the_fingerprint_is_that_of_the_content(config: DataConfig, tmp_path: Pa
         ("train-images-idx3-ubyte", np.zeros((40, 0, 6)), "has no pixels"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_named(
+def test_files_that_do_not_match_are_named(
     config: DataConfig, name: str, values: np.ndarray, message: str
 ) -> None:
     overwrite(config, name, values)

@@ -1,4 +1,4 @@
-"""The scaling of the pixels, against scikit-learn and against plain float64."""
+"""The scaling of the pixels is compared with scikit-learn and with plain float64."""
 
 from __future__ import annotations
 

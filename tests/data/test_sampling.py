@@ -64,7 +64,7 @@ def test_the_process_count_does_not_change_a_step(shape: tuple[int, int, int, in
     assert steps_of(single, 2) == steps_of(together, 2)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_every_epoch_and_seed_has_another_order() -> None:
     (sampler,) = samplers(100, 1, 100, 1)
     orders = [steps_of([sampler], epoch)[0] for epoch in (1, 2)]
     assert orders[0] != orders[1]

@@ -1,4 +1,4 @@
-"""Taking the validation images out of the training images."""
+"""The validation images are taken out of the training images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_image_is_in_one_part_and_in_file_order(
         assert counts.max() - counts.min() <= 1
 
 
-def test_the_stratified_draw_depends_on_the_seed_alone() -> None:
+def test_the_stratified_draw_depends_on_the_seed_only() -> None:
     labels = np.arange(200) % 4
     config = DataConfig()
     first, again, other = (split(config, labels, seed)[1].tolist() for seed in (1, 1, 2**62))
@@ -83,7 +83,7 @@ def test_a_tenth_that_has_room_for_every_class_is_drawn_as_before() -> None:
     assert drawn.tolist() == split(DataConfig(validation_size=11), labels, 3)[1].tolist()
 
 
-def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
+def test_a_size_of_zero_holds_nothing_out() -> None:
     train, validation = split(DataConfig(validation_size=0), np.array([0, 0, 1]), 0)
     assert train.tolist() == [0, 1, 2]
     assert validation.tolist() == []
@@ -119,7 +119,7 @@ def test_a_stratified_draw_needs_every_class_on_both_sides(size: int) -> None:
         split(DataConfig(validation_size=size), np.arange(40) % 4, 0)
 
 
-def test_how_many_images_are_taken() -> None:
+def test_take_returns_how_many_images_to_use() -> None:
     assert take("data.train_size", None, 12) == 12
     assert take("data.train_size", 5, 12) == 5
     with pytest.raises(UserError, match=r"data\.test_size: 13 images .* 1 to 12"):

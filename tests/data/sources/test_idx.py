@@ -1,4 +1,4 @@
-"""Reading IDX files: what is whole is read exactly, everything else is refused by name."""
+"""An undamaged IDX file is read exactly; for any other a message names the file."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_bytes_after_the_last_value_are_refused(tmp_path: Path, packed: bool) ->
         idx.read(path, dimensions=3)
 
 
-def test_rubbish_after_the_gzip_stream_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rubbish"
-    path.write_bytes(gzip.compress(idx_bytes(IMAGES)) + b"rubbish")
+def test_garbage_after_the_gzip_stream_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "garbage"
+    path.write_bytes(gzip.compress(idx_bytes(IMAGES)) + b"garbage")
     with pytest.raises(UserError, match="damaged"):
         idx.read(path, dimensions=3)
 
