@@ -15,7 +15,7 @@ class SmallAlexNet(nn.Module):
 
     Krizhevsky et al.: ImageNet Classification with Deep Convolutional Neural Networks, 2012. Five
     convolutions, three overlapping poolings and two hidden linear layers as there; the kernels are
-    3x3 with stride 1, the widths a third or less, and there is no response normalisation.
+    3x3 with stride 1, the widths a third or less, and response normalisation is left out.
 
     Args:
         dropout: before each hidden linear layer.

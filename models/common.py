@@ -1,4 +1,4 @@
-"""What the families share: checks of their arguments, and the first weights."""
+"""Check arguments and draw the first weights, for all families."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def check_image_size(image_size: tuple[int, int], minimum: int) -> None:
-    """ValueError unless both sides have at least `minimum` pixels."""
+    """Raise a ValueError unless both sides have at least `minimum` pixels."""
     if min(image_size) < minimum:
         height, width = image_size
         raise ValueError(
@@ -18,26 +18,26 @@ def check_image_size(image_size: tuple[int, int], minimum: int) -> None:
 
 
 def check_probability(name: str, value: float) -> None:
-    """ValueError unless it is a probability below one."""
+    """Raise a ValueError unless it is a probability below one."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0.0 <= value < 1.0:
         raise ValueError(f"{name} is {value!r}, but must be a number in [0, 1).")
 
 
 def check_flag(name: str, value: bool) -> None:
-    """ValueError unless it is true or false."""
+    """Raise a ValueError unless it is true or false."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, but must be true or false.")
 
 
 def check_positive(name: str, value: int) -> None:
-    """ValueError unless it is a whole number of at least one."""
+    """Raise a ValueError unless it is a whole number of at least one."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
 
 
 def check_widths(widths: Sequence[int]) -> None:
-    """ValueError unless it is a list of at least one width, each a whole number above zero."""
+    """Raise a ValueError unless it is a list of widths, each a whole number above zero."""
     is_list = isinstance(widths, (list, tuple)) and len(widths) > 0
     if not is_list or any(type(width) is not int or width < 1 for width in widths):
         raise ValueError(

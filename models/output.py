@@ -1,4 +1,4 @@
-"""Trying a network out before training."""
+"""Try a network before training."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def check_output(
     samples: int = 2,
     backward: bool = True,
 ) -> torch.Tensor:
-    """Run black images through the network, in both modes and back again, and check what comes out.
+    """Run black images through the network, forward and backward, and check the output.
 
     Training flags, buffers, gradients and torch's generators are afterwards as they were before.
     Only lazy layers change: they learn their shapes and draw their weights.
 
     Args:
         model: on any device.
-        num_classes: how many logits the network should return for an image.
+        num_classes: the number of logits that the network should return for an image.
         in_channels: of an image.
         image_size: height and width in pixels.
-        samples: how many images.
+        samples: number of images.
         backward: whether it has to have gradients, as for training.
 
     Returns:
-        What it makes of the images in evaluation, (samples, num_classes).
+        The logits of the images in evaluation, (samples, num_classes).
 
     Raises:
         ValueError: a pass fails, the network returns no floating-point (samples, num_classes), its
@@ -73,7 +73,7 @@ def check_output(
 
 
 def kind_of_output(logits: torch.Tensor) -> str | None:
-    """What a network returns in the place of logits, as far as the values show it; else None.
+    """Return what the values show a network to return instead of logits, or None.
 
     Args:
         logits: (n, classes), of any images.
@@ -89,7 +89,7 @@ def kind_of_output(logits: torch.Tensor) -> str | None:
 
 
 def name_of(model: nn.Module) -> str:
-    """The name of the network's class, also of one that torch has compiled."""
+    """Return the name of the network's class, also of one that torch has compiled."""
     inner = getattr(model, "_orig_mod", model)
     name: str = getattr(inner, "original_name", type(inner).__name__)
     return name
@@ -101,7 +101,7 @@ def _forward(model: nn.Module, training: bool, images: torch.Tensor) -> object:
 
 
 def _attempt(model: nn.Module, doing: str, call: Callable[[], Result]) -> Result:
-    """What `call` returns; whatever code of the network's own raises becomes a ValueError."""
+    """Return what `call` returns; an error in the network's code becomes a ValueError."""
     try:
         return call()
     except (Exception, SystemExit) as error:
@@ -136,7 +136,7 @@ def _check_logits(
 
 
 def _check_backward(model: nn.Module, logits: torch.Tensor, images: torch.Tensor) -> None:
-    """Compute gradients, as the training will, and look at what they are."""
+    """Compute gradients, as the training will, and check them."""
     name, shape = name_of(model), tuple(images.shape)
     if not logits.requires_grad:
         raise ValueError(
@@ -166,7 +166,7 @@ def _check_backward(model: nn.Module, logits: torch.Tensor, images: torch.Tensor
 
 
 def _place_in_forward(model: nn.Module, images: torch.Tensor) -> str | None:
-    """The user's line that has computed what has no gradient: torch's own errors do not name it."""
+    """Return the user's line that a failing backward pass comes from: torch's errors omit it."""
     targets = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -183,7 +183,7 @@ def _place_in_forward(model: nn.Module, images: torch.Tensor) -> str | None:
 
 
 def _check_state(model: nn.Module) -> None:
-    """Digests are over floating-point tensors, and sums over real numbers."""
+    """Refuse complex numbers: digests are of floating-point tensors, and sums of real numbers."""
     state = _attempt(model, "fails in state_dict()", lambda: dict(model.state_dict()))
     for name, value in state.items():
         if isinstance(value, torch.Tensor) and value.is_complex():
@@ -196,7 +196,7 @@ def _check_state(model: nn.Module) -> None:
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts training flags, buffers and the generators back at the end."""
+    """Put training flags, buffers and the generators back at the end."""
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.clone())

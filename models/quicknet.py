@@ -64,7 +64,7 @@ class QuickNet(nn.Module):
 
 
 def _check_pooled(pooled: Sequence[int], convolutions: int) -> None:
-    """ValueError unless it is a list of different convolutions, counted from 0."""
+    """Raise a ValueError unless it is a list of different convolutions, counted from 0."""
     is_list = isinstance(pooled, (list, tuple)) and all(type(index) is int for index in pooled)
     if not is_list or not set(pooled) <= set(range(convolutions)) or len(set(pooled)) < len(pooled):
         raise ValueError(

@@ -12,7 +12,7 @@ from models.registry import register
 
 
 class StochasticDepth(nn.Module):
-    """In training leaves out the residuals of random samples; in evaluation the identity.
+    """Omits the residuals of random samples in training; the identity in evaluation.
 
     Huang et al.: Deep Networks with Stochastic Depth, 2016, arXiv 1603.09382. They scale residuals
     down in evaluation; here those that stay are scaled up in training, to the same mean.
@@ -224,7 +224,7 @@ class WideResNet(ResidualNet):
 
 
 def _blocks(depth: int, outside_blocks: int) -> int:
-    """Blocks of each of the three stages, each block two layers of the depth."""
+    """Return the number of blocks of each of the three stages; a block has two layers."""
     blocks, rest = divmod(depth - outside_blocks, 6) if type(depth) is int else (0, 0)
     if blocks < 1 or rest:
         fitting = ", ".join(str(6 * count + outside_blocks) for count in range(1, 5))

@@ -21,7 +21,7 @@ WEIGHTS_ARGUMENTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "
 def create(
     name: str, arguments: Mapping[str, Any], num_classes: int, in_channels: int
 ) -> nn.Module:
-    """`timm.create_model`; networks bound to one image size take it as the argument img_size.
+    """Call `timm.create_model`; networks of one image size take it as the argument img_size.
 
     Raises:
         ValueError: timm cannot be imported, has no such network, or refuses the arguments.

@@ -46,7 +46,7 @@ def test_a_prefix_of_all_names_is_taken_off_and_said(
         (
             "module.",
             nn.Sequential(nn.Conv2d(1, 5, 3)),
-            "its names have the prefix 'module.', and without it, it holds '1.bias'",
+            "its names have the prefix 'module.', and without it, it has '1.bias'",
         ),
         ("", nn.ModuleDict({"net": net()}), "names of the model have the prefix 'net.', which"),
         ("module.", nn.ModuleDict({"net": net()}), "its names have the prefix 'module.'"),

@@ -21,6 +21,12 @@ def microbatch_sizes(samples: int, microbatches: int) -> list[int]:
     return [quotient + (index < remainder) for index in range(microbatches)]
 
 
+def smallest_microbatch(samples: int, batch_size: int, microbatches: int) -> int:
+    """Return the size of the smallest micro-batch of an epoch that is not empty."""
+    steps = {min(batch_size, samples), samples % batch_size}
+    return min(size for step in steps for size in microbatch_sizes(step, microbatches) if size)
+
+
 def rank_microbatches(rank: int, processes: int, microbatches: int) -> range:
     """Return the micro-batches that a rank computes: one block of neighbours."""
     each = microbatches // processes

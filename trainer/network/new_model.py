@@ -25,7 +25,7 @@ from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.sampling import microbatch_sizes
+from trainer.data.sampling import smallest_microbatch
 from trainer.network import creation, memory_layout, model_state
 from trainer.network.pass_effects import find_effects
 from trainer.network.starting_weights import load_weights
@@ -63,7 +63,8 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
         UserError: names `model.name` or `model.weights`, and what is wrong with it; or
             `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
-    name, data = config.model.name, _data_of(dataset)
+    name, data, train = config.model.name, _data_of(dataset), config.train
+    assert train.microbatches is not None
     model, tried, loaded = _build_two(config, dataset, first_pass=False)
     at_first = names_of(tried)
     try:
@@ -75,17 +76,17 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
     _warn_of_probabilities(name, logits)
-    if smallest_microbatch(config, len(dataset.train)) == 1:
+    if smallest_microbatch(len(dataset.train), train.batch_size, train.microbatches) == 1:
         try:
             models.check_output(tried, **data, samples=1)
         except ValueError as error:
             raise UserError(
-                f"train.batch_size, train.microbatches: {config.train.batch_size} and "
-                f"{config.train.microbatches} leave micro-batches of a single image of "
+                f"train.batch_size, train.microbatches: {train.batch_size} and "
+                f"{train.microbatches} leave micro-batches of a single image of "
                 f"{len(dataset.train)}, but {error}; choose another batch size"
             ) from error
     layout = memory_layout.choose_layout(
-        tried, config.train.memory_format, lambda net: models.check_output(net, **data)
+        tried, train.memory_format, lambda net: models.check_output(net, **data)
     )
     memory_layout.set_layout(model, layout)
     pixels, targets = dataset.train.fetch(torch.arange(3) % len(dataset.train))
@@ -160,14 +161,6 @@ def fill_new_memory() -> Iterator[None]:
     finally:
         filled.fill_uninitialized_memory = before  # type: ignore[attr-defined]
         torch.set_deterministic_debug_mode(mode)
-
-
-def smallest_microbatch(config: RunConfig, samples: int) -> int:
-    """Return the size of the smallest micro-batch of an epoch that is not empty."""
-    batch_size, microbatches = config.train.batch_size, config.train.microbatches
-    assert microbatches is not None
-    steps = {min(batch_size, samples), samples % batch_size}
-    return min(size for step in steps for size in microbatch_sizes(step, microbatches) if size)
 
 
 def _build_two(
@@ -285,16 +278,11 @@ def _size_hint(config: RunConfig, dataset: Dataset) -> str:
 
 def _warn_of_probabilities(name: str, logits: torch.Tensor) -> None:
     kind = models.kind_of_output(logits)
-    if kind == "probabilities":
-        log.warning(
-            "model.name: %s seems to return probabilities, as after softmax; the loss takes logits "
-            "and applies softmax itself, so it would learn slowly and badly: leave it out of the "
-            "network",
-            name,
-        )
-    elif kind is not None:
-        log.warning(
-            "model.name: %s seems to return log-probabilities, as after log_softmax; the loss "
-            "applies it itself, so the network does not need it, and nothing is lost where it does",
-            name,
-        )
+    advice = {
+        "probabilities": "probabilities, as after softmax; the loss takes logits and applies "
+        "softmax itself, so it would learn slowly and badly: leave it out of the network",
+        "log-probabilities": "log-probabilities, as after log_softmax; the loss applies it itself, "
+        "so the network does not need it, and nothing is lost where it has it",
+    }
+    if kind:
+        log.warning("model.name: %s seems to return %s", name, advice[kind])

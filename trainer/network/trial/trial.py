@@ -1,10 +1,10 @@
 """A trial before a run's first step: whether the network gives equal bits wherever it is computed.
 
 Three imaginary processes compute the same two steps of two micro-batches, and the same evaluations:
-one all of it, one only the second micro-batch, and one that resumes after the
-first step. Each has a network of its own, built as the run's is. What differs between them depends
-on something that lockstep does not carry from process to process, such as an attribute of a module
-or a generator of its own. The run's own network takes no part.
+one all of it, one only the second micro-batch, and one that resumes after the first step. Each has
+a network that is built like the run's, as a copy would share or hide what is to be found. What
+differs between them depends on something that lockstep does not carry from process to process,
+such as an attribute of a module or a generator of its own. The run's network takes no part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.base import out_of_memory, seeding
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.sampling import microbatch_sizes
+from trainer.data.sampling import microbatch_sizes, smallest_microbatch
 from trainer.network import model_state, new_model
 from trainer.network.trial.comparison import find_differences
 from trainer.network.trial.processes import Piece, Task
@@ -83,23 +83,23 @@ def try_network(
 
 
 def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[Piece]:
-    """The first images of the first epoch, as a largest and a smallest micro-batch of the run."""
+    """Return the first images of the first epoch, as a largest and a smallest micro-batch."""
     count, train = len(dataset.train), config.train
     assert train.microbatches is not None
     sizes = microbatch_sizes(min(train.batch_size, count), train.microbatches)[:1]
     if train.microbatches > 1:
-        sizes.append(new_model.smallest_microbatch(config, count))
+        sizes.append(smallest_microbatch(count, train.batch_size, train.microbatches))
     order = torch.from_numpy(seeding.permutation(config.seed, 1, count))
     samples = order[torch.arange(sum(sizes)) % count].to(dataset.train.images.device)
     pixels, targets = dataset.train.fetch(samples)
     images = dataset.scaling.apply(pixels.to(device))
-    # In memory of their own, as what vectors round may depend on where they begin.
+    # Copies, as the rounding of vector instructions may depend on where they begin.
     pieces = zip(torch.split(images, sizes), torch.split(targets.to(device), sizes), strict=True)
     return [(piece.clone(), own.clone()) for piece, own in pieces]
 
 
 def summary(found: list[str]) -> str:
-    """The result in a line."""
+    """Return the result in a line."""
     if found == [NOT_DONE]:
         return "not done, too little memory"
     return "other bits, see the warning" if found else "equal bits on two processes, and resumed"
