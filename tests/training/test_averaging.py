@@ -35,7 +35,7 @@ def test_the_model_gets_its_own_weights_back() -> None:
     average = MovingAverage(model, decay=0.5)
     first = model.weight.detach().clone()
     nn.init.ones_(model.weight)
-    with pytest.raises(RuntimeError, match="evaluation"), average.in_place(epoch=1):
+    with pytest.raises(RuntimeError, match="evaluation"), average.swap_in(epoch=1):
         assert torch.equal(model.weight, first)
         raise RuntimeError("evaluation")
     assert torch.equal(model.weight, torch.ones(2, 2))
@@ -54,7 +54,7 @@ def test_the_epochs_mean_begins_with_the_first_of_the_last() -> None:
     for epoch, value in enumerate([100.0, 3.0, 5.0, 10.0], start=1):
         nn.init.constant_(model.weight, value)
         model.running_mean.fill_(value)
-        with average.in_place(epoch):
+        with average.swap_in(epoch):
             seen.append((model.weight.item(), model.running_mean.item()))
         assert model.weight.item() == model.running_mean.item() == value
     assert seen == [(100.0, 100.0), (3.0, 3.0), (4.0, 7.0), (6.0, 8.0)]
@@ -66,9 +66,9 @@ def test_an_interrupted_end_of_an_epoch_is_not_counted_twice() -> None:
     average = EpochAverage(model, range(1, 3), lambda: None, validates=True)
     for epoch, value in ((1, 2.0), (2, 4.0)):
         nn.init.constant_(model.weight, value)
-        with pytest.raises(RuntimeError, match="asked to stop"), average.in_place(epoch):
+        with pytest.raises(RuntimeError, match="asked to stop"), average.swap_in(epoch):
             raise RuntimeError("asked to stop")
-        with average.in_place(epoch):
+        with average.swap_in(epoch):
             pass
     assert average.tensors["weight"].item() == 3.0
 

@@ -33,7 +33,7 @@ def small_net() -> nn.Sequential:
 
 def test_they_are_those_of_all_images_without_dropout() -> None:
     model, images = small_net(), image_set(400)
-    batch_norm_statistics.take(Accelerator(cpu=True), model, images, SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), model, images, SCALING)
     with torch.no_grad():
         inputs = SCALING.apply(images.images[:])
         first = model[0](inputs)
@@ -47,7 +47,7 @@ def test_they_are_those_of_all_images_without_dropout() -> None:
 def test_blocks_count_by_their_samples() -> None:
     """1,201 images are three blocks, and the last is shorter."""
     model, images = small_net(), image_set(1201)
-    batch_norm_statistics.take(Accelerator(cpu=True), model, images, SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), model, images, SCALING)
     with torch.no_grad():
         features = model[0](SCALING.apply(images.images[:]))
     assert model[1].running_mean == pytest.approx(features.mean((0, 2, 3)), abs=1e-5)
@@ -59,7 +59,7 @@ def test_small_blocks_have_a_deviation(block_samples: int, count: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.BatchNorm2d(3))
     images = image_set(count)
-    batch_norm_statistics.take(
+    batch_norm_statistics.recompute(
         Accelerator(cpu=True), model, images, SCALING, block_samples=block_samples
     )
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_nothing_else_changes() -> None:
     model[1].momentum = None
     model[3].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch_norm_statistics.take(Accelerator(cpu=True), model, image_set(20), SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), model, image_set(20), SCALING)
     after = model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{n}.running_{kind}" for n in (1, 4) for kind in ("mean", "var")}
@@ -89,7 +89,7 @@ def test_a_frozen_norm_keeps_its_own(frozen: str) -> None:
     else:
         model[1].momentum = 0
     model[1].running_mean.fill_(7.0)
-    batch_norm_statistics.take(Accelerator(cpu=True), model, image_set(20), SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), model, image_set(20), SCALING)
     assert model[1].running_mean.tolist() == [7.0] * 3
     assert model[4].running_mean.tolist() != [0.0] * 2
 
@@ -98,7 +98,7 @@ def test_a_norm_that_is_used_twice_gets_the_mean_of_both() -> None:
     torch.manual_seed(0)
     norm, images = nn.BatchNorm2d(1), image_set(20)
     model = nn.Sequential(norm, nn.Conv2d(1, 1, 1), norm)
-    batch_norm_statistics.take(Accelerator(cpu=True), model, images, SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), model, images, SCALING)
     with torch.no_grad():
         first = SCALING.apply(images.images[:])
         second = model[1](nn.functional.batch_norm(first, None, None, training=True))
@@ -108,4 +108,4 @@ def test_a_norm_that_is_used_twice_gets_the_mean_of_both() -> None:
 
 
 def test_a_model_without_batch_norm_is_not_even_called() -> None:
-    batch_norm_statistics.take(Accelerator(cpu=True), nn.ModuleList(), image_set(3), SCALING)
+    batch_norm_statistics.recompute(Accelerator(cpu=True), nn.ModuleList(), image_set(3), SCALING)

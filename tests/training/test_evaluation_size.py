@@ -81,7 +81,9 @@ def test_large_pictures_and_wide_networks_take_a_micro_batch() -> None:
 
 def test_neither_weights_nor_small_layers_count() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 60_000), nn.Linear(60_000, 2))
-    assert evaluation_size.alive_bytes(model, black(9, 1, 28, 28)) == 4 * (784 + 60_000 + 2)
+    assert evaluation_size.peak_bytes_per_image(model, black(9, 1, 28, 28)) == 4 * (
+        784 + 60_000 + 2
+    )
 
 
 class Functional(nn.Module):
@@ -93,9 +95,9 @@ class Functional(nn.Module):
 
 def test_functions_count_too_and_compiled_ones() -> None:
     images = black(9, 1, 28, 28)
-    assert evaluation_size.alive_bytes(Functional(), images) == 4 * (1 + 2 * 50) * 28 * 28
+    assert evaluation_size.peak_bytes_per_image(Functional(), images) == 4 * (1 + 2 * 50) * 28 * 28
     traced = torch.jit.trace(Functional(), torch.zeros(2, 1, 28, 28))
-    assert evaluation_size.alive_bytes(traced, images) == 4 * (1 + 2 * 50) * 28 * 28
+    assert evaluation_size.peak_bytes_per_image(traced, images) == 4 * (1 + 2 * 50) * 28 * 28
 
 
 class Gathering(nn.Module):
@@ -113,7 +115,7 @@ class Gathering(nn.Module):
 def test_a_compiled_network_is_counted_without_a_traceback() -> None:
     """Torch's compiler would look into the counting itself, and end parts of it with tracebacks."""
     compiled, images = torch.compile(Gathering(), backend="eager"), black(9, 3, 8, 8)
-    assert evaluation_size.alive_bytes(compiled, images) > 30 * 4 * 16 * 8 * 8
+    assert evaluation_size.peak_bytes_per_image(compiled, images) > 30 * 4 * 16 * 8 * 8
 
 
 def test_many_small_tensors_and_the_pictures_count_too() -> None:
@@ -125,7 +127,7 @@ def test_the_network_stays_as_it_was() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.5), nn.Dropout())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(5)
-    evaluation_size.alive_bytes(model, black(9, 1, 8, 8))
+    evaluation_size.peak_bytes_per_image(model, black(9, 1, 8, 8))
     after_draw = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(after_draw, torch.rand(3))

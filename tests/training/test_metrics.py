@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.training.metrics import Predictions, calibration, confusion_of, per_class_results
+from trainer.training.metrics import (
+    Predictions,
+    calibration_bins,
+    count_confusion,
+    per_class_results,
+)
 
 
 def predictions(target: list[int], predicted: list[int]) -> Predictions:
@@ -70,7 +75,7 @@ def test_cells_are_those_of_the_matrix(pairs: list[tuple[int, int]], data: st.Da
     whole = np.zeros((6, 6), int)
     for true, guess in pairs:
         whole[true, guess] += 1
-    found = confusion_of(target, predicted, 6)
+    found = count_confusion(target, predicted, 6)
     assert found.matrix().tolist() == whole.tolist()
     assert found.support().tolist() == whole.sum(1).tolist()
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, 5), min_size=1))))
@@ -116,7 +121,7 @@ def test_calibration_error_is_that_of_the_definition() -> None:
     """By hand: one image in bin 6, up to 0.4, two in bin 12, up to 0.8, and two in bin 15."""
     correct = np.array([True, False, True, False, True])
     probability = np.array([0.38, 0.79, 0.77, 1.0, 0.99], dtype=np.float32)
-    found = calibration(correct, probability)
+    found = calibration_bins(correct, probability)
     assert found.count.tolist() == [0] * 5 + [1] + [0] * 5 + [2] + [0] * 2 + [2]
     expected = (abs(1 - 0.38) + 2 * abs(0.5 - 0.78) + 2 * abs(0.5 - 0.995)) / 5
     assert found.error == pytest.approx(expected)
@@ -128,7 +133,7 @@ def test_who_is_right_as_often_as_promised_has_no_calibration_error(samples: int
     probability = np.repeat([0.25, 0.5, 0.75, 1.0], samples * 4)
     correct = np.concatenate([np.arange(samples * 4) % 4 < part for part in (1, 2, 3, 4)])
     order = draw.permutation(len(correct))
-    assert calibration(correct[order], probability[order]).error == pytest.approx(0.0)
+    assert calibration_bins(correct[order], probability[order]).error == pytest.approx(0.0)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1))
@@ -137,7 +142,7 @@ def test_every_probability_is_in_the_bin_of_the_definition(
 ) -> None:
     """In exact fractions: above (m - 1) / 15 and up to m / 15, and 0 in the first."""
     probability = np.array([sample[0] for sample in samples], dtype=np.float32)
-    found = calibration(np.array([sample[1] for sample in samples]), probability)
+    found = calibration_bins(np.array([sample[1] for sample in samples]), probability)
     bins = [
         [one for one in samples if max(1, np.ceil(Fraction(one[0]) * 15)) == number]
         for number in range(1, 16)
@@ -151,5 +156,5 @@ def test_every_probability_is_in_the_bin_of_the_definition(
 
 def test_calibration_holds_probabilities_at_the_ends() -> None:
     probability = np.array([0.0, 1.0, np.nextafter(np.float32(1), np.float32(2))])
-    found = calibration(np.array([False, True, True]), probability)
+    found = calibration_bins(np.array([False, True, True]), probability)
     assert (found.count[0], found.count[-1]) == (1, 2)

@@ -11,23 +11,23 @@ from tests.training.test_step import IMAGES, TARGETS, Net, weights
 from trainer.config.schema import TrainConfig
 from trainer.data.batches import Batch
 from trainer.data.sampling import microbatch_sizes
-from trainer.training.per_sample import StepSamples
+from trainer.training.per_sample import SampleWatch
 from trainer.training.step import TrainStep
 
 LR = 0.5
 
 
-def do_step(model: Net, samples: int, microbatches: int, watched: bool) -> StepSamples:
+def do_step(model: Net, samples: int, microbatches: int, watched: bool) -> SampleWatch:
     """One step of plain gradient descent."""
     accelerator = Accelerator(cpu=True)
     optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), LR))
     config = TrainConfig(microbatches=microbatches, label_smoothing=0.1)
     train_step = TrainStep(accelerator, model, optimizer, config, seed=0)
     batch = Batch(IMAGES[:samples], TARGETS[:samples], microbatch_sizes(samples, microbatches))
-    watch = StepSamples(train_step, batch, lambda: None)
+    watch = SampleWatch(train_step, batch, lambda: None)
     model.train()
     if watched:
-        with watch.watching():
+        with watch.observe_step():
             train_step(1, batch.images, batch.targets, batch.microbatch_sizes)
     else:
         train_step(1, batch.images, batch.targets, batch.microbatch_sizes)

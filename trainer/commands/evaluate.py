@@ -244,7 +244,7 @@ def _predict(
 
     module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
     ways = [False, True] if with_mirrored else [False]
-    turns = evaluation.rounds(accelerator, -(-len(images) // block_samples)) * len(ways)
+    turns = evaluation.turns_per_rank(accelerator, -(-len(images) // block_samples)) * len(ways)
     with progress_bar("blocks", turns, enabled=accelerator.is_main_process) as progress:
         predict = functools.partial(
             evaluation.predict, block_samples=block_samples, seed=stored.seed

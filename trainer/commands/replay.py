@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.finished.recomputation import Plan
     from trainer.finished.run_record import RunRecord
     from trainer.training.engine import Engine
-    from trainer.training.per_sample import StepSamples
+    from trainer.training.per_sample import SampleWatch
 
 MOST_LINES = 20
 """of samples as text; JSON and the page have all"""
@@ -131,7 +131,7 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     """
     from accelerate.utils import gather_object
 
-    from trainer.training.per_sample import StepSamples
+    from trainer.training.per_sample import SampleWatch
 
     engine, (epoch, step) = again.engine, again.plan.end
     # A step that the run skipped is computed here, to show why.
@@ -142,9 +142,9 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     batch = next(engine.batches.iter_epoch(epoch, in_epoch))
     is_main = again.accelerator.is_main_process
     with progress_bar("gradients", len(batch.targets), enabled=is_main) as progress:
-        watch = StepSamples(engine.train_step, batch, progress.update)
+        watch = SampleWatch(engine.train_step, batch, progress.update)
         try:
-            with watch.watching():
+            with watch.observe_step():
                 engine.fit((epoch, step))
         except NonFiniteLossError as error:
             if error.step != step:
@@ -153,7 +153,7 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     return sorted(rows, key=_badness, reverse=True), watch.gradient_norm()
 
 
-def _rows(engine: Engine, batch: Batch, watch: StepSamples, in_epoch: int) -> list[dict[str, Any]]:
+def _rows(engine: Engine, batch: Batch, watch: SampleWatch, in_epoch: int) -> list[dict[str, Any]]:
     """Return what is known of this rank's samples."""
     samples, own = engine.batches.sampler.global_batch(in_epoch)
     names = engine.data.class_names

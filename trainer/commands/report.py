@@ -63,7 +63,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     from trainer.run.report import run_report
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
-    from trainer.training.metrics import MOST_CLASSES_IN_FULL, Answers
+    from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
 
     processes.set_threads(config.threads or processes.default_threads())
     images, stored = _load(arguments, config)
@@ -75,7 +75,9 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         classes = len(stored.class_names)
         if classes > MOST_CLASSES_IN_FULL:
             columns = run_report.read_predictions(arguments.run / "predictions.npz")
-            answers = Answers(*(columns[key] for key in ("target", "predicted", "probability")))
+            answers = LabelledPredictions(
+                *(columns[key] for key in ("target", "predicted", "probability"))
+            )
             write_confusion(arguments.run / "confusion.npz", answers, classes)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(

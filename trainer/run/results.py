@@ -14,7 +14,12 @@ from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
 from trainer.data.loading import fingerprint_of
 from trainer.training.averaging import ends_with_mean
 from trainer.training.engine import Engine
-from trainer.training.metrics import Answers, Predictions, confusion_of, per_class_results
+from trainer.training.metrics import (
+    LabelledPredictions,
+    Predictions,
+    count_confusion,
+    per_class_results,
+)
 
 
 def test_results(
@@ -125,12 +130,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     write_file(path, write)
 
 
-def write_confusion(path: Path, answers: Answers, classes: int) -> None:
+def write_confusion(path: Path, answers: LabelledPredictions, classes: int) -> None:
     """Write confusion.npz: the whole matrix as `confusion`, int32 (classes, classes), rows true.
 
     It is compressed, as nearly all of it is zeros.
     """
-    confusion = confusion_of(answers.target, answers.predicted, classes).matrix()
+    confusion = count_confusion(answers.target, answers.predicted, classes).matrix()
     write_file(path, lambda temporary: np.savez_compressed(temporary, confusion=confusion))
 
 

@@ -1,4 +1,4 @@
-"""Averages of the weights, which validate and are chosen in their place."""
+"""Average the weights over the training; the averages are validated and chosen in their place."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ class WeightAverage(abc.ABC):
 
     @abc.abstractmethod
     def step_done(self, step: int) -> None:
-        """Optimiser step `step`, from 1, has left the module's weights."""
+        """Take in the module's weights after optimiser step `step`, counted from 1."""
 
     @abc.abstractmethod
-    def _take_over(self, epoch: int) -> None:
-        """Load the average at the end of an epoch, from 1, into the module."""
+    def _load_average(self, epoch: int) -> None:
+        """Load the average at the end of an epoch, counted from 1, into the module."""
 
     @contextlib.contextmanager
-    def in_place(self, epoch: int) -> Iterator[None]:
-        """At the end of an epoch: the module has the averaged weights inside, then its own again.
+    def swap_in(self, epoch: int) -> Iterator[None]:
+        """Give the module the averaged weights inside, at the end of an epoch, then its own again.
 
-        An end that is interrupted and comes again has left nothing behind.
+        If it is interrupted nothing changes, so that the end of the epoch can come again.
         """
         own = model_state.copy_tensors(self.module)
         try:
-            self._take_over(epoch)
+            self._load_average(epoch)
             yield
             self.tensors = model_state.copy_tensors(self.module)
         finally:
             model_state.load(self.module, own)
 
     def load(self, tensors: Tensors) -> None:
-        """Go on from a saved average."""
+        """Continue from a saved average."""
         for name, tensor in tensors.items():
             own = self.tensors.get(name)
             if own is not None and own.shape == tensor.shape:
                 own.copy_(tensor)
-            else:  # a buffer that has got its shape in the training
+            else:  # a buffer that got its shape during the training
                 device = next(iter(self.tensors.values())).device
                 self.tensors[name] = tensor.to(device)
 
 
 class MovingAverage(WeightAverage):
-    """Follows the weights and floating-point buffers; whole numbers are the model's own.
+    """Follows the weights and floating-point buffers; integers are copied from the model.
 
     After step t each value moves by 1 - d towards the model's, d = min(decay, (1 + t) / (10 + t)):
     without that warm-up the first weights would stay in the average for long (the rule of
@@ -67,26 +67,26 @@ class MovingAverage(WeightAverage):
 
     Args:
         module: with its first weights.
-        decay: of one step, between 0 and 1.
+        decay: for each step, between 0 and 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         super().__init__(module)
         self.decay = decay
-        # Of masks with infinity in them, for one, no mean could be taken.
-        self.endless = {
+        # Masks that contain infinity, for example, have no mean.
+        self.nonfinite = {
             name for name, tensor in self.tensors.items() if not bool(tensor.isfinite().all())
         }
 
     @torch.no_grad()
     def step_done(self, step: int) -> None:
-        """Follow the weights that a step has left."""
+        """Move the average towards the weights after a step."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         current = model_state.tensors(self.module)
         moving = [
             name
             for name, tensor in current.items()
-            if tensor.is_floating_point() and name not in self.endless
+            if tensor.is_floating_point() and name not in self.nonfinite
             if name in self.tensors and self.tensors[name].shape == tensor.shape
         ]
         torch._foreach_lerp_(
@@ -95,21 +95,21 @@ class MovingAverage(WeightAverage):
         for name in current.keys() - set(moving):
             self.tensors[name] = current[name].detach().clone()
 
-    def _take_over(self, epoch: int) -> None:
+    def _load_average(self, epoch: int) -> None:
         model_state.load(self.module, self.tensors)
 
 
 class EpochAverage(WeightAverage):
-    """The mean of the weights at the ends of the last epochs; before them, the model's own.
+    """Takes the mean of the weights at the ends of the last epochs; until then, the model's own.
 
     Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, 2018,
-    arXiv 1803.05407. Statistics of batch normalisation belong to the weights that they were taken
-    with, so those of the mean are taken anew.
+    arXiv 1803.05407. Statistics of batch normalisation belong to the weights they were computed
+    with, so those of the mean are computed again.
 
     Args:
         module: with its first weights.
-        epochs: whose ends make the mean, all or the last ones of the run.
-        take_statistics: sets the statistics of the module as it stands; a collective.
+        epochs: at whose ends the mean is taken, all or the last ones of the run.
+        recompute_statistics: of the module's batch norms; a collective.
         validates: whether the mean is used before the last of them.
     """
 
@@ -117,38 +117,42 @@ class EpochAverage(WeightAverage):
         self,
         module: nn.Module,
         epochs: range,
-        take_statistics: Callable[[], None],
+        recompute_statistics: Callable[[], None],
         *,
         validates: bool,
     ) -> None:
         super().__init__(module)
         self.epochs = epochs
-        self.take_statistics = take_statistics
+        self.recompute_statistics = recompute_statistics
         self.validates = validates
 
     def step_done(self, step: int) -> None:
-        """Only the ends of epochs count."""
+        """Do nothing: only the ends of epochs count."""
 
     @torch.no_grad()
-    def _take_over(self, epoch: int) -> None:
-        before = epoch - self.epochs[0]  # epochs that are in the mean
+    def _load_average(self, epoch: int) -> None:
+        before = epoch - self.epochs[0]  # epochs that are in the mean already
         if before <= 0:
             return
         for name, parameter in self.module.named_parameters():
             parameter.copy_(self.tensors[name].lerp(parameter, 1.0 / (before + 1)))
         if self.validates or epoch == self.epochs[-1]:
-            self.take_statistics()
+            self.recompute_statistics()
 
 
 def build(
-    config: TrainConfig, module: nn.Module, take_statistics: Callable[[], None], *, validates: bool
+    config: TrainConfig,
+    module: nn.Module,
+    recompute_statistics: Callable[[], None],
+    *,
+    validates: bool,
 ) -> WeightAverage | None:
-    """The average that the configuration asks for.
+    """Build the average that the configuration asks for.
 
     Args:
-        config: of a run that an older version let be shorter than the mean asks for, all epochs.
+        config: if the run has fewer epochs than `average_epochs`, all of them are averaged.
         module: with its first weights.
-        take_statistics: as for `EpochAverage`.
+        recompute_statistics: as for `EpochAverage`.
         validates: whether there are validation images.
     """
     if config.ema_decay is not None:
@@ -156,15 +160,15 @@ def build(
     if (count := averaged_epochs(config)) is not None:
         first = max(1, config.epochs - count + 1)
         epochs = range(first, config.epochs + 1)
-        return EpochAverage(module, epochs, take_statistics, validates=validates)
+        return EpochAverage(module, epochs, recompute_statistics, validates=validates)
     return None
 
 
 def ends_with_mean(config: TrainConfig, epoch: int) -> bool:
-    """Whether the mean of the last epochs is chosen where a run ends before this epoch.
+    """Tell whether a run that ends before this epoch chooses the mean of its last epochs.
 
-    It is chosen without regard to validation: it is better than the means that end before it, and
-    a thousand validation images cannot tell them apart. A run that `train.patience` ends earlier
-    has no such mean.
+    It is chosen without regard to validation: it is better than the means that end earlier, and a
+    thousand validation images cannot tell them apart. A run that `train.patience` ends early has no
+    such mean.
     """
     return config.average_epochs is not None and epoch > config.epochs

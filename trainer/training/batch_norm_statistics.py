@@ -1,4 +1,4 @@
-"""The statistics of batch normalisation, taken anew: the same bits at any process count."""
+"""Recompute the statistics of batch normalisation: the same bits on any number of processes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainer.data.dataset import ImageSet
 from trainer.data.sampling import microbatch_sizes
 from trainer.data.scaling import Scaling
 from trainer.network.buffers_in_passes import preserve_state
-from trainer.training.evaluation import BLOCK_SAMPLES, fitting, own_blocks
+from trainer.training.evaluation import BLOCK_SAMPLES, explain_memory, iter_rank_blocks
 
 SUMMED_BLOCKS = 128
-"""whose statistics are kept at a time; by their order, whatever the process count"""
+"""whose statistics are kept at a time; counted in their order, whatever the process count"""
 
 
 @torch.no_grad()
-def take(
+def recompute(
     accelerator: Accelerator,
     model: nn.Module,
     images: ImageSet,
@@ -34,14 +34,13 @@ def take(
     """Replace the running statistics of all batch norms by their means over the images.
 
     As in an evaluation the ranks take blocks of the images in turn, here of nearly equal sizes.
-    Each block is normalised by its own statistics; nothing but the norms is in training mode. A
-    norm that is frozen, in evaluation mode or with a momentum of 0, keeps what it has. A
-    collective.
+    Each block is normalised by its own statistics; only the norms are in training mode. A norm
+    that is frozen, in evaluation mode or with a momentum of 0 keeps its statistics. A collective.
 
     Args:
-        model: as it trains, prepared for autocast, without DDP's wrapper.
+        model: in training mode, prepared for autocast, without DDP's wrapper.
         images: the training images, which are not augmented here.
-        between_blocks: as for `own_blocks`.
+        between_blocks: as for `iter_rank_blocks`.
         block_samples: as for `predict`.
         seed: of the run.
     """
@@ -54,7 +53,7 @@ def take(
     if not norms:
         return
     count = len(images)
-    # Of two images at least, where there are two: a single one may have no deviation.
+    # At least two images if there are two: a single one may have no deviation.
     sizes = microbatch_sizes(count, max(1, min(-(-count // block_samples), count // 2)))
     blocks = torch.split(torch.arange(count), sizes)
     mean = _Mean(accelerator, sizes, sum(map(len, _buffers(norms))))
@@ -69,13 +68,13 @@ def take(
         with (
             preserve_state(model),
             seeding.preserve_generators(),
-            fitting(max(sizes), accelerator.device),
+            explain_memory(max(sizes), accelerator.device),
         ):
             model.eval()
             for norm in norms:
                 norm.train()
                 norm.momentum = None  # the mean over the calls since the count was 0
-            for _, _, inputs in own_blocks(
+            for _, _, inputs in iter_rank_blocks(
                 accelerator, images, scaling, blocks, begin_turn, model, seed
             ):
                 for norm in norms:
@@ -91,17 +90,17 @@ def take(
 
 
 class _Mean:
-    """The mean of what the blocks give, weighted by their sizes: the same bits on any ranks.
+    """Takes the mean of the blocks' vectors, weighted by their sizes: the same bits on any ranks.
 
-    Few of their vectors are kept at a time, as a large data set has many blocks.
+    Only some vectors are kept at a time, because a large data set has many blocks.
 
     Args:
         accelerator: the ranks, each of which has one block of a turn, or none in the last one.
         sizes: images in each block.
-        width: values that each gives.
+        width: of a vector.
 
     Attributes:
-        own: what this rank's block of the turn gives.
+        own: the vector of this rank's block in the current turn.
     """
 
     def __init__(self, accelerator: Accelerator, sizes: list[int], width: int) -> None:
@@ -113,13 +112,13 @@ class _Mean:
         self._sums: list[torch.Tensor] = []
 
     def begin_turn(self) -> None:
-        """Take in what the turn before has given; a collective."""
+        """Gather the vectors of the previous turn; a collective."""
         if self._begun:
             self._gather()
         self._begun = True
 
     def value(self) -> torch.Tensor:
-        """The mean, after the last turn; a collective."""
+        """Return the mean, after the last turn; a collective."""
         self._gather()
         if self._vectors:
             self._add_up()
@@ -133,7 +132,7 @@ class _Mean:
             self._add_up()
 
     def _add_up(self) -> None:
-        """Put a sum in the place of the oldest vectors."""
+        """Replace the oldest vectors by their sum."""
         first = SUMMED_BLOCKS * len(self._sums)
         oldest = torch.stack(self._vectors[:SUMMED_BLOCKS])
         weights = self._weights[first : first + len(oldest), None]

@@ -1,4 +1,4 @@
-"""Predictions of a model for a set of images, the same bits at any process count."""
+"""Classify a set of images: the same bits on any number of processes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from trainer.network.buffers_in_passes import preserve_state, save_values
 from trainer.training.metrics import Predictions
 
 BLOCK_SAMPLES = 500
-"""in a block, unless that is too much: `evaluation_size`"""
+"""in a block, unless that takes too much memory: `evaluation_size`"""
 
 
-def rounds(accelerator: Accelerator, blocks: int) -> int:
-    """How often each rank has its turn to take one of so many blocks."""
+def turns_per_rank(accelerator: Accelerator, blocks: int) -> int:
+    """Return how many turns the ranks take, one block each, to go through all blocks."""
     turns: int = -(-blocks // accelerator.num_processes)
     return turns
 
 
-def own_blocks(
+def iter_rank_blocks(
     accelerator: Accelerator,
     images: ImageSet,
     scaling: Scaling,
@@ -37,18 +37,18 @@ def own_blocks(
     model: nn.Module,
     seed: int,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """This rank's blocks: the number of the turn, from 0, the indices and the scaled images.
+    """Yield this rank's blocks: the number of the turn, from 0, the indices and the scaled images.
 
     Args:
         blocks: the indices of the images in each, int64.
-        between_blocks: called in each of the `rounds`, also by a rank that has no block in the last
-            one; may raise on all of them to give up.
-        model: has in each block the buffers that it has now, and draws the numbers of that block.
+        between_blocks: called in each turn, also by a rank that has no block in the last one; may
+            raise on all of them to give up.
+        model: begins each block with the buffers that it has now, and draws that block's numbers.
         seed: the run's seed.
     """
     before = save_values(model)
     starts = list(accumulate(map(len, blocks), initial=0))
-    for turn in range(rounds(accelerator, len(blocks))):
+    for turn in range(turns_per_rank(accelerator, len(blocks))):
         between_blocks()
         number = turn * accelerator.num_processes + accelerator.process_index
         if number < len(blocks):
@@ -58,8 +58,10 @@ def own_blocks(
             yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
 
 
-def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Blocks of so many images go through the network inside; a RankError where they cannot."""
+def explain_memory(
+    block_samples: int, device: torch.device
+) -> contextlib.AbstractContextManager[None]:
+    """Turn a lack of memory inside, where blocks are classified, into a RankError with advice."""
     return out_of_memory.explain(
         f"train.evaluation_batch_size: a block of {block_samples} images of an evaluation",
         "set it to fewer, with which a run that has begun can go on, equal to rounding",
@@ -70,7 +72,7 @@ def fitting(block_samples: int, device: torch.device) -> contextlib.AbstractCont
 def log_probabilities(
     model: nn.Module, inputs: torch.Tensor, mirrored: bool = False
 ) -> torch.Tensor:
-    """Of each class: float32, (n, classes).
+    """Return the log-probability of each class: float32, (n, classes).
 
     Args:
         model: in evaluation mode; it may change its input.
@@ -85,7 +87,7 @@ def log_probabilities(
     return found
 
 
-@torch.no_grad()  # what a model keeps from inference mode would be of no use to the next step
+@torch.no_grad()  # the next step could not use tensors that a model keeps from inference mode
 def predict(
     accelerator: Accelerator,
     model: nn.Module,
@@ -103,9 +105,9 @@ def predict(
     turn. The shorter ranks' gaps are filled with index -1, which is dropped after gathering.
 
     Args:
-        model: prepared for autocast, without DDP's wrapper; comes back in the mode it was in.
-        images: on the device, or where they do not fit, on the CPU.
-        between_blocks: as for `own_blocks`.
+        model: prepared for autocast, without DDP's wrapper; its mode is restored.
+        images: on the device, or on the CPU if they do not fit.
+        between_blocks: as for `iter_rank_blocks`.
         mirrored: take the mean of the probabilities of each image and its mirror image.
         block_samples: images at once, the same on all ranks; rounding may depend on it.
         seed: of the run; what the model draws follows from it and from the block.
@@ -116,15 +118,15 @@ def predict(
     count, device = len(images), accelerator.device
     blocks = torch.split(torch.arange(count, device=device), block_samples)
     targets = images.targets.to(device)
-    size = rounds(accelerator, len(blocks)) * block_samples
+    size = turns_per_rank(accelerator, len(blocks)) * block_samples
     index = torch.full((size,), -1, dtype=torch.int64, device=device)
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
-    # What a plug-in counts in its buffers would depend on how many blocks a rank has.
+    # The counts in a plug-in's buffers would depend on how many blocks a rank has.
     largest = min(block_samples, count)
-    with preserve_state(model), seeding.preserve_generators(), fitting(largest, device):
+    with preserve_state(model), seeding.preserve_generators(), explain_memory(largest, device):
         model.eval()
-        for turn, samples, inputs in own_blocks(
+        for turn, samples, inputs in iter_rank_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed
         ):
             found = log_probabilities(model, inputs, mirrored)

@@ -1,4 +1,4 @@
-"""How many images an evaluation classifies at once: never more than fit where the training fits."""
+"""Choose how many images an evaluation classifies at once: never more than fit in training."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from trainer.network.buffers_in_passes import preserve_state
 from trainer.training.evaluation import BLOCK_SAMPLES
 
 FEW_BYTES = 300_000_000
-"""that a block may take in any case, less than the program itself"""
+"""that a block may always take; the program itself takes more"""
 
 
 def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> int:
-    """How many images go through the network together in an evaluation.
+    """Return how many images go through the network together in an evaluation.
 
     Kernels may round differently for another number of images, so this belongs to the run: it is a
     function of the configuration, the network and the data, whatever the process count and the
-    machine. Where the usual blocks take more than a few bytes, a block is as large as the largest
-    micro-batch: without a backward pass it takes less than the training of so many.
+    machine. If the usual blocks take more than a few bytes, a block is as large as the largest
+    micro-batch: without a backward pass it takes less than training on it.
 
     Args:
         config: with `microbatches` filled in.
@@ -40,35 +40,35 @@ def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> in
         return config.evaluation_batch_size
     assert config.microbatches is not None
     largest = microbatch_sizes(min(config.batch_size, len(images)), config.microbatches)[0]
-    if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * alive_bytes(model, images) <= FEW_BYTES:
+    if largest >= BLOCK_SAMPLES or BLOCK_SAMPLES * peak_bytes_per_image(model, images) <= FEW_BYTES:
         return BLOCK_SAMPLES
     return largest
 
 
 def needed_bytes(samples: int, model: nn.Module, images: ImageSet) -> int:
-    """About what an evaluation of so many images at once takes, besides data and model."""
-    # Kernels keep something too, such as a copy in another layout.
-    return samples * alive_bytes(model, images) * 3 // 2
+    """Estimate the memory of evaluating this many images at once, besides data and model."""
+    # Kernels need memory too, for example for a copy in another layout.
+    return samples * peak_bytes_per_image(model, images) * 3 // 2
 
 
-def alive_bytes(model: nn.Module, images: ImageSet) -> int:
-    """What one image brings about at a time on its way through the network, itself included.
+def peak_bytes_per_image(model: nn.Module, images: ImageSet) -> int:
+    """Measure the most memory that tensors of one image take in the network, itself included.
 
     Args:
-        model: on the CPU; comes back as it was.
+        model: on the CPU; its state is restored.
         images: of the shape that it takes.
     """
     shape = tuple(images.images.shape[1:])
-    two, three = (_alive(model, torch.zeros(count, *shape)) for count in (2, 3))
-    # What does not grow with the images comes from the weights.
+    two, three = (_measure(model, torch.zeros(count, *shape)) for count in (2, 3))
+    # The part that does not grow with the images comes from the weights.
     return max(more - fewer for fewer, more in zip(two, three, strict=False))
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the memory of all results that are there, functions and compiled code included.
+class _AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all tensors that are alive, functions and compiled code included.
 
     Args:
-        inputs: of the network, there from the start.
+        inputs: of the network, alive from the start.
 
     Attributes:
         bytes: at the start, and after each operator.
@@ -76,13 +76,13 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._there: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.bytes: list[int] = []
         self._note([inputs])
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: to skip its compiler, torch would import it, which takes seconds."""
+        """Return False: to skip its compiler, torch would import it, which takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -102,20 +102,20 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if tensor.layout is torch.strided:  # the others have no storage
                 storage = tensor.untyped_storage()
                 reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._there[reference.cdata] = (reference, storage.nbytes())
-        for key, (reference, _) in list(self._there.items()):
+                self._alive[reference.cdata] = (reference, storage.nbytes())
+        for key, (reference, _) in list(self._alive.items()):
             if reference.expired():  # type: ignore[no-untyped-call]
-                del self._there[key]
-        self.bytes.append(sum(size for _, size in self._there.values()))
+                del self._alive[key]
+        self.bytes.append(sum(size for _, size in self._alive.values()))
 
 
-def _alive(model: nn.Module, inputs: torch.Tensor) -> list[int]:
-    # A compiled network is counted operator by operator; else torch would compile the counting too.
+def _measure(model: nn.Module, inputs: torch.Tensor) -> list[int]:
+    # A compiled network is counted operator by operator; torch would compile the counting too.
     compiles = "torch._dynamo" in sys.modules
     eager = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
     with preserve_state(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
         model.eval()
-        alive = _Alive(inputs)
+        alive = _AliveBytes(inputs)
         with alive:
             model(inputs)
     return alive.bytes

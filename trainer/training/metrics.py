@@ -1,4 +1,4 @@
-"""From one prediction a sample to every figure of a result."""
+"""Compute every figure of a result from one prediction for each sample."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 CALIBRATION_BINS = 15
 MOST_CLASSES_IN_FULL = 256
-"""whose confusion matrix stands in results.json: it grows with their square"""
+"""with a confusion matrix in results.json: it grows with their square"""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model says of images: each sample once, in file order; arrays of shape (n,)."""
+class LabelledPredictions:
+    """Predictions with the true classes: each sample once, in file order; arrays of shape (n,)."""
 
     target: np.ndarray
     """the true class, int64"""
@@ -29,13 +29,13 @@ class Answers:
 
     @property
     def accuracy(self) -> float:
-        """Share of the samples that were classified rightly."""
+        """Share of the samples that were classified correctly."""
         return float(np.mean(self.predicted == self.target))
 
 
 @dataclass(frozen=True)
-class Predictions(Answers):
-    """Answers, and how far they are from the truth."""
+class Predictions(LabelledPredictions):
+    """Predictions with the loss of each sample."""
 
     loss: np.ndarray
     """cross entropy of the sample, without label smoothing, float32"""
@@ -48,19 +48,19 @@ class Predictions(Answers):
     @property
     def calibration_error(self) -> float:
         """The expected calibration error, in 15 bins."""
-        return calibration(self.predicted == self.target, self.probability).error
+        return calibration_bins(self.predicted == self.target, self.probability).error
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How probabilities agree with the share of right answers, in bins; arrays of shape (bins,)."""
+class CalibrationBins:
+    """Probabilities against the share of correct predictions, in bins; arrays of shape (bins,)."""
 
     count: np.ndarray
     """images in each bin, int64"""
     confidence: np.ndarray
     """the mean probability of the predicted class there, NaN for an empty bin"""
     accuracy: np.ndarray
-    """the share of right answers there, NaN for an empty bin"""
+    """the share of correct predictions there, NaN for an empty bin"""
 
     @property
     def error(self) -> float:
@@ -70,7 +70,7 @@ class Calibration:
         return float(np.average(gaps, weights=self.count[used]))
 
 
-def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
+def calibration_bins(correct: np.ndarray, probability: np.ndarray) -> CalibrationBins:
     """Sort predictions into 15 bins of equal width by their probability, as Guo et al. do.
 
     Bin m holds the probabilities above (m - 1) / 15 and up to m / 15. From Guo, Pleiss, Sun,
@@ -88,52 +88,52 @@ def calibration(correct: np.ndarray, probability: np.ndarray) -> Calibration:
 
     count = sums(None)
     with np.errstate(invalid="ignore"):
-        return Calibration(count, sums(probability) / count, sums(correct) / count)
+        return CalibrationBins(count, sums(probability) / count, sums(correct) / count)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """The cells of a confusion matrix that are not empty, row by row; arrays of shape (cells,).
+    """The non-empty cells of a confusion matrix, row by row; arrays of shape (cells,).
 
-    Of many classes there are fewer of them than images, where the matrix would fill a memory.
+    With many classes there are at most as many as images, while the matrix would fill the memory.
     """
 
     classes: int
     true: np.ndarray
     """the true class, int64"""
     predicted: np.ndarray
-    """the class that the images were taken for, int64"""
+    """the predicted class, int64"""
     count: np.ndarray
     """the images, int64, above 0"""
 
     def matrix(self, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Counts, int32: rows true, columns predicted.
+        """Return the matrix of counts, int32: rows true, columns predicted.
 
         Args:
-            chosen: the classes that it has, in rising order; None: all.
+            chosen: its classes, in rising order; None: all.
         """
         chosen = np.arange(self.classes) if chosen is None else chosen
         place = np.full(self.classes, -1)
         place[chosen] = np.arange(len(chosen))
         rows, columns = place[self.true], place[self.predicted]
         inside = (rows >= 0) & (columns >= 0)
-        # Of zeros that nobody writes to the system keeps no page.
+        # The system keeps no page for zeros that are never written to.
         found = np.zeros((len(chosen), len(chosen)), np.int32)
         found[rows[inside], columns[inside]] = self.count[inside]
         return found
 
     def support(self) -> np.ndarray:
-        """The images of each true class, int64 (classes,)."""
+        """Return the number of images of each true class, int64 (classes,)."""
         return _sums(self.true, self.count, self.classes)
 
     def mistakes(self) -> np.ndarray:
-        """Positions of the cells of wrong answers, those of most images first."""
+        """Return the positions of the cells of wrong predictions, those of most images first."""
         wrong = np.flatnonzero(self.true != self.predicted)
         return wrong[np.argsort(-self.count[wrong], kind="stable")]
 
 
-def confusion_of(target: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
-    """How often each class was taken for each, from classes of shape (n,)."""
+def count_confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    """Count how often each class was predicted as each, from classes of shape (n,)."""
     cells, count = np.unique(target * np.int64(classes) + predicted, return_counts=True)
     return Confusion(classes, *np.divmod(cells, classes), count)
 
@@ -144,14 +144,16 @@ def _sums(place: np.ndarray, count: np.ndarray, classes: int) -> np.ndarray:
     return found
 
 
-def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[str, Any]:
-    """Confusion matrix, the figures of each class and the worst class, by scikit-learn.
+def per_class_results(
+    predictions: LabelledPredictions, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Compute the confusion matrix, the figures of each class and the worst class.
 
     A figure without a denominator (the precision of a class that was never predicted) is 0.
 
     Returns:
-        `per_class`, `worst_class` (of equals the first; classes without samples do not compete)
-        and `confusion` (rows true, columns predicted; None of more than MOST_CLASSES_IN_FULL).
+        `per_class`, `worst_class` (ties go to the first; classes without samples do not count)
+        and `confusion` (rows true, columns predicted; None for more than MOST_CLASSES_IN_FULL).
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -176,5 +178,5 @@ def per_class_results(predictions: Answers, class_names: Sequence[str]) -> dict[
     present = [row for row in per_class if row["support"]]
     worst = min(present, key=lambda row: row["accuracy"])["name"]
     in_full = classes <= MOST_CLASSES_IN_FULL
-    confusion = confusion_of(target, predicted, classes).matrix().tolist() if in_full else None
+    confusion = count_confusion(target, predicted, classes).matrix().tolist() if in_full else None
     return {"per_class": per_class, "worst_class": worst, "confusion": confusion}

@@ -21,8 +21,8 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimiser over the model's trainable parameters.
 
     Parameters of fewer than two dimensions (biases, norms) are not decayed. Adam and AdamW use
-    torch's fused kernels, which round alike on every CPU; SGD's fails if a parameter gets its first
-    gradient after the first step.
+    torch's fused kernels, which round alike on every CPU; the fused kernel of SGD fails if a
+    parameter gets its first gradient after the first step.
 
     Raises:
         UserError: a user-defined optimiser breaks a rule.

@@ -1,7 +1,7 @@
-"""What each sample has to do with a step: its loss and gradient in the step's own forward pass.
+"""Measure each sample's part in a step: its loss and gradient in the step's own forward pass.
 
 A sample's gradient is that of its own loss through the whole micro-batch, in training mode: batch
-norm's statistics join the samples, so it is no figure of the sample alone. The mean of the samples'
+norm's statistics connect the samples, so it depends on the others too. The mean of the samples'
 gradients is the step's gradient.
 """
 
@@ -23,27 +23,27 @@ from trainer.training.step import TrainStep
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """Of one sample, as the network was before the step's update."""
+    """The figures of one sample, before the step's update."""
 
     microbatch: int
-    """from 0"""
+    """its index, from 0"""
     loss: float
     """not yet divided by the number of samples"""
     gradient_norm: float
-    """of that loss, over all parameters"""
+    """of the gradient of that loss, over all parameters"""
     predicted: int
-    """the class that the network preferred"""
+    """the most probable class"""
     probability: float
-    """that it gave to it"""
+    """of that class"""
 
 
-class StepSamples:
-    """Watches the forward passes of one step; they are the same with it and without.
+class SampleWatch:
+    """Watches the forward passes of one step, without changing them.
 
     Args:
         train_step: whose step it is.
         batch: this rank's part of the step.
-        sample_done: called after each sample, as each needs a backward pass of its own.
+        sample_done: called after each sample, since each takes a separate backward pass.
     """
 
     def __init__(
@@ -63,40 +63,40 @@ class StepSamples:
         ]
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """The step is done inside."""
+    def observe_step(self) -> Iterator[None]:
+        """Observe the step that is done inside."""
         module = self.train_step.module
-        if isinstance(module, torch.jit.ScriptModule):  # which takes no hook of its own
+        if isinstance(module, torch.jit.ScriptModule):  # it takes no hook itself
             handle = register_module_forward_hook(
                 lambda called, inputs, logits: (
-                    self._look(called, inputs, logits) if called is module else None
+                    self._record(called, inputs, logits) if called is module else None
                 )
             )
         else:
-            handle = module.register_forward_hook(self._look)
+            handle = module.register_forward_hook(self._record)
         try:
             yield
         finally:
             handle.remove()
 
     def gradient_norm(self) -> float:
-        """Of the whole step's gradient, before any clipping; a collective.
+        """Return the norm of the whole step's gradient, before any clipping; a collective.
 
-        It is added up in the order of the step itself, so it too has the same bits on any number
-        of processes.
+        It is added up in the order of the step, so it has the same bits on any number of
+        processes.
         """
         for index in self._empty:
             self._sums.add(index, [self._zeros()])
         (total,) = reduction.reduce(self._sums.nodes, self.train_step.microbatches)
         return float(total.norm())
 
-    def _look(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
+    def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
         index, targets = self._coming.pop(0)
         logits = logits.float()
         smoothing = self.train_step.config.label_smoothing
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
         norms, total = [], self._zeros()
-        with self._as_before(module):
+        with self._preserve(module):
             for loss in losses:
                 gradient = torch.cat([piece.flatten().float() for piece in self._gradients(loss)])
                 norms.append(float(gradient.norm()))
@@ -108,13 +108,13 @@ class StepSamples:
         self.figures += [SampleFigures(index, *row) for row in zip(*columns, strict=True)]
 
     def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
-        """Of each parameter; the graph stays."""
+        """Return the gradient of each parameter; the graph stays."""
         parameters = self.train_step.parameters
         if self.train_step.model is not self.train_step.module:
-            # DDP would exchange what backward() leaves in the parameters.
+            # DDP would exchange gradients that backward() leaves in the parameters.
             found = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
             return list(found)
-        # Checkpointed parts of a network that are entered anew know backward() alone.
+        # Parts of a network that are checkpointed and run again only support backward().
         for parameter in parameters:
             parameter.grad = None
         loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
@@ -124,15 +124,15 @@ class StepSamples:
         return gradients
 
     @contextmanager
-    def _as_before(self, module: nn.Module) -> Iterator[None]:
-        """What a backward pass draws and changes, where it computes a forward again, comes back."""
+    def _preserve(self, module: nn.Module) -> Iterator[None]:
+        """Restore what a backward pass draws and changes when it computes a forward pass again."""
         device = self.train_step.accelerator.device
         before = [(buffer, buffer.clone()) for buffer in module.buffers()]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
         with torch.no_grad():
             for buffer, values in before:
-                # Who writes tells the graph that it has lost what it needs.
+                # Any write tells the graph that a value it needs is lost.
                 if not torch.equal(buffer, values):
                     buffer.copy_(values)
 

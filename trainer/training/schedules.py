@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the optimiser step."""
+"""Compute the learning rate as a pure function of the optimiser step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST_FRACTION = 1 / 25
 def learning_rate(
     config: ScheduleConfig, peak: float, step: int, total_steps: int, steps_per_epoch: int
 ) -> float:
-    """The learning rate of an optimiser step.
+    """Return the learning rate of an optimiser step.
 
     In the warm-up it rises and would reach `peak` at the first step after it: linearly from near
     zero, or along half a cosine from a 25th of the peak where the schedule is one_cycle. From there
@@ -50,5 +50,5 @@ def learning_rate(
 
 
 def _half_cosine(progress: float) -> float:
-    """From 1 to 0 as `progress` goes from 0 to 1."""
+    """Fall from 1 to 0 as `progress` goes from 0 to 1."""
     return (1.0 + math.cos(math.pi * progress)) / 2.0

@@ -1,4 +1,4 @@
-"""Which weights a run ends with: validated after each epoch, the best or the last are chosen."""
+"""Choose the weights that a run ends with: the best on validation, or the last."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from trainer.training.run_state import RunState
 
 
 class WeightSelection:
-    """Judges the weights of one model, or their average where the configuration asks for one.
+    """Validates the weights of one model, or their average if the configuration asks for one.
 
     Args:
         accelerator: the processes and devices.
         module: the model, prepared for autocast, without DDP's wrapper.
-        dataset: its validation images judge; without them the last weights are chosen.
+        dataset: without validation images the last weights are chosen.
         config: for the average, and for `data.test_augment`.
-        between_blocks: called on all ranks equally often; may raise on all of them to give up.
+        between_blocks: called equally often on all ranks; may raise on all of them to give up.
         block_samples: images that go through the model at once.
 
     Attributes:
@@ -52,18 +52,18 @@ class WeightSelection:
         self.between_blocks = between_blocks
         self.block_samples = block_samples
         self.average = averaging.build(
-            config.train, module, self._take_statistics, validates=len(dataset.validation) > 0
+            config.train, module, self._recompute_statistics, validates=len(dataset.validation) > 0
         )
         self.best: Tensors = {}
 
     def validate(self, state: RunState) -> dict[str, float | None]:
-        """The end of an epoch: what the validation images say of its weights; a collective.
+        """Validate the weights at the end of an epoch; a collective.
 
-        Where these are the best so far, notes it in `state` and keeps them.
+        If they are the best so far, they are kept and noted in `state`.
         """
         record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
-        in_place = self.average.in_place(state.epoch) if self.average else contextlib.nullcontext()
-        with profiler_ranges.label("validation"), in_place:
+        averaged = self.average.swap_in(state.epoch) if self.average else contextlib.nullcontext()
+        with profiler_ranges.label("validation"), averaged:
             if not len(self.data.validation):
                 return record
             found = self._predict(self.data.validation, state.step)
@@ -89,7 +89,7 @@ class WeightSelection:
         return plain, augmented
 
     def _chosen(self, state: RunState) -> Tensors:
-        """The best on validation, else the last; none where the model has them already."""
+        """Return the best on validation, or the last; nothing if the model has them already."""
         averaged = self.average.tensors if self.average else {}
         if averaging.ends_with_mean(self.config.train, state.epoch):
             return averaged
@@ -106,8 +106,8 @@ class WeightSelection:
             )
         return found
 
-    def _take_statistics(self) -> None:
-        batch_norm_statistics.take(
+    def _recompute_statistics(self) -> None:
+        batch_norm_statistics.recompute(
             self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks,
             block_samples=self.block_samples, seed=self.config.seed,
         )  # fmt: skip

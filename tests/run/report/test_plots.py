@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from trainer.run.report import curves, plots
-from trainer.training.metrics import Confusion, calibration, confusion_of
+from trainer.training.metrics import Confusion, calibration_bins, count_confusion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,7 +156,7 @@ def test_of_many_classes_the_most_confused_are_drawn(tmp_path: Path) -> None:
         predicted[10 * true : 10 * true + 1 + (true - 900) // 20] = true - 1
     predicted[9999] = 5  # a class that is not drawn
     figure = plots.draw_confusion(
-        confusion_of(target, predicted, classes), [f"class {place}" for place in range(classes)]
+        count_confusion(target, predicted, classes), [f"class {place}" for place in range(classes)]
     )
     axes = figure.axes[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
@@ -176,7 +176,7 @@ def test_of_many_classes_the_most_confused_are_drawn(tmp_path: Path) -> None:
 def test_many_classes_without_mistakes_are_drawn() -> None:
     target = np.arange(500)
     names = [str(place) for place in target]
-    figure = plots.draw_confusion(confusion_of(target, target, 500), names)
+    figure = plots.draw_confusion(count_confusion(target, target, 500), names)
     assert np.trace(np.asarray(figure.axes[0].images[0].get_array())) == 40
 
 
@@ -237,7 +237,7 @@ def test_a_dollar_is_no_formula(tmp_path: Path) -> None:
 
 def test_reliability_shows_each_bin_and_its_gap(tmp_path: Path) -> None:
     correct = np.array([True, True, False, True])
-    bins = calibration(correct, np.array([0.97, 0.98, 0.99, 0.42], dtype=np.float32))
+    bins = calibration_bins(correct, np.array([0.97, 0.98, 0.99, 0.42], dtype=np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = plots.draw_calibration(bins)

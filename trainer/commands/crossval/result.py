@@ -27,7 +27,7 @@ from trainer.run.console import omitted_note, worst_rows
 from trainer.run.report import pages, plots, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.results import write_confusion
-from trainer.training.metrics import Answers, confusion_of, per_class_results
+from trainer.training.metrics import LabelledPredictions, count_confusion, per_class_results
 
 CONFIDENCE = 0.95
 
@@ -174,8 +174,8 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
     }
 
 
-def _answers(columns: Columns) -> Answers:
-    return Answers(columns["target"], columns["predicted"], columns["probability"])
+def _answers(columns: Columns) -> LabelledPredictions:
+    return LabelledPredictions(columns["target"], columns["predicted"], columns["probability"])
 
 
 def _row(fold: FinishedRun) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _write_page(
     """
     pooled = found["out_of_fold"]
     names = [row["name"] for row in pooled["per_class"]]
-    confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+    confusion = count_confusion(columns["target"], columns["predicted"], len(names))
     plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
     mistakes = run_report.worst_mistakes(columns)
     page = pages.render(

@@ -56,7 +56,7 @@ def find(
         if not len(one):
             continue
         at_once, is_main = stored.evaluation_batch_size, accelerator.is_main_process
-        rounds = evaluation.rounds(accelerator, -(-len(one) // at_once))
+        rounds = evaluation.turns_per_rank(accelerator, -(-len(one) // at_once))
         with progress_bar(f"classifying {part}", rounds, enabled=is_main) as progress:
             found = evaluation.predict(
                 accelerator,

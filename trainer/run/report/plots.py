@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from trainer.base.files import write_file
-from trainer.training.metrics import Calibration, Confusion
+from trainer.training.metrics import CalibrationBins, Confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def _draw_counts(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]
     return figure
 
 
-def draw_calibration(bins: Calibration) -> Figure:
+def draw_calibration(bins: CalibrationBins) -> Figure:
     """Draw the share of correct answers, and of all images, over the probability given to them."""
     figure = new_figure(4.3, 4.3)
     axes, count_axes = figure.subplots(

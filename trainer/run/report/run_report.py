@@ -17,7 +17,7 @@ from trainer.run.metrics_log import by_event, read_records
 from trainer.run.report import pages, plots
 from trainer.run.report.curves import draw_curves
 from trainer.run.report.pages import duration, percent
-from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration, confusion_of
+from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration_bins, count_confusion
 
 MOST_MISTAKES = 24
 MOST_ROWS = 50
@@ -42,9 +42,9 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
     names = [row["name"] for row in results["test"]["per_class"]]
     predictions = read_predictions(output_dir / "predictions.npz")
-    confusion = confusion_of(predictions["target"], predictions["predicted"], len(names))
+    confusion = count_confusion(predictions["target"], predictions["predicted"], len(names))
     mistakes = worst_mistakes(predictions)
-    bins = calibration(
+    bins = calibration_bins(
         predictions["target"] == predictions["predicted"], predictions["probability"]
     )
     images = pictures(mistakes["index"])

@@ -98,10 +98,10 @@ class WandbTracker(AccelerateTracker):
         import wandb
 
         from trainer.run.report.run_report import read_predictions
-        from trainer.training.metrics import confusion_of
+        from trainer.training.metrics import count_confusion
 
         columns = read_predictions(self.folder / "predictions.npz")
-        confusion = confusion_of(columns["target"], columns["predicted"], len(names))
+        confusion = count_confusion(columns["target"], columns["predicted"], len(names))
         support = confusion.support()
         rows = []
         for cell in confusion.mistakes()[:MOST_TABLE_ROWS].tolist():
