@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from trainer.base.errors import UserError
 from trainer.config import command_line, stored_config
-from trainer.config.schema import RunConfig, differences, flatten, replace
+from trainer.config.same_run import differences
+from trainer.config.schema import RunConfig, flatten, replace
 
 PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones"]
 FOLDER = ["--data.name", "folder", "--data.root", "own"]

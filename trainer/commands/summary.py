@@ -18,7 +18,8 @@ from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent, print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
-from trainer.config.schema import RunConfig, differences
+from trainer.config.same_run import differences
+from trainer.config.schema import RunConfig
 from trainer.run.console import omitted_note, worst_rows
 from trainer.run.run_folder import read_results, read_status
 

@@ -226,17 +226,6 @@ class RunConfig:
 LAB_TRAIN_SAMPLES = 10_000
 LAB_TEST_SAMPLES = 1_000
 
-# Keys that cannot change the weights: a run may be resumed with other values of them.
-FREE_KEYS = frozenset(
-    {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
-    | {"data.memory_limit_mb", "train.accumulation", "train.max_seconds", "train.on_nonfinite"}
-    | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
-    | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
-)
-
-# Keys whose null is filled in at the first start and then belongs to the run.
-PINNED_KEYS = ("threads", "train.microbatches")
-
 
 def folder_of(config: RunConfig) -> Path:
     """Return the folder of a run, whose `output_dir` the command line has filled in."""
@@ -285,22 +274,3 @@ def averaged_epochs(config: TrainConfig) -> int | None:
     if asked is not None and asked < 1:
         return max(1, round(asked * config.epochs))
     return None if asked is None else int(asked)
-
-
-def extends(ours: RunConfig, theirs: RunConfig) -> bool:
-    """Return whether `ours` has more epochs than `theirs`, and the common ones are the same run.
-
-    They are where neither the learning rate nor an average depends on the number of epochs.
-    """
-    free = ours.schedule.name in ("constant", "piecewise") and ours.train.average_epochs is None
-    return free and ours.train.epochs > theirs.train.epochs
-
-
-def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
-    """Return a line for each key that changes the run: `key: ours against theirs`."""
-    pairs = zip(flatten(ours).items(), flatten(theirs).values(), strict=True)
-    return [
-        f"{key}: {mine!r} against {other!r}"
-        for (key, mine), other in pairs
-        if key not in FREE_KEYS and mine != other
-    ]

@@ -17,7 +17,7 @@ from trainer.base.strict_json import check_type, read_json
 from trainer.base.tensor_files import Tensors, read_tensors
 from trainer.checkpoint.reading import STATE, open_checkpoint
 from trainer.checkpoint.writing import step_folders
-from trainer.config import schema, stored_config
+from trainer.config import same_run, stored_config
 from trainer.network.model_state import same_bits
 from trainer.run.metrics_log import read_records
 from trainer.run.run_folder import read_results
@@ -136,7 +136,7 @@ def _configuration_differences(ours: RunFiles, theirs: RunFiles) -> list[str]:
     paths = [run.folder / "config.yaml" for run in (ours, theirs)]
     if not all(path.exists() for path in paths):
         return []
-    return schema.differences(*map(stored_config.read, paths))
+    return same_run.differences(*map(stored_config.read, paths))
 
 
 def _image_differences(ours: RunFiles, theirs: RunFiles) -> list[str]:

@@ -138,7 +138,7 @@ def check_same_configuration(accelerator: Accelerator, config: RunConfig) -> Non
         return
     from accelerate.utils import gather_object
 
-    from trainer.config.schema import differences
+    from trainer.config.same_run import differences
 
     configs = gather_object([config])
     for rank, other in enumerate(configs):

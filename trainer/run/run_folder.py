@@ -17,7 +17,8 @@ from trainer.base.locks import Lock
 from trainer.base.strict_json import check_type, read_json
 from trainer.config import command_line, stored_config
 from trainer.config.rules import validate
-from trainer.config.schema import PINNED_KEYS, RunConfig, differences, extends, flatten, replace
+from trainer.config.same_run import PINNED_KEYS, differences, extends
+from trainer.config.schema import RunConfig, flatten, replace
 from trainer.run.metrics_log import check_records
 
 State = Literal["running", "finished", "stopped", "failed"]

@@ -18,7 +18,8 @@ from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent
 from trainer.commands.summary import FinishedRun, read_run
 from trainer.config import command_line
-from trainer.config.schema import RunConfig, differences, folder_of, replace
+from trainer.config.same_run import differences
+from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.data.dataset import ImageSet
 from trainer.data.loading import fingerprint_of, load_training
 from trainer.data.sources import reading

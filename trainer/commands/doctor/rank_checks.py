@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from trainer.commands.doctor.finding import Finding, Findings
-from trainer.config.schema import RunConfig, differences, replace
+from trainer.config.same_run import differences
+from trainer.config.schema import RunConfig, replace
 from trainer.ranks import collectives, process_group, processes
 from trainer.ranks.cgroups import available_memory_bytes
 
