@@ -1,7 +1,7 @@
-"""From files to batches: sources, pictures, split, scaling, order, augmentation.
+"""Turn files into batches: sources, pictures, split, scaling, order, augmentation.
 
-`sources/` reads what data.name names, `pictures/` decodes picture files, `loading` makes sets of
-them, `sampling` draws the order of an epoch, `batches` fetches a step's images, `augment/`
+`sources/` reads the files of data.name, `pictures/` decodes picture files, `loading` makes a data
+set of them, `sampling` chooses the samples of a step, `batches` fetches its images, and `augment/`
 transforms them.
 It imports `base`, `config` and `ranks`.
 """

@@ -20,7 +20,7 @@ from trainer.data.sampling import EpochSampler
 
 @dataclass(frozen=True)
 class Batch:
-    """This rank's part of the samples of an optimiser step, on the device."""
+    """This rank's samples of an optimiser step, on the device."""
 
     images: torch.Tensor
     """augmented and scaled: float32, (n, channels, height, width)"""

@@ -1,1 +1,1 @@
-"""Where images and labels come from: one module for each format or set."""
+"""Read images and labels: one module for each format or known set."""

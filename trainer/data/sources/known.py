@@ -24,8 +24,7 @@ class KnownSet:
 
     Args:
         md5: of the published .gz files, in the order of `idx.NAMES`.
-        sha256: of the unpacked files in the same order; also right where somebody else has
-            gzipped them.
+        sha256: of the unpacked files, in the same order; Debian's package gzips them again.
         mirrors: addresses that end in a slash, in the order in which they are tried.
         package: the Debian package that has the files; None where there is none.
         package_folder: where that package puts them.
@@ -50,7 +49,6 @@ class Location:
 
     folder: Path
     origin: str
-    named_by_user: bool = False
     is_cache: bool = False
 
 
@@ -150,7 +148,7 @@ def lacks_files(known: KnownSet, root: str | None) -> bool:
     """Return whether this machine has no undamaged set, so that `prepare` asks the mirrors.
 
     Raises:
-        UserError: a folder that the user named lacks some of the files.
+        UserError: as `find`.
     """
     location = find(known, root)
     return location is None or (location.is_cache and bool(_lacking(known, location.folder)))
@@ -176,7 +174,7 @@ def find(known: KnownSet, root: str | None) -> Location | None:
     """Return the first location that has the four files.
 
     Raises:
-        UserError: a folder that the user named lacks some of the files.
+        UserError: `root` lacks some of the files, or another folder but the cache has only some.
     """
     if root is not None:
         folder = Path(root).expanduser()
@@ -186,8 +184,8 @@ def find(known: KnownSet, root: str | None) -> Location | None:
         absent = idx.missing(location.folder)
         if not absent:
             return location
-        if location.named_by_user and len(absent) < len(idx.NAMES):
-            idx.locate(location.folder, "LOCKSTEP_DATA")
+        if len(absent) < len(idx.NAMES) and not location.is_cache:
+            idx.locate(location.folder, location.origin)
     return None
 
 
@@ -196,7 +194,7 @@ def _locations(known: KnownSet) -> Iterator[Location]:
     if data := os.environ.get("LOCKSTEP_DATA"):
         for name in dict.fromkeys((known.name, known.name.replace("_", "-"))):
             folder = Path(data).expanduser() / name
-            yield Location(folder, f"$LOCKSTEP_DATA/{name} in {data}", named_by_user=True)
+            yield Location(folder, f"$LOCKSTEP_DATA/{name} in {data}")
     if known.package_folder is not None:
         origin = f"Debian package {known.package} in {known.package_folder}"
         yield Location(known.package_folder, origin)

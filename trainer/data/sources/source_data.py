@@ -127,7 +127,7 @@ def _size(part: LabelledImages) -> str:
 
 
 def _numbered(train: LabelledImages) -> tuple[str, ...]:
-    """Classes by their numbers. The largest label decides, so it must not be absurd."""
+    """Name the classes by their numbers, up to the largest label, which must not be absurd."""
     position = int(train.labels.argmax())
     classes = int(train.labels[position]) + 1
     if classes > len(train.labels):
@@ -147,7 +147,7 @@ def check_range(part: LabelledImages, classes: int) -> None:
     """Make sure that every label is the number of a class.
 
     Raises:
-        UserError: names the file, the first label that is none, and where it stands.
+        UserError: names the file, and the first label that is not, with its position.
     """
     outside = (part.labels < 0) | (part.labels >= classes)
     if outside.any():
