@@ -142,7 +142,7 @@ def _why_other(
 def _other_images(found: dict[str, Any]) -> str:
     split = found["split"]
     if found["own_images"] is None:
-        return f"no results.json says whether these are the run's own {split} images"
+        return f"without results.json it is unknown whether these are the run's own {split} images"
     return f"not the run's own {split} images: results.json is about others"
 
 

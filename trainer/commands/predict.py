@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import logging
-import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +29,6 @@ from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from accelerate import Accelerator
 
     from trainer.finished.trained_model import TrainedModel
@@ -197,8 +195,11 @@ def _predict(
     stored: TrainedModel, file: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], float] | str:
     """Return what is printed for a picture, and its mean brightness, or what is wrong with it."""
+    import numpy as np
+
     try:
-        if _is_special(file):
+        # A read from a pipe or a device may never return.
+        if file.exists() and not file.is_file():
             raise UserError(f"{file}: is not a regular file")
         pixels = stored.read(file)
     except UserError as error:
@@ -207,33 +208,20 @@ def _predict(
         return str(error)
     if arguments.invert:
         pixels = 255 - pixels
-    row = _row(file, stored.class_names, stored.probabilities(pixels[None])[0])
-    if not arguments.json:
-        del row["probabilities"]  # of many classes and pictures too much to keep
-    return row, float(pixels.float().mean())
-
-
-def _is_special(file: Path) -> bool:
-    """Return whether it is a pipe or a device, from which a read may never return."""
-    try:
-        return not stat.S_ISREG(file.stat().st_mode)
-    except OSError:  # the reader says what is wrong
-        return False
-
-
-def _row(file: Path, class_names: tuple[str, ...], probabilities: torch.Tensor) -> dict[str, Any]:
-    if not bool(probabilities.isfinite().all()):
+    probabilities = stored.probabilities(pixels[None])[0].numpy()
+    if not np.isfinite(probabilities).all():
         raise UserError(
             f"{file}: the model gives no probabilities for it, as its logits are not finite"
         )
-    values = probabilities.numpy()
     best = int(probabilities.argmax())
-    return {
+    row = {
         "file": str(file),
-        "class": class_names[best],
-        "probability": _shortest(values[best]),
-        "probabilities": values,  # as Python floats they would take ten times the memory
+        "class": stored.class_names[best],
+        "probability": _shortest(probabilities[best]),
     }
+    if arguments.json:  # otherwise too much to keep, of many classes and pictures
+        row["probabilities"] = probabilities  # as Python floats they would take ten times as much
+    return row, float(pixels.float().mean())
 
 
 def _shortest(value: np.float32) -> float:

@@ -1,4 +1,4 @@
-"""Finished runs: read, loaded, recomputed, compared, exported.
+"""Read, load, compute again, compare and export finished runs.
 
 It imports `run` and the rooms below.
 """

@@ -135,7 +135,8 @@ def _gather(
                 f"are there now; has data.root changed?"
             )
         tested = fold.results["data"].get("test_fingerprint")
-        if tested is not None and tested != fingerprint_of(_at(images, index)):
+        of_fold = ImageSet(*images.fetch(torch.from_numpy(index)))
+        if tested is not None and tested != fingerprint_of(of_fold):
             raise UserError(
                 f"{fold.folder}: was tested on other images than those of its fold that are there "
                 f"now; data.root has changed, so train the folds again in an empty folder"
@@ -144,11 +145,6 @@ def _gather(
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(whole["index"])
     return {name: column[order] for name, column in whole.items()}
-
-
-def _at(images: ImageSet, index: np.ndarray) -> ImageSet:
-    """Return some of the images, as a fold's run was tested on them."""
-    return ImageSet(*images.fetch(torch.from_numpy(index)))
 
 
 def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
