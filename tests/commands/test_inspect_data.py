@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,11 +265,3 @@ def test_a_browser_shows_the_page(
     assert colours is not None
     # The first sample is all red.
     assert any(red > 200 and max(green, blue) < 50 for _, (red, green, blue) in colours)
-
-
-def test_help_has_an_example() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "trainer", "inspect-data", "--help"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "example: python -m trainer inspect-data" in shown.stdout

@@ -129,9 +129,3 @@ def test_the_message_of_slurm_is_passed_on(
     code, _, errors = submit(capsys, "--submit", *words(tmp_path / "run"))
     assert code == 2
     assert "invalid partition specified: long" in errors
-
-
-def test_the_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    code, output, _ = submit(capsys, "--help")
-    assert code == 0
-    assert "example: python -m trainer submit --config configs/digits.yaml --nodes 2" in output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands.command import run_command
 from tests.commands.doctor.conftest import SHORT, Doctor
-from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment
 from tests.nets import catalog
 from tests.runs import contents, words
 from trainer import __main__
@@ -228,18 +226,13 @@ def test_unknown_arguments_of_other_commands_are_still_errors(
     assert "unrecognized arguments: --seed 3" in capsys.readouterr().err
 
 
-def test_the_text_for_people_of_a_real_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer", "doctor", *words(tmp_path / "run")]
+def test_the_text_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     more = ["--processes", "2"]
-    finished = subprocess.run(
-        [*command, *more], cwd=REPOSITORY, env=environment(), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert finished.returncode == 2
-    lines = finished.stdout.splitlines()
+    code, output, errors = run_command(capsys, "doctor", *words(tmp_path / "run"), *more)
+    assert code == 2
+    lines = output.splitlines()
     assert lines[0].startswith("PROBLEM  processes         processes: this run must have 2, but 1")
     assert "ok       model             quicknet, 14,458 parameters" in lines
     # A path is not broken.
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
-    assert finished.stderr.splitlines()[-1] == "a run would fail here: processes"
-    assert "Traceback" not in finished.stderr
+    assert errors.splitlines()[-1] == "a run would fail here: processes"
