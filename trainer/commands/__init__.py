@@ -1,1 +1,4 @@
-"""One module or package a command: `add_arguments(parser)`, then `run(arguments)`."""
+"""The commands: one module or package each, with `add_arguments(parser)` and `run(arguments)`.
+
+`options` has the arguments that several commands take, and the errors of files that they write.
+"""

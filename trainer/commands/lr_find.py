@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,11 @@ from trainer.base.errors import StoppedOnRequest, UserError
 from trainer.base.terminal import print_report, progress_bar
 from trainer.commands.options import add_json_option, report_write_errors
 from trainer.config import command_line
-from trainer.config.schema import RunConfig, folder_of
+from trainer.config.schema import folder_of
 from trainer.ranks import collectives, processes
 from trainer.run.run_folder import fill_pinned
 
 if TYPE_CHECKING:
-    from trainer.data.batches import Batch
     from trainer.run.session import Session
     from trainer.training.engine import Engine
 
@@ -66,7 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     config = command_line.parse(arguments.configuration)
     _check_range(arguments)
-    plot = arguments.plot or _default_plot(config)
+    folder = folder_of(config)
+    plot: Path = arguments.plot or folder.with_name(f"{folder.name}-lr_find.png")
     processes.check_launch(config)
     from trainer.run.session import Session
 
@@ -75,10 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
         rates = learning_rates(arguments.lowest, arguments.highest, arguments.steps)
         losses = _train(session, rates)
         if session.is_main:
-            found = suggest(rates, losses)
-            _draw(found, plot)
-            result = found | {"plot": str(plot)}
-            print_report(result, _lines(found, plot), as_json=arguments.json)
+            found = suggest(rates, losses) | {"plot": str(plot)}
+            _draw(found)
+            print_report(found, _lines(found), as_json=arguments.json)
 
 
 def learning_rates(lowest: float, highest: float, steps: int) -> list[float]:
@@ -136,10 +135,11 @@ def _train(session: Session, rates: Sequence[float]) -> list[float]:
     from trainer.training.stopping import AskedToStop
 
     engine = _build_engine(session)
+    batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
     losses: list[float] = []
     try:
         with progress_bar("lr-find", len(rates), enabled=session.is_main) as progress:
-            for lr, batch in zip(rates, _batches(engine), strict=False):
+            for lr, batch in zip(rates, batches, strict=False):
                 for group in engine.optimizer.param_groups:
                     group["lr"] = lr
                 step = len(losses) + 1
@@ -172,22 +172,16 @@ def _build_engine(session: Session) -> Engine:
     return engine
 
 
-def _batches(engine: Engine) -> Iterator[Batch]:
-    """Yield the batches of the run, epoch after epoch."""
-    for epoch in count(1):
-        yield from engine.batches.iter_epoch(epoch, 0)
-
-
-def _draw(found: dict[str, Any], path: Path) -> None:
+def _draw(found: dict[str, Any]) -> None:
     from trainer.run.report import curves, plots
 
     figure = curves.draw_range_test(
         found["lr"], found["loss"], found["smoothed_loss"], found["suggestion"]
     )
-    plots.save(figure, path)
+    plots.save(figure, Path(found["plot"]))
 
 
-def _lines(found: dict[str, Any], plot: Path) -> list[str]:
+def _lines(found: dict[str, Any]) -> list[str]:
     steps, last = len(found["lr"]), found["lr"][-1] if found["lr"] else 0.0
     end = "where the loss diverged" if found["diverged"] else "the end of the range"
     lines = [f"{steps} steps, up to a learning rate of {last:.2g}, {end}"]
@@ -198,7 +192,7 @@ def _lines(found: dict[str, Any], plot: Path) -> list[str]:
             f"suggestion  --optimizer.lr {found['suggestion']:g}",
             f"rule        {found['rule']}, which is {found['lowest_loss_lr']:.2g}",
         ]
-    return [*lines, f"plot        {plot}"]
+    return [*lines, f"plot        {found['plot']}"]
 
 
 def _check_range(arguments: argparse.Namespace) -> None:
@@ -217,11 +211,6 @@ def _check_writable(plot: Path) -> None:
     with report_write_errors("--plot", plot):
         plot.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=plot.parent).close()
-
-
-def _default_plot(config: RunConfig) -> Path:
-    folder = folder_of(config)
-    return folder.with_name(f"{folder.name}-lr_find.png")
 
 
 def _positive(text: str) -> float:

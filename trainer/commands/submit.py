@@ -122,7 +122,7 @@ def _script(
         "output": folder / ("slurm-%A_%a.log" if arguments.array else "slurm-%j.log"),
     }
     common = [line for line in JOB.read_text("utf-8").splitlines() if line.startswith("#SBATCH")]
-    own = [
+    own_lines = [
         f"#SBATCH --{name}={shlex.quote(str(value))}"
         for name, value in options.items()
         if value is not None
@@ -131,7 +131,7 @@ def _script(
         "#!/usr/bin/env bash",
         "# Written by python -m trainer submit.",
         *(line for line in common if "--job-name" not in line),
-        *own,
+        *own_lines,
         f"export PYTHON={shlex.quote(sys.executable)}",
         f"exec {shlex.join([str(JOB), *words])}",
     ]
