@@ -10,6 +10,11 @@ import pytest
 from trainer import __main__
 
 
+def arguments_id(value: list[str] | str) -> str:
+    """Name a parametrised test by its arguments and not by the message that it expects."""
+    return " ".join(value) if isinstance(value, list) else ""
+
+
 def run_command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     """Run a command; return its exit code, standard output and standard error."""
     capsys.readouterr()

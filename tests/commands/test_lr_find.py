@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import arguments_id, run_command
 from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.commands.lr_find import learning_rates, smooth, suggest
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_is_left_out() -> None:
         (["--train.epoch", "3"], "did you mean train.epochs?"),
         (["--model.name", "nothing"], "model.name"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
     wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from tests.commands.command import run_command
+from tests.commands.command import arguments_id, run_command
 from tests.conftest import REPOSITORY
 from trainer.commands.models.layers import Layer, record_layers
 
@@ -204,7 +204,7 @@ def test_images_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--data.name", "mnist", "--data.root", "nowhere"], "nowhere"),
     ],
-    ids=" ".join,
+    ids=arguments_id,
 )  # fmt: skip
 def test_a_mistake_is_named(
     words: list[str], expected: str, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import arguments_id, run_command
 from tests.distributed.launch import environment, launcher
 from tests.runs import Run, contents, train_here, words
 from trainer.base import profiler_ranges
@@ -124,7 +124,7 @@ def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:
         (["--train.epochz", "1"], "did you mean train.epochs?"),
         (["--processes", "2"], "processes: this run must have 2, but 1 were started"),
     ],
-    ids=" ".join,
+    ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
     more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import arguments_id, run_command
 from tests.conftest import REPOSITORY
 from tests.runs import words
 
@@ -98,7 +98,7 @@ def test_an_array_of_the_folds_of_a_cross_validation(
         (["--train.epoch", "3"], "did you mean train.epochs?"),
         (["--script", "/dev/null/job"], "/dev/null"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
     wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -101,7 +101,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
         own.check(dataset.train.fetch(torch.arange(min(TRIED, len(dataset.train))))[0])
         return resources.estimate(config, dataset, model)
 
-    needs = findings.attempt("users' parts", check_user_code)
+    needs = findings.attempt("user code", check_user_code)
     return LoadedRun(config, dataset, model, weights, needs) if needs else None
 
 
