@@ -1,1 +1,4 @@
-"""Random transforms of the training images, each a pure function of seed, epoch and sample."""
+"""Transform training images at random: pure functions of seed, epoch and sample.
+
+`transforms` and `mixup` say what happens to pixels, `policy` draws the parameters for a run.
+"""

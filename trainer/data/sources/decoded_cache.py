@@ -44,7 +44,7 @@ class DecodedPictures:
     grey_range: GreyRange | None
     errors: Mapping[str, str]
 
-    def decoded(self, part: str) -> LabelledFiles:
+    def labelled_files(self, part: str) -> LabelledFiles:
         """Return the files of a part that could be decoded."""
         return [(name, label) for name, label in self.parts[part] if name not in self.errors]
 
@@ -57,7 +57,7 @@ class DecodedPictures:
         Raises:
             UserError: the files are damaged.
         """
-        labelled = self.decoded(part)
+        labelled = self.labelled_files(part)
         return LabelledImages(
             images=npy.read_features(self.entry / _pixels_file(part), limit_bytes),
             labels=np.array([label for _, label in labelled], dtype=np.int64),
@@ -82,7 +82,7 @@ def load(entry: Path) -> DecodedPictures | None:
 
 
 def write(
-    entry: Path, pictures: PictureList, plan: Plan, check: Callable[[], None], alone: bool
+    entry: Path, pictures: PictureList, plan: Plan, check: Callable[[], None], exclusive: bool
 ) -> DecodedPictures:
     """Decode the pictures of each part into a new folder, and note those that are broken.
 
@@ -90,13 +90,13 @@ def write(
 
     Args:
         check: called at the end; if it raises, nothing is kept.
-        alone: whether the caller keeps other processes of this machine away, so that unfinished
+        exclusive: whether the caller keeps other processes of this machine away, so that unfinished
             folders are left over from killed ones.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    if alone:
+    if exclusive:
         for leftover in entry.parent.glob(f".{entry.name}.{platform.node()}.*"):
             shutil.rmtree(leftover)
     temporary = entry.with_name(f".{entry.name}.{platform.node()}.{os.getpid()}")

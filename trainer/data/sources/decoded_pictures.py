@@ -50,14 +50,16 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         cache.mkdir(parents=True, exist_ok=True)
         lock = _index(root, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
-        with lock_file(lock, "decodes these pictures", without) as alone:
+        with lock_file(lock, "decodes these pictures", without) as exclusive:
             files = picture_index.read_files(root, pictures.files(), _index(root, only))
             plan = make_plan(config, pictures, files)
             entry = cache / plan.key
             decoded = decoded_cache.load(entry)
             if not decoded:
                 check = partial(_check_unchanged, root, files)
-                decoded = decoded_cache.write(entry, pictures, plan, check=check, alone=alone)
+                decoded = decoded_cache.write(
+                    entry, pictures, plan, check=check, exclusive=exclusive
+                )
             unreadable = [file.error for file in files.values() if file.error]
             _check_errors([*unreadable, *decoded.errors.values()], len(files), config)
             if not only:
@@ -175,7 +177,7 @@ def _hash(root: Path, *more: object) -> str:
 
 
 def _check_unchanged(root: Path, files: Mapping[str, PictureFile]) -> None:
-    """What was decoded is kept under a hash of what the files contained when they were read."""
+    """Refuse files that changed: the cache names pixels by what the files contained when read."""
     for name, file in files.items():
         if state_of(root / name) != file.state:
             raise UserError(f"{root / name}: was changed while it was read; start again")
@@ -197,7 +199,8 @@ def _check_errors(errors: Sequence[str], count: int, config: DataConfig) -> None
 
 def _check_classes(decoded: DecodedPictures) -> None:
     for part in decoded.parts:
-        lacking = set(range(len(decoded.class_names))) - {n for _, n in decoded.decoded(part)}
+        found = {label for _, label in decoded.labelled_files(part)}
+        lacking = set(range(len(decoded.class_names))) - found
         if lacking:
             raise UserError(
                 f"data.root: none of the pictures of class {decoded.class_names[min(lacking)]} in "
