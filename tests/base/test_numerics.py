@@ -1,4 +1,4 @@
-"""What breaks the equality in bits is found and said."""
+"""Whatever breaks the equality in bits is found and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Putting(LabCNN):
 """
 
 
-def said(run: Run) -> list[str]:
+def reasons_of(run: Run) -> list[str]:
     """The reasons in results.json, after a look at the page, which has them too."""
     equality = run.json("results.json")["equality"]
     page = html.unescape((run.folder / "report.html").read_text())
@@ -42,7 +42,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after the first of two epochs."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     run = train_apart(folder, *SHORT, report=True)
-    assert said(run) == []
+    assert reasons_of(run) == []
     return min(folder.glob("checkpoints/step-*"))
 
 
@@ -52,7 +52,7 @@ def test_other_kernels_on_a_resume(stopped: Path, tmp_path: Path) -> None:
         ATEN_CPU_CAPABILITY="default",
     )  # fmt: skip
     assert resumed.exit_code == 0, resumed.errors
-    reasons = said(resumed)
+    reasons = reasons_of(resumed)
     assert any("kernel variables none against ATEN_CPU_CAPABILITY=default" in r for r in reasons)
     assert any("cpu capability" in reason and "DEFAULT" in reason for reason in reasons)
 
@@ -70,9 +70,9 @@ def test_variables_that_choose_kernels_are_part_of_the_environment(
     }
     for name, value in changing.items():
         monkeypatch.setenv(name, value)
-    said = " ".join(f"{name}={value}" for name, value in sorted(changing.items()))
+    expected = " ".join(f"{name}={value}" for name, value in sorted(changing.items()))
     there = numerics.describe(torch.device("cpu"), None)
-    assert numerics.differences(there, here) == [f"kernel variables {said} against none"]
+    assert numerics.differences(there, here) == [f"kernel variables {expected} against none"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_variables_that_choose_kernels_are_part_of_the_environment(
         ("MKL_VERBOSE", "1"),
     ],
 )
-def test_variables_that_change_no_bits_are_none_of_it(
+def test_variables_that_change_no_bits_are_left_out(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = numerics.describe(torch.device("cpu"), None)
@@ -150,7 +150,7 @@ def test_an_operation_without_a_deterministic_kernel(tmp_path: Path) -> None:
     more = ["--model.name", f"{plugin}:Putting", "--model.args", "{}"]
     run = train_apart(tmp_path / "run", *SHORT, *more, report=True)
     assert run.exit_code == 0, run.errors
-    (reason,) = said(run)
+    (reason,) = reasons_of(run)
     assert reason.startswith("put")
     assert reason.endswith("has no deterministic form here")
 

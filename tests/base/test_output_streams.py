@@ -1,4 +1,4 @@
-"""Nobody reads any more, the terminal has gone, the disk of the log is full: no work is lost."""
+"""Closed pipes, terminals that have gone, a full disk for the log: no work is lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def full_disk() -> int:
     return os.open("/dev/full", os.O_WRONLY)
 
 
-def ended(words: list[str], folder: Path, output: int | IO[str], errors: int | IO[str]) -> int:
+def exit_code_of(
+    words: list[str], folder: Path, output: int | IO[str], errors: int | IO[str]
+) -> int:
     done = subprocess.run(
         words,
         cwd=folder,
@@ -73,16 +75,16 @@ def test_work_goes_on_without_a_screen(tmp_path: Path, make: object) -> None:
     assert callable(make)
     screen = make()
     words = [sys.executable, "-c", WORK, "training"]
-    assert ended(words, tmp_path, screen, screen) == 0
+    assert exit_code_of(words, tmp_path, screen, screen) == 0
     assert (tmp_path / "done").exists()
     if make is closed_pipe:
-        assert ended([*MODELS, "none"], tmp_path, screen, screen) == 2
+        assert exit_code_of([*MODELS, "none"], tmp_path, screen, screen) == 2
     os.close(screen)
 
 
 def test_streams_that_are_closed_at_the_start(tmp_path: Path) -> None:
     words = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", WORK, "reading"]
-    assert ended(words, tmp_path, subprocess.DEVNULL, subprocess.DEVNULL) == 0
+    assert exit_code_of(words, tmp_path, subprocess.DEVNULL, subprocess.DEVNULL) == 0
     assert (tmp_path / "done").exists()
     assert int((tmp_path / "number").read_text()) > 2
     assert (tmp_path / "opened").read_text() == ""
@@ -92,7 +94,7 @@ def test_a_training_whose_reader_has_gone_is_finished(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with (tmp_path / "errors").open("w") as errors:
         pipe = closed_pipe()
-        assert ended(command(run, "--train.epochs", "2"), tmp_path, pipe, errors) == 0
+        assert exit_code_of(command(run, "--train.epochs", "2"), tmp_path, pipe, errors) == 0
         os.close(pipe)
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
     assert "Traceback" not in (tmp_path / "errors").read_text()
@@ -101,8 +103,8 @@ def test_a_training_whose_reader_has_gone_is_finished(tmp_path: Path) -> None:
 def test_a_command_whose_reader_has_gone_ends_quietly(tmp_path: Path) -> None:
     with (tmp_path / "errors").open("w") as errors:
         pipe = closed_pipe()
-        assert ended(MODELS, tmp_path, pipe, errors) == 0
-        assert ended([*MODELS, "--help"], tmp_path, pipe, errors) == 0
+        assert exit_code_of(MODELS, tmp_path, pipe, errors) == 0
+        assert exit_code_of([*MODELS, "--help"], tmp_path, pipe, errors) == 0
         os.close(pipe)
     assert (tmp_path / "errors").read_text() == ""
 
@@ -110,7 +112,7 @@ def test_a_command_whose_reader_has_gone_ends_quietly(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="has /dev/full")
 def test_what_a_command_cannot_write_is_an_error(tmp_path: Path) -> None:
     with (tmp_path / "errors").open("w") as errors:
-        assert ended(MODELS, tmp_path, full_disk(), errors) == 2
+        assert exit_code_of(MODELS, tmp_path, full_disk(), errors) == 2
     message = "standard output: No space left on device; make room and start again\n"
     assert (tmp_path / "errors").read_text() == message
 

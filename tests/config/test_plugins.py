@@ -137,6 +137,16 @@ def test_a_tracker_that_fails_is_one_warning(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_needs_no_decorator(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def halve(images, numbers): return images // 2\n")
+    plugin = plugins.find("augmentation", f"{file}:halve")
+    assert plugin.numbers == 0
+    assert plugin.member(torch.tensor([6]), torch.zeros(1, 0)).tolist() == [3]
+    with pytest.raises(UserError, match=r"no augmentation 'halv'; did you mean halve\?"):
+        plugins.find("augmentation", f"{file}:halv")
+
+
 def test_registering() -> None:
     with pytest.raises(ValueError, match="choose another name"):
         register_augmentation("flip_shift")
@@ -158,7 +168,7 @@ def test_registering() -> None:
         ("optimizer.name", "adamw", "mine.py:adamw", False),
     ],
 )
-def test_only_the_place_of_a_file_may_be_another(
+def test_only_the_folder_of_a_file_may_change(
     key: str, stored: str, given: str, is_same: bool
 ) -> None:
     config = replace(RunConfig(), {key: stored})
