@@ -1,4 +1,4 @@
-"""Reading the file that an offline run of Weights & Biases leaves."""
+"""Reads the file that an offline run of Weights & Biases writes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_log(path: Path) -> Iterator[Any]:
 
 
 class OfflineRun:
-    """What stands in the one offline run below a folder."""
+    """The contents of the one offline run below a folder."""
 
     def __init__(self, output_dir: Path) -> None:
         (self.folder,) = output_dir.glob("wandb/offline-run-*")
@@ -51,6 +51,7 @@ class OfflineRun:
         self.files: set[str] = set()
         self.run: Any = None
         self.exit_code: int | None = None
+        self.is_preempted = False
         for record in read_log(path):
             kind = record.WhichOneof("record_type")
             if kind == "history":
@@ -63,6 +64,8 @@ class OfflineRun:
                 self.summary.update(self._items(record.summary.update))
             elif kind == "files":
                 self.files.update(file.path for file in record.files.files)
+            elif kind == "preempting":
+                self.is_preempted = True
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
 

@@ -1,4 +1,4 @@
-"""Doing whole runs in tests, and reading what they leave."""
+"""Helpers that do whole runs in tests, and read the files of runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Run:
 
 
 def words(folder: Path, *more: str, config: Path = DIGITS) -> list[str]:
-    """Arguments of train.py for a run in `folder` that takes seconds and asks nobody."""
+    """Arguments of train.py for a run in `folder` that takes seconds and needs no network."""
     quiet = ["--tracking.wandb", "disabled", "--threads", "1"]
     return ["--config", str(config), "--output_dir", str(folder), *quiet, *more]
 
@@ -60,7 +60,7 @@ def train_here(folder: Path, *more: str, config: Path = DIGITS) -> int:
 def command(
     folder: Path, *more: str, launcher: list[str] | None = None, report: bool = False
 ) -> list[str]:
-    """The command line of a run in a process of its own, which leaves out the pictures.
+    """The command line of a run in its own process, which leaves out the pictures.
 
     Args:
         report: with train.py itself, for tests of the report or of the start.
@@ -76,7 +76,7 @@ def train_apart(
     report: bool = False,
     **env: str,
 ) -> Run:
-    """Do a run in processes of its own."""
+    """Do a run in its own processes."""
     from tests.distributed.launch import environment
 
     finished = subprocess.run(
@@ -91,7 +91,7 @@ def train_apart(
 
 
 def train_forked(folder: Path, processes: int, *more: str, **env: str) -> Run:
-    """Do a run in some processes that are there at once, as if under torchrun."""
+    """Do a run in processes forked from one with everything imported, as if under torchrun."""
     from tests.distributed.launch import run_forked
 
     finished = run_forked(processes, folder.parent, *command(folder, *more)[1:], **env)
@@ -99,7 +99,7 @@ def train_forked(folder: Path, processes: int, *more: str, **env: str) -> Run:
 
 
 def check_same(run: Run, undisturbed: Run) -> None:
-    """The weights, and the record without gap or repeat."""
+    """Check that weights and records are the same, without a gap or a repetition."""
     assert run.exit_code == 0, run.errors
     assert run.digest == undisturbed.digest
     assert run.metrics("step") == undisturbed.metrics("step")
@@ -112,7 +112,7 @@ def check_same(run: Run, undisturbed: Run) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a safetensors file as the documentation defines it, by numpy only."""
+    """The digest of a safetensors file as the documentation defines it, with numpy only."""
     digest = hashlib.sha256()
     tensors = load_file(path)
     for name in sorted(tensors):

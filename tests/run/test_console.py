@@ -1,4 +1,4 @@
-"""The console is run as its users do: in a process of its own, on a pipe or a pseudo-terminal."""
+"""The console, run as users run it: in its own process, on a pipe or a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def on_pipe(code: str, folder: Path) -> tuple[str, str]:
 
 
 def on_terminal(code: str, folder: Path, locale_name: str = "C.UTF-8") -> tuple[bytes, int]:
-    """All that the program sends to a terminal of 80 columns, and its exit code."""
+    """Everything that the program sends to a terminal of 80 columns, and its exit code."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with subprocess.Popen(
@@ -94,7 +94,7 @@ def on_terminal(code: str, folder: Path, locale_name: str = "C.UTF-8") -> tuple[
 
 
 def screen_lines(sent: bytes) -> list[str]:
-    """What stays on the screen: a carriage return overwrites its line, ESC [A goes up."""
+    """The lines left on the screen: a carriage return overwrites its line, ESC [A goes up."""
     text = sent.decode("utf-8").replace("\r\n", "\n")
     return [
         line.replace(f"{ESCAPE}[A", "").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")

@@ -1,4 +1,4 @@
-"""Once its results are written a run is finished, whatever becomes of its report."""
+"""Once its results are written a run is finished, even if its report fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_data(folder: Path, seed: int = 0) -> list[str]:
 def test_killed_in_its_report_a_run_is_finished_and_the_report_is_written_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As by the system when memory runs out: the process is gone without a word."""
+    """As when the system runs out of memory: the process is gone without a message."""
     keys = write_data(tmp_path / "data")
     (tmp_path / "matplotlib.py").write_text("import os\nos._exit(137)\n")
     killed = train_apart(tmp_path / "run", *keys, report=True, PYTHONPATH=str(tmp_path))
@@ -64,7 +64,7 @@ def test_the_report_of_other_images_is_refused(
     assert run_command(capsys, "report", tmp_path / "run", *words)[0] == 0
 
 
-def test_the_report_of_what_is_not_finished_is_refused(
+def test_the_report_of_an_unfinished_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(capsys, "report", tmp_path)[0] == 2
@@ -108,7 +108,7 @@ def test_a_page_of_fewer_epochs_does_not_stay(
 
 @pytest.mark.parametrize("error", [MemoryError(), SystemExit(3), KeyboardInterrupt()])
 @pytest.mark.usefixtures("report")
-def test_whatever_ends_the_report_the_run_stays_finished(
+def test_a_report_that_fails_leaves_the_run_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(*_: object) -> None:
@@ -116,7 +116,7 @@ def test_whatever_ends_the_report_the_run_stays_finished(
 
     monkeypatch.setattr("trainer.run.report.run_report.write_report", fail)
     code = train_here(tmp_path / "run", *SHORT)
-    assert code == isinstance(error, KeyboardInterrupt), "only who interrupts it is told so"
+    assert code == isinstance(error, KeyboardInterrupt), "only an interrupt shows in the exit code"
     run = Run(tmp_path / "run", code)
     assert run.json("status.json") == {"state": "finished", "exit_code": 0, "step": 5}
     assert train_here(tmp_path / "run", *SHORT) == 0

@@ -1,4 +1,4 @@
-"""A run of three hundred classes: it ends, and whatever reads its results copes with them."""
+"""A run of three hundred classes: it ends, and everything that reads its results can."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Run:
     return run
 
 
-def test_the_matrix_stands_in_a_file_of_its_own(run: Run) -> None:
+def test_the_matrix_has_its_own_file(run: Run) -> None:
     test = run.json("results.json")["test"]
     assert test["confusion"] is None
     assert len(test["per_class"]) == CLASSES

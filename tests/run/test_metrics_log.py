@@ -1,4 +1,4 @@
-"""metrics.jsonl: every line once, whatever the disk and the run go through."""
+"""metrics.jsonl has every line once, after a full disk, a kill and a rollback."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_too_short_is_refused_and_kept(
 
 @pytest.fixture
 def room() -> Iterator[Any]:
-    """Limits how long files of this process may be, which fails as a full disk does."""
+    """Limit how long files of this process may be, which fails as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))

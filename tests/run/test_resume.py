@@ -1,4 +1,4 @@
-"""Runs that go on: with more epochs where that is the same run, and as no other run."""
+"""Runs that go on: with more epochs where that is the same run, and never as another run."""
 
 from __future__ import annotations
 
@@ -33,26 +33,39 @@ def test_a_finished_run_can_be_given_more_epochs(schedule: list[str], tmp_path: 
     assert run.json("results.json")["test"] == long.json("results.json")["test"]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of two epochs, by their schedule."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("constant", "cosine"):
+        more = ["--schedule.name", name, "--train.epochs", "2"]
+        assert train_here(folder / name, *more) == 0
+    return {name: folder / name for name in ("constant", "cosine")}
+
+
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("schedule", "more", "expected"),
     [
-        ([*CONSTANT, "--train.epochs", "1"], "train.epochs: 1 against 2"),
-        (["--train.epochs", "3"], "a cosine schedule spreads over all epochs"),
+        ("constant", [*CONSTANT, "--train.epochs", "1"], "train.epochs: 1 against 2"),
+        ("cosine", ["--train.epochs", "3"], "a cosine schedule spreads over all epochs"),
         (
-            [*CONSTANT, *PIECEWISE, "--train.epochs", "3"],
+            "constant",
+            [*PIECEWISE, "--train.epochs", "3"],
             "schedule.milestones: [0.75] against None",
         ),
     ],
 )
 def test_another_number_of_epochs_is_refused_where_it_would_be_another_run(
-    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    schedule: str,
+    more: list[str],
+    expected: str,
+    finished: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    schedule = more[:2] if more[0] == CONSTANT[0] else []
-    assert train_here(tmp_path / "run", *schedule, "--train.epochs", "2") == 0
-    before = contents(tmp_path / "run")
-    assert train_here(tmp_path / "run", *more) == 2
+    before = contents(finished[schedule])
+    assert train_here(finished[schedule], *more) == 2
     assert expected in capsys.readouterr().err
-    assert contents(tmp_path / "run") == before
+    assert contents(finished[schedule]) == before
 
 
 def test_a_plug_in_that_was_changed_is_another_model(

@@ -1,4 +1,4 @@
-"""configs/sweeps: what `wandb sweep` reads, and what an agent then starts."""
+"""configs/sweeps: `wandb sweep` reads the files, and an agent starts their command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sweep(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def settings(sweep: dict[str, Any], end: int) -> dict[str, Any]:
-    """A set of values as an agent gets it: of each range its lower (0) or upper (-1) end."""
+    """A set of values as an agent gets it: the lower (0) or upper (-1) end of each range."""
     return {
         name: {"value": (rule.get("values") or [rule["min"], rule["max"]])[end]}
         for name, rule in sweep["parameters"].items()

@@ -1,4 +1,4 @@
-"""Whole runs by the command: what it leaves, what it repeats, what it refuses."""
+"""Whole runs by the command: the files it writes, the runs it repeats, what it refuses."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_weights_to_start_from(digits: Run, tmp_path: Path) -> None:
 
 
 def test_a_plug_in_model_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A student's file: a view() that no other memory layout bears, and a mistake in the head."""
+    """A student's file: a view() that fails in another memory layout, and a mistake in the head."""
     plugin = tmp_path / "mine.py"
     text = """
 import torch.nn as nn

@@ -1,4 +1,4 @@
-"""Weights & Biases by reading back the file that a real offline run wrote."""
+"""Weights & Biases, by the file that a real offline run writes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ if tracker:
     tracker.log([inputs["epoch"]])
     tracker.log(inputs["steps"][3:])
     begin = time.monotonic()
-    tracker.finish(inputs["results"] if FINISHED else None, stopped=False)
+    tracker.finish(inputs["results"] if FINISHED else None, stopped=not FINISHED)
 print("finish_s", time.monotonic() - begin)
 print("wandb imported", "wandb" in sys.modules)
 """
@@ -117,7 +117,7 @@ def track(
     project: str | None = "lab",
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """A run of five steps and an epoch with pictures, tracked in a process of its own."""
+    """A run of five steps and an epoch with pictures, tracked in its own process."""
     run = folder / "run"
     run.mkdir(exist_ok=True)
     for place, name in enumerate(("curves", "confusion", "mistakes")):
@@ -205,7 +205,7 @@ def test_a_run_takes_its_id_from_the_environment(tmp_path: Path) -> None:
     assert (found.run_id, found.project, found.display_name) == ("id-of-mine", "lockstep", "run")
 
 
-def test_a_long_run_that_ended_early_is_whole_and_closed_as_such(tmp_path: Path) -> None:
+def test_a_long_run_that_was_stopped_is_whole_and_closed_as_such(tmp_path: Path) -> None:
     many = "tracker.log([{'event': 'step', 'epoch': 1, 'step': s, 'loss': 1 / s, 'lr': 0.1}"
     between = f"{many} for s in range(4, 1001)])"
     # A key would be used without the mode, which wandb also knows under an old name.
@@ -216,7 +216,7 @@ def test_a_long_run_that_ended_early_is_whole_and_closed_as_such(tmp_path: Path)
     assert [run.rows[step]["train/loss"] for step in range(6, 1001)] == [
         1 / step for step in range(6, 1001)
     ]
-    assert run.exit_code == 1
+    assert (run.exit_code, run.is_preempted) == (1, True)
     assert not any("test/accuracy" in row for row in run.rows.values())
     assert run.run.project == "lab", "the recipe's comes first"
 

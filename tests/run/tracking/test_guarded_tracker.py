@@ -1,0 +1,84 @@
+"""The guard around a tracker: one thread, copies, and one warning instead of a lost training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from trainer.run.tracking import tracker
+from trainer.run.tracking.tracker import GuardedTracker
+
+RECORD = {"event": "step", "epoch": 1, "step": 1, "loss": 1.0, "lr": 0.1}
+
+
+class Spoiler:
+    """Notes its calls and their threads, and changes what it is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.threads = {threading.current_thread()}
+
+    def note(self, call: str, value: Any = None) -> None:
+        self.calls.append((call, value))
+        self.threads.add(threading.current_thread())
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.note("log", record["step"])
+        record.clear()
+
+    def mark_stopped(self) -> None:
+        self.note("mark_stopped")
+
+    def finish(self, results: dict[str, Any] | None) -> None:
+        self.note("finish", results)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_calls_come_from_one_thread_with_copies(stopped: bool) -> None:
+    made: list[Spoiler] = []
+
+    def start() -> Spoiler:
+        made.append(Spoiler())
+        return made[0]
+
+    guarded = GuardedTracker("mine", start)
+    record = dict(RECORD)
+    guarded.log([record, record | {"step": 2}])
+    guarded.finish(None, stopped=stopped)
+    (own,) = made
+    assert record == RECORD
+    assert own.calls == [
+        ("log", 1),
+        ("log", 2),
+        *[("mark_stopped", None)] * stopped,
+        ("finish", None),
+    ]
+    (thread,) = own.threads
+    assert thread is not threading.current_thread()
+
+
+@pytest.mark.parametrize("way", ["hang", "fail"])
+def test_a_tracker_that_hangs_or_fails_is_one_warning(
+    way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Spoiler):
+        def log(self, record: dict[str, Any]) -> None:
+            if way == "fail":
+                raise SystemExit("out of order\nand more")
+            time.sleep(20)
+
+    abandoned: list[bool] = []
+    monkeypatch.setattr(tracker, "CALL_TIMEOUT_S", 0.2)
+    guarded = GuardedTracker("mine", Broken, lambda: abandoned.append(True))
+    begin_s = time.monotonic()
+    for _ in range(3):
+        guarded.log([RECORD])
+    guarded.finish({}, stopped=False)
+    assert time.monotonic() - begin_s < 10
+    (warning,) = caplog.messages
+    why = "out of order" if way == "fail" else "no answer within 0.2 s"
+    assert warning == f"mine is off from here on; metrics.jsonl has everything: {why}"
+    assert abandoned == [True]
