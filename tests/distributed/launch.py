@@ -1,4 +1,4 @@
-"""Starting real processes: under the launchers that users have, or quickly and as if under one."""
+"""Start real processes: with the launchers that users have, or faster, as if by one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from typing import Any
 from tests.conftest import REPOSITORY
 
 PRELOADED = ["tests.distributed.worker", "trainer.run.session", "sklearn.datasets"]
-"""what forked processes begin with"""
+"""modules that forked processes have imported already"""
+
+
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
+    "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+"""starts a script in two processes with `accelerate launch`"""
 
 
 def launcher(processes: int) -> list[str]:
-    """The words that start a script in so many CPU processes; a free port is chosen."""
+    """Return the words that start a script in this many CPU processes; a free port is chosen."""
     if processes == 1:
         return [sys.executable]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -27,7 +35,7 @@ def launcher(processes: int) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a started process: our packages, the CPU, one thread."""
+    """Return the environment of a started process: our packages, the CPU, one thread."""
     return os.environ | {
         "PYTHONPATH": str(REPOSITORY),
         "ACCELERATE_USE_CPU": "true",
@@ -37,12 +45,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def own_words(errors: str) -> str:
-    """What the processes have said, before torchrun's table of failures says it again."""
+    """Return what the processes printed, before torchrun's table of failures repeats it."""
     return errors.partition("ChildFailedError")[0]
 
 
 def run_worker(processes: int, output: Path, **task: Any) -> Any:
-    """Do a task of worker.py in so many processes; its outcome."""
+    """Do a task of worker.py in this many processes and return its outcome."""
     errors = output.with_name(f"{output.name}.errors")
     codes = fork_ranks(processes, {}, errors, errors, _do_task, json.dumps(task), str(output))
     assert codes == [0] * processes, errors.read_text()
@@ -52,12 +60,11 @@ def run_worker(processes: int, output: Path, **task: Any) -> Any:
 def run_forked(
     processes: int, folder: Path, *words: str, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module, `-m` and its name first, or a script in so many processes, as torchrun would.
-
-    Runs leave out their report.
+    """Run a module, `-m` and its name first, or a script in this many processes, as torchrun
+    would; runs leave out their report.
 
     Args:
-        folder: where their output is kept meanwhile.
+        folder: for their output.
     """
     output, errors = folder / "ranks.out", folder / "ranks.err"
     codes = fork_ranks(processes, env, output, errors, _run_python, *words)
@@ -73,10 +80,10 @@ def fork_ranks(
     do: Callable[..., None],
     *arguments: str,
 ) -> list[int]:
-    """Call `do` in so many processes; their exit codes.
+    """Call `do` in this many processes and return their exit codes.
 
-    They are forked from one that has imported what takes seconds, and meet as under torchrun, in a
-    store of their parent's.
+    They are forked from a process that has the slow imports behind it, and meet as under torchrun,
+    in a store of their parent.
     """
     from torch.distributed import TCPStore
 
@@ -120,7 +127,7 @@ def _be_rank(
     do: Callable[..., None],
     arguments: list[str],
 ) -> None:
-    """What a process does that was forked for it."""
+    """Be a rank: the whole life of a forked process."""
     for path, stream in ((output, sys.stdout), (errors, sys.stderr)):
         with path.open("a") as file:
             os.dup2(file.fileno(), stream.fileno())
@@ -138,7 +145,7 @@ def _do_task(task: str, output: str) -> None:
 def _run_python(*words: str) -> None:
     from trainer.run import final_files
 
-    # Its pictures take longer than a test's training.
+    # The pictures take longer than a test's training.
     final_files.write_report = lambda *_: None
     if words[0] == "-m":
         sys.argv = list(words[1:])

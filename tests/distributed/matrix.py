@@ -1,4 +1,4 @@
-"""A set of small runs in which every pair of the parts of a run occurs together."""
+"""Build a set of small runs in which every pair of the parts of a run occurs together."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ PARTS: dict[str, list[Any]] = {
 
 
 def pairs(combination: Combination) -> set[Any]:
-    """Every two of its values, with their names."""
+    """Return every two of its values, with their names."""
     return set(combinations(sorted(combination.items()), 2))
 
 
 def matrix() -> list[Combination]:
-    """Every family with every optimiser; each takes the parts that bring most new pairs."""
+    """Combine every family with every optimiser; each takes the parts that add most new pairs."""
     covered: set[Any] = set()
     chosen = []
     for family, optimizer in product(FAMILIES, OPTIMIZERS):
@@ -57,7 +57,7 @@ def matrix() -> list[Combination]:
 
 
 def changes(combination: Combination) -> dict[str, Any]:
-    """The configuration keys of a combination."""
+    """Return the configuration keys of a combination."""
     keys = dict(combination)
     arguments, has_dropout = FAMILIES[keys["model.name"]]
     dropout = keys.pop("dropout")

@@ -1,4 +1,4 @@
-"""A plug-in model with everything that could trip a sum over micro-batches."""
+"""Define a plug-in model with everything that could break a sum over micro-batches."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class OddModel(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int32))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images; in training also counts, and remembers what it saw."""
+        """Return logits of images; in training also count calls and remember features."""
         features = self.norm(self.first(images)).relu() + self.frozen
         features = self.tied(self.second(features).relu()).amax((2, 3))
         if self.training:
             self.calls += 1
             self.largest.lerp_(features.detach().amax(0), 0.1)
-        # Depends on the samples alone, so it is the same micro-batches on any process count.
+        # Depends only on the samples, so it is the same micro-batches on any process count.
         if images.shape[0] % 2 == 0:
             features = features + self.sometimes(features)
         logits: torch.Tensor = self.head(self.dropout(features))

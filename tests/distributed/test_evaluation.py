@@ -13,7 +13,7 @@ SIZES = [1, 3, 499, 500, 501, 1001, 1290]
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_predictions_do_not_depend_on_the_process_count(processes: int, tmp_path: Path) -> None:
-    alone = run_worker(1, tmp_path / "alone", name="predict", sizes=SIZES)
-    together = run_worker(processes, tmp_path / "together", name="predict", sizes=SIZES)
-    assert [len(outcome["target"]) for outcome in alone] == SIZES
-    assert together == alone
+    single = run_worker(1, tmp_path / "single", name="predict", sizes=SIZES)
+    several = run_worker(processes, tmp_path / "several", name="predict", sizes=SIZES)
+    assert [len(outcome["target"]) for outcome in single] == SIZES
+    assert several == single

@@ -1,46 +1,41 @@
-"""The command under the launchers that people use."""
+"""Train with the launchers that people use."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.launch import launcher, own_words
+from tests.distributed.launch import ACCELERATE, launcher, own_words
 from tests.runs import Run, train_apart, train_here
 
 SHORT = ["--train.epochs", "2"]
 
-ACCELERATE = [
-    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
-    "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-    "--dynamo_backend", "no", "--main_process_port", "0",
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("alone") / "run"
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("one_process") / "run"
     assert train_here(folder, *SHORT) == 0
     return Run(folder, 0)
 
 
 @pytest.mark.parametrize("words", [ACCELERATE, launcher(2)], ids=["accelerate", "torchrun"])
-def test_two_processes_do_the_run_of_one(words: list[str], alone: Run, tmp_path: Path) -> None:
+def test_two_processes_do_the_run_of_one(
+    words: list[str], one_process: Run, tmp_path: Path
+) -> None:
     run = train_apart(tmp_path / "run", *SHORT, "--processes", "2", launcher=words)
     assert run.exit_code == 0, run.errors
-    results, expected = run.json("results.json"), alone.json("results.json")
+    results, expected = run.json("results.json"), one_process.json("results.json")
     assert results["train"]["processes"] == 2
-    assert run.digest == alone.digest
+    assert run.digest == one_process.digest
     assert results["test"] == expected["test"]
-    assert run.metrics("step") == alone.metrics("step")
-    # Rank 0 alone speaks.
+    assert run.metrics("step") == one_process.metrics("step")
+    # Only rank 0 speaks.
     assert run.output.count("test accuracy") == 1
     assert run.output.count("1,293 training") == 1
 
 
-def test_a_mistake_is_said_once_and_ends_all_processes(tmp_path: Path) -> None:
+def test_a_mistake_is_reported_once_and_ends_all_processes(tmp_path: Path) -> None:
     run = train_apart(tmp_path / "run", "--model.name", "lenet7", launcher=launcher(2))
     assert run.exit_code == 1  # the launcher's own; status.json has ours
     assert run.json("status.json") == {"state": "failed", "exit_code": 2, "step": 0}

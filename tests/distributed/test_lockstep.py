@@ -32,7 +32,7 @@ VGG = {
     "train.microbatches": 8,
     "schedule.name": "linear",
 }
-# Pieces of 33 and 32 samples, then of 17 and 16: its conditional layer is used by some alone.
+# Pieces of 33 and 32 samples, then of 17 and 16: its conditional layer is used by some pieces only.
 ODD_MODEL = {
     "model.name": f"{Path(__file__).with_name('odd_model.py')}:OddModel",
     "train.batch_size": 129,
@@ -46,7 +46,7 @@ RUNS: list[dict[str, Any]] = [
     {"model.name": "lab_cnn", "train.batch_size": 224, "train.microbatches": 224},
     QUICKNET | {"train.precision": "bf16", "train.ema_decay": 0.99},
     QUICKNET | {"train.average_epochs": 2, "train.epochs": 2, "data.train_size": 1400},
-    # 158 blocks in the last turn of which some processes have none.
+    # 158 blocks in whose last turn some processes have none.
     QUICKNET
     | {
         "train.average_epochs": 2,
@@ -69,16 +69,16 @@ def train(processes: int, folder: Path, runs: list[dict[str, Any]]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return train(1, tmp_path_factory.mktemp("alone"), RUNS)
+def single(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return train(1, tmp_path_factory.mktemp("single"), RUNS)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_process_count_changes_nothing(processes: int, alone: Any, tmp_path: Path) -> None:
+def test_the_process_count_changes_nothing(processes: int, single: Any, tmp_path: Path) -> None:
     """Weights, buffers, the optimiser's state, and the losses of the predictions."""
-    together = train(processes, tmp_path, RUNS)
-    for run, one, several in zip(RUNS, alone, together, strict=True):
-        assert several == one, run
+    several = train(processes, tmp_path, RUNS)
+    for run, one, other in zip(RUNS, single, several, strict=True):
+        assert other == one, run
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def matrix_runs(large_digits: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def matrix_alone(
+def matrix_single(
     matrix_runs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     return train(1, tmp_path_factory.mktemp("matrix"), matrix_runs)
@@ -125,25 +125,25 @@ def matrix_alone(
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_family_with_every_optimiser_and_part(
-    processes: int, matrix_runs: list[dict[str, Any]], matrix_alone: Any, tmp_path: Path
+    processes: int, matrix_runs: list[dict[str, Any]], matrix_single: Any, tmp_path: Path
 ) -> None:
-    together = train(processes, tmp_path, matrix_runs)
-    for run, one, several in zip(matrix_runs, matrix_alone, together, strict=True):
-        assert several == one, run
-    assert len({outcome["weights"] for outcome in matrix_alone}) == len(matrix_runs)
+    several = train(processes, tmp_path, matrix_runs)
+    for run, one, other in zip(matrix_runs, matrix_single, several, strict=True):
+        assert other == one, run
+    assert len({outcome["weights"] for outcome in matrix_single}) == len(matrix_runs)
 
 
-def test_a_change_of_any_part_changes_the_bits(alone: Any, tmp_path: Path) -> None:
-    """Else the comparison above could not fail: seed, micro-batches and parts all enter."""
+def test_a_change_of_any_part_changes_the_bits(single: Any, tmp_path: Path) -> None:
+    """Otherwise the comparison above could not fail: seed, micro-batches and parts all matter."""
     changed = [QUICKNET | change for change in (
         {"seed": 1}, {"train.microbatches": 2}, {"train.clip_norm": 0.5}, {"data.augment": "shift"}
     )]  # fmt: skip
     digests = {outcome["weights"] for outcome in train(1, tmp_path, changed)}
-    assert len(digests | {alone[0]["weights"]}) == len(changed) + 1
+    assert len(digests | {single[0]["weights"]}) == len(changed) + 1
 
 
-def test_batch_norm_counts_steps_and_not_forward_passes(alone: Any) -> None:
-    assert set(alone[0]["batches"]) == {4}
+def test_batch_norm_counts_steps_and_not_forward_passes(single: Any) -> None:
+    assert set(single[0]["batches"]) == {4}
 
 
 def test_a_draw_that_depends_on_the_rank_is_found(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ class Ranked(LabCNN):
     assert one["weights"] != two["weights"]
 
 
-def test_micro_batches_that_are_no_power_of_two(tmp_path: Path) -> None:
-    """On 2 processes a block of 3 is no subtree; on 3 processes there is no butterfly."""
+def test_micro_batches_that_are_not_a_power_of_two(tmp_path: Path) -> None:
+    """On 2 processes a block of 3 is not a subtree; on 3 processes a butterfly is impossible."""
     run = QUICKNET | {"train.microbatches": 6}
     outcomes = [train(processes, tmp_path, [run]) for processes in (1, 2, 3, 6)]
     assert outcomes[1:] == outcomes[:1] * 3
@@ -175,11 +175,11 @@ def test_eight_processes(tmp_path: Path) -> None:
     assert train(8, tmp_path, [VGG]) == train(1, tmp_path, [VGG])
 
 
-def test_the_fast_reduction_is_equal_to_rounding(alone: Any, tmp_path: Path) -> None:
+def test_the_fast_reduction_is_equal_to_rounding(single: Any, tmp_path: Path) -> None:
     """DDP sums over the ranks in an order of its own, also where the last step is short."""
     runs = [run | {"train.reduction": "fast"} for run in RUNS[:3]]
     fast = train(2, tmp_path, runs)
-    for outcome, exact in zip(fast, alone[:3], strict=True):
+    for outcome, exact in zip(fast, single[:3], strict=True):
         assert outcome["losses"] == pytest.approx(exact["losses"], rel=1e-2, abs=1e-3)
         assert outcome["batches"] == exact["batches"]
 

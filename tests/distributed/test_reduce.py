@@ -1,4 +1,4 @@
-"""The sum between processes: the same bits as the tree evaluated in one."""
+"""The sum between processes has the same bits as the tree evaluated in one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
 
 
 def make_leaves(count: int, types: int) -> list[list[torch.Tensor]]:
-    """Tensors of up to three types and widely different sizes: another order of addition shows."""
+    """Make tensors of up to three types and very different sizes: any other order would show."""
     generator = torch.Generator().manual_seed(count)
 
     def leaf() -> list[torch.Tensor]:
@@ -51,9 +51,9 @@ def make_leaves(count: int, types: int) -> list[list[torch.Tensor]]:
 def sums_of_a_rank(
     rank: int, processes: int, store: Path, counts: list[int], types: int
 ) -> list[Outcome]:
-    """The root on this rank for each number of leaves, and how often all had to gather.
+    """Return the root on this rank for each number of leaves, and how often all had to gather.
 
-    The ranks come to each exchange in another order, some of them late.
+    The ranks come to each exchange in a different order, some of them late.
     """
     where = f"file://{store}"
     dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
@@ -74,8 +74,8 @@ def sums_of_a_rank(
     return outcomes
 
 
-def end_by_itself() -> None:
-    """Where a rank has failed, or the tests are gone, the others must not wait for ever."""
+def set_alarm() -> None:
+    """End this process if a rank has failed or the tests are gone: it would wait for ever."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(30)
 
@@ -84,14 +84,14 @@ def end_by_itself() -> None:
     ("processes", "types"), [(1, 3), (2, 3), (3, 3), (4, 3), (6, 3), (8, 3), (2, 1), (3, 1), (2, 2)]
 )
 def test_every_rank_has_the_bits_of_the_tree(processes: int, types: int, tmp_path: Path) -> None:
-    """Butterfly where the blocks are subtrees, their exchange elsewhere (6 leaves on 2 ranks).
+    """Butterfly if the blocks are subtrees, otherwise their exchange (6 leaves on 2 ranks).
 
     Rank 0 is this process, the others are forked from it.
     """
     counts = [processes * each for each in range(1, 14)]
     task = (processes, tmp_path / "store", counts, types)
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, fork, end_by_itself) as pool:
+    with ProcessPoolExecutor(processes, fork, set_alarm) as pool:
         others = [pool.submit(sums_of_a_rank, rank, *task) for rank in range(1, processes)]
         ranks = [sums_of_a_rank(0, *task), *(other.result() for other in others)]
     for count, outcomes in zip(counts, zip(*ranks, strict=True), strict=True):

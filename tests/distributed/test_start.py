@@ -1,4 +1,4 @@
-"""What a start costs is the same for any number of ranks, and they wait as long as it takes."""
+"""A start costs the same for any number of ranks, and they wait as long as it takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_work_of_one_rank_may_take_longer_than_the_ranks_wait(tmp_path: Path) ->
     assert calls.read_text().split() == ["0", "0", "1", "1"]
 
 
-def test_a_checkpoint_is_read_by_rank_0_alone(tmp_path: Path) -> None:
+def test_only_rank_0_reads_a_checkpoint(tmp_path: Path) -> None:
     plugin, opened = tmp_path / "watched.py", tmp_path / "opened"
     plugin.write_text(WATCHED)
     opened.touch()

@@ -1,4 +1,4 @@
-"""Ranks whose file systems differ: rank 0's counts, and what must be the same is compared."""
+"""If the file systems of the ranks differ, rank 0's counts; parts that must agree are compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, Run, train_here
 
-ELSEWHERE = """
+IN_RANK_FOLDER = """
 import os, sys
 from pathlib import Path
 from trainer.__main__ import main
@@ -26,10 +26,10 @@ CONSTANT = ["--schedule.name", "constant", "--schedule.warmup_epochs", "0"]
 SHORT = [*CONSTANT, "--data.train_size", "400"]
 
 
-def elsewhere(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command on two ranks, each in a working folder of its own: rank0 and rank1."""
+def run_on_two_ranks(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on two ranks, each in its own working folder: rank0 and rank1."""
     script = folder / "script.py"
-    script.write_text(ELSEWHERE)
+    script.write_text(IN_RANK_FOLDER)
     return run_forked(2, folder, str(script), *words)
 
 
@@ -37,7 +37,7 @@ def test_a_run_goes_on_where_a_rank_does_not_see_its_folder(tmp_path: Path) -> N
     words = ["train", "--config", str(DIGITS), "--output_dir", "run", *QUIET, *SHORT]
     words += ["--train.on_nonfinite", "rollback"]
     for epochs in ("1", "2"):
-        finished = elsewhere(tmp_path, *words, "--train.epochs", epochs)
+        finished = run_on_two_ranks(tmp_path, *words, "--train.epochs", epochs)
         assert finished.returncode == 0, finished.stderr
     assert train_here(tmp_path / "whole", *SHORT, "--train.epochs", "2") == 0
     assert Run(tmp_path / "rank0" / "run", 0).digest == Run(tmp_path / "whole", 0).digest
@@ -82,7 +82,7 @@ def test_what_has_to_be_the_same_is_compared(
         if text:
             (folder / name).write_text(text)
     words = ["train", "--config", "recipe.yaml", "--output_dir", "run", *QUIET]
-    finished = elsewhere(tmp_path, *words, *more, "--model.args", "{}")
+    finished = run_on_two_ranks(tmp_path, *words, *more, "--model.args", "{}")
     assert finished.returncode == 2
     assert finished.stderr.count(message) == 1, finished.stderr
     assert not (tmp_path / "rank0" / "run" / "metrics.jsonl").exists()
@@ -98,6 +98,6 @@ def test_pictures_to_predict_are_those_that_rank_0_finds(tmp_path: Path) -> None
         folder.mkdir(parents=True)
         for number in range(count):
             Image.new("L", (8, 8), number % 256).save(folder / f"{number:03}.png")
-    finished = elsewhere(tmp_path, "predict", str(tmp_path / "run"), "pictures")
+    finished = run_on_two_ranks(tmp_path, "predict", str(tmp_path / "run"), "pictures")
     assert finished.returncode == 0, finished.stderr
     assert len(finished.stdout.splitlines()) == 4

@@ -1,4 +1,4 @@
-"""What the tests of several processes start as if under a launcher: one task, its outcome as JSON.
+"""Do one task in several processes, for tests, and write its outcome as JSON.
 
 The task is a JSON object {"name": ..., ...}; rank 0 writes the outcome.
 """
@@ -29,7 +29,7 @@ from trainer.training.step_log import StepLog
 
 
 def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str) -> list[Any]:
-    """Digests of the weights and of the validation's predictions after each run on the digits."""
+    """Train each run on the digits; return digests of weights, optimiser state and predictions."""
     outcomes = []
     for number, changes in enumerate(runs):
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
@@ -69,7 +69,7 @@ def _engine(accelerator: Accelerator, changes: dict[str, Any], checkpoints: Chec
 
 
 def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: int) -> list[int]:
-    """Bytes that the figures of so many steps hold on to until the next log point, of each run."""
+    """Return the bytes that the results of this many steps keep alive until the next log point."""
     outcomes = []
     for changes in runs:
         engine = _engine(accelerator, changes, NoCheckpoints())
@@ -89,7 +89,7 @@ def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: in
 
 
 def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
-    """Predictions for test sets of several sizes by a model that is not trained."""
+    """Classify test sets of several sizes with a model that is not trained."""
     changes = {"data.name": "digits", "model.name": "lab_cnn", "train.microbatches": 1}
     config = replace(RunConfig(), changes)
     dataset = load(config.data, config.seed)
@@ -110,7 +110,7 @@ def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
 
 
 def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
-    """What all ranks have after one of them alone has worked for so long."""
+    """Let single ranks work for this long; return what all ranks then have."""
     rank = accelerator.process_index
 
     def work() -> int:

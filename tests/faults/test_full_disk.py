@@ -1,4 +1,4 @@
-"""A disk that has room for one checkpoint and not for two: what is saved stays good."""
+"""On a disk with room for one checkpoint and not for two, what is saved stays good."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig
 
 LONG = ["--train.epochs", "6", "--checkpoint.every_steps", "10", "--checkpoint.keep", "1"]
-LONG += ["--data.validation_size", "0"]  # else the best checkpoint would stay as well
+LONG += ["--data.validation_size", "0"]  # otherwise the best checkpoint would stay as well
 BLOCK_BYTES = 4096
 
 
@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def disk(undisturbed: Run, tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, for one and three quarters of a checkpoint."""
+    """Mount a small file system with room for one and three quarters of a checkpoint."""
     folder = tmp_path / "disk"
     folder.mkdir()
     failed = mount(folder, int(1.75 * checkpoint_bytes(undisturbed)))
@@ -39,7 +39,7 @@ def disk(undisturbed: Run, tmp_path: Path) -> Iterator[Path]:
 
 
 def mount(folder: Path, size_bytes: int, *more: str) -> str:
-    """Mount a file system in memory; what went wrong."""
+    """Mount a file system in memory; return what went wrong."""
     options = ",".join([*more, f"size={size_bytes}"])
     try:
         mounted = subprocess.run(
@@ -54,14 +54,14 @@ def mount(folder: Path, size_bytes: int, *more: str) -> str:
 
 
 def checkpoint_bytes(run: Run) -> int:
-    """What the last checkpoint takes on a disk."""
+    """Return what the last checkpoint takes on a disk."""
     (folder,) = (run.folder / "checkpoints").glob("step-*")
     blocks = [-(-path.stat().st_size // BLOCK_BYTES) for path in folder.iterdir()]
     return sum(blocks) * BLOCK_BYTES
 
 
 def check_good(run: Run) -> None:
-    """There is one checkpoint, whole, and nothing of those that failed."""
+    """Check that there is one whole checkpoint, and nothing of those that failed."""
     folder = run.folder / "checkpoints"
     saved = Checkpoints(folder, CheckpointConfig()).newest()
     assert saved is not None
@@ -99,7 +99,7 @@ def test_training_stops_and_goes_on_when_there_is_room(
 
 
 def says_the_space(line: str) -> bool:
-    """Whether a line says how much space a checkpoint wants, and how much is free."""
+    """Tell whether a line says how much space a checkpoint needs, and how much is free."""
     return (
         re.search(r"\d.*\bfree\b|\bfree\b.*\d", line) is not None
         and len(re.findall(r"[\d.,]+ ?[kKMG]?i?B\b|[\d.,]+ bytes", line)) >= 2

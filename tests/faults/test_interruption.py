@@ -1,4 +1,4 @@
-"""Runs that are killed or asked to stop end, after the same command, as if nothing had been."""
+"""After a kill or a request to stop, the same command ends the run as if undisturbed."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_by_its_path_in_another_folder(undisturbed: Run, tmp_path: 
     check_same(Run(tmp_path / "run", 0), undisturbed)
 
 
-def test_a_run_that_begins_with_anothers_end_has_a_checkpoint_of_its_own(
+def test_a_run_that_begins_with_anothers_end_saves_its_own_checkpoint(
     undisturbed: Run, tmp_path: Path
 ) -> None:
     last = max((undisturbed.folder / "checkpoints").iterdir())
@@ -168,7 +168,7 @@ def test_the_same_command_with_a_checkpoints_path_goes_on_where_it_stood(
 def test_going_back_to_an_older_checkpoint_in_the_same_folder(
     undisturbed: Run, tmp_path: Path
 ) -> None:
-    """Stopped again before it has come by the newer checkpoint, the run still goes on."""
+    """The run goes on even if it is stopped again before it passes the newer checkpoint."""
     keep = ["--checkpoint.keep", "100", "--train.max_seconds"]
     assert train_here(tmp_path / "run", *LONG, *keep, "1.5") == 75
     oldest = min((tmp_path / "run" / "checkpoints").iterdir())
@@ -179,7 +179,7 @@ def test_going_back_to_an_older_checkpoint_in_the_same_folder(
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path / "run", *LONG)
-    process.send_signal(signal.SIGSTOP)  # else it may end before the second has started
+    process.send_signal(signal.SIGSTOP)  # otherwise it may end before the second has started
     second = train_apart(tmp_path / "run", *LONG)
     assert second.exit_code == 2
     assert "in use by another run" in second.errors

@@ -1,4 +1,4 @@
-"""A small draw of the campaign of benchmarks/faults.py, and the launcher that is killed alone."""
+"""A small draw of the campaign of benchmarks/faults.py, and a launcher that is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECIPE = Recipe("digits", 10, ("--train.epochs", "10"))
 
 
 def test_runs_that_are_killed_at_random_end_as_if_undisturbed(tmp_path: Path) -> None:
-    """The seed is one whose draws have each victim, and one and two processes."""
+    """The draws of this seed contain each victim, and one and two processes."""
     campaign = Campaign(RECIPE, tmp_path, runs=2, seed=582, kills=(2, 2))
     outcomes = list(fault_kills.run(campaign))
     assert [outcome.problems for outcome in outcomes] == [[], []]
@@ -25,7 +25,7 @@ def test_runs_that_are_killed_at_random_end_as_if_undisturbed(tmp_path: Path) ->
     assert {kill.processes for kill in kills} == {1, 2}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of a parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
 def test_ranks_end_with_their_launcher_and_the_folder_can_be_taken_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     attempt = Attempt(folder, RECIPE, processes=2)

@@ -1,4 +1,4 @@
-"""A rank dies or hangs: the others end, and say which one it was."""
+"""If a rank dies or hangs, the others end and say which one it was."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import platform
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.distributed.launch import launcher
+from tests.distributed.launch import ACCELERATE, launcher
 from tests.faults.running import ranks_of, start
 from tests.runs import Run, train_apart
 
@@ -21,7 +20,7 @@ from tests.runs import Run, train_apart
 def start_ranks(
     folder: Path, *more: str, processes: int = 2
 ) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A run of some processes that will not end by itself: the launcher, and its ranks."""
+    """Start a run that does not end by itself; return the launcher and its ranks."""
     process = start(folder, "--train.epochs", "10000", *more, launcher=launcher(processes))
     return process, ranks_of(process)
 
@@ -47,13 +46,13 @@ def test_a_rank_that_hangs_is_named_within_the_time_that_is_configured(tmp_path:
     stopped_s = time.monotonic()
     ranks[0].wait(timeout=60)
     assert time.monotonic() - stopped_s < 4 + 10 + 5, "the time, and that for others to answer"
-    ranks[1].kill()  # else the launcher would give it half a minute
+    ranks[1].kill()  # otherwise the launcher would wait half a minute for it
     output, _ = launched.communicate(timeout=60)
     assert f"rank 1 on {platform.node()} died, or has not answered in time" in output
     assert psutil.wait_procs(ranks, timeout=1)[1] == []
 
 
-def test_of_many_ranks_only_the_one_that_was_killed_is_named_and_once(tmp_path: Path) -> None:
+def test_only_the_killed_one_of_many_ranks_is_named_and_once(tmp_path: Path) -> None:
     """Rank 0 does not exchange anything with rank 3 itself, and learns of it from the others."""
     launched, ranks = start_ranks(tmp_path / "run", processes=4)
     ranks[3].kill()
@@ -79,19 +78,13 @@ class Broken(QuickNet):
         return super().forward(images)
 """
 
-ACCELERATE = [
-    sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
-    "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-    "--dynamo_backend", "no", "--main_process_port", "0",
-]  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("words", "broken"),
     [(launcher(4), "2"), (launcher(4), "0123"), (ACCELERATE, "01")],
     ids=["one rank", "all ranks", "accelerate launch"],
 )
-def test_a_mistake_in_the_code_is_said_by_one_rank_and_last(
+def test_one_rank_reports_a_mistake_in_the_code_and_last(
     words: list[str], broken: str, tmp_path: Path
 ) -> None:
     plugin = tmp_path / "broken.py"
@@ -109,14 +102,14 @@ def test_a_mistake_in_the_code_is_said_by_one_rank_and_last(
     )
     said, _, table = run.errors.partition("Root Cause (first observed failure)")
     assert said.splitlines().count(error) == 1
-    assert said.count("FileNotFoundError: calibration.bin\n") == 1, "of the other ranks nobody"
+    assert said.count("FileNotFoundError: calibration.bin\n") == 1, "no other rank"
     last = [line for line in table.splitlines() if line.strip("= ")][-1]
     assert last.strip().removeprefix("traceback : ") == error
     assert ": Traceback" not in said, "of any rank"
-    assert said.count("UserWarning: the files of this model") == ("0" in broken), "rank 0 alone"
+    assert said.count("UserWarning: the files of this model") == ("0" in broken), "only rank 0"
 
 
-def test_what_a_user_can_mend_is_what_the_launchers_table_ends_with(tmp_path: Path) -> None:
+def test_the_launchers_table_ends_with_the_message_of_a_user_error(tmp_path: Path) -> None:
     run = train_apart(tmp_path / "run", "--model.name", "lenet7", launcher=launcher(2))
     said, _, table = run.errors.partition("Root Cause (first observed failure)")
     assert said.splitlines()[0].startswith("model.name, model.args: ")

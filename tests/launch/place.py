@@ -1,4 +1,4 @@
-"""A copy of the scripts and the project files, beside programs that only note their calls."""
+"""A copy of the scripts and the project files, next to programs that only note their calls."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ esac
 
 
 class Place:
-    """A copy of the scripts under a path with spaces, beside programs that stand in."""
+    """A copy of the scripts under a path with spaces, next to stand-in programs."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a clone"
-        self.elsewhere = folder / "another folder"
+        self.other_folder = folder / "another folder"
         self.programs = folder / "programs"
         self.cache = folder / "the cache"
         self.calls_file = folder / "calls"
-        for path in (self.root, self.elsewhere, self.programs):
+        for path in (self.root, self.other_folder, self.programs):
             path.mkdir()
         shutil.copytree(REPOSITORY / "launch", self.root / "launch")
         shutil.copytree(REPOSITORY / ".ci", self.root / ".ci")
@@ -81,7 +81,7 @@ class Place:
         self.calls_file.write_text("")
         return subprocess.run(
             [str(self.root / script), *arguments],
-            cwd=self.elsewhere,
+            cwd=self.other_folder,
             env=self.environment | variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,

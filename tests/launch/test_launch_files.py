@@ -120,7 +120,7 @@ def test_two_machines_form_one_group(probe: Path) -> None:
 
 
 def test_the_script_for_cpu_processes_trains_with_as_many(tmp_path: Path) -> None:
-    # Without an environment beside it the script takes the python3 of the search path.
+    # Without an environment next to it the script takes the python3 of the search path.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     run = tmp_path / "a run"
     recipe = REPOSITORY / "configs" / "digits.yaml"

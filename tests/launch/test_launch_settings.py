@@ -1,4 +1,4 @@
-"""What a launcher or the environment asks for of the arithmetic is refused, never taken unseen."""
+"""Settings of a launcher or the environment that change the arithmetic are refused by name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 
 from tests.distributed.launch import environment, own_words
 from tests.runs import Run, command, train_here
+from trainer.config.schema import RunConfig, replace
+from trainer.ranks import launch_settings
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "200"]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 
-FIRST = """
+DEFAULT_CONFIG = """
 compute_environment: LOCAL_MACHINE
 distributed_type: "NO"
 mixed_precision: "{precision}"
@@ -27,11 +29,11 @@ dynamo_config:
 
 
 def launched(folder: Path, *flags: str, **answers: str) -> Run:
-    """A run by `accelerate launch`, with the answers that its `config` has once got."""
+    """Do a run by `accelerate launch`, with these answers once given to `accelerate config`."""
     home = folder / "home"
     (home / "accelerate").mkdir(parents=True)
     answers = {"precision": "no", "backend": "NO"} | answers
-    (home / "accelerate" / "default_config.yaml").write_text(FIRST.format(**answers))
+    (home / "accelerate" / "default_config.yaml").write_text(DEFAULT_CONFIG.format(**answers))
     words = command(folder / "run", *SHORT, launcher=[*LAUNCH, *flags])
     variables = environment(HF_HOME=str(home))
     finished = subprocess.run(
@@ -96,9 +98,7 @@ def test_a_variable_that_changes_the_arithmetic_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_asks_for_nothing_is_let_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_that_change_nothing_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     harmless = {
         "ACCELERATE_MIXED_PRECISION": "bf16",  # as the run has it
         "ACCELERATE_DYNAMO_BACKEND": "NO",
@@ -110,7 +110,7 @@ def test_what_asks_for_nothing_is_let_through(
     }
     for name, value in harmless.items():
         monkeypatch.setenv(name, value)
-    assert train_here(tmp_path / "run", *SHORT, "--train.precision", "bf16") == 0
+    launch_settings.check_settings(replace(RunConfig(), {"train.precision": "bf16"}))
 
 
 def test_tf32_needs_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

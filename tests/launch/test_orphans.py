@@ -38,7 +38,7 @@ sys.exit(started[0].wait())
 
 
 def launch(folder: Path, seconds: float) -> tuple[subprocess.Popen[str], Path]:
-    """A program that starts a worker in a thread; the file that says the worker runs."""
+    """Start a program that starts a worker in a thread; return it, and a file of the worker."""
     for name, text in (("worker.py", WORKER), ("launcher.py", LAUNCHER)):
         (folder / name).write_text(text)
     running = folder / "running"
@@ -52,7 +52,7 @@ def launch(folder: Path, seconds: float) -> tuple[subprocess.Popen[str], Path]:
     return process, running
 
 
-def test_the_end_of_a_thread_is_none_of_the_launchers(tmp_path: Path) -> None:
+def test_a_worker_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     process, _ = launch(tmp_path, 1.5)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "at its end\n")
@@ -63,5 +63,5 @@ def test_the_end_of_the_launcher_ends_the_worker(tmp_path: Path) -> None:
     while not running.exists():
         time.sleep(0.05)
     process.kill()
-    output, _ = process.communicate(timeout=20)  # its end is that of all who write there
+    output, _ = process.communicate(timeout=20)  # until all writers have ended
     assert output == ""

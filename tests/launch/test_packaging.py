@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 
 BUILT_FROM = ("LICENSE", "README.md", "pyproject.toml", "train.py", "trainer", "models", "configs")
-BESIDE = ("benchmarks", "examples", "launch", "tests")
+NOT_INSTALLED = ("benchmarks", "examples", "launch", "tests")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [
@@ -119,7 +119,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in (*BUILT_FROM, *BESIDE):
+    for name in (*BUILT_FROM, *NOT_INSTALLED):
         path = REPOSITORY / name
         if path.is_dir():
             shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))

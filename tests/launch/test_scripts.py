@@ -43,9 +43,9 @@ def test_bash_can_read_it(script: Path) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
-    # Beside Python in the environment, which need not be activated.
-    beside = str(Path(sys.executable).parent)
-    shellcheck = shutil.which("shellcheck", path=f"{beside}:{os.environ['PATH']}")
+    # Next to Python in the environment, which need not be activated.
+    programs = str(Path(sys.executable).parent)
+    shellcheck = shutil.which("shellcheck", path=f"{programs}:{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
     command = [shellcheck, "--external-sources", str(script)]

@@ -188,7 +188,7 @@ def test_numbers_of_epochs_that_fit_another_length_are_said(
 
 @pytest.mark.usefixtures("report")
 def test_the_results_say_which_epoch_was_chosen(tmp_path: Path) -> None:
-    """The accuracy beside it is that of the chosen weights, not of the best ones."""
+    """The accuracy next to it is that of the chosen weights, not of the best ones."""
     for average, epoch in (("3", 4), ("null", None)):
         folder = tmp_path / average
         more = ["--train.average_epochs", average, "--optimizer.lr", "0.1"]

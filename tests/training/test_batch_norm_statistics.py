@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation taken anew; tests/distributed has several processes."""
+"""Recompute statistics of batch normalisation; tests/distributed has several processes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ SCALING = Scaling(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0))
 
 
 class LeftHalf(nn.Module):
-    """Sees the left half of an image alone."""
+    """Sees only the left half of an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ class Counting(LeftHalf):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("in_place", torch.zeros(()))
-        self.register_buffer("anew", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.in_place += 1
-        self.anew = self.anew + 1
+        self.replaced = self.replaced + 1
         return super().forward(images)
 
 
@@ -87,7 +87,7 @@ def test_buffers_are_left_alone(images: ImageSet) -> None:
     """How often a model sees a batch depends on the process count; its state must not."""
     model = Counting()
     evaluation.predict(Accelerator(cpu=True), model, images, SCALING)
-    assert (model.in_place, model.anew) == (0, 0)
+    assert (model.in_place, model.replaced) == (0, 0)
     model.load_state_dict(model.state_dict())
 
 

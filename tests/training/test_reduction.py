@@ -51,7 +51,7 @@ def test_accumulator_adds_in_the_order_of_the_tree(values: list[float]) -> None:
 def test_any_division_into_blocks_gives_the_same_bits(
     processes: int, each: int, data: st.DataObject
 ) -> None:
-    """Every rank sums its block into subtrees; whoever finishes the tree gets the same root."""
+    """Every rank sums its block into subtrees; all that finish the tree get the same root."""
     count = processes * each
     values = data.draw(st.lists(floats, min_size=count, max_size=count))
     finish = Accumulator(count)

@@ -15,7 +15,7 @@ TWO_NUMBERS_BYTES = 2 * 4
 def test_what_waits_is_two_numbers_a_step(
     processes: int, microbatches: list[int], tmp_path: Path
 ) -> None:
-    """A view into the step's sum of gradients would keep all of it: six are no power of two."""
+    """A view into the step's sum of gradients would keep all of it: six are not a power of two."""
     runs = [
         {"train.microbatches": count, "train.reduction": reduction}
         for count in microbatches
