@@ -1,4 +1,4 @@
-"""Networks with state and chance of unusual kinds: the same bits on any count, and resumed."""
+"""Networks with unusual state and draws: the same bits on any process count, and resumed."""
 
 from __future__ import annotations
 
@@ -62,21 +62,18 @@ def test_a_resume_changes_nothing(name: str, tmp_path: Path) -> None:
 
     def end(engine: Engine) -> list[Any]:
         engine.fit()
-        raw = model_state.digest(engine.module)
+        last = model_state.digest(engine.module)
         tested, _ = engine.test()
-        return [
-            raw,
-            model_state.digest(engine.module),
-            tested.loss.tolist(),
-        ]
+        return [last, model_state.digest(engine.module), tested.loss.tolist()]
 
     undisturbed = end(engine("whole"))
     for stop in ((1, 2), (2, 3), (2, 4)):  # within an epoch, and at an end of one
         before, after = engine(str(stop)), engine(str(stop))
         before.fit(stop)
-        before.checkpoints.close()
-        saved = after.checkpoints.newest()
+        before.saving.checkpoints.close()
+        checkpoints = after.saving.checkpoints
+        saved = checkpoints.newest()
         assert saved
         after.load(saved)
         assert end(after) == undisturbed, stop
-        after.checkpoints.close()
+        checkpoints.close()
