@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
+import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,20 +31,24 @@ Indices = npt.NDArray[np.int64]
 class ImageFile:
     """An open file of images of unsigned bytes, one after the other.
 
-    It can still be read after its name was removed or given to another file.
+    It can still be read after its name was removed or given to another file. Both move the file's
+    time of change, and so does rewriting it and restoring its old modification time. After such a
+    move each image is compared with the checksum that it had when it was first read.
 
     Args:
         offset_bytes: where the first image begins.
-        image_shape: (height, width, channels).
+        shape: (n, height, width, channels).
     """
 
-    def __init__(self, path: Path, offset_bytes: int, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, offset_bytes: int, shape: tuple[int, ...]) -> None:
         self.path = path
         self.offset_bytes = offset_bytes
-        self.image_shape = image_shape
+        self.image_shape = shape[1:]
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._version = self._read_version()
+        self._version, self._changed_ns = self._read_version()
+        self._checksums = np.zeros(shape[0], dtype=np.uint32)
+        self._was_read = np.zeros(shape[0], dtype=bool)
 
     def read(self, positions: Indices) -> npt.NDArray[np.uint8]:
         """Read the images at these positions of the file: uint8 (len(positions), *image_shape).
@@ -59,10 +64,11 @@ class ImageFile:
                 self._read_run(pixels[begin:end], int(positions[begin]))
                 for begin, end in pairwise([*begins, len(positions)])
             )
-            version = self._read_version()
+            version, changed_ns = self._read_version()
         except OSError as error:
             raise RankError(f"{self.path}: cannot be read any more ({error.strerror})") from error
-        if not complete or version != self._version:
+        unchanged = complete and version == self._version
+        if not unchanged or not self._check_images(positions, pixels, changed_ns):
             raise RankError(
                 f"{self.path}: was changed during the run ({version[0]} bytes long, at first "
                 f"{self._version[0]}); put the file back as it was and start again"
@@ -78,10 +84,25 @@ class ImageFile:
             left, begin = left[count:], begin + count
         return not left
 
-    def _read_version(self) -> tuple[int, int]:
-        """Return the size in bytes and the time of the last modification."""
+    def _check_images(
+        self, positions: Indices, pixels: npt.NDArray[np.uint8], changed_ns: int
+    ) -> bool:
+        """Return whether the images are what they were when they were first read."""
+        read_before = self._was_read[positions]
+        untouched = changed_ns == self._changed_ns
+        if untouched and read_before.all():
+            return True
+        checksums = np.array([zlib.crc32(image) for image in pixels], dtype=np.uint32)
+        if not untouched and (checksums != self._checksums[positions])[read_before].any():
+            return False
+        self._checksums[positions] = checksums
+        self._was_read[positions] = True
+        return True
+
+    def _read_version(self) -> tuple[tuple[int, int], int]:
+        """Return (size in bytes, modification time), and the time of the last change."""
         status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
+        return (status.st_size, status.st_mtime_ns), status.st_ctime_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +172,7 @@ def open_images(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> Stored
             f"data.memory_limit_mb: {path} is larger, and this system cannot leave it on the disk; "
             "raise the limit"
         )
-    return StoredImages(ImageFile(path, offset_bytes, shape[1:]), np.arange(shape[0]))
+    return StoredImages(ImageFile(path, offset_bytes, shape), np.arange(shape[0]))
 
 
 def memory_limit_error(path: Path, size_bytes: int, limit_bytes: float, problem: str) -> UserError:
