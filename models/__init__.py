@@ -35,9 +35,8 @@ def create(
 
     Args:
         name: a registered name, `timm:NAME`, or what messages call `network`.
-        arguments: keyword arguments of the constructor.
-        num_classes: the number of logits; passed where the constructor takes it, as the next two.
-        in_channels: of an image.
+        num_classes: the number of logits; passed where the constructor takes it, as the image's
+            channels and size.
         image_size: height and width in pixels.
         network: a class, or a function that returns a network, instead of one known by its name.
 

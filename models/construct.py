@@ -25,9 +25,7 @@ def construct(
     """Build the network from `arguments` and from those of `data` that its constructor takes.
 
     Args:
-        name: for messages.
         network: a class, or a function that returns a network.
-        arguments: the user's.
         data: what the data determine.
 
     Raises:
@@ -69,7 +67,6 @@ def describe(error: BaseException, *, kind: bool = True) -> str:
     """Return kind and message of an error, and the user's line in which it came up.
 
     Args:
-        error: as it was caught.
         kind: whether to say of what kind the error is.
     """
     words = " ".join(str(error).split())

@@ -40,9 +40,7 @@ def check_output(
     Args:
         model: on any device.
         num_classes: the number of logits that the network should return for an image.
-        in_channels: of an image.
         image_size: height and width in pixels.
-        samples: number of images.
         backward: whether it has to have gradients, as for training.
 
     Returns:

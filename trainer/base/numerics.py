@@ -38,7 +38,6 @@ def describe(device: torch.device, evaluation_batch_size: int | None) -> Environ
     """Describe what affects rounding or the random streams and may differ after a resume.
 
     Args:
-        device: of the computation.
         evaluation_batch_size: `train.evaluation_batch_size`, which the machine may limit.
     """
     on_gpu = device.type == "cuda"
@@ -94,9 +93,6 @@ def choose_precision(precision: str) -> None:
     """Make torch compute float32 in float32, or in TF32 if asked to, whatever was set before.
 
     Torch's own default is TF32 for convolutions on a GPU, and users' code may have set anything.
-
-    Args:
-        precision: `train.precision`.
     """
     tf32 = precision == "tf32"
     backends: Any = torch.backends

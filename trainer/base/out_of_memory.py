@@ -19,8 +19,6 @@ def explain(what: str, advice: str, device: torch.device) -> Iterator[None]:
 
     Args:
         what: the key, and what does not fit.
-        advice: what would fit.
-        device: whose memory it is.
 
     Raises:
         RankError: the memory is too small for `what`.

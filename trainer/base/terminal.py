@@ -22,14 +22,7 @@ def print_facts(facts: dict[str, str]) -> None:
 
 
 def progress_bar(what: str, total: int, *, enabled: bool = True, **options: Any) -> Any:
-    """Make tqdm's progress bar, a context manager; it stays hidden where there is no terminal.
-
-    Args:
-        what: the work, as its label.
-        total: the number of updates until the end.
-        enabled: whether this process shows it.
-        options: more arguments for tqdm.
-    """
+    """Make tqdm's progress bar, a context manager; it stays hidden where there is no terminal."""
     from tqdm import tqdm
 
     return tqdm(

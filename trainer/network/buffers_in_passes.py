@@ -153,7 +153,6 @@ class StepBuffers:
 
         Args:
             weight: its share of the step's samples.
-            first: whether it is the first micro-batch.
 
         Raises:
             UserError: a buffer has another shape than before.

@@ -24,10 +24,8 @@ def create(
     """Build a network with random weights drawn from torch's generator.
 
     Args:
-        name: as `model.name`.
-        arguments: as `model.args`.
-        num_classes: the number of logits; passed where the constructor takes it, as the next two.
-        in_channels: of an image.
+        num_classes: the number of logits; passed where the constructor takes it, as the image's
+            channels and size.
         image_size: height and width in pixels.
 
     Raises:

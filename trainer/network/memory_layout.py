@@ -29,7 +29,6 @@ def choose_layout(
 
     Args:
         model: a trial build.
-        wanted: `train.memory_format`.
         check: raises a ValueError where the model fails.
 
     Returns:

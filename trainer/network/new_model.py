@@ -123,10 +123,7 @@ def build_seeded(
     """Build a network as its code makes it from a run's seed, before its first pass.
 
     Args:
-        name: as `model.name`.
-        arguments: as `model.args`.
         data: num_classes, in_channels and image_size.
-        seed: of the run.
         first_pass: let it have one, as it makes layers or buffers there; one with lazy layers has
             it anyway.
 

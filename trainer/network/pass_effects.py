@@ -56,8 +56,6 @@ def find_effects(
     Args:
         module: of no use afterwards.
         images: scaled, (3, channels, height, width), on the module's device.
-        targets: their classes.
-        seed: of the run.
 
     Raises:
         UserError: as `TrainedParameters.check`.

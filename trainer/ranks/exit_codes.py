@@ -143,9 +143,6 @@ def _tell_launcher(text: str, *, first: bool) -> None:
 
     They close with a table of all ranks that failed, the earliest one last. Its times are whole
     seconds, so a rank that only reports another's failure rounds its time up.
-
-    Args:
-        first: whether this process itself has failed.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:

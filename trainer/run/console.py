@@ -104,7 +104,6 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     """Print the test accuracy, a table of the classes, the worst class and where the files are.
 
     Args:
-        results: what results.json holds.
         output_dir: the run's folder; of its files those that exist are listed.
     """
     print_figures(results["test"], "test")

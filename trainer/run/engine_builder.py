@@ -26,10 +26,7 @@ def build_engine(
     The files are found or downloaded by one process of each machine first, and then read by all.
 
     Args:
-        accelerator: the processes and devices.
         config: with `threads` and `train.microbatches` filled in.
-        checkpoints: where to save.
-        stop: the flag that signals set.
 
     Raises:
         UserError: the data or the model is wrong.

@@ -30,11 +30,7 @@ def write(
     """Write model.safetensors, predictions.npz and results.json.
 
     Args:
-        folder: of the run.
-        config: of the run.
         engine: with the chosen weights.
-        predictions: of the test images.
-        augmented: the same with `data.test_augment`.
         final_sha256: digest of the weights after the last step.
 
     Returns:

@@ -48,16 +48,7 @@ class Hooks:
 
 
 class Recorder:
-    """The observer of a run, on rank 0.
-
-    Args:
-        epochs: of the whole run.
-        progress: the screen.
-        metrics: metrics.jsonl.
-        trackers: Weights & Biases and the like.
-        hooks: the functions given to the Python API.
-        wandb_run_id: the run's id there, to go on with after a resume.
-    """
+    """The observer of a run, on rank 0."""
 
     def __init__(
         self,
@@ -109,12 +100,7 @@ class Recorder:
         self.metrics.cut(position["metrics_bytes"])
 
     def finish(self, results: dict[str, Any] | None, *, stopped: bool = False) -> None:
-        """End the trackers.
-
-        Args:
-            results: what results.json holds, or None where the run ended early.
-            stopped: whether it was stopped to go on later.
-        """
+        """End the trackers."""
         while self.trackers:  # an interrupt ends one, and the others are still to be ended
             self.trackers.pop(0).finish(results, stopped=stopped)
 

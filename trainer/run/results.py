@@ -45,10 +45,6 @@ def figures(
     """Return the figures of one set of images.
 
     Args:
-        plain: predictions of the images as they are.
-        augmented: predictions with `augmented_by`, where there are any.
-        class_names: in the order of the classes.
-        augmented_by: the value of `data.test_augment`.
         lab: whether to add the accuracy over the first LAB_TEST_SAMPLES of them.
     """
     results: dict[str, Any] = _overall(plain, lab) | {"samples": len(plain)}

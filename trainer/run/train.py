@@ -11,10 +11,6 @@ from trainer.run.session import Session
 def run_training(config: RunConfig, hooks: Hooks | None = None) -> RunConfig | None:
     """Do the run, or what is left of it.
 
-    Args:
-        config: with its `output_dir`.
-        hooks: functions that see what is measured.
-
     Returns:
         The configuration with what the start has filled in; None where nothing was left to do.
     """

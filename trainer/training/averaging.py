@@ -15,11 +15,7 @@ from trainer.network import model_state
 
 
 class WeightAverage(abc.ABC):
-    """An average of a model's weights over the training.
-
-    Args:
-        module: with its first weights.
-    """
+    """An average of a model's weights over the training."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -66,7 +62,6 @@ class MovingAverage(WeightAverage):
     TensorFlow's ExponentialMovingAverage with num_updates).
 
     Args:
-        module: with its first weights.
         decay: for each step, between 0 and 1.
     """
 
@@ -107,7 +102,6 @@ class EpochAverage(WeightAverage):
     with, so those of the mean are computed again.
 
     Args:
-        module: with its first weights.
         epochs: at whose ends the mean is taken, all or the last ones of the run.
         recompute_statistics: of the module's batch norms; a collective.
         validates: whether the mean is used before the last of them.
@@ -151,7 +145,6 @@ def build(
 
     Args:
         config: if the run has fewer epochs than `average_epochs`, all of them are averaged.
-        module: with its first weights.
         recompute_statistics: as for `EpochAverage`.
         validates: whether there are validation images.
     """

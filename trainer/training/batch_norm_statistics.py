@@ -42,7 +42,6 @@ def recompute(
         images: the training images, which are not augmented here.
         between_blocks: as for `iter_rank_blocks`.
         block_samples: as for `predict`.
-        seed: of the run.
     """
     norms = [
         module

@@ -52,12 +52,8 @@ class Engine:
         test                                with the chosen weights, every sample once
 
     Args:
-        accelerator: the processes and devices.
         config: with `threads` and `train.microbatches` filled in.
         dataset: its images are moved to the device if they fit.
-        model: with its first weights.
-        checkpoints: where to save.
-        stop: the flag that signals set.
     """
 
     def __init__(

@@ -44,7 +44,6 @@ def iter_rank_blocks(
         between_blocks: called in each turn, also by a rank that has no block in the last one; may
             raise on all of them to give up.
         model: begins each block with the buffers that it has now, and draws that block's numbers.
-        seed: the run's seed.
     """
     before = save_values(model)
     starts = list(accumulate(map(len, blocks), initial=0))

@@ -34,7 +34,6 @@ def block_samples(config: TrainConfig, model: nn.Module, images: ImageSet) -> in
     Args:
         config: with `microbatches` filled in.
         model: on the CPU.
-        images: the training images.
     """
     if config.evaluation_batch_size is not None:
         return config.evaluation_batch_size
@@ -66,9 +65,6 @@ def peak_bytes_per_image(model: nn.Module, images: ImageSet) -> int:
 
 class _AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the memory of all tensors that are alive, functions and compiled code included.
-
-    Args:
-        inputs: of the network, alive from the start.
 
     Attributes:
         bytes: at the start, and after each operator.

@@ -41,7 +41,6 @@ class SampleWatch:
     """Watches the forward passes of one step, without changing them.
 
     Args:
-        train_step: whose step it is.
         batch: this rank's part of the step.
         sample_done: called after each sample, since each takes a separate backward pass.
     """

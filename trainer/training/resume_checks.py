@@ -35,13 +35,9 @@ def check(
     """Compare a checkpoint with the run that it is to be loaded into.
 
     Args:
-        saved: as opened.
         specs: of the tensors in each of its files.
-        module: the model.
         optimizer: with the scaler of the gradients, where there is one.
         averaged: whether an average of the weights is kept.
-        steps_per_epoch: of the run.
-        epochs: of the run.
 
     Raises:
         UserError: names the checkpoint's file and what in it does not fit.

@@ -17,11 +17,6 @@ from trainer.training.snapshot import Snapshot
 class Saving:
     """Connects the parts of a run with its folder of checkpoints; every method is a collective.
 
-    Args:
-        accelerator: the processes.
-        snapshot: the parts of the run.
-        checkpoints: the folder.
-
     Attributes:
         saved_step: the step of the last checkpoint of this run, None if there is none yet.
     """

@@ -23,8 +23,6 @@ def learning_rate(
     the cosines and the 25th of torch's OneCycleLR; the momentum stays as it is.
 
     Args:
-        config: shape of the schedule.
-        peak: `optimizer.lr`.
         step: counted over the whole run from 1.
         total_steps: steps of the whole run.
         steps_per_epoch: turns `warmup_epochs` and `milestones` into steps.

@@ -31,8 +31,6 @@ class Snapshot:
     Args:
         accelerator: for the scaler of fp16's gradients.
         module: the model, without DDP's wrapper.
-        optimizer: prepared by the accelerator.
-        average: of the weights, where one is kept.
         fingerprints: of what the run is made from, by the key that names it; a checkpoint of
             others is refused.
         environment: what decides how numbers round here.
@@ -73,10 +71,6 @@ class Snapshot:
 
     def check_fingerprints(self, fingerprints: dict[str, str | None], where: Path) -> None:
         """Check that a checkpoint or a run was made from what is here.
-
-        Args:
-            fingerprints: of the checkpoint or run.
-            where: its folder, for the message.
 
         Raises:
             UserError: it was made from something else.

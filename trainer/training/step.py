@@ -51,9 +51,7 @@ class TrainStep:
         accelerator: for autocast, gradient scaling and clipping.
         model: as prepared by the accelerator; in DDP's wrapper if the reduction is fast and there
             are several processes.
-        optimizer: prepared by the accelerator.
         config: with `microbatches` filled in.
-        seed: the run's seed.
     """
 
     def __init__(

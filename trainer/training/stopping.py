@@ -19,8 +19,6 @@ class StopCheck:
     """Asks every rank whether it has a reason to stop.
 
     Args:
-        accelerator: the ranks.
-        stop: the flag that signals set on this rank.
         checkpoints: whose failures are noticed here.
         max_seconds: from now on; None for no limit.
     """

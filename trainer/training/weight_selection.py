@@ -24,12 +24,10 @@ class WeightSelection:
     """Validates the weights of one model, or their average if the configuration asks for one.
 
     Args:
-        accelerator: the processes and devices.
         module: the model, prepared for autocast, without DDP's wrapper.
         dataset: without validation images the last weights are chosen.
         config: for the average, and for `data.test_augment`.
         between_blocks: called equally often on all ranks; may raise on all of them to give up.
-        block_samples: images that go through the model at once.
 
     Attributes:
         average: of the weights, or None.

@@ -36,8 +36,6 @@ class Task:
     Args:
         build: the network as the run has it at its start, on the device.
         pieces: one micro-batch, or two where a step of the run has several.
-        seed: the run's.
-        label_smoothing: as in the run.
         autocast: around forward passes.
         evaluated: most images at once in an evaluation; None: as many as in a micro-batch.
     """

@@ -29,7 +29,6 @@ class AccelerateTracker:
 
     Args:
         tracker: one of Accelerate's, started.
-        folder: of the run.
         step: after which the run goes on.
     """
 
@@ -79,8 +78,6 @@ class TensorBoardTracker(AccelerateTracker):
     """Writes TensorBoard's files into the folder `tensorboard` of the run's.
 
     Args:
-        folder: of the run.
-        configuration: of the run, as YAML, for people.
         step: after which the run goes on; TensorBoard hides points of later steps.
 
     Raises:
@@ -168,11 +165,7 @@ def start(
     found by a tag. The libraries' own variables, such as MLFLOW_TRACKING_URI, apply.
 
     Args:
-        name: Accelerate's for it.
-        config: of the run, by dotted key.
         project: None: PROJECT.
-        folder: of the run.
-        run_id: the run's own.
         step: after which the run goes on.
     """
     tracker = _create(name, project or PROJECT, folder, run_id)

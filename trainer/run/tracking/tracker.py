@@ -48,8 +48,6 @@ class GuardedTracker:
     """A tracker whose calls have a time limit; the first that fails ends it, never the training.
 
     Args:
-        name: for the warning.
-        start: creates the tracker.
         abandon: cleans up after one that has failed.
     """
 

@@ -28,8 +28,6 @@ def start(config: RunConfig, folder: Path, run_id: str, step: int) -> list[Guard
     """Start to follow a run, or go on, on rank 0.
 
     Args:
-        config: of the run.
-        folder: of the run.
         run_id: the run's at trackers that accept one, from `weights_and_biases.run_id`.
         step: after which it goes on; 0 at its start.
     """

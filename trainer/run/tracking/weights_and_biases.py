@@ -129,11 +129,8 @@ def start(
     offline.
 
     Args:
-        config: of the run, by dotted key.
         folder: of the run; its name is the run's where wandb has none.
-        mode: the key `tracking.wandb`.
         project: None: wandb's own, or PROJECT.
-        run_id: the id there.
         step: after which the run goes on.
 
     Returns:
