@@ -23,7 +23,7 @@ from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.runs import Run, contents, train_here
 from trainer.base.errors import FormatVersionError, UserError
-from trainer.checkpoint.reading import FORMAT_VERSION, open_checkpoint
+from trainer.checkpoint.reading import FORMAT_VERSION, OLDEST_FORMAT_VERSION, open_checkpoint
 from trainer.config import stored_config
 from trainer.network.starting_weights import load_weights
 
@@ -156,7 +156,7 @@ def put_run(**values: Any) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [(FORMAT_VERSION + 1, "a later"), (FORMAT_VERSION - 1, "an earlier")]
+    ("version", "age"), [(FORMAT_VERSION + 1, "a later"), (OLDEST_FORMAT_VERSION - 1, "an earlier")]
 )
 def test_another_version_says_so_whatever_else_it_has(sound: Path, version: int, age: str) -> None:
     def change(state: dict[str, Any]) -> None:
@@ -165,6 +165,19 @@ def test_another_version_says_so_whatever_else_it_has(sound: Path, version: int,
 
     forge_state(sound, change)
     with pytest.raises(FormatVersionError, match=f"format_version {version} is from {age} version"):
+        open_checkpoint(sound)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", ".."])
+def test_a_manifest_that_names_a_file_outside_is_refused(sound: Path, name: str) -> None:
+    seal(sound, **{name: {"bytes": 1, "sha256": "0" * 64}})
+    with pytest.raises(UserError, match="must be the name of a file in this folder"):
+        open_checkpoint(sound)
+
+
+def test_a_state_that_names_a_file_outside_is_refused(sound: Path) -> None:
+    forge_state(sound, put("files", ["../model.safetensors"]))
+    with pytest.raises(UserError, match=r"'\.\./model.safetensors' is not in the manifest"):
         open_checkpoint(sound)
 
 
@@ -255,7 +268,6 @@ def test_an_optimiser_without_any_state_is_that_of_a_first_step(run: Path) -> No
     ("change", "named"),
     [
         (put_run(step=11), "step 11 is not in epoch 3"),
-        (put_run(train_seconds=0.0), "times of run"),
         (put_run(best_accuracy=None), "best.safetensors"),
         (put("optimizer", {"0.lr": 1.0}), "optimizer: '0.lr'"),
         (put("scaler", {"scale": 1.0}), "scaler"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from tests.checkpoints import forge_state
 from tests.runs import Run, contents, train_here
 
 CONSTANT = ["--schedule.name", "constant"]
@@ -31,6 +33,34 @@ def test_a_finished_run_can_be_given_more_epochs(schedule: list[str], tmp_path: 
     assert run.digest == long.digest
     assert run.metrics("step") == long.metrics("step")
     assert run.json("results.json")["test"] == long.json("results.json")["test"]
+
+
+OLD_NAMES = {"exp_avg": "mean", "exp_avg_sq": "square"}
+
+
+def write_in_format_3(checkpoint: Path) -> None:
+    """Write a checkpoint as the version did that had an Adam of its own."""
+    path = checkpoint / "optimizer.safetensors"
+    tensors = load_file(path)
+    muon = {key.split(".")[0] for key in tensors if key.endswith(".momentum")}
+    old = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".")
+        if name != "step" or index not in muon:
+            old[f"{index}.{OLD_NAMES.get(name, name)}"] = tensor
+    save_file(old, path)
+    forge_state(checkpoint, lambda state: state.update(format_version=3))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_a_run_of_the_format_before_goes_on(optimizer: str, tmp_path: Path) -> None:
+    more = [*CONSTANT, "--optimizer.name", optimizer, "--train.epochs"]
+    assert train_here(tmp_path / "long", *more, "3") == 0
+    assert train_here(tmp_path / "run", *more, "1") == 0
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        write_in_format_3(checkpoint)
+    assert train_here(tmp_path / "run", *more, "3") == 0
+    assert Run(tmp_path / "run", 0).digest == Run(tmp_path / "long", 0).digest
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from trainer.base.errors import FormatVersionError, UnreadableError, UserError
 from trainer.base.files import to_json
@@ -17,11 +19,17 @@ from trainer.base.strict_json import (
     read_json,
     read_text,
 )
-from trainer.base.tensor_files import Specs, Tensors, read_specs, read_tensors
+from trainer.base.tensor_files import Specs, Tensors, TensorSpec, read_specs, read_tensors
 
 FORMAT_VERSION = 4
+OLDEST_FORMAT_VERSION = 3
+"""differs in the names of the optimiser's tensors, which are torch's now"""
 MANIFEST = "manifest.json"
 STATE = "state.json"
+
+_TORCH_NAMES = {"mean": "exp_avg", "square": "exp_avg_sq"}
+
+Value = TypeVar("Value", TensorSpec, torch.Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Checkpoint:
             UserError: the file is damaged.
         """
         path = self.path(name)
-        return read_specs(path) if path.name in self.state["files"] else {}
+        specs = read_specs(path) if path.name in self.state["files"] else {}
+        return self._translate(name, specs, TensorSpec("F32", ()))
 
     def tensors(self, name: str) -> Tensors:
         """Return the tensors of `name`.safetensors; {} without such a file.
@@ -51,7 +60,22 @@ class Checkpoint:
             UserError: the file is damaged.
         """
         path = self.path(name)
-        return read_tensors(path) if path.name in self.state["files"] else {}
+        tensors = read_tensors(path) if path.name in self.state["files"] else {}
+        return self._translate(name, tensors, torch.zeros(()))
+
+    def _translate(self, name: str, values: dict[str, Value], step: Value) -> dict[str, Value]:
+        """Give the values of our own optimisers the names that they have in the newest format."""
+        is_old = self.state["format_version"] == OLDEST_FORMAT_VERSION
+        is_user_defined = self.state["fingerprints"].get("optimizer.name") is not None
+        if name != "optimizer" or not is_old or is_user_defined:
+            return values
+        found: dict[str, Value] = {}
+        for key, value in values.items():
+            index, kind = key.split(".", 1)
+            found[f"{index}.{_TORCH_NAMES.get(kind, kind)}"] = value
+            if kind == "momentum":  # Muon's, to which torch's AdamW adds a step
+                found[f"{index}.step"] = step
+        return found
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -69,7 +93,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{path}: not in the manifest")
     state = read_json(path)
     _check_version(state, path)
+    check_type(state.get("files"), list[str], f"{path}: files")
     for name in state["files"]:
+        if name not in entries:
+            raise UserError(f"{path}: files: {name!r} is not in the manifest")
         read_specs(folder / name)
     return Checkpoint(folder, state)
 
@@ -100,6 +127,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     whole = {"files": entries, "checksum": checksum(entries)}
     if text != to_json(whole):
         raise UserError(f"{path}: damaged, its checksum is wrong")
+    for name in entries:
+        if name != Path(name).name or name == "..":
+            raise UserError(f"{path}: {name!r} must be the name of a file in this folder")
     return entries
 
 
@@ -119,9 +149,9 @@ def _check_version(state: Any, path: Path) -> None:
     check_type(state, dict[str, Any], str(path))
     version = state.get("format_version")
     check_type(version, int, f"{path}: format_version")
-    if version != FORMAT_VERSION:
+    if not OLDEST_FORMAT_VERSION <= version <= FORMAT_VERSION:
         age = "a later" if version > FORMAT_VERSION else "an earlier"
         raise FormatVersionError(
             f"{path.parent}: format_version {version} is from {age} version of Lockstep, this one "
-            f"reads {FORMAT_VERSION}; go on with that version, or start again in another output_dir"
+            f"reads {OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}; go on with that version, or start again in another output_dir"
         )
