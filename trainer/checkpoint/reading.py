@@ -153,5 +153,6 @@ def _check_version(state: Any, path: Path) -> None:
         age = "a later" if version > FORMAT_VERSION else "an earlier"
         raise FormatVersionError(
             f"{path.parent}: format_version {version} is from {age} version of Lockstep, this one "
-            f"reads {OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}; go on with that version, or start again in another output_dir"
+            f"reads {OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}; go on with that version, or start "
+            "again in another output_dir"
         )
