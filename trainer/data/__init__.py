@@ -1,7 +1,8 @@
 """Turn files into batches: sources, pictures, split, scaling, order, augmentation.
 
-`sources/` reads the files of data.name, `pictures/` decodes picture files, `loading` makes a data
-set of them, `sampling` chooses the samples of a step, `batches` fetches its images, and `augment/`
-transforms them.
-It imports `base`, `config` and `ranks`.
+`sources/` reads the files of data.name, `pictures/` decodes picture files, `image_file` leaves raw
+images on the disk. `loading` makes a `dataset` of them with `split` and `scaling`, which
+`saved_scaling` writes into a model's file. `sampling` draws the order of an epoch and divides a
+batch, `batches` fetches the images of a step, and `augment/` transforms them. It imports `base`,
+`config` and `ranks`.
 """

@@ -1,4 +1,7 @@
-"""Read, load, compute again, compare and export finished runs.
+"""Finished runs: read, load, compute again, compare and export them.
 
-It imports `run` and the rooms below.
+`run_record` reads a run's folder, `trained_model` loads its model (`model_metadata`),
+`evaluation_images` are the images to test it on. `recomputation` computes a run again, `comparison`
+compares two, `export` writes the model for other programs, in a process of its own
+(`export_worker`). It imports `run` and the rooms below.
 """

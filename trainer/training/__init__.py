@@ -1,6 +1,13 @@
 """Train and test a network: the loop, the step, the sum over micro-batches, the validation.
 
-`engine` is the loop, `step` one optimiser step, `reduction` the fixed-order sum, `weight_selection`
-validates and chooses the weights, `saving` connects all of it with the checkpoints. The room gets
-built objects and reads no YAML. It imports the rooms below, down to `base`.
+- `engine` is the loop, `step` one optimiser step, `reduction` the fixed-order sum of gradients,
+  `optimizers` and `schedules` change the weights, `step_log` has the figures of the steps.
+- `evaluation` predicts, `metrics` computes figures, `weight_selection` validates and chooses the
+  weights, `averaging` and `batch_norm_statistics` average them.
+- `saving` connects all of it with the checkpoints: `snapshot` is what goes into one,
+  `resume_checks` says whether one fits, `run_state` where a run is.
+- `stopping` makes the ranks stop together, `observer` is what the room above gets to see,
+  `per_sample` computes again what a sample did in a step.
+
+The room gets a built network and data set and reads no YAML. It imports the rooms below.
 """

@@ -1,1 +1,1 @@
-"""Pages and pictures about runs, made from their files. None may cost what it is about."""
+"""Pages and pictures about runs. One that fails is a warning and never costs the run."""

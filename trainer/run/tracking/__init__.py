@@ -1,1 +1,1 @@
-"""Trackers that follow a run outside its folder. No fault of theirs costs a training."""
+"""Trackers that follow a run outside its folder. One that fails or hangs never stops the run."""
