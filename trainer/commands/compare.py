@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.base.errors import UserError
 from trainer.base.files import write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent, print_report
-from trainer.commands.options import add_json_option, report_write_errors
+from trainer.commands.options import add_json_option, check_output, report_write_errors
 from trainer.run.metrics_log import by_event
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: a folder does not contain a run, a file in it is damaged, or --output cannot be
             written.
     """
-    _check_output(arguments.output)
+    check_output("--output", arguments.output, ".html", ".png")
     from trainer.finished import comparison
 
     runs = [comparison.read(folder) for folder in (arguments.run, *arguments.others)]
@@ -54,16 +53,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write(arguments.output, runs, found)
     print_report(found, _lines(found), as_json=arguments.json)
-
-
-def _check_output(path: Path | None) -> None:
-    """Find out before the work whether the output can be written."""
-    if path is None:
-        return
-    if path.suffix not in (".html", ".png"):
-        raise UserError(f"--output: must end in .html or .png, found {path}")
-    if not path.parent.is_dir():
-        raise UserError(f"--output: {path.parent} is not a folder; make it, or choose another")
 
 
 def compare_all(runs: Sequence[RunFiles]) -> dict[str, Any]:

@@ -10,17 +10,18 @@ example: python -m trainer evaluate runs/digits --split validation
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type
-from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_json_option, add_model_option, report_write_errors
+from trainer.commands.options import (
+    add_json_option,
+    add_model_option,
+    check_output,
+    report_write_errors,
+)
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -31,9 +32,6 @@ from trainer.run.run_folder import read_results
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.data.dataset import ImageSet
-    from trainer.finished.evaluation_images import EvaluationImages
-    from trainer.finished.trained_model import TrainedModel
     from trainer.training.metrics import Predictions
 
 SPLITS = ("test", "validation", "train")
@@ -66,8 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no finished run, a file is damaged, or the images do not fit the model.
     """
     path = arguments.predictions
-    if path and (path.suffix != ".npz" or not path.absolute().parent.is_dir()):
-        raise UserError(f"--predictions: {path} must be a file FILE.npz in an existing folder")
+    check_output("--predictions", path, ".npz")
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
     with join_process_group(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
@@ -76,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         if not accelerator.is_main_process:
             return
         found["equals_results_json"] = _equals_results(arguments.run, found)
-        _warn(found, arguments, _why_other(accelerator, config, arguments.run, found))
+        _warn(accelerator, config, found, arguments)
         if arguments.json:
             print(json.dumps(found, indent=2))
             return
@@ -89,11 +86,17 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"\npredictions    {path}")
 
 
-def _warn(found: dict[str, Any], arguments: argparse.Namespace, why_other: str) -> None:
+def _warn(
+    accelerator: Accelerator,
+    config: RunConfig,
+    found: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> None:
     """Warn of figures that are not what a user of the run may take them for."""
     results = arguments.run / "results.json"
     if found["equals_results_json"] is False:
-        log.warning("%s has other figures for these images: %s", results, why_other)
+        why = _why_other(accelerator, config, arguments.run, found["weights_sha256"])
+        log.warning("%s has other figures for these images: %s", results, why)
     if found["data"]["classes_by"] == "position":
         log.warning(
             "%s has numbers for classes, and no class of the model has a number as its name: "
@@ -103,26 +106,23 @@ def _warn(found: dict[str, Any], arguments: argparse.Namespace, why_other: str) 
         )
     asked_for = any(word.startswith("--data.") for word in arguments.configuration)
     if found["own_images"] is False and not asked_for:
+        learnt = ", and images that it was trained on may be among them"
         log.warning(
             "the images of %s have changed since the run: these figures are not those of %s%s",
             found["data"]["source"],
             results,
-            ", and images that it was trained on may be among them"
-            if found["split"] != "train"
-            else "",
+            learnt * (found["split"] != "train"),
         )
 
 
 def _why_other(
-    accelerator: Accelerator, config: RunConfig, folder: Path, found: dict[str, Any]
+    accelerator: Accelerator, config: RunConfig, folder: Path, weights_sha256: str
 ) -> str:
-    """Say what differs here from the run, as far as its files say; empty where nothing does."""
+    """Say what differs here from the run, as far as its files say."""
     from trainer.base import numerics
 
-    if found["equals_results_json"] is not False:
-        return ""
     path, stored = folder / "results.json", read_results(folder)
-    if stored.get("weights_sha256") != found["weights_sha256"]:
+    if stored.get("weights_sha256") != weights_sha256:
         return f"they are of other weights than those in {folder / 'model.safetensors'}"
     for key in ("environment", "train"):
         check_type(stored.get(key), dict[str, Any], f"{path}: {key}")
@@ -159,103 +159,57 @@ def _evaluate(
     """Return the figures and the predictions behind them, on every rank; a collective."""
     from trainer.base import numerics
     from trainer.data.loading import fingerprint_of
+    from trainer.finished import evaluation_images, trained_model
+    from trainer.finished.run_record import are_images_of_run
     from trainer.run import results
 
+    folder, split = arguments.run, arguments.split
     # As in the run: rounding depends on them.
     processes.set_threads(config.threads or processes.default_threads())
     numerics.choose_kernels(config.train.reduction == "exact")
-    chosen, stored = collectives.run_on_all_ranks(
-        accelerator, lambda: _load(config, arguments), one_first=True
+
+    def load() -> tuple[evaluation_images.EvaluationImages, trained_model.TrainedModel]:
+        stored = trained_model.load(folder, arguments.model, config.train.memory_format)
+        return evaluation_images.load(stored, config, split), stored
+
+    chosen, stored = collectives.run_on_all_ranks(accelerator, load, one_first=True)
+    fingerprint = fingerprint_of(chosen.images)
+    parts = {"data.root": fingerprint, "model.safetensors": stored.weights_sha256}
+    collectives.check_same_parts(accelerator, parts)
+    tested = fingerprint if split == "test" else None
+    own_images = collectives.run_on_main_rank(
+        accelerator, lambda: are_images_of_run(folder, chosen.fingerprint, tested)
     )
-    collectives.check_same_parts(
-        accelerator,
-        {"data.root": fingerprint_of(chosen.images), "model.safetensors": stored.weights_sha256},
-    )
-    about = collectives.run_on_main_rank(accelerator, lambda: _about(arguments, config, chosen))
     numerics.choose_precision(config.train.precision)  # user-defined code may have changed it
-    stored = stored.to(accelerator.device)
-    images = chosen.images.move_if_it_fits(accelerator.device)
-    at_once = config.train.evaluation_batch_size or stored.evaluation_batch_size
-    both = _predict(accelerator, stored, images, at_once, config.data.test_augment == "flip")
-    if arguments.split == "test":
-        figures = results.test_results(*both, stored.class_names, config)
+    plain, *others = stored.prepare(accelerator).predict(
+        accelerator,
+        chosen.images.move_if_it_fits(accelerator.device),
+        "blocks",
+        config.train.evaluation_batch_size,
+        with_mirrored=config.data.test_augment == "flip",
+    )
+    augmented = others[0] if others else None
+    if split == "test":
+        figures = results.test_results(plain, augmented, stored.class_names, config)
     else:
-        figures = results.figures(*both, stored.class_names, config.data.test_augment)
+        by = config.data.test_augment
+        figures = results.figures(plain, augmented, stored.class_names, by)
     found = {
-        "run": str(arguments.run),
-        "split": arguments.split,
-        arguments.split: figures,
-        **about,
+        "run": str(folder),
+        "split": split,
+        split: figures,
+        "data": {
+            "name": config.data.name,
+            "source": chosen.source,
+            "fingerprint": chosen.fingerprint,
+            "test_fingerprint": tested,
+            "classes_by": chosen.classes_by,
+        },
+        "own_images": own_images,
         "weights_sha256": stored.weights_sha256,
         "processes": accelerator.num_processes,
     }
-    return found, both[0]
-
-
-def _load(
-    config: RunConfig, arguments: argparse.Namespace
-) -> tuple[EvaluationImages, TrainedModel]:
-    """Load images and model, and check that they fit together."""
-    from trainer.finished import evaluation_images, trained_model
-
-    stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
-    data = stored.fill_in(config.data)
-    chosen = evaluation_images.load(data, config.seed, arguments.split, stored.class_names)
-    if not len(chosen.images):
-        raise UserError(f"--split: {arguments.split} has no images; data.validation_size is 0")
-    shape = tuple(chosen.images.images.shape[1:])
-    wanted = (stored.channels, *stored.image_size)
-    if shape != wanted:
-        raise UserError(
-            f"data.name, data.root: the images of {chosen.source} are of (channels, height, "
-            f"width) {shape}, and the model takes {wanted}"
-        )
-    return chosen, stored
-
-
-def _about(
-    arguments: argparse.Namespace, config: RunConfig, chosen: EvaluationImages
-) -> dict[str, Any]:
-    """Describe the images, and whether they are the run's own; None where that is unknown."""
-    from trainer.data.loading import fingerprint_of
-    from trainer.finished.run_record import are_images_of_run
-
-    tested = fingerprint_of(chosen.images) if arguments.split == "test" else None
-    data = {
-        "name": config.data.name,
-        "source": chosen.source,
-        "fingerprint": chosen.fingerprint,
-        "test_fingerprint": tested,
-        "classes_by": chosen.classes_by,
-    }
-    own = are_images_of_run(arguments.run, chosen.fingerprint, tested)
-    return {"data": data, "own_images": own}
-
-
-def _predict(
-    accelerator: Accelerator,
-    stored: TrainedModel,
-    images: ImageSet,
-    block_samples: int,
-    with_mirrored: bool,
-) -> tuple[Predictions, Predictions | None]:
-    """Return the plain predictions, and those with mirror images where they are wanted."""
-    from trainer.training import evaluation
-
-    module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
-    ways = [False, True] if with_mirrored else [False]
-    turns = evaluation.turns_per_rank(accelerator, -(-len(images) // block_samples)) * len(ways)
-    with progress_bar("blocks", turns, enabled=accelerator.is_main_process) as progress:
-        predict = functools.partial(
-            evaluation.predict, block_samples=block_samples, seed=stored.seed
-        )
-        plain, *others = [
-            predict(accelerator, module, images, stored.scaling, progress.update, mirrored)
-            for mirrored in ways
-        ]
-    if not math.isfinite(plain.mean_loss):
-        raise UserError(f"{stored.file}: its weights give a loss that is {plain.mean_loss}")
-    return plain, others[0] if others else None
+    return found, plain
 
 
 def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import print_report
-from trainer.commands.options import add_json_option, add_model_option
+from trainer.commands.options import add_json_option, add_model_option, check_output
 from trainer.run.console import MOST_CLASSES
 
 FORMATS = ("onnx", "torchscript", "safetensors")
@@ -57,8 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     stored = trained_model.load(arguments.run, arguments.model)
     default = stored.file.with_name(f"model{export.SUFFIXES[arguments.format]}")
     output = arguments.output or default
-    if not output.absolute().parent.is_dir() or output.is_dir():
-        raise UserError(f"--output: {output} must be a file in an existing folder")
+    check_output("--output", output)
     found = export.export(stored, arguments.format, output, arguments.input or "float32")
     print_report(found, _lines(found), as_json=arguments.json)
 

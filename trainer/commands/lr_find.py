@@ -24,11 +24,9 @@ from trainer.commands.options import add_json_option, report_write_errors
 from trainer.config import command_line
 from trainer.config.schema import folder_of
 from trainer.ranks import collectives, processes
-from trainer.run.run_folder import fill_pinned
 
 if TYPE_CHECKING:
     from trainer.run.session import Session
-    from trainer.training.engine import Engine
 
 SMOOTHING = 0.9
 DIVERGED = 4.0
@@ -132,9 +130,11 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
 
 def _train(session: Session, rates: Sequence[float]) -> list[float]:
     """Train one step at each rate until the loss diverges; return the losses. A collective."""
+    from trainer.run.engine_builder import build_unsaved_engine
     from trainer.training.stopping import AskedToStop
 
-    engine = _build_engine(session)
+    engine = build_unsaved_engine(session.accelerator, session.config, session.stop)
+    engine.module.train()
     batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
     losses: list[float] = []
     try:
@@ -157,19 +157,6 @@ def _train(session: Session, rates: Sequence[float]) -> list[float]:
             f"again"
         ) from None
     return losses
-
-
-def _build_engine(session: Session) -> Engine:
-    """Build an engine with the first weights of the run, which saves nothing."""
-    from trainer.checkpoint.writing import NoCheckpoints
-    from trainer.run.engine_builder import build_engine
-
-    pins = processes.default_pins(session.config, session.accelerator.num_processes)
-    config = fill_pinned(session.config, pins)
-    processes.apply_pins(config)
-    engine = build_engine(session.accelerator, config, NoCheckpoints(), session.stop)
-    engine.module.train()
-    return engine
 
 
 def _draw(found: dict[str, Any]) -> None:

@@ -33,6 +33,23 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def check_output(option: str, path: Path | None, *suffixes: str) -> None:
+    """Find out before the work whether a file can be written.
+
+    Args:
+        suffixes: one of which its name must end in; none: any name.
+
+    Raises:
+        UserError: the name is wrong, or its folder does not exist.
+    """
+    if path is None:
+        return
+    wrong = bool(suffixes) and path.suffix not in suffixes
+    if wrong or path.is_dir() or not path.absolute().parent.is_dir():
+        ending = f" that ends in {' or '.join(suffixes)}" if suffixes else ""
+        raise UserError(f"{option}: {path} must be a file{ending} in an existing folder")
+
+
 @contextlib.contextmanager
 def report_write_errors(option: str, path: Path) -> Iterator[None]:
     """Name the option and its file where writing it in this context fails.

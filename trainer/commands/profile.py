@@ -108,9 +108,13 @@ def _profile(
 
     from trainer.base import profiler_ranges
     from trainer.base.files import write_file
+    from trainer.ranks.preemption import StopRequest
+    from trainer.run.engine_builder import build_unsaved_engine
 
     warmup, steps, trace = arguments.warmup, arguments.steps, arguments.trace
-    engine = _build_engine(accelerator, config)
+    # Without what would end the run before the last of the steps.
+    config = replace(config, {"train.max_seconds": None, "train.patience": None})
+    engine = build_unsaved_engine(accelerator, config, StopRequest())
     _check_steps(engine, warmup, steps)
     on_gpu = accelerator.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
@@ -146,19 +150,6 @@ def _profile(
         "operators": _operators(events, total_ms, on_gpu=on_gpu, memory=arguments.memory),
         "trace": str(trace),
     }
-
-
-def _build_engine(accelerator: Accelerator, config: RunConfig) -> Engine:
-    from trainer.checkpoint.writing import NoCheckpoints
-    from trainer.ranks.preemption import StopRequest
-    from trainer.run.engine_builder import build_engine
-    from trainer.run.run_folder import fill_pinned
-
-    config = fill_pinned(config, processes.default_pins(config, accelerator.num_processes))
-    # Without what would end the run before the last of the steps.
-    config = replace(config, {"train.max_seconds": None, "train.patience": None})
-    processes.apply_pins(config)
-    return build_engine(accelerator, config, NoCheckpoints(), StopRequest())
 
 
 def _check_steps(engine: Engine, warmup: int, steps: int) -> None:

@@ -85,12 +85,14 @@ def recompute(
     """
     _check(arguments)
     from trainer.finished import recomputation
-    from trainer.ranks import collectives
+    from trainer.ranks import collectives, processes
+    from trainer.ranks.process_group import join_process_group
 
     given = {key: getattr(arguments, key) for key in (*CODE, "data.root", "threads")}
     changes = {key: value for key, value in given.items() if value is not None}
     config = recomputation.configuration(arguments.folder, changes)
-    with recomputation.join_processes(config) as accelerator:
+    with join_process_group(config) as accelerator:
+        processes.apply_pins(config)
         plan = collectives.run_on_main_rank(accelerator, make_plan)
         engine, not_promised = recomputation.build(accelerator, config, plan, arguments.tolerance)
         is_main = accelerator.is_main_process

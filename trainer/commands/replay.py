@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
 from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recompute
-from trainer.commands.options import report_write_errors
+from trainer.commands.options import check_output, report_write_errors
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
     import torch._functorch.config as compiled_functions
 
     folder, step = arguments.folder, arguments.step
-    _check_page(arguments.page, folder)
+    page: Path | None = arguments.page
+    check_output("--page", page)
+    if page and folder.resolve() in page.resolve().parents:
+        raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     make = partial(make_plan, folder, step)
     # A compiled network must be able to go backward more than once, as the samples ask for.
     with (
@@ -88,18 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
         "samples": samples,
     }
     report = _without_nan(report)
-    if arguments.page:
-        _write_page(arguments.page, report)
+    if page:
+        _write_page(page, report)
     recompute.conclude(report, _lines(report), as_json=arguments.json)
-
-
-def _check_page(page: Path | None, folder: Path) -> None:
-    if page is None:
-        return
-    if folder.resolve() in page.resolve().parents:
-        raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
-    if page.is_dir() or not page.parent.is_dir():
-        raise UserError(f"--page: {page} must be a file in an existing folder")
 
 
 def make_plan(folder: Path, step: int) -> Plan:

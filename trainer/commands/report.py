@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.commands.options import add_model_option
@@ -19,10 +18,6 @@ from trainer.config import command_line, stored_config
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
 from trainer.run.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from trainer.data.dataset import ImageSet
-    from trainer.finished.trained_model import TrainedModel
 
 ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
 
@@ -60,13 +55,23 @@ def run(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch
 
+    from trainer.data.loading import fingerprint_of
+    from trainer.finished import evaluation_images, trained_model
+    from trainer.finished.run_record import are_images_of_run
     from trainer.run.report import run_report
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
 
     processes.set_threads(config.threads or processes.default_threads())
-    images, stored = _load(arguments, config)
+    stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
+    found = evaluation_images.load(stored, config, "test")
+    images = found.images
+    if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(images)):
+        raise UserError(
+            f"data.root: the test images of {found.source} are not those that {arguments.run} was "
+            "tested on, so its pictures would be of others; name the folder of those images"
+        )
     features = arguments.run / "features.png"
     try:
         features.unlink(missing_ok=True)
@@ -83,21 +88,3 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         raise UserError(
             f"{arguments.run}: its report cannot be written ({type(error).__name__}: {error})"
         ) from error
-
-
-def _load(arguments: argparse.Namespace, config: RunConfig) -> tuple[ImageSet, TrainedModel]:
-    """Load the images that the run was tested on, and its model."""
-    from trainer.data.loading import fingerprint_of
-    from trainer.finished import evaluation_images, trained_model
-    from trainer.finished.run_record import are_images_of_run
-
-    stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
-    found = evaluation_images.load(
-        stored.fill_in(config.data), config.seed, "test", stored.class_names
-    )
-    if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(found.images)):
-        raise UserError(
-            f"data.root: the test images of {found.source} are not those that {arguments.run} was "
-            "tested on, so its pictures would be of others; name the folder of those images"
-        )
-    return found.images, stored

@@ -15,18 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.config.schema import DataConfig
+from trainer.config.schema import DataConfig, RunConfig
 from trainer.data import loading
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures.names import join_some, normalize_class_name
 from trainer.data.sources import reading
-from trainer.data.sources.source_data import (
-    SourceData,
-    SourceSplit,
-    check_counts,
-    check_range,
-)
+from trainer.data.sources.source_data import SourceData, SourceSplit, check_counts, check_range
 from trainer.data.split import take
+from trainer.finished.trained_model import TrainedModel
 
 By = Literal["name", "number", "position"]
 """how labels were matched with the model's classes"""
@@ -50,21 +46,27 @@ class EvaluationImages:
     source: str
 
 
-def load(config: DataConfig, seed: int, split: str, known: Sequence[str]) -> EvaluationImages:
+def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImages:
     """Load the images of a split; they are decoded or downloaded first if necessary.
 
     Args:
-        config: with the image size and channels of the model, for a folder of pictures.
-        seed: of the run, which decides on what is held out of the training images.
+        config: its seed decides on what is held out of the training images.
         split: train, validation or test.
-        known: the model's classes, in its order.
 
     Raises:
-        UserError: there are no such images, or one is of a class that the model does not know.
+        UserError: there are no such images, or they do not fit the model's images or classes.
     """
-    found, fingerprint = _read(config, seed, split)
-    labels, by = match_labels(found, known)
+    found, fingerprint = _read(stored.fill_in(config.data), config.seed, split)
+    labels, by = match_labels(found, stored.class_names)
     images = loading.image_set(replace(found.data, labels=labels))
+    if not len(images):
+        raise UserError(f"--split: {split} has no images; data.validation_size is 0")
+    shape, wanted = tuple(images.images.shape[1:]), (stored.channels, *stored.image_size)
+    if shape != wanted:
+        raise UserError(
+            f"data.name, data.root: the images of {found.origin} are of (channels, height, width) "
+            f"{shape}, and the model takes {wanted}"
+        )
     return EvaluationImages(images, by, fingerprint, found.origin)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from trainer.finished import run_record
 from trainer.finished.run_record import Position, RunRecord
 from trainer.network import model_state
 from trainer.network.model_state import same_bits
-from trainer.ranks import collectives, process_group, processes
+from trainer.ranks import collectives
 from trainer.ranks.preemption import StopRequest
 from trainer.run.engine_builder import build_engine
 from trainer.training.engine import Engine
@@ -64,7 +63,6 @@ def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
     """Read the configuration of the run in a folder, to compute it again.
 
     Args:
-        folder: of the run.
         changes: what is different here, by the keys: data.root, threads, and the names of
             user-defined code, as the user has given them.
 
@@ -89,14 +87,6 @@ def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
     config = replace(config, {"processes": None, "train.max_seconds": None, **changes})
     validate(config)
     return config
-
-
-@contextlib.contextmanager
-def join_processes(config: RunConfig) -> Iterator[Accelerator]:
-    """Let the processes compute together as those of the run did."""
-    with process_group.join_process_group(config) as accelerator:
-        processes.apply_pins(config)
-        yield accelerator
 
 
 def build(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 import models
@@ -14,14 +16,12 @@ from models import timm_models
 from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.base.strict_json import describe_value
-from trainer.base.tensor_files import (
-    describe_mismatch,
-    read_specs,
-    read_tensors,
-)
+from trainer.base.tensor_files import describe_mismatch, read_specs, read_tensors
+from trainer.base.terminal import progress_bar
 from trainer.config import plugin_checks
 from trainer.config.schema import DataConfig
 from trainer.data import saved_scaling
+from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.scaling import Scaling
@@ -30,6 +30,7 @@ from trainer.network import memory_layout, model_state, new_model
 from trainer.network.buffers_in_passes import preserve_state
 from trainer.run.run_folder import read_status
 from trainer.training import evaluation
+from trainer.training.metrics import Predictions
 
 WEIGHTS = "model.safetensors"
 
@@ -72,6 +73,49 @@ class TrainedModel:
         """Return the same model on `device`."""
         module = model_state.move(self.module, torch.device(device))
         return replace(self, module=module, scaling=self.scaling.to(device))
+
+    def prepare(self, accelerator: Accelerator) -> TrainedModel:
+        """Return the same model on the device of a process and in its precision."""
+        moved = self.to(accelerator.device)
+        module = accelerator.prepare_model(
+            moved.module, device_placement=False, evaluation_mode=True
+        )
+        return replace(moved, module=module)
+
+    def predict(
+        self,
+        accelerator: Accelerator,
+        images: ImageSet,
+        what: str,
+        block_samples: int | None = None,
+        with_mirrored: bool = False,
+    ) -> list[Predictions]:
+        """Classify images by a prepared model; a collective.
+
+        Args:
+            what: the words before the progress bar.
+            block_samples: images at once; None: as many as its run.
+
+        Returns:
+            The plain predictions and, where they are wanted, those with mirror images.
+
+        Raises:
+            UserError: the weights give a loss that is not finite.
+        """
+        block_samples = block_samples or self.evaluation_batch_size
+        ways = [False, True] if with_mirrored else [False]
+        turns = evaluation.turns_per_rank(accelerator, -(-len(images) // block_samples)) * len(ways)
+        with progress_bar(what, turns, enabled=accelerator.is_main_process) as progress:
+            found = [
+                evaluation.predict(
+                    accelerator, self.module, images, self.scaling, progress.update, mirrored,
+                    block_samples=block_samples, seed=self.seed,
+                )
+                for mirrored in ways
+            ]  # fmt: skip
+        if not math.isfinite(found[0].mean_loss):
+            raise UserError(f"{self.file}: its weights give a loss that is {found[0].mean_loss}")
+        return found
 
     def fill_in(self, data: DataConfig) -> DataConfig:
         """Fill in what a folder's pictures are made into for this model, where that is not set.

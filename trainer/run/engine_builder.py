@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from accelerate import Accelerator
 
-from trainer.checkpoint.writing import Checkpoints
+from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import RunConfig
 from trainer.data import loading
 from trainer.data.sources import reading
 from trainer.network.new_model import build_model
-from trainer.ranks import collectives
+from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
+from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
 
 
@@ -39,3 +40,14 @@ def build_engine(
     code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
     collectives.check_same_parts(accelerator, {"data.root": dataset.fingerprint, **code})
     return Engine(accelerator, config, dataset, model, checkpoints, stop)
+
+
+def build_unsaved_engine(accelerator: Accelerator, config: RunConfig, stop: StopRequest) -> Engine:
+    """Return the engine at the start of a run that has no folder and saves nothing; a collective.
+
+    Raises:
+        UserError: as `build_engine`.
+    """
+    config = fill_pinned(config, processes.default_pins(config, accelerator.num_processes))
+    processes.apply_pins(config)
+    return build_engine(accelerator, config, NoCheckpoints(), stop)

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent, print_report
-from trainer.commands.options import add_json_option, add_model_option, positive_integer
+from trainer.commands.options import (
+    add_json_option,
+    add_model_option,
+    check_output,
+    positive_integer,
+)
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -60,9 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the images cannot be read, there is no finished run, or it knows other images.
     """
-    page = arguments.page
-    if page and (page.suffix != ".html" or not page.absolute().parent.is_dir()):
-        raise UserError(f"--page: {page} must be a file FILE.html in a folder that is there")
+    check_output("--page", arguments.page, ".html")
     words = arguments.configuration
     folder = Path(words[0]) if words and not words[0].startswith("-") else None
     if arguments.model and not folder:

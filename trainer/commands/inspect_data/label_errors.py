@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.base.errors import UserError
-from trainer.base.terminal import progress_bar
 from trainer.commands.inspect_data.image_statistics import InspectedImages
 from trainer.data.pictures.names import join_some
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
-from trainer.training import evaluation
 from trainer.training.metrics import Predictions
 
 if TYPE_CHECKING:
@@ -39,36 +37,19 @@ def find(
     """Find suspect labels among the validation and test images, as JSON; a collective.
 
     Args:
-        accelerator: of this rank.
-        stored: the model of a run.
-        inspected: the images.
         most: how many labels to list.
 
     Raises:
         UserError: the model knows other images or classes.
     """
     _check_fit(stored, inspected)
-    stored = stored.to(accelerator.device)
-    module = accelerator.prepare_model(stored.module, device_placement=False, evaluation_mode=True)
+    stored = stored.prepare(accelerator)
     parts, images = [], []
     for part in HELD_OUT:
         one = inspected.splits[part].images
         if not len(one):
             continue
-        at_once, is_main = stored.evaluation_batch_size, accelerator.is_main_process
-        rounds = evaluation.turns_per_rank(accelerator, -(-len(one) // at_once))
-        with progress_bar(f"classifying {part}", rounds, enabled=is_main) as progress:
-            found = evaluation.predict(
-                accelerator,
-                module,
-                one,
-                stored.scaling,
-                progress.update,
-                block_samples=at_once,
-                seed=stored.seed,
-            )
-        if not math.isfinite(found.mean_loss):
-            raise UserError(f"{stored.file}: its weights give a loss that is {found.mean_loss}")
+        (found,) = stored.predict(accelerator, one, f"classifying {part}")
         suspect = find_suspects(found, len(stored.class_names))
         parts.append({"part": part, "samples": len(one), "count": len(suspect)})
         images += [
@@ -88,12 +69,8 @@ def find(
             stored.file.parent,
         )
     images.sort(key=lambda image: image["self_confidence"])
-    return {
-        "run": str(stored.file.parent),
-        "own_images": own,
-        "parts": parts,
-        "images": images[:most],
-    }
+    run = str(stored.file.parent)
+    return {"run": run, "own_images": own, "parts": parts, "images": images[:most]}
 
 
 def find_suspects(predictions: Predictions, classes: int) -> np.ndarray:
