@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -190,20 +191,26 @@ def correct(found: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("parts", [("test",), ("",), ("train", "test")])
 def test_folders_of_some_classes_are_matched_by_name(
-    run: Run, parts: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    parts: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With only test/, with only the classes' folders, and with a train/ of other classes."""
     whole = correct(evaluate(capsys, run.folder))
     names = {label: str(label) for label in (1, 3, 7, 9)}
     for part in parts:
         chosen = names | {5: "five"} if part == "train" else names
-        write_folders(tmp_path / "own", part, chosen)
+        folder = write_folders(tmp_path / "own", part, chosen) / part / "1"
+    (folder / "photo.heic").touch()
     found = evaluate(capsys, run.folder, *of_folder(tmp_path / "own"))
     for name, counts in correct(found).items():
         assert counts == (whole[name] if int(name) in names else (0, 0)), name
     assert found["data"]["classes_by"] == "name"
     assert found["own_images"] is False
     assert found["test"]["worst_class"] in names.values()
+    assert re.search(r"left out, as they end in none of .*/?1/photo\.heic", caplog.text)
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(

@@ -14,10 +14,11 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import prepared, write_pictures
+from tests.runs import contents
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import decoding
-from trainer.data.sources import decoded_cache, picture_index, reading
+from trainer.data.sources import decoded_cache, decoded_pictures, picture_index, reading
 
 
 @pytest.fixture
@@ -43,6 +44,9 @@ def test_they_are_decoded_once(
 
     monkeypatch.setattr(picture_index, "_read", fail)
     monkeypatch.setattr(decoding, "decode", fail)
+    # Nothing is written either: the disk may be full by now.
+    monkeypatch.setattr(picture_index, "write_text", fail)
+    monkeypatch.setattr(decoded_pictures, "write_text", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
 
@@ -222,6 +226,16 @@ def test_of_two_that_decode_at_once_one_wins(
     assert entries(cache) == [entry]
 
 
+def test_a_start_that_fails_leaves_another_run_its_plan(tmp_path: Path, cache: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    (root / "train" / "cat" / "005.png").write_bytes(b"no picture")
+    config = DataConfig(name="folder", root=str(root), on_bad="skip")
+    reading.prepare(config)
+    with pytest.raises(UserError, match="1 of 40 pictures cannot be read"):
+        reading.prepare(replace(config, on_bad="stop"))
+    assert len(reading.read(config).train.labels) == 19
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own")
     prepared(root)
@@ -249,5 +263,7 @@ def test_undecoded_pictures_are_described_without_decoding(tmp_path: Path, cache
     assert "not decoded yet: 20 in train, 20 in test" in words
     assert not cache.exists()
     reading.prepare(config)
+    before = contents(cache)
     assert reading.describe_undecoded(config) is None
+    assert contents(cache) == before
     assert reading.describe_undecoded(replace(config, image_size=[5, 5])) is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,8 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
             _check_errors([*unreadable, *decoded.errors.values()], len(files), config)
             if not only:
                 _check_classes(decoded)
-            write_text(_pointer(root, config, only), entry.name)
+            if _read_pointer(root, config, only) != entry.name:
+                write_text(_pointer(root, config, only), entry.name)
     except OSError as error:
         raise UserError(
             f"data.root: {root} cannot be decoded into the cache {cache} ({error}); make room, or "
@@ -82,9 +84,8 @@ def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     """Return, in words, what `prepare` would have to decode; None if it was done before."""
     root, names = pictures.root, pictures.files()
     if picture_index.is_up_to_date(root, names, _index(root)):
-        files = picture_index.read_files(root, names, _index(root))
-        decoded = _find(root, config)
-        if decoded and decoded.entry.name == make_plan(config, pictures, files).key:
+        files = picture_index.read_files(root, names, _index(root), remember=False)
+        if decoded_cache.load(cache_folder("folder") / make_plan(config, pictures, files).key):
             return None
     counts = ", ".join(f"{len(files):,} in {part}" for part, files in pictures.parts.items())
     return (
@@ -143,7 +144,8 @@ def read_infos(root: Path) -> Mapping[str, ImageInfo]:
 
 
 def _load(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures:
-    decoded = _find(root, config, only)
+    key = _read_pointer(root, config, only)
+    decoded = decoded_cache.load(cache_folder("folder") / key) if key else None
     if not decoded:
         raise UserError(
             f"data.root: the pictures of {root} are no longer decoded in {cache_folder('folder')}; "
@@ -152,13 +154,12 @@ def _load(root: Path, config: DataConfig, only: str | None = None) -> DecodedPic
     return decoded
 
 
-def _find(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures | None:
-    """Return what `prepare` has decoded; None if it is not there."""
+def _read_pointer(root: Path, config: DataConfig, only: str | None) -> str | None:
+    """Return the key of what `prepare` has decoded; None if it is not there."""
     try:
-        key = _pointer(root, config, only).read_text(encoding="utf-8")
+        return _pointer(root, config, only).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return decoded_cache.load(cache_folder("folder") / key)
 
 
 def _index(root: Path, only: str | None = None) -> Path:
@@ -167,8 +168,9 @@ def _index(root: Path, only: str | None = None) -> Path:
 
 
 def _pointer(root: Path, config: DataConfig, only: str | None) -> Path:
-    chosen = (config.height_and_width, config.channels, config.grey_range)
-    return cache_folder("folder") / f"decoded-{_hash(root, only, chosen)}.txt"
+    # Of this machine: others may share the cache and have other files in a folder of this name.
+    chosen = (config.height_and_width, config.channels, config.grey_range, config.on_bad)
+    return cache_folder("folder") / f"decoded-{_hash(root, only, chosen, platform.node())}.txt"
 
 
 def _hash(root: Path, *more: object) -> str:

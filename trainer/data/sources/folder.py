@@ -42,21 +42,15 @@ def list_pictures(root: Path) -> PictureList:
                 raise UserError(
                     f"data.root: {folders[part][name]} has no pictures; they end in {_ENDINGS}"
                 )
-    left_out = {
-        f"end in none of {_ENDINGS}": [
-            name for classes in found.values() for _, others in classes for name in others
-        ],
-        f"are in none of the folders {', '.join(PARTS)}": ignored,
-    }
+    others = [name for classes in found.values() for _, names in classes for name in names]
     return PictureList(
         root=root,
         class_names=class_names,
         parts={part: _label([names for names, _ in classes]) for part, classes in found.items()},
         makes_test="test" not in parts,
-        warnings=tuple(
-            f"left out, as they {why}: {join_some(names)}"
-            for why, names in left_out.items()
-            if names
+        warnings=(
+            *_left_out(f"end in none of {_ENDINGS}", others),
+            *_left_out(f"are in none of the folders {', '.join(PARTS)}", ignored),
         ),
     )
 
@@ -90,7 +84,13 @@ def list_part(root: Path, part: str) -> PictureList:
             f"data.root: {place} has no pictures; they must lie in a folder for each class, and "
             f"end in {_ENDINGS}"
         )
-    return PictureList(root, class_names, {part: _label([found[name][0] for name in class_names])})
+    others = [name for _, names in found.values() for name in names]
+    return PictureList(
+        root=root,
+        class_names=class_names,
+        parts={part: _label([found[name][0] for name in class_names])},
+        warnings=tuple(_left_out(f"end in none of {_ENDINGS}", others)),
+    )
 
 
 def _find_parts(root: Path) -> tuple[list[str], list[str]]:
@@ -196,6 +196,10 @@ def _list_class(root: Path, folder: Path) -> tuple[list[str], list[str]]:
 
 def _label(by_class: list[list[str]]) -> list[tuple[str, int]]:
     return [(name, label) for label, names in enumerate(by_class) for name in names]
+
+
+def _left_out(why: str, names: list[str]) -> list[str]:
+    return [f"left out, as they {why}: {join_some(names)}"] if names else []
 
 
 def _check_link(path: Path) -> None:

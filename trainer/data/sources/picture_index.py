@@ -61,12 +61,15 @@ class PictureFile:
         return changed_ns + _CLOCK_STEP_NS < self.read_ns
 
 
-def read_files(root: Path, names: Sequence[str], index: Path) -> dict[str, PictureFile]:
+def read_files(
+    root: Path, names: Sequence[str], index: Path, *, remember: bool = True
+) -> dict[str, PictureFile]:
     """Return what the files contain; read those that are new or may have changed.
 
     Args:
         names: the files, relative to `root`.
         index: where it is remembered; a missing or damaged file counts as empty.
+        remember: whether to write the index.
 
     Raises:
         OSError: the index cannot be written.
@@ -82,7 +85,7 @@ def read_files(root: Path, names: Sequence[str], index: Path) -> dict[str, Pictu
     read = in_parallel(lambda name: _read(root / name, states[name]), unread, "reading pictures")
     files |= dict(zip(unread, read, strict=True))
     rows = {name: files[name] for name in names if files[name].state}
-    if rows != stored:
+    if remember and rows != stored:
         write_text(index, json.dumps({name: asdict(file) for name, file in rows.items()}))
     return {name: files[name] for name in names}
 

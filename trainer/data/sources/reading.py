@@ -123,7 +123,7 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
     try:
         pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
         decoded_pictures.prepare(pictures, config, part)
-    except UserError:
+    except (UserError, PermissionError):
         decoded_pictures.forget(root, config, part)  # the others must not read an older plan
         raise
 
