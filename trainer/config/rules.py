@@ -8,18 +8,25 @@ optimiser or schedule may be exchanged without other keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import (
     TRANSFORMS,
+    DataConfig,
     RunConfig,
+    ScheduleConfig,
     averaged_epochs,
     flatten,
     transforms_of,
 )
+
+_Require = Callable[[str, bool, str], None]
+"""called with a key, whether its value is right, and what would be"""
 
 LARGEST_SIDE = 4096
 """in pixels; a slip of the finger is not to fill the disk"""
@@ -27,6 +34,74 @@ LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
     f"own, path/to/file.py:name, each after a +"
+)
+
+# Rules for a value by itself: the keys, what is right, and that in words.
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        "data.root resume model.weights",
+        lambda value: value != "",
+        "a name (is a variable of the shell not set?)",
+    ),
+    (
+        "processes threads data.train_size data.test_size train.microbatches train.patience "
+        "checkpoint.every_epochs checkpoint.every_steps",
+        lambda value: value is None or value >= 1,
+        "null or at least 1",
+    ),
+    (
+        "train.epochs train.batch_size train.accumulation checkpoint.keep",
+        lambda value: value >= 1,
+        "at least 1",
+    ),
+    ("threads", lambda value: value is None or value <= 1024, "at most 1,024"),
+    ("output_dir", lambda value: value != "", "null or the name of a folder"),
+    ("seed", lambda value: 0 <= value < 2**63, "between 0 and 2^63 - 1"),
+    ("timeout_seconds", lambda value: 1 <= value <= 1e6, "between 1 and 1,000,000"),
+    ("data.memory_limit_mb", lambda value: value >= 0, "0 or more"),
+    ("data.validation_size", lambda value: value is None or value >= 0, "null, 0 or more"),
+    ("data.folds", lambda value: value is None or value >= 2, "null or at least 2"),
+    (
+        "data.augment",
+        lambda value: len(set(transforms_of(value))) == len(transforms_of(value)),
+        AUGMENT_RULE,
+    ),
+    ("data.mixup data.cutmix", lambda value: 0 <= value < inf, "0 or positive and finite"),
+    (
+        "data.image_size",
+        lambda value: (
+            value is None or (len(value) == 2 and all(1 <= side <= LARGEST_SIDE for side in value))
+        ),
+        f"null, one number for a square, or height and width such as [64, 64], each from 1 to "
+        f"{LARGEST_SIDE:,}",
+    ),
+    ("data.channels", lambda value: value in (None, 1, 3), "null, 1 or 3"),
+    (
+        "data.grey_range",
+        lambda value: value is None or (len(value) == 2 and -1e30 <= value[0] < value[1] <= 1e30),
+        "null, or the values of black and of white such as [0, 4095]",
+    ),
+    (
+        "train.average_epochs",
+        lambda value: value is None or 0 < value < 1 or (value >= 1 and value % 1 == 0),
+        "null or at least 1, a whole number of epochs, or between 0 and 1, a share of train.epochs",
+    ),
+    (
+        "train.evaluation_batch_size",
+        lambda value: value is None or 1 <= value <= LARGEST_EVALUATION_BATCH,
+        f"null, or from 1 to {LARGEST_EVALUATION_BATCH:,}",
+    ),
+    ("train.label_smoothing optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+    (
+        "train.clip_norm train.max_seconds",
+        lambda value: value is None or 0 < value < inf,
+        "null or positive",
+    ),
+    ("train.ema_decay", lambda value: value is None or 0 < value < 1, "null or between 0 and 1"),
+    ("optimizer.lr", lambda value: 0 < value < inf, "positive and finite"),
+    ("optimizer.weight_decay", lambda value: 0 <= value < 1e6, "0 or more"),
+    ("schedule.final_fraction", lambda value: 0 <= value <= 1, "in [0, 1]"),
+    ("schedule.factor", lambda value: 0 < value < 1, "between 0 and 1"),
 )
 
 
@@ -74,40 +149,24 @@ def validate(config: RunConfig) -> None:
     Raises:
         UserError: names the first key that is out of range, its value and what it may be.
     """
-    values = _Values(flatten(config))
-    _check_texts(values)
-    _check_run(values)
-    _check_data(values)
-    _check_own_files(values)
-    _check_train(values)
-    _check_optimizer(values)
-    _check_schedule(values)
-    _check_checkpoint(values)
+    values = flatten(config)
 
-
-class _Values(dict[str, Any]):
-    """Maps dotted keys to the values of a configuration."""
-
-    def require(self, key: str, is_right: bool, rule: str) -> None:
+    def require(key: str, is_right: bool, rule: str) -> None:
         if not is_right:
-            raise UserError(f"{key}: must be {rule}, found {self[key]!r}")
+            raise UserError(f"{key}: must be {rule}, found {values[key]!r}")
 
-    def require_count(self, key: str) -> None:
-        self.require(key, self[key] >= 1, "at least 1")
-
-    def require_null_or_count(self, key: str) -> None:
-        self.require(key, self[key] is None or self[key] >= 1, "null or at least 1")
-
-
-def _check_texts(values: _Values) -> None:
     for key, value in values.items():
         if isinstance(value, str) and not is_unicode(value):
             raise UserError(
                 f"{key}: {value!a} is not in UTF-8, and could not be written into the files of a "
                 "run; rename it, or make a link to it under another name and give that"
             )
-    for key in ("data.root", "resume", "model.weights"):
-        values.require(key, values[key] != "", "a name (is a variable of the shell not set?)")
+    for keys, is_right, rule in _RULES:
+        for key in keys.split():
+            require(key, is_right(values[key]), rule)
+    _check_data(config.data, require)
+    _check_train(config, require)
+    _check_schedule(config.schedule, config.train.epochs, require)
 
 
 def is_unicode(text: str) -> bool:
@@ -119,150 +178,67 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _check_run(values: _Values) -> None:
-    for key in ("processes", "threads"):
-        values.require_null_or_count(key)
-    threads = values["threads"]
-    values.require("threads", threads is None or threads <= 1024, "at most 1,024")
-    values.require("output_dir", values["output_dir"] != "", "null or the name of a folder")
-    values.require("seed", 0 <= values["seed"] < 2**63, "between 0 and 2^63 - 1")
-    timeout_s = values["timeout_seconds"]
-    values.require("timeout_seconds", 1 <= timeout_s <= 1e6, "between 1 and 1,000,000")
-
-
-def _check_data(values: _Values) -> None:
-    for key in ("data.train_size", "data.test_size"):
-        values.require_null_or_count(key)
-    values.require("data.memory_limit_mb", values["data.memory_limit_mb"] >= 0, "0 or more")
-    size = values["data.validation_size"]
-    values.require("data.validation_size", size is None or size >= 0, "null, 0 or more")
-    folds, fold = values["data.folds"], values["data.fold"]
-    values.require("data.folds", folds is None or folds >= 2, "null or at least 2")
-    values.require(
+def _check_data(data: DataConfig, require: _Require) -> None:
+    folds, fold = data.folds, data.fold
+    require(
         "data.fold",
         fold is None if folds is None else fold is not None and 1 <= fold <= folds,
         "null where data.folds is null" if folds is None else f"1 to {folds}, as data.folds says",
     )
-    names = transforms_of(values["data.augment"])
-    values.require("data.augment", len(set(names)) == len(names), AUGMENT_RULE)
-    for key in ("data.mixup", "data.cutmix"):
-        values.require(key, 0 <= values[key] < float("inf"), "0 or positive and finite")
-
-
-def _check_own_files(values: _Values) -> None:
-    is_folder = values["data.name"] == "folder"
-    own_files = is_folder or values["data.name"] in ("idx", "npy")
-    values.require(
+    require(
         "data.root",
-        not own_files or bool(values["data.root"]),
-        f"the folder of the files where data.name is {values['data.name']}",
+        data.name not in ("folder", "idx", "npy") or bool(data.root),
+        f"the folder of the files where data.name is {data.name}",
     )
-    for key in ("data.image_size", "data.channels", "data.grey_range"):
-        values.require(key, is_folder or values[key] is None, "null unless data.name is folder")
-    image_size = values["data.image_size"]
-    values.require(
-        "data.image_size",
-        image_size is None
-        or (len(image_size) == 2 and all(1 <= side <= LARGEST_SIDE for side in image_size)),
-        f"null, one number for a square, or height and width such as [64, 64], each from 1 to "
-        f"{LARGEST_SIDE:,}",
-    )
-    values.require("data.channels", values["data.channels"] in (None, 1, 3), "null, 1 or 3")
-    seen = values["data.grey_range"]
-    values.require(
-        "data.grey_range",
-        seen is None or (len(seen) == 2 and -1e30 <= seen[0] < seen[1] <= 1e30),
-        "null, or the values of black and of white such as [0, 4095]",
-    )
+    for key in ("image_size", "channels", "grey_range"):
+        of_folder = data.name == "folder" or getattr(data, key) is None
+        require(f"data.{key}", of_folder, "null unless data.name is folder")
 
 
-def _check_train(values: _Values) -> None:
-    for key in ("train.epochs", "train.batch_size", "train.accumulation"):
-        values.require_count(key)
-    for key in ("train.microbatches", "train.patience"):
-        values.require_null_or_count(key)
-    mean = values["train.average_epochs"]
-    values.require(
-        "train.average_epochs",
-        mean is None or 0 < mean < 1 or (mean >= 1 and mean == int(mean)),
-        "null or at least 1, a whole number of epochs, or between 0 and 1, a share of train.epochs",
-    )
-    microbatches = values["train.microbatches"]
-    values.require(
+def _check_train(config: RunConfig, require: _Require) -> None:
+    train, name = config.train, config.optimizer.name
+    require(
         "train.microbatches",
-        microbatches is None or microbatches <= values["train.batch_size"],
-        f"at most train.batch_size, which is {values['train.batch_size']}",
+        train.microbatches is None or train.microbatches <= train.batch_size,
+        f"at most train.batch_size, which is {train.batch_size}",
     )
-    at_once = values["train.evaluation_batch_size"]
-    values.require(
-        "train.evaluation_batch_size",
-        at_once is None or 1 <= at_once <= LARGEST_EVALUATION_BATCH,
-        f"null, or from 1 to {LARGEST_EVALUATION_BATCH:,}",
-    )
-    smoothing = values["train.label_smoothing"]
-    values.require("train.label_smoothing", 0 <= smoothing < 1, "in [0, 1)")
-    for key in ("train.clip_norm", "train.max_seconds"):
-        values.require(
-            key, values[key] is None or 0 < values[key] < float("inf"), "null or positive"
-        )
-    decay = values["train.ema_decay"]
-    values.require("train.ema_decay", decay is None or 0 < decay < 1, "null or between 0 and 1")
-    values.require(
+    require(
         "train.average_epochs",
-        mean is None or decay is None,
+        train.average_epochs is None or train.ema_decay is None,
         "null where train.ema_decay is given: there is one average",
     )
-    values.require(
+    require(
         "train.patience",
-        values["train.patience"] is None or values["data.validation_size"] != 0,
+        train.patience is None or config.data.validation_size != 0,
         "null where data.validation_size is 0, as there is nothing to judge by",
     )
-
-
-def _check_optimizer(values: _Values) -> None:
-    name = values["optimizer.name"]
-    values.require(
+    require(
         "optimizer.args",
-        not values["optimizer.args"] or not plugins.is_built_in("optimizer", name),
+        not config.optimizer.args or not plugins.is_built_in("optimizer", name),
         f"empty where optimizer.name is Lockstep's {name}",
     )
-    values.require("optimizer.lr", 0 < values["optimizer.lr"] < float("inf"), "positive and finite")
-    decay = values["optimizer.weight_decay"]
-    values.require("optimizer.weight_decay", 0 <= decay < 1e6, "0 or more")
-    values.require("optimizer.momentum", 0 <= values["optimizer.momentum"] < 1, "in [0, 1)")
 
 
-def _check_schedule(values: _Values) -> None:
-    name, epochs = values["schedule.name"], values["train.epochs"]
-    warmup_epochs = values["schedule.warmup_epochs"]
-    values.require(
+def _check_schedule(schedule: ScheduleConfig, epochs: int, require: _Require) -> None:
+    warmup_epochs, milestones = schedule.warmup_epochs, schedule.milestones
+    require(
         "schedule.warmup_epochs",
         0 <= warmup_epochs < epochs,
         f"0 or more and less than train.epochs, which is {epochs}",
     )
     # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
-    values.require(
+    require(
         "schedule.warmup_epochs",
-        name != "one_cycle" or warmup_epochs > 0,
+        schedule.name != "one_cycle" or warmup_epochs > 0,
         "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
     )
-    final = values["schedule.final_fraction"]
-    values.require("schedule.final_fraction", 0 <= final <= 1, "in [0, 1]")
-    values.require("schedule.factor", 0 < values["schedule.factor"] < 1, "between 0 and 1")
-    key, milestones = "schedule.milestones", values["schedule.milestones"]
-    if name == "piecewise":
+    if schedule.name == "piecewise":
         bounds = [warmup_epochs, *(milestones or []), epochs]
-        values.require(
-            key,
+        require(
+            "schedule.milestones",
             bool(milestones) and all(before < after for before, after in pairwise(bounds)),
             f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
             f"{warmup_epochs}, and below train.epochs, which is {epochs}",
         )
     else:
-        values.require(key, milestones is None, "null unless schedule.name is piecewise")
-
-
-def _check_checkpoint(values: _Values) -> None:
-    for key in ("checkpoint.every_epochs", "checkpoint.every_steps"):
-        values.require_null_or_count(key)
-    values.require_count("checkpoint.keep")
+        require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")

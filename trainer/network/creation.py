@@ -13,20 +13,11 @@ from trainer.base import user_code
 from trainer.config import plugins
 
 
-def create(
-    name: str,
-    arguments: Mapping[str, Any],
-    *,
-    num_classes: int,
-    in_channels: int,
-    image_size: tuple[int, int],
-) -> nn.Module:
+def create(name: str, arguments: Mapping[str, Any], **data: Any) -> nn.Module:
     """Build a network with random weights drawn from torch's generator.
 
     Args:
-        num_classes: the number of logits; passed where the constructor takes it, as the image's
-            channels and size.
-        image_size: height and width in pixels.
+        data: num_classes, in_channels and image_size, as `models.create` takes them.
 
     Raises:
         ValueError: the name or an argument is wrong; the message says what would be right.
@@ -36,14 +27,7 @@ def create(
     if plugins.is_users("model", name):
         network = _check(name, plugins.find("model", name).member)
         user_code.note_network(name)
-    model = models.create(
-        name,
-        arguments,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
-        network=network,
-    )
+    model = models.create(name, arguments, **data, network=network)
     if name.startswith(timm_models.PREFIX):
         user_code.note_file(timm_models.folder())
         user_code.note_network(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from trainer.base.errors import UserError
 
@@ -23,19 +23,8 @@ def run_on_main_rank(accelerator: Accelerator, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 and return its result, or raise its `UserError`, on every rank."""
     from accelerate.utils import broadcast_object_list
 
-    def attempt() -> list[Any]:
-        if not accelerator.is_main_process:
-            return [None, None]
-        try:
-            return [function(), None]
-        except UserError as error:
-            return [None, str(error)]
-
-    outcome = _wait_for_all(accelerator, attempt)
-    broadcast_object_list(outcome)
-    result, message = outcome
-    if message is not None:
-        raise UserError(message)
+    outcome = [_run_on_some_ranks(accelerator, function if accelerator.is_main_process else None)]
+    (result,) = broadcast_object_list(outcome)
     return result  # type: ignore[no-any-return]
 
 
