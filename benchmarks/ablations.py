@@ -61,7 +61,7 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
         file, output = Path(folder, "recipe.yaml"), Path(folder, "run")
         file.write_text(recipe(study, variant), encoding="utf-8")
         words = ["--seed", str(seed), "--threads", "1", "--checkpoint.every_epochs", "null"]
-        apart.run(apart.training(file, output, *words, root=root))
+        apart.run(apart.train_command(file, output, *words, root=root))
         records = list(read_records(output / "metrics.jsonl"))
     last = [record for record in records if record["event"] == "epoch"][-1]
     return {

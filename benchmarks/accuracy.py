@@ -75,8 +75,8 @@ def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> di
     root = arguments.lab_root if name.startswith("lab_mnist") else arguments.root
     before_s = _cpu_s_of_children()
     words = ["--seed", str(seed), *arguments.more]
-    _, process_s = apart.run(apart.training(name, folder, *words, root=root))
-    results = apart.results(folder)
+    _, process_s = apart.run(apart.train_command(name, folder, *words, root=root))
+    results = apart.read_results(folder)
     test, train = results["test"], results["train"]
     return {
         "weights_sha256": results["final_weights_sha256"],

@@ -1,4 +1,4 @@
-"""Python programs in processes of their own, on the CPU; a whole training is one of them."""
+"""Run Python programs in new processes on the CPU; a whole training is one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def environment(*search: Path) -> dict[str, str]:
-    """Variables of a process on the CPU.
+    """Return the variables of a process on the CPU.
 
     Args:
         search: folders where Python looks for modules, after the repository.
@@ -31,8 +31,8 @@ def environment(*search: Path) -> dict[str, str]:
     }
 
 
-def python(file: str, *words: str, processes: int = 1) -> list[str]:
-    """The command that runs a file of the repository, under torchrun where there are several."""
+def python_command(file: str, *words: str, processes: int = 1) -> list[str]:
+    """Return the command that runs a file of the repository, by torchrun on several processes."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
@@ -40,25 +40,30 @@ def python(file: str, *words: str, processes: int = 1) -> list[str]:
     return [*launcher, str(REPOSITORY / file), *words]
 
 
-def training(
+def train_command(
     recipe: str | Path, output: Path, *more: str, root: str | None = None, processes: int = 1
 ) -> list[str]:
-    """The command of a training.
+    """Return the command of a training.
 
     Args:
         recipe: the name of one in configs/, or a file.
         output: the run's folder.
         more: words that follow.
         root: data.root.
+        processes: started by torchrun if there are several.
     """
     config = recipe if isinstance(recipe, Path) else REPOSITORY / "configs" / f"{recipe}.yaml"
     words = ["--config", str(config), "--output_dir", str(output), "--tracking.wandb", "disabled"]
     words += ["--data.root", root] if root else []
-    return python("train.py", *words, *more, processes=processes)
+    return python_command("train.py", *words, *more, processes=processes)
 
 
 def run(command: Sequence[str], exit_code: int = 0) -> tuple[str, float]:
-    """What it prints, and its seconds; where it fails, the benchmark ends with its message."""
+    """Run a command; return what it prints, and its seconds.
+
+    Raises:
+        SystemExit: it ended with another exit code; has what it wrote as errors.
+    """
     start_s = time.perf_counter()
     finished = subprocess.run(
         command, env=environment(), capture_output=True, text=True, check=False
@@ -69,16 +74,16 @@ def run(command: Sequence[str], exit_code: int = 0) -> tuple[str, float]:
     return finished.stdout, elapsed_s
 
 
-def results(run: Path) -> dict[str, Any]:
-    """What results.json of a finished run holds."""
+def read_results(run: Path) -> dict[str, Any]:
+    """Read results.json of a finished run."""
     found: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
     return found
 
 
-def measured(file: str, case: dict[str, Any], processes: int) -> dict[str, Any]:
-    """What `FILE CASE OUTPUT` writes into OUTPUT on so many processes; both are JSON objects."""
+def measure(file: str, case: dict[str, Any], processes: int) -> dict[str, Any]:
+    """Run `FILE CASE OUTPUT`; return what it wrote into OUTPUT. Both are JSON objects."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "measured.json"
-        run(python(file, json.dumps(case), str(output), processes=processes))
+        run(python_command(file, json.dumps(case), str(output), processes=processes))
         found: dict[str, Any] = json.loads(output.read_text())
         return found

@@ -1,4 +1,4 @@
-"""What an optimiser step costs at any process count, on paper: pure functions.
+"""Predict what an optimiser step costs at any process count: pure functions.
 
 docs/scaling.md says where the formulas and the figures of the hardware come from. Times are in
 seconds, sizes in bytes; a message is the vector of the gradients, four bytes a parameter.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import page
 
 GRADIENT_BYTES = 4
 """of a parameter"""
@@ -37,12 +38,12 @@ class Link:
     bytes_per_s: float
 
     def message_s(self, size_bytes: float) -> float:
-        """The time of a message."""
+        """Return the time of a message."""
         return self.latency_s + size_bytes / self.bytes_per_s
 
 
 def fit_link(sizes_bytes: Sequence[float], seconds: Sequence[float]) -> Link:
-    """The link with the least relative squares of errors over at least two sizes of messages."""
+    """Fit a link to messages of at least two sizes, by least squares of the relative errors."""
     measured = np.asarray(seconds)
     terms = np.stack([np.ones(len(measured)), np.asarray(sizes_bytes)], axis=1)
     latency_s, s_per_byte = np.linalg.lstsq(terms / measured[:, None], np.ones(len(measured)))[0]
@@ -50,14 +51,14 @@ def fit_link(sizes_bytes: Sequence[float], seconds: Sequence[float]) -> Link:
 
 
 def butterfly_s(link: Link, size_bytes: float, processes: int) -> float:
-    """Recursive doubling over equal links: each round sends the whole vector."""
+    """Return the time of recursive doubling over equal links: each round sends the whole vector."""
     return math.log2(processes) * link.message_s(size_bytes)
 
 
 def ideal_step_s(
     alone_s: float, optimiser_s: float, link: Link, size_bytes: float, processes: int
 ) -> float:
-    """A step of several processes from that of one: all but the optimiser is divided."""
+    """Return a step of several processes from that of one: all but the optimiser is divided."""
     divided_s = (alone_s - optimiser_s) / processes
     return divided_s + optimiser_s + butterfly_s(link, size_bytes, processes)
 
@@ -77,7 +78,7 @@ class Cluster:
     memory_bytes_per_s: float
     """of a GPU"""
     call_s: float
-    """what starting a collective takes, beside the latency of its messages"""
+    """what starting a collective takes, besides the latency of its messages"""
     tree_inside_s: float
     """latency of a level of NCCL's tree, its first chunk included"""
     tree_network_s: float
@@ -103,20 +104,20 @@ class Net:
 
     @property
     def size_bytes(self) -> int:
-        """Of its gradients."""
+        """The size of its gradients."""
         return GRADIENT_BYTES * self.parameters
 
     def compute_s(self, samples: float) -> float:
-        """Forward and backward pass, in proportion to the samples."""
+        """Return the forward and backward pass, in proportion to the samples."""
         return samples / self.images_per_s
 
     def optimiser_s(self, cluster: Cluster) -> float:
-        """Adam, which moves memory and hardly computes."""
+        """Return the update by Adam, which moves memory and hardly computes."""
         return ADAM_BYTES * self.parameters / cluster.memory_bytes_per_s
 
 
 def exact_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
-    """The butterfly: neighbours inside a machine first, then across the network."""
+    """Return the butterfly: neighbours inside a machine first, then across the network."""
     if gpus == 1:
         return 0.0
     pass_s = size_bytes / cluster.memory_bytes_per_s
@@ -128,7 +129,7 @@ def exact_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
 
 
 def fast_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
-    """NCCL's all-reduce: the faster one of its ring and its tree."""
+    """Return NCCL's all-reduce: the faster one of its ring and its tree."""
     if gpus == 1:
         return 0.0
     nodes = max(1, gpus // cluster.gpus_per_node)
@@ -150,7 +151,7 @@ def fast_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
 
 
 def exact_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
-    """A step with `reduction: exact`, whose exchange begins after the last backward pass.
+    """Return a step with `reduction: exact`, whose exchange begins after the last backward pass.
 
     Args:
         samples: of one GPU.
@@ -162,7 +163,7 @@ def exact_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float
 
 
 def fast_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
-    """A step with `reduction: fast`, whose exchange hides behind the backward pass."""
+    """Return a step with `reduction: fast`, whose exchange hides behind the backward pass."""
     hidden_s = BACKWARD_SHARE * net.compute_s(samples)
     whole_s = fast_reduction_s(cluster, net.size_bytes, gpus)
     last_s = fast_reduction_s(cluster, min(net.size_bytes, LAST_BUCKET_BYTES), gpus)
@@ -171,7 +172,7 @@ def fast_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
 
 
 def _with_logging(step_s: float, cluster: Cluster, gpus: int) -> float:
-    """Once a second, or after each longer step, the ranks agree on whether to go on: 24 bytes."""
+    """Add the agreement on whether to go on: 24 bytes a second, or after each longer step."""
     return step_s + fast_reduction_s(cluster, 24, gpus) * min(step_s, 1.0)
 
 
@@ -179,13 +180,13 @@ STEPS = {"exact": exact_step_s, "fast": fast_step_s}
 
 
 def speed_up(reduction: str, cluster: Cluster, net: Net, batch: int, gpus: int) -> float:
-    """How many times as fast as one GPU the same global batch is done."""
+    """Return how many times as fast as one GPU the same global batch is done."""
     step_s = STEPS[reduction]
     return step_s(cluster, net, batch, 1) / step_s(cluster, net, batch / gpus, gpus)
 
 
 def samples_for(efficiency: float, reduction: str, cluster: Cluster, net: Net, gpus: int) -> int:
-    """The fewest samples of one GPU whose step reaches this share of the speed without others."""
+    """Return the fewest samples of a GPU whose step has this share of the speed of one GPU."""
 
     def reached(samples: int) -> bool:
         alone_s = exact_step_s(cluster, net, samples, 1)
@@ -194,7 +195,7 @@ def samples_for(efficiency: float, reduction: str, cluster: Cluster, net: Net, g
     high = 1
     while not reached(high):
         high *= 2
-    low = high // 2  # not enough, or no sample at all
+    low = high // 2  # not enough, or 0
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
@@ -210,26 +211,26 @@ EFFICIENCY = 0.9
 
 
 def cluster_tables(cluster: Cluster = H100) -> list[str]:
-    """What the model says of clusters, as Markdown."""
+    """Return what the model says of clusters, as Markdown."""
+    speed_heads = ["net", "GPUs", "samples of a GPU", "compute"]
+    speed_heads += ["exact: exchange", "speed-up", "fast: exchange", "speed-up"]
+    sample_heads = ["net", "GPUs", "exact", "global batch", "fast", "global batch"]
+    more_samples = f"more samples of a GPU for {100 * EFFICIENCY:.0f} %"
+    cases = [(cluster, net, gpus) for net in NETS for gpus in GPUS]
     return [
         f"A global batch of {BATCH:,}, divided; the speed-up over one GPU, and the efficiency:",
         "",
-        "| net | GPUs | samples of a GPU | compute | exact: exchange | speed-up | fast: exchange "
-        "| speed-up |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_batch_row(cluster, net, gpus) for net in NETS for gpus in GPUS),
+        *page.table(speed_heads, (_speed_row(*case) for case in cases)),
         "",
         f"Samples of a GPU from which a step is {100 * EFFICIENCY:.0f} % efficient:",
         "",
-        "| net | GPUs | exact | global batch | fast | global batch |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_samples_row(cluster, net, gpus) for net in NETS for gpus in GPUS),
+        *page.table(sample_heads, (_samples_row(*case) for case in cases)),
         "",
         "What each doubling of the machines asks of exact:",
         "",
-        f"| net | longer exchange | more samples of a GPU for {100 * EFFICIENCY:.0f} % |",
-        "| --- | --- | --- |",
-        *(_doubling_row(cluster, net) for net in NETS),
+        *page.table(
+            ["net", "longer exchange", more_samples], (_doubling_row(cluster, net) for net in NETS)
+        ),
     ]
 
 
@@ -237,7 +238,7 @@ def _name(net: Net) -> str:
     return f"{net.parameters / 1e6:g} M"
 
 
-def _batch_row(cluster: Cluster, net: Net, gpus: int) -> str:
+def _speed_row(cluster: Cluster, net: Net, gpus: int) -> list[str]:
     samples = BATCH / gpus
     cells = [_name(net), f"{gpus}", f"{samples:g}", f"{net.compute_s(samples) * 1e3:.1f} ms"]
     reductions = {"exact": exact_reduction_s, "fast": fast_reduction_s}
@@ -247,19 +248,19 @@ def _batch_row(cluster: Cluster, net: Net, gpus: int) -> str:
             f"{reduction_s(cluster, net.size_bytes, gpus) * 1e3:.1f} ms",
             f"{times:.1f} ({100 * times / gpus:.0f} %)",
         ]
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
-def _doubling_row(cluster: Cluster, net: Net) -> str:
-    few, many = 64, 128
-    few_s, many_s = (exact_reduction_s(cluster, net.size_bytes, gpus) for gpus in (few, many))
-    samples = [samples_for(EFFICIENCY, "exact", cluster, net, gpus) for gpus in (few, many)]
-    return f"| {_name(net)} | {(many_s - few_s) * 1e3:.1f} ms | {samples[1] - samples[0]} |"
-
-
-def _samples_row(cluster: Cluster, net: Net, gpus: int) -> str:
+def _samples_row(cluster: Cluster, net: Net, gpus: int) -> list[str]:
     cells = [_name(net), f"{gpus}"]
     for name in STEPS:
         samples = samples_for(EFFICIENCY, name, cluster, net, gpus)
         cells += [f"{samples:,}", f"{samples * gpus:,}"]
-    return f"| {' | '.join(cells)} |"
+    return cells
+
+
+def _doubling_row(cluster: Cluster, net: Net) -> list[str]:
+    few, many = 64, 128
+    few_s, many_s = (exact_reduction_s(cluster, net.size_bytes, gpus) for gpus in (few, many))
+    samples = [samples_for(EFFICIENCY, "exact", cluster, net, gpus) for gpus in (few, many)]
+    return [_name(net), f"{(many_s - few_s) * 1e3:.1f} ms", f"{samples[1] - samples[0]}"]

@@ -130,7 +130,7 @@ def undisturbed(folder: Path, recipe: Recipe) -> Pace:
     attempt.wait_until((folder / "metrics.jsonl").exists)
     started_s = time.monotonic() - start_s
     attempt.finish()
-    train = apart.results(folder)["train"]
+    train = apart.read_results(folder)["train"]
     step_s = train["seconds"] / train["steps"]
     return Pace(train["steps"], started_s, step_s * recipe.every_steps)
 

@@ -52,7 +52,7 @@ class Recipe:
     def command(self, folder: Path, processes: int) -> list[str]:
         """Trains in `folder`."""
         words = ["--threads", "1", "--checkpoint.every_steps", str(self.every_steps), *self.more]
-        return apart.training(self.config, folder, *words, root=self.root, processes=processes)
+        return apart.train_command(self.config, folder, *words, root=self.root, processes=processes)
 
 
 RECIPES = {
@@ -220,8 +220,8 @@ def records(folder: Path, event: str) -> list[dict[str, Any]]:
 def differences(run: Path, undisturbed: Path) -> list[str]:
     """What tells a finished run from one that was left alone; nothing should."""
     found = []
-    digest = apart.results(undisturbed)["final_weights_sha256"]
-    if apart.results(run)["final_weights_sha256"] != digest:
+    digest = apart.read_results(undisturbed)["final_weights_sha256"]
+    if apart.read_results(run)["final_weights_sha256"] != digest:
         found.append("other weights")
     for event in ("step", "epoch"):
         if records(run, event) != records(undisturbed, event):

@@ -135,7 +135,7 @@ def build_page(figures: page.Figures) -> list[str]:
     ]
     for f in measured:
         title, notes = f"{f.what[0].upper()}{f.what[1:]}", [f"- {note}" for note in f.notes]
-        lines += ["", *page.entry(title, dataclasses.asdict(f), notes)]
+        lines += ["", *page.section(title, dataclasses.asdict(f), notes)]
     return lines
 
 

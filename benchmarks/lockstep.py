@@ -34,7 +34,7 @@ def against(times: dict[str, Any], name: str, other: str) -> str:
 
 def rivals_table(case: dict[str, Any]) -> list[str]:
     """A table of one model at two processes."""
-    times = apart.measured(STEP_TIMES, case | {"trainers": RIVALS}, processes=2)
+    times = apart.measure(STEP_TIMES, case | {"trainers": RIVALS}, processes=2)
     rows = [
         f"`{case['model']}` with {times['parameters']:,} parameters:",
         "",
@@ -53,7 +53,7 @@ def cost(output: Path) -> None:
     tables = rivals_table(DEFAULT_RECIPE | {"rounds": 24, "steps": 20})
     tables += rivals_table(LARGE | {"rounds": 8, "steps": 2})
     alone = DEFAULT_RECIPE | {"microbatches": 1, "trainers": ["exact", "without the tree"]}
-    single = apart.measured(STEP_TIMES, alone | {"rounds": 40, "steps": 10}, processes=1)
+    single = apart.measure(STEP_TIMES, alone | {"rounds": 40, "steps": 10}, processes=1)
     lines = [
         "Each figure is the median, and the quartiles, of ratios of neighbouring blocks of steps.",
         "The contenders take turns in one run on random images of 28 x 28.",
@@ -81,8 +81,10 @@ def same(output: Path, root: str | None) -> None:
         for processes in (1, 2, 4):
             run = Path(folder) / str(processes)
             words = ["--threads", "1"]
-            apart.run(apart.training("fashion_mnist", run, *words, root=root, processes=processes))
-            results = apart.results(run)
+            apart.run(
+                apart.train_command("fashion_mnist", run, *words, root=root, processes=processes)
+            )
+            results = apart.read_results(run)
             rows.append(
                 f"| {processes} | {results['final_weights_sha256']} "
                 f"| {results['test']['accuracy']:.4f} |"

@@ -1,4 +1,4 @@
-"""Pages of results: what each of them says first, and the figures that some are written from."""
+"""Write pages of results, and keep the figures that some of them are written from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,21 @@ Figures = dict[str, dict[str, Any]]
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """A command line whose help is a benchmark's own text."""
+    """Return a parser whose help is a benchmark's docstring."""
     return argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
-    """Let the command line say where to write, elsewhere than among the results."""
+    """Add --output, a file among the results unless it is given."""
     path = RESULTS / name
-    what = "the page" if path.suffix == ".md" else "the figures, with the page beside them"
+    what = "the page" if path.suffix == ".md" else "the figures; the page is written next to them"
     parser.add_argument("--output", type=Path, default=path, metavar="FILE", help=what)
 
 
 def machine() -> str:
-    """Where it was measured, and what."""
+    """Describe the machine, the versions and the commit."""
     found = numerics.describe(torch.device("cpu"), None)
     return (
         f"{found['processor'].split('/')[0]}, {os.cpu_count()} cores, {found['cpu capability']}, "
@@ -47,7 +48,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The short hash of the code, and whether anything but results differs from it."""
+    """Return the short hash of the code, and whether anything but results differs from it."""
     try:
         changes = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
         return _git("rev-parse", "--short", "HEAD") + (" and changes" if changes else "")
@@ -65,12 +66,12 @@ def _git(*words: str) -> str:
 def command_of(
     start: str, arguments: argparse.Namespace, usual: argparse.Namespace, *known: str
 ) -> str:
-    """What repeats a measurement on any machine.
+    """Return the command that repeats a measurement on any machine.
 
     Args:
         start: the file, and what always follows it.
-        arguments: as they were given; those that are as usual are left out.
-        usual: what they are otherwise.
+        arguments: as they were given; those with their usual values are left out.
+        usual: the usual values.
         known: arguments that `start` has already.
     """
     words = [f"python benchmarks/{start}"]
@@ -81,30 +82,38 @@ def command_of(
     return " ".join(words)
 
 
-def entry(title: str, found: Mapping[str, Any], lines: Sequence[str]) -> list[str]:
-    """A command's section of a page.
+def measure(command: str, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a function, with the command, the minutes and the machine."""
+    start_s = time.monotonic()
+    figures = function()
+    minutes = (time.monotonic() - start_s) / 60
+    return {**figures, "command": command, "minutes": minutes, "machine": machine()}
 
-    Args:
-        found: its `command`, `minutes` and `machine`.
-        lines: what the section says.
-    """
-    measured = f"{found['minutes']:.1f} minutes on {found['machine']}."
-    return [f"## {title}", "", f"    {found['command']}", "", measured, "", *lines]
+
+def section(title: str, measured: Mapping[str, Any], lines: Sequence[str]) -> list[str]:
+    """Return a section of a page, from what `measure` has returned and the lines about it."""
+    where = f"{measured['minutes']:.1f} minutes on {measured['machine']}."
+    return [f"## {title}", "", f"    {measured['command']}", "", where, "", *lines]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a table as lines of Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
 def write(path: Path, title: str, command: str, lines: Sequence[str]) -> None:
-    """Write the page of a benchmark that keeps no figures, and show it."""
+    """Write the page of a benchmark that keeps no figures, and print it."""
     _write([f"# {title}", "", f"    {command}", "", f"On {machine()}.", "", *lines], path)
 
 
 def read_figures(path: Path) -> Figures:
-    """The figures of all commands or cases so far."""
+    """Read the figures of all commands or cases so far."""
     found: Figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 
 def write_figures(path: Path, figures: Figures, lines: Sequence[str]) -> None:
-    """Write the figures and the page beside them, and show it."""
+    """Write the figures and the page next to them, and print the page."""
     files.write_text(path, json.dumps(figures, indent=2) + "\n")
     _write(lines, path.with_suffix(".md"))
 

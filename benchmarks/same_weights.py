@@ -169,7 +169,9 @@ class Trainings:
         own.mkdir(parents=True)
         task = self.task | {"folder": str(own), "output": str(own.parent), "killed": killed} | more
         code = -signal.SIGKILL if killed else 0
-        apart.run(apart.python(TRAINERS, self.name, json.dumps(task), processes=processes), code)
+        apart.run(
+            apart.python_command(TRAINERS, self.name, json.dumps(task), processes=processes), code
+        )
 
     def seen(self, out: str) -> list[list[int]]:
         """Which images each forward pass had, rank after rank."""

@@ -15,10 +15,6 @@ temporary files (TMPDIR) while it is used: 1.6 GB. Nothing else should run.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import cost_model
 import page
@@ -26,42 +22,32 @@ import scaling_images
 import scaling_profile
 import scaling_steps
 
-
-@dataclass(frozen=True)
-class Command:
-    """A measurement and its section of the page."""
-
-    title: str
-    measure: Callable[[argparse.Namespace], dict[str, Any]]
-    section: Callable[[dict[str, Any]], list[str]]
-
-
 COMMANDS = {
-    "processes": Command(
-        "One process and two, small models and large",
-        scaling_steps.processes,
-        scaling_steps.processes_page,
-    ),
-    "batch": Command("Batch sizes", scaling_steps.batch, scaling_steps.batch_page),
-    "images": Command("Numbers of images", scaling_images.images, scaling_images.images_page),
-    "profile": Command(
-        "Where the time of a step goes", scaling_profile.profiles, scaling_profile.profiles_page
-    ),
+    "processes": (scaling_steps.processes, scaling_steps.processes_page),
+    "batch": (scaling_steps.batch, scaling_steps.batch_page),
+    "images": (scaling_images.images, scaling_images.images_page),
+    "profile": (scaling_profile.profiles, scaling_profile.profiles_page),
+}
+"""what measures, and what writes its section"""
+TITLES = {
+    "processes": "One process and two, small models and large",
+    "batch": "Batch sizes",
+    "images": "Numbers of images",
+    "profile": "Where the time of a step goes",
 }
 
 
 def build_page(figures: page.Figures) -> list[str]:
-    """The page of all the figures."""
+    """Return the page of all the figures."""
     lines = ["# Growth", ""]
-    for name, command in COMMANDS.items():
-        if name in figures:
-            found = figures[name]
-            lines += [*page.entry(command.title, found, command.section(found["figures"])), ""]
+    for name, (_, write_section) in COMMANDS.items():
+        if found := figures.get(name):
+            lines += [*page.section(TITLES[name], found, write_section(found["figures"])), ""]
     return lines
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = page.parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     one = {name: commands.add_parser(name) for name in [*COMMANDS, "model", "report"]}
@@ -87,22 +73,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     arguments = parser().parse_args()
-    if arguments.what == "model":
+    what = arguments.what
+    if what == "model":
         print("\n".join(cost_model.cluster_tables()))
         return
     figures = page.read_figures(arguments.output)
-    if arguments.what in COMMANDS:
-        usual = parser().parse_args([arguments.what])
-        start_s = time.monotonic()
-        found = COMMANDS[arguments.what].measure(arguments)
-        figures[arguments.what] = {
-            "command": page.command_of(f"scaling.py {arguments.what}", arguments, usual),
-            "minutes": (time.monotonic() - start_s) / 60,
-            "machine": page.machine(),
-            "figures": found,
-        }
+    if what in COMMANDS:
+        command = page.command_of(f"scaling.py {what}", arguments, parser().parse_args([what]))
+        measure, _ = COMMANDS[what]
+        figures[what] = page.measure(command, lambda: {"figures": measure(arguments)})
     page.write_figures(arguments.output, figures, build_page(figures))
 
 

@@ -1,4 +1,4 @@
-"""The lab's net on small sets of images and large: start, speed and memory of whole runs."""
+"""Measure the start, speed and memory of whole runs on small sets of images and large."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import apart
 import numpy as np
+import page
 import psutil
 import yaml
 
@@ -25,20 +25,6 @@ CHUNK_IMAGES = 50_000
 TEST_IMAGES = 1000
 BATCH_SIZE = 100
 POLL_S = 0.02
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What was seen of a run from outside."""
-
-    images: int
-    data: str
-    first_step_s: float
-    """from the start of the command to the first step's record"""
-    images_per_s: float
-    """from the first record to the last; a new epoch's order included"""
-    peak_bytes: int
-    """resident memory of the process"""
 
 
 def make_set(folder: Path, images: int) -> None:
@@ -61,36 +47,43 @@ def make_set(folder: Path, images: int) -> None:
         np.save(folder / f"synthetic_{part}_targets.npy", targets)
 
 
-def watch(recipe: Mapping[str, Any], images: int, seconds: float, folder: Path) -> Watched:
+def watch(data: Mapping[str, Any], images: int, seconds: float, folder: Path) -> dict[str, Any]:
     """Train by the command that users give, and stop it `seconds` after its first record.
 
+    Returns:
+        `first_step_s`, from the start of the command to the first step's record; `images_per_s`,
+        from the first record to the last, a new epoch's order included; `peak_bytes`, resident
+        memory of the process.
+
     Raises:
-        SystemExit: it failed; says how.
+        SystemExit: it failed; has what it printed.
     """
     path, run, log = folder / "recipe.yaml", folder / "run", folder / "log"
-    path.write_text(yaml.safe_dump(dict(recipe)))
+    path.write_text(yaml.safe_dump(recipe(data)))
     start_s = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            apart.training(path, run), env=apart.environment(), stdout=output, stderr=output
+            apart.train_command(path, run), env=apart.environment(), stdout=output, stderr=output
         )
     records, peak_bytes = _follow(process, run / "metrics.jsonl", seconds)
     if process.returncode not in (FINISHED, STOPPED_ON_REQUEST) or len(records) < 2:
         sys.exit(log.read_text(errors="replace"))
     (first_s, first_step), (last_s, last_step) = records[0], records[-1]
-    return Watched(
-        images=images,
-        data=recipe["data"]["name"],
-        first_step_s=first_s - start_s,
-        images_per_s=(last_step - first_step) * BATCH_SIZE / (last_s - first_s),
-        peak_bytes=peak_bytes,
-    )
+    found = {
+        "images": images,
+        "data": data["name"],
+        "first_step_s": first_s - start_s,
+        "images_per_s": (last_step - first_step) * BATCH_SIZE / (last_s - first_s),
+        "peak_bytes": peak_bytes,
+    }
+    print(found, flush=True)
+    return found
 
 
 def _follow(
     process: subprocess.Popen[bytes], metrics: Path, seconds: float
 ) -> tuple[list[tuple[float, int]], int]:
-    """When the record of steps grew and to which step, and the most memory that was resident."""
+    """Return when the record of steps grew, to which step, and the most resident memory."""
     asked_to_stop = False
     records: list[tuple[float, int]] = []
     seen_bytes = peak_bytes = 0
@@ -116,7 +109,7 @@ def _follow(
 
 
 def recipe(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The lab's net on some images; no evaluation and no checkpoint on the way."""
+    """Return a recipe: the lab's net on some images, without evaluations and checkpoints."""
     return {
         "threads": 1,
         "data": {"validation_size": 0, **data},
@@ -127,43 +120,42 @@ def recipe(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def images(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fashion-MNIST in several sizes, then sets of a pattern, one after the other on the disk."""
-    found = []
+    """Measure on Fashion-MNIST in several sizes, then on synthetic sets, one after the other."""
+    runs = []
     for size in arguments.sizes:
         data = {"name": "fashion_mnist", "train_size": size, "root": arguments.root}
         with tempfile.TemporaryDirectory(prefix="scaling-") as name:
-            found.append(watch(recipe(data), size, arguments.seconds, Path(name)))
-        print(found[-1], flush=True)
+            runs.append(watch(data, size, arguments.seconds, Path(name)))
     for size in arguments.synthetic:
         with tempfile.TemporaryDirectory(prefix="scaling-") as name:
             root = Path(name) / "data"
             make_set(root, size)
             data = {"name": "npy", "root": str(root)}
-            found.append(watch(recipe(data), size, arguments.seconds, Path(name)))
-        print(found[-1], flush=True)
-    return {"seconds": arguments.seconds, "runs": [asdict(watched) for watched in found]}
+            runs.append(watch(data, size, arguments.seconds, Path(name)))
+    return {"seconds": arguments.seconds, "runs": runs}
 
 
 def images_page(figures: dict[str, Any]) -> list[str]:
-    """A row a set."""
-    lines = [
+    """Write a row for each set."""
+    rows = [
+        [
+            f"{run['images']:,}",
+            run["data"],
+            f"{run['images'] * SIDE**2 / 1e6:,.1f}",
+            f"{run['first_step_s']:.1f} s",
+            f"{run['images_per_s']:,.0f}",
+            f"{run['peak_bytes'] / 1e6:,.0f} MB",
+        ]
+        for run in figures["runs"]
+    ]
+    heads = ["images", "data", "MB of pixels"]
+    heads += ["until the first step", "images per second", "most memory"]
+    return [
         f"The lab's net, batch size {BATCH_SIZE}, one process of one thread: a whole `train.py`,",
         f"stopped after {figures['seconds']:g} seconds of training. The",
         "resident memory is that of the whole process, Python and torch included. The sets called",
         "npy are synthetic; a file of more than `data.memory_limit_mb` stays on the disk. It is",
         "just written then, so the system's file cache has it.",
         "",
-        "| images | data | MB of pixels | until the first step | images per second | most memory |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *page.table(heads, rows),
     ]
-    for watched in (Watched(**run) for run in figures["runs"]):
-        cells = [
-            f"{watched.images:,}",
-            watched.data,
-            f"{watched.images * SIDE**2 / 1e6:,.1f}",
-            f"{watched.first_step_s:.1f} s",
-            f"{watched.images_per_s:,.0f}",
-            f"{watched.peak_bytes / 1e6:,.0f} MB",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines

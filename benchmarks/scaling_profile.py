@@ -1,47 +1,36 @@
-"""Where the time of a step goes: the engine itself under torch's profiler.
+"""Measure where the time of a step goes: the engine under torch's profiler.
 
-Started by scaling.py under a launcher as `scaling_profile.py CASE OUTPUT`, CASE a JSON object;
-rank 0 writes OUTPUT. The ranges are put around the trainer's functions from here.
+scaling.py starts it under a launcher as `scaling_profile.py CASE OUTPUT`, CASE a JSON object;
+rank 0 writes OUTPUT. The parts are the ranges that the trainer labels (profiler_ranges.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import apart
+import page
 import torch
 from recipes import DEFAULT_RECIPE
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
-from trainer.base import seeding
-from trainer.checkpoint.writing import Checkpoints
-from trainer.config.schema import (
-    CheckpointConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-)
-from trainer.data.batches import Batch
+from trainer.base import profiler_ranges, seeding
+from trainer.checkpoint.writing import NoCheckpoints
+from trainer.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
-from trainer.network.buffers_in_passes import StepBuffers
 from trainer.network.new_model import build_model
 from trainer.ranks import process_group, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.console import Progress
 from trainer.run.metrics_log import MetricsLog
 from trainer.run.recorder import Hooks, Recorder
-from trainer.training import reduction, step
 from trainer.training.engine import Engine
 
 CASES: dict[str, dict[str, Any]] = {
@@ -66,45 +55,42 @@ PARTS = {
     "logging": "logging: figures to the host, metrics.jsonl, and whether all go on",
     "rest": "the rest",
 }
-Range = tuple[float, float, str]
-"""begin and end in microseconds, and the part"""
-
-PREFIX = "part of a step: "
-EPOCHS = {"warm-up": 1, "plain": 2, "profiled": 3}
+EPOCHS = 3
+"""a warm-up, one without the profiler, and one with it"""
 
 
 # ---------------------------------------------------------------------- in the launched processes
 
 
 def main() -> None:
-    """Profile on all ranks; rank 0 writes what it found."""
+    """Profile on all ranks; rank 0 writes the seconds."""
     case, output = json.loads(sys.argv[1]), Path(sys.argv[2])
     config = configure(case)
     accelerator = process_group.create_accelerator(config)
     processes.set_threads(case["threads"])
     dataset = random_images(case["steps"] * case["batch_size"])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        engine = Engine(
-            accelerator,
-            config,
-            dataset,
-            build_model(config, dataset),
-            Checkpoints(folder / "checkpoints", config.checkpoint),
-            StopRequest(),
-        )
+    model = build_model(config, dataset)
+    engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest())
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         if accelerator.is_main_process:
-            metrics = MetricsLog(folder / "metrics.jsonl")
-            engine.observer = Recorder(len(EPOCHS), Progress(), metrics, [], Hooks(), "none")
-        found = profile_epochs(engine)
-        if accelerator.is_main_process:
-            metrics.close()
-            output.write_text(json.dumps(found | {"steps": case["steps"]}))
-        process_group.leave(accelerator)
+            engine.observer = Recorder(EPOCHS, Progress(), metrics, [], Hooks(), "none")
+        train_epoch(engine)
+        plain_s = train_epoch(engine)
+        with (
+            profile(activities=[ProfilerActivity.CPU]) as profiler,
+            profiler_ranges.record(lambda: None),
+        ):
+            profiled_s = train_epoch(engine)
+        metrics.close()
+    if accelerator.is_main_process:
+        found = {"plain_s": plain_s, "parts_s": sum_parts(profiler, profiled_s)}
+        output.write_text(json.dumps(found | {"steps": case["steps"]}))
+    process_group.leave(accelerator)
 
 
 def configure(case: dict[str, Any]) -> RunConfig:
-    """The run of a case: no evaluation and no checkpoint between the steps."""
+    """Return the run of a case, without evaluations."""
     return RunConfig(
         threads=case["threads"],
         data=DataConfig(validation_size=0, augment=case["augment"]),
@@ -112,14 +98,13 @@ def configure(case: dict[str, Any]) -> RunConfig:
         # So small that no weights grow: the time of a step must not depend on their values.
         optimizer=OptimizerConfig(case["optimizer"], lr=1e-5),
         train=TrainConfig(
-            epochs=len(EPOCHS), batch_size=case["batch_size"], microbatches=case["microbatches"]
+            epochs=EPOCHS, batch_size=case["batch_size"], microbatches=case["microbatches"]
         ),
-        checkpoint=CheckpointConfig(every_epochs=None),
     )
 
 
 def random_images(count: int) -> Dataset:
-    """Grey images of 28 x 28 of ten classes."""
+    """Draw grey images of 28 x 28 of ten classes."""
     seeding.seed_torch(0, "initialisation")
     pixels = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8)
     train = ImageSet(pixels, torch.randint(10, (count,)))
@@ -129,134 +114,51 @@ def random_images(count: int) -> Dataset:
     return Dataset("random", names, train, nothing, nothing, scaling, "", "memory")
 
 
-def profile_epochs(engine: Engine) -> dict[str, Any]:
-    """Seconds of an epoch without the profiler, and of each part of one with it."""
-    train_epoch = engine._train_epoch
-    found: dict[str, Any] = {}
+def train_epoch(engine: Engine) -> float:
+    """Train the next epoch; return its seconds."""
+    start_s = time.perf_counter()
+    engine.fit((engine.state.epoch + 1, 0))
+    return time.perf_counter() - start_s
 
-    def timed() -> None:
-        start_s = time.perf_counter()
-        train_epoch()
-        found["plain_s"] = time.perf_counter() - start_s
 
-    def profiled() -> None:
-        put_ranges(engine)
-        with (
-            profile(activities=[ProfilerActivity.CPU]) as profiler,
-            record_function(PREFIX + "rest"),
-        ):
-            train_epoch()
-        found["parts_s"] = own_seconds(ranges_of(profiler))
-
-    runs = {EPOCHS["plain"]: timed, EPOCHS["profiled"]: profiled}
-
-    def choose() -> None:
-        runs.get(engine.state.epoch, train_epoch)()
-
-    engine._train_epoch = choose  # type: ignore[method-assign]
-    engine.fit()
+def sum_parts(profiler: profile, whole_s: float) -> dict[str, float]:
+    """Return the seconds of each part, which add up to the whole."""
+    spent_s = {event.key: event.cpu_time_total / 1e6 for event in profiler.key_averages()}
+    found = {part: spent_s.get(part, 0.0) for part in PARTS}
+    found["packing"] = spent_s["reduction"] - found["exchange"]  # which is within it
+    found["rest"] = whole_s - sum(found.values())
     return found
-
-
-def put_ranges(engine: Engine) -> None:
-    """Name what the trainer's functions do; a range inside another one counts for itself alone."""
-    places: list[tuple[Any, str, str]] = [
-        (engine.train_step, "_backward", "forward"),
-        (engine.accelerator, "backward", "backward"),
-        (engine.train_step, "_take_gradients", "packing"),
-        (engine.train_step, "_set_gradients", "packing"),
-        (step, "pack", "packing"),
-        (step, "unpack", "packing"),
-        (reduction.Accumulator, "add", "packing"),
-        *(
-            (StepBuffers, name, "packing")
-            for name in ("start_step", "restore", "changes", "finish")
-        ),
-        (reduction, "reduce", "exchange"),
-        (engine.optimizer.optimizer, "step", "optimiser"),
-        (engine.step_log, "add", "logging"),
-        (engine, "_log_point", "logging"),
-    ]
-    for owner, name, part in places:
-        setattr(owner, name, ranged(part, getattr(owner, name)))
-    iter_epoch = engine.batches.iter_epoch
-
-    def batches(epoch: int, first_step: int) -> Iterator[Batch]:
-        fetch = ranged("data", functools.partial(next, iter_epoch(epoch, first_step), None))
-        yield from iter(fetch, None)
-
-    engine.batches.iter_epoch = batches  # type: ignore[method-assign]
-
-
-def ranged(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, seen by the profiler as one part."""
-
-    @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> Any:
-        with record_function(PREFIX + part):
-            return function(*arguments, **named)
-
-    return run
-
-
-def ranges_of(profiler: profile) -> list[Range]:
-    """What `ranged` has marked."""
-    events = profiler.events()  # type: ignore[no-untyped-call]
-    return [
-        (event.time_range.start, event.time_range.end, event.name.removeprefix(PREFIX))
-        for event in events
-        if event.name.startswith(PREFIX)
-    ]
-
-
-def own_seconds(ranges: Iterable[Range]) -> dict[str, float]:
-    """Of each part the time outside the ranges within it, so that all of them are the whole."""
-    seconds = dict.fromkeys(PARTS, 0.0)
-    around: list[tuple[float, str]] = []  # the ends of the ranges that are open, and their parts
-    for start_us, end_us, part in sorted(ranges, key=lambda r: (r[0], -r[1])):
-        while around and around[-1][0] <= start_us:
-            around.pop()
-        seconds[part] += (end_us - start_us) / 1e6
-        if around:
-            seconds[around[-1][1]] -= (end_us - start_us) / 1e6
-        around.append((end_us, part))
-    return seconds
 
 
 # ---------------------------------------------------------------------- in scaling.py
 
 
 def profiles(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Each model on one process and on two."""
+    """Profile each model on one process and on two."""
     found: dict[str, Any] = {}
     for name in arguments.models:
         case = DEFAULT_RECIPE | CASES[name] | {"steps": arguments.steps}
         for count in arguments.processes:
-            parts = apart.measured("benchmarks/scaling_profile.py", case, count)
+            parts = apart.measure("benchmarks/scaling_profile.py", case, count)
             found[f"{name}, processes: {count}"] = parts
     return found
 
 
 def profiles_page(figures: dict[str, Any]) -> list[str]:
-    """A row a part, a column a profile."""
-    shares, heads = {}, {}
-    for name, found in figures.items():
+    """Write a row for each part, and a column for each profile."""
+    rows: list[list[str]] = [[text] for text in PARTS.values()]
+    steps, ratios = ["step without the profiler"], ["time with it over without"]
+    for found in figures.values():
         whole_s = sum(found["parts_s"].values())
-        shares[name] = {part: s / whole_s for part, s in found["parts_s"].items()}
-        step_s = found["plain_s"] / found["steps"]
-        heads[name] = (f"{step_s * 1e3:.1f} ms", f"{whole_s / found['plain_s']:.2f}")
+        for row, part in zip(rows, PARTS, strict=True):
+            row.append(f"{100 * found['parts_s'][part] / whole_s:.1f} %")
+        steps.append(f"{found['plain_s'] / found['steps'] * 1e3:.1f} ms")
+        ratios.append(f"{whole_s / found['plain_s']:.2f}")
     return [
         "The engine on random images of 28 x 28, processes of one thread; rank 0's shares of an",
         "epoch's time. The profiler makes small operations dearer than they are.",
         "",
-        f"| part | {' | '.join(figures)} |",
-        f"| --- |{' --- |' * len(figures)}",
-        *(
-            f"| {text} | {' | '.join(f'{100 * shares[n][part]:.1f} %' for n in figures)} |"
-            for part, text in PARTS.items()
-        ),
-        f"| step without the profiler | {' | '.join(heads[name][0] for name in figures)} |",
-        f"| time with it over without | {' | '.join(heads[name][1] for name in figures)} |",
+        *page.table(["part", *figures], [*rows, steps, ratios]),
     ]
 
 

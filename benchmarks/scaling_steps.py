@@ -1,4 +1,4 @@
-"""Times of optimiser steps: on one process and on two, of small nets and large, by batch size."""
+"""Time optimiser steps: on one process and on two, of small nets and large, by batch size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 import apart
+import page
 import paired
 from cost_model import GRADIENT_BYTES, fit_link, ideal_step_s
 from lockstep import STEP_TIMES
@@ -38,30 +39,30 @@ BATCH_BLOCK_IMAGES = 4000
 
 
 def fastest_step_s(processes: int, case: dict[str, Any]) -> tuple[dict[str, float], int]:
-    """Of one launch, each trainer's time of a step, and the model's number of parameters."""
-    found = apart.measured(STEP_TIMES, case | {"rounds": ROUNDS}, processes)
+    """Launch once; return each trainer's time of a step, and the model's number of parameters."""
+    found = apart.measure(STEP_TIMES, case | {"rounds": ROUNDS}, processes)
     seconds = {name: min(blocks) / case["steps"] for name, blocks in found["seconds"].items()}
     return seconds, found["parameters"]
 
 
 def processes(arguments: argparse.Namespace) -> Figures:
-    """Launches of one process, of one with a rank's part of two, and of two, in turn."""
+    """Time one process, one with a rank's part of two, and two, launched in turn."""
     figures: Figures = {name: {"steps_s": []} for name in arguments.models}
     for _ in range(arguments.launches):
         for name in arguments.models:
             case = DEFAULT_RECIPE | MODELS[name] | {"batch_size": arguments.batch_size}
             half = {key: case[key] // 2 for key in ("batch_size", "microbatches")}
-            one, parameters = fastest_step_s(1, case | {"trainers": ["exact", "optimiser alone"]})
+            one, parameters = fastest_step_s(1, case | {"trainers": ["exact", "optimiser only"]})
             part, _ = fastest_step_s(1, case | half | {"trainers": ["exact"]})
-            two, _ = fastest_step_s(2, case | {"trainers": ["exact", "reduction alone"]})
+            two, _ = fastest_step_s(2, case | {"trainers": ["exact", "reduction only"]})
             figures[name]["parameters"] = parameters
             figures[name]["steps_s"].append(
                 {
                     "one": one["exact"],
-                    "optimiser": one["optimiser alone"],
+                    "optimiser": one["optimiser only"],
                     "part": part["exact"],
                     "two": two["exact"],
-                    "reduction": two["reduction alone"],
+                    "reduction": two["reduction only"],
                 }
             )
             print(name, figures[name]["steps_s"][-1], flush=True)
@@ -69,40 +70,33 @@ def processes(arguments: argparse.Namespace) -> Figures:
 
 
 def processes_page(figures: Figures) -> list[str]:
-    """A row a model; the launches' medians, and the ratios of neighbouring ones."""
+    """Write a row for each model: medians of the launches, and ratios of neighbouring ones."""
+    rows = []
+    for name, found in figures["models"].items():
+        ratios = [times["one"] / times["two"] for times in found["steps_s"]]
+        one, two, exchange, optimiser = (
+            _milliseconds(found, key) for key in ("one", "two", "reduction", "optimiser")
+        )
+        parameters, faster = f"{found['parameters']:,}", paired.spread(ratios)
+        rows.append([name, parameters, one, two, faster, exchange, optimiser])
+    heads = ["model", "parameters", "one process", "two", "times as fast", "exchange", "optimiser"]
     lines = [
         "Processes of one thread, launched in turn; a step of the global batch of "
         f"{figures['batch_size']} in four pieces.",
         "",
-        "| model | parameters | one process | two | times as fast | exchange | optimiser |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        *page.table(heads, rows),
     ]
-    for name, found in figures["models"].items():
-        ratios = [times["one"] / times["two"] for times in found["steps_s"]]
-        cells = [name, f"{found['parameters']:,}"]
-        cells += [_milliseconds(found, key) for key in ("one", "two")]
-        cells += [paired.spread(ratios)]
-        cells += [_milliseconds(found, key) for key in ("reduction", "optimiser")]
-        lines.append(f"| {' | '.join(cells)} |")
     if len(figures["models"]) > 1:
         lines += ["", *prediction(figures["models"])]
     return lines
 
 
 def prediction(models: Figures) -> list[str]:
-    """The cost model beside what was measured; fitted to the exchanges alone."""
+    """Compare the cost model, fitted only to the exchanges, with what was measured."""
     sizes = {name: GRADIENT_BYTES * found["parameters"] for name, found in models.items()}
     exchanges = [_median(found, "reduction") for found in models.values()]
     link = fit_link(list(sizes.values()), exchanges)
-    lines = [
-        "The cost model of [docs/scaling.md](../../docs/scaling.md), fitted to the exchanges:",
-        f"latency {link.latency_s * 1e3:.2f} ms, bandwidth {link.bytes_per_s / 1e9:.2f} GB/s.",
-        "*Divided* takes all but the optimiser of one process's step by two, *its part* is the",
-        "measured step of one process with one rank's pieces; the exchange is added to both.",
-        "",
-        "| model | exchange: model | measured | step of two: divided | its part | measured |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, found in models.items():
         exchange_s = link.message_s(sizes[name])
         two_s = _median(found, "two")
@@ -112,12 +106,23 @@ def prediction(models: Figures) -> list[str]:
         part_s = _median(found, "part") + exchange_s
         cells = [name, f"{exchange_s * 1e3:.1f} ms", _milliseconds(found, "reduction")]
         cells += [f"{s * 1e3:.1f} ms ({s / two_s:.2f})" for s in (divided_s, part_s)]
-        lines.append(f"| {' | '.join([*cells, _milliseconds(found, 'two')])} |")
-    return [*lines, "", "In brackets: over what was measured."]
+        rows.append([*cells, _milliseconds(found, "two")])
+    heads = ["model", "exchange: model", "measured"]
+    heads += ["step of two: divided", "its part", "measured"]
+    return [
+        "The cost model of [docs/scaling.md](../../docs/scaling.md), fitted to the exchanges:",
+        f"latency {link.latency_s * 1e3:.2f} ms, bandwidth {link.bytes_per_s / 1e9:.2f} GB/s.",
+        "*Divided* takes all but the optimiser of one process's step by two, *its part* is the",
+        "measured step of one process with one rank's pieces; the exchange is added to both.",
+        "",
+        *page.table(heads, rows),
+        "",
+        "In brackets: over what was measured.",
+    ]
 
 
 def batch(arguments: argparse.Namespace) -> Figures:
-    """The default net by batch size, each size on one process and on two, in turn."""
+    """Time the default net by batch size, each size on one process and on two, in turn."""
     rates: dict[str, dict[str, list[float]]] = {
         str(count): {str(size): [] for size in arguments.sizes} for count in arguments.processes
     }
@@ -133,20 +138,16 @@ def batch(arguments: argparse.Namespace) -> Figures:
 
 
 def batch_page(figures: Figures) -> list[str]:
-    """A row a batch size."""
+    """Write a row for each batch size."""
     rates = figures["images_per_s"]
-    sizes = list(next(iter(rates.values())))
+    rows = [
+        [size, *(f"{statistics.median(found[size]):,.0f}" for found in rates.values())]
+        for size in next(iter(rates.values()))
+    ]
     return [
         "Images per second of the default recipe's steps in four pieces; processes of one thread.",
         "",
-        f"| batch size | {' | '.join(f'processes: {count}' for count in rates)} |",
-        f"| --- |{' --- |' * len(rates)}",
-        *(
-            f"| {size} | "
-            + " | ".join(f"{statistics.median(rates[count][size]):,.0f}" for count in rates)
-            + " |"
-            for size in sizes
-        ),
+        *page.table(["batch size", *(f"processes: {count}" for count in rates)], rows),
     ]
 
 

@@ -19,12 +19,12 @@ import paired
 from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
 
 IMPORTS = [sys.executable, "-c", "import torch, accelerate"]
-HELP = apart.python("train.py", "--help")
+HELP = apart.python_command("train.py", "--help")
 
 
 def first_step(root: str | None, run: Path) -> list[str]:
     """A command that ends, its checkpoint saved, after the first optimiser step."""
-    return apart.training("fashion_mnist", run, "--train.max_seconds", "1e-9", root=root)
+    return apart.train_command("fashion_mnist", run, "--train.max_seconds", "1e-9", root=root)
 
 
 def first_step_s(root: str | None) -> float:

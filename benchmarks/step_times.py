@@ -1,4 +1,4 @@
-"""Times optimiser steps of several trainers in turn, in every process of a group.
+"""Time optimiser steps of several trainers in turn, in every process of a group.
 
 Usage: step_times.py CASE OUTPUT, CASE a JSON object; rank 0 writes OUTPUT, the seconds of each
 trainer's block of steps in each round. Started by lockstep.py and scaling.py under a launcher.
@@ -50,7 +50,7 @@ class Case:
         self.targets = torch.randint(10, (own,), generator=generator)
 
     def build(self) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """A new model with its optimiser."""
+        """Build a model with its optimiser, always the same."""
         seeding.seed_torch(0, "initialisation")
         model = models.create(
             self.model, self.model_args, num_classes=10, in_channels=1, image_size=(28, 28)
@@ -61,7 +61,7 @@ class Case:
     def lockstep(
         self, reduction: Literal["exact", "fast"], kind: type[TrainStep] = TrainStep
     ) -> TrainStep:
-        """The project's own step."""
+        """Return Lockstep's own step."""
         model, optimizer = self.build()
         config = TrainConfig(
             batch_size=self.batch_size,
@@ -89,7 +89,7 @@ class WithoutTree(TrainStep):
 
 
 def bare_loop(case: Case, pieces: int) -> Step:
-    """What one writes by hand: DDP, and the rank's samples in so many backward passes."""
+    """Return what people write by hand: DDP, and one backward pass for each piece."""
     model, optimizer = case.build()
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
 
@@ -109,8 +109,8 @@ def bare_loop(case: Case, pieces: int) -> Step:
     return step
 
 
-def reduction_alone(case: Case) -> Step:
-    """The exchange of gradients between the ranks, and nothing else."""
+def reduction_only(case: Case) -> Step:
+    """Return the exchange of gradients between the ranks, and nothing else."""
     vector = torch.zeros(sum(parameter.numel() for parameter in case.build()[0].parameters()))
     rank, count = case.accelerator.process_index, case.accelerator.num_processes
     block = sampling.rank_microbatches(rank, count, case.microbatches)
@@ -121,8 +121,8 @@ def reduction_alone(case: Case) -> Step:
     return step
 
 
-def optimiser_alone(case: Case) -> Step:
-    """Updates by the same gradients again and again."""
+def optimiser_only(case: Case) -> Step:
+    """Return updates by the same gradients again and again."""
     model, optimizer = case.build()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-3)
@@ -139,13 +139,13 @@ TRAINERS: dict[str, Callable[[Case], Step]] = {
     "without the tree": lambda case: case.lockstep("exact", WithoutTree),
     "bare DDP": lambda case: bare_loop(case, case.microbatches // case.accelerator.num_processes),
     "bare DDP, one piece": lambda case: bare_loop(case, 1),
-    "reduction alone": reduction_alone,
-    "optimiser alone": optimiser_alone,
+    "reduction only": reduction_only,
+    "optimiser only": optimiser_only,
 }
 
 
 def measure(case: Case, names: list[str], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of each trainer's block of steps, a round an entry; the order turns each round."""
+    """Return the seconds of each trainer's block of steps in each round, in turn."""
     trainers = {name: TRAINERS[name](case) for name in names}
     sizes = microbatch_sizes(case.batch_size, case.microbatches)
 

@@ -257,7 +257,7 @@ def section(figures: Figures) -> list[str]:
         ratio = "" if name == OURS else paired.spread(figures.ratios(name))
         cells = [CONTENDERS[name].title, *(f"{number:,.0f}" for number in numbers), ratio]
         lines += [f"| {' | '.join(cells)} |"]
-    return ["", *page.entry(case.title, dataclasses.asdict(figures), lines)]
+    return ["", *page.section(case.title, dataclasses.asdict(figures), lines)]
 
 
 def parser() -> argparse.ArgumentParser:

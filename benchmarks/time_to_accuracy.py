@@ -73,7 +73,7 @@ def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
         seed=seed,
     )
     words = ["--lab", json.dumps(dataclasses.asdict(task))]
-    output, process_s = apart.run(apart.python("benchmarks/time_to_accuracy.py", *words))
+    output, process_s = apart.run(apart.python_command("benchmarks/time_to_accuracy.py", *words))
     return Outcome(**json.loads(output.splitlines()[-1]), process_s=process_s)
 
 
@@ -81,11 +81,11 @@ def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
     """The fast recipe by the command that a user gives."""
     words = ["--seed", str(seed), "--threads", str(arguments.threads)]
     words += ["--data.train_size", str(arguments.images), "--data.name", arguments.data]
-    command = apart.training(
+    command = apart.train_command(
         "fashion_mnist_fast", folder, *words, *arguments.more, root=arguments.root
     )
     _, process_s = apart.run(command)
-    results = apart.results(folder)
+    results = apart.read_results(folder)
     test, train_s = results["test"], results["train"]["seconds"]
     return Outcome(test["accuracy"], test["augmented"]["accuracy"], train_s, process_s)
 

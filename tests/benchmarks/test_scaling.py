@@ -56,19 +56,6 @@ def test_the_parts_of_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert all(seconds > 0 for seconds in parts_s.values()), parts_s
 
 
-def test_what_is_within_a_part_counts_once() -> None:
-    ranges = [
-        (0.0, 100.0, "rest"),
-        (10.0, 50.0, "forward"),
-        (20.0, 45.0, "backward"),
-        (50.0, 60.0, "data"),
-        (60.0, 62.0, "data"),
-    ]
-    found = scaling_profile.own_seconds(ranges)
-    microseconds = {part: round(1e6 * seconds) for part, seconds in found.items() if seconds}
-    assert microseconds == {"rest": 48, "forward": 15, "backward": 25, "data": 12}
-
-
 def test_synthetic_images_all_differ_and_are_the_same_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_set(tmp_path / name, 3000)

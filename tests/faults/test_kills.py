@@ -37,5 +37,5 @@ def test_ranks_end_with_their_launcher_and_the_folder_can_be_taken_again(tmp_pat
         Attempt(folder, RECIPE, processes=1).finish()
     finally:
         attempt.kill_everything()
-    assert apart.results(folder)["train"]["processes"] == 1
+    assert apart.read_results(folder)["train"]["processes"] == 1
     assert not marked(folder)

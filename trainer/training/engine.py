@@ -8,7 +8,7 @@ import logging
 from accelerate import Accelerator
 from torch import nn
 
-from trainer.base import numerics
+from trainer.base import numerics, profiler_ranges
 from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import Checkpoints
@@ -210,11 +210,12 @@ class Engine:
 
     def _log_point(self) -> None:
         """Bring the losses to the host, and stop if any rank was asked to."""
-        self._flush()
-        # Rank 0 decides how many steps make about a second, so that all ranks stop together.
-        seconds_per_step = self.state.epoch_seconds / self._steps_done_in_epoch()
-        interval = max(1.0, LOG_SECONDS / seconds_per_step)
-        interval = self.stop_check(interval if self.accelerator.is_main_process else 0.0)
+        with profiler_ranges.label("logging"):
+            self._flush()
+            # Rank 0 decides how many steps make about a second, so that all ranks stop together.
+            seconds_per_step = self.state.epoch_seconds / self._steps_done_in_epoch()
+            interval = max(1.0, LOG_SECONDS / seconds_per_step)
+            interval = self.stop_check(interval if self.accelerator.is_main_process else 0.0)
         self.next_log_step = self.state.step + int(interval)
 
     def _flush(self) -> None:

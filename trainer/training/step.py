@@ -160,7 +160,9 @@ class TrainStep:
                 sums.add(index, pack(leaf))
                 del leaf  # the next micro-batch needs the memory
         with profiler_ranges.label("reduction"):
-            measured, *total = unpack(reduction.reduce(sums.nodes, self.microbatches), packed)
+            with profiler_ranges.label("exchange"):
+                root = reduction.reduce(sums.nodes, self.microbatches)
+            measured, *total = unpack(root, packed)
             buffers.finish(total[: len(changes)])
             if not overlapped:
                 self._set_gradients(total[len(changes) :])
