@@ -107,3 +107,28 @@ def test_a_run_starts_from_them(tmp_path: Path, caplog: pytest.LogCaptureFixture
         assert train_here(tmp_path / name, *SHORT, "--model.weights", str(file)) == 0
     assert caplog.text.count("taken without their prefix 'module.'") == 1
     assert Run(tmp_path / "plain", 0).digest == Run(tmp_path / "other", 0).digest
+
+
+BATCH_IN_BUFFER = """
+from torch import nn, zeros
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+        self.register_buffer("seen", zeros(1, 64))
+    def forward(self, images):
+        self.seen = images.detach().flatten(1)
+        return self.head(images.flatten(1))
+"""
+
+
+def test_a_file_may_have_a_buffer_that_follows_the_batch(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(BATCH_IN_BUFFER)
+    tensors = nn.Linear(64, 10).state_dict()
+    tensors = {f"head.{name}": value for name, value in tensors.items()} | {
+        "seen": torch.ones(1, 64)
+    }
+    save_file(tensors, tmp_path / "w.safetensors")
+    words = ["--model.name", f"{tmp_path / 'net.py'}:Net", "--model.args", "{}"]
+    words += ["--model.weights", str(tmp_path / "w.safetensors")]
+    assert train_here(tmp_path / "run", *SHORT, *words) == 0

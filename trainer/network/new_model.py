@@ -105,7 +105,8 @@ def rebuild(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
     origin = _ORIGINS[model]
     other = _build(config, dataset, origin.first_pass)
     if origin.loaded:
-        weights = model_state.tensors(model)
+        # A file may also have a buffer that follows the batch, which is not part of the state.
+        weights = {**_all_tensors(model), **model_state.tensors(model)}
         model_state.load(other, {name: weights[name] for name in origin.loaded})
     memory_layout.set_layout(other, origin.layout)
     model_state.remember_effects(other, model_state.effects_of(model))

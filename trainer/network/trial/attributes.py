@@ -37,6 +37,7 @@ def describe_attributes(module: nn.Module) -> dict[str, Any]:
 def preserve_shared_numbers(module: nn.Module) -> Iterator[None]:
     """Put the numbers of classes and files back, which all networks share."""
     shared = [(put, value) for name, value, put in numbers(module) if " of " in name]
+    del module  # the next imaginary process needs its memory
     try:
         yield
     finally:
