@@ -142,10 +142,12 @@ class Session:
             self.config.train.epochs,
             self.progress,
             metrics,
-            trackers.start(self.config, self.path, run_id, engine.state.step),
+            [],
             self.hooks,
             run_id,
         )
+        for tracker in trackers.start(self.config, self.path, run_id, engine.state.step):
+            self.recorder.trackers.append(tracker)  # at once, as an interrupt has to end it
 
     def _warn_of_rounding(self, engine: Engine) -> None:
         """Warn of what breaks the equality in bits, of each reason once."""

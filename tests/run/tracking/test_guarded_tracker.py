@@ -82,3 +82,30 @@ def test_a_tracker_that_hangs_or_fails_is_one_warning(
     why = "out of order" if way == "fail" else "no answer within 0.2 s"
     assert warning == f"mine is off from here on; metrics.jsonl has everything: {why}"
     assert abandoned == [True]
+
+
+def test_an_interrupt_does_not_wait_for_a_tracker_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    called, release = threading.Event(), threading.Event()
+
+    class Hanging(Spoiler):
+        def log(self, record: dict[str, Any]) -> None:
+            called.set()
+            release.wait(20)
+
+    def interrupt(*_: object) -> None:
+        called.wait(20)
+        raise KeyboardInterrupt
+
+    guarded = GuardedTracker("hanging", Hanging)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.Future, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            guarded.log([RECORD])
+    begin_s = time.monotonic()
+    guarded.finish(None, stopped=False)
+    assert time.monotonic() - begin_s < 5
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "tracker hanging":
+            thread.join(5)
+    assert not any(thread.name == "tracker hanging" for thread in threading.enumerate())

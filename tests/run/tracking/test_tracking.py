@@ -70,6 +70,12 @@ print("wandb imported", "wandb" in sys.modules)
 ACCELERATE = "from accelerate import PartialState; PartialState()"
 """what every run has done; its import takes seconds"""
 
+CALLERS_RUN = """
+import atexit, wandb
+theirs = wandb.init(project="theirs", mode="offline", dir=".", settings=wandb.Settings(silent=True))
+atexit.register(lambda: print("caller's run is open", wandb.run is theirs))
+"""
+
 RESULTS: dict[str, Any] = {
     "test": {
         "accuracy": 0.625,
@@ -203,6 +209,14 @@ def test_a_run_takes_its_id_from_the_environment(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.errors
     found = OfflineRun(run.folder).run
     assert (found.run_id, found.project, found.display_name) == ("id-of-mine", "lockstep", "run")
+
+
+def test_a_run_that_the_caller_has_open_stays_open(tmp_path: Path) -> None:
+    done = track(tmp_path, "offline", prepare=ACCELERATE + CALLERS_RUN)
+    assert "caller's run is open True" in done.stdout
+    run = OfflineRun(tmp_path / "run")
+    assert (run.run.run_id, run.exit_code) == ("abc123", 0)
+    assert run.rows[5]["train/loss"] == STEPS[4]["loss"]
 
 
 def test_a_long_run_that_was_stopped_is_whole_and_closed_as_such(tmp_path: Path) -> None:

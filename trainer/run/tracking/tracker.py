@@ -56,7 +56,7 @@ class GuardedTracker:
     ) -> None:
         self._name = name
         self._abandon = abandon
-        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         # One thread for all calls, as libraries keep their current run in it; a daemon, as Python's
         # exit must not wait for a call that hangs.
         threading.Thread(target=self._work, name=f"tracker {name}", daemon=True).start()
@@ -90,11 +90,11 @@ class GuardedTracker:
 
         if tracker is not None:
             self._call(lambda: finish(tracker), FINISH_TIMEOUT_S)
-        self._tracker = None
+        self._end()
 
     def _work(self) -> None:
-        while True:
-            call, future = self._calls.get()
+        while (waiting := self._calls.get()) is not None:
+            call, future = waiting
             try:
                 future.set_result(call())
             except BaseException as error:
@@ -105,8 +105,13 @@ class GuardedTracker:
         self._calls.put((call, future))
         try:
             return future.result(limit_s)
+        except KeyboardInterrupt:  # perhaps because the library hangs: do not wait for it again
+            self._end()
+            if self._abandon:
+                self._abandon()
+            raise
         except (Exception, SystemExit) as error:
-            self._tracker = None
+            self._end()
             timed_out = isinstance(error, TimeoutError) and not future.done()
             log.warning(
                 "%s is off from here on; metrics.jsonl has everything: %s",
@@ -116,6 +121,10 @@ class GuardedTracker:
             if self._abandon:
                 self._abandon()
             return None
+
+    def _end(self) -> None:
+        self._tracker = None
+        self._calls.put(None)  # ends the thread
 
 
 def first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def check(config: RunConfig) -> None:
         plugins.find("tracker", config.tracking.plugin)
 
 
-def start(config: RunConfig, folder: Path, run_id: str, step: int) -> list[GuardedTracker]:
-    """Start to follow a run, or go on, on rank 0.
+def start(config: RunConfig, folder: Path, run_id: str, step: int) -> Iterator[GuardedTracker]:
+    """Start to follow a run, or go on, on rank 0; yield each tracker that has started.
 
     Args:
         run_id: the run's at trackers that accept one, from `weights_and_biases.run_id`.
@@ -33,16 +34,16 @@ def start(config: RunConfig, folder: Path, run_id: str, step: int) -> list[Guard
     """
     flat, keys = flatten(config), config.tracking
     wandb = weights_and_biases.start(flat, folder, keys.wandb, keys.project, run_id, step)
-    trackers = [] if wandb is None else [wandb]
+    if wandb is not None:
+        yield wandb
     if keys.tensorboard:
         text = command_line.to_yaml(config)
         create = partial(TensorBoardTracker, folder, text, step)
-        trackers.append(GuardedTracker("TensorBoard", create))
+        yield GuardedTracker("TensorBoard", create)
     for name in keys.trackers:
         begin = partial(accelerate_trackers.start, name, flat, keys.project, folder, run_id, step)
-        trackers.append(GuardedTracker(f"tracking.trackers {name}", begin))
+        yield GuardedTracker(f"tracking.trackers {name}", begin)
     if keys.plugin is not None:
         member = plugins.find("tracker", keys.plugin).member
         create_own = partial(member, copy.deepcopy(flat), folder, step)
-        trackers.append(GuardedTracker(f"tracking.plugin {keys.plugin}", create_own))
-    return trackers
+        yield GuardedTracker(f"tracking.plugin {keys.plugin}", create_own)

@@ -20,7 +20,7 @@ from trainer.run.tracking.accelerate_trackers import (
     class_accuracies,
     pictures,
 )
-from trainer.run.tracking.tracker import GuardedTracker, first_line
+from trainer.run.tracking.tracker import START_TIMEOUT_S, GuardedTracker, first_line
 from trainer.training.observer import Record
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ def start(
             dir=None if os.environ.get("WANDB_DIR") else folder,
             mode="online" if online else "offline",
             resume=users.resume or "allow",
+            # A run that the caller has open, as in a notebook, would be closed or logged into.
+            reinit="create_new" if wandb.run else None,
             settings=_settings(),
         )
         tracker.start()
@@ -168,6 +170,8 @@ def start(
         try:
             if mode != "offline" and has_key():
                 limit_s = 3 * float(wandb.setup(_settings()).settings.init_timeout)
+                # Leave time to keep it offline, however long the user's WANDB_INIT_TIMEOUT is.
+                limit_s = min(limit_s, START_TIMEOUT_S - 30)
                 return run_with_timeout(limit_s, lambda: open_run(online=True))
             if mode == "online":
                 raise RuntimeError(NO_KEY)
