@@ -151,10 +151,12 @@ def _flock(file: FileIO) -> None:
 def _wait(path: Path, work: str, without: str) -> Lock:
     begin_s = seen_s = time.monotonic()
     say_s = begin_s + SAID_AFTER_S
-    sign = None
+    sign: int | None = None
     while (lock := try_lock(path, without)) is None:
         now_s = time.monotonic()
-        last, sign = sign, _sign_of_life(path)
+        last, sign = sign, None  # what changes while the process with the lock lives
+        with contextlib.suppress(FileNotFoundError):
+            sign = path.stat().st_mtime_ns
         if sign != last:
             seen_s = now_s
         if now_s - seen_s > SILENT_S:
@@ -171,14 +173,6 @@ def _wait(path: Path, work: str, without: str) -> Lock:
             )  # fmt: skip
         time.sleep(_ASKED_EVERY_S)
     return lock
-
-
-def _sign_of_life(path: Path) -> int | None:
-    """Return what changes while the process with the lock lives; None: the file was removed."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
 
 
 def _beat(path: Path, done: threading.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,23 +18,19 @@ def run_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     Raises:
         TimeoutError: it took longer.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            results.append(call())
+            future.set_result(call())
         except BaseException as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, name=_NAME, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if errors:
-        raise errors[0]
-    if not results:
+    threading.Thread(target=work, name=_NAME, daemon=True).start()
+    wait([future], limit_s)
+    if not future.done():
         raise TimeoutError(f"no answer within {limit_s} s")
-    return results[0]
+    return future.result()
 
 
 def has_abandoned_call() -> bool:

@@ -210,16 +210,12 @@ def fingerprints(config: RunConfig) -> dict[str, str | None]:
     Raises:
         UserError: there is no source, so no resume could tell whether it has changed.
     """
-    return {
-        KINDS[kind].key: _sha256(kind, names_in(config, kind))
-        for kind in KINDS
-        if KINDS[kind].changes_weights
-    }
-
-
-def _sha256(kind: str, names: list[str]) -> str | None:
-    sources = [_source(kind, name) for name in names if not is_built_in(kind, name)]
-    return hashlib.sha256(b"".join(sources)).hexdigest() if sources else None
+    found = dict[str, str | None]()
+    for kind in (kind for kind in KINDS if KINDS[kind].changes_weights):
+        names = [name for name in names_in(config, kind) if not is_built_in(kind, name)]
+        code = b"".join(_source(kind, name) for name in names)
+        found[KINDS[kind].key] = hashlib.sha256(code).hexdigest() if names else None
+    return found
 
 
 def _source(kind: str, name: str) -> bytes:

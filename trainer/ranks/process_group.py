@@ -38,11 +38,9 @@ def join_process_group(config: RunConfig) -> Iterator[Accelerator]:
     try:
         collectives.check_same_configuration(accelerator, config)
         yield accelerator
-    except lost_ranks.KNOWN_TO_ALL_RANKS:
-        raise
     except BaseException as error:
-        lost = lost_ranks.diagnose(accelerator, error)
-        if lost:
+        is_known = isinstance(error, lost_ranks.KNOWN_TO_ALL_RANKS)
+        if not is_known and (lost := lost_ranks.diagnose(accelerator, error)):
             raise lost from error
         raise
     leave(accelerator)

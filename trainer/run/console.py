@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -162,17 +163,14 @@ def worst_rows(
     """
     if len(rows) <= most:
         return list(rows)
-    return sorted((row for row in rows if row.get("support", 1)), key=_accuracy)[:worst]
+    with_images = (row for row in rows if row.get("support", 1))
+    return sorted(with_images, key=itemgetter("accuracy"))[:worst]
 
 
 def omitted_note(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> str | None:
     """Say how many classes a table leaves out; None where all are shown."""
     others = len(rows) - len(shown)
     return f"and {others:,} more classes; these are the worst" if others else None
-
-
-def _accuracy(row: dict[str, Any]) -> float:
-    return float(row["accuracy"])
 
 
 def _number(value: float | None) -> str:

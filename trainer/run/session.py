@@ -95,7 +95,15 @@ class Session:
             engine.load(saved)
         else:
             self.trial_warnings = collectives.run_on_all_ranks(
-                self.accelerator, lambda: self._try_network(engine)
+                self.accelerator,
+                lambda: trial.try_network(
+                    self.config,
+                    engine.data,
+                    engine.module,
+                    self.accelerator.device,
+                    self.accelerator.autocast,
+                    engine.inexact_kernels,
+                ),
             )
         differing = collectives.check_same_start(
             self.accelerator,
@@ -105,16 +113,6 @@ class Session:
         )
         engine.state.note_rounding(differing)
         collectives.run_on_main_rank(self.accelerator, lambda: self._begin(engine, saved))
-
-    def _try_network(self, engine: Engine) -> list[str]:
-        return trial.try_network(
-            self.config,
-            engine.data,
-            engine.module,
-            self.accelerator.device,
-            self.accelerator.autocast,
-            engine.inexact_kernels,
-        )
 
     def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
         # The id comes from the system: no random stream of the run may be used.

@@ -85,7 +85,10 @@ def recompute(
             norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
-    _set_statistics(norms, mean.value())
+    buffers = _buffers(norms)
+    pieces = torch.split(mean.value(), [len(buffer) for buffer in buffers])
+    for buffer, piece in zip(buffers, pieces, strict=True):
+        buffer.copy_(piece)
 
 
 class _Mean:
@@ -141,11 +144,3 @@ class _Mean:
 
 def _buffers(norms: list[_BatchNorm]) -> list[torch.Tensor]:
     return [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
-
-
-def _set_statistics(norms: list[_BatchNorm], values: torch.Tensor) -> None:
-    buffers = _buffers(norms)
-    for buffer, piece in zip(
-        buffers, torch.split(values, [len(buffer) for buffer in buffers]), strict=True
-    ):
-        buffer.copy_(piece)

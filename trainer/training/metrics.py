@@ -124,7 +124,9 @@ class Confusion:
 
     def support(self) -> np.ndarray:
         """Return the number of images of each true class, int64 (classes,)."""
-        return _sums(self.true, self.count, self.classes)
+        found = np.zeros(self.classes, np.int64)
+        np.add.at(found, self.true, self.count)
+        return found
 
     def mistakes(self) -> np.ndarray:
         """Return the positions of the cells of wrong predictions, those of most images first."""
@@ -136,12 +138,6 @@ def count_confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> 
     """Count how often each class was predicted as each, from classes of shape (n,)."""
     cells, count = np.unique(target * np.int64(classes) + predicted, return_counts=True)
     return Confusion(classes, *np.divmod(cells, classes), count)
-
-
-def _sums(place: np.ndarray, count: np.ndarray, classes: int) -> np.ndarray:
-    found = np.zeros(classes, np.int64)
-    np.add.at(found, place, count)
-    return found
 
 
 def per_class_results(

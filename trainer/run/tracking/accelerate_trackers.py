@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.base.errors import UserError
 from trainer.config.schema import TrackerName
 from trainer.training.observer import Record
 
@@ -94,7 +92,7 @@ class TensorBoardTracker(AccelerateTracker):
     def _open(folder: Path, step: int) -> GeneralTracker:
         from accelerate import tracking
 
-        if not _is_installed("tensorboard"):
+        if not is_installed("tensorboard"):
             raise ModuleNotFoundError(
                 "the package tensorboard is not installed "
                 "(pip install 'lockstep-trainer[tensorboard]')"
@@ -136,19 +134,6 @@ def class_accuracies(test: dict[str, Any]) -> dict[str, float]:
     if len(rows) > MOST_CLASS_CURVES:
         return {}
     return {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in rows}
-
-
-def check_installed(names: Sequence[TrackerName]) -> None:
-    """Check that Accelerate finds the packages of the trackers in `tracking.trackers`.
-
-    Raises:
-        UserError: names the first that is missing.
-    """
-    for name in names:
-        if not _is_installed(name):
-            raise UserError(
-                f"tracking.trackers: {name}: its package is not installed (pip install {name})"
-            )
 
 
 def start(
@@ -202,7 +187,8 @@ def _create(name: TrackerName, project: str, folder: Path, run_id: str) -> Gener
             return tracking.TrackioTracker(project, name=f"{folder.name}-{run_id}", resume="allow")
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Return whether Accelerate finds the package of a tracker."""
     from accelerate.tracking import get_available_trackers
 
     return name in map(str, get_available_trackers())

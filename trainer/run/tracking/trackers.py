@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from trainer.base.errors import UserError
 from trainer.config import command_line, plugins
 from trainer.config.schema import RunConfig, flatten
 from trainer.run.tracking import accelerate_trackers, weights_and_biases
@@ -20,7 +21,11 @@ def check(config: RunConfig) -> None:
     Raises:
         UserError: a package is missing, or the plug-in is.
     """
-    accelerate_trackers.check_installed(config.tracking.trackers)
+    for name in config.tracking.trackers:
+        if not accelerate_trackers.is_installed(name):
+            raise UserError(
+                f"tracking.trackers: {name}: its package is not installed (pip install {name})"
+            )
     if config.tracking.plugin is not None:
         plugins.find("tracker", config.tracking.plugin)
 
