@@ -261,9 +261,7 @@ class Engine:
         Raises:
             UserError: it belongs to other data or another model.
         """
-        self.state, self.selection.best = self.saving.load(
-            saved, self.batches.steps, self.config.train.epochs
-        )
+        self.state, self.selection.best = self.saving.load(saved)
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
         """Go back to the newest checkpoint, to leave the step of the error out this time.

@@ -7,7 +7,6 @@ that a checkpoint of another network is a message, and one of an absurd size cos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,24 +18,18 @@ from trainer.checkpoint.reading import STATE, Checkpoint
 from trainer.network import model_state
 from trainer.training.optimizer_state import state_after_a_step
 
-if TYPE_CHECKING:
-    from accelerate.optimizer import AcceleratedOptimizer
-
 
 def check(
     saved: Checkpoint,
     specs: Mapping[str, Specs],
     module: nn.Module,
-    optimizer: AcceleratedOptimizer,
+    optimizer: torch.optim.Optimizer,
     averaged: bool,
-    steps_per_epoch: int,
-    epochs: int,
 ) -> None:
     """Compare a checkpoint with the run that it is to be loaded into.
 
     Args:
         specs: of the tensors in each of its files.
-        optimizer: with the scaler of the gradients, where there is one.
         averaged: whether an average of the weights is kept.
 
     Raises:
@@ -47,11 +40,7 @@ def check(
         weights = model_state.expected_specs(module, specs[name]) if there else {}
         if there or name != "average":
             _require(saved, name, specs[name], weights)
-    _check_optimizer(saved, specs["optimizer"], optimizer.optimizer)
-    own = optimizer.scaler.state_dict().keys() if optimizer.scaler else set()
-    if own != (saved.state["scaler"] or {}).keys():
-        raise _unfit(saved, STATE, f"scaler: must have {', '.join(own) or 'no values'}")
-    _check_position(saved, steps_per_epoch, epochs)
+    _check_optimizer(saved, specs["optimizer"], optimizer)
 
 
 def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> None:
@@ -76,19 +65,6 @@ def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Opt
 
 def _index(key: str) -> str:
     return key.partition(".")[0]
-
-
-def _check_position(saved: Checkpoint, steps_per_epoch: int, epochs: int) -> None:
-    run = saved.state["run"]
-    epoch, step = run["epoch"], run["step"]
-    in_epoch = 0 <= step - (epoch - 1) * steps_per_epoch <= steps_per_epoch
-    # Where all are done, the epoch is one more than the last.
-    if not in_epoch or epoch < 1 or step > epochs * steps_per_epoch:
-        raise _unfit(
-            saved,
-            STATE,
-            f"step {step} is not in epoch {epoch} of {epochs}, with {steps_per_epoch} steps each",
-        )
 
 
 def _unfit(saved: Checkpoint, file: str, difference: str) -> UserError:

@@ -63,9 +63,7 @@ class Saving:
         self.finish()
         return collectives.run_on_main_rank(self.accelerator, self.checkpoints.newest)
 
-    def load(
-        self, saved: Checkpoint, steps_per_epoch: int, epochs: int
-    ) -> tuple[RunState, Tensors]:
+    def load(self, saved: Checkpoint) -> tuple[RunState, Tensors]:
         """Put the tensors of a checkpoint back.
 
         Returns:
@@ -75,9 +73,7 @@ class Saving:
             UserError: it belongs to other data or another model.
         """
         specs = sharing.share_specs(self.accelerator, saved)
-        collectives.run_on_all_ranks(
-            self.accelerator, lambda: self.snapshot.check(saved, specs, steps_per_epoch, epochs)
-        )
+        collectives.run_on_all_ranks(self.accelerator, lambda: self.snapshot.check(saved, specs))
         files = sharing.share_tensors(self.accelerator, saved)
         state, best_weights = self.snapshot.restore(saved, files)
         # Other ranks may see another folder, or none, and all must agree on when to save.

@@ -86,23 +86,19 @@ class Snapshot:
                     f"again in another output_dir"
                 )
 
-    def check(
-        self, saved: Checkpoint, specs: Mapping[str, Specs], steps_per_epoch: int, epochs: int
-    ) -> None:
+    def check(self, saved: Checkpoint, specs: Mapping[str, Specs]) -> None:
         """Check that the run can go on from a checkpoint.
 
         Args:
             specs: of the tensors in each of its files.
 
         Raises:
-            UserError: the checkpoint belongs to other data, or does not fit the model, the
-                optimiser or the length of the run.
+            UserError: the checkpoint belongs to other data, or does not fit the model or the
+                optimiser.
         """
         self.check_fingerprints(saved.state["fingerprints"], saved.folder)
         averaged = self.average is not None
-        resume_checks.check(
-            saved, specs, self.module, self.optimizer, averaged, steps_per_epoch, epochs
-        )
+        resume_checks.check(saved, specs, self.module, self.optimizer.optimizer, averaged)
 
     def restore(self, saved: Checkpoint, files: Mapping[str, Tensors]) -> tuple[RunState, Tensors]:
         """Restore the tensors of a checkpoint that has been checked.
