@@ -23,23 +23,6 @@ from trainer.run.metrics_log import check_records
 
 State = Literal["running", "finished", "stopped", "failed"]
 
-FOLDERS = ("checkpoints", "wandb", "tensorboard")
-FILES = (
-    "config.yaml",
-    "metrics.jsonl",
-    "status.json",
-    "results.json",
-    "predictions.npz",
-    "confusion.npz",
-    "model.safetensors",
-    "report.html",
-    "curves.png",
-    "confusion.png",
-    "calibration.png",
-    "mistakes.png",
-    "features.png",
-)
-
 log = logging.getLogger("lockstep")
 
 
@@ -87,7 +70,6 @@ class RunFolder:
 
     def inspect(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
         """Do what `open` does, without locking the folder."""
-        _check_contents(self.path)
         stored = _stored_config(self.path)
         if stored and config.resume == "none":
             raise UserError(
@@ -228,18 +210,6 @@ def _not_writable(path: Path | str, why: str | None) -> UserError:
     return UserError(
         f"output_dir: {path} cannot be written ({why}); choose a folder that you may write to"
     )
-
-
-def _check_contents(folder: Path) -> None:
-    """Check that what a run writes is a folder or a file as it should be."""
-    for name in (*FOLDERS, *FILES):
-        path = folder / name
-        kind = "folder" if name in FOLDERS else "file"
-        right = path.is_dir() if name in FOLDERS else path.is_file()
-        if path.exists() and not right:
-            raise UserError(
-                f"output_dir: {path} is not a {kind}; move it away, or choose another output_dir"
-            )
 
 
 def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
