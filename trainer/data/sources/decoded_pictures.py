@@ -85,7 +85,8 @@ def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     root, names = pictures.root, pictures.files()
     if picture_index.is_up_to_date(root, names, _index(root)):
         files = picture_index.read_files(root, names, _index(root), remember=False)
-        if decoded_cache.load(cache_folder("folder") / make_plan(config, pictures, files).key):
+        decoded = _find(root, config)
+        if decoded and decoded.entry.name == make_plan(config, pictures, files).key:
             return None
     counts = ", ".join(f"{len(files):,} in {part}" for part, files in pictures.parts.items())
     return (
@@ -144,8 +145,7 @@ def read_infos(root: Path) -> Mapping[str, ImageInfo]:
 
 
 def _load(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures:
-    key = _read_pointer(root, config, only)
-    decoded = decoded_cache.load(cache_folder("folder") / key) if key else None
+    decoded = _find(root, config, only)
     if not decoded:
         raise UserError(
             f"data.root: the pictures of {root} are no longer decoded in {cache_folder('folder')}; "
@@ -154,8 +154,13 @@ def _load(root: Path, config: DataConfig, only: str | None = None) -> DecodedPic
     return decoded
 
 
+def _find(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures | None:
+    """Return what `prepare` has decoded; None if it is not there."""
+    key = _read_pointer(root, config, only)
+    return decoded_cache.load(cache_folder("folder") / key) if key else None
+
+
 def _read_pointer(root: Path, config: DataConfig, only: str | None) -> str | None:
-    """Return the key of what `prepare` has decoded; None if it is not there."""
     try:
         return _pointer(root, config, only).read_text(encoding="utf-8")
     except FileNotFoundError:
