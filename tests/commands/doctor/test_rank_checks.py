@@ -30,7 +30,7 @@ class Ranked(LabCNN):
 """
 
 RANK = rank_checks.RankReport(
-    host="a", time_s=100.0, config=RunConfig(), start=("w", "i", {"torch": "2"}),
+    host="a", local_count=2, time_s=100.0, config=RunConfig(), start=("w", "i", {"torch": "2"}),
     resident_bytes=10, needed_bytes=30, available_bytes=100, findings=[],
 )  # fmt: skip
 
@@ -76,10 +76,16 @@ def test_equal_ranks_have_no_problems() -> None:
 
 
 def test_clocks_that_differ() -> None:
-    found = compare(RANK, replace(RANK, host="b", time_s=107.5))
+    single = replace(RANK, local_count=1)
+    found = compare(single, replace(single, host="b", time_s=107.5))
     assert list(found) == ["clocks"]
     assert found["clocks"].text == "that of b is 7.5 s ahead of that of a"
     assert found["clocks"].state == "warning"
+
+
+def test_a_machine_with_more_ranks_than_its_launcher_says() -> None:
+    found = compare(RANK, RANK, RANK)
+    assert found["hosts"].text == "a has 3 processes, but LOCAL_WORLD_SIZE says 2 there"
 
 
 def test_configurations_that_differ() -> None:

@@ -51,6 +51,8 @@ class RankReport:
     """memory that the training takes besides data and model"""
     findings: list[Finding]
     host: str = field(default_factory=platform.node)
+    local_count: int = field(default_factory=processes.local_count)
+    """processes of its machine, by its launcher's variable"""
     time_s: float = field(default_factory=time.time)
     resident_bytes: int = field(default_factory=lambda: int(psutil.Process().memory_info().rss))
     """memory that it takes now, with data and model"""
@@ -130,6 +132,12 @@ def compare(ranks: Sequence[RankReport], findings: Findings) -> None:
     counts = Counter(rank.host for rank in ranks)
     text = "; ".join(f"{host}: {count} of the processes" for host, count in counts.items())
     findings.append(Finding("hosts", "ok", text))
+    for host, count in counts.items():
+        noted = next(rank.local_count for rank in ranks if rank.host == host)
+        if noted != count:
+            text = f"{host} has {count} processes, but LOCAL_WORLD_SIZE says {noted} there"
+            advice = "the default of threads depends on it: set threads to cores / processes"
+            findings.append(Finding("hosts", "warning", text, advice))
     if len(ranks) == 1:
         return
     findings.append(_compare_clocks(ranks))
