@@ -154,6 +154,13 @@ def test_registering() -> None:
         register_optimizer("a:b")
     with pytest.raises(ValueError, match="0 or more"):
         register_augmentation("dim", numbers=-1)
+    with pytest.raises(ValueError, match="letters, digits"):
+        plugins.register_model("net.py")
+    try:
+        plugins.register_model("my-net.v2")(torch.nn.Linear)
+        assert plugins.is_users("model", "my-net.v2")
+    finally:
+        plugins._registered.pop()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,7 @@ def test_registering() -> None:
         ("data.augment", "flip+a.py:f+b.py:g", "flip+a.py:other+b.py:g", False),
         ("data.augment", "flip+a.py:f+b.py:g", "flip+b.py:g", False),
         ("model.name", "/there/net.py:Net", "here/mine.py:Net", True),
+        ("model.name", "/c++/net.py:Net", "here/net.py:Net", True),
         ("model.name", "timm:hf-hub:a/net", "timm:local-dir:a/net", False),
         ("optimizer.name", "adamw", "mine.py:adamw", False),
     ],

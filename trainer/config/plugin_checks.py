@@ -66,7 +66,7 @@ def check_code(
                     f"{key}: {values[key]} of {folder} is code that is not Lockstep's; to run it, "
                     f"name it yourself: --{key} {values[key]}"
                 )
-        if key in named and _without_folders(named[key]) != _without_folders(values[key]):
+        if key in named and _drop_folders(kind, named[key]) != _drop_folders(kind, values[key]):
             raise UserError(f"--{key}: {named[key]}, but the run had {values[key]}")
 
 
@@ -74,9 +74,7 @@ def _is_known(kind: str, name: str) -> bool:
     return plugins.is_built_in(kind, name) or plugins.is_users(kind, name)
 
 
-def _without_folders(name: str) -> list[str]:
+def _drop_folders(kind: str, name: str) -> list[str]:
     """Split a name into its parts; of a part in a file, which may have moved, keep what follows."""
-    return [
-        f":{piece.rpartition(':')[2]}" if plugins.is_file(piece) else piece
-        for piece in name.split("+")
-    ]
+    pieces = name.split("+") if kind == "augmentation" else [name]
+    return [f":{piece.rpartition(':')[2]}" if plugins.is_file(piece) else piece for piece in pieces]

@@ -123,8 +123,10 @@ def register_tracker(name: str) -> Callable[[Member], Member]:
 
 
 def _register(kind: str, name: str, numbers: int = 0) -> Callable[[Member], Member]:
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise ValueError(f"{name!r}: a name is a word of letters, digits and underscores")
+    if not re.fullmatch(r"[A-Za-z][\w.-]*", name) or is_file(name):
+        raise ValueError(
+            f"{name!r}: a name is a word of letters, digits, underscores, hyphens and dots"
+        )
     words = set(name.split("_")) if kind == "augmentation" else {name}
     if is_built_in(kind, name) or words <= set(KINDS[kind].built_in):
         raise ValueError(f"{name!r} is one of Lockstep's own; choose another name")
