@@ -139,6 +139,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--data.name", "folder"], ["data.root", "folder"]),
         ([*FOLDER, "--data.image_size", "[0, 9]"], ["data.image_size", "[64, 64]", "4,096"]),
         ([*FOLDER, "--data.image_size", "[9]"], ["data.image_size", "height and width"]),
+        (["--tracking.trackers", "mlflow, aim"], ["found mlflow, aim; write '[mlflow, aim]'"]),
         ([*FOLDER, "--data.image_size", "0"], ["one number for a square", "found [0, 0]"]),
         (["--data.image_size", "16,24"], ["data.image_size: must be null, one", "'[16, 24]'"]),
         (["--data.image_size", "16x16"], ["data.image_size: must be null, one", "'[16, 16]'"]),

@@ -107,9 +107,10 @@ def _proposal(key: str, found: str, hints: tuple[Any, ...]) -> str:
     if any(get_origin(hint) is list for hint in hints):
         if found[:1] in ("[", "(") and found[-1] not in "])":
             return f"; {_ONE_WORD}"
-        numbers = re.split(r"[\s,;x*]+", found.strip("[]() "))
-        if all(re.fullmatch(r"\d+", number) for number in numbers):
-            return f"; write '[{', '.join(numbers)}]'"
+        names = {name for hint in hints for item in get_args(hint) for name in get_args(item)}
+        words = re.split(r"[\s,;]+" if names else r"[\s,;x*]+", found.strip("[]() "))
+        if all(word in names or re.fullmatch(r"\d+", word) for word in words):
+            return f"; write '[{', '.join(words)}]'"
     return ""
 
 
