@@ -13,10 +13,10 @@ from trainer.api import register_augmentation
 
 @register_augmentation("light", numbers=2)
 def light(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Images (n, channels, height, width), uint8, each a little brighter or darker.
+    """Make each of the uint8 images (n, channels, height, width) a little brighter or darker.
 
-    All that is random in it comes from `numbers`, (n, 2) in [0, 1): they belong to the sample and
-    the epoch, so that a run is the same on any number of processes.
+    All randomness comes from `numbers`, (n, 2) in [0, 1): they depend on the sample and the epoch,
+    so that a run is the same on any number of processes.
     """
     contrast = 0.75 + 0.5 * numbers[:, 0, None, None, None]
     brightness = 64 * numbers[:, 1, None, None, None] - 32

@@ -13,7 +13,7 @@ from trainer.api import OwnImages, register_dataset
 
 @register_dataset("stripes")
 def stripes(root: str | None) -> OwnImages:
-    """Noisy stripes: level, upright, or neither. They are made here, so `root` is not needed.
+    """Return noisy stripes: level, upright, or neither. They are generated, so `root` is unused.
 
     It runs in every process and at every start, and must return the same each time.
     """

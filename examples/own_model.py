@@ -29,7 +29,7 @@ class OwnModel(nn.Module):
         self.head = nn.Linear(2 * filters, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, in_channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, in_channels, height, width)."""
         features = self.features(images).mean((2, 3))
         logits: torch.Tensor = self.head(features)
         return logits

@@ -17,8 +17,8 @@ from trainer.api import register_optimizer
 class Lion(torch.optim.Optimizer):
     """Lion (Chen et al.: Symbolic Discovery of Optimization Algorithms, 2023): the sign of a mean.
 
-    `params` are groups with their `weight_decay`, `lr` is set again before each step, and anything
-    else comes from `optimizer.args`. What it remembers is in `self.state`, which checkpoints hold.
+    `params` are groups with their `weight_decay`, `lr` is set before each step, and anything else
+    comes from `optimizer.args`. Its state is in `self.state`, which checkpoints save.
     """
 
     def __init__(self, params: Any, lr: float, beta1: float = 0.9, beta2: float = 0.99) -> None:

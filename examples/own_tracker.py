@@ -14,13 +14,13 @@ from trainer.api import register_tracker
 
 @register_tracker("table")
 class Table:
-    """Epochs as tab-separated lines in the run's folder.
+    """Write epochs as tab-separated lines in the run's folder.
 
-    Whatever fails here costs one warning, never the training.
+    A failure here costs one warning, never the training.
     """
 
     def __init__(self, config: dict[str, Any], folder: Path, step: int) -> None:
-        """A run starts, or goes on after `step`: records of later steps come again."""
+        """Start a run, or continue after `step`: records of later steps come again."""
         self.path = folder / "epochs.tsv"
         self.lines: dict[int, str] = {}
         if step and self.path.exists():
@@ -28,7 +28,7 @@ class Table:
             self.lines = {int(line.split("\t")[0]): line for line in lines}
 
     def log(self, record: dict[str, Any]) -> None:
-        """A step, or an epoch, as in metrics.jsonl."""
+        """Record a step, or an epoch, as in metrics.jsonl."""
         if record["event"] == "epoch":
             epoch = record["epoch"]
             self.lines[epoch] = (
@@ -37,4 +37,4 @@ class Table:
             self.path.write_text("".join(self.lines.values()), encoding="utf-8")
 
     def finish(self, results: dict[str, Any] | None) -> None:
-        """The run has ended: what results.json holds, None where it was not to its end."""
+        """End the run, with the content of results.json, or None if it was not finished."""

@@ -13,8 +13,8 @@ shift
 python=$repository/.venv/bin/python
 [[ -x $python ]] || python=python3
 
-# Without ACCELERATE_USE_CPU Accelerate sees no accelerator and starts N runs of one process each,
-# or takes the GPUs where there are some. --standalone finds a free port by itself.
+# Without ACCELERATE_USE_CPU Accelerate starts N runs of one process each, or uses the GPUs if there
+# are any. --standalone finds a free port.
 ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 exec "$python" -m torch.distributed.run \
     --standalone --nproc_per_node "$count" "$repository/train.py" \
     --processes "$count" --threads 1 "$@"

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# For the scripts that source it: makes .venv and installs Lockstep into it.
+# Sourced by other scripts: creates .venv and installs Lockstep into it.
 
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 environment=$repository/.venv
 
-# install_lockstep EXTRAS LABEL: does nothing where .venv already holds what the project files ask
-# for. EXTRAS as pip writes them, or empty; LABEL starts the line that says what is happening.
+# install_lockstep EXTRAS LABEL: does nothing if .venv already matches the project files. EXTRAS is
+# in pip's syntax, or empty; LABEL starts the line that is printed.
 install_lockstep() {
     local extras=$1 label=$2 stamp=$environment/.installed$1
     if [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]]; then
@@ -15,14 +15,14 @@ install_lockstep() {
     echo "${label}Installing into .venv (some minutes the first time)"
     make_environment
     run_pip --editable "$repository$extras"
-    # Whatever the extras, the default is now there too.
+    # With any extras, the default is installed too.
     fingerprint | tee -- "$environment/.installed" >"$stamp"
 }
 
-# What the tests need besides. timm and torchvision lie in a folder of their own, .venv/timm, which
-# only the tests of timm's models search: together with a CPU build of torch the import of torchvision
-# fails, and Accelerate's command line imports timm wherever it finds it. Without dependencies,
-# because timm's are there already and torchvision's torch might be another build.
+# Installs what the tests need in addition. timm and torchvision have their own folder, .venv/timm,
+# which only the tests of timm's models search: with a CPU build of torch, importing torchvision fails,
+# and Accelerate's command line imports timm if it finds it. Without dependencies, because timm's are
+# installed already and torchvision's torch might be another build.
 install_for_tests() {
     install_lockstep "[test]" ""
     local folder=$environment/timm stamp=$environment/.installed-timm
@@ -34,7 +34,7 @@ install_for_tests() {
     fingerprint >"$stamp"
 }
 
-# Of pip's output only the errors: it would name some hundred files.
+# Prints only pip's errors: its full output is hundreds of lines.
 run_pip() {
     if ! "$environment/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
         --constraint "$repository/constraints.txt" "$@"; then
@@ -43,7 +43,7 @@ run_pip() {
     fi
 }
 
-# What an installation depends on; an editable one also on where the repository lies.
+# What an installation depends on; an editable one also depends on the repository's path.
 fingerprint() {
     {
         echo "$repository"
@@ -72,7 +72,7 @@ make_environment() {
     "$python" -m venv "$environment"
 }
 
-# Exit code 2: something that the user can put right.
+# Exit code 2: something that the user can fix.
 stop() {
     echo "$*" >&2
     exit 2

@@ -15,7 +15,7 @@ main() {
     trap 'rm -rf -- "$temporary"' EXIT
     cd -- "$temporary"
     if ! download 2>/dev/null; then
-        # The system's package lists are missing or old, and only root may renew them.
+        # The system's package lists are missing or old, and only root may update them.
         mkdir -p lists/partial archives/partial
         local own=(-o "Dir::State::Lists=$temporary/lists" -o "Dir::Cache=$temporary")
         apt_get "${own[@]}" update
@@ -29,7 +29,7 @@ download() {
     apt_get "$@" download dataset-fashion-mnist
 }
 
-# The sandbox user is for downloads into folders of the system's.
+# The sandbox user is only for downloads into system folders.
 apt_get() {
     apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o APT::Sandbox::User=root "$@"
 }

@@ -29,7 +29,7 @@ brings_own_data() {
     return 1
 }
 
-# has_option NAME ARGUMENTS: whether they hold NAME or NAME=value.
+# has_option NAME ARGUMENTS: whether ARGUMENTS contain NAME or NAME=value.
 has_option() {
     local name=$1 argument
     shift
@@ -41,8 +41,8 @@ has_option() {
     return 1
 }
 
-# The trainer looks in its own places, then asks the mirrors. Where these cannot be reached, the
-# same files come in Debian's package, from the package manager's mirror.
+# The trainer looks in its own places, then asks the mirrors. If these cannot be reached, the same
+# files are in a Debian package, from the package manager's mirror.
 get_fashion_mnist() {
     local reason code=0
     reason=$("$environment/bin/python" -c '
@@ -60,7 +60,7 @@ except UserError as error:
 ') || code=$?
     case $code in
         0) return ;;
-        2) ;; # it is not there, and the reason says where it was looked for
+        2) ;; # not found; the reason says where it was looked for
         *) exit "$code" ;;
     esac
     echo "    No mirror helped; taking the same files from Debian's package"

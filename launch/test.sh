@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the whole test suite in .venv, made where need be, on two cores: a file is one worker's, and
-# the last ones are short. Arguments go to pytest; -n 0 does without workers:
+# Runs the whole test suite in .venv (created if missing) on two cores: each file runs on one worker,
+# and the last files are short. Arguments go to pytest; -n 0 uses no workers:
 # ./launch/test.sh tests/launch -x -n 0
 set -euo pipefail
 

@@ -56,7 +56,7 @@ class SmallAlexNet(nn.Module):
         initialise(self.hidden)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         logits: torch.Tensor = self.classifier(self.hidden(self.features(images)))
         return logits
 

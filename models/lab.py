@@ -26,7 +26,7 @@ class LabCNN(nn.Module):
         self.linear = nn.Linear(32 * (height // 4) * (width // 4), num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         features = max_pool2d(relu(self.conv1(images)), 2)
         features = max_pool2d(relu(self.conv2(features)), 2)
         logits: torch.Tensor = self.linear(features.flatten(1))

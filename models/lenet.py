@@ -31,7 +31,7 @@ class LeNet5(nn.Module):
         self.linear3 = nn.Linear(84, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         features = avg_pool2d(torch.tanh(self.conv1(images)), 2)
         features = avg_pool2d(torch.tanh(self.conv2(features)), 2)
         features = torch.tanh(self.linear1(features.flatten(1)))

@@ -57,7 +57,7 @@ class QuickNet(nn.Module):
         initialise(self.features)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         features = self.features(images).amax((2, 3))
         logits: torch.Tensor = self.classifier(self.dropout(features))
         return logits

@@ -14,7 +14,7 @@ _networks: dict[str, type[nn.Module]] = {}
 
 
 def register(name: str) -> Callable[[type[Network]], type[Network]]:
-    """Class decorator that makes a network of this package known under `name`."""
+    """Return a class decorator that registers a network of this package under `name`."""
 
     def add(network: type[Network]) -> type[Network]:
         _networks[name] = network

@@ -26,7 +26,7 @@ class StochasticDepth(nn.Module):
         self.probability = probability
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
-        """(n, channels, height, width) to the same."""
+        """Map (n, channels, height, width) to the same shape."""
         if not self.training or self.probability == 0.0:
             return residual
         # In float32: lower precision would round the factor.
@@ -48,7 +48,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(squeezed, channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, channels, height, width) to the same."""
+        """Map (n, channels, height, width) to the same shape."""
         scale: torch.Tensor = self.excite(relu(self.squeeze(features.mean((2, 3)))))
         return features * scale.sigmoid()[:, :, None, None]
 
@@ -84,7 +84,7 @@ class Block(nn.Module):
             self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, in_channels, height, width) to (n, out_channels, height / stride, width / stride)."""
+        """Map (n, in_channels, height, width) to (n, out_channels, height/stride, width/stride)."""
         activation = relu(self.norm1(features))
         shortcut = features if self.projection is None else self.projection(activation)
         residual = self.conv1(activation)
@@ -145,7 +145,7 @@ class ResidualNet(nn.Module):
         initialise(self.blocks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         features = relu(self.norm(self.blocks(self.stem(images))))
         # Not AdaptiveAvgPool2d, whose backward pass is not deterministic on CUDA.
         logits: torch.Tensor = self.classifier(features.mean((2, 3)))

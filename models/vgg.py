@@ -46,7 +46,7 @@ class SmallVGG(nn.Module):
         initialise(self.features)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, num_classes) of images (n, channels, height, width)."""
+        """Return logits (n, num_classes) of images (n, channels, height, width)."""
         features = self.features(images).flatten(1)
         logits: torch.Tensor = self.classifier(self.dropout(features))
         return logits

@@ -19,7 +19,7 @@ LAUNCH = REPOSITORY / "launch"
 FILES = sorted(path.name for path in LAUNCH.glob("*.yaml"))
 
 PROBE = """
-from trainer.config import RunConfig
+from trainer.config.schema import RunConfig
 from trainer.ranks.process_group import create_accelerator
 
 accelerator = create_accelerator(RunConfig())

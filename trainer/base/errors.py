@@ -6,7 +6,7 @@ ADVICE = "a lower optimizer.lr, schedule.warmup_epochs or train.clip_norm may he
 
 
 class UserError(Exception):
-    """Something in the configuration, the data or the launch that the user can put right.
+    """Something in the configuration, the data or the launch that the user can fix.
 
     The message names the key or the file, says what was found and what would be right. The
     commands print it on standard error without a traceback and exit with code 2.

@@ -189,7 +189,7 @@ def _by_name(kind: str, name: str) -> Plugin | None:
 
 
 def find(kind: str, name: str) -> Plugin:
-    """Return what a name stands for; runs the code of a file, once in a process.
+    """Return the plug-in that a name stands for; runs a file's code once per process.
 
     Raises:
         UserError: names the key, and what is wrong with the name or the file.

@@ -74,7 +74,7 @@ def export(
 
 
 def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict[str, Any]:
-    """Return what the file says of itself, which a program needs to use it."""
+    """Return the file's metadata, which a program needs to use it."""
     facts: dict[str, Any] = {
         "format": form,
         "model": trained.name,

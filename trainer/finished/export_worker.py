@@ -145,7 +145,7 @@ def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any],
 
 
 def _remove_source_paths(graph: Any) -> None:
-    """Remove where on this machine the network's code lies."""
+    """Remove the path of the network's code on this machine."""
     parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
     for part in (graph, *(one for some in parts for one in some)):
         del part.metadata_props[:]

@@ -1,4 +1,4 @@
-"""How the filters of a model lie in memory: its kernels are chosen by it."""
+"""The memory layout of a model's filters, which decides which kernels are used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trainer.network import model_state
 
 
 def describe_layout(model: nn.Module) -> str:
-    """Return how the filters lie in memory, for people."""
+    """Return the memory layout of the filters in words."""
     filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]
     last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in filters]
-    # Filters of one channel or one pixel lie both ways.
+    # Filters of one channel or one pixel fit both layouts.
     plain = [weight.is_contiguous() for weight in filters]
     return "channels_last" if all(last) and not all(plain) else "contiguous"
 
@@ -54,7 +54,7 @@ def choose_layout(
 
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    """Change how filters and images of filters lie in memory."""
+    """Change the memory layout of filters and of their images."""
     # As `model.to(memory_format=layout)`, which fails where a filter has five dimensions.
 
     def change(tensor: torch.Tensor) -> torch.Tensor:

@@ -96,7 +96,7 @@ def find_effects(
 def _changed_by_evaluation(
     module: nn.Module, parameters: dict[str, nn.Parameter], images: torch.Tensor, seed: int
 ) -> set[str]:
-    """Names of parameters that a change of the mode sets, as merging an adapter does, or a pass."""
+    """Return the parameters that a pass or a change of mode sets, as merging an adapter does."""
     values, found = _copy(parameters), set[str]()
     module.eval()
     found |= _changed(parameters, values)

@@ -35,7 +35,7 @@ FINISHED = 0
 FAILED = 1
 USER_CAN_FIX = 2
 DIFFERENT = 3
-"""of `verify` and `replay`: what was computed again is not what the run's folder holds"""
+"""of `verify` and `replay`: the recomputed values differ from those in the run's folder"""
 STOPPED_ON_REQUEST = 75
 
 SILENT_RANK_WAITS_S = 2.0

@@ -48,7 +48,7 @@ def write(
         "final_weights_sha256": final_sha256,
     }
     for name in ("report.html", "confusion.npz"):
-        # Those of fewer epochs must not stand next to these results.
+        # Those of a run of fewer epochs must not stay next to these results.
         (folder / name).unlink(missing_ok=True)
     write_json(folder / "results.json", found)
     return found

@@ -55,7 +55,7 @@ def rectangles(
     height: torch.Tensor | int,
     width: torch.Tensor | int,
 ) -> torch.Tensor:
-    """Return which pixels lie in a rectangle of each image: bool, (n, 1, height, width).
+    """Return which pixels are in a rectangle of each image: bool, (n, 1, height, width).
 
     Args:
         shape: of the images, (n, channels, height, width).

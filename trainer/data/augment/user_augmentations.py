@@ -24,7 +24,7 @@ class UserAugmentations:
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
-        """As `Augmentation`."""
+        """Apply them; see `Augmentation`."""
         if not len(images):  # on a rank that has no piece of a short step
             return images
         for plugin, numbers in zip(self.plugins, self._draw(samples, epoch), strict=True):

@@ -59,7 +59,7 @@ def read_orientation(file: Image.Image) -> int:
     # Pillow stops at the first entry whose length is wrong, and warns of others.
     found: object = _orientation_in(exif) if isinstance(exif, bytes) else None
     if not found:
-        # Broken metadata says nothing; the pixels are whole all the same.
+        # Broken metadata is ignored; the pixels are complete nevertheless.
         with contextlib.suppress(Exception):
             found = file.getexif().get(_ORIENTATION)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1

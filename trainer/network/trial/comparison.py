@@ -149,7 +149,7 @@ class _Comparison:
                 self._compare_evaluation(where, process)
 
     def _resume(self) -> None:
-        """Compute the second step from what a checkpoint holds after the first."""
+        """Compute the second step from a checkpoint of the first."""
         process, where = Process(self.task, watched=self.watched), "after a resume"
         process.load(self.state)
         self._compare_state("from a checkpoint", where, process)

@@ -41,7 +41,7 @@ class Tracker(Protocol):
         """
 
     def finish(self, results: dict[str, Any] | None) -> None:
-        """Take what results.json holds, None where the run ended early, and close everything."""
+        """Take the content of results.json, None if the run ended early, and close everything."""
 
 
 class GuardedTracker:
