@@ -35,7 +35,7 @@ def create(
 
     Args:
         name: a registered name, `timm:NAME`, or what messages call `network`.
-        num_classes: the number of logits; passed where the constructor takes it, as the image's
+        num_classes: the number of logits; passed if the constructor takes it, as the image's
             channels and size.
         image_size: height and width in pixels.
         network: a class, or a function that returns a network, instead of one known by its name.

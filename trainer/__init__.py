@@ -21,8 +21,8 @@ def load_model(run: Path | str, model: str | None = None) -> TrainedModel:
 
     Args:
         run: the run's folder, or its model.safetensors wherever it lies.
-        model: `path/to/file.py:ClassName` or `timm:NAME` where the network is not Lockstep's;
-            code runs only where it is named here, whatever the file says.
+        model: `path/to/file.py:ClassName` or `timm:NAME` if the network is not Lockstep's;
+            code runs only if it is named here, whatever the file says.
 
     Raises:
         trainer.base.errors.UserError: there is no such file, it is damaged, or it does not fit.

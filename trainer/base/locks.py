@@ -1,4 +1,4 @@
-"""Lock files: one process at a time, on a machine and, where the file system can, on several.
+"""Lock files: one process at a time, on a machine and, if the file system can, on several.
 
 The kernel takes a lock from a process that ends, however it ends, so a lock file that is left means
 nothing. The process with the lock writes into the file who it is, for those who wait, and touches
@@ -41,7 +41,7 @@ class Lock:
 
     Args:
         file: the open file that is locked.
-        is_exclusive: whether it keeps others away; False where the file system has no locks.
+        is_exclusive: whether it keeps others away; False if the file system has no locks.
     """
 
     file: FileIO
@@ -61,7 +61,7 @@ class Lock:
 
 
 def try_lock(path: Path, without: str) -> Lock | None:
-    """Lock a file, which is made where it is missing; return None where another process has it.
+    """Lock a file, which is made if it is missing; return None if another process has it.
 
     Where the file system has no locks (Lustre without `flock`, some NFS), a warning says so.
 

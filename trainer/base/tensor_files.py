@@ -89,7 +89,7 @@ def tensor_specs(tensors: Mapping[str, torch.Tensor]) -> Specs:
 
 
 def describe_mismatch(found: Specs, expected: Specs, *, any_dtype: bool = False) -> str | None:
-    """Return in words how tensors differ from those expected; None where they do not."""
+    """Return in words how tensors differ from those expected; None if they do not."""
     differences = []
     if missing := sorted(expected.keys() - found.keys()):
         differences.append(f"lacks {_list(missing)}")

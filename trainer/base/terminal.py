@@ -22,7 +22,7 @@ def print_facts(facts: dict[str, str]) -> None:
 
 
 def progress_bar(what: str, total: int, *, enabled: bool = True, **options: Any) -> Any:
-    """Make tqdm's progress bar, a context manager; it stays hidden where there is no terminal."""
+    """Make tqdm's progress bar, a context manager; it stays hidden if there is no terminal."""
     from tqdm import tqdm
 
     return tqdm(

@@ -30,7 +30,7 @@ def note_network(name: str) -> None:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Return a message for an unforeseen error in the user's code; None where it is ours.
+    """Return a message for an unforeseen error in the user's code; None if it is ours.
 
     The user's code is that of a plug-in and of what it imports, a network that a program has
     registered, and one of timm's. It counts where ours has called it, and not where it calls us.

@@ -3,8 +3,8 @@
     checkpoints/step-00001234/
         model.safetensors       weights and buffers
         optimizer.safetensors   the optimiser's tensors, named PARAMETER_INDEX.NAME
-        best.safetensors        the best weights on validation so far, where there are any
-        average.safetensors     the averaged weights, where there are any
+        best.safetensors        the best weights on validation so far, if there are any
+        average.safetensors     the averaged weights, if there are any
         state.json              everything small: position, best, optimiser's numbers, configuration
         manifest.json           size and SHA-256 of each file, and a checksum of itself
 
@@ -241,7 +241,7 @@ def step_folders(folder: Path, prefix: str = "") -> list[Path]:
 
 
 def rename_apart(folder: Path, why: str) -> Path:
-    """Rename a checkpoint to WHY-step-N, with a number where there is one already."""
+    """Rename a checkpoint to WHY-step-N, with a number if there is one already."""
     aside = folder.with_name(f"{why}-{folder.name}")
     number = 1
     while aside.exists() or aside.is_symlink():
@@ -251,7 +251,7 @@ def rename_apart(folder: Path, why: str) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder with its content, or a file or link, where it exists."""
+    """Remove a folder with its content, or a file or link, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

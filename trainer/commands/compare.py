@@ -79,7 +79,7 @@ def compare_all(runs: Sequence[RunFiles]) -> dict[str, Any]:
 
 
 def _row(run: RunFiles) -> dict[str, Any]:
-    """Return what a run has done and found so far; None where it has not.
+    """Return what a run has done and found so far; None if it has not.
 
     Accuracies lie between 0 and 1, `seconds` are those of training.
     """

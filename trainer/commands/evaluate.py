@@ -213,7 +213,7 @@ def _evaluate(
 
 
 def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
-    """Return whether results.json has the same figures; None where it is about other images."""
+    """Return whether results.json has the same figures; None if it is about other images."""
     if found["split"] != "test" or not found["own_images"]:
         return None
     results = read_results(folder)

@@ -108,7 +108,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
         losses: of the steps that were done; the last may be the first that is not finite.
 
     Returns:
-        `suggestion` (None where the loss never fell), the `rule` behind it, `lowest_loss_lr`,
+        `suggestion` (None if the loss never fell), the `rule` behind it, `lowest_loss_lr`,
         `diverged`, and `lr`, `loss` and `smoothed_loss` of every step with a finite loss.
     """
     diverged = has_diverged(losses)

@@ -16,7 +16,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Add --model: the code of a user-defined model runs only where its user names it."""
+    """Add --model: the code of a user-defined model runs only if its user names it."""
     parser.add_argument(
         "--model", metavar="NAME", help="the name of a user-defined model, whose code is run"
     )

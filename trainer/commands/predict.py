@@ -230,7 +230,7 @@ def _shortest(value: np.float32) -> float:
 
 
 def _hint(stored: TrainedModel, shade: float) -> None:
-    """Warn where the pictures look like the training images with black and white swapped."""
+    """Warn if the pictures look like the training images with black and white swapped."""
     usual = float(stored.scaling.mean.mean())
     if stored.channels == 1 and abs(255 - usual - shade) + HINT_DIFFERENCE < abs(usual - shade):
         log.warning(

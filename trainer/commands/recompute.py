@@ -104,7 +104,7 @@ def recompute(
 
 
 def conclude(report: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Print what was found, and fail where it differs.
+    """Print what was found, and fail if it differs.
 
     Raises:
         DifferentRunError: it is not what the run's folder says.

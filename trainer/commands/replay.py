@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: there is no such run or step, or equal bits cannot be promised.
-        DifferentRunError: on rank 0, where a loss is not the recorded one.
+        DifferentRunError: on rank 0, if a loss is not the recorded one.
     """
     import torch._functorch.config as compiled_functions
 

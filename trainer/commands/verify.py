@@ -102,7 +102,7 @@ def _verify(again: Recomputation) -> dict[str, Any]:
 
     Returns:
         `checkpoints`, the names of those that were compared; `final_weights_sha256` and
-        `weights_sha256` as computed here, None where that was not reached.
+        `weights_sha256` as computed here, None if that was not reached.
     """
     from trainer.finished import run_record
     from trainer.network import model_state

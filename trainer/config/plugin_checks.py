@@ -31,7 +31,7 @@ def check_names(config: RunConfig) -> None:
 
 
 def needs_naming(kind: str, name: str) -> bool:
-    """Return whether a name means code that runs only where the user has named it."""
+    """Return whether a name means code that runs only if the user has named it."""
     return plugins.is_file(name) or name.startswith(TIMM) or not _is_known(kind, name)
 
 

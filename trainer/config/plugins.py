@@ -207,7 +207,7 @@ def fingerprints(config: RunConfig) -> dict[str, str | None]:
     """Return the SHA-256 of the users' code that a run is made from, by the key that names it.
 
     It is that of whole files and of the user's files that these import; of registered names it is
-    that of their own lines. None where all is Lockstep's own.
+    that of their own lines. None if all is Lockstep's own.
 
     Raises:
         UserError: there is no source, so no resume could tell whether it has changed.
@@ -238,7 +238,7 @@ def _source(kind: str, name: str) -> bytes:
 
 
 def _lines_of(member: Any) -> bytes | None:
-    """Return the lines of a function or a class; None where they cannot be read.
+    """Return the lines of a function or a class; None if they cannot be read.
 
     For a class in a notebook they are those of its methods, as Python looks for its file.
     """

@@ -138,7 +138,7 @@ def doubts(config: RunConfig) -> list[str]:
 
 
 def _averaged_share(config: RunConfig) -> float:
-    """Return the share of the epochs that are averaged; 0 where there is only one epoch."""
+    """Return the share of the epochs that are averaged; 0 if there is only one epoch."""
     count, epochs = averaged_epochs(config.train), config.train.epochs
     return 0.0 if count is None or epochs == 1 else count / epochs
 

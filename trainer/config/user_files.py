@@ -282,7 +282,7 @@ def _place_of(importing: str, name: str) -> str | None:
 
 
 def _spec_in(place: str, name: str) -> ModuleSpec | None:
-    """Return what a dotted name is in a package; None where it is not there."""
+    """Return what a dotted name is in a package; None if it is not there."""
     path = list(getattr(sys.modules.get(place), "__path__", ()))
     spec = None
     for part in name.split("."):

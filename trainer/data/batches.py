@@ -84,7 +84,7 @@ class Batches:
             yield Batch(images, targets, self.sampler.microbatch_sizes(step))
 
     def _explain_lack_of_memory(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """Raise a RankError where the images of a step do not fit into the memory."""
+        """Raise a RankError if the images of a step do not fit into the memory."""
         what = f"train.batch_size: a step's batch of {count} images of this process"
         return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 

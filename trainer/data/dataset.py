@@ -95,7 +95,7 @@ class Dataset:
         test: the test images, in file order.
         scaling: fitted on `train` only.
         fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets.
-        source: where the files came from, for people.
+        source: where the files came from, in words.
         grey_range: as in `SourceData`.
     """
 

@@ -55,7 +55,7 @@ class PixelSums:
     def scaling(self, kind: Literal["global", "per_pixel"]) -> Scaling:
         """Compute the mean and deviation of all pixels together, or of each pixel.
 
-        The deviation is that of the population, and 1 where it would be 0, as in scikit-learn's
+        The deviation is that of the population, and 1 if it would be 0, as in scikit-learn's
         StandardScaler.
         """
         count, total, squares = self.count, self.total, self.squares

@@ -36,7 +36,7 @@ class RunFiles:
     records: list[Record]
     """the lines of metrics.jsonl, in order"""
     results: dict[str, Any]
-    """results.json; empty where the run has not ended"""
+    """results.json; empty if the run has not ended"""
 
     def environment(self) -> numerics.Environment:
         """Return what decided how the run's numbers round, as far as it is known."""
@@ -50,7 +50,7 @@ class RunFiles:
         return found
 
     def _newest_state(self, key: str) -> dict[str, Any]:
-        """Return a part of the newest checkpoint's state; empty where there is no checkpoint."""
+        """Return a part of the newest checkpoint's state; empty if there is no checkpoint."""
         for checkpoint in step_folders(self.folder / "checkpoints")[-1:]:
             path = checkpoint / STATE
             found: dict[str, Any] = read_json(path).get(key, {})
@@ -80,7 +80,7 @@ def compare(ours: RunFiles, theirs: RunFiles) -> dict[str, Any]:
     """Compare two runs.
 
     Returns:
-        `identical`; `steps` compared; `weights_sha256` at the end, None where a run has none;
+        `identical`; `steps` compared; `weights_sha256` at the end, None if a run has none;
         `first_difference` in words, or None; `configuration`, the keys that could be the cause;
         `expected_because`, differences of machine, threads or versions that change the rounding;
         `images`, in words, where the runs were made from different ones;

@@ -37,7 +37,7 @@ class EvaluationImages:
         classes_by: how these were found.
         fingerprint: `Dataset.fingerprint` of a run on this source; None if it has too little for a
             run.
-        source: where the files came from, for people.
+        source: where the files came from, in words.
     """
 
     images: ImageSet

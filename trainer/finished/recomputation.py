@@ -38,7 +38,7 @@ EPOCH_KEYS = (
     "weights_sha256",
 )
 TOLERANT_KEYS = ("lr", "loss", "train_loss", "validation_loss")
-"""compared to a tolerance where there is one: digests cannot be near each other, accuracies jump"""
+"""compared to a tolerance if there is one: digests cannot be near each other, accuracies jump"""
 
 POSITION_KEYS = (
     "epoch", "step", "loss_sum", "hits", "trained_samples",
@@ -227,7 +227,7 @@ def _as_json(value: Any) -> Any:
 
 
 def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpoint) -> str | None:
-    """Say how what would be saved differs from a checkpoint; None where it does not.
+    """Say how what would be saved differs from a checkpoint; None if it does not.
 
     Args:
         files: tensors of each file, as `Snapshot.collect` gives them.

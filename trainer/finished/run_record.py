@@ -94,8 +94,8 @@ def are_images_of_run(
     """Return whether images are those that the run in a folder was made from.
 
     Args:
-        fingerprint: of all images; None where no run can be made of them.
-        test_fingerprint: of the test images; None where it is about others too.
+        fingerprint: of all images; None if no run can be made of them.
+        test_fingerprint: of the test images; None if it is about others too.
 
     Returns:
         None where results.json does not say what the run was made from.

@@ -47,7 +47,7 @@ class TrainedModel:
         channels: of an image, 1 (grey) or 3 (red, green, blue) for pictures.
         image_size: height and width in pixels.
         grey_range: of pictures of more than 8 bits a channel, the values that become black and
-            white; None where it was not trained on such pictures.
+            white; None if it was not trained on such pictures.
         name: of the network, as in model.name.
         evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
@@ -118,7 +118,7 @@ class TrainedModel:
         return found
 
     def fill_in(self, data: DataConfig) -> DataConfig:
-        """Fill in what a folder's pictures are made into for this model, where that is not set.
+        """Fill in what a folder's pictures are made into for this model, if that is not set.
 
         Otherwise that folder's own training pictures would decide.
         """

@@ -29,7 +29,7 @@ def choose_layout(
 
     Args:
         model: a trial build.
-        check: raises a ValueError where the model fails.
+        check: raises a ValueError if the model fails.
 
     Returns:
         What the model has now.
@@ -55,7 +55,7 @@ def choose_layout(
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
     """Change the memory layout of filters and of their images."""
-    # As `model.to(memory_format=layout)`, which fails where a filter has five dimensions.
+    # As `model.to(memory_format=layout)`, which fails if a filter has five dimensions.
 
     def change(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor

@@ -72,7 +72,7 @@ def remember_effects(module: nn.Module, effects: PassEffects) -> None:
 
 
 def effects_of(module: nn.Module) -> PassEffects:
-    """Return what is known of a model's passes: nothing where nothing was noted."""
+    """Return what is known of a model's passes; empty if nothing was noted."""
     return _known(module).effects
 
 

@@ -20,7 +20,7 @@ from trainer.config.schema import LAB_TEST_SAMPLES
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
 MOST_CLASSES = 100
-"""in a table on the screen; where there are more, the WORST_CLASSES"""
+"""in a table on the screen; if there are more, the WORST_CLASSES"""
 WORST_CLASSES = 20
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
@@ -168,7 +168,7 @@ def worst_rows(
 
 
 def omitted_note(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> str | None:
-    """Say how many classes a table leaves out; None where all are shown."""
+    """Say how many classes a table leaves out; None if all are shown."""
     others = len(rows) - len(shown)
     return f"and {others:,} more classes; these are the worst" if others else None
 

@@ -43,7 +43,7 @@ class MetricsLog:
     checkpoint only counts once it is written.
 
     Args:
-        path: the file; created where it is missing.
+        path: the file; created if it is missing.
         length_bytes: its length at the checkpoint from which the run goes on, 0 for a new run; the
             rest is cut off.
 

@@ -31,7 +31,7 @@ class RunStatus:
     """What the next start needs from status.json."""
 
     state: State | None = None
-    """None where there was no run"""
+    """None if there was no run"""
     step: int = 0
 
 

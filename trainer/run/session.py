@@ -85,7 +85,7 @@ class Session:
         return self.folder.open(self.config, pins)
 
     def start(self, engine: Engine) -> None:
-        """Resume where there is a checkpoint, write config.yaml, and print what will run.
+        """Resume if there is a checkpoint, write config.yaml, and print what will run.
 
         Raises:
             UserError: the checkpoint does not fit, or the ranks differ at the start.

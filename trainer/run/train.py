@@ -12,7 +12,7 @@ def run_training(config: RunConfig, hooks: Hooks | None = None) -> RunConfig | N
     """Do the run, or what is left of it.
 
     Returns:
-        The configuration with what the start has filled in; None where nothing was left to do.
+        The configuration with what the start has filled in; None if nothing was left to do.
     """
     with Session(config, hooks) as session:
         if not session.open():

@@ -26,7 +26,7 @@ LOADING_LIMIT_S = 9.0
 
 
 def diagnose(words: Sequence[str]) -> list[Finding]:
-    """Check everything; a collective where there are several processes.
+    """Check everything; a collective if there are several processes.
 
     Args:
         words: the configuration as on train.py's command line; empty for the machine only.
@@ -75,7 +75,7 @@ def _check_run(
     Args:
         asked: the configuration of this rank.
         findings: of this rank so far.
-        accelerator: None where this rank could not meet the others.
+        accelerator: None if this rank could not meet the others.
     """
     is_main = accelerator is None or accelerator.is_main_process
     opened = _open_folder(asked, findings, accelerator)

@@ -46,7 +46,7 @@ class RankReport:
     config: RunConfig | None
     """as it was asked for"""
     start: tuple[str, str, Environment] | None
-    """weights, images and environment; None where they could not be loaded"""
+    """weights, images and environment; None if they could not be loaded"""
     needed_bytes: int
     """memory that the training takes besides data and model"""
     findings: list[Finding]
@@ -61,7 +61,7 @@ class RankReport:
 
 
 def meet(config: RunConfig, findings: Findings) -> Accelerator | None:
-    """Meet the other processes; None where that fails, which is a problem in `findings`."""
+    """Meet the other processes; None if that fails, which is a problem in `findings`."""
     config = replace(config, {"timeout_seconds": min(config.timeout_seconds, TIMEOUT_S)})
     try:
         if processes.launched_rank() > 0:

@@ -100,7 +100,7 @@ def _size(tensors: dict[str, torch.Tensor]) -> int:
 def check_disk(config: RunConfig, needs: ResourceNeeds, *, has_validation: bool) -> Finding:
     """Compare the free space with what the checkpoints take when there are most of them.
 
-    These are `checkpoint.keep`, one that is being written, and the best epoch's where it is older.
+    These are `checkpoint.keep`, one that is being written, and the best epoch's if it is older.
     """
     path = folder_of(config)
     free = shutil.disk_usage(nearest_folder(path)).free

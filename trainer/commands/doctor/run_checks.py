@@ -69,7 +69,7 @@ def open_folder(config: RunConfig, count: int) -> OpenedRun:
 
 
 def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
-    """Read the data and build the model; return None where one of them is not there.
+    """Read the data and build the model; return None if one of them is not there.
 
     Args:
         config: with the pinned keys filled in.

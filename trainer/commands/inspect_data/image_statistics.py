@@ -46,7 +46,7 @@ class InspectedImages:
 
     Args:
         splits: by the names in SPLITS.
-        infos: of picture files before they are resized, by name; empty where there are none.
+        infos: of picture files before they are resized, by name; empty if there are none.
     """
 
     dataset: Dataset

@@ -69,7 +69,7 @@ class Layer:
     """without those that an operation before has used"""
     multiply_adds: int
     receptive_field: tuple[int, ...] | Literal["all"] | None
-    """height and width in pixels; None where it is not well defined"""
+    """height and width in pixels; None if it is not well defined"""
     arithmetic: list[str]
 
 

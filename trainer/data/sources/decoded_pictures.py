@@ -225,7 +225,7 @@ def _about_test(decoded: DecodedPictures) -> str:
 def _warn_of_few_greys(
     root: Path, files: Mapping[str, PictureFile], grey_range: GreyRange | None
 ) -> None:
-    """Warn where a wrong pixel in one file of more than 8 bits takes the contrast of all others."""
+    """Warn if a wrong pixel in one file of more than 8 bits takes the contrast of all others."""
     if grey_range is None:
         return
     low, high = grey_range

@@ -203,7 +203,7 @@ def _left_out(why: str, names: list[str]) -> list[str]:
 
 
 def _check_link(path: Path) -> None:
-    """Refuse a broken link to a part or a class, which would be missing without a word."""
+    """Refuse a broken link to a part or a class, which would otherwise be missing silently."""
     if path.is_symlink() and not path.exists():
         raise UserError(f"data.root: {path} is a link that leads nowhere; fix or remove it")
 

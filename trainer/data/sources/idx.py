@@ -34,7 +34,7 @@ _DEFLATE_LIMIT = 1032
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """Return the file of this IDX name, unpacked or gzipped; None where the folder lacks it."""
+    """Return the file of this IDX name, unpacked or gzipped; None if the folder lacks it."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 

@@ -26,7 +26,7 @@ class KnownSet:
         md5: of the published .gz files, in the order of `idx.NAMES`.
         sha256: of the unpacked files, in the same order; Debian's package gzips them again.
         mirrors: addresses that end in a slash, in the order in which they are tried.
-        package: the Debian package that has the files; None where there is none.
+        package: the Debian package that has the files; None if there is none.
         package_folder: where that package puts them.
     """
 

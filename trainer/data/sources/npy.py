@@ -115,7 +115,7 @@ def to_labels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.int
 
 
 def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[Any]:
-    """Check the shape and the type, and add the channel axis where it is missing."""
+    """Check the shape and the type, and add the channel axis if it is missing."""
     if values.size == 0:
         raise UserError(f"{where}: has no pixels, its shape is {values.shape}")
     if values.ndim == 3:

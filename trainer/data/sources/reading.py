@@ -98,7 +98,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
         split: train, validation or test.
 
     Returns:
-        None where the source is not a folder, or has no such split.
+        None if the source is not a folder, or has no such split.
 
     Raises:
         UserError: the split has no pictures, or a broken one.

@@ -46,13 +46,13 @@ class SourceData:
     """All images of a source.
 
     Args:
-        class_names: None where the source does not know them: then they are the numbers from 0 to
+        class_names: None if the source does not know them: then they are the numbers from 0 to
             the largest training label.
-        origin: where the files came from, for people.
-        validation: images that the source itself sets apart for it; None where they are held out
+        origin: where the files came from, in words.
+        validation: images that the source itself sets apart for it; None if they are held out
             of `train`.
         grey_range: the values that became black and white in pictures of more than 8 bits a
-            channel; None where there are no such pictures.
+            channel; None if there are no such pictures.
     """
 
     train: LabelledImages
@@ -69,8 +69,8 @@ class SourceSplit:
 
     Args:
         data: its images.
-        class_names: None where the source does not know them: then the labels are numbers.
-        origin: where the files came from, for people.
+        class_names: None if the source does not know them: then the labels are numbers.
+        origin: where the files came from, in words.
     """
 
     data: LabelledImages

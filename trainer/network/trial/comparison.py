@@ -21,7 +21,7 @@ _MOST_NAMES = 3
 
 
 def find_differences(task: Task) -> list[str]:
-    """Return what differs, in words; nothing where all bits are equal.
+    """Return what differs, in words; nothing if all bits are equal.
 
     Raises:
         UserError: a pass puts other parameters in the place of those that are to be trained.

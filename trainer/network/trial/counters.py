@@ -101,7 +101,7 @@ class Counters:
                 put(now)
 
     def _step(self, name: str) -> float:
-        """Return by how much it counts; 0 where it is not a counter."""
+        """Return by how much it counts; 0 if it is not a counter."""
         steps = self.steps.get(name, [0])
         if all(step > 0 for step in steps) or all(step < 0 for step in steps):
             return steps[-1]

@@ -14,7 +14,7 @@ log = logging.getLogger("lockstep")
 
 
 def attempt(what: str, write: Callable[[], None]) -> None:
-    """Write something that a run can do without: warn where it fails or takes too long."""
+    """Write something that a run can do without: warn if it fails or takes too long."""
     try:
         run_with_timeout(LIMIT_S, write)
     except (Exception, SystemExit) as error:

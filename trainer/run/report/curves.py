@@ -33,7 +33,7 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
     """Draw training loss and learning rate of each iteration, and accuracy of each epoch.
 
     Args:
-        steps: records of event "step" with step, lr and loss (None where it was not finite).
+        steps: records of event "step" with step, lr and loss (None if it was not finite).
         epochs: records of event "epoch"; train_accuracy and validation_accuracy may be missing
             or None.
 

@@ -55,7 +55,7 @@ def _most_confused(confusion: Confusion) -> np.ndarray:
     chosen: set[int] = set()
     wrong = confusion.mistakes()
     pairs = zip(confusion.true[wrong].tolist(), confusion.predicted[wrong].tolist(), strict=True)
-    single = ((label,) for label in range(confusion.classes))  # where there are few mistakes
+    single = ((label,) for label in range(confusion.classes))  # if there are few mistakes
     for classes in itertools.chain(pairs, single):
         if len(chosen | set(classes)) <= MOST_CONFUSED:
             chosen.update(classes)

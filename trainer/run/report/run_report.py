@@ -21,13 +21,13 @@ from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration_bi
 
 MOST_MISTAKES = 24
 MOST_ROWS = 50
-"""of the worst classes, where there are too many for a page"""
+"""of the worst classes, if there are too many for a page"""
 
 
 def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
     """Write the pictures and report.html into `output_dir`.
 
-    Reads config.yaml, metrics.jsonl, results.json, predictions.npz and, where there is one,
+    Reads config.yaml, metrics.jsonl, results.json, predictions.npz and, if there is one,
     features.png there, so a report can be made again at any time.
 
     Args:

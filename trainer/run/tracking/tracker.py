@@ -78,7 +78,7 @@ class GuardedTracker:
         """End the tracker.
 
         Args:
-            results: what results.json holds, or None where the run ended early.
+            results: the content of results.json, or None if the run ended early.
             stopped: whether it was stopped to go on later, which is not a failure.
         """
         tracker, copied = self._tracker, copy.deepcopy(results)

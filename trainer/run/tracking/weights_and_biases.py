@@ -134,7 +134,7 @@ def start(
         step: after which the run goes on.
 
     Returns:
-        None where it is disabled, or wandb is not installed.
+        None if it is disabled, or wandb is not installed.
     """
     mode = resolve_mode(mode)
     if mode == "disabled":
@@ -242,7 +242,7 @@ def end_service() -> None:
     """
     import psutil
 
-    # It has failed already and been reported: no second message where this fails too.
+    # It has failed already and been reported: no second message if this fails too.
     with contextlib.suppress(Exception, SystemExit):
         run_with_timeout(GOODBYE_TIMEOUT_S, sys.modules["wandb"].teardown)
     for child in psutil.Process().children():
