@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,10 @@ def preserve_caller_settings() -> Iterator[None]:
         _preserve_torch(stack)
         _preserve_float32(stack)
         _preserve_generators(stack)
-        _preserve_accelerate(stack)
-        stack.callback(_set_environment, dict(os.environ))
+        # The caller's own `Accelerator` shares its state with ours.
+        shared = (kind._shared_state for kind in (PartialState, AcceleratorState, GradientState))
+        for state in (*shared, os.environ):
+            stack.callback(_restore, state, dict(state))
         stack.callback(return_freed_memory)
         stack.enter_context(warnings.catch_warnings())  # the engine counts some of them
         stack.enter_context(torch.inference_mode(False))
@@ -99,22 +101,10 @@ def _preserve_generators(stack: contextlib.ExitStack) -> None:
         stack.callback(torch.cuda.manual_seed_all, torch.initial_seed())
 
 
-def _preserve_accelerate(stack: contextlib.ExitStack) -> None:
-    """Preserve the state of Accelerate, which the caller's own `Accelerator` shares with ours."""
-    for kind in (PartialState, AcceleratorState, GradientState):
-        state: dict[str, Any] = kind._shared_state
-        stack.callback(_refill, state, dict(state))
-
-
-def _refill(state: dict[str, Any], before: dict[str, Any]) -> None:
-    state.clear()
+def _restore(state: MutableMapping[str, Any], before: dict[str, Any]) -> None:
+    for name in state.keys() - before.keys():
+        del state[name]
     state.update(before)
-
-
-def _set_environment(before: dict[str, str]) -> None:
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
 
 
 def keep_freed_memory() -> None:

@@ -68,15 +68,15 @@ class Progress:
                 "[{elapsed}<{remaining}{postfix}]",
             )
 
-    def update(self, done: int, loss: float, accuracy: float, samples_per_second: float) -> None:
-        """Show the state after `done` steps of the epoch; accuracy between 0 and 1."""
+    def update(self, steps: int, loss: float, accuracy: float, samples_per_second: float) -> None:
+        """Show the state after this many `steps` of the epoch; accuracy between 0 and 1."""
         values = f"loss {loss:.4f}, acc {percent(accuracy)}, {samples_per_second:,.0f} img/s"
         if self._bar is not None:
-            self._bar.n = done
+            self._bar.n = steps
             self._bar.set_postfix_str(values)
         elif time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + self._line_every_s
-            print_line(f"{self._place()}   step {done:,}/{self._steps:,}: {values}")
+            print_line(f"{self._place()}   step {steps:,}/{self._steps:,}: {values}")
 
     def end_epoch(self, record: dict[str, Any]) -> None:
         """Print the epoch's line of the table from its record of metrics.jsonl."""

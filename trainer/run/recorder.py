@@ -73,12 +73,7 @@ class Recorder:
     def steps_done(self, records: Sequence[Record], progress: Record) -> None:
         """Record the steps since the last call, and show the running figures of the epoch."""
         self.metrics.write(records)
-        self.progress.update(
-            progress["steps"],
-            progress["loss"],
-            progress["accuracy"],
-            progress["samples_per_second"],
-        )
+        self.progress.update(**progress)
         self._hand_on(records)
 
     def epoch_done(self, record: Record) -> None:

@@ -66,7 +66,10 @@ class StepLog:
         # The steps after a bad one may be computed again, from other weights.
         seen = records[: bad.index(True) + 1] if any(bad) else records
         if observer:
-            observer.steps_done(seen, progress_record(state, steps_done))
+            loss, accuracy = epoch_means(state)
+            speed = state.epoch_samples / state.epoch_seconds
+            progress = {"loss": loss, "accuracy": accuracy, "samples_per_second": speed}
+            observer.steps_done(seen, {"steps": steps_done, **progress})
         if any(bad):
             step, loss = seen[-1]["step"], seen[-1]["loss"]
             raise NonFiniteLossError(
@@ -79,14 +82,3 @@ def epoch_means(state: RunState) -> tuple[float, float]:
     if not state.trained_samples:
         return math.nan, math.nan
     return state.loss_sum / state.trained_samples, state.hits / state.trained_samples
-
-
-def progress_record(state: RunState, steps_done: int) -> Record:
-    """Return the running figures of an epoch."""
-    loss, accuracy = epoch_means(state)
-    return {
-        "steps": steps_done,
-        "loss": loss,
-        "accuracy": accuracy,
-        "samples_per_second": state.epoch_samples / state.epoch_seconds,
-    }
