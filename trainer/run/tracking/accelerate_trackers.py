@@ -40,7 +40,7 @@ class AccelerateTracker:
         self.step = record.get("step", self.step)
         self.tracker.log(self.figures(record), step=self.step)
 
-    def figures(self, record: Record) -> dict[str, float]:
+    def figures(self, record: Record) -> dict[str, Any]:
         """Return the figures of a record by the names of their curves."""
         if record["event"] == "step":
             return {f"train/{key}": record[key] for key in ("loss", "lr")}

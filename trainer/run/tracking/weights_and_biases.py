@@ -52,9 +52,11 @@ class WandbTracker(AccelerateTracker):
         self._run: wandb.Run = tracker.tracker
         self._run.define_metric("epoch/*", step_metric="epoch")
 
-    def figures(self, record: Record) -> dict[str, float]:
-        """Return the figures of a record and its epoch, over which epoch/* is drawn."""
-        return super().figures(record) | {"epoch": record["epoch"]}
+    def figures(self, record: Record) -> dict[str, Any]:
+        """Return the figures of a record, its epoch, the axis of epoch/*, and the digest."""
+        digest = record.get("weights_sha256")
+        more = {"epoch": record["epoch"]} | ({"epoch/weights_sha256": digest} if digest else {})
+        return super().figures(record) | more
 
     def mark_stopped(self) -> None:
         """Tell the server that the run will go on, so that a sweep starts it again."""
