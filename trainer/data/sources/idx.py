@@ -12,8 +12,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ NAMES = TRAIN + TEST
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
+_PIECE_BYTES = 2**22
 # Deflate can shrink 1,032 to 1 at most (zlib's technical details), so a header that announces
 # more than that is wrong, and no memory is allocated for it.
 _DEFLATE_LIMIT = 1032
@@ -113,12 +114,15 @@ def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
                 f"{path}: announces {announced} bytes in the shape {shape}, but is too short for "
                 f"more than {most}: damaged or cut off"
             )
-        content = bytearray(stream.read(announced + 1))
-    if len(content) < announced:
-        raise UserError(f"{path}: cut off after {len(content)} of {announced} bytes of {shape}")
-    if len(content) > announced:
+        # Piece by piece, as a read of everything would need the memory twice.
+        content, count = bytearray(announced + 1), 0
+        while piece := stream.readinto(memoryview(content)[count : count + _PIECE_BYTES]):
+            count += piece
+    if count < announced:
+        raise UserError(f"{path}: cut off after {count} of {announced} bytes of {shape}")
+    if count > announced:
         raise UserError(f"{path}: goes on after the {announced} bytes of {shape} that it announces")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8, announced).reshape(shape)
 
 
 def header(shape: tuple[int, ...]) -> bytes:
@@ -147,18 +151,18 @@ def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | Stor
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+def _open(path: Path) -> Iterator[tuple[BufferedIOBase, bool]]:
     """Open a file, unpack it where needed, and tell whether it is gzipped."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP_MAGIC
             file.seek(0)
-            yield (cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file), packed
+            yield (gzip.GzipFile(fileobj=file) if packed else file), packed
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
 
 
-def _read_shape(stream: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
+def _read_shape(stream: BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
     start = stream.read(4)
     expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if start != expected:
