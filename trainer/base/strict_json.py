@@ -6,6 +6,7 @@ Whatever is wrong with a file becomes a `UserError` that names it.
 from __future__ import annotations
 
 import json
+import math
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -50,6 +51,15 @@ def parse_json(text: str, path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not JSON that Lockstep writes ({error})") from error
+
+
+def nan_to_null(value: Any) -> Any:
+    """Return a value with null for the numbers in it that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: nan_to_null(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [nan_to_null(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_type(value: Any, hint: Any, where: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
+from trainer.base.strict_json import nan_to_null
 from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recompute
 from trainer.commands.options import check_output, report_write_errors
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         "skipped_in_run": step in record.skipped_steps,
         "samples": samples,
     }
-    report = _without_nan(report)
+    report = nan_to_null(report)
     if page:
         _write_page(page, report)
     recompute.conclude(report, _lines(report), as_json=arguments.json)
@@ -144,7 +145,12 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
             if error.step != step:
                 raise DifferentRunError(f"{error}; the run had no such loss") from error
     rows = gather_object(_rows(engine, batch, watch, in_epoch))
-    return sorted(rows, key=_badness, reverse=True), watch.gradient_norm()
+
+    def badness(row: dict[str, Any]) -> tuple[float, int]:
+        # Ties go to the first.
+        return (row["loss"] if math.isfinite(row["loss"]) else math.inf, -row["sample"])
+
+    return sorted(rows, key=badness, reverse=True), watch.gradient_norm()
 
 
 def _rows(engine: Engine, batch: Batch, watch: SampleWatch, in_epoch: int) -> list[dict[str, Any]]:
@@ -188,11 +194,6 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
     return [image_uri(image[..., 0] if image.shape[2] == 1 else image) for image in drawn]
 
 
-def _badness(row: dict[str, Any]) -> tuple[float, int]:
-    """Return a key to sort by: a loss that is not finite is the worst, ties go to the first."""
-    return (row["loss"] if math.isfinite(row["loss"]) else math.inf, -row["sample"])
-
-
 def _mean_before(run: RunRecord, step: int) -> float | None:
     """Return the mean recorded loss of the steps before."""
     earlier = range(max(1, step - STEPS_BEFORE), step)
@@ -218,15 +219,6 @@ def _write_page(path: Path, report: dict[str, Any]) -> None:
     )
     with report_write_errors("--page", path):
         write_text(path, page)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with null for the numbers that JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float | None) -> str:

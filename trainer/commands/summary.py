@@ -20,7 +20,7 @@ from trainer.commands.options import add_json_option
 from trainer.config import stored_config
 from trainer.config.same_run import differences
 from trainer.config.schema import RunConfig
-from trainer.run.console import omitted_note, worst_rows
+from trainer.run.console import class_table
 from trainer.run.run_folder import read_results, read_status
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
@@ -154,7 +154,7 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
             found.append(
                 f"not one recipe: {runs[0].folder} against {one.folder}: {'; '.join(others)}"
             )
-        elif _differ(runs[0].test_fingerprint, one.test_fingerprint):
+        elif len({runs[0].test_fingerprint, one.test_fingerprint} - {None}) > 1:
             found.append(
                 f"{runs[0].folder} and {one.folder} were tested on different images, though their "
                 f"configurations name the same: these have changed in between"
@@ -168,10 +168,6 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
     return found
 
 
-def _differ(fingerprint: str | None, other: str | None) -> bool:
-    return None not in (fingerprint, other) and fingerprint != other
-
-
 def _lines(found: dict[str, Any]) -> list[str]:
     columns = {
         name: head
@@ -181,12 +177,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
     rows = [("run", "seed", *columns.values())]
     for one in found["runs"]:
         rows.append((one["run"], str(one["seed"]), *(percent(one[name]) for name in columns)))
-    for label, key in (("mean", "mean"), ("standard deviation", "standard_deviation")):
-        rows.append((label, "", *(percent((found[name] or {}).get(key)) for name in columns)))
-    shown = worst_rows(found["per_class"])
-    classes = [(row["name"], percent(row["accuracy"])) for row in shown]
-    head, *lines = format_table([("class", "mean accuracy"), *classes])
-    worst = [name for name, _ in classes].index(found["worst_class"])
-    lines[worst] += "  <- worst"
-    others = omitted_note(found["per_class"], shown)
-    return [*format_table(rows), "", head, *lines, *([others] if others else [])]
+    for key in ("mean", "standard_deviation"):
+        spread = (percent((found[name] or {}).get(key)) for name in columns)
+        rows.append((key.replace("_", " "), "", *spread))
+    classes = class_table(
+        found["per_class"],
+        found["worst_class"],
+        ("mean accuracy",),
+        lambda row: (percent(row["accuracy"]),),
+    )
+    return [*format_table(rows), "", *classes]

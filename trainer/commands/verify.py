@@ -141,19 +141,17 @@ def _advance(again: Recomputation, until: Position) -> bool:
     from trainer.ranks import collectives
 
     engine = again.engine
-    while (here := (engine.state.epoch, engine.state.step)) < until:
-        end_of_epoch = (here[0] + 1, here[0] * engine.batches.steps)
-        engine.fit(min(until, end_of_epoch))
+
+    def differs() -> bool:
+        return collectives.run_on_main_rank(
+            again.accelerator, lambda: again.comparison.first_difference is not None
+        )
+
+    while not differs() and (here := (engine.state.epoch, engine.state.step)) < until:
+        engine.fit(min(until, (here[0] + 1, here[0] * engine.batches.steps)))
         if (engine.state.epoch, engine.state.step) == here:
             break  # it ends here, before the run did
-        if collectives.run_on_main_rank(
-            again.accelerator, lambda: again.comparison.first_difference
-        ):
-            return False
-    return (
-        collectives.run_on_main_rank(again.accelerator, lambda: again.comparison.first_difference)
-        is None
-    )
+    return not differs()
 
 
 def _compare_checkpoint(again: Recomputation, saved: Checkpoint) -> None:

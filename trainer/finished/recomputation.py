@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from models import timm_models
 from trainer.base import numerics
 from trainer.base.errors import UserError
+from trainer.base.strict_json import nan_to_null
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import NoCheckpoints
 from trainer.config import plugin_checks, plugins, stored_config
@@ -198,7 +198,7 @@ class RecordComparison:
 
     def agrees(self, key: str, found: Any, stored: Any) -> bool:
         """Return whether a figure is the run's; what JSON has no number for is null there."""
-        found, stored = _as_json(found), _as_json(stored)
+        found, stored = nan_to_null(found), nan_to_null(stored)
         if self.tolerance is None or found == stored:
             return bool(found == stored)
         if key not in TOLERANT_KEYS:
@@ -218,12 +218,8 @@ class RecordComparison:
         for key in keys:
             if not self.agrees(key, found[key], stored.get(key)):
                 self.note(
-                    f"{where}: {key} {stored.get(key)} in the run, {_as_json(found[key])} here"
+                    f"{where}: {key} {stored.get(key)} in the run, {nan_to_null(found[key])} here"
                 )
-
-
-def _as_json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpoint) -> str | None:
@@ -232,7 +228,6 @@ def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpo
     Args:
         files: tensors of each file, as `Snapshot.collect` gives them.
         small: the small values, likewise.
-        saved: the checkpoint.
     """
     where = saved.folder.name
     for key in POSITION_KEYS:

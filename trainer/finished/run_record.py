@@ -171,8 +171,7 @@ def _undamaged(paths: Iterable[Path]) -> Iterator[Checkpoint]:
 def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | None]:
     """Return the fingerprints of images and code, by the key that names them, where known.
 
-    Args:
-        saved: any of its checkpoints.
+    `saved` is any of the run's checkpoints.
     """
     if saved is not None:
         known: dict[str, str | None] = saved.state["fingerprints"]

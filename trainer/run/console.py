@@ -10,12 +10,12 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.base.terminal import percent, print_line, progress_bar
+from trainer.base.terminal import format_table, percent, print_line, progress_bar
 from trainer.config.schema import LAB_TEST_SAMPLES
 
 FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
@@ -165,6 +165,26 @@ def worst_rows(
         return list(rows)
     with_images = (row for row in rows if row.get("support", 1))
     return sorted(with_images, key=itemgetter("accuracy"))[:worst]
+
+
+def class_table(
+    rows: Sequence[dict[str, Any]],
+    worst_class: str | None,
+    head: tuple[str, ...],
+    cells: Callable[[dict[str, Any]], tuple[str, ...]],
+) -> list[str]:
+    """Return the lines of a table of classes, of many only the worst, with the worst one marked.
+
+    Args:
+        rows: as of `worst_rows`.
+        head: of the columns after the names.
+        cells: those of a row after its name.
+    """
+    shown = worst_rows(rows)
+    table = format_table([("class", *head), *((row["name"], *cells(row)) for row in shown)])
+    marks = ["  <- worst" if row["name"] == worst_class else "" for row in shown]
+    others = omitted_note(rows, shown)
+    return [*map("".join, zip(table, ["", *marks], strict=True)), *([others] if others else [])]
 
 
 def omitted_note(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from trainer.base.errors import UserError
 from trainer.base.files import sync
-from trainer.base.strict_json import check_type, error_text
+from trainer.base.strict_json import check_type, error_text, nan_to_null
 from trainer.training.observer import Record
 
 _LONGEST_LINE_BYTES = 2**20
@@ -72,7 +71,7 @@ class MetricsLog:
 
     def write(self, records: Sequence[Record]) -> None:
         """Append the records, a line each; numbers that JSON lacks (NaN, infinity) become null."""
-        lines = [json.dumps(_finite(record), allow_nan=False) + "\n" for record in records]
+        lines = [json.dumps(nan_to_null(record), allow_nan=False) + "\n" for record in records]
         with self._lock:
             nothing_waited = not self._waiting
             self._waiting += "".join(lines).encode()
@@ -178,11 +177,3 @@ def _parse(line: bytes, path: Path) -> Record:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, a line is not a record ({error}); {_ADVICE}") from error
     return record
-
-
-def _finite(record: Record) -> Record:
-    """Return the record with null for NaN and infinity, which JSON lacks."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in record.items()
-    }

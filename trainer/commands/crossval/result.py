@@ -24,7 +24,7 @@ from trainer.data.dataset import ImageSet
 from trainer.data.loading import fingerprint_of, load_training
 from trainer.data.sources import reading
 from trainer.data.split import take_fold
-from trainer.run.console import omitted_note, worst_rows
+from trainer.run.console import class_table
 from trainer.run.report import pages, plots, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.results import write_confusion
@@ -73,10 +73,7 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     write_json(path / "crossval.json", found)
-    write_file(
-        path / "out_of_fold.npz",
-        lambda temporary: np.savez(temporary, **cast(Any, columns)),
-    )
+    write_file(path / "out_of_fold.npz", lambda file: np.savez(file, **cast(Any, columns)))
     if found["out_of_fold"]["confusion"] is None:
         classes = len(found["out_of_fold"]["per_class"])
         write_confusion(path / "confusion.npz", _answers(columns), classes)
@@ -216,14 +213,12 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
         (str(each["fold"]), f"{each['samples']:,}", percent(each["accuracy"]))
         for each in found["runs"]
     ]
-    shown = worst_rows(pooled["per_class"])
-    others = omitted_note(pooled["per_class"], shown)
-    classes = [
-        (row["name"], f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None))
-        for row in shown
-    ]
-    class_head, *class_lines = format_table([("class", *head), *classes])
-    marks = ["  <- worst" if row["name"] == pooled["worst_class"] else "" for row in shown]
+    class_head, *classes = class_table(
+        pooled["per_class"],
+        pooled["worst_class"],
+        head,
+        lambda row: (f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None)),
+    )
     return [
         "",
         *format_table([("fold", *head), *folds]),
@@ -234,8 +229,7 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
         "The folds are not independent: the interval is a guide, most likely too narrow.",
         "",
         f"{class_head}  out of fold",
-        *map("".join, zip(class_lines, marks, strict=True)),
-        *([others] if others else []),
+        *classes,
         "",
         f"report  {path / 'crossval.html'}",
     ]
@@ -247,14 +241,12 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
 def _write_page(
     path: Path,
     found: dict[str, Any],
-    columns: dict[str, np.ndarray],
+    columns: Columns,
     pictures: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Write confusion.png and crossval.html, after recipe.yaml.
 
     Args:
-        found: what crossval.json contains.
-        columns: as out_of_fold.npz has them.
         pictures: gives the training images at some positions in file order, int64 (n,), as uint8
             (n, height, width) or (n, height, width, 3).
     """

@@ -26,43 +26,34 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """The images of train, validation or test.
-
-    Args:
-        images: in file order.
-        labels: int64 (n,).
-        names: of each image, for people: its file, or its number in the file of all.
-    """
-
-    images: ImageSet
-    labels: np.ndarray
-    names: Sequence[str]
-
-
-@dataclass(frozen=True, eq=False)
 class InspectedImages:
     """All images of a run, and where they come from.
 
     Args:
-        splits: by the names in SPLITS.
+        splits: by the names in SPLITS, each in file order.
+        names: of each image of a split, for people: its file, or its number in the file of all.
         infos: of picture files before they are resized, by name; empty if there are none.
     """
 
     dataset: Dataset
-    splits: Mapping[str, Split]
+    splits: Mapping[str, ImageSet]
+    names: Mapping[str, Sequence[str]]
     infos: Mapping[str, ImageInfo]
 
     def describe(self, place: Place) -> dict[str, Any]:
         """Return an image as JSON."""
         part, position = place
-        split = self.splits[part]
         return {
             "part": part,
             "position": position,
-            "name": split.names[position],
-            "class": self.dataset.class_names[int(split.labels[position])],
+            "name": self.names[part][position],
+            "class": self.dataset.class_names[self.label(place)],
         }
+
+    def label(self, place: Place) -> int:
+        """Return the number of an image's class."""
+        part, position = place
+        return int(self.splits[part].targets[position])
 
 
 def load(config: RunConfig) -> InspectedImages:
@@ -73,15 +64,14 @@ def load(config: RunConfig) -> InspectedImages:
     """
     reading.prepare(config.data)
     dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
-    sets = (dataset.train, dataset.validation, dataset.test)
-    splits = {}
-    for part, images, subset in zip(SPLITS, sets, subsets, strict=True):
+    splits = dict(zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
+    names = {}
+    for part, subset in zip(SPLITS, subsets, strict=True):
         files = subset.data.names
-        names = [
+        names[part] = [
             files[i] if files else f"{subset.split} image {i}" for i in subset.positions.tolist()
         ]
-        splits[part] = Split(images, images.targets.numpy(), names)
-    return InspectedImages(dataset, splits, reading.read_picture_infos(config.data))
+    return InspectedImages(dataset, splits, names, reading.read_picture_infos(config.data))
 
 
 def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
@@ -89,8 +79,8 @@ def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
     dataset = inspected.dataset
     channels, *image_size = dataset.train.images.shape[1:]
     counts = {
-        part: np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
-        for part, split in inspected.splits.items()
+        part: np.bincount(images.targets.numpy(), minlength=len(dataset.class_names)).tolist()
+        for part, images in inspected.splits.items()
     }
     return {
         "data": {
@@ -155,7 +145,7 @@ def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
                 found[f"{second}_in_{first}"] += counts[second]
 
     def labels(group: list[Place]) -> int:
-        return len({int(inspected.splits[part].labels[i]) for part, i in group})
+        return len(set(map(inspected.label, group)))
 
     def parts(group: list[Place]) -> int:
         return len({part for part, _ in group})
@@ -169,10 +159,10 @@ def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
 
 
 def _digests(inspected: InspectedImages) -> Iterator[tuple[Place, bytes]]:
-    total = sum(len(split.images) for split in inspected.splits.values())
+    total = sum(map(len, inspected.splits.values()))
     with progress_bar("comparing images", total) as progress:
         for part, split in inspected.splits.items():
-            images = (image for chunk in split.images.chunks() for image in chunk.numpy())
+            images = (image for chunk in split.chunks() for image in chunk.numpy())
             for position, image in enumerate(images):
                 yield (part, position), hashlib.blake2b(image.data, digest_size=16).digest()
                 progress.update()

@@ -46,7 +46,7 @@ def find(
     stored = stored.prepare(accelerator)
     parts, images = [], []
     for part in HELD_OUT:
-        one = inspected.splits[part].images
+        one = inspected.splits[part]
         if not len(one):
             continue
         (found,) = stored.predict(accelerator, one, f"classifying {part}")

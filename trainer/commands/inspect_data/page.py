@@ -25,10 +25,7 @@ def write(
     """Write the page.
 
     Args:
-        path: of the page.
-        found: what to show.
-        inspected: the images.
-        classes: the numbers of the classes to show.
+        classes: the numbers of those to show.
 
     Raises:
         UserError: it cannot be written.
@@ -36,7 +33,11 @@ def write(
     groups = [group[:LARGEST_GROUP] for group in found["duplicates"]["groups"]]
     suspects = (found["suspects"] or {}).get("images", [])
     images = [*suspects, *(image for group in groups for image in group)]
-    samples = [_first_of(inspected, label) for label in classes]
+    labels = inspected.splits["train"].targets.numpy()
+    samples: list[list[Place]] = [
+        [("train", position) for position in np.flatnonzero(labels == label)[:SAMPLES].tolist()]
+        for label in classes
+    ]
     shown = [(image["part"], image["position"]) for image in images]
     uris = _uris(inspected, [*shown, *(place for places in samples for place in places)])
     text = pages.render(
@@ -56,17 +57,12 @@ def write(
         write_text(path, text)
 
 
-def _first_of(inspected: InspectedImages, label: int) -> list[Place]:
-    positions = np.flatnonzero(inspected.splits["train"].labels == label)[:SAMPLES]
-    return [("train", position) for position in positions.tolist()]
-
-
 def _uris(inspected: InspectedImages, places: Sequence[Place]) -> dict[Place, str]:
     """Return each image as the address of a PNG file."""
     found = {}
     for part, split in inspected.splits.items():
         positions = sorted({position for other, position in places if other == part})
         for position in positions:
-            (pixels,) = split.images.pictures(np.array([position]))
+            (pixels,) = split.pictures(np.array([position]))
             found[part, position] = pages.image_uri(pixels)
     return found
