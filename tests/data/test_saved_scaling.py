@@ -17,8 +17,7 @@ from tests.runs import Run, sha256_of, train_here
 from tests.stored import write_model
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import write_tensors
-from trainer.data import saved_scaling
-from trainer.data.scaling import Scaling
+from trainer.data.scaling import Scaling, encode_scaling
 from trainer.finished.trained_model import load
 
 NAMES = ["lockstep/pixel_deviation", "lockstep/pixel_mean"]
@@ -48,7 +47,7 @@ def write(path: Path, scaling: Scaling) -> Path:
     )
     with safe_open(path, "pt") as file:
         metadata = json.loads(file.metadata()["model"])
-    numbers, tensors = saved_scaling.encode(scaling)
+    numbers, tensors = encode_scaling(scaling)
     write_tensors(path, load_file(path) | tensors, {"model": json.dumps(metadata | numbers)})
     return path
 

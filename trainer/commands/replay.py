@@ -109,8 +109,8 @@ def make_plan(folder: Path, step: int) -> Plan:
     run = run_record.read(folder)
     if step not in run.steps:
         raise UserError(f"--step: {step}, but {folder} has the steps 1 to {run.last_step:,} so far")
-    following = run_record.oldest_checkpoint(folder, step)
-    start = run_record.newest_checkpoint(folder, step - 1)
+    following = next(run_record.checkpoints(folder, step), None)
+    start = next(run_record.checkpoints(folder, 0, step - 1, newest_first=True), None)
     stops = [following] if following else []
     return Plan(run, start, stops, (run.steps[step]["epoch"], step))
 

@@ -80,7 +80,7 @@ def make_plan(folder: Path, segment: int | None) -> Plan:
     from trainer.finished.recomputation import Plan
 
     run = run_record.read(folder)
-    stops = run_record.checkpoints(folder, 1, run.last_step)
+    stops = list(run_record.checkpoints(folder, 1, run.last_step))
     end = max([run.end, *(run_record.position(saved) for saved in stops[-1:])])
     if segment is None:
         return Plan(run, None, stops, end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.image_file import StoredImages
-from trainer.data.scaling import PixelSums, Scaling
+from trainer.data.scaling import PixelSums
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
@@ -59,15 +59,18 @@ def build_dataset(
     class_names = check(source)
     subsets = divide(config, source, seed, class_names)
     sets = tuple(image_set(subset.select()) for subset in subsets)
-    scaling, fingerprint = _fit_and_fingerprint(sets, config.scaling)
+    # In one pass over their bytes.
+    digest, sums = hashlib.sha256(), PixelSums()
+    for images in sets:
+        _add_to_digest(digest, images, sums if images is sets[0] else None)
     dataset = Dataset(
         name=config.name,
         class_names=class_names,
         train=sets[0],
         validation=sets[1],
         test=sets[2],
-        scaling=scaling,
-        fingerprint=fingerprint,
+        scaling=sums.scaling(config.scaling),
+        fingerprint=digest.hexdigest(),
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
@@ -124,16 +127,6 @@ def image_set(data: LabelledImages) -> ImageSet:
     images = torch.from_numpy(data.images)
     # A single channel leaves the strides open, and torch takes one choice for channels_last.
     return ImageSet(images.flatten().view(images.shape), targets)
-
-
-def _fit_and_fingerprint(
-    sets: tuple[ImageSet, ...], kind: Literal["global", "per_pixel"]
-) -> tuple[Scaling, str]:
-    """Fit the scaling to the first set and fingerprint all, in one pass over their bytes."""
-    digest, sums = hashlib.sha256(), PixelSums()
-    for images in sets:
-        _add_to_digest(digest, images, sums if images is sets[0] else None)
-    return sums.scaling(kind), digest.hexdigest()
 
 
 def fingerprint_of(images: ImageSet) -> str:

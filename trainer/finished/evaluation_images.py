@@ -86,7 +86,11 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
     for part in (source.train, source.validation, source.test):
         if part is not None:
             check_counts(part)
-    return _part(config, seed, source, split), _fingerprint(config, seed, source)
+    try:
+        fingerprint = loading.build_dataset(config, seed, source)[0].fingerprint
+    except UserError:  # such as too few for a run, but enough to evaluate on
+        fingerprint = None
+    return _part(config, seed, source, split), fingerprint
 
 
 def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourceSplit:
@@ -98,13 +102,6 @@ def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> Sour
         subsets = loading.divide(config, source, seed, source.class_names)
         chosen = subsets[("train", "validation", "test").index(split)].select()
     return SourceSplit(chosen, source.class_names, source.origin)
-
-
-def _fingerprint(config: DataConfig, seed: int, source: SourceData) -> str | None:
-    try:
-        return loading.build_dataset(config, seed, source)[0].fingerprint
-    except UserError:  # such as too few for a run, but enough to evaluate on
-        return None
 
 
 # ---------------------------------------------------------------------- classes

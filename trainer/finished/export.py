@@ -19,7 +19,7 @@ import torch
 from trainer.base.errors import UserError
 from trainer.base.files import write_file
 from trainer.base.tensor_files import read_tensors, write_tensors
-from trainer.data import saved_scaling
+from trainer.data.scaling import encode_scaling, network_tensors
 from trainer.finished import trained_model
 from trainer.finished.export_worker import (
     BATCH_NAME,
@@ -103,10 +103,10 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
 
 
 def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
-    numbers, scaling = saved_scaling.encode(trained.scaling)
+    numbers, scaling = encode_scaling(trained.scaling)
     metadata = json.dumps(json.loads(trained.metadata) | numbers)
     # From the run's file: the module's tensors may have changed with its mode.
-    weights = saved_scaling.network_tensors(read_tensors(trained.file))
+    weights = network_tensors(read_tensors(trained.file))
     write_tensors(path, {**weights, **scaling}, {"model": metadata})
     again = trained_model.load(path, trained.name)
     original, copy = (PixelModel(one.module, one.scaling).eval() for one in (trained, again))

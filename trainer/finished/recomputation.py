@@ -31,12 +31,8 @@ from trainer.training.snapshot import Files
 
 STEP_KEYS = ("lr", "loss")
 EPOCH_KEYS = (
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "weights_sha256",
-)
+    "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "weights_sha256",
+)  # fmt: skip
 TOLERANT_KEYS = ("lr", "loss", "train_loss", "validation_loss")
 """compared to a tolerance if there is one: digests cannot be near each other, accuracies jump"""
 
@@ -121,13 +117,13 @@ def build(
     engine = build_engine(accelerator, config, NoCheckpoints(), StopRequest())
 
     def check_images_and_code() -> None:
-        known = run_record.fingerprints(run, start or run_record.oldest_checkpoint(run.folder, 0))
+        saved = start or next(run_record.checkpoints(run.folder), None)
+        known = run_record.fingerprints(run, saved)
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
 
-    collectives.run_on_main_rank(
-        accelerator, check_images_and_code
-    )  # the other ranks have the same
+    # The other ranks have the same.
+    collectives.run_on_main_rank(accelerator, check_images_and_code)
     if start:
         engine.load(start)
     engine.state.skipped_steps = run.skipped_steps

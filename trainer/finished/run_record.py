@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,42 +119,18 @@ def are_images_of_run(
 # ---------------------------------------------------------------------- checkpoints
 
 
-def checkpoints(folder: Path, first: int = 0, last: int | None = None) -> list[Checkpoint]:
-    """Open the undamaged checkpoints of steps `first` to `last`, from the oldest.
+def checkpoints(
+    folder: Path, first: int = 0, last: float = math.inf, *, newest_first: bool = False
+) -> Iterator[Checkpoint]:
+    """Open the undamaged checkpoints of steps `first` to `last`, one after the other.
 
     Raises:
         FormatVersionError: another version of Lockstep has written one.
     """
-    return list(_undamaged(_between(folder, first, last)))
-
-
-def newest_checkpoint(folder: Path, last: int) -> Checkpoint | None:
-    """Open the newest undamaged one up to step `last`; errors as `checkpoints`."""
-    return next(_undamaged(reversed(_between(folder, 0, last))), None)
-
-
-def oldest_checkpoint(folder: Path, first: int) -> Checkpoint | None:
-    """Open the oldest undamaged one from step `first` on; errors as `checkpoints`."""
-    return next(_undamaged(_between(folder, first, None)), None)
-
-
-def position(saved: Checkpoint | None) -> Position:
-    """Return the position of a checkpoint, or of the start of a run."""
-    if saved is None:
-        return (1, 0)
-    return saved.state["run"]["epoch"], saved.state["run"]["step"]
-
-
-def _between(folder: Path, first: int, last: int | None) -> list[Path]:
-    return [
-        path
-        for path in step_folders(folder / "checkpoints")
-        if first <= step_of(path) and (last is None or step_of(path) <= last)
-    ]
-
-
-def _undamaged(paths: Iterable[Path]) -> Iterator[Checkpoint]:
-    for path in paths:
+    paths = step_folders(folder / "checkpoints")
+    for path in reversed(paths) if newest_first else paths:
+        if not first <= step_of(path) <= last:
+            continue
         try:
             saved = open_checkpoint(path)
             if position(saved)[1] != step_of(path):
@@ -163,6 +140,13 @@ def _undamaged(paths: Iterable[Path]) -> Iterator[Checkpoint]:
             raise
         except UserError as error:
             log.warning("skipped: %s", error)
+
+
+def position(saved: Checkpoint | None) -> Position:
+    """Return the position of a checkpoint, or of the start of a run."""
+    if saved is None:
+        return (1, 0)
+    return saved.state["run"]["epoch"], saved.state["run"]["step"]
 
 
 # ---------------------------------------------------------------------- what can be promised

@@ -20,11 +20,10 @@ from trainer.base.tensor_files import describe_mismatch, read_specs, read_tensor
 from trainer.base.terminal import progress_bar
 from trainer.config import plugin_checks
 from trainer.config.schema import DataConfig
-from trainer.data import saved_scaling
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding
 from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.scaling import Scaling
+from trainer.data.scaling import Scaling, decode_scaling, network_tensors
 from trainer.finished import model_metadata
 from trainer.network import memory_layout, model_state, new_model
 from trainer.network.buffers_in_passes import preserve_state
@@ -201,7 +200,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
     return TrainedModel(
         module=module,
         class_names=tuple(found["class_names"]),
-        scaling=saved_scaling.decode(found, file, (found["in_channels"], *image_size)),
+        scaling=decode_scaling(found, file, (found["in_channels"], *image_size)),
         channels=found["in_channels"],
         image_size=image_size,
         grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
@@ -248,7 +247,7 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     arguments = dict(found["args"])
     for key in timm_models.WEIGHTS_ARGUMENTS:
         arguments.pop(key, None)  # the weights come from the file
-    specs, seed = saved_scaling.network_tensors(read_specs(file)), found.get("seed", 0)
+    specs, seed = network_tensors(read_specs(file)), found.get("seed", 0)
     effects = model_state.effects_from_metadata(found)
 
     def check_tensors(module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Specs, Tensors, describe_mismatch, read_specs, read_tensors
-from trainer.data import saved_scaling
+from trainer.data.scaling import network_tensors
 from trainer.network import model_state
 from trainer.ranks import processes
 
@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, path: Path) -> Tensors:
     """
     try:
         file = path.resolve()  # a link that the user names is followed
-        specs = saved_scaling.network_tensors(_read_specs(file))
+        specs = network_tensors(_read_specs(file))
         expected = model_state.expected_specs(model, specs)
         prefix = _find_surplus_prefix(specs, expected)
         # Before the values, so that a file of another size costs no memory; types are converted.

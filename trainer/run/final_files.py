@@ -9,7 +9,7 @@ from typing import Any
 from trainer.base.files import write_json
 from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
 from trainer.config.schema import RunConfig
-from trainer.data import saved_scaling
+from trainer.data.scaling import encode_scaling
 from trainer.network import model_state
 from trainer.run import results
 from trainer.run.report import run_report
@@ -75,7 +75,7 @@ def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], 
     """Return what building and feeding the model again takes, some of it as tensors."""
     dataset = engine.data
     channels, *image_size = dataset.train.images.shape[1:]
-    numbers, tensors = saved_scaling.encode(dataset.scaling)
+    numbers, tensors = encode_scaling(dataset.scaling)
     metadata = {
         "name": config.model.name,
         "args": config.model.args,

@@ -59,7 +59,7 @@ class DecodedPictures:
         """
         labelled = self.labelled_files(part)
         return LabelledImages(
-            images=npy.read_features(self.entry / _pixels_file(part), limit_bytes),
+            images=npy.read_features(self.entry / f"{part}.npy", limit_bytes),
             labels=np.array([label for _, label in labelled], dtype=np.int64),
             images_file=str(root / part),
             labels_file=str(root / part),
@@ -104,7 +104,7 @@ def write(
     try:
         errors: dict[str, str] = {}
         for part, labelled in plan.parts.items():
-            names, path = [name for name, _ in labelled], temporary / _pixels_file(part)
+            names, path = [name for name, _ in labelled], temporary / f"{part}.npy"
             errors |= _write_pixels(path, pictures.root, names, plan.target)
         check()
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
@@ -130,10 +130,6 @@ def write(
     decoded = load(entry)
     assert decoded
     return decoded
-
-
-def _pixels_file(part: str) -> str:
-    return f"{part}.npy"
 
 
 def _write_pixels(path: Path, root: Path, names: list[str], target: Target) -> dict[str, str]:

@@ -54,15 +54,13 @@ def locate(folder: Path, key: str) -> dict[str, Path]:
     Raises:
         UserError: names the files that are missing.
     """
-    found = {name: path for name in NAMES if (path := find(folder, name))}
-    if len(found) < len(NAMES):
-        absent = ", ".join(name for name in NAMES if name not in found)
-        problem = f"lacks {absent}" if folder.is_dir() else "there is no such folder"
+    if absent := missing(folder):
+        problem = f"lacks {', '.join(absent)}" if folder.is_dir() else "there is no such folder"
         raise UserError(
             f"{key}: {folder} {problem}; there must be the four files {', '.join(NAMES)}, "
             "each with or without .gz"
         )
-    return found
+    return {name: path for name in NAMES if (path := find(folder, name))}
 
 
 def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
@@ -72,12 +70,8 @@ def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
         limit_bytes: a file with more bytes of images stays on the disk.
     """
     paths = locate(folder, "data.root")
-    return SourceData(
-        train=read_split(paths, TRAIN, limit_bytes),
-        test=read_split(paths, TEST, limit_bytes),
-        class_names=None,
-        origin=f"data.root {folder}",
-    )
+    train, test = (read_split(paths, names, limit_bytes) for names in (TRAIN, TEST))
+    return SourceData(train, test, class_names=None, origin=f"data.root {folder}")
 
 
 def read_split(

@@ -13,12 +13,9 @@ from trainer.base.errors import UserError
 from trainer.data.image_file import StoredImages, memory_limit_error, open_images
 from trainer.data.sources.source_data import LabelledImages, SourceData
 
-_SUFFIXES = (
-    "_train_features.npy",
-    "_train_targets.npy",
-    "_test_features.npy",
-    "_test_targets.npy",
-)
+_SUFFIXES = [
+    f"_{part}_{what}.npy" for part in ("train", "test") for what in ("features", "targets")
+]
 _CHUNK_BYTES = 2**24
 
 
@@ -56,13 +53,14 @@ def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
     Args:
         limit_bytes: a file with more bytes of features stays on the disk.
     """
-    train_features, train_targets, test_features, test_targets = locate(folder)
-    return SourceData(
-        train=_read_split(train_features, train_targets, limit_bytes),
-        test=_read_split(test_features, test_targets, limit_bytes),
-        class_names=None,
-        origin=f"data.root {folder}",
+    paths = locate(folder)
+    train, test = (
+        LabelledImages(
+            read_features(features, limit_bytes), read_targets(targets), str(features), str(targets)
+        )
+        for features, targets in (paths[:2], paths[2:])
     )
+    return SourceData(train, test, class_names=None, origin=f"data.root {folder}")
 
 
 def read_features(
@@ -79,9 +77,16 @@ def read_features(
             memory, or a damaged file.
     """
     mapped = _open(path)
-    if mapped.size > limit_bytes:
-        return _leave_in_file(path, _with_channels(mapped, path), mapped.offset, limit_bytes)
-    return to_images(mapped, path)
+    if mapped.size <= limit_bytes:
+        return to_images(mapped, path)
+    values = _with_channels(mapped, path)
+    if values.dtype != np.uint8:
+        problem = f"have the type {values.dtype}; save them as uint8"
+    elif not values.flags.c_contiguous:
+        problem = "are in Fortran order; save them in C order (numpy.ascontiguousarray)"
+    else:
+        return open_images(path, mapped.offset, values.shape)
+    raise memory_limit_error(path, values.size, limit_bytes, problem)
 
 
 def to_images(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
@@ -137,24 +142,6 @@ def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
         UserError: another shape or type, or a damaged file.
     """
     return to_labels(_open(path), path)
-
-
-def _read_split(features: Path, targets: Path, limit_bytes: float) -> LabelledImages:
-    images, labels = read_features(features, limit_bytes), read_targets(targets)
-    return LabelledImages(images, labels, str(features), str(targets))
-
-
-def _leave_in_file(
-    path: Path, values: npt.NDArray[Any], offset_bytes: int, limit_bytes: float
-) -> StoredImages:
-    """Leave features in their file, which must have the type and order that a batch needs."""
-    if values.dtype != np.uint8:
-        problem = f"have the type {values.dtype}; save them as uint8"
-    elif not values.flags.c_contiguous:
-        problem = "are in Fortran order; save them in C order (numpy.ascontiguousarray)"
-    else:
-        return open_images(path, offset_bytes, values.shape)
-    raise memory_limit_error(path, values.size, limit_bytes, problem)
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:
