@@ -77,7 +77,6 @@ def recompute(
 
     Args:
         make_plan: called on rank 0 only.
-        what: the words before the progress bar.
 
     Raises:
         UserError: an argument is out of range, there is no such run, or equal bits cannot be

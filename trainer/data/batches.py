@@ -37,8 +37,6 @@ class Batches:
         dataset: where its training images fit, they are on the device already.
         config: with `train.microbatches` filled in.
         device: where the batches go.
-        num_replicas: process count.
-        rank: this process.
     """
 
     def __init__(

@@ -43,12 +43,9 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
     rank's part of it may be empty.
 
     Args:
-        dataset: the training set; only its length counts.
+        dataset: only its length counts.
         batch_size: samples of one step, all processes together.
-        microbatches: pieces of a batch, a multiple of `num_replicas`.
-        seed: the run's seed.
-        num_replicas: process count.
-        rank: this process.
+        microbatches: pieces of a batch, a multiple of `num_replicas`, the process count.
     """
 
     def __init__(

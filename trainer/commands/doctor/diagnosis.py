@@ -73,8 +73,7 @@ def _check_run(
     """Check the run and compare the ranks.
 
     Args:
-        asked: the configuration of this rank.
-        findings: of this rank so far.
+        asked, findings: of this rank.
         accelerator: None if this rank could not meet the others.
     """
     is_main = accelerator is None or accelerator.is_main_process

@@ -130,11 +130,7 @@ def _gpu_names(count: int) -> str:
 
 
 def check_weights_and_biases(asked: wandb_tracking.Mode) -> Finding:
-    """Say how a run would be tracked; the server is not asked.
-
-    Args:
-        asked: the run's `tracking.wandb`.
-    """
+    """Say how a run with this `tracking.wandb` would be tracked; the server is not asked."""
     name, mode = "Weights & Biases", wandb_tracking.resolve_mode(asked)
     if mode == "disabled":
         return Finding(name, "ok", "disabled")

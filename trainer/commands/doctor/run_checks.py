@@ -50,11 +50,7 @@ class LoadedRun:
 
 
 def open_folder(config: RunConfig, count: int) -> OpenedRun:
-    """Return the run as its folder has it; nothing in the folder is changed.
-
-    Args:
-        config: as asked for.
-        count: the number of processes.
+    """Return the run as its folder has it, for `count` processes; nothing there is changed.
 
     Raises:
         UserError: the folder cannot be written, is in use, or holds another run; or the checkpoint
@@ -69,12 +65,7 @@ def open_folder(config: RunConfig, count: int) -> OpenedRun:
 
 
 def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
-    """Read the data and build the model; return None if one of them is not there.
-
-    Args:
-        config: with the pinned keys filled in.
-        findings: to add to.
-    """
+    """Read the data and build the model; return None if one of them is not there."""
     dataset = findings.attempt("data", lambda: _load_data(config, findings))
     if dataset is None:
         return None

@@ -89,7 +89,6 @@ def record_layers(model: nn.Module, channels: int, image_size: tuple[int, int]) 
 
     Args:
         model: on the CPU; is left in evaluation. A compiled model is followed uncompiled.
-        channels: of the image.
         image_size: height and width in pixels.
     """
     model = getattr(model, "_orig_mod", model)

@@ -65,9 +65,8 @@ def window_arithmetic(window: Window, before: Sequence[int], after: Sequence[int
     """Write out how the length of each side follows; one line where all sides are alike.
 
     Args:
-        window: of the layer.
-        before: height and width; for three sides depth first, for one side its length.
-        after: the same of the layer's output.
+        before, after: height and width of the layer's input and output; for three sides depth
+            first, for one side its length.
     """
     lines = [_side(window, side, before[side], after[side]) for side in range(len(window.kernel))]
     if len(set(lines)) == 1:

@@ -36,7 +36,6 @@ def draw_pairs(seed: int, step: int, samples: int, mixup: float, cutmix: float) 
     """Draw the pairs of a step; if both are on, it is mixup or cutmix with equal probability.
 
     Args:
-        seed: the run's seed.
         step: counted over the whole run from 1.
         samples: of the step, over all processes.
         mixup: alpha, both parameters of the beta distribution of the weights; 0: no mixup.
@@ -70,11 +69,7 @@ def cutmix_masks(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size
 
 
 def remaining_fraction(replaced: torch.Tensor) -> torch.Tensor:
-    """Return the fraction of each image's pixels that are not replaced: float32, (n,).
-
-    Args:
-        replaced: bool, (n, 1, height, width).
-    """
+    """Return the fraction of each image's pixels that are not `replaced`: float32, (n,)."""
     pixels = math.prod(replaced.shape[1:])
     return (pixels - replaced.sum((1, 2, 3))) / pixels
 
@@ -83,8 +78,7 @@ def mix(values: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor) -> 
     """Return the weighted means of pairs.
 
     Args:
-        values: floating-point, (n, ...).
-        partners: the same shape.
+        values, partners: floating-point, (n, ...).
         weights: of `values`, between 0 and 1, (n,).
     """
     weights = weights.view(-1, *[1] * (values.ndim - 1))
@@ -99,9 +93,7 @@ def mix_targets(
     """Return the fractions of the classes: float32, (n, classes).
 
     Args:
-        targets: the samples' classes, int64, (n,).
-        partners: those of their partners.
+        targets, partners: the classes of the samples and of their partners, int64, (n,).
         weights: of `targets`, (n,).
-        classes: how many there are.
     """
     return mix(F.one_hot(targets, classes).float(), F.one_hot(partners, classes).float(), weights)

@@ -1,8 +1,9 @@
 """Transform a batch of images: pure functions of the images and of parameters for each of them.
 
-Images are uint8 before scaling, so that pixels from outside are black. An image gets the same bits
-in any batch: sines, exponentials and matrix products are avoided, as vector units may round them
-differently from the scalars that are left at the end of a tensor.
+Images are uint8 before scaling, (n, channels, height, width), so that pixels from outside are
+black. An image gets the same bits in any batch: sines, exponentials and matrix products are
+avoided, as vector units may round them differently from the scalars that are left at the end of a
+tensor.
 """
 
 from __future__ import annotations
@@ -14,12 +15,7 @@ SHIFT_PIXELS = 2
 
 
 def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Mirror the chosen images left to right.
-
-    Args:
-        images: (n, channels, height, width).
-        chosen: bool, (n,).
-    """
+    """Mirror the chosen images, bool (n,), left to right."""
     # Copying whole images is several times as fast on a CPU as choosing pixel by pixel.
     both = torch.cat([images, images.flip(3)])
     samples = torch.arange(len(images), device=images.device)
@@ -30,9 +26,8 @@ def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
     """Move each image by whole pixels; pixels from outside are zero.
 
     Args:
-        images: (n, channels, height, width).
-        down: pixels that each image moves down, at most SHIFT_PIXELS, int64, (n,); negative: up.
-        right: likewise to the right.
+        down, right: pixels that each image moves, at most SHIFT_PIXELS, int64, (n,); negative: up
+            or left.
     """
     count, channels, height, width = images.shape
     if not count:
@@ -59,10 +54,9 @@ def rectangles(
 
     Args:
         shape: of the images, (n, channels, height, width).
-        top: first row of each rectangle, int64, (n,); it may reach beyond the image.
-        left: its first column.
-        height: its rows; 0: it is empty.
-        width: its columns.
+        top, left: first row and column of each rectangle, int64, (n,); it may reach beyond the
+            image.
+        height, width: its rows and columns; 0: it is empty.
     """
     rows = torch.arange(shape[2], device=top.device)
     columns = torch.arange(shape[3], device=top.device)
@@ -79,10 +73,7 @@ def cutout(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: in
     DeVries, Taylor: Improved Regularization of Convolutional Neural Networks with Cutout, 2017.
 
     Args:
-        images: (n, channels, height, width).
-        top: first row of the square, int64, (n,); the square may reach beyond the image.
-        left: its first column.
-        size: its side in pixels.
+        top, left: first row and column of the square, int64, (n,); it may reach beyond the image.
     """
     return images * ~rectangles(images.shape, top, left, size, size)
 
@@ -91,7 +82,6 @@ def erase(images: torch.Tensor, erased: torch.Tensor, levels: torch.Tensor) -> t
     """Fill pixels of each image with one level for each channel.
 
     Args:
-        images: uint8, (n, channels, height, width).
         erased: which pixels: bool, (n, 1, height, width).
         levels: uint8, (n, channels).
     """
@@ -104,8 +94,7 @@ def rotation(tangents: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
     Args:
         tangents: of half the angle by which each image turns clockwise, float32, (n,).
-        height: of the images in pixels; their pixels are square.
-        width: likewise.
+        height, width: of the images in pixels, which are square.
     """
     squares = tangents * tangents
     cosines = (1 - squares) / (1 + squares)
@@ -121,8 +110,7 @@ def crop(sides: torch.Tensor, places: torch.Tensor, height: int, width: int) -> 
     Args:
         sides: width and height of each part, as shares of the image's, in (0, 1], float32, (n, 2).
         places: between 0, leftmost or topmost, and 1, float32, (n, 2).
-        height: of the images in pixels.
-        width: likewise.
+        height, width: of the images in pixels.
     """
     # No pixel is read from beyond the centres of the outermost ones.
     most_x, most_y = (1 - sides).unbind(1)
@@ -140,7 +128,6 @@ def resample(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Transform images by affine matrices, with bilinear interpolation; outside is black.
 
     Args:
-        images: uint8, (n, channels, height, width).
         matrices: from a point (x, y, 1) in the result to the point (x, y) in the image that is
             seen there, in units in which the image reaches from -1 to 1: float32, (n, 2, 3).
     """

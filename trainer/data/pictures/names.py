@@ -15,27 +15,15 @@ MOST_NAMED = 10
 """names in a message"""
 
 # What disks, NAS systems and archives put into folders, in lower case.
-_SYSTEM = frozenset(
-    {
-        "__macosx",
-        "icon\r",  # macOS
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "system volume information",
-        "$recycle.bin",
-        "recycler",
-        "found.000",  # Windows
-        "lost+found",
-        "@eadir",
-        "@tmp",
-        "#recycle",
-        "#snapshot",  # Synology
-        "@recycle",
-        "@recently-snapshot",  # QNAP
-        "~snapshot",  # NetApp
-    }
-)
+_SYSTEM = {
+    *("__macosx", "icon\r"),  # macOS
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information"),  # Windows
+    *("$recycle.bin", "recycler", "found.000"),  # Windows
+    "lost+found",
+    *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
+    *("@recycle", "@recently-snapshot"),  # QNAP
+    "~snapshot",  # NetApp
+}
 
 _OTHER_NAMES = {
     "train": "train|training|trn",

@@ -20,9 +20,6 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
     """Yield the results in the order of the items; a bar shows on a terminal if it takes long.
 
     Threads are enough: Pillow and hashlib let other threads run meanwhile.
-
-    Args:
-        what: the work, for the bar.
     """
     with (
         ThreadPoolExecutor(processes.usable_cores()) as pool,

@@ -87,8 +87,11 @@ def check(data: SourceData) -> tuple[str, ...]:
     parts = [part for part in (data.train, data.validation, data.test) if part is not None]
     for part in parts:
         check_counts(part)
-    for part in parts[1:]:
-        _check_sizes(data.train, part)
+        if part.images.shape[1:] != data.train.images.shape[1:]:
+            raise UserError(
+                f"{data.train.images_file} has images of {_size(data.train)}, but "
+                f"{part.images_file} of {_size(part)}; all images must have the same size"
+            )
     class_names = data.class_names or _numbered(data.train)
     for part in parts:
         check_range(part, len(class_names))
@@ -110,14 +113,6 @@ def check_counts(part: LabelledImages) -> None:
         raise UserError(
             f"{part.images_file}: has no pixels, its shape (images, channels, height, width) is "
             f"{part.images.shape}; there must be at least one image"
-        )
-
-
-def _check_sizes(train: LabelledImages, other: LabelledImages) -> None:
-    if train.images.shape[1:] != other.images.shape[1:]:
-        raise UserError(
-            f"{train.images_file} has images of {_size(train)}, but {other.images_file} of "
-            f"{_size(other)}; all images must have the same size"
         )
 
 
