@@ -60,7 +60,7 @@ def test_the_report_shows_the_worst_and_the_most_confused(run: Run) -> None:
     with Image.open(run.folder / "confusion.png") as picture:
         assert max(picture.size) < 2000
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "The 50 worst of 300 classes; results.json has all of them." in page
+    assert "The 50 worst of 300 classes; all are in results.json." in page
     assert "the whole matrix is in confusion.npz" in page
     assert page.count('<th scope="row">') == 50
 
