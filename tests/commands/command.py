@@ -9,13 +9,15 @@ import pytest
 
 from trainer import __main__
 
+Capture = pytest.CaptureFixture[str]
+
 
 def arguments_id(value: list[str] | str) -> str:
     """Name a parametrised test by its arguments and not by the message that it expects."""
     return " ".join(value) if isinstance(value, list) else ""
 
 
-def run_command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def run_command(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Run a command; return its exit code, standard output and standard error."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:

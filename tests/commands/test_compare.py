@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.runs import train_here
 from trainer.finished import comparison
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 
 
-def compare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def compare(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, "compare", *words)
 
@@ -35,9 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_same_run_twice_is_bit_identical(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_run_twice_is_bit_identical(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert train_here(tmp_path / "again", *SHORT) == 0
     capsys.readouterr()
     code, output, _ = compare(capsys, run, tmp_path / "again")
@@ -46,9 +44,7 @@ def test_the_same_run_twice_is_bit_identical(
     assert json.loads((run / "results.json").read_text())["final_weights_sha256"] in output
 
 
-def test_different_images_are_named(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_different_images_are_named(run: Path, tmp_path: Path, capsys: Capture) -> None:
     """One pixel of a test image: the training is the same."""
     from sklearn.datasets import load_digits
 
@@ -82,7 +78,7 @@ def decayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_first_step_that_differs_is_named_and_the_tensors(
-    run: Path, decayed: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, decayed: Path, capsys: Capture
 ) -> None:
     _, output, _ = compare(capsys, run, decayed)
     assert output.startswith("different: step 2 (epoch 1): loss ")
@@ -112,9 +108,7 @@ def test_another_model(run: Path, tmp_path: Path) -> None:
     assert [tensor["largest_difference"] for tensor in tensors] == [None] * 5
 
 
-def test_different_rounding_is_named(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_different_rounding_is_named(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert train_here(tmp_path / "other", *SHORT, "--threads", "2") == 0
     capsys.readouterr()
     _, output, _ = compare(capsys, run, tmp_path / "other")
@@ -145,16 +139,14 @@ def test_the_chosen_weights_are_compared_too(run: Path, tmp_path: Path) -> None:
     assert str(find(run, other)["first_difference"]).startswith("the chosen weights")
 
 
-def test_a_folder_without_a_run(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_a_run(run: Path, tmp_path: Path, capsys: Capture) -> None:
     code, _, errors = compare(capsys, run, tmp_path)
     assert code == 2
     assert "not a run, there is no metrics.jsonl in it" in errors
 
 
 def test_a_table_says_how_far_each_run_came(
-    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, decayed: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     part = tmp_path / "part"
     shutil.copytree(run, part)
@@ -178,7 +170,7 @@ def test_a_table_says_how_far_each_run_came(
 
 
 def test_curves_over_each_other_as_a_picture(
-    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, decayed: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     assert compare(capsys, run, decayed, "--output", tmp_path / "curves.png")[0] == 0
     with Image.open(tmp_path / "curves.png") as picture:
@@ -189,7 +181,7 @@ def test_curves_over_each_other_as_a_picture(
 
 
 def test_curves_over_each_other_as_a_page(
-    run: Path, decayed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, decayed: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     hostile = tmp_path / "<b>run</b> & $x^{$"
     shutil.copytree(decayed, hostile)
@@ -202,9 +194,7 @@ def test_curves_over_each_other_as_a_page(
 
 
 @pytest.mark.parametrize("name", ["curves.jpg", "curves", "nowhere/curves.png"])
-def test_a_bad_output(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_a_bad_output(run: Path, tmp_path: Path, capsys: Capture, name: str) -> None:
     code, output, errors = compare(capsys, run, run, "--output", tmp_path / name)
     assert (code, output) == (2, "")
     assert errors.startswith("--output: ")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.config.schema import DataConfig
@@ -25,7 +25,7 @@ FOLDS = 3
 SHORT = ["--train.epochs", "2", "--data.train_size", "600"]
 
 
-def crossval(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> tuple[int, str, str]:
+def crossval(capsys: Capture, folder: Path, *more: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, *command_words(folder, *more))
 
@@ -112,7 +112,7 @@ def test_two_processes_go_on_with_the_folds_that_are_left(whole: Path, tmp_path:
 
 
 def test_a_fold_that_lacked_memory_may_be_evaluated_in_smaller_blocks(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     """Those that were finished before stay as they are."""
     folder = tmp_path / "folds"
@@ -129,11 +129,7 @@ def test_a_fold_that_lacked_memory_may_be_evaluated_in_smaller_blocks(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_stopped_or_killed_it_goes_on_in_the_middle_of_a_fold(
-    whole: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    number: signal.Signals,
-    code: int,
+    whole: Path, tmp_path: Path, capsys: Capture, number: signal.Signals, code: int
 ) -> None:
     folder = tmp_path / "folds"
     log = folder / "fold-2" / "metrics.jsonl"
@@ -161,7 +157,7 @@ def test_stopped_or_killed_it_goes_on_in_the_middle_of_a_fold(
 
 
 def test_max_seconds_stops_in_the_middle_of_a_fold(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "folds"
     shutil.copytree(whole / "fold-1", folder / "fold-1")
@@ -173,7 +169,7 @@ def test_max_seconds_stops_in_the_middle_of_a_fold(
 
 
 def test_folds_one_at_a_time_and_a_last_call_for_the_report(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "folds"
     for fold in ("3", "1", "2"):
@@ -197,9 +193,7 @@ def test_the_page_says_it_and_loads_nothing(whole: Path) -> None:
     assert "--folds 3" in page
 
 
-def test_recipe_yaml_repeats_it(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recipe_yaml_repeats_it(whole: Path, tmp_path: Path, capsys: Capture) -> None:
     words_again = ["--config", str(whole / "recipe.yaml"), "--output_dir", str(tmp_path / "again")]
     again = run_command(capsys, "crossval", "--folds", str(FOLDS), *words_again, "--fold", "1")
     assert again[0] == 0
@@ -222,7 +216,7 @@ def test_recipe_yaml_repeats_it(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_arguments_train_nothing(
-    wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], expected: str, tmp_path: Path, capsys: Capture
 ) -> None:
     code, _, errors = crossval(capsys, tmp_path / "folds", *wrong)
     assert code == 2
@@ -242,7 +236,7 @@ def test_bad_arguments_train_nothing(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_folder_that_holds_another_cross_validation(
-    whole: Path, wrong: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+    whole: Path, wrong: list[str], expected: str, capsys: Capture
 ) -> None:
     before = contents(whole)
     code, _, errors = crossval(capsys, whole, *wrong)
@@ -251,14 +245,14 @@ def test_a_folder_that_holds_another_cross_validation(
     assert contents(whole) == before
 
 
-def test_a_folder_that_holds_a_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_holds_a_run(whole: Path, capsys: Capture) -> None:
     code, _, errors = crossval(capsys, whole / "fold-1")
     assert code == 2
     assert "fold-1 contains a run, not a cross-validation; choose another output_dir" in errors
 
 
 def test_folds_of_images_that_have_changed_are_refused(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "folds"
     shutil.copytree(whole, folder)
@@ -282,13 +276,7 @@ def test_folds_of_images_that_have_changed_are_refused(
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_damaged_folds_are_named(
-    whole: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    old: bytes,
-    new: bytes,
-    expected: str,
+    whole: Path, tmp_path: Path, capsys: Capture, name: str, old: bytes, new: bytes, expected: str
 ) -> None:
     folder = tmp_path / "folds"
     shutil.copytree(whole, folder)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.distributed.test_launchers import ACCELERATE
@@ -31,14 +31,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder, 0)
 
 
-def evaluate(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+def evaluate(capsys: Capture, *words: str | Path) -> Any:
     code, output, errors = run_command(capsys, "evaluate", *words, "--json")
     assert code == 0, errors
     return json.loads(output)
 
 
 def test_the_test_set_gives_the_figures_of_the_results(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capture
 ) -> None:
     before = contents(run.folder)
     found = evaluate(capsys, run.folder, "--predictions", tmp_path / "again.npz")
@@ -55,7 +55,7 @@ def test_the_test_set_gives_the_figures_of_the_results(
     assert contents(run.folder) == before
 
 
-def test_two_processes_give_the_same_bits(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_give_the_same_bits(run: Run, capsys: Capture) -> None:
     words = ["--module", "trainer", "evaluate", str(run.folder), "--split", "train", "--json"]
     done = subprocess.run(
         [*ACCELERATE, *words],
@@ -70,7 +70,7 @@ def test_two_processes_give_the_same_bits(run: Run, capsys: pytest.CaptureFixtur
 
 
 def test_the_validation_images_give_the_accuracy_by_which_the_weights_were_chosen(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, capsys: Capture
 ) -> None:
     found = evaluate(capsys, run.folder, "--split", "validation")
     stored = run.json("results.json")
@@ -79,7 +79,7 @@ def test_the_validation_images_give_the_accuracy_by_which_the_weights_were_chose
     assert found["equals_results_json"] is None
 
 
-def test_the_table_for_people(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_for_people(run: Run, capsys: Capture) -> None:
     code, output, errors = run_command(capsys, "evaluate", run.folder)
     assert (code, errors) == (0, "")
     accuracy = run.json("results.json")["test"]["accuracy"]
@@ -88,7 +88,7 @@ def test_the_table_for_people(run: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert "report" not in output
 
 
-def test_other_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images(run: Run, tmp_path: Path, capsys: Capture) -> None:
     """The run's own test images from .npy files, the first hundred of them."""
     from sklearn.datasets import load_digits
 
@@ -122,9 +122,7 @@ def test_other_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--train.precision", "fp16"], "fp16 needs a GPU"),
     ],
 )
-def test_bad_input_is_one_message(
-    run: Run, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_message(run: Run, words: list[str], named: str, capsys: Capture) -> None:
     before = contents(run.folder)
     code, output, errors = run_command(capsys, "evaluate", run.folder, *words)
     assert (code, output) == (2, "")
@@ -133,7 +131,7 @@ def test_bad_input_is_one_message(
     assert contents(run.folder) == before
 
 
-def test_an_unfinished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run(tmp_path: Path, capsys: Capture) -> None:
     assert run_command(capsys, "evaluate", tmp_path)[0] == 2
     assert train_here(tmp_path / "run", "--train.max_seconds", "0.001") == 75
     code, _, errors = run_command(capsys, "evaluate", tmp_path / "run")
@@ -141,7 +139,7 @@ def test_an_unfinished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "its run is stopped" in errors
 
 
-def test_a_users_model_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_model_must_be_named(tmp_path: Path, capsys: Capture) -> None:
     words = ["--model.name", OWN_MODEL, "--model.args", "{}", "--train.epochs", "2"]
     assert train_here(tmp_path / "run", *words) == 0
     code, output, errors = run_command(capsys, "evaluate", tmp_path / "run")
@@ -152,7 +150,7 @@ def test_a_users_model_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_other_figures_in_the_results_are_warned_of(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capture
 ) -> None:
     shutil.copytree(run.folder, tmp_path / "run")
     results = run.json("results.json")
@@ -194,7 +192,7 @@ def test_folders_of_some_classes_are_matched_by_name(
     run: Run,
     parts: tuple[str, ...],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With only test/, with only the classes' folders, and with a train/ of other classes."""
@@ -214,7 +212,7 @@ def test_folders_of_some_classes_are_matched_by_name(
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capture
 ) -> None:
     for names in ({0: "cat", 1: "dog"}, {0: "00", 1: "1"}):
         root = write_folders(tmp_path / names[0], "test", names)
@@ -226,7 +224,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(
 
 
 def test_numbers_for_a_model_of_names_are_positions_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = tmp_path / "own"
     for part in ("train", "test"):
@@ -255,7 +253,7 @@ def test_numbers_for_a_model_of_names_are_positions_with_a_warning(
 
 
 def test_images_that_have_changed_are_said_not_to_be_the_runs_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = {label: f"digit {label}" for label in range(4)}
     root = tmp_path / "own"

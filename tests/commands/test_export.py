@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.nets import catalog
 from tests.stored import write_model
@@ -47,7 +47,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.finished.export._run_worker", run_worker)
 
 
-def export(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+def export(capsys: Capture, *words: str | Path) -> Any:
     code, output, errors = run_command(capsys, "export", *words, "--json")
     assert code == 0, errors
     return json.loads(output)
@@ -66,9 +66,7 @@ def logits_of(file: Path, name: str, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_weights_of_a_network_that_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_a_network_that_draws(tmp_path: Path, capsys: Capture) -> None:
     name = catalog.plugin("DropsInEvaluation")
     file, copy = write_model(tmp_path / "model.safetensors", name), tmp_path / "copy.safetensors"
     export(capsys, file, "--format", "safetensors", "--model", name, "--output", copy)
@@ -83,10 +81,7 @@ def test_weights_of_a_network_that_draws(
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=IDS)
 def test_every_family_in_every_format(
-    name: str,
-    arguments: dict[str, Any],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, arguments: dict[str, Any], tmp_path: Path, capsys: Capture
 ) -> None:
     file = write_model(tmp_path / "model.safetensors", name, arguments)
     found = export(capsys, file, "--format", "onnx", "--model", name)
@@ -118,7 +113,7 @@ def test_every_family_in_every_format(
 
 @pytest.mark.usefixtures("in_process")
 def test_whole_numbers_in_colour_and_what_the_file_says_of_itself(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
     file = write_model(tmp_path / "x.safetensors", channels=3)
     output = tmp_path / "x.onnx"
@@ -137,7 +132,7 @@ def test_whole_numbers_in_colour_and_what_the_file_says_of_itself(
     assert [kept.version for kept in onnx.load(output).opset_import if kept.domain == ""] == [20]
 
 
-def test_torchscript_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_torchscript_says_what_it_is(tmp_path: Path, capsys: Capture) -> None:
     file = write_model(tmp_path / "model.safetensors")
     code, output, errors = run_command(capsys, "export", file, "--format", "torchscript")
     assert (code, errors) == (0, "")
@@ -149,7 +144,7 @@ def test_torchscript_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("in_process")
 def test_the_lines_of_the_documentation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     file = write_model(tmp_path / "model.safetensors", image_size=(28, 28))
     export(capsys, file, "--format", "onnx", "--output", tmp_path / "shirts.onnx")
@@ -200,7 +195,7 @@ class Branching(Drawing):
     ],
 )
 def test_what_does_not_give_the_same_is_not_written(
-    name: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, form: str, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     model = f"{tmp_path / 'wrong.py'}:{name}"
@@ -221,10 +216,7 @@ def test_what_does_not_give_the_same_is_not_written(
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named(
-    package: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     file = write_model(tmp_path / "model.safetensors")
@@ -291,7 +283,7 @@ def test_what_ended_the_exporter_is_said(
     form: str,
     expected: str,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    capfd: Capture,
     request: pytest.FixtureRequest,
 ) -> None:
     if name == "Branching":
@@ -325,11 +317,7 @@ def test_what_ended_the_exporter_is_said(
     ],
 )
 def test_bad_input_is_one_message(
-    words: list[str],
-    named: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = write_model(tmp_path / "model.safetensors")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     return folder
 
 
-def inspect(capsys: pytest.CaptureFixture[str], *more: str | Path) -> Any:
+def inspect(capsys: Capture, *more: str | Path) -> Any:
     """Return what the command finds."""
     code, output, errors = run_command(capsys, "inspect-data", *more, "--json")
     assert (code, errors) == (0, "")
@@ -60,7 +60,7 @@ def of_folder(root: Path) -> list[str]:
     return ["--config", str(FOLDER), "--data.root", str(root), "--threads", "1"]
 
 
-def test_counts_are_those_of_the_folders(capsys: pytest.CaptureFixture[str], digits: Path) -> None:
+def test_counts_are_those_of_the_folders(capsys: Capture, digits: Path) -> None:
     found = inspect(capsys, *of_folder(digits))
     for row in found["classes"]:
         assert row["test"] == len(list((digits / "test" / row["name"]).iterdir()))
@@ -90,7 +90,7 @@ def doubled(tmp_path: Path) -> Path:
     return root
 
 
-def test_sizes_and_duplicates(capsys: pytest.CaptureFixture[str], doubled: Path) -> None:
+def test_sizes_and_duplicates(capsys: Capture, doubled: Path) -> None:
     found = inspect(capsys, *of_folder(doubled))
     assert found["pictures"] == {
         "count": 28, "sizes": 2, "smallest": [12, 10], "median": [12, 10], "largest": [40, 30],
@@ -113,7 +113,7 @@ def test_sizes_and_duplicates(capsys: pytest.CaptureFixture[str], doubled: Path)
     assert "and 2 more groups" in output
 
 
-def test_any_kind_of_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_any_kind_of_data_set(capsys: Capture, tmp_path: Path) -> None:
     found = inspect(capsys, *words(tmp_path / "run"))
     assert sum(row["train"] for row in found["classes"]) == 1293
     assert found["pictures"] is None
@@ -133,9 +133,7 @@ def test_any_kind_of_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path
         assert names == ["train image 20", "train image 30", "test image 20", "test image 30"]
 
 
-def test_the_test_images_of_a_fold_are_training_images(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_test_images_of_a_fold_are_training_images(capsys: Capture, tmp_path: Path) -> None:
     images = np.zeros((40, 6, 6), dtype=np.uint8)
     for part in ("train", "test"):
         np.save(tmp_path / f"a_{part}_features.npy", images)
@@ -158,11 +156,7 @@ def enlarged(root: Path, copy: Path) -> Path:
 
 
 def test_wrong_labels_are_found(
-    capsys: pytest.CaptureFixture[str],
-    run: Path,
-    digits: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    capsys: Capture, run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = inspect(capsys, run, "--most", "6")["suspects"]
     assert found["own_images"] is True
@@ -181,9 +175,7 @@ def test_wrong_labels_are_found(
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)
 
 
-def test_several_processes_print_the_same_once(
-    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
-) -> None:
+def test_several_processes_print_the_same_once(capsys: Capture, run: Path, tmp_path: Path) -> None:
     apart = run_forked(2, tmp_path, "-m", "trainer", "inspect-data", str(run), "--json")
     assert apart.returncode == 0, apart.stderr
     assert json.loads(apart.stdout) == inspect(capsys, run)
@@ -203,7 +195,7 @@ def test_suspects_are_more_confident_than_is_usual() -> None:
 
 
 def test_the_page_loads_nothing_and_escapes_names(
-    capsys: pytest.CaptureFixture[str], doubled: Path, tmp_path: Path
+    capsys: Capture, doubled: Path, tmp_path: Path
 ) -> None:
     for part in ("train", "validation", "test"):
         (doubled / part / "dog").rename(doubled / part / "<b>&dog")
@@ -219,15 +211,13 @@ def test_the_page_loads_nothing_and_escapes_names(
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
 
 
-def test_the_page_of_a_run_shows_the_labels(
-    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
-) -> None:
+def test_the_page_of_a_run_shows_the_labels(capsys: Capture, run: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     inspect(capsys, run, "--page", page)
     assert "test/digit 6/0060.png" in page.read_text(encoding="utf-8")
 
 
-def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+def test_bad_input_is_named(capsys: Capture, run: Path, tmp_path: Path) -> None:
     other = write_pictures(tmp_path / "own")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -249,9 +239,7 @@ def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], run: Path, tmp_p
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
-def test_a_browser_shows_the_page(
-    capsys: pytest.CaptureFixture[str], doubled: Path, tmp_path: Path
-) -> None:
+def test_a_browser_shows_the_page(capsys: Capture, doubled: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     inspect(capsys, *of_folder(doubled), "--page", page)
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,3000"]

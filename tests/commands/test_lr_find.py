@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands.command import arguments_id, run_command
+from tests.commands.command import Capture, arguments_id, run_command
 from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.commands.lr_find import learning_rates, smooth, suggest
@@ -17,13 +17,13 @@ from trainer.commands.lr_find import learning_rates, smooth, suggest
 SHORT = ["--data.train_size", "400"]
 
 
-def lr_find(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> tuple[int, str, str]:
+def lr_find(capsys: Capture, folder: Path, *more: str) -> tuple[int, str, str]:
     """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "lr-find", *words(folder, *SHORT, *more))
 
 
 def test_the_steps_are_those_of_the_run_which_stays_as_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "run"
     assert train_here(folder, *SHORT, "--train.epochs", "1", "--schedule.warmup_epochs", "0") == 0
@@ -44,9 +44,7 @@ def test_the_steps_are_those_of_the_run_which_stays_as_it_was(
         assert min(picture.size) > 300
 
 
-def test_two_processes_find_the_same_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_processes_find_the_same_numbers(tmp_path: Path, capsys: Capture) -> None:
     command = words(tmp_path / "run", *SHORT, "--steps", "20", "--json")
     code, output, _ = run_command(capsys, "lr-find", *command)
     assert code == 0
@@ -55,9 +53,7 @@ def test_two_processes_find_the_same_numbers(
     assert json.loads(done.stdout) == json.loads(output)
 
 
-def test_it_stops_where_the_loss_diverges(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_stops_where_the_loss_diverges(tmp_path: Path, capsys: Capture) -> None:
     plot = tmp_path / "new" / "plot.png"
     more = ["--optimizer.name", "sgd", "--highest", "1e12", "--steps", "40", "--plot", str(plot)]
     code, output, _ = lr_find(capsys, tmp_path / "run", *more)
@@ -118,7 +114,7 @@ def test_a_loss_that_is_not_finite_is_left_out() -> None:
     ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
-    wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], expected: str, tmp_path: Path, capsys: Capture
 ) -> None:
     code, _, errors = lr_find(capsys, tmp_path / "run", *wrong)
     assert code == 2

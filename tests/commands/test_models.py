@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from tests.commands.command import arguments_id, run_command
+from tests.commands.command import Capture, arguments_id, run_command
 from tests.conftest import REPOSITORY
 from trainer.commands.models.layers import Layer, record_layers
 
@@ -39,7 +39,7 @@ class Odd(nn.Module):
 """
 
 
-def show(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+def show(capsys: Capture, *words: str | Path) -> Any:
     """Return what the command prints as JSON."""
     code, output, errors = run_command(capsys, "models", *words, "--json")
     assert code == 0, errors
@@ -50,16 +50,14 @@ def layers_of(network: nn.Module, side: int = 28) -> list[Layer]:
     return record_layers(network, 1, (side, side)).layers
 
 
-def test_the_list_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_has_every_family(capsys: Capture) -> None:
     found = {row["name"]: row for row in show(capsys)["models"]}
     assert list(found) == models.names()
     assert found["lab_cnn"]["parameters"] == 28_938
     assert found["lab_cnn"]["multiply_adds"] == 784 * 25 * 16 + 196 * 400 * 32 + 1568 * 10
 
 
-def test_a_family_that_needs_larger_images_says_why(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_family_that_needs_larger_images_says_why(capsys: Capture) -> None:
     found = {row["name"]: row for row in show(capsys, "--image_size", "8", "8")["models"]}
     assert found["lenet5"]["parameters"] is None
     assert "at least 12x12" in found["lenet5"]["error"]
@@ -69,7 +67,7 @@ def test_a_family_that_needs_larger_images_says_why(
     assert all(f"\n{name}" in text for name in models.names())
 
 
-def test_the_arithmetic_of_the_labs_net(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_arithmetic_of_the_labs_net(capsys: Capture) -> None:
     code, output, _ = run_command(capsys, "models", "lab_cnn")
     assert code == 0
     assert "size (28 + 2*2 - 5) / 1 + 1 = 28; parameters (5*5*1 + 1) * 16 = 416" in output
@@ -125,7 +123,7 @@ def test_receptive_fields_are_those_of_the_gradients(arguments: tuple[str, Any])
     assert maps[-1].receptive_field == tuple(spans)
 
 
-def test_a_user_defined_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_defined_network(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "odd.py").write_text(PLUGIN)
     name = f"{tmp_path}/odd.py:Odd"
     found = show(capsys, name, "--image_size", "20", "24", "--channels", "3", "--num_classes", "4")
@@ -179,7 +177,7 @@ def test_a_layer_that_is_used_twice_and_the_image_itself() -> None:
     assert add.receptive_field == (5, 5)
 
 
-def test_images_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_a_configuration(capsys: Capture) -> None:
     digits = REPOSITORY / "configs" / "digits.yaml"
     found = show(capsys, "--config", digits)
     assert (found["name"], found["args"]) == ("quicknet", {"widths": [16, 32, 32]})
@@ -206,9 +204,7 @@ def test_images_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=arguments_id,
 )  # fmt: skip
-def test_a_mistake_is_named(
-    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_named(words: list[str], expected: str, capsys: Capture) -> None:
     code, output, errors = run_command(capsys, "models", *words)
     assert (code, output) == (2, "")
     assert expected in errors

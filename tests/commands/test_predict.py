@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, train_here
@@ -46,14 +46,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def predict(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[dict[str, Any]]:
+def predict(capsys: Capture, *words: str | Path) -> list[dict[str, Any]]:
     """The JSON lines."""
     code, output, errors = run_command(capsys, "predict", *words, "--json")
     assert code == 0, errors
     return [json.loads(line) for line in output.splitlines()]
 
 
-def test_json_lines_and_csv(run: Run, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_and_csv(run: Run, photos: Path, capsys: Capture) -> None:
     rows = predict(capsys, run.folder, photos)
     names = [f"{number}.png" for number in range(5)] + ["more/5.png", "more/6.png"]
     assert [row["file"] for row in rows] == [str(photos / name) for name in names]
@@ -71,7 +71,7 @@ def test_json_lines_and_csv(run: Run, photos: Path, capsys: pytest.CaptureFixtur
 
 
 def test_pictures_of_the_test_images_give_their_predictions(
-    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, capsys: Capture
 ) -> None:
     stored = np.load(run.folder / "predictions.npz")
     rows = predict(capsys, run.folder, *(photos / f"{number}.png" for number in (0, 2, 4)))
@@ -81,16 +81,14 @@ def test_pictures_of_the_test_images_give_their_predictions(
         assert row["probability"] == pytest.approx(stored["probability"][index], abs=1e-5)
 
 
-def test_a_picture_does_not_depend_on_the_others(
-    run: Run, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_does_not_depend_on_the_others(run: Run, photos: Path, capsys: Capture) -> None:
     together = predict(capsys, run.folder, photos, photos / "3.png")
     for row in together:
         assert predict(capsys, run.folder, row["file"]) == [row]
 
 
 def test_two_processes_print_the_same(
-    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     broken = tmp_path / "broken.png"  # the second of all, so that of the second process
     broken.write_text("no picture")
@@ -104,11 +102,7 @@ def test_two_processes_print_the_same(
 
 
 def test_black_on_white_is_hinted_at_and_inverted(
-    run: Run,
-    photos: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Capture
 ) -> None:
     for number in (0, 2):
         with Image.open(photos / f"{number}.png") as picture:
@@ -124,11 +118,7 @@ def test_black_on_white_is_hinted_at_and_inverted(
 
 
 def test_a_broken_picture_ends_it_before_anything_is_printed(
-    run: Run,
-    photos: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Capture
 ) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     broken = tmp_path / "photos" / "2.png"
@@ -161,7 +151,7 @@ def test_bad_input_is_one_message(
     words: list[str],
     named: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "text.png" in words:
@@ -173,7 +163,7 @@ def test_bad_input_is_one_message(
 
 
 def test_an_empty_name_is_not_the_current_folder(
-    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(photos)
     code, output, errors = run_command(capsys, "predict", run.folder, "")
@@ -186,11 +176,7 @@ def test_an_empty_name_is_not_the_current_folder(
 
 
 def test_a_folder_gives_the_pictures_that_training_would_take(
-    run: Run,
-    photos: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    run: Run, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Capture
 ) -> None:
     top = tmp_path / "top"
     for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "plain"):
@@ -257,15 +243,13 @@ def test_a_folder_that_may_not_be_read_is_named(run: Run, photos: Path, tmp_path
     assert inside.stderr.startswith(f"{picture}: may not be read")
 
 
-def test_a_pipe_is_not_waited_for(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pipe_is_not_waited_for(run: Run, tmp_path: Path, capsys: Capture) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     code, _, errors = run_command(capsys, "predict", run.folder, tmp_path)
     assert (code, errors) == (2, f"{tmp_path / 'pipe.png'}: is not a regular file\n")
 
 
-def test_colour_and_names_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_colour_and_names_with_commas(tmp_path: Path, capsys: Capture) -> None:
     file = write_model(tmp_path / "x.safetensors", channels=3, image_size=(20, 16))
     Image.new("RGB", (300, 200), "red").save(tmp_path / "a,b.jpg")
     Image.new("L", (16, 20), 7).save(tmp_path / "grey.png")
@@ -279,9 +263,7 @@ def test_colour_and_names_with_commas(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {line[1] for line in lines[1:]} <= {"ant", "bee, or wasp", "Käfer"}
 
 
-def test_a_model_of_five_channels_has_no_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_of_five_channels_has_no_pictures(tmp_path: Path, capsys: Capture) -> None:
     file = write_model(tmp_path / "x.safetensors", channels=5)
     Image.new("L", (16, 20), 7).save(tmp_path / "grey.png")
     for words in ([], ["--on_bad", "skip"]):

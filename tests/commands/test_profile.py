@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.command import arguments_id, run_command
+from tests.commands.command import Capture, arguments_id, run_command
 from tests.distributed.launch import environment, launcher
 from tests.runs import Run, contents, train_here, words
 from trainer.base import profiler_ranges
@@ -23,13 +23,13 @@ PHASES = [
 ]  # fmt: skip
 
 
-def profile(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:
+def profile(folder: Path, capsys: Capture, *more: str) -> tuple[int, str, str]:
     """Profile a short run; return exit code, standard output and standard error."""
     trace = ["--trace", str(folder / "trace.json")]
     return run_command(capsys, "profile", *words(folder / "run", *SHORT), *FEW, *trace, *more)
 
 
-def test_phases_and_operators_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_phases_and_operators_add_up(tmp_path: Path, capsys: Capture) -> None:
     code, output, errors = profile(tmp_path, capsys, "--json", "--memory")
     assert code == 0, errors
     found = json.loads(output)
@@ -52,7 +52,7 @@ def test_phases_and_operators_add_up(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert any(row["allocated_bytes"] > 0 for row in found["operators"])
 
 
-def test_the_trace_has_the_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_trace_has_the_phases(tmp_path: Path, capsys: Capture) -> None:
     trace = tmp_path / "packed.json.gz"
     code, output, errors = profile(tmp_path, capsys, "--trace", str(trace), "--rows", "3")
     assert code == 0, errors
@@ -67,9 +67,7 @@ def test_the_trace_has_the_phases(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert list(tmp_path.iterdir()) == [trace]
 
 
-def test_a_run_that_is_there_stays_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_is_there_stays_as_it_is(tmp_path: Path, capsys: Capture) -> None:
     assert train_here(tmp_path / "run", *SHORT) == 0
     before = contents(tmp_path / "run")
     # With a checkpoint to go back to, and at the end of an epoch.
@@ -127,7 +125,7 @@ def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:
     ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
-    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], expected: str, tmp_path: Path, capsys: Capture
 ) -> None:
     code, output, errors = profile(tmp_path, capsys, *more)
     assert (code, output) == (2, "")

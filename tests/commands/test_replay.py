@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here
 from trainer.config.schema import DataConfig
@@ -33,12 +33,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def replay(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def replay(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, "replay", *words)
 
 
-def replay_json(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
+def replay_json(capsys: Capture, *words: str | Path) -> dict[str, Any]:
     """The JSON that it prints."""
     code, output, errors = replay(capsys, *words, "--json")
     assert code == 0, errors
@@ -53,7 +53,7 @@ def replay_json(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[
 )  # fmt: skip
 def test_a_step_is_that_of_the_run(
     step: int, start: str | None, computed: int, samples: int,
-    run: Path, capsys: pytest.CaptureFixture[str],
+    run: Path, capsys: Capture,
 ) -> None:  # fmt: skip
     before = contents(run)
     found = replay_json(capsys, run, "--step", str(step))
@@ -70,9 +70,7 @@ def test_a_step_is_that_of_the_run(
     assert contents(run) == before
 
 
-def test_its_samples_are_those_of_the_epochs_order(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_its_samples_are_those_of_the_epochs_order(run: Path, capsys: Capture) -> None:
     """All of an epoch's, each once, with its own class."""
     dataset = load(DataConfig(name="digits", train_size=300), seed=0)
     rows = [
@@ -90,9 +88,7 @@ def picture(row: dict[str, Any]) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(content)))
 
 
-def test_pictures_are_what_the_network_saw(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pictures_are_what_the_network_saw(tmp_path: Path, capsys: Capture) -> None:
     """Without an augmentation the images themselves, with mixup mixtures of two."""
     plain = ["--data.augment", "none", "--train.epochs", "1"]
     assert train_here(tmp_path / "plain", *SHORT, *plain) == 0
@@ -110,7 +106,7 @@ def test_pictures_are_what_the_network_saw(
     )
 
 
-def test_as_text(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_text(run: Path, capsys: Capture) -> None:
     code, output, _ = replay(capsys, run, "--step", "7")
     assert code == 0
     assert output.startswith(f"step      7 (epoch 2) of {run}\n")
@@ -119,9 +115,7 @@ def test_as_text(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output.endswith("and 47 samples with smaller losses\n")
 
 
-def test_two_processes_say_the_same(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_processes_say_the_same(run: Path, tmp_path: Path, capsys: Capture) -> None:
     """Every figure has the same bits; rank 1 of step 5 has no samples."""
     words = ["-m", "trainer", "replay", str(run), "--step", "5", "--json"]
     finished = run_forked(2, tmp_path, *words)
@@ -133,9 +127,7 @@ def test_two_processes_say_the_same(
     assert two == one
 
 
-def test_the_page_in_a_browser(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_in_a_browser(run: Path, tmp_path: Path, capsys: Capture) -> None:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     folder = tmp_path / "<img src=x onerror=alert(1)>"
@@ -153,9 +145,7 @@ def test_the_page_in_a_browser(
             assert "bit for bit" in look.text
 
 
-def test_a_record_that_is_not_the_runs(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_record_that_is_not_the_runs(run: Path, tmp_path: Path, capsys: Capture) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     lines = (copy / "metrics.jsonl").read_text().splitlines()
@@ -179,7 +169,7 @@ class Spoiled(QuickNet):
 """
 
 
-def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: Capture) -> None:
     """Whether the run has ended by that step, or has gone on without it."""
     dataset = load(DataConfig(name="digits", train_size=300), seed=0)
     sums = dataset.scaling.apply(dataset.train.images).sum((1, 2, 3))
@@ -216,22 +206,17 @@ def test_the_sample_that_spoils_a_step(tmp_path: Path, capsys: pytest.CaptureFix
         (["--step", "0"], "has the steps 1 to 10 so far"),
         (["--step", "3", "--threads", "2"], "threads 1 against 2"),
         (["--step", "3", "--threads", "0"], "--threads: must be at least 1, found 0"),
-        (
-            ["--step", "3", "--page", "no/such/folder.html"],
-            "--page: no/such/folder.html must",
-        ),
+        (["--step", "3", "--page", "no/such/folder.html"], "--page: no/such/folder.html must"),
         (["--step", "3", "--model.name", "lenet5"], "--model.name: lenet5, but the run had"),
     ],
 )
-def test_bad_input(
-    words: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(words: list[str], expected: str, run: Path, capsys: Capture) -> None:
     code, output, errors = replay(capsys, run, *words)
     assert (code, output) == (2, "")
     assert expected in errors
 
 
-def test_a_page_does_not_go_into_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_does_not_go_into_the_run(run: Path, capsys: Capture) -> None:
     code, _, errors = replay(capsys, run, "--step", "3", "--page", run / "page.html")
     assert code == 2
     assert "where nothing is changed" in errors

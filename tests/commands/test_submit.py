@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import arguments_id, run_command
+from tests.commands.command import Capture, arguments_id, run_command
 from tests.conftest import REPOSITORY
 from tests.runs import words
 
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 
 
-def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def submit(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
     """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "submit", *arguments)
 
@@ -28,7 +28,7 @@ def options(script: Path) -> dict[str, str]:
 
 
 def test_the_script_asks_for_nodes_and_runs_the_job_file_with_the_runs_arguments(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "a run"
     of_run = words(folder, "--train.epochs", "2", "--processes", "4")
@@ -57,9 +57,7 @@ def test_the_script_asks_for_nodes_and_runs_the_job_file_with_the_runs_arguments
     subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_an_array_and_a_script_of_another_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_array_and_a_script_of_another_name(tmp_path: Path, capsys: Capture) -> None:
     script = tmp_path / "seeds.sbatch"
     own = ["--array", "0-2,7", "--processes_per_node", "4", "--script", str(script)]
     assert submit(capsys, *own, *words(tmp_path / "runs"))[0] == 0
@@ -70,9 +68,7 @@ def test_an_array_and_a_script_of_another_name(
     assert "gpus-per-node" not in found
 
 
-def test_an_array_of_the_folds_of_a_cross_validation(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_array_of_the_folds_of_a_cross_validation(tmp_path: Path, capsys: Capture) -> None:
     of_run = words(tmp_path / "folds", "--processes", "2")
     code, output, _ = submit(capsys, "--folds", "4", "--processes_per_node", "2", *of_run)
     assert code == 0
@@ -101,7 +97,7 @@ def test_an_array_of_the_folds_of_a_cross_validation(
     ids=arguments_id,
 )
 def test_a_mistake_is_named_and_nothing_written(
-    wrong: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], expected: str, tmp_path: Path, capsys: Capture
 ) -> None:
     code, _, errors = submit(capsys, *words(tmp_path / "run"), *wrong)
     assert code == 2
@@ -110,7 +106,7 @@ def test_a_mistake_is_named_and_nothing_written(
 
 
 def test_without_slurm_the_script_is_written_all_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     code, _, errors = submit(capsys, "--submit", *words(tmp_path / "run"))
@@ -120,7 +116,7 @@ def test_without_slurm_the_script_is_written_all_the_same(
 
 
 def test_the_message_of_slurm_is_passed_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = tmp_path / "sbatch"
     refusing.write_text("#!/bin/sh\necho invalid partition specified: long >&2\nexit 1\n")

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.runs import train_here
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
 
-def summary(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def summary(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Run the command; return exit code, standard output and standard error."""
     return run_command(capsys, "summary", *words)
 
@@ -41,9 +41,7 @@ def change(run: Path, to: Path, name: str, old: str, new: str) -> Path:
     return to
 
 
-def test_mean_and_deviation_are_those_of_the_results(
-    runs: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mean_and_deviation_are_those_of_the_results(runs: list[Path], capsys: Capture) -> None:
     code, output, errors = summary(capsys, *runs, "--json")
     assert (code, errors) == (0, "")
     found = json.loads(output)
@@ -63,7 +61,7 @@ def test_mean_and_deviation_are_those_of_the_results(
     assert found["worst_class"] == str(means.index(min(means)))
 
 
-def test_text_for_people(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_for_people(runs: list[Path], capsys: Capture) -> None:
     code, output, _ = summary(capsys, *runs)
     lines = output.splitlines()
     assert code == 0
@@ -75,7 +73,7 @@ def test_text_for_people(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
     assert len({len(line) for line in lines[:6]}) == 1
 
 
-def test_one_run_has_no_deviation(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_has_no_deviation(runs: list[Path], capsys: Capture) -> None:
     found = json.loads(summary(capsys, runs[0], "--json")[1])
     assert found["accuracy"]["standard_deviation"] is None
     lines = summary(capsys, runs[0])[1].splitlines()
@@ -83,7 +81,7 @@ def test_one_run_has_no_deviation(runs: list[Path], capsys: pytest.CaptureFixtur
 
 
 def test_lab_accuracy_where_the_runs_have_it(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: Capture
 ) -> None:
     with_lab = [
         change(
@@ -97,7 +95,7 @@ def test_lab_accuracy_where_the_runs_have_it(
 
 
 def test_another_recipe_is_a_warning_that_names_its_keys(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
+    runs: list[Path], tmp_path: Path, capsys: Capture, caplog: Any
 ) -> None:
     other = change(runs[1], tmp_path / "other", "config.yaml", "lr: 0.01", "lr: 0.02")
     code, output, _ = summary(capsys, runs[0], other, "--json")
@@ -108,7 +106,7 @@ def test_another_recipe_is_a_warning_that_names_its_keys(
 
 
 def test_the_same_seed_twice_is_a_warning(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: Capture
 ) -> None:
     shutil.copytree(runs[0], tmp_path / "again")
     (warning,) = json.loads(summary(capsys, *runs, tmp_path / "again", "--json")[1])["warnings"]
@@ -116,7 +114,7 @@ def test_the_same_seed_twice_is_a_warning(
 
 
 def test_images_that_have_changed_between_the_runs_are_a_warning(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: Capture
 ) -> None:
     """Each seed has other validation images, but the same test images."""
     tested = json.loads((runs[0] / "results.json").read_text())["data"]["test_fingerprint"]
@@ -127,7 +125,7 @@ def test_images_that_have_changed_between_the_runs_are_a_warning(
 
 @pytest.mark.parametrize("state", ["running", "stopped", "failed"])
 def test_a_run_that_is_not_finished(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], state: str
+    runs: list[Path], tmp_path: Path, capsys: Capture, state: str
 ) -> None:
     other = change(runs[0], tmp_path / "other", "status.json", '"finished"', f'"{state}"')
     code, output, errors = summary(capsys, runs[1], other)
@@ -135,9 +133,7 @@ def test_a_run_that_is_not_finished(
     assert errors.startswith(f"{other}: its run is not finished, but {state} at step 5")
 
 
-def test_a_folder_without_a_run(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_a_run(runs: list[Path], tmp_path: Path, capsys: Capture) -> None:
     code, _, errors = summary(capsys, runs[0], tmp_path)
     assert code == 2
     assert errors == f"{tmp_path}: not a run, there is no config.yaml in it\n"
@@ -153,12 +149,7 @@ def test_a_folder_without_a_run(
     ],
 )
 def test_damaged_results_are_named(
-    runs: list[Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    old: str,
-    new: str,
-    expected: str,
+    runs: list[Path], tmp_path: Path, capsys: Capture, old: str, new: str, expected: str
 ) -> None:
     other = change(runs[0], tmp_path / "other", "results.json", old, new)
     code, _, errors = summary(capsys, runs[1], other)

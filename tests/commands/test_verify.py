@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import seal
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher, own_words, run_forked
 from tests.runs import contents, train_here
@@ -39,7 +39,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def verify(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+def verify(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, "verify", *words)
 
@@ -66,7 +66,7 @@ def change_line(folder: Path, number: int, **values: Any) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_an_unchanged_run_agrees(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unchanged_run_agrees(run: Path, capsys: Capture) -> None:
     before = contents(run)
     code, output, _ = verify(capsys, run)
     assert code == 0
@@ -78,7 +78,7 @@ def test_an_unchanged_run_agrees(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert contents(run) == before
 
 
-def test_every_segment_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_segment_by_itself(run: Path, capsys: Capture) -> None:
     steps = []
     for segment in range(1, 6):
         code, output, _ = verify(capsys, run, "--segment", str(segment), "--json")
@@ -91,7 +91,7 @@ def test_every_segment_by_itself(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert steps == [(1, 3, 0), (4, 5, 1), (6, 6, 0), (7, 9, 0), (10, 10, 1)]
 
 
-def test_a_segment_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_segment_that_is_not_there(run: Path, capsys: Capture) -> None:
     code, output, errors = verify(capsys, run, "--segment", "7")
     assert (code, output) == (2, "")
     assert "--segment: 7, but by its checkpoints" in errors
@@ -109,9 +109,7 @@ def test_on_four_processes(run: Path, tmp_path: Path) -> None:
     assert found["steps"] == 10
 
 
-def test_the_first_step_that_differs_is_named(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_step_that_differs_is_named(copy: Path, capsys: Capture) -> None:
     """The loss of step 2 is the first that another weight decay shows."""
     path = copy / "config.yaml"
     path.write_text(path.read_text().replace("weight_decay: 0.01", "weight_decay: 0.5"))
@@ -122,7 +120,7 @@ def test_the_first_step_that_differs_is_named(
     assert "compared: the losses of 3 steps" in output, "it goes no further than the checkpoint"
 
 
-def test_forged_figures_are_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forged_figures_are_found(copy: Path, capsys: Capture) -> None:
     def difference() -> str:
         code, output, _ = verify(capsys, copy, "--json")
         assert code == 3
@@ -150,7 +148,7 @@ def forge_weights(checkpoint: Path, by: float) -> None:
 
 
 def test_other_threads_are_refused_and_judged_by_a_tolerance(
-    run: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, copy: Path, capsys: Capture
 ) -> None:
     change_json(copy / "results.json", lambda results: results["environment"].update(torch="1.0"))
     code, output, errors = verify(capsys, copy)
@@ -172,7 +170,7 @@ def metrics(folder: Path) -> list[str]:
     return (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
 
 
-def test_other_images_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images_are_refused(copy: Path, capsys: Capture) -> None:
     path = copy / "config.yaml"
     path.write_text(path.read_text().replace("train_size: 300", "train_size: 299"))
     code, _, errors = verify(capsys, copy)
@@ -197,7 +195,7 @@ def change_config(folder: Path, old: str, new: str) -> None:
 )
 def test_damaged_figures_are_named(
     number: int, values: dict[str, Any], expected: str,
-    copy: Path, capsys: pytest.CaptureFixture[str],
+    copy: Path, capsys: Capture,
 ) -> None:  # fmt: skip
     change_line(copy, number, **values)
     code, output, errors = verify(capsys, copy)
@@ -205,9 +203,7 @@ def test_damaged_figures_are_named(
     assert expected in errors
 
 
-def test_a_configuration_that_would_run_code_is_refused(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configuration_that_would_run_code_is_refused(copy: Path, capsys: Capture) -> None:
     code, _, errors = verify(capsys, copy, "--threads", "100000")
     assert code == 2
     assert "threads: must be at most 1,024, found 100000" in errors
@@ -225,7 +221,7 @@ def test_a_configuration_that_would_run_code_is_refused(
 
 
 def test_a_run_that_was_killed_and_has_lost_a_checkpoint(
-    copy: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    copy: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     (copy / "results.json").unlink()
     change_json(copy / "status.json", lambda status: status.update(state="running"))
@@ -242,7 +238,7 @@ def test_a_run_that_was_killed_and_has_lost_a_checkpoint(
     assert "step-00000005/model.safetensors: damaged" in caplog.text
 
 
-def test_every_part_of_a_run_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_of_a_run_is_in_it(tmp_path: Path, capsys: Capture) -> None:
     """Dropout, averaged weights, patience, mixed images and the rest that a step depends on."""
     more = ["--model.args", "{widths: [8, 16], dropout: 0.3}", "--train.epochs", "6"]
     more += ["--train.patience", "1", "--optimizer.lr", "0.2", "--train.ema_decay", "0.9"]
@@ -254,7 +250,7 @@ def test_every_part_of_a_run_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_user_defined_network_runs_only_where_it_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
     plugin = tmp_path / "own.py"
     plugin.write_text((REPOSITORY / "examples" / "own_model.py").read_text())
@@ -271,9 +267,7 @@ def test_a_user_defined_network_runs_only_where_it_is_named(
     assert "model.name: the code differs from that" in errors
 
 
-def test_a_last_step_that_was_left_out_is_not_the_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_last_step_that_was_left_out_is_not_the_end(tmp_path: Path, capsys: Capture) -> None:
     """Its only step has no finite loss, and the weights are those of the start."""
     plugin = tmp_path / "spoiled.py"
     plugin.write_text(
@@ -300,7 +294,7 @@ def test_a_last_step_that_was_left_out_is_not_the_end(
     assert "first difference: the loss of step 1 is nan" in output
 
 
-def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_run(tmp_path: Path, capsys: Capture) -> None:
     code, _, errors = verify(capsys, tmp_path)
     assert code == 2
     assert "not a run, there is no config.yaml in it" in errors

@@ -81,7 +81,12 @@ def run(arguments: argparse.Namespace) -> None:
         if found["equals_results_json"]:
             print("\nthe same as in results.json, to the last digit")
         elif not found["own_images"]:
-            print(f"\n{_other_images(found)}")
+            other = f"not the run's own {arguments.split} images: results.json is about others"
+            unknown = (
+                "without results.json it is unknown whether these are the run's own "
+                f"{arguments.split} images"
+            )
+            print(f"\n{unknown if found['own_images'] is None else other}")
         if path:
             print(f"\npredictions    {path}")
 
@@ -137,13 +142,6 @@ def _why_other(
         "machine, versions, precision and threads are the same, so the code of the network has "
         "changed, or it depends on something that the run's files do not contain"
     )
-
-
-def _other_images(found: dict[str, Any]) -> str:
-    split = found["split"]
-    if found["own_images"] is None:
-        return f"without results.json it is unknown whether these are the run's own {split} images"
-    return f"not the run's own {split} images: results.json is about others"
 
 
 def _write(path: Path, predictions: Predictions) -> None:

@@ -118,7 +118,8 @@ def build(
 
     def check_images_and_code() -> None:
         saved = start or next(run_record.checkpoints(run.folder), None)
-        known = run_record.fingerprints(run, saved)
+        known = {"data.root": run.results["data"]["fingerprint"]} if run.results else {}
+        known = saved.state["fingerprints"] if saved else known
         ours = engine.snapshot.fingerprints
         engine.snapshot.check_fingerprints({**ours, **known}, run.folder)
 

@@ -152,17 +152,6 @@ def position(saved: Checkpoint | None) -> Position:
 # ---------------------------------------------------------------------- what can be promised
 
 
-def fingerprints(run: RunRecord, saved: Checkpoint | None) -> dict[str, str | None]:
-    """Return the fingerprints of images and code, by the key that names them, where known.
-
-    `saved` is any of the run's checkpoints.
-    """
-    if saved is not None:
-        known: dict[str, str | None] = saved.state["fingerprints"]
-        return known
-    return {"data.root": run.results["data"]["fingerprint"]} if run.results else {}
-
-
 def rounding_differences(
     run: RunRecord, start: Checkpoint | None, stops: Sequence[Checkpoint], here: Environment
 ) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.runs import train_here
 
 VARIABLES = (
@@ -31,7 +31,7 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Doctor:
     """The command in this process."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capsys: Capture) -> None:
         self.capsys = capsys
         self.code: int | str | None = None
         self.errors = ""
@@ -57,7 +57,7 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+def doctor(capsys: Capture) -> Doctor:
     return Doctor(capsys)
 
 

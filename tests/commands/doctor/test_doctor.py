@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.commands.doctor.conftest import SHORT, Doctor
 from tests.nets import catalog
 from tests.runs import contents, words
@@ -216,9 +216,7 @@ def test_a_package_that_cannot_be_imported(doctor: Doctor, monkeypatch: pytest.M
     doctor.fails("imports", "accelerate")
 
 
-def test_unknown_arguments_of_other_commands_are_still_errors(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_unknown_arguments_of_other_commands_are_still_errors(capsys: Capture) -> None:
     sys.argv = ["trainer", "compare", "a", "b", "--seed", "3"]
     with pytest.raises(SystemExit) as ended:
         __main__.main()
@@ -226,7 +224,7 @@ def test_unknown_arguments_of_other_commands_are_still_errors(
     assert "unrecognized arguments: --seed 3" in capsys.readouterr().err
 
 
-def test_the_text_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_text_for_people(capsys: Capture, tmp_path: Path) -> None:
     more = ["--processes", "2"]
     code, output, errors = run_command(capsys, "doctor", *words(tmp_path / "run"), *more)
     assert code == 2

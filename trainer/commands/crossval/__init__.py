@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.base.errors import StoppedOnRequest, UserError
 from trainer.commands.options import add_json_option
@@ -59,10 +59,18 @@ def run(arguments: argparse.Namespace) -> None:
 
     stop = StopRequest()  # between two folds, where no run listens
     stop.install()
+    found = None
     try:
         # Standard output is only for the JSON object.
-        with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-            found = _train_and_summarise(asked, folds, stop, report=arguments.fold is None)
+        with (
+            contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout),
+            join_process_group(asked) as accelerator,
+        ):
+            _train(accelerator, asked, folds, stop)
+            if arguments.fold is None:
+                from trainer.commands.crossval.result import write_result
+
+                found = collectives.run_on_main_rank(accelerator, lambda: write_result(folds))
     finally:
         stop.restore()
     if found and arguments.json and processes.launched_rank() == 0:
@@ -88,19 +96,6 @@ def _parse(words: Sequence[str]) -> RunConfig:
             f"fold goes on from its own checkpoints"
         )
     return config
-
-
-def _train_and_summarise(
-    asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest, *, report: bool
-) -> dict[str, Any] | None:
-    """Return what was found, where a report is asked for."""
-    with join_process_group(asked) as accelerator:
-        _train(accelerator, asked, folds, stop)
-        if not report:
-            return None
-        from trainer.commands.crossval.result import write_result
-
-        return collectives.run_on_main_rank(accelerator, lambda: write_result(folds))
 
 
 def _train(

@@ -114,13 +114,8 @@ def state_of(path: Path) -> FileState | None:
         status = path.stat()
     except OSError:
         return None
-    return FileState(
-        size_bytes=status.st_size,
-        modified_ns=status.st_mtime_ns,
-        changed_ns=status.st_ctime_ns,
-        inode=status.st_ino,
-        device=status.st_dev,
-    )
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return FileState(status.st_size, *times, status.st_ino, status.st_dev)
 
 
 def _read(path: Path, state: FileState | None) -> PictureFile:
