@@ -179,7 +179,7 @@ def _evaluate(
         accelerator, lambda: are_images_of_run(folder, chosen.fingerprint, tested)
     )
     numerics.choose_precision(config.train.precision)  # user-defined code may have changed it
-    plain, *others = stored.prepare(accelerator).predict(
+    plain, *others = stored.prepare(accelerator).predict_set(
         accelerator,
         chosen.images.move_if_it_fits(accelerator.device),
         "blocks",

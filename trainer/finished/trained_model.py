@@ -81,7 +81,7 @@ class TrainedModel:
         )
         return replace(moved, module=module)
 
-    def predict(
+    def predict_set(
         self,
         accelerator: Accelerator,
         images: ImageSet,
@@ -89,7 +89,7 @@ class TrainedModel:
         block_samples: int | None = None,
         with_mirrored: bool = False,
     ) -> list[Predictions]:
-        """Classify images by a prepared model; a collective.
+        """Classify a set of images by a prepared model; a collective.
 
         Args:
             what: the words before the progress bar.

@@ -49,7 +49,7 @@ def find(
         one = inspected.splits[part]
         if not len(one):
             continue
-        (found,) = stored.predict(accelerator, one, f"classifying {part}")
+        (found,) = stored.predict_set(accelerator, one, f"classifying {part}")
         suspect = find_suspects(found, len(stored.class_names))
         parts.append({"part": part, "samples": len(one), "count": len(suspect)})
         images += [

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -134,12 +134,23 @@ def write(
 
 def _write_pixels(path: Path, root: Path, names: list[str], target: Target) -> dict[str, str]:
     """Write the pixels one after the other; return what is wrong with broken files, by name."""
+
+    def decode(name: str) -> npt.NDArray[np.uint8] | str:
+        try:
+            pixels = decoding.decode(
+                root / name, target.channels, target.image_size, target.grey_range
+            )
+        except UserError as error:
+            return str(error)
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))  # as a .npy file has them
+
     errors: dict[str, str] = {}
     with path.open("wb") as file:
         # NumPy pads a header, so that the number of images can grow in its place.
         _write_header(file, len(names), target)
         begin = file.tell()
-        for name, pixels in zip(names, _decode(root, names, target, path.stem), strict=True):
+        found = in_parallel(decode, names, f"decoding {path.stem}")
+        for name, pixels in zip(names, found, strict=True):
             if isinstance(pixels, str):
                 errors[name] = pixels
             else:
@@ -155,20 +166,3 @@ def _write_header(file: IO[bytes], count: int, target: Target) -> None:
     shape = (count, *target.image_size, *([3] if target.channels == 3 else []))
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _decode(
-    root: Path, names: list[str], target: Target, part: str
-) -> Iterator[npt.NDArray[np.uint8] | str]:
-    """Yield pixels as a .npy file has them, (height, width, channels), or what is wrong."""
-
-    def decode(name: str) -> npt.NDArray[np.uint8] | str:
-        try:
-            pixels = decoding.decode(
-                root / name, target.channels, target.image_size, target.grey_range
-            )
-        except UserError as error:
-            return str(error)
-        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-
-    return in_parallel(decode, names, f"decoding {part}")

@@ -93,6 +93,9 @@ def make_plan(config: DataConfig, pictures: PictureList, files: Mapping[str, Pic
     Raises:
         UserError: a class has too few pictures.
     """
+    import PIL
+    from PIL import features
+
     by_class = {part: _by_class(pictures, part, files) for part in pictures.parts}
     if pictures.makes_test:
         by_class["train"], by_class["test"] = _split_off_test(by_class["train"], files)
@@ -103,7 +106,8 @@ def make_plan(config: DataConfig, pictures: PictureList, files: Mapping[str, Pic
         part: [(name, label, files[name].sha256) for name, label in labelled]
         for part, labelled in parts.items()
     }
-    described = [*_versions(), pictures.class_names, rows, str(target)]
+    versions = (FORMAT, PIL.__version__, features.version("jpg"))
+    described = [*versions, pictures.class_names, rows, str(target)]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
     return Plan(parts, target, key)
 
@@ -130,14 +134,6 @@ def _grey_range(config: DataConfig, infos: Sequence[ImageInfo]) -> GreyRange | N
     lowest = [info.lowest for info in infos if info.lowest is not None]
     highest = [info.highest for info in infos if info.highest is not None]
     return (min(lowest), max(highest)) if lowest else None
-
-
-def _versions() -> tuple[int | str | None, ...]:
-    """Return what decides on the pixels besides the files."""
-    import PIL
-    from PIL import features
-
-    return FORMAT, PIL.__version__, features.version("jpg")
 
 
 def _by_class(
@@ -179,7 +175,11 @@ def _split_off_test(
     """
     train, test = [], []
     for names in by_class:
-        keys = {name: _test_key(files[name].sha256) for name in names}
+        # Hashed a second time, as somebody may have sorted files into folders by the first hash.
+        keys = {
+            name: hashlib.sha256(f"test/{files[name].sha256}".encode()).hexdigest()
+            for name in names
+        }
         distinct = sorted(keys.values())
         last = distinct[max(1, round(len(names) / _TEST_ONE_IN)) - 1]
         test.append([name for name in names if keys[name] <= last])
@@ -191,8 +191,3 @@ def _split_off_test(
                 "differ"
             )
     return train, test
-
-
-def _test_key(sha256: str) -> str:
-    """Hash a second time, as somebody may have sorted files into folders by the first hash."""
-    return hashlib.sha256(f"test/{sha256}".encode()).hexdigest()
