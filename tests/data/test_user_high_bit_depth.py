@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_bytes import tiff
 from tests.data.picture_folders import write_digits
@@ -52,7 +52,7 @@ def test_the_range_is_kept_with_the_model(run: Run) -> None:
 
 
 def test_evaluate_and_predict_use_the_range_of_the_model(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capture
 ) -> None:
     # Pictures whose values have a narrower range.
     other = write_digits(tmp_path / "other", train=400, test=100)
@@ -73,10 +73,7 @@ def test_evaluate_and_predict_use_the_range_of_the_model(
 
 
 def test_a_model_without_a_range_refuses_them_by_name(
-    run: Run,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+    run: Run, tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = trained_model.load(run.folder)
     metadata = json.loads(plain.metadata)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import run_command
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
 from tests.runs import Run, train_forked, train_here
@@ -19,10 +19,13 @@ SHORT = ["--model.args", '{"widths": [8, 16, 16]}', "--train.epochs", "2", "--tr
 SHORT += ["16"]
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make pictures, and a cache apart from the real one of this machine."""
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "own", ("train",), count=30, size=(16, 12), channels=3)
 
 
@@ -51,9 +54,8 @@ def test_the_process_count_changes_nothing(root: Path, run: Run, tmp_path: Path)
 
 
 def test_another_folder_is_made_fit_for_the_model(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: Capture
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Too few to hold this many out for validation.
     other = write_pictures(tmp_path / "other", count=3, size=(40, 30))
     words = ["evaluate", run.folder, "--data.root", other, "--json"]
@@ -70,9 +72,8 @@ def test_another_folder_is_made_fit_for_the_model(
     ("classes", "count", "parts"), [(2, 5, ["train"]), (20, 6, ["train", "test"])]
 )
 def test_few_pictures_start_with_the_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, count: int, parts: list[str]
+    tmp_path: Path, classes: int, count: int, parts: list[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = [f"class {number}" for number in range(classes)]
     root = write_pictures(tmp_path / "own", parts, names, count)
     more = ["--data.root", str(root), "--train.epochs", "2", "--model.args", '{"widths": [8, 16]}']
@@ -80,10 +81,7 @@ def test_few_pictures_start_with_the_defaults(
     assert Run(tmp_path / "run", 0).json("results.json")["data"]["validation"] == classes
 
 
-def test_a_class_that_is_too_small_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_class_that_is_too_small_is_named(tmp_path: Path, capsys: Capture) -> None:
     root = write_pictures(tmp_path / "own", classes=("ant", "bee", "cow"))
     for path in sorted((root / "train" / "cow").iterdir())[1:]:
         path.unlink()
@@ -95,10 +93,7 @@ def test_a_class_that_is_too_small_is_named(
     assert "found 1 of class cow;" in words
 
 
-def test_strips_that_become_too_flat_name_the_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_strips_that_become_too_flat_name_the_key(tmp_path: Path, capsys: Capture) -> None:
     root = write_pictures(tmp_path / "own", count=3, size=(30, 1500))
     more = ["--data.root", str(root), *SHORT]
     assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
@@ -113,7 +108,7 @@ def test_strips_that_become_too_flat_name_the_key(
 
 
 def test_the_folds_are_summed_up_where_nothing_is_decoded_yet(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     words = ["crossval", "--folds", "2", "--config", RECIPE, "--output_dir", tmp_path / "folds"]
     words += ["--data.root", root, "--tracking.wandb", "disabled", "--threads", "1", *SHORT]
@@ -127,16 +122,14 @@ def test_the_folds_are_summed_up_where_nothing_is_decoded_yet(
     )
 
 
-def test_the_recipe_without_a_folder_says_what_it_needs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_recipe_without_a_folder_says_what_it_needs(tmp_path: Path, capsys: Capture) -> None:
     assert train_here(tmp_path / "run", config=RECIPE) == 2
     message = capsys.readouterr().err
     assert "data.root: must be the folder of the files where data.name is folder" in message
 
 
 def test_a_broken_picture_ends_the_run_before_it_begins(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     (root / "train" / "cat" / "005.png").write_bytes(b"no picture")
     more = ["--data.root", str(root), *SHORT]
@@ -145,9 +138,7 @@ def test_a_broken_picture_ends_the_run_before_it_begins(
     assert train_here(tmp_path / "run", *more, "--data.on_bad", "skip", config=RECIPE) == 0
 
 
-def test_the_doctor_knows_folders(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_doctor_knows_folders(root: Path, tmp_path: Path, capsys: Capture) -> None:
     more = ["--config", str(RECIPE), "--threads", "1", "--output_dir", str(tmp_path / "run")]
     more += ["--tracking.wandb", "disabled", *SHORT]
     code, output, _ = run_command(capsys, "doctor", *more, "--data.root", str(root))

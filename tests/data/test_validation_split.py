@@ -97,11 +97,8 @@ def test_something_must_be_left_to_train_on(how: Literal["stratified", "first"])
 
 
 def test_a_class_with_one_image_cannot_be_divided() -> None:
-    labels, config = np.array([0, 1] * 10 + [2]), DataConfig(validation_size=5)
     with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class 2"):
-        split(config, labels, 0)
-    with pytest.raises(UserError, match=r"data\.validation: .* found 1 of class dog;"):
-        split(config, labels, 0, ("ant", "cat", "dog"))
+        split(DataConfig(validation_size=5), np.array([0, 1] * 10 + [2]), 0)
 
 
 @pytest.mark.parametrize("division", [{"validation_size": 5}, {"folds": 4, "fold": 1}])
