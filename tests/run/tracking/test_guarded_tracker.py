@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainer.run.tracking import tracker
+from trainer.config.schema import RunConfig, replace
+from trainer.run.tracking import tracker, trackers
 from trainer.run.tracking.tracker import GuardedTracker
 
 RECORD = {"event": "step", "epoch": 1, "step": 1, "loss": 1.0, "lr": 0.1}
@@ -109,3 +111,18 @@ def test_an_interrupt_does_not_wait_for_a_tracker_again(monkeypatch: pytest.Monk
         if thread.name == "tracker hanging":
             thread.join(5)
     assert not any(thread.name == "tracker hanging" for thread in threading.enumerate())
+
+
+def test_a_file_that_is_edited_before_the_start_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Mine: ...\n")
+    keys = {"tracking.wandb": "disabled", "tracking.plugin": f"{file}:Mine"}
+    config = replace(RunConfig(), keys)
+    trackers.check(config)
+    file.write_text("1 / 0\n")
+    assert len(list(trackers.start(config, tmp_path, "abc123", 0))) == 1
+    (warning,) = caplog.messages
+    assert "is off from here on" in warning
+    assert "does not run: ZeroDivisionError" in warning

@@ -6,13 +6,14 @@ import copy
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.config import command_line, plugins
 from trainer.config.schema import RunConfig, flatten
 from trainer.run.tracking import accelerate_trackers, weights_and_biases
 from trainer.run.tracking.accelerate_trackers import TensorBoardTracker
-from trainer.run.tracking.tracker import GuardedTracker
+from trainer.run.tracking.tracker import GuardedTracker, Tracker
 
 
 def check(config: RunConfig) -> None:
@@ -49,6 +50,11 @@ def start(config: RunConfig, folder: Path, run_id: str, step: int) -> Iterator[G
         begin = partial(accelerate_trackers.start, name, flat, keys.project, folder, run_id, step)
         yield GuardedTracker(f"tracking.trackers {name}", begin)
     if keys.plugin is not None:
-        member = plugins.find("tracker", keys.plugin).member
-        create_own = partial(member, copy.deepcopy(flat), folder, step)
+        create_own = partial(_create_own, keys.plugin, copy.deepcopy(flat), folder, step)
         yield GuardedTracker(f"tracking.plugin {keys.plugin}", create_own)
+
+
+def _create_own(name: str, config: dict[str, Any], folder: Path, step: int) -> Tracker:
+    # Its file may have been edited since `check`, and runs again then.
+    found: Tracker = plugins.find("tracker", name).member(config, folder, step)
+    return found
