@@ -1,4 +1,4 @@
-"""What each choice of a recipe brings, judged by validation images alone.
+"""What each choice of a recipe brings, measured only on validation images.
 
     python benchmarks/ablations.py STUDY [VARIANT ...] [--seeds 0 1 ...] [--root DIR]
 
@@ -31,14 +31,14 @@ BASE = "base"
 INTRODUCTION = """
 Accuracy on held-out training images at the end of the run; no test image is looked at. Where a
 study says nothing else, 10,000 of the first 20,000 training images of Fashion-MNIST train, as
-many as in the lab's protocol, and the other 10,000, drawn by the seed, validate. By their number
-alone an accuracy has a standard error of 0.003, but variants of one seed share the images, and
-differ by less.
+many as in the lab's protocol, and the other 10,000, drawn by the seed, validate. Their number
+gives an accuracy a standard error of 0.003, but variants of one seed share the images, and differ
+by less.
 """.strip()
 
 
-def shown(changes: dict[str, Any]) -> str:
-    """Dotted keys and values, for people."""
+def format_changes(changes: dict[str, Any]) -> str:
+    """Format dotted keys and values for people."""
     return ", ".join(
         f"`{key}: {value if isinstance(value, str) else json.dumps(value)}`"
         for key, value in changes.items()
@@ -46,7 +46,7 @@ def shown(changes: dict[str, Any]) -> str:
 
 
 def recipe(study: str, variant: str) -> str:
-    """The YAML file of a run."""
+    """Return the YAML file of a run."""
     sections: dict[str, Any] = {}
     changes = STUDIES[study]["base"] | STUDIES[study]["variants"].get(variant, {})
     for key, value in changes.items():
@@ -73,31 +73,30 @@ def run(study: str, variant: str, seed: int, root: str | None) -> dict[str, Any]
 
 
 def table(study: str, figures: dict[str, Any]) -> list[str]:
-    """A row a variant, the best first."""
-    lines = ["| variant | changes | seeds | accuracy | over the base | training accuracy |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    """Write a row for each variant, the best first."""
     base = figures.get(BASE, {})
     rows = []
     for variant, runs in figures.items():
-        changes = shown(STUDIES[study]["variants"].get(variant, {}))
+        changes = format_changes(STUDIES[study]["variants"].get(variant, {}))
         gains = [runs[seed]["accuracy"] - base[seed]["accuracy"] for seed in runs if seed in base]
         mean = statistics.mean(one["accuracy"] for one in runs.values())
         trained = statistics.mean(one["train_accuracy"] for one in runs.values())
         cells = [variant, changes, str(len(runs)), f"{mean:.4f}"]
         cells += [f"{statistics.mean(gains):+.4f}" if gains else "", f"{trained:.4f}"]
-        rows.append((-mean, f"| {' | '.join(cells)} |"))
-    return [*lines, *(row for _, row in sorted(rows))]
+        rows.append((-mean, cells))
+    heads = ["variant", "changes", "seeds", "accuracy", "over the base", "training accuracy"]
+    return page.table(heads, (cells for _, cells in sorted(rows)))
 
 
 def build_page(figures: page.Figures) -> list[str]:
-    """The page of all studies."""
+    """Return the page of all studies."""
     runs = [one for found in figures.values() for each in found.values() for one in each.values()]
     commits = ", ".join(dict.fromkeys(one["commit"] for one in runs))
     lines = ["# Ablations", "", INTRODUCTION, "", f"Measured at the commits {commits}.", ""]
     for study, found in ((study, figures[study]) for study in STUDIES if study in figures):
         base = STUDIES[study]["base"]
         lines += [f"## {study}", "", f"    python benchmarks/ablations.py {shlex.quote(study)}", ""]
-        lines += [f"{STUDIES[study]['about']} The base: {shown(base)}.", ""]
+        lines += [f"{STUDIES[study]['about']} The base: {format_changes(base)}.", ""]
         lines += [*table(study, found), ""]
     return lines
 
@@ -113,7 +112,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     study, known = arguments.study, [BASE, *STUDIES[arguments.study]["variants"]]
     if unknown := set(arguments.variants) - set(known):
-        parser.error(f"{', '.join(unknown)}: no variant; there are {', '.join(known)}")
+        parser.error(f"{', '.join(unknown)}: not a variant; there are {', '.join(known)}")
     with ThreadPoolExecutor(processes.usable_cores()) as pool:
         runs = {
             pool.submit(run, study, variant, seed, arguments.root): (variant, seed)

@@ -66,12 +66,12 @@ standard deviation over seeds, which draw the weights, the order, the augmentati
 held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No
 recipe was chosen by test images, and a run reads them once, at its end
 ([docs/recipes.md](../../docs/recipes.md)). Runs of one thread and of two, which round differently,
-are mixed here: a seed's own figure is repeated with the same `--threads` alone.
+are mixed here: only the same `--threads` repeats a seed's own figure.
 """.strip()
 
 
 def run(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train a recipe with a seed; what its results.json says of it."""
+    """Train a recipe with a seed; return figures of its results.json."""
     root = arguments.lab_root if name.startswith("lab_mnist") else arguments.root
     before_s = _cpu_s_of_children()
     words = ["--seed", str(seed), *arguments.more]
@@ -101,18 +101,14 @@ def _cpu_s_of_children() -> float:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """As 0.9170 ± 0.0012."""
+    """Format as 0.9170 ± 0.0012."""
     mean = f"{statistics.mean(values):.4f}"
     return mean + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def recipes_table(figures: page.Figures) -> list[str]:
-    """A row a recipe."""
-    lines = [
-        "| recipe | trained on | parameters | epochs | seeds | test accuracy | lab's first 1,000 "
-        "| CPU time | budget |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """Write a row for each recipe."""
+    rows = []
     for name, recipe in RECIPES.items():
         if name not in figures:
             continue
@@ -126,12 +122,13 @@ def recipes_table(figures: page.Figures) -> list[str]:
         spent = [one["cpu_s"] for one in runs if "cpu_s" in one]
         cells += [f"{statistics.median(spent) / 60:.1f} min" if spent else ""]
         cells += [f"2 x {recipe.minutes} min"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    heads = ["recipe", "trained on", "parameters", "epochs", "seeds", "test accuracy"]
+    return page.table([*heads, "lab's first 1,000", "CPU time", "budget"], rows)
 
 
 def ladder(figures: page.Figures) -> list[str]:
-    """Ours among the published rows, the best last."""
+    """Sort ours into the published rows, the best last."""
     rows = [
         (accuracy, name, "" if name == PEOPLE else "all 60,000")
         for name, accuracy in PUBLISHED.items()
@@ -140,15 +137,12 @@ def ladder(figures: page.Figures) -> list[str]:
         if name in figures and "fashion_mnist" in name:
             mean = statistics.mean(one["accuracy"] for one in figures[name].values())
             rows.append((mean, f"**`configs/{name}.yaml`**", recipe.images))
-    return [
-        "| | trained on | test accuracy |",
-        "| --- | --- | --- |",
-        *(f"| {name} | {images} | {accuracy:.3f} |" for accuracy, name, images in sorted(rows)),
-    ]
+    cells = ([name, images, f"{accuracy:.3f}"] for accuracy, name, images in sorted(rows))
+    return page.table(["net", "trained on", "test accuracy"], cells)
 
 
 def classes_table(figures: page.Figures, names: Sequence[str]) -> list[str]:
-    """Each class's accuracy, the mean over the seeds, and the worst class marked; one data set."""
+    """Write each class's mean accuracy over the seeds of one data set, the worst class in bold."""
     means = {
         name: {
             label: statistics.mean(one["per_class"][label] for one in figures[name].values())
@@ -156,22 +150,20 @@ def classes_table(figures: page.Figures, names: Sequence[str]) -> list[str]:
         }
         for name in names
     }
-    labels = list(next(iter(means.values())))
-    lines = [f"| class | {' | '.join(f'`{name}`' for name in names)} |"]
-    lines += [f"| --- |{' --- |' * len(names)}"]
-    for label in labels:
+    rows = []
+    for label in next(iter(means.values())):
         cells = [
             f"**{found[label]:.3f}**"
             if found[label] == min(found.values())
             else f"{found[label]:.3f}"
             for found in means.values()
         ]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return lines
+        rows.append([label, *cells])
+    return page.table(["class", *(f"`{name}`" for name in names)], rows)
 
 
 def build_page(figures: page.Figures) -> list[str]:
-    """The page."""
+    """Return the page."""
     fashion = [name for name in RECIPES if name in figures and "fashion_mnist" in name]
     digits = [name for name in RECIPES if name in figures and name not in fashion]
     machines = sorted({one["machine"] for runs in figures.values() for one in runs.values()})
@@ -189,7 +181,7 @@ def build_page(figures: page.Figures) -> list[str]:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = page.parser(__doc__)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of as many as a recipe has")
@@ -199,7 +191,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
     arguments = parser.parse_args()
     if unknown := set(arguments.recipes) - RECIPES.keys():
-        parser.error(f"{', '.join(unknown)}: no recipe; there are {', '.join(RECIPES)}")
+        parser.error(f"{', '.join(unknown)}: not a recipe; there are {', '.join(RECIPES)}")
     return arguments
 
 

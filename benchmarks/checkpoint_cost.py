@@ -1,9 +1,9 @@
-"""What checkpoints cost the training: an epoch of the default recipe with one against one without.
+"""What checkpoints cost: epochs of the default recipe with a checkpoint against epochs without.
 
     python benchmarks/checkpoint_cost.py        6 minutes; nothing else should run
 
-Epochs with and without take turns in one process of as many threads as there are cores, which
-leaves the thread that writes none for itself. The page is benchmarks/results/checkpoint_cost.md.
+Epochs with and without take turns in one process of as many threads as there are cores, so the
+thread that writes has no core of its own. The page is benchmarks/results/checkpoint_cost.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Training:
         self.step = 0
 
     def epoch(self, save: bool) -> tuple[float, float]:
-        """Its seconds, and those in which the loop waited for the copy."""
+        """Train an epoch; return its seconds, and those in which the loop waited for the copy."""
         start_s = time.perf_counter()
         if save:
             self.save()
@@ -61,7 +61,7 @@ class Training:
         return time.perf_counter() - start_s, blocked_s
 
     def save(self) -> None:
-        """As the engine does."""
+        """Save as the engine does."""
         self.metrics.write([{"event": "step", "step": self.step, "loss": 0.5}] * STEPS)
         best = {
             name: tensor.clone() for name, tensor in self.train_step.module.state_dict().items()

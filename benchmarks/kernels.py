@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py             5 minutes; nothing else should run
 
-Every variant has a process of its own, which does a block of steps when it is its turn (turns.py).
+Every variant has its own process, which does a block of steps when it is its turn (turns.py).
 The page is benchmarks/results/kernels.md.
 """
 
@@ -35,7 +35,7 @@ from trainer.ranks.caller_settings import keep_freed_memory
 IMAGE_SIZE = (28, 28)
 WARM_UP_BLOCKS = 2
 BLOCK_S = 0.7
-"""about so long is a block of steps"""
+"""about how long a block of steps is"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def build(variant: Variant) -> nn.Module:
-    """The network, the same in every process."""
+    """Build the network, the same in every process."""
     seeding.seed_torch(0, "initialisation")
     model = models.create(
         variant.model, variant.model_args, num_classes=10, in_channels=1, image_size=IMAGE_SIZE
@@ -87,7 +87,7 @@ def build(variant: Variant) -> nn.Module:
 
 
 def step_of(variant: Variant) -> Callable[[], None]:
-    """Forward, backward and update on one batch in memory."""
+    """Return a step: forward, backward and update on one batch in memory."""
     model = build(variant)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=1e-5, fused=variant.fused is True, foreach=variant.fused is False
@@ -109,7 +109,7 @@ def step_of(variant: Variant) -> Callable[[], None]:
 
 
 def work(variant: Variant, steps: int, blocks: int, turns: Turns) -> None:
-    """A variant's process: a block of steps each turn."""
+    """Do a block of steps each turn, in a variant's process."""
     torch.set_num_threads(variant.threads)
     if variant.keeps_memory:
         keep_freed_memory()
@@ -123,7 +123,7 @@ def work(variant: Variant, steps: int, blocks: int, turns: Turns) -> None:
 
 
 def steps_of_block(variant: Variant) -> int:
-    """How many make about `BLOCK_S`."""
+    """Return how many steps take about `BLOCK_S`."""
     torch.set_num_threads(variant.threads)
     step = step_of(variant)
     step()
@@ -136,7 +136,7 @@ def steps_of_block(variant: Variant) -> int:
 def compare(
     net: dict[str, Any], changes: Sequence[str], rounds: int, threads: int
 ) -> dict[str, list[float]]:
-    """Of each variant, in each round, its time over that of ours."""
+    """Return each variant's time over that of ours in each round."""
     variants = {name: Variant(**({"threads": threads} | net | CHANGES[name])) for name in changes}
     steps = steps_of_block(variants[OURS])
     script = str(Path(__file__).resolve())
@@ -156,12 +156,12 @@ def compare(
 
 
 def over(ours: str, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Of each variant, in each round, its time over that of ours."""
+    """Divide the times of each round by ours."""
     return {name: paired.ratios(found, seconds[ours]) for name, found in seconds.items()}
 
 
 def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]:
-    """Of each way to evaluate the default net, its time over that of ours."""
+    """Return the time of each way to evaluate the default net, over that of ours."""
     variant = Variant(**list(NETS.values())[-1], threads=processes.usable_cores())
     torch.set_num_threads(variant.threads)
     keep_freed_memory()
@@ -187,9 +187,9 @@ def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]
 
 
 def table(title: str, ratios: dict[str, list[float]]) -> list[str]:
-    """A row a variant."""
-    rows = [f"| {name} | {paired.spread(found)} |" for name, found in ratios.items()]
-    return [f"## {title}", "", "| variant | time over ours |", "| --- | --- |", *rows, ""]
+    """Write a row for each variant."""
+    rows = [[name, paired.spread(found)] for name, found in ratios.items()]
+    return [f"## {title}", "", *page.table(["variant", "time over ours"], rows), ""]
 
 
 def main() -> None:

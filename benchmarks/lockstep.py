@@ -1,4 +1,4 @@
-"""What lockstep promises and costs: the default recipe on 1, 2 and 4 processes, and times of steps.
+"""Check what lockstep promises, on 1, 2 and 4 processes, and measure what it costs.
 
     python benchmarks/lockstep.py same [--root DIR]  the same digest at any count; 15 minutes
     python benchmarks/lockstep.py cost               against DDP, and without the tree; 16 minutes
@@ -28,32 +28,30 @@ RIVALS = ["exact", "fast", "bare DDP", "bare DDP, one piece"]
 
 
 def against(times: dict[str, Any], name: str, other: str) -> str:
-    """The time of one trainer over that of another."""
+    """Return the time of one trainer over that of another."""
     return paired.spread(paired.ratios(times["seconds"][name], times["seconds"][other]))
 
 
 def rivals_table(case: dict[str, Any]) -> list[str]:
-    """A table of one model at two processes."""
+    """Measure one model on two processes; return its table."""
     times = apart.measure(STEP_TIMES, case | {"trainers": RIVALS}, processes=2)
-    rows = [
-        f"`{case['model']}` with {times['parameters']:,} parameters:",
-        "",
-        "| trainer | step | time over fast | over bare DDP | over bare DDP, one piece |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name in RIVALS:
         step_s = statistics.median(times["seconds"][name]) / case["steps"]
         ratios = [against(times, name, other) for other in RIVALS[1:]]
-        rows.append(f"| {name} | {step_s * 1000:.1f} ms | {' | '.join(ratios)} |")
-    return [*rows, ""]
+        rows.append([name, f"{step_s * 1000:.1f} ms", *ratios])
+    heads = ["trainer", "step", "time over fast", "over bare DDP", "over bare DDP, one piece"]
+    title = f"`{case['model']}` with {times['parameters']:,} parameters:"
+    return [title, "", *page.table(heads, rows), ""]
 
 
 def cost(output: Path) -> None:
-    """Write what the fixed order costs."""
+    """Measure what the fixed order costs, and write the page."""
     tables = rivals_table(DEFAULT_RECIPE | {"rounds": 24, "steps": 20})
     tables += rivals_table(LARGE | {"rounds": 8, "steps": 2})
-    alone = DEFAULT_RECIPE | {"microbatches": 1, "trainers": ["exact", "without the tree"]}
-    single = apart.measure(STEP_TIMES, alone | {"rounds": 40, "steps": 10}, processes=1)
+    case = DEFAULT_RECIPE | {"microbatches": 1, "rounds": 40, "steps": 10}
+    case |= {"trainers": ["exact", "without the tree"]}
+    single = apart.measure(STEP_TIMES, case, processes=1)
     lines = [
         "Each figure is the median, and the quartiles, of ratios of neighbouring blocks of steps.",
         "The contenders take turns in one run on random images of 28 x 28.",
@@ -75,7 +73,7 @@ def cost(output: Path) -> None:
 
 
 def same(output: Path, root: str | None) -> None:
-    """Write that the default recipe gives one digest on any number of processes."""
+    """Train the default recipe on several numbers of processes; write the digests."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for processes in (1, 2, 4):
@@ -85,24 +83,21 @@ def same(output: Path, root: str | None) -> None:
                 apart.train_command("fashion_mnist", run, *words, root=root, processes=processes)
             )
             results = apart.read_results(run)
-            rows.append(
-                f"| {processes} | {results['final_weights_sha256']} "
-                f"| {results['test']['accuracy']:.4f} |"
-            )
+            accuracy = f"{results['test']['accuracy']:.4f}"
+            rows.append([str(processes), results["final_weights_sha256"], accuracy])
             print(rows[-1], flush=True)
+    heads = ["processes of one thread", "SHA-256 of the last weights", "test accuracy"]
     lines = [
         "The default recipe at full size: 24 epochs on the first 10,000 images of Fashion-MNIST.",
         "",
-        "| processes of one thread | SHA-256 of the last weights | test accuracy |",
-        "| --- | --- | --- |",
-        *rows,
+        *page.table(heads, rows),
     ]
     command = "python benchmarks/lockstep.py same"
     page.write(output, "The same weights on any number of processes", command, lines)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = page.parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     one = {name: commands.add_parser(name) for name in ("same", "cost")}

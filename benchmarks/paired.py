@@ -1,4 +1,4 @@
-"""Measuring in turn, so that a busy moment of the machine hits all alike, and ratios of pairs."""
+"""Measure in turn, so that a busy moment of the machine hits all alike; form ratios of pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Measured = TypeVar("Measured")
 def take_turns(
     contenders: Mapping[str, Callable[[], Measured]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[Measured]]:
-    """What each contender measures, a round an entry; the order turns each round.
+    """Return what each contender measures in each round; the order turns every round.
 
     Args:
         warm_up: rounds before the first that counts.
@@ -27,12 +27,12 @@ def take_turns(
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Of each round, the one over the other."""
+    """Return the one over the other in each round."""
     return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """The median and the quartiles of ratios measured in pairs; a single one as it is."""
+    """Format the median and the quartiles of ratios; a single one as it is."""
     if len(ratios) == 1:
         return f"{ratios[0]:.3f}"
     lower, median, upper = statistics.quantiles(ratios, n=4)

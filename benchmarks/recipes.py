@@ -1,4 +1,4 @@
-"""The default recipe as the benchmarks of single steps use it."""
+"""Read the default recipe for the benchmarks of single steps."""
 
 from __future__ import annotations
 

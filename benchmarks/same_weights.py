@@ -2,9 +2,9 @@
 
     python benchmarks/same_weights.py [--root DIR]      20 minutes
 
-The other trainers come with `pip install -c constraints.txt -e '.[benchmarks]'`; who is not there
-is left out, and the page says so. Each training has processes of one thread of its own
-(same_weights_trainers.py). The page is benchmarks/results/same_weights.md.
+The other trainers come with `pip install -c constraints.txt -e '.[benchmarks]'`; those
+that are not installed are left out, and the page says so. Each training has new processes of one
+thread (same_weights_trainers.py). The page is benchmarks/results/same_weights.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TASK = {"images": 2048, "batch_size": 64, "epochs": 4, "save_every": 48, "thread
 UNEVEN = 2031
 """images of an epoch that ends with 47, which two processes cannot halve"""
 
-TITLE = "The same weights beside other trainers"
+TITLE = "The same weights, compared with other trainers"
 INTRODUCTION = f"""
 Each trainer trains one net several times, every time in new processes of one thread: twice on one
 process; on two (gloo) with half of each batch; and on one that is killed in the middle of the
@@ -45,7 +45,7 @@ processes.
 All have the same first weights, the first {TASK["images"]:,} images of Fashion-MNIST, a global
 batch of {TASK["batch_size"]}, Adam at a constant 1e-3, float32, {TASK["epochs"]} epochs, no
 augmentation, and deterministic kernels where they have a switch for it. The others run as their
-documentation shows, with those of their options that bring the results nearer to each other. Batch
+documentation shows, with their options that bring the results nearer to each other. Batch
 norm over both processes' samples (SyncBatchNorm) is not among them, as it does not run on CPUs.
 Ours has `train.microbatches: {PIECES}` on any number of processes, so that its batch norm takes
 {TASK["batch_size"] // PIECES} samples at a time on one process too.
@@ -60,7 +60,7 @@ class Entry:
     package: str
     """whose version counts; of ours, which has the page's commit, torch"""
     module: str
-    """what is imported beside it"""
+    """what has to be importable too"""
     driven: str
     """how, and where that is documented"""
 
@@ -119,8 +119,8 @@ NETS: dict[str, dict[str, Any]] = {
 }
 
 
-def present(name: str) -> bool:
-    """Whether a trainer's packages are there."""
+def is_installed(name: str) -> bool:
+    """Return whether a trainer's packages are installed."""
     entry = ENTRIES[name]
     packages = {found.name for found in importlib.metadata.distributions()}
     return entry.package in packages and importlib.util.find_spec(entry.module) is not None
@@ -128,7 +128,7 @@ def present(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Trainings:
-    """Of one trainer and net.
+    """The trainings of one trainer and net.
 
     Args:
         name: of the trainer.
@@ -141,7 +141,7 @@ class Trainings:
     folder: Path
 
     def cells(self, uneven: int) -> list[str]:
-        """Do them; what the page says of them."""
+        """Do them; return their cells of the table."""
         self.train("one")
         self.train("again")
         self.train("two", processes=2)
@@ -157,7 +157,7 @@ class Trainings:
         ]
 
     def train(self, out: str, processes: int = 1, killed: bool = False, **more: Any) -> None:
-        """One of them, which writes into the folder `out`.
+        """Do one of them, which writes into the folder `out`.
 
         Args:
             out: its name.
@@ -174,12 +174,12 @@ class Trainings:
         )
 
     def seen(self, out: str) -> list[list[int]]:
-        """Which images each forward pass had, rank after rank."""
+        """Return which images each forward pass had, rank after rank."""
         files = sorted((self.folder / out).glob("seen-*.json"))
         return [images for path in files for images in json.loads(path.read_text())]
 
     def difference(self, out: str, other: str) -> str:
-        """Between the ends of two."""
+        """Compare the ends of two trainings."""
         mine, theirs = (load_file(self.folder / name / "end.safetensors") for name in (out, other))
         floats = [name for name in mine if mine[name].is_floating_point()]
         if all(mine[name].equal(theirs[name]) for name in floats):
@@ -191,7 +191,7 @@ class Trainings:
 
 
 def twice_or_never(views: list[list[int]], images: int, epochs: int) -> str:
-    """How often images were seen beyond, and short of, once an epoch."""
+    """Count how often images were seen beyond, and short of, once an epoch."""
     seen = torch.tensor([index for indices in views for index in indices])
     beyond = torch.bincount(seen, minlength=images) - epochs
     twice, never = int(beyond.clamp(min=0).sum()), int(-beyond.clamp(max=0).sum())
@@ -199,7 +199,7 @@ def twice_or_never(views: list[list[int]], images: int, epochs: int) -> str:
 
 
 def table(net: str, names: list[str], data: dict[str, Any], uneven: int = UNEVEN) -> list[str]:
-    """All trainers on one net.
+    """Run all trainers on one net; return the lines of its table.
 
     Args:
         net: one of NETS.
@@ -218,16 +218,10 @@ def table(net: str, names: list[str], data: dict[str, Any], uneven: int = UNEVEN
         entry = ENTRIES[name]
         version = importlib.metadata.version(entry.package)
         package = "torch " if name == "lockstep" else ""
-        rows.append(f"| {' | '.join([entry.title, package + version, *cells])} |")
-    return [
-        f"## {net}",
-        "",
-        "| trainer | version | one process again | two processes against one "
-        "| interrupted against uninterrupted | twice or never | of an uneven epoch on two |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *rows,
-        "",
-    ]
+        rows.append([entry.title, package + version, *cells])
+    heads = ["trainer", "version", "one process again", "two processes against one"]
+    heads += ["interrupted against uninterrupted", "twice or never", "of an uneven epoch on two"]
+    return [f"## {net}", "", *page.table(heads, rows), ""]
 
 
 def main() -> None:
@@ -237,7 +231,7 @@ def main() -> None:
     page.add_output(parser, "same_weights.md")
     arguments = parser.parse_args()
     data = {"data": "fashion_mnist", "root": arguments.root}
-    names = [name for name in ENTRIES if present(name)]
+    names = [name for name in ENTRIES if is_installed(name)]
     lines = [INTRODUCTION, ""]
     if absent := [ENTRIES[name].title for name in ENTRIES if name not in names]:
         lines += [f"Left out, as not installed: {', '.join(absent)}.", ""]

@@ -1,8 +1,8 @@
-"""The trainings that same_weights.py compares, each as its trainer's documentation shows it.
+"""Do a training that same_weights.py compares, as its trainer's documentation shows it.
 
 `python same_weights_trainers.py NAME TRAINING` does one, in one process or as a rank of torchrun's.
 All have the same first weights, images, global batch, Adam at a constant 1e-3, float32 and one
-thread, and are seeded by their own means. Where a checkpoint stands in the folder, they go on.
+thread, and are seeded by their own means. If there is a checkpoint in the folder, they resume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 RANK = int(os.environ.get("RANK", "0"))
 PIECES = 2
-"""of a batch, of ours: one for each process where there are two"""
+"""of a batch of ours: one for each of two processes"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class Training(Task):
 
     @property
     def rank_batch_size(self) -> int:
-        """Of one process."""
+        """The batch size of one process."""
         return self.batch_size // PROCESSES
 
 
 class Seen:
-    """Which images a model has been trained on, a forward pass an entry.
+    """Records which images a model has been trained on, by forward pass.
 
     A hook of the model, as nothing else is common to the trainers: it finds the images themselves.
     """
@@ -60,27 +60,27 @@ class Seen:
         self.forwards: list[list[int]] = []
 
     def __call__(self, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        """Before a forward pass."""
+        """Record a forward pass before it is done."""
         if not model.training:
             return
         if len(self.forwards) == self.last:
             self.write()
-            time.sleep(1)  # a checkpoint may be written beside the training
+            time.sleep(1)  # a checkpoint may be written in the background
             os.kill(os.getpid(), signal.SIGKILL)
         distances = torch.cdist(inputs[0].flatten(1), self.images)
         self.forwards.append(distances.argmin(1).tolist())
 
     def write(self) -> None:
-        """A file for each rank."""
+        """Write the file of this rank."""
         path = Path(self.training.output) / f"seen-{RANK}.json"
         path.write_text(json.dumps(self.forwards))
 
 
 def accelerate(training: Training, parts: Parts) -> None:
-    """Accelerate's examples/complete_cv_example.py, with what makes its shuffling repeatable.
+    """Train by Accelerate's examples/complete_cv_example.py, made repeatable in its shuffling.
 
-    Without set_epoch it resumes in the order of the first epoch (1.15.0); without a generator of
-    its own the loader takes a number from the stream of dropout when it resumes.
+    Without set_epoch it resumes in the order of the first epoch (1.15.0); without its own
+    generator the loader takes a number from the stream of dropout when it resumes.
     """
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration, set_seed
@@ -113,17 +113,17 @@ def accelerate(training: Training, parts: Parts) -> None:
 
 
 def lightning(training: Training, parts: Parts) -> None:
-    """PyTorch Lightning's Trainer with ModelCheckpoint and ckpt_path.
+    """Train by PyTorch Lightning's Trainer with ModelCheckpoint and ckpt_path.
 
-    By its strategy for several processes on one too, where it otherwise shuffles differently.
+    One process has the strategy for several too, without which it shuffles differently.
     """
     _lightning(training, parts, DataLoader, strategy="ddp")
 
 
 def lightning_stateful(training: Training, parts: Parts) -> None:
-    """The same with torchdata's loader, which can be resumed within an epoch.
+    """Train the same with torchdata's loader, which can be resumed within an epoch.
 
-    With Lightning's sampler for several processes that one resumes in another order (2.6.6).
+    With Lightning's sampler for several processes it resumes in another order (2.6.6).
     """
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -159,7 +159,7 @@ def _lightning(
 
 
 def hf_trainer(training: Training, parts: Parts) -> None:
-    """HF Trainer with full_determinism and resume_from_checkpoint."""
+    """Train by HF Trainer with full_determinism and resume_from_checkpoint."""
     from contenders.hf_trainer import Classifier
     from transformers import Trainer, TrainingArguments
 
@@ -183,7 +183,7 @@ def hf_trainer(training: Training, parts: Parts) -> None:
 
 
 def lockstep(training: Training, parts: Parts) -> None:
-    """Ours, by the parts of train.py."""
+    """Train by the parts of train.py."""
     from contenders.lockstep import configuration
 
     from trainer.run.engine_builder import build_engine
@@ -211,7 +211,7 @@ TRAINERS: dict[str, Callable[[Training, Parts], None]] = {
 
 @torch.no_grad()
 def write_end(training: Training, parts: Parts) -> None:
-    """The last weights, and what they make of the test images."""
+    """Write the last weights, and the classes that they give the test images."""
     model = parts.model.eval()
     images = parts.scaling.apply(parts.test.images[:])
     predicted = torch.cat([model(batch).argmax(1) for batch in images.chunk(20)])
@@ -222,7 +222,7 @@ def write_end(training: Training, parts: Parts) -> None:
 
 
 def main() -> None:
-    """Train, and write what came of it."""
+    """Train, and write the images seen and the last weights."""
     name, text = sys.argv[1:]
     training = Training(**json.loads(text))
     torch.set_num_threads(1)
@@ -231,7 +231,7 @@ def main() -> None:
     hook = parts.model.register_forward_pre_hook(seen)
     TRAINERS[name](training, parts)
     hook.remove()
-    if name != "lockstep":  # which has a model of its own
+    if name != "lockstep":  # which trains another model
         seen.write()
     if RANK == 0:
         write_end(training, parts)

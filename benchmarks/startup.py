@@ -23,12 +23,12 @@ HELP = apart.python_command("train.py", "--help")
 
 
 def first_step(root: str | None, run: Path) -> list[str]:
-    """A command that ends, its checkpoint saved, after the first optimiser step."""
+    """Return a command that saves a checkpoint and ends after the first optimiser step."""
     return apart.train_command("fashion_mnist", run, "--train.max_seconds", "1e-9", root=root)
 
 
 def first_step_s(root: str | None) -> float:
-    """Its seconds."""
+    """Return the seconds of that command."""
     with tempfile.TemporaryDirectory() as folder:
         return apart.run(first_step(root, Path(folder) / "run"), STOPPED_ON_REQUEST)[1]
 
@@ -50,16 +50,17 @@ def main() -> None:
     )
     imports, helps, steps = (statistics.median(seconds) for seconds in found.values())
     ratio = paired.spread(paired.ratios(found["step"], found["imports"]))
+    recipe = "the default recipe on Fashion-MNIST, until its first optimiser step is done and saved"
+    rows = [
+        ['`python -c "import torch, accelerate"`', f"{imports:.2f} s", "1"],
+        ["`python train.py --help`", f"{helps:.2f} s", f"{helps / imports:.2f}"],
+        [recipe, f"{steps:.2f} s", ratio],
+    ]
     lines = [
         f"Medians of {arguments.rounds} rounds of three processes, the last one with the ratio of",
         "each round and its quartiles:",
         "",
-        "| process, from its start to its end | time | over the imports |",
-        "| --- | --- | --- |",
-        f'| `python -c "import torch, accelerate"` | {imports:.2f} s | 1 |',
-        f"| `python train.py --help` | {helps:.2f} s | {helps / imports:.2f} |",
-        "| the default recipe on Fashion-MNIST, until its first optimiser step is done and saved "
-        f"| {steps:.2f} s | {ratio} |",
+        *page.table(["process, from its start to its end", "time", "over the imports"], rows),
     ]
     command = page.command_of("startup.py", arguments, parser.parse_args([]))
     page.write(arguments.output, "What a start costs", command, lines)

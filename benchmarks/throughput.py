@@ -1,10 +1,10 @@
-"""Images per second of ours and of other trainers, side by side, and against the compute bound.
+"""Images per second of Lockstep and of other trainers, and against the compute bound.
 
     python benchmarks/throughput.py [--case NAME ...] [--root DIR]     nothing else should run
 
-The other trainers come with `pip install -c constraints.txt -e '.[benchmarks]'`; timm, beside a
-CPU build of torch, from the folder `timm` of the environment, where launch/environment.sh puts it.
-What is not there is left out, and the page says so.
+The other trainers come with `pip install -c constraints.txt -e '.[benchmarks]'`; timm, next
+to a CPU build of torch, from the folder `timm` of the environment, where launch/environment.sh puts
+it. Trainers that are not installed are left out, and the page says so.
 
 Each trainer has a process of its own (contenders/), which trains one epoch each time that it is its
 turn (turns.py). Each case puts its figures into benchmarks/results/throughput.json; throughput.md
@@ -16,11 +16,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import statistics
 import sys
 import tempfile
-import time
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,9 +38,9 @@ from trainer.ranks import processes
 TIMM = Path(sys.prefix) / "timm"
 WARM_UP_EPOCHS = 2
 
-TITLE = "Images per second beside other trainers"
+TITLE = "Images per second, compared with other trainers"
 INTRODUCTION = f"""
-Training alone: no evaluation, no checkpoints, no progress bars. All have the same model, the same
+Only training: no evaluation, no checkpoints, no progress bars. All have the same model, the same
 images in memory, batch size, Adam at a constant 1e-3, float32 and threads. Each trainer has its own
 process and trains one epoch when it is its turn; the order turns round each round, the first
 {WARM_UP_EPOCHS} rounds are not counted, and ratios are formed within a round: their median, and the
@@ -54,14 +54,14 @@ backward and step on one batch in memory, with channels_last, fused Adam and the
 nothing else; it augments nothing either.
 
 Augmentation is a horizontal flip and a shift of up to 2 pixels. The others do it image by image as
-torchvision's RandomHorizontalFlip and RandomCrop with padding do, written with torch alone, as
-torchvision cannot be imported beside a CPU build of torch.
+torchvision's RandomHorizontalFlip and RandomCrop with padding do, written only with torch, as
+torchvision cannot be imported next to a CPU build of torch.
 """.strip()
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the page: what is trained."""
+    """A row of the page: a task."""
 
     title: str
     model: str
@@ -117,37 +117,36 @@ class Figures:
     machine: str
 
     def images_per_second(self, name: str) -> list[float]:
-        """Of each round."""
+        """Return the images per second of each round."""
         return [self.images / seconds for seconds in self.seconds[name]]
 
     def ratios(self, name: str) -> list[float]:
-        """Of each round, our throughput over that of another."""
+        """Return our throughput over that of another in each round."""
         return paired.ratios(self.seconds[name], self.seconds[OURS])
 
     def best_peer(self) -> str:
-        """The one that comes nearest to us."""
+        """Return the contender that comes nearest to us."""
         peers = [name for name in self.seconds if name not in (OURS, BOUND)]
         return min(peers, key=lambda name: statistics.median(self.ratios(name)))
 
 
 def search_path(name: str) -> list[Path]:
-    """Where a contender's process looks for modules."""
+    """Return where a contender's process looks for modules."""
     timm = [TIMM] if name == "timm_loop" and TIMM.is_dir() else []
     return [Path(__file__).parent, *timm]
 
 
-def present(name: str) -> bool:
-    """Whether a contender's package is there for its process."""
+def is_installed(name: str) -> bool:
+    """Return whether a contender's process can import its package."""
     places = [*map(str, (apart.REPOSITORY, *search_path(name))), *sys.path]
     return PathFinder.find_spec(CONTENDERS[name].module, places) is not None
 
 
-def measure(key: str, arguments: argparse.Namespace) -> Figures:
-    """All rounds of a case."""
+def measure(key: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure all rounds of a case; return its figures, without what `page.measure` adds."""
     case = CASES[key]
     images = arguments.images or case.images
-    start_s = time.monotonic()
-    names = [name for name in CONTENDERS if present(name)]
+    names = [name for name in CONTENDERS if is_installed(name)]
     with (
         tempfile.TemporaryDirectory(prefix="throughput-") as folder,
         contextlib.ExitStack() as stack,
@@ -164,26 +163,21 @@ def measure(key: str, arguments: argparse.Namespace) -> Figures:
         seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
         for contender in contenders.values():
             contender.finish()
-    return Figures(
-        case=key,
-        images=images,
-        batch_size=case.batch_size,
-        threads=arguments.threads,
-        seconds=seconds,
-        versions=versions,
-        left_out=[name for name in CONTENDERS if name not in names],
-        command=page.command_of(
-            f"throughput.py --case {key}", arguments, parser().parse_args([]), "case"
-        ),
-        minutes=(time.monotonic() - start_s) / 60,
-        machine=page.machine(),
-    )
+    return {
+        "case": key,
+        "images": images,
+        "batch_size": case.batch_size,
+        "threads": arguments.threads,
+        "seconds": seconds,
+        "versions": versions,
+        "left_out": [name for name in CONTENDERS if name not in names],
+    }
 
 
 def start(
     name: str, case: Case, images: int, folder: Path, arguments: argparse.Namespace
 ) -> Process:
-    """A contender's process, which gets ready."""
+    """Start a contender's process, which gets ready."""
     task = {
         "model": case.model,
         "model_args": case.model_args,
@@ -201,42 +195,39 @@ def start(
 
 
 def build_page(figures: page.Figures) -> list[str]:
-    """The page of all cases so far."""
+    """Return the page of all cases so far."""
     measured = [Figures(**figures[name]) for name in CASES if name in figures]
-    lines = [f"# {TITLE}", "", "    python benchmarks/throughput.py", "", INTRODUCTION, ""]
-    lines += ["| case | images/s | over the best of the others | over the compute bound |"]
-    lines += ["| --- | --- | --- | --- |"]
+    rows = []
     for one in measured:
-        best = one.best_peer()
-        lines += [
-            f"| {CASES[one.case].title} | {statistics.median(one.images_per_second(OURS)):,.0f} "
-            f"| {paired.spread(one.ratios(best))}, {CONTENDERS[best].title} "
-            f"| {paired.spread(one.ratios(BOUND))} |"
-        ]
-    lines += ["", *overview(measured)]
+        best, speed = one.best_peer(), statistics.median(one.images_per_second(OURS))
+        over_best = f"{paired.spread(one.ratios(best))}, {CONTENDERS[best].title}"
+        bound = paired.spread(one.ratios(BOUND))
+        rows.append([CASES[one.case].title, f"{speed:,.0f}", over_best, bound])
+    heads = ["case", "images/s", "over the best of the others", "over the compute bound"]
+    lines = [f"# {TITLE}", "", "    python benchmarks/throughput.py", "", INTRODUCTION, ""]
+    lines += [*page.table(heads, rows), "", *overview(measured)]
     return [*lines, *(line for one in measured for line in section(one))]
 
 
 def overview(measured: list[Figures]) -> list[str]:
-    """Our throughput over that of each of the others, in all cases; the README has it too."""
-    titles = [CASES[one.case].title for one in measured]
-    lines = [
-        f"| Lockstep's images/s over those of | {' | '.join(titles)} |",
-        "| --- |" + " --- |" * len(titles),
-    ]
-    for name in CONTENDERS:
-        if name in (OURS, BOUND):
-            continue
-        ratios = [
-            f"{statistics.median(one.ratios(name)):.2f}" if name in one.seconds else ""
-            for one in measured
+    """Compare our throughput with each of the others, in all cases; the README has it too."""
+    rows = [
+        [
+            CONTENDERS[name].title,
+            *(
+                f"{statistics.median(one.ratios(name)):.2f}" if name in one.seconds else ""
+                for one in measured
+            ),
         ]
-        lines += [f"| {CONTENDERS[name].title} | {' | '.join(ratios)} |"]
-    return lines
+        for name in CONTENDERS
+        if name not in (OURS, BOUND)
+    ]
+    titles = [CASES[one.case].title for one in measured]
+    return page.table(["Lockstep's images/s over those of", *titles], rows)
 
 
 def section(figures: Figures) -> list[str]:
-    """Of one case."""
+    """Return the section of one case."""
     case = CASES[figures.case]
     lines = [
         f"{figures.threads} threads, "
@@ -246,22 +237,19 @@ def section(figures: Figures) -> list[str]:
     if figures.left_out:
         titles = ", ".join(CONTENDERS[name].title for name in figures.left_out)
         lines += [f"Left out, as not installed: {titles}."]
-    lines += [
-        "",
-        "| trainer | images/s: least | median | most | ours over it |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name in (name for name in CONTENDERS if name in figures.seconds):
         speeds = figures.images_per_second(name)
         numbers = (min(speeds), statistics.median(speeds), max(speeds))
         ratio = "" if name == OURS else paired.spread(figures.ratios(name))
-        cells = [CONTENDERS[name].title, *(f"{number:,.0f}" for number in numbers), ratio]
-        lines += [f"| {' | '.join(cells)} |"]
+        rows.append([CONTENDERS[name].title, *(f"{number:,.0f}" for number in numbers), ratio])
+    heads = ["trainer", "images/s: least", "median", "most", "ours over it"]
+    lines += ["", *page.table(heads, rows)]
     return ["", *page.section(case.title, dataclasses.asdict(figures), lines)]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = page.parser(__doc__)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, help="at least 2, as there are quartiles")
@@ -276,7 +264,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse() -> argparse.Namespace:
-    """What is asked for, as far as it is possible."""
+    """Parse the command line and refuse what is not possible."""
     arguments = parser().parse_args()
     if arguments.rounds < 2:
         parser().error("--rounds: quartiles need at least 2")
@@ -287,11 +275,14 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure one case after the other, and write each when it is done."""
+    """Measure one case after the other, and write each as it ends."""
     arguments = parse()
     for key in arguments.case:
-        figures = page.read_figures(arguments.output)
-        figures[key] = dataclasses.asdict(measure(key, arguments))
+        command = page.command_of(
+            f"throughput.py --case {key}", arguments, parser().parse_args([]), "case"
+        )
+        measured = page.measure(command, functools.partial(measure, key, arguments))
+        figures = page.read_figures(arguments.output) | {key: measured}
         page.write_figures(arguments.output, figures, build_page(figures))
 
 

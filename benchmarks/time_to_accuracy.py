@@ -1,9 +1,9 @@
-"""How long the fast recipe takes to 90 % on Fashion-MNIST, beside the lab's own recipe.
+"""How long the fast recipe takes to 90 % on Fashion-MNIST, compared with the lab's recipe.
 
     python benchmarks/time_to_accuracy.py [--root DIR]       5 minutes; nothing else should run
 
 Both train on the first 10,000 images and are tested on all 10,000 test images, with the same
-seeds, in turn, each run in a process of its own. The page is
+seeds, in turn, each run in a new process. The page is
 benchmarks/results/time_to_accuracy.md.
 """
 
@@ -29,7 +29,7 @@ from trainer.ranks import processes
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of a run."""
+    """The figures of a run."""
 
     accuracy: float
     """on the test images"""
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def run_lab(task: Task) -> dict[str, float | None]:
-    """The lab's recipe in this process: its net, its loop, Adam."""
+    """Train the lab's recipe in this process: its net, its loop, Adam."""
     torch.set_num_threads(task.threads)
     parts = Parts(task)
     optimizer = parts.adam()
@@ -59,7 +59,7 @@ def run_lab(task: Task) -> dict[str, float | None]:
 
 
 def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
-    """The lab's recipe in a process of its own."""
+    """Train the lab's recipe in a new process."""
     task = Task(
         model="lab_cnn",
         model_args={},
@@ -78,7 +78,7 @@ def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
 
 
 def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
-    """The fast recipe by the command that a user gives."""
+    """Train the fast recipe by the command that a user gives."""
     words = ["--seed", str(seed), "--threads", str(arguments.threads)]
     words += ["--data.train_size", str(arguments.images), "--data.name", arguments.data]
     command = apart.train_command(
@@ -94,7 +94,7 @@ RECIPES = {"the lab's recipe": lab, "`configs/fashion_mnist_fast.yaml`": ours}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[Outcome]]:
-    """Each recipe's outcomes, a seed an entry; which goes first turns with the seed."""
+    """Return each recipe's outcome for each seed; which goes first turns with the seed."""
     found: dict[str, list[Outcome]] = {name: [] for name in RECIPES}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
@@ -106,11 +106,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Outcome]]:
 
 
 def table(found: dict[str, list[Outcome]]) -> list[str]:
-    """A row a recipe, and the ratios of the times."""
-    lines = [
-        "| recipe | test accuracy | with mirror images | each seed | training | whole process |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    """Write a row for each recipe, and the ratios of the times."""
+    rows = []
     for name, outcomes in found.items():
         cells = [name, f"{statistics.mean(outcome.accuracy for outcome in outcomes):.4f}"]
         augmented = [one.augmented for one in outcomes if one.augmented is not None]
@@ -118,7 +115,7 @@ def table(found: dict[str, list[Outcome]]) -> list[str]:
         cells += [", ".join(f"{accuracy:.4f}" for accuracy in augmented)]
         for kind in ("train_s", "process_s"):
             cells += [f"{statistics.median(getattr(one, kind) for one in outcomes):.1f} s"]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     labs, fast = found.values()
     train, process = (
         paired.spread(
@@ -126,8 +123,9 @@ def table(found: dict[str, list[Outcome]]) -> list[str]:
         )
         for kind in ("train_s", "process_s")
     )
+    heads = ["recipe", "test accuracy", "with mirror images", "each seed"]
     return [
-        *lines,
+        *page.table([*heads, "training", "whole process"], rows),
         "",
         f"The fast recipe's time over that of the lab's recipe: training {train}, whole process",
         f"{process}. Median, and quartiles, of the ratios of each seed's pair.",
@@ -135,7 +133,7 @@ def table(found: dict[str, list[Outcome]]) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = page.parser(__doc__)
     parser.add_argument("--root", help="data.root of the runs")
     parser.add_argument("--seeds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""Processes that train one epoch each time it is their turn: both ends of the line to them.
+"""Have processes train one epoch each time it is their turn: both ends of the line to them.
 
 The line is a socket of its own, as libraries print on standard output.
 
@@ -65,10 +65,21 @@ class Turns:
 
     @contextlib.contextmanager
     def epoch(self) -> Iterator[None]:
-        """A turn, for a loop of one's own."""
+        """Wait for the turn and end it after what is inside this context."""
         self.wait()
         yield
         self.report()
+
+    def callback(self, base: type, start: str, end: str) -> Any:
+        """Return a callback of a library that waits before an epoch and ends the turn after it.
+
+        Args:
+            base: the library's class of callbacks.
+            start: its method that is called before an epoch.
+            end: its method that is called after an epoch.
+        """
+        methods = {start: lambda *_, **__: self.wait(), end: lambda *_, **__: self.report()}
+        return type("InTurns", (base,), methods)()
 
     def _say(self, message: dict[str, Any]) -> None:
         self.line.write(json.dumps(message) + "\n")
@@ -76,13 +87,13 @@ class Turns:
 
 
 class Process:
-    """The driver's end; a context that leaves no process behind.
+    """The driver's end, a context manager that leaves no process behind.
 
     Args:
-        words: of the contender's command line, but for the socket's number, which follows them.
+        words: of the contender's command line; the socket's number follows them.
         search: folders where Python looks for modules, after the repository.
         log: the file for what it prints.
-        threads: what it has to compute with.
+        threads: how many it must compute with.
     """
 
     def __init__(self, words: list[str], search: Sequence[Path], log: Path, threads: int) -> None:
@@ -103,13 +114,13 @@ class Process:
         ours.close()  # the file above holds it open
 
     def wait_until_ready(self) -> str:
-        """The version of its library."""
+        """Return the version of its library."""
         version: str = self._hear()["version"]
         return version
 
     def epoch(self) -> float:
-        """Let it train an epoch; the seconds."""
-        with contextlib.suppress(BrokenPipeError):  # it ended, which `_hear` explains
+        """Let it train an epoch; return the seconds."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which `_hear` explains
             self.line.write("go\n")
             self.line.flush()
         heard = self._hear()

@@ -2,8 +2,8 @@
 
 `python -m contenders NAME TASK DESCRIPTOR` runs one; throughput.py starts them. What all share:
 the model, the images, the batch size, Adam at a constant 1e-3 and the threads; no evaluation, no
-checkpoints, no progress bar, no log files. Where a library's documentation leaves a choice, it is
-the faster one.
+checkpoints, no progress bar, no log files. If a library's documentation leaves a choice, the
+faster one is taken.
 """
 
 from __future__ import annotations

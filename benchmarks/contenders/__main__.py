@@ -1,4 +1,4 @@
-"""Runs one contender: python -m contenders NAME TASK DESCRIPTOR.
+"""Run one contender: python -m contenders NAME TASK DESCRIPTOR.
 
 TASK is a JSON object, DESCRIPTOR the number of an open socket to throughput.py.
 """

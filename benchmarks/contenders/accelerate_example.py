@@ -10,7 +10,7 @@ from contenders.task import Augmentation, NamedDataset, Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """As there without --with_tracking, pixels scaled by the batch; no learning-rate schedule."""
+    """Train as there without --with_tracking, batches scaled; no learning-rate schedule."""
     parts = Parts(task)
     accelerator = Accelerator(cpu=True)
     mean = parts.scaling.mean.to(accelerator.device)

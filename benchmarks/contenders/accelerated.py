@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytorch_accelerated import Trainer
 from pytorch_accelerated.callbacks import TrainerCallback, get_default_callbacks
 from torch import nn
@@ -13,13 +11,16 @@ from contenders.task import Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """The default callbacks but for the bar; no workers, which would share the cores with us."""
+    """Train with the default callbacks without the bar; workers would take the cores."""
     parts = Parts(task)
     trainer = Trainer(
         parts.model,
         loss_func=nn.CrossEntropyLoss(),
         optimizer=parts.adam(),
-        callbacks=[*get_default_callbacks(progress_bar=False), InTurns(turns)],
+        callbacks=[
+            *get_default_callbacks(progress_bar=False),
+            turns.callback(TrainerCallback, "on_train_epoch_start", "on_train_epoch_end"),
+        ],
     )
     trainer.train(
         train_dataset=parts.dataset(),
@@ -27,18 +28,3 @@ def train(task: Task, turns: Turns) -> None:
         per_device_batch_size=task.batch_size,
         train_dataloader_kwargs={"num_workers": 0},
     )
-
-
-class InTurns(TrainerCallback):  # type: ignore[misc]
-    """An epoch a turn."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_train_epoch_start(self, trainer: Trainer, **more: Any) -> None:
-        """Wait."""
-        self.turns.wait()
-
-    def on_train_epoch_end(self, trainer: Trainer, **more: Any) -> None:
-        """Report."""
-        self.turns.report()

@@ -11,7 +11,7 @@ from trainer.ranks.caller_settings import keep_freed_memory
 
 
 def train(task: Task, turns: Turns) -> None:
-    """As many steps an epoch as the others do, always on the same batch, and nothing else."""
+    """Do as many steps an epoch as the others, always on the same batch, and nothing else."""
     keep_freed_memory()
     parts = Parts(task)
     model = parts.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,12 +1,10 @@
-"""HF Trainer, huggingface.co/docs/transformers/trainer; a model of one's own: main_classes/trainer.
+"""HF Trainer, huggingface.co/docs/transformers/trainer; for our model: main_classes/trainer.
 
-The model takes `labels` and returns its loss first, as is asked of models that are no
+The model takes `labels` and returns its loss first, as it asks of models that are not from
 transformers.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,7 +16,7 @@ from contenders.task import LEARNING_RATE, NamedDataset, Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """Without clipping and schedule, which nobody else has either.
+    """Train without clipping and schedule, which the others do not have either.
 
     Its own optimiser is a fused AdamW, which without weight decay is Adam.
     """
@@ -41,7 +39,7 @@ def train(task: Task, turns: Turns) -> None:
         train_dataset=NamedDataset(
             "pixel_values", "labels", parts.images, parts.targets, parts.transform
         ),
-        callbacks=[InTurns(turns)],
+        callbacks=[turns.callback(TrainerCallback, "on_epoch_begin", "on_epoch_end")],
     )
     trainer.train()
 
@@ -56,21 +54,6 @@ class Classifier(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and logits."""
+        """Return loss and logits."""
         logits = self.model(pixel_values)
         return F.cross_entropy(logits, labels), logits
-
-
-class InTurns(TrainerCallback):  # type: ignore[misc]
-    """An epoch a turn."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_epoch_begin(self, *state: Any, **more: Any) -> None:
-        """Wait."""
-        self.turns.wait()
-
-    def on_epoch_end(self, *state: Any, **more: Any) -> None:
-        """Report."""
-        self.turns.report()

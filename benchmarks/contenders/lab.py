@@ -10,7 +10,7 @@ from contenders.task import Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """An epoch each turn."""
+    """Train an epoch each turn."""
     parts = Parts(task)
     optimizer = parts.adam()
     for _ in range(task.epochs):
@@ -19,7 +19,7 @@ def train(task: Task, turns: Turns) -> None:
 
 
 def train_epoch(parts: Parts, optimizer: torch.optim.Optimizer) -> float:
-    """Draw an order, index a batch, add up the loss of each step; its mean."""
+    """Draw an order, index a batch, add up the loss of each step; return its mean."""
     model, transform, size = parts.model, parts.transform, parts.task.batch_size
     criterion = CrossEntropyLoss()
     model.train()

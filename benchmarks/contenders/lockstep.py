@@ -1,4 +1,4 @@
-"""Ours, by the parts of train.py: the whole engine with its log, its screen and its digests."""
+"""Lockstep by the parts of train.py: the whole engine with its log, its screen and its digests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def train(task: Task, turns: Turns) -> None:
 def configuration(
     task: Task, *, microbatches: int, save_every: int | None = None
 ) -> schema.RunConfig:
-    """The run of a task, in a folder of its own.
+    """Return the run of a task, in the task's folder.
 
     Args:
         save_every: steps between checkpoints; None: none but the last.
@@ -69,17 +69,17 @@ class InTurns:
         self.turns.report()
 
     def steps_done(self, records: Sequence[Record], progress: Record) -> None:
-        """As it is."""
+        """Pass on."""
         self.inner.steps_done(records, progress)
 
     def position(self) -> dict[str, Any]:
-        """As it is."""
+        """Pass on."""
         return self.inner.position()
 
     def sync(self) -> None:
-        """As it is."""
+        """Pass on."""
         self.inner.sync()
 
     def go_back(self, position: Record) -> None:
-        """As it is."""
+        """Pass on."""
         self.inner.go_back(position)

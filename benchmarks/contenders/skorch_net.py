@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
@@ -14,7 +12,7 @@ from contenders.task import LEARNING_RATE, Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """Fit arrays, or a data set where it has to augment; quiet, and nothing held out."""
+    """Fit arrays, or a data set if it has to augment; quiet, and nothing held out."""
     parts = Parts(task)
     net = NeuralNetClassifier(
         parts.model,
@@ -26,24 +24,9 @@ def train(task: Task, turns: Turns) -> None:
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
-        callbacks=[InTurns(turns)],
+        callbacks=[turns.callback(Callback, "on_epoch_begin", "on_epoch_end")],
     )
     if parts.transform:
         net.fit(parts.dataset(), None)
     else:
         net.fit(parts.images.numpy(), parts.targets.numpy())
-
-
-class InTurns(Callback):  # type: ignore[misc]
-    """An epoch a turn."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_epoch_begin(self, net: NeuralNetClassifier, **more: Any) -> None:
-        """Wait."""
-        self.turns.wait()
-
-    def on_epoch_end(self, net: NeuralNetClassifier, **more: Any) -> None:
-        """Report."""
-        self.turns.report()

@@ -1,4 +1,4 @@
-"""What every contender is given, and the parts that do not differ between them."""
+"""The task that every contender is given, and the parts that all of them share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Task:
     seed: int = 0
 
     def data_config(self) -> DataConfig:
-        """The images, none of them held out."""
+        """Return which images; none are held out."""
         return DataConfig(
             name=self.data,
             root=self.root,
@@ -51,12 +51,12 @@ class Task:
         )
 
     def model_config(self) -> ModelConfig:
-        """The network."""
+        """Return the network."""
         return ModelConfig(name=self.model, args=self.model_args)
 
 
 class Parts:
-    """Images in memory and a model, for every contender but ours, which makes its own.
+    """Images in memory and a model, for every contender but Lockstep, which makes its own.
 
     Attributes:
         pixels: uint8, (n, channels, height, width).
@@ -64,7 +64,7 @@ class Parts:
         targets: int64, (n,).
         test: the test set.
         scaling: what was done to them.
-        transform: of a single scaled image, where the task has augmentation.
+        transform: of a single scaled image, if the task has augmentation.
         model: with its first weights.
     """
 
@@ -91,15 +91,15 @@ class Parts:
         )
 
     def loader(self, dataset: Dataset[Any] | None = None) -> DataLoader[Any]:
-        """Batches in a random order, in this process: workers would take the cores."""
+        """Return batches in a random order, read in this process: workers would take the cores."""
         return DataLoader(dataset or self.dataset(), batch_size=self.task.batch_size, shuffle=True)
 
     def dataset(self) -> ImageDataset:
-        """The images and targets, augmented one by one."""
+        """Return the images and targets, augmented one by one."""
         return ImageDataset(self.images, self.targets, self.transform)
 
     def adam(self) -> torch.optim.Adam:
-        """The optimiser as it is without further arguments."""
+        """Return the optimiser without further arguments."""
         return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
 
 
@@ -142,15 +142,15 @@ class NamedDataset(ImageDataset):
 class Augmentation:
     """A horizontal flip of half of the images, then a crop out of the padded image.
 
-    As torchvision's RandomHorizontalFlip and RandomCrop(padding=2) do it to one image, which has to
-    be written out because torchvision cannot be imported beside a CPU build of torch.
+    It does to one image what torchvision's RandomHorizontalFlip and RandomCrop(padding=2) do, as
+    torchvision cannot be imported next to a CPU build of torch.
     """
 
     def __init__(self, black: float) -> None:
         self.black = black
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Another image of the same shape: (channels, height, width)."""
+        """Return another image of the same shape: (channels, height, width)."""
         if torch.rand(1) < 0.5:
             image = image.flip(-1)
         height, width = image.shape[1:]

@@ -1,7 +1,6 @@
 """train_one_epoch of timm's train.py, github.com/huggingface/pytorch-image-models, from its parts.
 
-train.py is no part of the package. Its loader makes PIL images into ImageNet's sizes; here it is
-torch's.
+train.py is not in the package. Its loader resizes PIL images for ImageNet; here torch's is used.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ log = logging.getLogger("train")
 
 
 def train(task: Task, turns: Turns) -> None:
-    """One device, full precision, no accumulation, no moving average."""
+    """Train on one device in full precision, without accumulation and moving average."""
     library = define_missing_operators()
     from timm.optim import create_optimizer_v2
     from timm.task import ClassificationTask
@@ -45,7 +44,7 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> float:
-    """The mean loss."""
+    """Train an epoch; return the mean loss."""
     from timm import utils
 
     step_time, data_time, losses = utils.AverageMeter(), utils.AverageMeter(), utils.AverageMeter()

@@ -37,7 +37,7 @@ def test_every_variant_is_a_valid_recipe(study: str, variant: str, tmp_path: Pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(benchmark.recipe(study, variant))
     config = command_line.parse(["--config", str(recipe), "--data.root", "digits"])
-    assert config.data.validation_size, "what is chosen is judged by held-out images"
+    assert config.data.validation_size, "only held-out images choose"
 
 
 def test_variants_stand_beside_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,4 +55,4 @@ def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None
     study = next(iter(benchmark.STUDIES))
     with pytest.raises(SystemExit):
         benchmark.main([study, "pickled"])
-    assert "pickled: no variant; there are base, " in capsys.readouterr().err
+    assert "pickled: not a variant; there are base, " in capsys.readouterr().err

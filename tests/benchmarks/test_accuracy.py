@@ -49,4 +49,4 @@ def test_an_unknown_recipe_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(sys, "argv", ["accuracy.py", "fashion_mnits"])
         benchmark.main()
-    assert "fashion_mnits: no recipe; there are fashion_mnist, " in capsys.readouterr().err
+    assert "fashion_mnits: not a recipe; there are fashion_mnist, " in capsys.readouterr().err

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from trainer.base import numerics
 
@@ -34,6 +33,9 @@ def preserve_caller_settings() -> Iterator[None]:
     They are restored after an error too. The process group stays until the process ends, since it
     can be created only once.
     """
+    # Here, so that a process without Accelerate can import the functions of the allocator below.
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
     with contextlib.ExitStack() as stack:
         _preserve_torch(stack)
         _preserve_float32(stack)
