@@ -1,4 +1,4 @@
-"""Damage of checkpoints: every file of one, every kind of place in it, every kind of damage.
+"""Damage checkpoints: every file of one, every kind of place in it, every kind of damage.
 
 Each must be detected, named and answered by the checkpoint before.
 """
@@ -50,25 +50,25 @@ class Draw:
 
 
 def flip(content: bytes, position: int, generator: np.random.Generator) -> bytes:
-    """One bit the other way round."""
+    """Flip a bit."""
     changed = bytearray(content)
     changed[position] ^= 1 << int(generator.integers(8))
     return bytes(changed)
 
 
 def zero(content: bytes, position: int, generator: np.random.Generator) -> bytes:
-    """A sector that the disk never wrote, or its rest."""
+    """Fill a sector, or the start of one, with zeros, as if the disk had never written it."""
     count = min(int(generator.integers(1, SECTOR_BYTES + 1)), len(content) - position)
     return content[:position] + bytes(count) + content[position + count :]
 
 
 def truncate(content: bytes, position: int, generator: np.random.Generator) -> bytes:
-    """The end is missing."""
+    """Remove the end."""
     return content[:position]
 
 
 def extend(content: bytes, generator: np.random.Generator) -> bytes:
-    """Something more follows."""
+    """Append random bytes."""
     return content + generator.bytes(int(generator.integers(1, 4096)))
 
 
@@ -80,7 +80,7 @@ ANYWHERE = "the whole file"
 
 
 def places(file: str, content: bytes) -> dict[str, range]:
-    """The kinds of places in a file, and their bytes."""
+    """Return the kinds of places in a file, and their bytes."""
     size = len(content)
     found = {"first byte": range(1), "last byte": range(size - 1, size)}
     if file.endswith(".safetensors"):
@@ -91,7 +91,7 @@ def places(file: str, content: bytes) -> dict[str, range]:
 
 
 def cases(folder: Path) -> list[Case]:
-    """Every way to damage the checkpoint in `folder`."""
+    """Return every way to damage the checkpoint in `folder`."""
     found = []
     for path in sorted(folder.iterdir()):
         kinds = places(path.name, path.read_bytes())
@@ -101,7 +101,7 @@ def cases(folder: Path) -> list[Case]:
 
 
 def damage(case: Case, checkpoints: Path, generator: np.random.Generator) -> int | None:
-    """Damage the newest checkpoint; at which byte. None where nothing has changed by it."""
+    """Damage the newest checkpoint; return at which byte, or None if nothing has changed."""
     before, newest = names(checkpoints)
     path = checkpoints / newest / case.file
     content = path.read_bytes()
@@ -121,23 +121,23 @@ def damage(case: Case, checkpoints: Path, generator: np.random.Generator) -> int
 
 
 def names(checkpoints: Path) -> tuple[str, str]:
-    """The last but one checkpoint and the last."""
+    """Return the last but one checkpoint and the last."""
     before, newest = sorted(path.name for path in checkpoints.glob("step-*"))[-2:]
     return before, newest
 
 
 def problem_of(checkpoints: Path, case: Case, said: list[str]) -> str | None:
-    """What is wrong with how a damaged checkpoint was answered; None where nothing is."""
+    """Return what is wrong with the answer to a damaged checkpoint; None if nothing is."""
     before, newest = names(checkpoints)
     try:
         found = Checkpoints(checkpoints, CheckpointConfig()).newest()
-    except Exception as error:  # whatever it is, a user would have had it
+    except Exception as error:  # a user would have had any of them
         return f"{type(error).__name__}: {error}"
     if found is None or found.folder.name != before:
         return "the checkpoint before was not used"
-    # Another checkpoint's manifest is whole in itself, and blames the files that it finds.
-    blameless = case.file == MANIFEST and case.damage == EXCHANGE
-    named = str(Path(newest) / ("" if blameless else case.file))
+    # The manifest of the other checkpoint is whole, and does not fit the files that it finds.
+    foreign_manifest = case.file == MANIFEST and case.damage == EXCHANGE
+    named = str(Path(newest) / ("" if foreign_manifest else case.file))
     if not any(named in line for line in said):
         return "the damaged file was not named"
     if not (checkpoints / f"damaged-{newest}").is_dir():
@@ -146,8 +146,8 @@ def problem_of(checkpoints: Path, case: Case, said: list[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[list[str]]:
-    """What the library warns of meanwhile, instead of on the screen."""
+def collect_warnings() -> Iterator[list[str]]:
+    """Collect the library's warnings instead of showing them."""
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -162,16 +162,16 @@ def listening() -> Iterator[list[str]]:
 
 
 def run(folder: Path, count: int, seed: int) -> Iterator[Draw]:
-    """Train a run, and damage copies of its newest checkpoint; all cases in a drawn order.
+    """Train a run, and damage copies of its newest checkpoint, by all cases in a drawn order.
 
-    A draw that happens to change nothing, a zero for a zero, does not count.
+    A draw that changes nothing, such as a zero for a zero, does not count.
     """
     Attempt(folder / "undisturbed", RECIPE, processes=1).finish()
     pristine = folder / "undisturbed" / "checkpoints"
     generator = np.random.default_rng(seed)
     all_cases = cases(pristine / names(pristine)[1])
     turns = itertools.cycle(all_cases[index] for index in generator.permutation(len(all_cases)))
-    with listening() as said:
+    with collect_warnings() as said:
         made = 0
         while made < count:
             case = next(turns)
@@ -185,8 +185,8 @@ def run(folder: Path, count: int, seed: int) -> Iterator[Draw]:
                     made += 1
 
 
-def resumed(folder: Path, seed: int) -> Iterator[Draw]:
-    """After `run`: damage each file once, and have the command finish the run."""
+def resume(folder: Path, seed: int) -> Iterator[Draw]:
+    """After `run`: damage each file once, and let the command finish the run."""
     pristine = folder / "undisturbed"
     generator = np.random.default_rng((seed, 1))
     newest = names(pristine / "checkpoints")[1]

@@ -1,4 +1,4 @@
-"""Runs that are killed again and again, each time started anew on another number of processes."""
+"""Kill runs again and again, and start them again on another number of processes each time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from fault_runs import (
 
 COUNTS = (1, 2, 4)
 VICTIMS = ("the launcher", "one rank", "all")
-ALONE = "the process"
-"""in place of a victim where there is but one process"""
+ONLY_ONE = "the process"
+"""in place of a victim if there is only one process"""
 STARTING_SHARE = 0.2
 """how many of the kills come while the run starts; the others, while it trains"""
 MOMENTS = (0.05, 0.95)
@@ -37,7 +37,7 @@ MOMENTS = (0.05, 0.95)
 
 @dataclass(frozen=True)
 class Plan:
-    """What was drawn for one start."""
+    """What is drawn for one start."""
 
     processes: int
     victim: str
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """What the undisturbed run says about times on this machine."""
+    """The times of the undisturbed run on this machine."""
 
     steps: int
     start_s: float
@@ -60,7 +60,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Kill:
-    """What happened."""
+    """A kill that was done."""
 
     victim: str
     processes: int
@@ -78,7 +78,7 @@ class Campaign:
 
     recipe: Recipe
     folder: Path
-    """holds the runs; those that are as they should be are removed"""
+    """of the runs; those that lost nothing are removed"""
     runs: int
     seed: int
     kills: tuple[int, int] = (5, 10)
@@ -107,7 +107,7 @@ class Outcome:
 
 
 def draw_plans(generator: np.random.Generator, kills: tuple[int, int]) -> list[Plan]:
-    """What is to happen to one run, between so many and so many kills."""
+    """Draw what is to happen to one run; `kills` are the fewest and the most."""
     count = int(generator.integers(kills[0], kills[1], endpoint=True))
     moments = np.sort(generator.uniform(*MOMENTS, count)).tolist()
     starting = generator.random(count) < STARTING_SHARE
@@ -123,8 +123,8 @@ def draw_plans(generator: np.random.Generator, kills: tuple[int, int]) -> list[P
     ]
 
 
-def undisturbed(folder: Path, recipe: Recipe) -> Pace:
-    """Do the run in one process that nobody kills."""
+def run_undisturbed(folder: Path, recipe: Recipe) -> Pace:
+    """Do the run in one process that is not killed; return its times."""
     start_s = time.monotonic()
     attempt = Attempt(folder, recipe, processes=1)
     attempt.wait_until((folder / "metrics.jsonl").exists)
@@ -136,7 +136,7 @@ def undisturbed(folder: Path, recipe: Recipe) -> Pace:
 
 
 def disturb(attempt: Attempt, plan: Plan, pace: Pace) -> Kill | None:
-    """Kill a run's processes as planned; None where it has ended before.
+    """Kill a run's processes as planned; return None if it had ended before.
 
     Raises:
         FaultError: it failed by itself, hangs, or leaves processes behind.
@@ -146,7 +146,7 @@ def disturb(attempt: Attempt, plan: Plan, pace: Pace) -> Kill | None:
         due = attempt.wait_for_ranks()
         wait_s = plan.delay * pace.start_s
     else:
-        # What stood in the record before is no sign of life of this start.
+        # Steps of earlier starts do not count.
         target = max(int(plan.moment * pace.steps), progress(folder) + 1)
         due = attempt.wait_for_ranks()
         attempt.wait_until(lambda: progress(folder) >= target)
@@ -165,11 +165,11 @@ def disturb(attempt: Attempt, plan: Plan, pace: Pace) -> Kill | None:
     gone_s = attempt.wait_until_gone(RANK_GONE_LIMIT_S if one_rank else GONE_LIMIT_S)
     if attempt.launcher.returncode == 0:  # it ended while it was being killed
         return None
-    victim = plan.victim if plan.processes > 1 else ALONE
+    victim = plan.victim if plan.processes > 1 else ONLY_ONE
     return Kill(victim, plan.processes, logged_step(folder), saved_step(folder), gone_s)
 
 
-def disturbed(campaign: Campaign, pace: Pace, number: int) -> Outcome:
+def run_disturbed(campaign: Campaign, pace: Pace, number: int) -> Outcome:
     """Do one run of a campaign."""
     recipe, folder = campaign.recipe, campaign.folder / f"run-{number:03d}"
     generator = np.random.default_rng((campaign.seed, number))
@@ -194,19 +194,19 @@ def disturbed(campaign: Campaign, pace: Pace, number: int) -> Outcome:
 
 
 def run(campaign: Campaign) -> Iterator[Outcome]:
-    """Do the runs of a campaign; a run that lost nothing is removed when it has been handed out."""
-    pace = undisturbed(campaign.folder / "undisturbed", campaign.recipe)
+    """Do the runs of a campaign; remove each after it has been yielded if it lost nothing."""
+    pace = run_undisturbed(campaign.folder / "undisturbed", campaign.recipe)
     with ThreadPoolExecutor(campaign.jobs) as pool:
         numbers = range(campaign.runs)
-        for outcome in pool.map(lambda number: disturbed(campaign, pace, number), numbers):
+        for outcome in pool.map(lambda number: run_disturbed(campaign, pace, number), numbers):
             yield outcome
             if not outcome.problems:
                 shutil.rmtree(outcome.folder)
                 log_of(outcome.folder).unlink()
 
 
-def summary(outcomes: Sequence[Outcome]) -> list[str]:
-    """What happened in a campaign, in a few sentences."""
+def summarise(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a few sentences about a campaign."""
     kills = [kill for outcome in outcomes for kill in outcome.kills]
     if not kills:
         return ["No run was killed."]
@@ -216,7 +216,7 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
         f"{min(per_run)} to {max(per_run)} kills a run; "
         f"{sum(kill.saved > 0 for kill in kills)} of {len(kills)} after a first checkpoint.",
         f"Under torchrun: {', '.join(f'{victim} {victims[victim]} times' for victim in VICTIMS)}; "
-        f"without it: {ALONE} {victims[ALONE]} times.",
+        f"without it: {ONLY_ONE} {victims[ONLY_ONE]} times.",
         f"Processes: {', '.join(f'{count} {counts[count]} times' for count in COUNTS)}.",
         f"At most {max(kill.gone_s for kill in kills):.1f} s after a kill "
         "no process of the run was left.",

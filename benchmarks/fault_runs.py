@@ -1,6 +1,6 @@
-"""Runs for the fault campaign: starting them, watching them, killing them, and comparing the end.
+"""Start, watch and kill runs for the fault campaign, and compare their ends.
 
-Used through what a user has: the command, the files in output_dir, and the processes.
+It uses only what a user has: the command, the files in output_dir, and the processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import apart
 import psutil
 
 MARK = "LOCKSTEP_FAULT_RUN"
-"""a variable that all processes of a run have, so that none is overlooked"""
+"""an environment variable of all processes of a run, by which they are found"""
 GONE_LIMIT_S = 10.0
 """how long a run's processes may live on when their launcher is killed, or has ended"""
 RANK_GONE_LIMIT_S = 45.0
@@ -50,7 +50,7 @@ class Recipe:
     root: str | None = None
 
     def command(self, folder: Path, processes: int) -> list[str]:
-        """Trains in `folder`."""
+        """Return the command that trains in `folder`."""
         words = ["--threads", "1", "--checkpoint.every_steps", str(self.every_steps), *self.more]
         return apart.train_command(self.config, folder, *words, root=self.root, processes=processes)
 
@@ -92,13 +92,14 @@ class Attempt:
             )
 
     def ranks(self) -> list[int]:
-        """Process ids by rank, of those that have been started."""
+        """Return the process ids of the ranks that have been started, by rank."""
         if self.count == 1:
             return [self.launcher.pid]
-        return [process for process, rank in sorted(marked(self.folder), key=_rank_of) if rank]
+        found = find_processes(self.folder)
+        return [process for process, rank in sorted(found, key=_rank_of) if rank]
 
     def wait_for_ranks(self) -> list[int]:
-        """The process ids of all ranks, once they have been started."""
+        """Wait until all ranks have been started; return their process ids."""
         self.wait_until(
             lambda: len(self.ranks()) >= self.count, START_LIMIT_S, poll_s=PROCESSES_POLL_S
         )
@@ -107,7 +108,7 @@ class Attempt:
     def wait_until(
         self, reached: Callable[[], bool], limit_s: float = RUN_LIMIT_S, poll_s: float = POLL_S
     ) -> bool:
-        """Wait for something; whether it came before the launcher's end."""
+        """Wait for something; return whether it came before the launcher's end."""
         deadline_s = time.monotonic() + limit_s
         while not reached():
             if self.launcher.poll() is not None:
@@ -127,19 +128,19 @@ class Attempt:
         """End the launcher, the ranks, and any that are being started meanwhile."""
         self.kill([self.launcher.pid])
         self.launcher.wait()
-        while found := marked(self.folder):
+        while found := find_processes(self.folder):
             self.kill(process for process, _ in found)
 
     def wait_until_gone(self, limit_s: float = GONE_LIMIT_S) -> float:
-        """Seconds until no process of the run is left.
+        """Wait until no process of the run is left; return the seconds.
 
         Raises:
             FaultError: some live longer than the limit.
         """
         start_s = time.monotonic()
-        while (running := self.launcher.poll() is None) or marked(self.folder):
+        while (running := self.launcher.poll() is None) or find_processes(self.folder):
             if time.monotonic() - start_s > limit_s:
-                ranks = ", ".join(rank or "none" for _, rank in marked(self.folder))
+                ranks = ", ".join(rank or "none" for _, rank in find_processes(self.folder))
                 raise FaultError(
                     f"processes left {limit_s:.0f} s after the kill: ranks {ranks}"
                     + ", the launcher" * running
@@ -158,22 +159,22 @@ class Attempt:
         self.wait_until_gone()
 
     def check_exit_code(self) -> None:
-        """Raise a FaultError where the command that was left alone did not end well."""
+        """Raise a FaultError if the command has failed although nothing disturbed it."""
         if self.launcher.returncode != 0:
             last = log_of(self.folder).read_text().splitlines()[-1:]
             raise FaultError(f"exit code {self.launcher.returncode}: {' '.join(last)}")
 
 
 def log_of(folder: Path) -> Path:
-    """Where the commands of the run in `folder` print to."""
+    """Return the file that the commands of the run in `folder` print to."""
     return folder.with_name(f"{folder.name}.log")
 
 
-def marked(folder: Path) -> list[tuple[int, str]]:
-    """Process ids of the run in `folder`, and their ranks as the launcher's variable has them."""
+def find_processes(folder: Path) -> list[tuple[int, str]]:
+    """Return the process ids of the run in `folder`, and their ranks by the launcher's variable."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # it may have ended, or be another user's
+        with contextlib.suppress(psutil.Error, OSError):  # it has ended, or is another user's
             variables = process.environ()
             if variables.get(MARK) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((process.pid, variables.get("RANK", "")))
@@ -185,7 +186,7 @@ def _rank_of(process: tuple[int, str]) -> int:
 
 
 def logged_step(folder: Path) -> int:
-    """The last step in metrics.jsonl; 0 where there is none."""
+    """Return the last step in metrics.jsonl; 0 if there is none."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return 0
@@ -196,18 +197,18 @@ def logged_step(folder: Path) -> int:
 
 
 def saved_step(folder: Path) -> int:
-    """The step of the newest checkpoint; 0 where there is none."""
+    """Return the step of the newest checkpoint; 0 if there is none."""
     names = (path.name for path in (folder / "checkpoints").glob("step-*"))
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
 def progress(folder: Path) -> int:
-    """How far a run is known to have come."""
+    """Return how far a run has come, by its files."""
     return max(logged_step(folder), saved_step(folder))
 
 
-def records(folder: Path, event: str) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl for an event, without what the clock says."""
+def read_records(folder: Path, event: str) -> list[dict[str, Any]]:
+    """Read the lines of metrics.jsonl for an event, without the clock's figures."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     changing = {"seconds", "samples_per_second"}
     return [
@@ -218,13 +219,13 @@ def records(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 def differences(run: Path, undisturbed: Path) -> list[str]:
-    """What tells a finished run from one that was left alone; nothing should."""
+    """Return how a finished run differs from the undisturbed one; it should not."""
     found = []
     digest = apart.read_results(undisturbed)["final_weights_sha256"]
     if apart.read_results(run)["final_weights_sha256"] != digest:
         found.append("other weights")
     for event in ("step", "epoch"):
-        if records(run, event) != records(undisturbed, event):
+        if read_records(run, event) != read_records(undisturbed, event):
             found.append(f"other {event} lines in metrics.jsonl")
     found += [path.name for path in (run / "checkpoints").glob("damaged-*")]
     return found

@@ -1,6 +1,6 @@
-"""Saves that are killed: at every system call by strace, and at every call that Python reports.
+"""Kill saves: at every system call by strace, and at every call that Python reports.
 
-A checkpoint stands; a forked child saves another into the same folder and is killed on the way.
+There is a checkpoint; a forked child saves another into the same folder and is killed on the way.
 Afterwards one of the two must be there whole, and saving must go on.
 """
 
@@ -33,7 +33,7 @@ from trainer.training.run_state import RunState
 
 FIRST, SECOND, THIRD = 1, 2, 3
 SCENARIOS = {"the next step": 20, "the same step again": 10}
-"""what is saved, and its step; the checkpoint that stands is of step 10"""
+"""what is saved, and its step; the checkpoint that is there already is of step 10"""
 
 REPORTED = {"open", *(f"os.{call}" for call in "mkdir rename remove rmdir chmod truncate".split())}
 """names of Python's audit events of calls that change a folder; fsync has none"""
@@ -50,12 +50,12 @@ class Trial:
     how: str
     place: str
     killed: bool
-    """else it ended before it came to the call"""
+    """False if it ended before it came to the call"""
     problem: str | None
 
 
 def save(folder: Path, step: int, version: int) -> None:
-    """Save a checkpoint that can be told from others, and prune all others."""
+    """Save a checkpoint that can be told from others, and remove all others."""
     observer = {"metrics_bytes": version, "wandb_run_id": "0"}
     state = {
         "run": dataclasses.asdict(RunState(observer=observer)),
@@ -70,13 +70,13 @@ def save(folder: Path, step: int, version: int) -> None:
 
 
 def tensors(version: int) -> dict[str, torch.Tensor]:
-    """Drawn weights of some pages."""
+    """Draw weights of some pages."""
     weight = np.random.default_rng(version).standard_normal((64, 64))
     return {"weight": torch.from_numpy(weight), "bias": torch.zeros(version)}
 
 
 def newest_version(folder: Path) -> int:
-    """Which checkpoint is the newest whole one; 0 where there is none or it holds other tensors."""
+    """Return the version of the newest whole checkpoint; 0 without one or with other tensors."""
     found = Checkpoints(folder, CheckpointConfig(keep=1)).newest()
     if found is None:
         return 0
@@ -87,20 +87,20 @@ def newest_version(folder: Path) -> int:
 
 
 def problem_of(folder: Path) -> str | None:
-    """What is wrong with a folder in which a save was killed; None where nothing is."""
+    """Return what is wrong with a folder in which a save was killed; None if nothing is."""
     try:
         if newest_version(folder) not in (FIRST, SECOND):
             return "no whole checkpoint"
         save(folder, 30, THIRD)
         if newest_version(folder) != THIRD:
             return "the save after it is not the newest"
-    except Exception as error:  # whatever it is, a user would have had it
+    except Exception as error:  # a user would have had any of them
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def trial(scenario: str, how: str, place: str, kill: Callable[[Path, int], bool]) -> Trial:
-    """Have one save killed."""
+    """Kill one save; return what came of it."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "checkpoints"
         save(folder, 10, FIRST)
@@ -109,7 +109,7 @@ def trial(scenario: str, how: str, place: str, kill: Callable[[Path, int], bool]
 
 
 def was_killed(child: int) -> bool:
-    """Wait for a forked child: whether it was killed, and not done."""
+    """Wait for a forked child; return whether it was killed."""
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return True
@@ -121,7 +121,7 @@ def was_killed(child: int) -> bool:
 # ------------------------------------------------------------------ by Python's own reports
 
 
-def by_reports(scenario: str) -> Iterator[Trial]:
+def kill_by_reports(scenario: str) -> Iterator[Trial]:
     """Kill a save at the first call that Python reports, at the second, and so on to the last."""
     for number in itertools.count(1):
         kill = functools.partial(_at_call, number=number)
@@ -140,7 +140,7 @@ def _at_call(folder: Path, step: int, number: int) -> bool:
 
 
 def _arm(number: int) -> None:
-    """Have this process kill itself at the so manieth reported call."""
+    """Make this process kill itself at the reported call of this number."""
     calls = itertools.count(1)
     fsync = os.fsync
 
@@ -171,7 +171,7 @@ def _save_and_exit(folder: Path, step: int) -> NoReturn:
 
 
 def why_no_strace() -> str | None:
-    """What stands in the way of strace; None where it works."""
+    """Return why strace cannot be used; None if it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     try:
@@ -181,8 +181,10 @@ def why_no_strace() -> str | None:
     return None
 
 
-def by_strace(scenario: str, draws: int | None, generator: np.random.Generator) -> Iterator[Trial]:
-    """Kill a save on entering each of its system calls, or as many of them as are drawn."""
+def kill_by_strace(
+    scenario: str, draws: int | None, generator: np.random.Generator
+) -> Iterator[Trial]:
+    """Kill a save at the entry of each of its system calls, or of `draws` of them."""
     places = [
         (call, number)
         for call, count in sorted(_system_calls(scenario).items())
@@ -198,7 +200,7 @@ def by_strace(scenario: str, draws: int | None, generator: np.random.Generator) 
 
 
 def _system_calls(scenario: str) -> Counter[str]:
-    """Which system calls a save makes, and how often."""
+    """Count the system calls of a save."""
     with tempfile.NamedTemporaryFile("r") as log:
         options = ["-e", "trace=all", "-o", log.name]
         trial(scenario, "strace", "nowhere", functools.partial(_traced, options=options))
@@ -206,12 +208,12 @@ def _system_calls(scenario: str) -> Counter[str]:
 
 
 def _traced(folder: Path, step: int, options: list[str]) -> bool:
-    """Save in a child under strace; whether it was killed."""
+    """Save in a child under strace; return whether it was killed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writer)
-        # Where only ancestors may trace: let anybody.
+        # Some systems let only ancestors trace a process; this one may be traced by all.
         ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
         if os.read(reader, 1):
             _save_and_exit(folder, step)

@@ -7,8 +7,8 @@
     python benchmarks/faults.py report                                             the page again
 
 Each puts its figures into benchmarks/results/faults.json and writes faults.md from all that are
-there. What is drawn comes from --seed. Runs are in the folder for temporary files (TMPDIR), where
-one that lost something stays; the exit code is then 1.
+there. --seed decides what is drawn. Runs are in the folder for temporary files (TMPDIR); one that
+lost something stays there, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import dataclasses
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import fault_flips
 import fault_kills
@@ -29,27 +29,9 @@ import numpy as np
 import page
 from fault_runs import RECIPES
 
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What a command found."""
-
-    what: str
-    runs: int
-    """trainings, saves or openings that were disturbed"""
-    faults: int
-    """kills, or damaged files"""
-    losses: int
-    notes: list[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures(Found):
-    """An entry of faults.json."""
-
-    command: str
-    minutes: float
-    machine: str
+Found = dict[str, Any]
+"""`what` was done; `runs`, the trainings, saves or openings that were disturbed; `faults`, kills or
+damaged files; `losses`; and `notes`"""
 
 
 def kills(arguments: argparse.Namespace, folder: Path) -> Found:
@@ -64,24 +46,24 @@ def kills(arguments: argparse.Namespace, folder: Path) -> Found:
         print(outcome, flush=True)
         if outcome.problems:
             print(f"    kept: {outcome.folder}", flush=True)
-    return Found(
-        f"training on {arguments.data} is killed and started again",
-        runs=len(outcomes),
-        faults=sum(len(outcome.kills) for outcome in outcomes),
-        losses=sum(bool(outcome.problems) for outcome in outcomes),
-        notes=fault_kills.summary(outcomes),
-    )
+    return {
+        "what": f"training on {arguments.data} is killed and started again",
+        "runs": len(outcomes),
+        "faults": sum(len(outcome.kills) for outcome in outcomes),
+        "losses": sum(bool(outcome.problems) for outcome in outcomes),
+        "notes": fault_kills.summarise(outcomes),
+    }
 
 
 def saves(arguments: argparse.Namespace, folder: Path) -> Found:
     """Kill saves."""
     generator = np.random.default_rng(arguments.seed)
     without_strace = fault_saves.why_no_strace()
-    trials = []
+    trials: list[fault_saves.Trial] = []
     for scenario in fault_saves.SCENARIOS:
-        trials += list(fault_saves.by_reports(scenario))
+        trials += fault_saves.kill_by_reports(scenario)
         if without_strace is None:
-            trials += list(fault_saves.by_strace(scenario, arguments.draws, generator))
+            trials += fault_saves.kill_by_strace(scenario, arguments.draws, generator)
     killed = [trial for trial in trials if trial.killed]
     lost = [trial for trial in trials if trial.problem]
     for trial in lost:
@@ -92,55 +74,63 @@ def saves(arguments: argparse.Namespace, folder: Path) -> Found:
     ]
     if without_strace:
         notes.append(f"Without the system calls: {without_strace}.")
-    return Found("saving a checkpoint is killed", len(trials), len(killed), len(lost), notes)
+    return {
+        "what": "saving a checkpoint is killed",
+        "runs": len(trials),
+        "faults": len(killed),
+        "losses": len(lost),
+        "notes": notes,
+    }
 
 
 def flips(arguments: argparse.Namespace, folder: Path) -> Found:
     """Damage checkpoints."""
     draws = list(fault_flips.run(folder, arguments.draws, arguments.seed))
-    resumed = list(fault_flips.resumed(folder, arguments.seed))
+    resumed = list(fault_flips.resume(folder, arguments.seed))
     lost = [draw for draw in [*draws, *resumed] if draw.problem]
     for draw in lost:
         print(f"{draw}: {draw.problem}", flush=True)
     by_damage = Counter(draw.case.damage for draw in draws)
     by_file = Counter(draw.case.file for draw in draws)
-    return Found(
-        "a checkpoint's file is damaged",
-        runs=len(draws) + len(resumed),
-        faults=len(draws) + len(resumed),
-        losses=len(lost),
-        notes=[
+    return {
+        "what": "a checkpoint's file is damaged",
+        "runs": len(draws) + len(resumed),
+        "faults": len(draws) + len(resumed),
+        "losses": len(lost),
+        "notes": [
             "Damage: " + ", ".join(f"{name} {count}" for name, count in by_damage.items()) + ".",
             "Files: " + ", ".join(f"{name} {count}" for name, count in by_file.items()) + ".",
             f"{len(resumed)} more, one a file, were then trained to the end, with the same bits.",
         ],
-    )
+    }
 
 
 COMMANDS = {"kills": kills, "saves": saves, "flips": flips}
 
 
 def build_page(figures: page.Figures) -> list[str]:
-    """The page of all the figures."""
-    measured = [Figures(**figures[key]) for key in sorted(figures)]
+    """Return the page of all the figures."""
+    measured = [figures[key] for key in sorted(figures)]
+    rows = [
+        [one["what"], *(f"{one[key]:,}" for key in ("runs", "faults", "losses"))]
+        for one in measured
+    ]
     lines = [
         "# Faults, and what they cost",
         "",
-        "A loss is a run that does not end with the weights and the record of the run that was",
-        "left alone, a process that lives on, or a checkpoint that is not there whole.",
+        "A loss is a run that does not end with the weights and the record of the undisturbed",
+        "run, a process that lives on, or a checkpoint that is not there whole.",
         "",
-        "| what | disturbed | faults | losses |",
-        "| --- | --- | --- | --- |",
-        *(f"| {f.what} | {f.runs:,} | {f.faults:,} | {f.losses:,} |" for f in measured),
+        *page.table(["what", "disturbed", "faults", "losses"], rows),
     ]
-    for f in measured:
-        title, notes = f"{f.what[0].upper()}{f.what[1:]}", [f"- {note}" for note in f.notes]
-        lines += ["", *page.section(title, dataclasses.asdict(f), notes)]
+    for one in measured:
+        title = f"{one['what'][0].upper()}{one['what'][1:]}"
+        lines += ["", *page.section(title, one, [f"- {note}" for note in one["notes"]])]
     return lines
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = page.parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     one = {name: commands.add_parser(name) for name in [*COMMANDS, "report"]}
@@ -157,34 +147,20 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(arguments: argparse.Namespace) -> Figures:
-    """Do what a command says; where nothing was lost, nothing stays but its figures."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    start_s = time.monotonic()
-    found = COMMANDS[arguments.what](arguments, folder)
-    minutes = (time.monotonic() - start_s) / 60
-    if not found.losses:
-        shutil.rmtree(folder)
-    return Figures(
-        **dataclasses.asdict(found),
-        command=page.command_of(
-            f"faults.py {arguments.what}", arguments, argparse.Namespace(jobs=1), "what"
-        ),
-        minutes=minutes,
-        machine=page.machine(),
-    )
-
-
 def main() -> int:
-    """The command; 1 where something was lost."""
+    """Run the command; return 1 if something was lost, 0 otherwise."""
     arguments = parse()
+    what, usual = arguments.what, argparse.Namespace(jobs=1)
     figures = page.read_figures(arguments.output)
     losses = 0
-    if arguments.what != "report":
-        measured = measure(arguments)
-        losses = measured.losses
-        key = f"{arguments.what} {getattr(arguments, 'data', '')}".strip()
-        figures[key] = dataclasses.asdict(measured)
+    if what in COMMANDS:
+        folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        command = page.command_of(f"faults.py {what}", arguments, usual, "what")
+        found = page.measure(command, lambda: COMMANDS[what](arguments, folder))
+        losses = found["losses"]
+        if not losses:
+            shutil.rmtree(folder)
+        figures[f"{what} {getattr(arguments, 'data', '')}".strip()] = found
     page.write_figures(arguments.output, figures, build_page(figures))
     return 1 if losses else 0
 

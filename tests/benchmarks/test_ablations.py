@@ -40,7 +40,9 @@ def test_every_variant_is_a_valid_recipe(study: str, variant: str, tmp_path: Pat
     assert config.data.validation_size, "only held-out images choose"
 
 
-def test_variants_stand_beside_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_are_compared_with_their_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(benchmark.STUDIES, "two", STUDY)
     output = tmp_path / "figures.json"
     benchmark.main(["two", "--seeds", "5", "--output", str(output)])

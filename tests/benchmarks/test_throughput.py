@@ -25,7 +25,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_runs_whoever_is_installed_and_names_who_is_not(tmp_path: Path) -> None:
+def test_it_runs_with_what_is_installed_and_names_what_is_not(tmp_path: Path) -> None:
     output = tmp_path / "throughput.json"
     words = ["--case", "lab_cnn_augmented", "--data", "digits", "--images", "200", "--rounds", "2"]
     finished = run(*words, "--threads", "1", "--output", str(output))
@@ -81,7 +81,7 @@ def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
         process.wait_until_ready()
 
 
-def test_images_that_are_no_whole_batches_are_refused() -> None:
+def test_images_that_are_not_whole_batches_are_refused() -> None:
     finished = run("--images", "150")
     assert finished.returncode == 2
     assert "--images" in finished.stderr and "multiple" in finished.stderr

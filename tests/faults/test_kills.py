@@ -9,7 +9,7 @@ import apart
 import fault_kills
 import pytest
 from fault_kills import Campaign
-from fault_runs import Attempt, Recipe, marked
+from fault_runs import Attempt, Recipe, find_processes
 
 RECIPE = Recipe("digits", 10, ("--train.epochs", "10"))
 
@@ -21,7 +21,7 @@ def test_runs_that_are_killed_at_random_end_as_if_undisturbed(tmp_path: Path) ->
     assert [outcome.problems for outcome in outcomes] == [[], []]
     kills = [kill for outcome in outcomes for kill in outcome.kills]
     assert len(kills) == 4
-    assert {kill.victim for kill in kills} == {*fault_kills.VICTIMS, fault_kills.ALONE}
+    assert {kill.victim for kill in kills} == {*fault_kills.VICTIMS, fault_kills.ONLY_ONE}
     assert {kill.processes for kill in kills} == {1, 2}
 
 
@@ -38,4 +38,4 @@ def test_ranks_end_with_their_launcher_and_the_folder_can_be_taken_again(tmp_pat
     finally:
         attempt.kill_everything()
     assert apart.read_results(folder)["train"]["processes"] == 1
-    assert not marked(folder)
+    assert not find_processes(folder)
