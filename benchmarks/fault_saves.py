@@ -157,7 +157,7 @@ def _arm(number: int) -> None:
 
 
 def _save_and_exit(folder: Path, step: int) -> NoReturn:
-    """The forked child's work; it must neither return nor run what its parent has registered."""
+    """Save in the forked child, which must not return or run what its parent has registered."""
     signal.alarm(CHILD_LIMIT_S)
     try:
         save(folder, step, SECOND)

@@ -24,7 +24,7 @@ ENDED = ("timeout", "segfault", "suspicious")
 
 
 def mutmut(*words: str, capture: bool = True) -> str:
-    """What mutmut prints; one thread, as it forks."""
+    """Run mutmut with one thread, as it forks; return what it prints."""
     command = [sys.executable, "-m", "mutmut", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stdout = subprocess.PIPE if capture else None
@@ -35,7 +35,7 @@ def mutmut(*words: str, capture: bool = True) -> str:
 
 
 def table(outcomes: Iterable[tuple[str, str]]) -> str:
-    """Mutants by module, as Markdown, from (mutant, outcome)."""
+    """Return a table of mutants by module from (mutant, outcome), as Markdown."""
     modules: dict[str, Counter[str]] = defaultdict(Counter)
     for name, outcome in outcomes:
         modules[name.rpartition(".")[0]][outcome] += 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trainer.training.engine import Engine
 
 PHASES = ("data", "augmentation", "forward", "backward", "reduction", "optimiser", "validation")
-"""the names of the ranges"""
+"""the ranges that the table shows; "exchange" and "logging" are only in the trace"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
