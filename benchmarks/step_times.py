@@ -116,7 +116,7 @@ def reduction_only(case: Case) -> Step:
     block = sampling.rank_microbatches(rank, count, case.microbatches)
 
     def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
-        reduction.reduce([((block.start, block.stop), [vector])], case.microbatches)
+        reduction.sum_over_ranks([((block.start, block.stop), [vector])], case.microbatches)
 
     return step
 

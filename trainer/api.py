@@ -84,7 +84,7 @@ def train(
     config = command_line.combine(recipe, changes)
     processes.check_launch(config)
     from trainer.ranks import caller_settings
-    from trainer.run.train import run_training
+    from trainer.run.training_run import run_training
 
     with caller_settings.preserve_caller_settings():
         run_training(config, hooks=Hooks(on_step, on_epoch))

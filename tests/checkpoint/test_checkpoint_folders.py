@@ -18,7 +18,7 @@ import torch
 from tests.checkpoints import small_state
 from trainer.base.errors import UserError
 from trainer.checkpoint.reading import open_checkpoint
-from trainer.checkpoint.writing import Checkpoints, NoCheckpoints, rename_apart, step_folders
+from trainer.checkpoint.writing import Checkpoints, NoCheckpoints, rename_damaged, step_folders
 from trainer.config.schema import CheckpointConfig
 
 
@@ -178,9 +178,9 @@ def test_a_folder_holds_its_own_checkpoints_under_any_of_its_names(
     link.symlink_to(checkpoints.folder)
     copy = tmp_path / "step-00000001"
     shutil.copytree(checkpoints.folder / copy.name, copy)
-    assert checkpoints.holds(open_checkpoint(link / copy.name))
-    assert not checkpoints.holds(open_checkpoint(copy))
-    assert not NoCheckpoints().holds(open_checkpoint(link / copy.name))
+    assert checkpoints.contains(open_checkpoint(link / copy.name))
+    assert not checkpoints.contains(open_checkpoint(copy))
+    assert not NoCheckpoints().contains(open_checkpoint(link / copy.name))
 
 
 def test_a_run_that_saves_nothing_leaves_nothing(
@@ -204,7 +204,7 @@ def test_damaged_ones_are_numbered_where_the_name_is_taken(tmp_path: Path) -> No
     for _ in range(4):
         folder = tmp_path / "step-00000001"
         folder.mkdir()
-        rename_apart(folder, "damaged")
+        rename_damaged(folder, "damaged")
     first = "damaged-step-00000001"
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == [first, *(f"{first}-{number}" for number in (2, 3, 4, 5))]

@@ -158,7 +158,7 @@ def test_registering() -> None:
         plugins.register_model("net.py")
     try:
         plugins.register_model("my-net.v2")(torch.nn.Linear)
-        assert plugins.is_users("model", "my-net.v2")
+        assert plugins.is_user_defined("model", "my-net.v2")
     finally:
         plugins._registered.pop()
 

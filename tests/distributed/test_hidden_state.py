@@ -70,8 +70,8 @@ def test_a_resume_changes_nothing(name: str, tmp_path: Path) -> None:
     for stop in ((1, 2), (2, 3), (2, 4)):  # within an epoch, and at an end of one
         before, after = engine(str(stop)), engine(str(stop))
         before.fit(stop)
-        before.saving.checkpoints.close()
-        checkpoints = after.saving.checkpoints
+        before.run_checkpoints.checkpoints.close()
+        checkpoints = after.run_checkpoints.checkpoints
         saved = checkpoints.newest()
         assert saved
         after.load(saved)

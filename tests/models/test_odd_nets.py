@@ -13,7 +13,7 @@ import models
 from tests.commands.command import run_command
 from tests.models import odd_nets
 from tests.runs import Run, train_forked, train_here, words
-from trainer.base import user_code
+from trainer.base import user_code_errors
 
 FILE = Path(odd_nets.__file__)
 SHORT = ["--train.epochs", "1", "--data.train_size", "150", "--data.validation_size", "30"]
@@ -111,7 +111,7 @@ def test_what_fails_later_is_one_message_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(user_code, "_networks", [])  # of other tests in this process
+    monkeypatch.setattr(user_code_errors, "_networks", [])  # of other tests in this process
     assert train(tmp_path / "run", network) == 2
     errors = capsys.readouterr().err
     assert re.search(expected, errors)

@@ -109,7 +109,7 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
 
-    def holds(self, saved: Checkpoint) -> bool:
+    def contains(self, saved: Checkpoint) -> bool:
         """Return whether a checkpoint is in this folder."""
         own = [folder.resolve() for folder in step_folders(self.folder)]
         return saved.folder.resolve() in own
@@ -211,7 +211,7 @@ class Checkpoints:
             except (FormatVersionError, UnreadableError):
                 raise
             except UserError as error:
-                aside = rename_apart(folder, "damaged")
+                aside = rename_damaged(folder, "damaged")
                 log.warning("%s; it is now %s, going back to the one before", error, aside.name)
         return None
 
@@ -228,7 +228,7 @@ class NoCheckpoints(Checkpoints):
         """Return None: there is nothing to go back to."""
         return None
 
-    def holds(self, saved: Checkpoint) -> bool:
+    def contains(self, saved: Checkpoint) -> bool:
         """Return False."""
         return False
 
@@ -240,7 +240,7 @@ def step_folders(folder: Path, prefix: str = "") -> list[Path]:
     return sorted(found, key=lambda path: (step_of(path), path.name))
 
 
-def rename_apart(folder: Path, why: str) -> Path:
+def rename_damaged(folder: Path, why: str) -> Path:
     """Rename a checkpoint to WHY-step-N, with a number if there is one already."""
     aside = folder.with_name(f"{why}-{folder.name}")
     number = 1

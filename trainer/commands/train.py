@@ -33,6 +33,6 @@ def train(arguments: Sequence[str]) -> None:
     config = command_line.parse(arguments)
     processes.check_launch(config)
     # Torch and its company take seconds to import: only after --help and a mistyped key.
-    from trainer.run.train import run_training
+    from trainer.run.training_run import run_training
 
     run_training(config)

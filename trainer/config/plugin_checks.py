@@ -27,7 +27,7 @@ def check_names(config: RunConfig) -> None:
             if kind == "augmentation":
                 policy = config.data.augment
                 raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
-            raise plugins.unknown(kind, name)
+            raise plugins.unknown_name_error(kind, name)
 
 
 def needs_naming(kind: str, name: str) -> bool:
@@ -71,7 +71,7 @@ def check_code(
 
 
 def _is_known(kind: str, name: str) -> bool:
-    return plugins.is_built_in(kind, name) or plugins.is_users(kind, name)
+    return plugins.is_built_in(kind, name) or plugins.is_user_defined(kind, name)
 
 
 def _drop_folders(kind: str, name: str) -> list[str]:

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from trainer.base import user_code
+from trainer.base import user_code_errors
 from trainer.base.errors import UserError
 from trainer.config.schema import (
     TRANSFORMS,
@@ -155,7 +155,7 @@ def is_built_in(kind: str, name: str) -> bool:
     return name in KINDS[kind].built_in
 
 
-def is_users(kind: str, name: str) -> bool:
+def is_user_defined(kind: str, name: str) -> bool:
     """Return whether a name is a file's, or is registered in this process."""
     return is_file(name) or _by_name(kind, name) is not None
 
@@ -168,7 +168,7 @@ def names_in(config: RunConfig, kind: str) -> list[str]:
     return [] if value is None else [value]
 
 
-def unknown(kind: str, name: str) -> UserError:
+def unknown_name_error(kind: str, name: str) -> UserError:
     """Return the message for an unknown name: the nearest known names, and all."""
     known = [*KINDS[kind].built_in, *(one.name for one in _registered if one.kind == kind)]
     close = get_close_matches(name, known)
@@ -196,10 +196,10 @@ def find(kind: str, name: str) -> Plugin:
     """
     plugin = _in_file(kind, name) if is_file(name) else _by_name(kind, name)
     if plugin is None:
-        raise unknown(kind, name)
+        raise unknown_name_error(kind, name)
     module = sys.modules.get(inspect.unwrap(plugin.member).__module__)
     if module is not None and getattr(module, "__file__", None):
-        user_code.note_file(str(module.__file__))
+        user_code_errors.note_file(str(module.__file__))
     return plugin
 
 
@@ -267,7 +267,7 @@ def _in_file(kind: str, name: str) -> Plugin:
     if not file.is_file():
         raise UserError(f"{key}: {name}: there is no file {file}")
     try:
-        module = user_files.run(file)
+        module = user_files.import_file(file)
     except (Exception, SystemExit) as error:
         raise UserError(f"{key}: {name} does not run: {describe(error)}") from error
     members = vars(module)

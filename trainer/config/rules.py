@@ -120,7 +120,7 @@ def check_average(config: RunConfig) -> None:
         )
 
 
-def doubts(config: RunConfig) -> list[str]:
+def find_warnings(config: RunConfig) -> list[str]:
     """Return warnings about numbers of epochs that were probably meant for another train.epochs."""
     epochs, found = config.train.epochs, []
     if _averaged_share(config) > 0.5:

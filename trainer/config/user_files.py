@@ -24,7 +24,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from models.construct import is_user_file
-from trainer.base import user_code
+from trainer.base import user_code_errors
 
 PREFIX = "lockstep_plugin_"
 """of the names of the packages"""
@@ -47,7 +47,7 @@ _files: dict[str, Path] = {}
 """modules whose file no import statement can name, such as my-net.py"""
 
 
-def run(file: Path) -> ModuleType:
+def import_file(file: Path) -> ModuleType:
     """Return the module of a file; its code runs where it, or a file that it imports, is new.
 
     Args:
@@ -194,7 +194,7 @@ def _note_import(importing: str, name: str) -> None:
         other = ".".join(parts[:count])
         if other != importing and _is_users(sys.modules.get(other)):
             _records[importing].imported.add(other)
-            user_code.note_file(str(sys.modules[other].__file__))
+            user_code_errors.note_file(str(sys.modules[other].__file__))
 
 
 # ---------------------------------------------------------------------- Python's import system
@@ -224,7 +224,7 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> Any:
         path = self.get_filename(fullname)
         content = _records[fullname].content = self.get_data(path)
-        user_code.note_file(path)
+        user_code_errors.note_file(path)
         return self.source_to_code(content, path)
 
     def exec_module(self, module: ModuleType) -> None:

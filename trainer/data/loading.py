@@ -11,7 +11,7 @@ import torch
 
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset, ImageSet
-from trainer.data.image_file import StoredImages
+from trainer.data.raw_images import StoredImages
 from trainer.data.scaling import PixelSums
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import LabelledImages, SourceData, check

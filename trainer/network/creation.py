@@ -9,7 +9,7 @@ from torch import nn
 
 import models
 from models import timm_models
-from trainer.base import user_code
+from trainer.base import user_code_errors
 from trainer.config import plugins
 
 
@@ -24,13 +24,13 @@ def create(name: str, arguments: Mapping[str, Any], **data: Any) -> nn.Module:
         UserError: the file that the name gives is missing, fails, or does not have such a network.
     """
     network = None
-    if plugins.is_users("model", name):
+    if plugins.is_user_defined("model", name):
         network = _check(name, plugins.find("model", name).member)
-        user_code.note_network(name)
+        user_code_errors.note_network(name)
     model = models.create(name, arguments, **data, network=network)
     if name.startswith(timm_models.PREFIX):
-        user_code.note_file(timm_models.folder())
-        user_code.note_network(name)
+        user_code_errors.note_file(timm_models.folder())
+        user_code_errors.note_network(name)
     return model
 
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.base import output_streams, user_code
+from trainer.base import output_streams, user_code_errors
 from trainer.base.errors import (
     DifferentRunError,
     FirstFailureError,
@@ -42,7 +42,7 @@ SILENT_RANK_WAITS_S = 2.0
 """before a rank that leaves the message to rank 0 ends"""
 
 
-def of(error: BaseException | None) -> int:
+def exit_code_for(error: BaseException | None) -> int:
     """Return the exit code for an exception, or for None."""
     match error:
         case None:
@@ -56,11 +56,11 @@ def of(error: BaseException | None) -> int:
         case StoppedOnRequest():
             return STOPPED_ON_REQUEST
         case FirstFailureError():
-            return of(error.error)
+            return exit_code_for(error.error)
         case LostRankError() if error.__cause__ is not None:  # it failed for the same reason
-            return USER_CAN_FIX if user_code.as_user_error(error.__cause__) else FAILED
+            return USER_CAN_FIX if user_code_errors.as_user_error(error.__cause__) else FAILED
         case _:
-            return USER_CAN_FIX if user_code.as_user_error(error) else FAILED
+            return USER_CAN_FIX if user_code_errors.as_user_error(error) else FAILED
 
 
 @contextlib.contextmanager
@@ -90,10 +90,10 @@ def exit_with_code() -> Iterator[None]:
         _tell_launcher(text, first=not isinstance(error, LostRankError))
         if prints:
             print(text, file=sys.stderr, flush=True)
-        elif of(error) == USER_CAN_FIX:
+        elif exit_code_for(error) == USER_CAN_FIX:
             # A launcher ends all ranks when the first one fails: rank 0 has to speak before that.
             time.sleep(SILENT_RANK_WAITS_S)
-        sys.exit(of(error))
+        sys.exit(exit_code_for(error))
     sys.exit(FINISHED)
 
 
@@ -114,7 +114,7 @@ def _message_of(error: BaseException) -> tuple[str, bool] | None:
         case KeyboardInterrupt():
             return "interrupted", True
         case _:
-            own = user_code.as_user_error(error)
+            own = user_code_errors.as_user_error(error)
             if own is None:
                 return None
             return (_prefix_rank(str(own)) if launched_count() > 1 else str(own)), True

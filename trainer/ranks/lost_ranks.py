@@ -48,7 +48,7 @@ KNOWN_TO_ALL_RANKS = (
 """errors that are raised on all ranks, or that no other rank has to be told of"""
 
 
-def register(accelerator: Accelerator) -> None:
+def note_host(accelerator: Accelerator) -> None:
     """Note in the store which machine this rank runs on."""
     if accelerator.num_processes > 1:
         default_store().set(f"lockstep/host/{accelerator.process_index}", platform.node())

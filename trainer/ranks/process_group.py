@@ -34,7 +34,7 @@ def join_process_group(config: RunConfig) -> Iterator[Accelerator]:
     """
     processes.check_launch(replace(config, {"processes": None}))
     accelerator = create_accelerator(config)
-    lost_ranks.register(accelerator)
+    lost_ranks.note_host(accelerator)
     try:
         collectives.check_same_configuration(accelerator, config)
         yield accelerator

@@ -12,7 +12,7 @@ import numpy as np
 from trainer.base.files import write_file
 from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
 from trainer.data.loading import fingerprint_of
-from trainer.training.averaging import ends_with_mean
+from trainer.training.averaging import chooses_final_mean
 from trainer.training.engine import Engine
 from trainer.training.metrics import (
     LabelledPredictions,
@@ -69,7 +69,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
     dataset, state = engine.data, engine.state
     epochs = state.epoch - 1
     rounding = list(state.rounding)
-    mean = ends_with_mean(config.train, state.epoch)
+    mean = chooses_final_mean(config.train, state.epoch)
     if config.train.reduction == "fast":
         rounding.append("train.reduction: fast, whose sums depend on the process count")
     return {

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.base import output_streams, terminal, user_code
+from trainer.base import output_streams, terminal, user_code_errors
 from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
-from trainer.config.rules import doubts
+from trainer.config.rules import find_warnings
 from trainer.config.schema import RunConfig
 from trainer.network import model_state
 from trainer.network.memory_layout import describe_layout
@@ -43,7 +43,7 @@ class Session:
         self.folder = RunFolder(self.path)
         self.stop = StopRequest()
         self.accelerator = process_group.create_accelerator(config)
-        lost_ranks.register(self.accelerator)
+        lost_ranks.note_host(self.accelerator)
         self.is_main = self.accelerator.is_main_process
         self.progress = console.Progress()
         self.hooks = hooks or Hooks()
@@ -132,7 +132,7 @@ class Session:
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
-        for doubt in doubts(self.config):
+        for doubt in find_warnings(self.config):
             log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
         self.checkpoints.supersede_after(engine.state.step)
@@ -240,13 +240,14 @@ class Session:
     ) -> None:
         instead: Exception | None = None
         if error is not None and not isinstance(error, lost_ranks.KNOWN_TO_ALL_RANKS):
-            instead = lost_ranks.diagnose(self.accelerator, error) or user_code.as_user_error(error)
+            lost = lost_ranks.diagnose(self.accelerator, error)
+            instead = lost or user_code_errors.as_user_error(error)
         stopped = isinstance(error, StoppedOnRequest)
         # A finished run that could not be given more epochs is still finished.
         refused = self.engine is None and self.status_before.state == "finished"
         if error is not None and self.opened and self.is_main and not refused:
             if self.results is None:
-                self._note_end("stopped" if stopped else "failed", exit_codes.of(error))
+                self._note_end("stopped" if stopped else "failed", exit_codes.exit_code_for(error))
             if self.recorder:
                 self.recorder.finish(self.results, stopped=stopped)
         self._cleanup.close()

@@ -4,7 +4,7 @@
   `optimizers` and `schedules` change the weights, `step_log` has the figures of the steps.
 - `evaluation` predicts, `metrics` computes figures, `weight_selection` validates and chooses the
   weights, `averaging` and `batch_norm_statistics` average them.
-- `saving` connects all of it with the checkpoints: `snapshot` is what goes into one,
+- `run_checkpoints` connects all of it with the checkpoints: `snapshot` is what goes into one,
   `resume_checks` says whether one fits, `run_state` where a run is.
 - `stopping` makes the ranks stop together, `observer` is what the room above gets to see,
   `per_sample` computes again what a sample did in a step.

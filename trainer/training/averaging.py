@@ -157,7 +157,7 @@ def build(
     return None
 
 
-def ends_with_mean(config: TrainConfig, epoch: int) -> bool:
+def chooses_final_mean(config: TrainConfig, epoch: int) -> bool:
     """Tell whether a run that ends before this epoch chooses the mean of its last epochs.
 
     It is chosen without regard to validation: it is better than the means that end earlier, and a

@@ -22,8 +22,8 @@ from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
 from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
+from trainer.training.run_checkpoints import RunCheckpoints
 from trainer.training.run_state import RunState
-from trainer.training.saving import Saving
 from trainer.training.schedules import learning_rate
 from trainer.training.snapshot import Snapshot
 from trainer.training.step import StepResult, TrainStep
@@ -96,7 +96,7 @@ class Engine:
             {"data.root": dataset.fingerprint, **plugins.fingerprints(config)},
             self.environment,
         )
-        self.saving = Saving(accelerator, self.snapshot, checkpoints)
+        self.run_checkpoints = RunCheckpoints(accelerator, self.snapshot, checkpoints)
         self.trained = TrainedParameters(self.module)
         self.state = RunState()
         self.until: tuple[int, int] | None = None
@@ -117,7 +117,7 @@ class Engine:
             NonFiniteLossError: names the first step whose loss was not finite.
         """
         self.until = until
-        if self.config.train.on_nonfinite == "rollback" and self.saving.saved_step is None:
+        if self.config.train.on_nonfinite == "rollback" and self.run_checkpoints.saved_step is None:
             self.save()  # to go back to
         try:
             while self._goes_on():
@@ -128,10 +128,10 @@ class Engine:
                 except NonFiniteLossError as error:
                     self._roll_back(error)
             self.save()
-            self.saving.finish()
+            self.run_checkpoints.finish()
         except AskedToStop as asked:
             self.save()
-            self.saving.finish(needed=True)
+            self.run_checkpoints.finish(needed=True)
             raise self._stopped(asked) from None
 
     def _train_epoch(self) -> None:
@@ -223,7 +223,7 @@ class Engine:
 
     def _stopped(self, asked: AskedToStop) -> StoppedOnRequest:
         what = "everything is saved; the same command goes on from there"
-        if self.saving.checkpoints.lost:
+        if self.run_checkpoints.checkpoints.lost:
             what = "but its checkpoint could not be saved; the same command goes on from the newest"
         return StoppedOnRequest(f"stopped at step {self.state.step} ({asked}), {what}")
 
@@ -252,7 +252,7 @@ class Engine:
         self.state.note_rounding(
             f"{kernel} has no deterministic form here" for kernel in sorted(self.inexact_kernels)
         )
-        self.saving.save(self.state, self.selection.best, self.observer)
+        self.run_checkpoints.save(self.state, self.selection.best, self.observer)
         self.step_log.start_clock()
 
     def load(self, saved: Checkpoint) -> None:
@@ -261,7 +261,7 @@ class Engine:
         Raises:
             UserError: it belongs to other data or another model.
         """
-        self.state, self.selection.best = self.saving.load(saved)
+        self.state, self.selection.best = self.run_checkpoints.load(saved)
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
         """Go back to the newest checkpoint, to leave the step of the error out this time.
@@ -274,7 +274,7 @@ class Engine:
             raise error
         if skipped[-MOST_SKIPPED:] == list(range(step - MOST_SKIPPED, step)):
             raise error
-        saved = self.saving.newest()
+        saved = self.run_checkpoints.newest()
         if saved is None:
             raise error
         self.load(saved)

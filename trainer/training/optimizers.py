@@ -40,27 +40,27 @@ def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     match config.name:
         case "sgd":
             nesterov = config.nesterov and momentum > 0
-            sgd = without_compiler(torch.optim.SGD)
+            sgd = skip_compiler_import(torch.optim.SGD)
             return sgd(groups, lr, momentum=momentum, nesterov=nesterov, foreach=True)
         case "adam":
-            return without_compiler(torch.optim.Adam)(groups, lr, fused=True)
+            return skip_compiler_import(torch.optim.Adam)(groups, lr, fused=True)
         case "adamw":
-            return without_compiler(torch.optim.AdamW)(groups, lr, fused=True)
+            return skip_compiler_import(torch.optim.AdamW)(groups, lr, fused=True)
         case "rmsprop":
-            return without_compiler(torch.optim.RMSprop)(
+            return skip_compiler_import(torch.optim.RMSprop)(
                 groups, lr, momentum=momentum, foreach=True
             )
         case "muon":
             # The last matrix is the classifier, which Muon's author leaves to another optimiser.
             matrices = decayed | {"params": weights[:-1], "muon": True}
             classifier = decayed | {"params": weights[-1:]}
-            return without_compiler(Muon)(
+            return skip_compiler_import(Muon)(
                 [matrices, classifier, groups[1]], lr, momentum=momentum, nesterov=config.nesterov
             )
     raise AssertionError(config.name)
 
 
-def without_compiler(kind: type[Kind]) -> type[Kind]:
+def skip_compiler_import(kind: type[Kind]) -> type[Kind]:
     """Derive an optimiser that does not import torch's compiler, which takes about a second.
 
     Torch wraps these methods to keep them out of compiled code. Nothing compiles an optimiser here.

@@ -86,7 +86,7 @@ class SampleWatch:
         """
         for index in self._empty:
             self._sums.add(index, [self._zeros()])
-        (total,) = reduction.reduce(self._sums.nodes, self.train_step.microbatches)
+        (total,) = reduction.sum_over_ranks(self._sums.nodes, self.train_step.microbatches)
         return float(total.norm())
 
     def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ binary tree over the index of the micro-batch:
     tree(n) = tree of the first p leaves + tree of the other n - p,  p the largest power of two < n
 
 A process adds its own leaves with an `Accumulator`, which keeps at most log2(n) + 1 partial sums;
-`reduce` adds between the processes and gives every one of them the same bits.
+`sum_over_ranks` adds between the processes and gives every one of them the same bits.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def subtrees(leaves: int, block: range) -> list[LeafRange]:
     return list(inside(0, leaves))
 
 
-def reduce(nodes: Sequence[tuple[LeafRange, Vectors]], leaves: int) -> Vectors:
+def sum_over_ranks(nodes: Sequence[tuple[LeafRange, Vectors]], leaves: int) -> Vectors:
     """Return the tree's root from the nodes of each process; the same bits on all of them.
 
     A collective: all ranks of the default process group call it, each with the nodes of its own

@@ -161,7 +161,7 @@ class TrainStep:
                 del leaf  # the next micro-batch needs the memory
         with profiler_ranges.label("reduction"):
             with profiler_ranges.label("exchange"):
-                root = reduction.reduce(sums.nodes, self.microbatches)
+                root = reduction.sum_over_ranks(sums.nodes, self.microbatches)
             measured, *total = unpack(root, packed)
             buffers.finish(total[: len(changes)])
             if not overlapped:

@@ -89,7 +89,7 @@ class WeightSelection:
     def _chosen(self, state: RunState) -> Tensors:
         """Return the best on validation, or the last; nothing if the model has them already."""
         averaged = self.average.tensors if self.average else {}
-        if averaging.ends_with_mean(self.config.train, state.epoch):
+        if averaging.chooses_final_mean(self.config.train, state.epoch):
             return averaged
         return self.best or averaged
 

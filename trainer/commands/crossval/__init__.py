@@ -102,7 +102,7 @@ def _train(
     accelerator: Accelerator, asked: RunConfig, folds: Sequence[RunConfig], stop: StopRequest
 ) -> None:
     """Do what is left of each fold; a collective."""
-    from trainer.run.train import run_training
+    from trainer.run.training_run import run_training
 
     pins = collectives.run_on_main_rank(accelerator, lambda: _stored_pins(asked, folds))
     limit_s, end_s = asked.train.max_seconds, None

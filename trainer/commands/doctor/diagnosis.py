@@ -49,7 +49,7 @@ def diagnose(words: Sequence[str]) -> list[Finding]:
     can_meet = machine.check_processes(RunConfig()).state == "ok"
     accelerator = None
     if can_meet and devices.state == variables.state == "ok":
-        accelerator = rank_checks.meet(config, findings)
+        accelerator = rank_checks.connect_ranks(config, findings)
     if accelerator is None:
         if processes.launched_rank() == 0:
             return _check_run(asked, findings, None)
@@ -58,7 +58,7 @@ def diagnose(words: Sequence[str]) -> list[Finding]:
         if problems and processes.launched_local_rank() == 0:
             raise RankError(problems[-1])
         return []
-    lost_ranks.register(accelerator)
+    lost_ranks.note_host(accelerator)
     try:
         found = _check_run(asked, findings, accelerator)
     except RuntimeError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from trainer.base import user_code
+from trainer.base import user_code_errors
 from trainer.base.errors import RankError, UserError
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Findings(list[Finding]):
         except (UserError, RankError) as error:
             self.append(Finding(name, "problem", str(error)))
         except Exception as error:
-            of_user = user_code.as_user_error(error)
+            of_user = user_code_errors.as_user_error(error)
             if of_user is None:
                 raise
             self.append(Finding(name, "problem", str(of_user)))

@@ -60,7 +60,7 @@ class RankReport:
     """memory that is free for all processes of its machine"""
 
 
-def meet(config: RunConfig, findings: Findings) -> Accelerator | None:
+def connect_ranks(config: RunConfig, findings: Findings) -> Accelerator | None:
     """Meet the other processes; None if that fails, which is a problem in `findings`."""
     config = replace(config, {"timeout_seconds": min(config.timeout_seconds, TIMEOUT_S)})
     try:

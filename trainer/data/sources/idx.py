@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.image_file import StoredImages, memory_limit_error, open_images
+from trainer.data.raw_images import StoredImages, memory_limit_error, open_images
 from trainer.data.sources.source_data import LabelledImages, SourceData
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")

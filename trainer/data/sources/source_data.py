@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.image_file import StoredImages
 from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.raw_images import StoredImages
 
 
 @dataclass(frozen=True, eq=False)

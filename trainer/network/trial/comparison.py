@@ -15,7 +15,7 @@ from trainer.network import model_state
 from trainer.network.new_model import fill_new_memory
 from trainer.network.trial.attributes import describe_attributes, preserve_shared_numbers
 from trainer.network.trial.counters import Counters
-from trainer.network.trial.processes import Bits, Pass, Process, Task
+from trainer.network.trial.simulated_process import Bits, Pass, Process, Task
 
 _MOST_NAMES = 3
 
@@ -126,7 +126,7 @@ class _Comparison:
             differing = _differing(self.passes[2, self.last].bits, again.bits)
             return "what is computed depends on it" if differing else None
 
-        for name, words in counters.find_that_matter(try_pass):
+        for name, words in counters.find_influential(try_pass):
             self.found.append(
                 f"{name} counts passes, and {words}, but another process has a smaller count, and "
                 f"one that resumes has none"

@@ -58,7 +58,7 @@ class Counters:
             elif 0 < step <= _LARGEST_STEP:
                 self.between[name] = step
 
-    def find_that_matter(self, try_pass: Callable[[], str | None]) -> list[tuple[str, str]]:
+    def find_influential(self, try_pass: Callable[[], str | None]) -> list[tuple[str, str]]:
         """Return the counters on which the result of a pass depends, each with how.
 
         Args:

@@ -22,7 +22,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes, smallest_microbatch
 from trainer.network import model_state, new_model
 from trainer.network.trial.comparison import find_differences
-from trainer.network.trial.processes import Piece, Task
+from trainer.network.trial.simulated_process import Piece, Task
 
 ADVICE = (
     "What a network remembers has to be in buffers (register_buffer), what it learns in "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Indices = npt.NDArray[np.int64]
 
 
-class ImageFile:
+class RawImageFile:
     """An open file of images of unsigned bytes, one after the other.
 
     It can still be read after its name was removed or given to another file. Both move the file's
@@ -113,7 +113,7 @@ class StoredImages:
         positions: of the images in the file, int64 (n,).
     """
 
-    file: ImageFile
+    file: RawImageFile
     positions: Indices
 
     @property
@@ -172,7 +172,7 @@ def open_images(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> Stored
             f"data.memory_limit_mb: {path} is larger, and this system cannot leave it on the disk; "
             "raise the limit"
         )
-    return StoredImages(ImageFile(path, offset_bytes, shape), np.arange(shape[0]))
+    return StoredImages(RawImageFile(path, offset_bytes, shape), np.arange(shape[0]))
 
 
 def memory_limit_error(path: Path, size_bytes: int, limit_bytes: float, problem: str) -> UserError:

@@ -14,7 +14,7 @@ from trainer.training.run_state import RunState
 from trainer.training.snapshot import Snapshot
 
 
-class Saving:
+class RunCheckpoints:
     """Connects the parts of a run with its folder of checkpoints; every method is a collective.
 
     Attributes:
@@ -78,7 +78,7 @@ class Saving:
         state, best_weights = self.snapshot.restore(saved, files)
         # Other ranks may see another folder, or none, and all must agree on when to save.
         is_ours = collectives.run_on_main_rank(
-            self.accelerator, lambda: self.checkpoints.holds(saved)
+            self.accelerator, lambda: self.checkpoints.contains(saved)
         )
         self.saved_step = state.step if is_ours else None
         return state, best_weights
