@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from trainer.base.flat_tensors import layout, pack, unpack
 from trainer.data.sampling import rank_microbatches
-from trainer.training.reduction import Accumulator, reduce
+from trainer.training.reduction import Accumulator, sum_over_ranks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
@@ -66,7 +66,7 @@ def sums_of_a_rank(
                 sums.add(index, pack(leaves[index]))
             time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.005, 0.02]))
             with patch.object(dist, "all_gather", wraps=dist.all_gather) as gather:
-                root = unpack(reduce(sums.nodes, count), layout(leaves[0]))
+                root = unpack(sum_over_ranks(sums.nodes, count), layout(leaves[0]))
             assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
             outcomes.append(([tensor.flatten().tolist() for tensor in root], gather.call_count))
     finally:
