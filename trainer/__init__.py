@@ -20,7 +20,7 @@ def load_model(run: Path | str, model: str | None = None) -> TrainedModel:
     """Load the model of a finished run, on the CPU and ready for use.
 
     Args:
-        run: the run's folder, or its model.safetensors wherever it lies.
+        run: the run's folder, or its model.safetensors.
         model: `path/to/file.py:ClassName` or `timm:NAME` if the network is not Lockstep's;
             code runs only if it is named here, whatever the file says.
 

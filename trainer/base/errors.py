@@ -31,7 +31,7 @@ class NonFiniteLossError(Exception):
 
 
 class FirstFailureError(Exception):
-    """This rank is the first of several to fail, by an error that nobody foresaw.
+    """This rank is the first of several to fail, with an unforeseen error.
 
     Args:
         error: the one that came up.

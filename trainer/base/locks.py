@@ -24,7 +24,7 @@ from trainer.base.errors import UserError
 BEAT_S = 2.0
 """how often the process with the lock shows that it is alive"""
 SILENT_S = 60.0
-"""how long after the last sign of life nobody waits any more"""
+"""how long after its owner's last sign of life others stop waiting"""
 SAID_AFTER_S = 10.0
 """how long to wait without a message"""
 _SAID_EVERY_S = 60.0

@@ -71,7 +71,7 @@ def read_tensors(path: Path, names: Collection[str] | None = None) -> Tensors:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the texts that a file has besides its tensors, by their keys.
+    """Return the texts in a file's metadata by their keys.
 
     Raises:
         UserError: as `read_specs`.

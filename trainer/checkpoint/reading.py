@@ -34,7 +34,7 @@ Value = TypeVar("Value", TensorSpec, torch.Tensor)
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are what its manifest says."""
+    """A checkpoint whose files match its manifest."""
 
     folder: Path
     state: dict[str, Any]

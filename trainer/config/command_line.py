@@ -142,7 +142,7 @@ def _finish(
             raise UserError("output_dir: null, and there is no recipe file to name it after")
         config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
     validate(config)
-    # As a number from here on: config.yaml is to say what was done.
+    # A number from here on, so that config.yaml records what was done.
     config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})
     check_average(config)
     plugin_checks.check_names(config)

@@ -1,4 +1,4 @@
-"""Run users' files: each once in a process, and each folder as a package of its own.
+"""Run users' files: each once in a process, and each folder as its own package.
 
 A file may import its neighbours, or modules of the package that it belongs to, as if Python had
 been started there. No folder goes onto sys.path, where a `random.py` or a `models.py` would hide
@@ -87,7 +87,7 @@ def has_run(file: Path) -> bool:
 def source(file: Path) -> bytes:
     """Return the code of a file that has run, then names and digests of the files it has imported.
 
-    Only the user's files count, as far as they have run by now. Nothing says where the folder is.
+    Only the user's files that have run count, and not the folder's path.
     """
     name = _names(file)[1]
     found = _closure(name)
@@ -231,7 +231,7 @@ class _Loader(SourceFileLoader):
         name = module.__name__
         record = _records[name]
         importing = _importing_module()
-        if importing is not None:  # by importlib perhaps, where no import statement says it
+        if importing is not None:  # by importlib perhaps, without an import statement
             _note_import(importing, name)
             record.places = record.places or _records[importing].places
         record.places = record.places or (name.partition(".")[0],)

@@ -2,6 +2,6 @@
 
 `run_record` reads a run's folder, `trained_model` loads its model (`model_metadata`),
 `evaluation_images` are the images to test it on. `recomputation` computes a run again, `comparison`
-compares two, `export` writes the model for other programs, in a process of its own
+compares two, `export` writes the model for other programs, in a separate process
 (`export_worker`). It imports `run` and the rooms below.
 """

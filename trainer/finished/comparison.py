@@ -39,11 +39,11 @@ class RunFiles:
     """results.json; empty if the run has not ended"""
 
     def environment(self) -> numerics.Environment:
-        """Return what decided how the run's numbers round, as far as it is known."""
+        """Return what decided how the run's numbers round, as far as known."""
         return self.results.get("environment") or self._newest_state("environment")
 
     def fingerprint(self) -> str | None:
-        """Return the fingerprint of the run's images, as far as it is known."""
+        """Return the fingerprint of the run's images, if known."""
         found = self.results.get("data", {}).get("fingerprint")
         found = found or self._newest_state("fingerprints").get("data.root")
         check_type(found, str | None, f"{self.folder}: the fingerprint of its images")

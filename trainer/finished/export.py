@@ -1,6 +1,6 @@
 """Export a trained model as one file for other programs, with the scaling inside, and check it.
 
-ONNX and TorchScript are written by `export_worker` in a process of its own, as torch's exporters
+ONNX and TorchScript are written by `export_worker` in a separate process, as torch's exporters
 may crash on a network that they do not understand.
 """
 
@@ -115,7 +115,7 @@ def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[
 
 
 def _run_worker(task: dict[str, Any]) -> dict[str, Any]:
-    """Have a file written and checked by a process of its own; return what was checked.
+    """Have a file written and checked by a separate process; return what was checked.
 
     Raises:
         UserError: the file could not be written, or the process has ended without a word.

@@ -243,7 +243,7 @@ def _first_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _silence_libraries() -> Iterator[None]:
-    """Drop the libraries' notes on their own future and on packages that nobody needs.
+    """Drop the libraries' notes on their own future and on unneeded packages.
 
     Before it raises, torch prints the whole program that it does not understand.
     """

@@ -1,4 +1,4 @@
-"""Read what a model.safetensors says of its model, in a file that anybody may have written."""
+"""Read the metadata of a model.safetensors, which anybody may have written."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
     """Load the model of a finished run, on the CPU.
 
     Args:
-        path: the run's folder, or its model.safetensors wherever it lies.
+        path: the run's folder, or its model.safetensors.
         model: the network's name where it is not a registered one: its code runs only where the
             user names it.
         memory_format: train.memory_format of the run; rounding may depend on it.

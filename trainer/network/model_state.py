@@ -33,7 +33,7 @@ AS_JSON = ":json"
 
 @dataclass(frozen=True)
 class PassEffects:
-    """What the passes of a model do to its tensors, besides what the optimiser does."""
+    """What the passes of a model do to its tensors, apart from the optimiser."""
 
     set_in_training: frozenset[str] = frozenset()
     """parameters that a training pass sets"""
@@ -81,7 +81,7 @@ def _known(module: nn.Module) -> _Known:
 
 
 def effects_to_metadata(module: nn.Module) -> dict[str, list[str]]:
-    """Return what a file says of the model's passes; an ordinary model has nothing to say."""
+    """Return what a file records of the model's passes: nothing for an ordinary model."""
     effects = effects_of(module)
     found = {
         "set_parameters": effects.set_in_training | effects.set_in_evaluation,

@@ -1,4 +1,4 @@
-"""What the passes of a model do to its tensors, found out on a build of it that is thrown away."""
+"""Find out, on a throw-away copy, what the passes of a model do to its tensors."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _BY_ACCELERATE = {
         "1",
         "a run goes by train.accumulation and train.microbatches",
     ),
-    # "no" is what the launcher sets if nobody has asked for anything.
+    # "no" is what the launcher sets by default.
     "ACCELERATE_MIXED_PRECISION": (
         "--mixed_precision",
         "{precision}",

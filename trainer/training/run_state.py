@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class RunState:
-    """What a resume needs to know besides the tensors."""
+    """What a resume needs in addition to the tensors."""
 
     epoch: int = 1
     """the current epoch, from 1; one more than the last when all are done"""

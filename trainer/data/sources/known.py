@@ -44,7 +44,7 @@ class Location:
     """A folder that may have the files of a known set.
 
     Args:
-        origin: its name for people.
+        origin: its name in messages.
     """
 
     folder: Path

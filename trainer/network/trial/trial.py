@@ -2,9 +2,9 @@
 
 Three imaginary processes compute the same two steps of two micro-batches, and the same evaluations:
 one all of it, one only the second micro-batch, and one that resumes after the first step. Each has
-a network that is built like the run's, as a copy would share or hide what is to be found. What
+a network that is built like the run's, as a copy would share or hide what it looks for. What
 differs between them depends on something that lockstep does not carry from process to process,
-such as an attribute of a module or a generator of its own. The run's network takes no part.
+such as an attribute of a module or its own generator. The run's network is not used.
 """
 
 from __future__ import annotations
