@@ -1,4 +1,4 @@
-"""What the README and the examples show works as it stands there."""
+"""The code and commands in the README and the examples work as shown."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_command_of_an_example(
 def test_the_cells_of_the_notebook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder beside the recipes, each cell with its lines known, as a notebook has them."""
+    """Run in a folder next to the recipes, with each cell's lines known, as in a notebook."""
     notebook = json.loads((REPOSITORY / "examples" / "notebook.ipynb").read_text("utf-8"))
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     (tmp_path / "examples").mkdir()

@@ -251,7 +251,7 @@ def test_an_optimiser_goes_on_as_if_never_stopped(name: str, checkpoints: Checkp
 
 
 def test_the_digest_is_the_one_of_the_documentation() -> None:
-    """Floating-point tensors alone, in name order, C-contiguous; computed here by other means."""
+    """The digest is that of the floating-point tensors, C-contiguous, in name order."""
     tensors = {
         "b": torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last),
         "a": torch.randn(4),

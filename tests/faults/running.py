@@ -18,7 +18,7 @@ LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
 def start(
     folder: Path, *words: str, launcher: list[str] | None = None, steps: int = 15, **env: str
 ) -> subprocess.Popen[str]:
-    """A run in a session of its own that has trained more than so many steps since it started."""
+    """Start a run in its own session and wait until it has trained more than this many steps."""
     before = steps_logged(folder)
     process = subprocess.Popen(
         command(folder, *words, launcher=launcher),

@@ -113,7 +113,7 @@ def test_lazy_layers_learn_their_shapes() -> None:
 
 
 def test_what_only_training_does_is_checked_too() -> None:
-    """A second output beside the logits in training, as nets with auxiliary heads have it."""
+    """A network may add a second output in training, as nets with auxiliary heads do."""
 
     class Auxiliary(nn.Module):
         def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Builds a timm network in a process of its own; prints what happened as JSON.
+"""Build a timm network in a separate process and print what happened as JSON.
 
-The wheels of torchvision on the package index are built for CUDA. Beside a CPU build of torch
-their operators are missing, and the import fails; timm uses none of them, so their schemas alone
+The wheels of torchvision on the package index are built for CUDA. With a CPU build of torch
+their operators are missing, and the import fails; timm uses none of them, so their schemas
 are enough. They are defined here and not in the product, which would hide the fault from users.
 """
 

@@ -144,7 +144,7 @@ def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
 
 def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
     done = track(tmp_path, "auto")
-    assert done.stderr == "", "offline without a key is no news"
+    assert done.stderr == "", "offline without a key is not worth a message"
     run = OfflineRun(tmp_path / "run")
     assert (run.run.run_id, run.run.project, run.run.display_name) == ("abc123", "lab", "run")
     assert run.config["seed"] == 7
