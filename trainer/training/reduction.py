@@ -1,4 +1,4 @@
-"""Sum the parts of a step in one fixed order: the arithmetic of lockstep.
+"""Sum gradients and other parts of a step in one fixed order: the arithmetic of lockstep.
 
 Floating-point addition commutes but does not associate, so a sum has the same bits on any number
 of processes only if every process count adds the same operands in the same order. That order is a
