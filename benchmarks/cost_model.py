@@ -218,15 +218,16 @@ def cluster_tables(cluster: Cluster = H100) -> list[str]:
     more_samples = f"more samples of a GPU for {100 * EFFICIENCY:.0f} %"
     cases = [(cluster, net, gpus) for net in NETS for gpus in GPUS]
     return [
-        f"A global batch of {BATCH:,}, divided; the speed-up over one GPU, and the efficiency:",
+        f"A global batch of {BATCH:,}, divided among the GPUs; the speed-up over one GPU, and the "
+        "efficiency:",
         "",
         *page.table(speed_heads, (_speed_row(*case) for case in cases)),
         "",
-        f"Samples of a GPU from which a step is {100 * EFFICIENCY:.0f} % efficient:",
+        f"Samples per GPU from which a step is {100 * EFFICIENCY:.0f} % efficient:",
         "",
         *page.table(sample_heads, (_samples_row(*case) for case in cases)),
         "",
-        "What each doubling of the machines asks of exact:",
+        "What each doubling of the machines costs `exact`:",
         "",
         *page.table(
             ["net", "longer exchange", more_samples], (_doubling_row(cluster, net) for net in NETS)

@@ -161,15 +161,20 @@ def run_installed(installed: Path, folder: Path, *words: str) -> subprocess.Comp
     )
 
 
-def test_the_wheel_holds_the_packages_the_recipes_and_the_licence_alone(wheel: Path) -> None:
-    patterns = ("trainer/**/*.py", "trainer/report/templates/*", "models/**/*.py", "configs/*.yaml")
+def test_the_wheel_holds_the_packages_the_recipes_and_the_licence_only(wheel: Path) -> None:
+    patterns = [
+        "trainer/**/*.py",
+        "trainer/run/report/templates/*",
+        "models/**/*.py",
+        "configs/*.yaml",
+    ]
     expected = {
         path.relative_to(REPOSITORY).as_posix()
         for pattern in patterns
         for path in REPOSITORY.glob(pattern)
     }
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"trainer/report/templates/report.html", "configs/digits.yaml"} <= expected
+    assert {"trainer/run/report/templates/report.html", "configs/digits.yaml"} <= expected
     information = f"lockstep_trainer-{PROJECT['version']}.dist-info/"
     assert {name for name in names if not name.startswith(information)} == expected
     assert f"{information}licenses/LICENSE" in names
@@ -199,7 +204,7 @@ def test_an_installation_trains_from_any_folder(installed: Path, tmp_path: Path)
         (["train", "--help"], 0, "usage: lockstep train [--config CONFIG]"),
         (["train", "--config", "digitz"], 2, "digitz"),
         (["train", "--config", "digits", "--train.epochz", "3"], 2, "did you mean train.epochs?"),
-        (["submit", "--config", "digits"], 2, "submit from the repository"),
+        (["submit", "--config", "digits"], 2, "submit from a clone of the repository"),
     ],
     ids=str,
 )
