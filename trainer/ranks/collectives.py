@@ -23,8 +23,11 @@ def run_on_main_rank(accelerator: Accelerator, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 and return its result, or raise its `UserError`, on every rank."""
     from accelerate.utils import broadcast_object_list
 
-    outcome = [_run_on_some_ranks(accelerator, function if accelerator.is_main_process else None)]
-    (result,) = broadcast_object_list(outcome)
+    chosen = function if accelerator.is_main_process else None
+    outcome = _wait_for_all(accelerator, lambda: [_attempt(chosen)])
+    ((result, message),) = broadcast_object_list(outcome)
+    if message:
+        raise UserError(message)
     return result  # type: ignore[no-any-return]
 
 
@@ -49,17 +52,19 @@ def _run_on_some_ranks(accelerator: Accelerator, function: Callable[[], T] | Non
     """Call `function` on this rank, or wait if it is None, and share the first error."""
     from accelerate.utils import gather_object
 
-    def attempt() -> tuple[T | None, str]:
-        try:
-            return function() if function else None, ""
-        except UserError as error:
-            return None, str(error)
-
-    result, message = _wait_for_all(accelerator, attempt)
+    result, message = _wait_for_all(accelerator, lambda: _attempt(function))
     failures = [text for text in gather_object([message]) if text]
     if failures:
         raise UserError(failures[0])
     return result
+
+
+def _attempt(function: Callable[[], T] | None) -> tuple[T | None, str]:
+    """Return the result of `function`, if there is one, and the text of its `UserError`."""
+    try:
+        return function() if function else None, ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _wait_for_all(accelerator: Accelerator, function: Callable[[], T]) -> T:
