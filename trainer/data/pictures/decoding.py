@@ -16,6 +16,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.data.pictures import formats, high_bit_depth
 from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
+from trainer.data.pictures.places import Place
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -49,7 +50,7 @@ class ImageInfo:
     highest: float | None = None
 
 
-def read_info(path: Path) -> ImageInfo:
+def read_info(picture: Place | Path) -> ImageInfo:
     """Read the head of a picture file; its pixels may be broken all the same.
 
     They are read too if the file has more than 8 bits a channel.
@@ -57,7 +58,8 @@ def read_info(path: Path) -> ImageInfo:
     Raises:
         UserError: as `decode`.
     """
-    with _open(path) as file:
+    place = _place_of(picture)
+    with _open(place) as file:
         # Before the orientation: Pillow may read the pixels to find it.
         is_deep, is_grey = (
             high_bit_depth.is_deep(file),
@@ -66,51 +68,78 @@ def read_info(path: Path) -> ImageInfo:
         height, width = file.height, file.width
         if formats.read_orientation(file) in _TURNED:
             height, width = width, height
-        values = _decode_deep(path).value_range() if is_deep else None
+        values = _decode_deep(place).value_range() if is_deep else None
         return ImageInfo(height, width, 1 if is_grey else 3, *(values or (None, None)))
 
 
 def decode(
-    path: Path, channels: int, image_size: tuple[int, int], grey_range: GreyRange | None = None
+    picture: Place | Path,
+    channels: int,
+    image_size: tuple[int, int],
+    grey_range: GreyRange | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the image that a network takes.
 
-    It is turned upright by its EXIF orientation; reduced to 8 bits if it has more; laid on white if
-    it is transparent; made grey (ITU-R 601-2 luma) or RGB; and, if it has another size, stretched
-    to this one by Pillow's antialiased bilinear filter. Of several images in a file the first
-    counts.
+    It is opened as `open_upright` says and, if it has another size, stretched to this one by
+    Pillow's antialiased bilinear filter.
 
     Args:
-        channels: 1, grey, or 3, red, green and blue.
         image_size: height and width in pixels.
-        grey_range: the values that become black and white if there are more than 8 bits a channel,
-            or signs.
 
     Returns:
         uint8, (channels, height, width).
 
     Raises:
-        UserError: names the file that is missing, broken or not a picture, has absurdly many pixels
-            (Pillow's limit against decompression bombs), or loses its contrast by `grey_range`.
+        UserError: as `open_upright`.
     """
     from PIL import Image
 
     height, width = image_size
-    with _open(path) as file:
-        image = _on_white(_upright(path, file, grey_range)).convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.array(image)
+    image = open_upright(picture, channels, grey_range)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def open_upright(
+    picture: Place | Path, channels: int, grey_range: GreyRange | None = None
+) -> Image.Image:
+    """Decode a picture file at its own size.
+
+    It is turned upright by its EXIF orientation; reduced to 8 bits if it has more; laid on white if
+    it is transparent; and made grey (ITU-R 601-2 luma) or RGB. Of several images in a file the
+    first counts.
+
+    Args:
+        channels: 1, grey, or 3, red, green and blue.
+        grey_range: the values that become black and white if there are more than 8 bits a channel,
+            or signs.
+
+    Returns:
+        An image of mode L or RGB.
+
+    Raises:
+        UserError: names the file that is missing, broken or not a picture, has absurdly many pixels
+            (Pillow's limit against decompression bombs), or loses its contrast by `grey_range`.
+    """
+    place = _place_of(picture)
+    with _open(place) as file:
+        image = _on_white(_upright(place, file, grey_range))
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def _place_of(picture: Place | Path) -> Place:
+    return picture if isinstance(picture, Place) else Place(picture)
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[ImageFile.ImageFile]:
+def _open(place: Place) -> Iterator[ImageFile.ImageFile]:
     """Open a file and read its head; whatever is wrong with it inside becomes a `UserError`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with path.open("rb") as stream:
+        with place.open() as stream:
             with _warning_filters, warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 file = Image.open(stream, formats=formats.register())
@@ -118,22 +147,22 @@ def _open(path: Path) -> Iterator[ImageFile.ImageFile]:
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
+        raise UserError(f"{place}: there is no such file") from error
     except PermissionError as error:
-        raise UserError(f"{path}: may not be read; give yourself access to it") from error
+        raise UserError(f"{place}: may not be read; give yourself access to it") from error
     except UnidentifiedImageError as error:
         known = ", ".join(formats.NAMES)
         raise UserError(
-            f"{path}: is not a picture that can be read (it is of none of the formats {known})"
+            f"{place}: is not a picture that can be read (it is of none of the formats {known})"
         ) from error
     except Exception as error:  # Pillow raises errors of any type
         words = str(error) or type(error).__name__
-        raise UserError(f"{path}: is not a picture that can be read ({words})") from error
+        raise UserError(f"{place}: is not a picture that can be read ({words})") from error
 
 
-def _upright(path: Path, file: ImageFile.ImageFile, grey_range: GreyRange | None) -> Image.Image:
+def _upright(place: Place, file: ImageFile.ImageFile, grey_range: GreyRange | None) -> Image.Image:
     """Return the image with 8 bits a channel, turned by its EXIF orientation."""
     from PIL.Image import Transpose
 
@@ -150,12 +179,12 @@ def _upright(path: Path, file: ImageFile.ImageFile, grey_range: GreyRange | None
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(formats.read_orientation(file))
-    image = _decode_deep(path).to_8_bits(grey_range) if is_deep else _load(file, raw_mode)
+    image = _decode_deep(place).to_8_bits(grey_range) if is_deep else _load(file, raw_mode)
     return image if turn is None else image.transpose(turn)
 
 
-def _decode_deep(path: Path) -> DeepImage:
-    with _open(path) as file, _open(path) as again:
+def _decode_deep(place: Place) -> DeepImage:
+    with _open(place) as file, _open(place) as again:
         return high_bit_depth.decode(file, again)
 
 

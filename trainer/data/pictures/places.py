@@ -1,0 +1,146 @@
+"""Say where the bytes of pictures are: in files of their own, or in spans of larger files.
+
+An archive, a shard or a table of pictures is read without unpacking: whoever lists it notes where
+in its file each picture lies, and everybody else reads the bytes there.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of one picture are.
+
+    Args:
+        file: on the disk.
+        member: the picture's name inside of `file`; None if it is the whole file.
+        offset_bytes: where the picture begins in `file`.
+        size_bytes: how long it is there; None: to the end.
+        is_deflated: whether it is compressed by the method 8 of zip files.
+    """
+
+    file: Path
+    member: str | None = None
+    offset_bytes: int = 0
+    size_bytes: int | None = None
+    is_deflated: bool = False
+
+    def __str__(self) -> str:
+        """Return its name for messages: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
+        return f"{self.file}" if self.member is None else f"{self.file}: {self.member}"
+
+    def open(self) -> BinaryIO:
+        """Open the bytes of the picture.
+
+        Raises:
+            OSError: the file cannot be read.
+            UserError: the file is shorter than it was when it was listed, or its compressed bytes
+                are broken.
+        """
+        return self.file.open("rb") if self.member is None else io.BytesIO(self.read())
+
+    def read(self) -> bytes:
+        """Return the bytes of the picture; errors as those of `open`."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset_bytes)
+            content = file.read(-1 if self.size_bytes is None else self.size_bytes)
+        if self.size_bytes is not None and len(content) < self.size_bytes:
+            raise UserError(
+                f"{self}: ends after {len(content)} of {self.size_bytes} bytes; the file was cut "
+                "short; get it again"
+            )
+        if self.is_deflated:
+            try:
+                return zlib.decompress(content, wbits=-zlib.MAX_WBITS)
+            except zlib.error as error:
+                raise UserError(f"{self}: its compressed bytes are broken ({error})") from error
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Where in larger files some pictures lie, a row for each picture.
+
+    Args:
+        files: the larger files.
+        file: which of them, int32 (n,).
+        offset_bytes, size_bytes: int64 (n,).
+        is_deflated: bool (n,).
+    """
+
+    files: tuple[Path, ...]
+    file: npt.NDArray[np.int32]
+    offset_bytes: npt.NDArray[np.int64]
+    size_bytes: npt.NDArray[np.int64]
+    is_deflated: npt.NDArray[np.bool_]
+
+    def select(self, positions: Indices) -> Spans:
+        """Return some of the rows, in this order."""
+        return Spans(
+            self.files,
+            self.file[positions],
+            self.offset_bytes[positions],
+            self.size_bytes[positions],
+            self.is_deflated[positions],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Places(Sequence[Place]):
+    """Where many pictures are.
+
+    Args:
+        root: the folder that the names of files are relative to.
+        names: of each picture, with slashes: of its file below `root` or, with `spans`, inside of
+            the larger file.
+        spans: where they lie in larger files; None: each has its own file.
+    """
+
+    root: Path
+    names: Sequence[str]
+    spans: Spans | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, position: int) -> Place: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> Places: ...
+
+    def __getitem__(self, position: int | slice) -> Place | Places:
+        if isinstance(position, slice):
+            return self.select(np.arange(len(self), dtype=np.int64)[position])
+        name, spans = self.names[position], self.spans
+        if spans is None:
+            return Place(self.root / name)
+        return Place(
+            spans.files[spans.file[position]],
+            name,
+            int(spans.offset_bytes[position]),
+            int(spans.size_bytes[position]),
+            bool(spans.is_deflated[position]),
+        )
+
+    def select(self, positions: Indices) -> Places:
+        """Return some of the places, in this order."""
+        return replace(
+            self,
+            names=[self.names[position] for position in positions.tolist()],
+            spans=self.spans and self.spans.select(positions),
+        )
