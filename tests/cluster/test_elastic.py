@@ -22,16 +22,20 @@ ELASTIC = [*launcher(2), "--max-restarts", "2"]
 # not so soon that one on a busy machine does.
 QUICK = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=8"
 
-SLOW_WHILE_THERE_IS_A_FILE = """
-import os, time
+SLOW_BY_A_FILE = """
+import os, pathlib, time
 from models.quicknet import QuickNet
 
 class Slow(QuickNet):
     def forward(self, images):
-        if self.training and os.path.exists(os.environ.get("SLOW_FILE", "")):
-            time.sleep(0.05)
+        file = pathlib.Path(os.environ.get("SLOW_FILE", "no such file"))
+        if self.training and file.exists():
+            time.sleep(float(file.read_text() or 0))
         return super().forward(images)
 """
+# Seconds of a step: while a node comes or goes the run must not come to its end, however long that
+# takes on a busy machine; while steps are waited for it may go on.
+WAITING, GOING_ON = "0.5", "0.03"
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
@@ -79,11 +83,10 @@ class Node:
 
 
 def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW_WHILE_THERE_IS_A_FILE)
+    (tmp_path / "slow.py").write_text(SLOW_BY_A_FILE)
     words = [*LONG, "--model.name", f"{tmp_path / 'slow.py'}:Slow"]
     assert train_here(tmp_path / "undisturbed", *words) == 0
     folder, slow = tmp_path / "run", tmp_path / "file"
-    slow.touch()
     (port,) = free_ports(1)
     nodes: list[Node] = []
 
@@ -94,11 +97,14 @@ def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
     def trains_on(*starts: str) -> None:
         """Wait until the run has had these starts, and has trained since the last."""
         first = nodes[0]
+        slow.write_text(WAITING)
         wait_until(lambda: first.starts() == list(starts) or first.agent.poll() is not None, 120)
         logs = [node.log.read_text() for node in nodes]
         assert first.starts() == list(starts), "\n\n".join(logs)
         steps = steps_logged(folder)
+        slow.write_text(GOING_ON)
         wait_until(lambda: steps_logged(folder) > steps + 11, 60)
+        slow.write_text(WAITING)
 
     try:
         add_node()
