@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from trainer.data.scaling import PixelSums, Scaling
+from trainer.base.errors import UserError
+from trainer.config.schema import ScalingKind
+from trainer.data.scaling import PixelSums, Scaling, choose_scaling
 
 
-def fit(images: torch.Tensor, kind: Literal["global", "per_pixel"], pieces: int = 1) -> Scaling:
+def fit(images: torch.Tensor, kind: ScalingKind, pieces: int = 1) -> Scaling:
     sums = PixelSums()
     for piece in images.chunk(pieces):
         sums.add(piece)
@@ -49,11 +49,29 @@ def test_global_is_one_mean_and_one_deviation(images: torch.Tensor) -> None:
     assert torch.equal(whole.deviation, in_pieces.deviation)
 
 
-@pytest.mark.parametrize("kind", ["global", "per_pixel"])
-@pytest.mark.parametrize("value", [0, 7, 255])
-def test_constant_images_become_zero_and_not_nan(
-    kind: Literal["global", "per_pixel"], value: int
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_per_channel_is_a_mean_and_a_deviation_of_each_channel(
+    images: torch.Tensor, pieces: int
 ) -> None:
+    fitted = fit(images, "per_channel", pieces)
+    assert fitted.mean.shape == fitted.deviation.shape == (3, 1, 1)
+    channels = images.numpy().astype(np.float64).swapaxes(0, 1).reshape(3, -1)
+    assert fitted.mean.flatten().tolist() == channels.mean(1).astype(np.float32).tolist()
+    np.testing.assert_allclose(fitted.deviation.flatten().numpy(), channels.std(1), rtol=1e-7)
+
+
+def test_imagenet_is_the_usual_constants_in_pixel_values(images: torch.Tensor) -> None:
+    found = fit(images, "imagenet").apply(images)
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (images.numpy().transpose(0, 2, 3, 1) / 255 - mean) / deviation
+    np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+    with pytest.raises(UserError, match=r"data\.scaling: imagenet is for .* these have 4"):
+        choose_scaling("imagenet", 4)
+
+
+@pytest.mark.parametrize("kind", ["global", "per_channel", "per_pixel"])
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_constant_images_become_zero_and_not_nan(kind: ScalingKind, value: int) -> None:
     images = torch.full((1003, 1, 3, 3), value, dtype=torch.uint8)
     assert torch.equal(fit(images, kind).apply(images), torch.zeros(images.shape))
 

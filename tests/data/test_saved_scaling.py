@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,6 +18,7 @@ from tests.runs import Run, sha256_of, train_here
 from tests.stored import write_model
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import write_tensors
+from trainer.config import stored_config
 from trainer.data.scaling import Scaling, encode_scaling
 from trainer.finished.trained_model import load
 
@@ -112,3 +114,52 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, wrong: torch.Tensor |
     write_tensors(file, load_file(file) | more, metadata)
     with pytest.raises(UserError, match=r"model\.mean: is neither in .* lockstep/pixel_mean"):
         load(file)
+
+
+def write_channels(folder: Path, channels: int) -> Path:
+    """Write two classes that differ in the last channel's brightness; two test labels are wrong."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", 60), ("test", 20)):
+        targets = np.arange(count) % 2
+        images = random.integers(0, 120, (count, 12, 12, channels))
+        images[..., -1] += 100 * targets[:, None, None]
+        np.save(folder / f"bands_{part}_features.npy", images.astype(np.uint8))
+        if part == "test":
+            targets[:2] = [1, 0]
+        np.save(folder / f"bands_{part}_targets.npy", targets)
+    return folder
+
+
+def of_channels(data: Path) -> list[str]:
+    return ["--data.name", "npy", "--data.root", str(data), "--data.augment", "none"]
+
+
+def test_images_of_many_channels_are_scaled_by_channel_trained_on_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = of_channels(write_channels(tmp_path / "data", 6))
+    run = tmp_path / "run"
+    assert train_here(run, *more, "--train.epochs", "4", "--optimizer.lr", "0.01") == 0
+    assert stored_config.read_folder(run).data.scaling == "per_channel"
+    stored = load(run)
+    assert stored.scaling.mean.shape == (6, 1, 1)
+    assert stored.scaling.mean[5] > stored.scaling.mean[:5].max() + 30
+    assert Run(run, 0).json("results.json")["test"]["accuracy"] == 0.9
+    assert run_command(capsys, "report", run)[0] == 0
+    assert (run / "mistakes.png").exists()
+    assert (run / "features.png").exists()
+    code, output, errors = run_command(capsys, "evaluate", run, "--json")
+    assert (code, json.loads(output)["equals_results_json"]) == (0, True), errors
+    page = tmp_path / "page.html"
+    assert run_command(capsys, "inspect-data", run, "--page", page)[0] == 0
+    assert page.exists()
+
+
+def test_a_run_of_an_older_version_keeps_its_scaling(tmp_path: Path) -> None:
+    run, more = tmp_path / "run", of_channels(write_channels(tmp_path / "data", 3))
+    more += ["--schedule.name", "constant"]
+    assert train_here(run, *more, "--data.scaling", "global", "--train.epochs", "1") == 0
+    assert train_here(run, *more, "--train.epochs", "2") == 0
+    assert stored_config.read_folder(run).data.scaling == "global"
+    assert load(run).scaling.mean.shape == (1, 1, 1)

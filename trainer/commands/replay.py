@@ -186,12 +186,12 @@ def _pictures(engine: Engine, batch: Batch) -> list[str]:
     """Return the images as the network saw them, with the pixels' scaling undone, as addresses."""
     import torch
 
+    from trainer.data.dataset import drawable
     from trainer.run.report.pages import image_uri
 
     scaling = engine.data.scaling
     pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
-    drawn = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [image_uri(image[..., 0] if image.shape[2] == 1 else image) for image in drawn]
+    return [image_uri(image) for image in drawable(pixels.round().clamp(0, 255).to(torch.uint8))]
 
 
 def _mean_before(run: RunRecord, step: int) -> float | None:

@@ -190,6 +190,11 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         data.name not in ("folder", "idx", "npy") or bool(data.root),
         f"the folder of the files where data.name is {data.name}",
     )
+    require(
+        "data.scaling",
+        data.scaling != "imagenet" or data.channels in (None, 3),
+        f"another than imagenet where data.channels is {data.channels}",
+    )
     for key in ("image_size", "channels", "grey_range"):
         of_folder = data.name == "folder" or getattr(data, key) is None
         require(f"data.{key}", of_folder, "null unless data.name is folder")

@@ -14,7 +14,7 @@ FREE_KEYS = frozenset(
 )
 """keys that cannot change the weights: a run may be resumed with other values of them"""
 
-PINNED_KEYS = ("threads", "train.microbatches")
+PINNED_KEYS = ("threads", "train.microbatches", "data.scaling")
 """keys whose null is filled in at the first start and then belongs to the run"""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
+ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
@@ -54,8 +55,10 @@ class DataConfig:
     """of a cross-validation: into how many the training images are divided; null: none"""
     fold: int | None = None
     """the one, from 1, that is tested on in place of the test images, which are not used"""
-    scaling: Literal["global", "per_pixel"] = "global"
-    """one mean and deviation for all pixels, or for each its own; of the training split"""
+    scaling: ScalingKind | None = None
+    """one mean and deviation for all pixels, for each channel or for each pixel, of the training
+    split; or imagenet, ImageNet's for red, green and blue; null: global for grey, per_channel for
+    colour and other images of several channels"""
     augment: str = "none"
     """random transforms of training images, drawn again for every sample in every epoch: none, or
     some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift; then, each

@@ -77,10 +77,12 @@ class ImageSet:
             yield self.images[begin : begin + step]
 
     def pictures(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return images to be drawn: uint8 (n, height, width) or (n, height, width, 3)."""
+        """Return images to be drawn: uint8 (n, height, width) or (n, height, width, 3).
+
+        Of more than three channels the first three are shown, of two the first.
+        """
         pixels, _ = self.fetch(torch.from_numpy(indices).to(self.images.device))
-        drawn: npt.NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        return drawn[..., 0] if drawn.shape[3] == 1 else drawn
+        return drawable(pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,12 @@ class Dataset:
         if _fits(sum(images.images.nbytes for images in sets), device):
             return self.to(device)
         return replace(self, scaling=self.scaling.to(device))
+
+
+def drawable(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Return what is shown of uint8 images (n, channels, height, width), as `ImageSet.pictures`."""
+    shown: npt.NDArray[np.uint8] = images[:, :3].permute(0, 2, 3, 1).cpu().numpy()
+    return shown if shown.shape[3] == 3 else shown[..., 0]
 
 
 def _fits(size_bytes: int, device: torch.device) -> bool:

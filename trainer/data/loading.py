@@ -12,7 +12,7 @@ import torch
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.raw_images import StoredImages
-from trainer.data.scaling import PixelSums
+from trainer.data.scaling import PixelSums, choose_scaling
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
@@ -69,7 +69,7 @@ def build_dataset(
         train=sets[0],
         validation=sets[1],
         test=sets[2],
-        scaling=sums.scaling(config.scaling),
+        scaling=sums.scaling(choose_scaling(config.scaling, sets[0].images.shape[1])),
         fingerprint=digest.hexdigest(),
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),

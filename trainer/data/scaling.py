@@ -1,9 +1,9 @@
-"""Scale pixels by a mean and a deviation, fitted on the training split.
+"""Scale pixels by a mean and a deviation, fitted on the training split or ImageNet's.
 
-In a model.safetensors one mean and deviation for all pixels go into the metadata. One for each
-pixel may be too long for a header, so those become tensors, of int32 with the bits of the float32
-numbers: the digest of the weights covers the file's floating-point tensors, and must cover nothing
-but weights.
+In a model.safetensors one mean and deviation for all pixels, or for each channel, go into the
+metadata. One for each pixel may be too long for a header, so those become tensors, of int32 with
+the bits of the float32 numbers: the digest of the weights covers the file's floating-point tensors,
+and must cover nothing but weights.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors, TensorSpec, read_specs, read_tensors
+from trainer.config.schema import ScalingKind
 
 TENSORS = {"mean": "lockstep/pixel_mean", "deviation": "lockstep/pixel_deviation"}
 """their names in a model.safetensors"""
@@ -26,7 +27,26 @@ _EXACT_IMAGES = 256
 # The sum of the squares of this many pixels fits into int64.
 _MOST_PIXELS = (2**63 - 1) // 255**2
 
+# Of red, green and blue in ImageNet's training images, with pixels from 0 to 1: torchvision's
+# documentation, "Models and pre-trained weights". Most published weights were trained with them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
 T = TypeVar("T")
+
+
+def choose_scaling(asked: ScalingKind | None, channels: int) -> ScalingKind:
+    """Return which scaling images of this many channels get; `asked` is data.scaling.
+
+    Raises:
+        UserError: they are not what it is for.
+    """
+    if asked == "imagenet" and channels != 3:
+        raise UserError(
+            f"data.scaling: imagenet is for images of 3 channels, red, green and blue; these have "
+            f"{channels}; choose per_channel"
+        )
+    return asked or ("global" if channels == 1 else "per_channel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +54,8 @@ class Scaling:
     """What is subtracted from a pixel, and what it is then divided by, in units of pixel values.
 
     Args:
-        mean: float32, (1, 1, 1) for all pixels or (channels, height, width) for each.
+        mean: float32, (1, 1, 1) for all pixels, (channels, 1, 1) for those of each channel, or
+            (channels, height, width) for each pixel.
         deviation: float32, the same shape; nowhere zero.
     """
 
@@ -68,16 +89,23 @@ class PixelSums:
         self.count += len(images)
         assert self.count * self.total.numel() <= _MOST_PIXELS, "the sums would overflow"
 
-    def scaling(self, kind: Literal["global", "per_pixel"]) -> Scaling:
-        """Compute the mean and deviation of all pixels together, or of each pixel.
+    def scaling(self, kind: ScalingKind) -> Scaling:
+        """Compute the mean and deviation of all pixels together, of each channel or of each pixel.
 
         The deviation is that of the population, and 1 if it would be 0, as in scikit-learn's
-        StandardScaler.
+        StandardScaler. `imagenet` needs no sums.
         """
+        if kind == "imagenet":
+            mean, deviation = (
+                torch.tensor(values, dtype=torch.float64).mul(255).float().view(3, 1, 1)
+                for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+            )
+            return Scaling(mean, deviation)
         count, total, squares = self.count, self.total, self.squares
-        if kind == "global":
-            count *= total.numel()
-            total, squares = total.sum().reshape(1, 1, 1), squares.sum().reshape(1, 1, 1)
+        if kind != "per_pixel":
+            together = (0, 1, 2) if kind == "global" else (1, 2)
+            count *= total.numel() // (1 if kind == "global" else len(total))
+            total, squares = (sums.sum(together, keepdim=True) for sums in (total, squares))
         total, squares = total.double(), squares.double()
         mean = total / count
         deviation = ((count * squares - total.square()).clamp(min=0)).sqrt() / count
@@ -135,9 +163,10 @@ def _decode_one(
         value = torch.tensor(numbers, dtype=torch.float32)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{file}: model.{key}: must be numbers ({error})") from error
-    if tuple(value.shape) not in ((1, 1, 1), pixel_shape):
+    channels = (pixel_shape[0], 1, 1)
+    if tuple(value.shape) not in ((1, 1, 1), channels, pixel_shape):
         raise UserError(
-            f"{file}: model.{key}: must be of shape (1, 1, 1) or {pixel_shape}, found "
+            f"{file}: model.{key}: must be of shape (1, 1, 1), {channels} or {pixel_shape}, found "
             f"{tuple(value.shape)}"
         )
     return value

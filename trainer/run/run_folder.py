@@ -250,7 +250,7 @@ def pinned_values(config: RunConfig) -> dict[str, Any]:
     return {key: values[key] for key in PINNED_KEYS}
 
 
-def fill_pinned(config: RunConfig, pins: dict[str, int]) -> RunConfig:
+def fill_pinned(config: RunConfig, pins: dict[str, Any]) -> RunConfig:
     """Return `config` with values for the pinned keys that are null in it."""
     values = flatten(config)
     return replace(config, {key: value for key, value in pins.items() if values[key] is None})

@@ -14,7 +14,8 @@ from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import find_warnings
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, replace
+from trainer.data.scaling import choose_scaling
 from trainer.network import model_state
 from trainer.network.memory_layout import describe_layout
 from trainer.network.trial import trial
@@ -90,6 +91,8 @@ class Session:
         Raises:
             UserError: the checkpoint does not fit, or the ranks differ at the start.
         """
+        kind = choose_scaling(self.config.data.scaling, engine.data.train.images.shape[1])
+        self.config = replace(self.config, {"data.scaling": kind})
         saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
         if saved:
             engine.load(saved)

@@ -35,7 +35,7 @@ def test_whole_numbers_of_any_type_become_the_same_pixels(
     assert np.array_equal(found, PIXELS[:, None])
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_channels_come_last_in_the_file_and_second_in_memory(tmp_path: Path, channels: int) -> None:
     values = np.random.default_rng(0).integers(0, 256, (2, 4, 5, channels), dtype=np.uint8)
     found = npy.read_features(save(tmp_path / "features.npy", values))
@@ -69,7 +69,7 @@ def test_scaled_pixels_are_refused(tmp_path: Path) -> None:
         npy.read_features(path)
 
 
-@pytest.mark.parametrize("shape", [(4, 784), (4,), (2, 1, 28, 28), (2, 28, 28, 4), (1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(4, 784), (4,), (2, 1, 28, 28), (2, 3, 28, 28), (1, 1, 1, 1, 1)])
 def test_another_shape_of_features_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = save(tmp_path / "features.npy", np.zeros(shape, dtype=np.uint8))
     with pytest.raises(UserError, match=r"features\.npy: found the shape .*height, width"):

@@ -119,7 +119,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     data = found["data"]
     height, width = data["image_size"]
     yield f"data        {data['name']}, from {data['source']}"
-    yield f"images      {height} x {width} pixels, {'grey' if data['channels'] == 1 else 'colour'}"
+    kind = {1: "grey", 3: "colour"}.get(data["channels"], f"{data['channels']} channels")
+    yield f"images      {height} x {width} pixels, {kind}"
     if pictures := found["pictures"]:
         yield f"files       {_file_text(pictures)}"
     yield ""

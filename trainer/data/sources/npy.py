@@ -17,6 +17,8 @@ _SUFFIXES = [
     f"_{part}_{what}.npy" for part in ("train", "test") for what in ("features", "targets")
 ]
 _CHUNK_BYTES = 2**24
+_FEW_CHANNELS = 4
+"""an axis of so few is rather that of the channels than the height"""
 
 
 def locate(folder: Path) -> list[Path]:
@@ -68,9 +70,9 @@ def read_features(
 ) -> npt.NDArray[np.uint8] | StoredImages:
     """Read images as uint8 (n, channels, height, width); beyond the limit leave them in the file.
 
-    The shape in the file is (n, height, width) or (n, height, width, channels) with 1 or 3
-    channels, the type any real number, as long as every value is a whole number from 0 to 255.
-    Images that stay in the file must be uint8 in C order.
+    The shape in the file is (n, height, width) or (n, height, width, channels), the type any real
+    number, as long as every value is a whole number from 0 to 255. Images that stay in
+    the file must be uint8 in C order.
 
     Raises:
         UserError: another shape or type, a value that is not a pixel, too many images for the
@@ -125,10 +127,15 @@ def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[A
         raise UserError(f"{where}: has no pixels, its shape is {values.shape}")
     if values.ndim == 3:
         values = values[..., None]
-    if values.ndim != 4 or values.shape[3] not in (1, 3):
+    if values.ndim != 4:
         raise UserError(
             f"{where}: found the shape {values.shape}; features are (images, height, width) or "
-            "(images, height, width, channels) with 1 or 3 channels"
+            "(images, height, width, channels)"
+        )
+    if values.shape[1] <= _FEW_CHANNELS < values.shape[3]:
+        raise UserError(
+            f"{where}: found the shape {values.shape}, which looks like channels before height and "
+            "width; features are (images, height, width, channels): numpy.moveaxis(x, 1, 3)"
         )
     if values.dtype.kind not in "uif":
         raise UserError(f"{where}: found the type {values.dtype}; features are uint8")

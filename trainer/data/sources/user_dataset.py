@@ -21,7 +21,8 @@ class OwnImages:
     """What a registered data set returns; the trainer divides, scales and fingerprints it.
 
     Args:
-        train_images: whole numbers 0 to 255, (n, height, width) or (n, height, width, 3).
+        train_images: whole numbers 0 to 255, (n, height, width) or (n, height, width,
+            channels).
         train_labels: integers (n,), classes counted from 0.
         test_images: likewise, of the same height and width.
         test_labels: likewise.
