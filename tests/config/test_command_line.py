@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 from trainer.base.errors import UserError
 from trainer.config import command_line, stored_config
 from trainer.config.same_run import differences
-from trainer.config.schema import RunConfig, flatten, replace
+from trainer.config.schema import DataConfig, RunConfig, flatten, replace
 
 PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones"]
 FOLDER = ["--data.name", "folder", "--data.root", "own"]
@@ -82,6 +82,14 @@ def test_a_configuration_survives_yaml(recipe: Path, tmp_path: Path) -> None:
     assert stored_config.read(tmp_path / "again.yaml") == config
 
 
+def test_older_runs_on_folders_have_stretched_their_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {name: folder, root: own}")
+    assert stored_config.read(path).data.resize == "stretch"
+    path.write_text("data: {name: digits}")
+    assert stored_config.read(path).data == DataConfig(name="digits")
+
+
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)
 def test_every_recipe_is_valid_and_fixes_its_microbatches(path: Path) -> None:
     words = ["--config", str(path), "--data.root", "own"]  # the recipe for any folder has none
@@ -137,7 +145,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--data.name", "cats"], ["data.name", "fashion_mnist"]),
         (["--data.name", "npy"], ["data.root", "npy"]),
         (["--data.name", "folder"], ["data.root", "folder"]),
-        ([*FOLDER, "--data.image_size", "[0, 9]"], ["data.image_size", "[64, 64]", "4,096"]),
+        ([*FOLDER, "--data.image_size", "[0, 9]"], ["data.image_size", "[64, 64]", "1,024"]),
         ([*FOLDER, "--data.image_size", "[9]"], ["data.image_size", "height and width"]),
         (["--tracking.trackers", "mlflow, aim"], ["found mlflow, aim; write '[mlflow, aim]'"]),
         ([*FOLDER, "--data.image_size", "0"], ["one number for a square", "found [0, 0]"]),

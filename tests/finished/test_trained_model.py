@@ -67,6 +67,23 @@ def test_the_file_is_enough_and_loading_draws_no_numbers(tmp_path: Path) -> None
     assert load_model(tmp_path / "link").weights_sha256 == model.weights_sha256
 
 
+def test_a_picture_is_resized_as_in_the_run(tmp_path: Path) -> None:
+    black, white = Image.new("L", (24, 12)), Image.new("L", (12, 12), "white")
+    black.paste(white, (6, 0))
+    black.save(tmp_path / "wide.png")
+    wide = tmp_path / "wide.png"
+    older = load_model(write_model(tmp_path / "older.safetensors"))
+    assert older.resize == "stretch"
+    assert older.read(wide)[0, 6, [0, 5, 11]].tolist() == [0, 255, 0]
+    for rule, expected in (("crop", [255, 255, 255]), ("pad", [0, 255, 0])):
+        file = write_model(tmp_path / "a.safetensors", change=lambda m, r=rule: m.update(resize=r))
+        assert load_model(file).read(wide)[0, 6, [0, 5, 11]].tolist() == expected
+    assert load_model(file).read(wide)[0, [0, 11]].max() == 0
+    file = write_model(tmp_path / "a.safetensors", change=lambda m: m.update(resize="squash"))
+    with pytest.raises(UserError, match=r"model\.resize"):
+        load_model(file)
+
+
 def test_somebody_elses_code_runs_only_where_it_is_named(tmp_path: Path) -> None:
     code = tmp_path / "theirs.py"
     code.write_text((REPOSITORY / "examples" / "own_model.py").read_text())

@@ -29,7 +29,9 @@ _Require = Callable[[str, bool, str], None]
 """called with a key, whether its value is right, and what would be"""
 
 LARGEST_SIDE = 4096
-"""in pixels; a slip of the finger is not to fill the disk"""
+"""of an image in pixels; what a file claims is not to fill the memory"""
+LARGEST_PICTURE_SIDE = 1024
+"""that pictures are resized to; a slip of the finger is not to fill the disk"""
 LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
@@ -70,10 +72,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "data.image_size",
         lambda value: (
-            value is None or (len(value) == 2 and all(1 <= side <= LARGEST_SIDE for side in value))
+            value is None
+            or (len(value) == 2 and all(1 <= side <= LARGEST_PICTURE_SIDE for side in value))
         ),
         f"null, one number for a square, or height and width such as [64, 64], each from 1 to "
-        f"{LARGEST_SIDE:,}",
+        f"{LARGEST_PICTURE_SIDE:,}",
     ),
     ("data.channels", lambda value: value in (None, 1, 3), "null, 1 or 3"),
     (

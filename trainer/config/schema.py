@@ -13,6 +13,7 @@ from typing import Any, Literal
 DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
+ResizeRule = Literal["crop", "pad", "stretch"]
 ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
@@ -33,8 +34,11 @@ class DataConfig:
     memory_limit_mb: int = 1000
     """idx, npy, folder: a file of more MB of images is left on the disk and read batch by batch"""
     image_size: list[int] | int | None = None
-    """folder: height and width that every picture is stretched to, or one number for a square;
+    """folder: height and width that every picture is resized to, or one number for a square;
     null: the training pictures' medians, shrunk together where the longer one is beyond 128"""
+    resize: ResizeRule = "crop"
+    """how pictures of another shape are made to fit: crop: the shorter side, and the middle is
+    taken; pad: the longer side, with black beside it; stretch: each side by itself"""
     channels: int | None = None
     """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
     grey_range: list[float] | None = None

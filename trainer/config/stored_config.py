@@ -37,6 +37,7 @@ def read(path: Path) -> RunConfig:
         UserError: names the file and the key that is wrong.
     """
     values = _parse(read_text(path), path)
+    _say_what_was_meant(values)
     try:
         config = _build(RunConfig, values, "")
         validate(config)
@@ -53,6 +54,13 @@ def _parse(text: str, path: Path) -> Any:
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: damaged, not YAML that Lockstep writes ({words})") from error
+
+
+def _say_what_was_meant(values: Any) -> None:
+    """Fill in the keys that older versions did not have, where their default means another run."""
+    data = values.get("data") if isinstance(values, dict) else None
+    if isinstance(data, dict) and data.get("name") == "folder":
+        data.setdefault("resize", "stretch")
 
 
 def _build(kind: type[T], values: Any, section: str) -> T:

@@ -80,6 +80,7 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
         "model": trained.name,
         "class_names": list(trained.class_names),
         "weights_sha256": trained.weights_sha256,
+        "resize": trained.resize,
     }
     if trained.grey_range:
         facts["grey_range"] = list(trained.grey_range)

@@ -10,6 +10,7 @@ from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value, parse_json
 from trainer.base.tensor_files import read_metadata
 from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
+from trainer.config.schema import ResizeRule
 from trainer.training import evaluation
 
 LARGEST_ARGUMENT = 100_000
@@ -27,6 +28,7 @@ _TYPES = {
     "test_augment": str,
     "evaluation_batch_size": int,
     "grey_range": list[float] | None,
+    "resize": ResizeRule,
 }
 
 _OPTIONAL_TYPES = {
@@ -53,6 +55,7 @@ def read(file: Path) -> tuple[str, dict[str, Any]]:
     found = parse_json(text, file)
     if isinstance(found, dict):  # older versions have not written it
         found.setdefault("evaluation_batch_size", evaluation.BLOCK_SAMPLES)
+        found.setdefault("resize", "stretch")
     _check(found, file)
     return text, found
 

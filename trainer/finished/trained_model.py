@@ -19,7 +19,7 @@ from trainer.base.strict_json import describe_value
 from trainer.base.tensor_files import describe_mismatch, read_specs, read_tensors
 from trainer.base.terminal import progress_bar
 from trainer.config import plugin_checks
-from trainer.config.schema import DataConfig
+from trainer.config.schema import DataConfig, ResizeRule
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding
 from trainer.data.pictures.high_bit_depth import GreyRange
@@ -47,6 +47,7 @@ class TrainedModel:
         image_size: height and width in pixels.
         grey_range: of pictures of more than 8 bits a channel, the values that become black and
             white; None if it was not trained on such pictures.
+        resize: how pictures of another shape are made to fit, as data.resize.
         name: of the network, as in model.name.
         evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
@@ -61,6 +62,7 @@ class TrainedModel:
     channels: int
     image_size: tuple[int, int]
     grey_range: GreyRange | None
+    resize: ResizeRule
     name: str
     evaluation_batch_size: int
     metadata: str
@@ -143,7 +145,9 @@ class TrainedModel:
             raise UserError(
                 f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
             )
-        pixels = decoding.decode(Path(picture), self.channels, self.image_size, self.grey_range)
+        pixels = decoding.decode(
+            Path(picture), self.channels, self.image_size, self.grey_range, self.resize
+        )
         return torch.from_numpy(pixels.copy())
 
     @torch.no_grad()
@@ -204,6 +208,7 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         channels=found["in_channels"],
         image_size=image_size,
         grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
+        resize=found["resize"],
         name=name,
         evaluation_batch_size=found["evaluation_batch_size"],
         metadata=text,

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.data.pictures import formats, high_bit_depth
+from trainer.data.pictures import formats, high_bit_depth, resizing
 from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
 from trainer.data.pictures.places import Place
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
+
+    from trainer.config.schema import ResizeRule
 
 SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """of picture files, in lower case"""
@@ -77,14 +79,15 @@ def decode(
     channels: int,
     image_size: tuple[int, int],
     grey_range: GreyRange | None = None,
+    rule: ResizeRule = "crop",
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the image that a network takes.
 
-    It is opened as `open_upright` says and, if it has another size, stretched to this one by
-    Pillow's antialiased bilinear filter.
+    It is opened as `open_upright` and, if it has another size, resized as `resizing.resize` says.
 
     Args:
         image_size: height and width in pixels.
+        rule: data.resize.
 
     Returns:
         uint8, (channels, height, width).
@@ -92,12 +95,7 @@ def decode(
     Raises:
         UserError: as `open_upright`.
     """
-    from PIL import Image
-
-    height, width = image_size
-    image = open_upright(picture, channels, grey_range)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = resizing.resize_image(open_upright(picture, channels, grey_range), image_size, rule)
     pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

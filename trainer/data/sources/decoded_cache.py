@@ -138,7 +138,7 @@ def _write_pixels(path: Path, root: Path, names: list[str], target: Target) -> d
     def decode(name: str) -> npt.NDArray[np.uint8] | str:
         try:
             pixels = decoding.decode(
-                root / name, target.channels, target.image_size, target.grey_range
+                root / name, target.channels, target.image_size, target.grey_range, target.resize
             )
         except UserError as error:
             return str(error)

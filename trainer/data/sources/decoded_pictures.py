@@ -174,8 +174,11 @@ def _index(root: Path, only: str | None = None) -> Path:
 
 def _pointer(root: Path, config: DataConfig, only: str | None) -> Path:
     # Of this machine: others may share the cache and have other files in a folder of this name.
-    chosen = (config.height_and_width, config.channels, config.grey_range, config.on_bad)
-    return cache_folder("folder") / f"decoded-{_hash(root, only, chosen, platform.node())}.txt"
+    chosen = (config.height_and_width, config.resize, config.channels, config.grey_range)
+    return (
+        cache_folder("folder")
+        / f"decoded-{_hash(root, only, chosen, config.on_bad, platform.node())}.txt"
+    )
 
 
 def _hash(root: Path, *more: object) -> str:

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from trainer.base.errors import UserError
-from trainer.config.schema import DataConfig
+from trainer.config.schema import DataConfig, ResizeRule
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.sources.picture_index import PictureFile
@@ -62,11 +62,13 @@ class Target:
         channels: 1 or 3.
         grey_range: the values of pictures with more than 8 bits a channel that become black and
             white.
+        resize: how pictures of another shape are made to fit.
     """
 
     image_size: tuple[int, int]
     channels: int
     grey_range: GreyRange | None
+    resize: ResizeRule
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def choose_target(config: DataConfig, infos: Sequence[ImageInfo]) -> Target:
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or max(info.channels for info in infos)
-    return Target((size[0], size[1]), channels, _grey_range(config, infos))
+    return Target((size[0], size[1]), channels, _grey_range(config, infos), config.resize)
 
 
 def _grey_range(config: DataConfig, infos: Sequence[ImageInfo]) -> GreyRange | None:

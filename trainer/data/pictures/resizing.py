@@ -1,0 +1,99 @@
+"""Make an image of any size into one of the size that a network takes.
+
+All of it is Pillow's antialiased bilinear filter, which cuts out and resizes in one pass: its
+weights are whole numbers of 22 bits (`Resample.c`), so that the pixels are the same on any machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from trainer.config.schema import ResizeRule
+
+Box = tuple[float, float, float, float]
+"""left, top, right and bottom, in pixels of the image that is cut"""
+
+
+def middle_box(height: int, width: int, image_size: tuple[int, int]) -> Box:
+    """Return the largest box in the middle of an image that has the aspect of another size.
+
+    Args:
+        image_size: the height and width whose aspect it has.
+    """
+    wanted_height, wanted_width = image_size
+    if width * wanted_height > height * wanted_width:
+        left = (width - height * wanted_width / wanted_height) / 2
+        return left, 0.0, width - left, float(height)
+    top = (height - width * wanted_height / wanted_width) / 2
+    return 0.0, top, float(width), height - top
+
+
+def crop_image(image: Image.Image, box: Box, image_size: tuple[int, int]) -> Image.Image:
+    """Cut a box out of an image and resize it to a height and width.
+
+    Args:
+        image: of mode L or RGB.
+        box: inside of the image, of any fractions of a pixel.
+    """
+    from PIL import Image
+
+    height, width = image_size
+    if image.size == (width, height) and box == (0, 0, width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def resize_image(image: Image.Image, image_size: tuple[int, int], rule: ResizeRule) -> Image.Image:
+    """Make an image of mode L or RGB into one of this height and width; see `resize`."""
+    from PIL import Image
+
+    width, height = image.size
+    if rule == "crop":
+        return crop_image(image, middle_box(height, width, image_size), image_size)
+    whole = (0.0, 0.0, float(width), float(height))
+    if rule == "stretch":
+        return crop_image(image, whole, image_size)
+    inner_height, inner_width = fitted_size(height, width, image_size)
+    inner = crop_image(image, whole, (inner_height, inner_width))
+    if (inner_height, inner_width) == image_size:
+        return inner
+    padded = Image.new(image.mode, (image_size[1], image_size[0]))
+    padded.paste(inner, ((image_size[1] - inner_width) // 2, (image_size[0] - inner_height) // 2))
+    return padded
+
+
+def fitted_size(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest height and width with an image's aspect that fit into another size."""
+    most_height, most_width = image_size
+    if width * most_height >= height * most_width:
+        return max(1, (2 * height * most_width + width) // (2 * width)), most_width
+    return most_height, max(1, (2 * width * most_height + height) // (2 * height))
+
+
+def resize(
+    pixels: npt.NDArray[np.uint8], image_size: tuple[int, int], rule: ResizeRule
+) -> npt.NDArray[np.uint8]:
+    """Make an image of any number of channels into one of another size.
+
+    Args:
+        pixels: uint8, (height, width, channels).
+        image_size: height and width of the result.
+        rule: crop: resized until its shorter side fits, and the middle of it is taken; pad: until
+            its longer side fits, with black on both sides of it; stretch: each side by itself.
+
+    Returns:
+        uint8, (*image_size, channels).
+    """
+    from PIL import Image
+
+    channels = pixels.shape[2]
+    if channels == 3:
+        return np.array(resize_image(Image.fromarray(pixels), image_size, rule))
+    bands = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
+    return np.stack([np.array(resize_image(band, image_size, rule)) for band in bands], 2)
