@@ -17,7 +17,8 @@ import pytest
 
 from tests.data.idx_files import idx_bytes, write_idx_folder
 from trainer.data.sources import idx
-from trainer.data.sources.known import FASHION_MNIST, KnownSet
+from trainer.data.sources.known_sets.idx_sets import FASHION_MNIST
+from trainer.data.sources.known_sets.published import KnownSet, PublishedFile
 
 
 @dataclass
@@ -91,11 +92,15 @@ def published(tmp_path: Path) -> Published:
     arrays = write_idx_folder(tmp_path / "publisher", classes=10)
     content = {name: idx_bytes(arrays[name]) for name in idx.NAMES}
     files = {f"{name}.gz": gzip.compress(content[name]) for name in idx.NAMES}
-    md5 = tuple(hashlib.md5(files[f"{name}.gz"]).hexdigest() for name in idx.NAMES)
-    sha256 = tuple(hashlib.sha256(content[name]).hexdigest() for name in idx.NAMES)
-    known = replace(
-        FASHION_MNIST, md5=md5, sha256=sha256, package_folder=tmp_path / "package", mirrors=()
+    checked = tuple(
+        PublishedFile(
+            f"{name}.gz",
+            f"md5:{hashlib.md5(files[f'{name}.gz']).hexdigest()}",
+            hashlib.sha256(content[name]).hexdigest(),
+        )
+        for name in idx.NAMES
     )
+    known = replace(FASHION_MNIST, files=checked, package_folder=tmp_path / "package", mirrors=())
     return Published(known, files)
 
 

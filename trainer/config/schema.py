@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-DataName = Literal["fashion_mnist", "mnist", "idx", "npy", "digits", "folder"]
+DataName = Literal[
+    "fashion_mnist", "mnist", "idx", "npy", "digits", "folder",
+    "kmnist", "qmnist",
+    "emnist", "emnist_letters", "emnist_digits", "emnist_bymerge", "emnist_byclass",
+    "cifar10", "cifar100", "svhn",
+    "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
+    "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+]  # fmt: skip
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
 ResizeRule = Literal["crop", "pad", "stretch"]

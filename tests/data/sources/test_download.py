@@ -135,10 +135,11 @@ def test_a_cache_that_cannot_be_made_is_named(
 SCRIPT = """
 import dataclasses, sys
 from trainer.data.sources import known
-address, md5, sha256 = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
+from trainer.data.sources.known_sets.idx_sets import FASHION_MNIST
+from trainer.data.sources.known_sets.published import PublishedFile
 published = dataclasses.replace(
-    known.FASHION_MNIST, md5=tuple(md5), sha256=tuple(sha256), mirrors=(address,),
-    package=None, package_folder=None,
+    FASHION_MNIST, files=tuple(PublishedFile(*one.split()) for one in sys.argv[2:]),
+    mirrors=(sys.argv[1],), package=None, package_folder=None,
 )
 known.prepare(published, None)
 print(len(known.read(published, None).train.labels))
@@ -147,9 +148,11 @@ print(len(known.read(published, None).train.labels))
 
 def start_preparing(published: Published, mirror: Mirror) -> subprocess.Popen[str]:
     """Start a process that prepares and then reads the data set."""
-    checksums = (",".join(published.known.md5), ",".join(published.known.sha256))
+    checked = [
+        f"{file.name} {file.checksum} {file.unpacked_sha256}" for file in published.known.files
+    ]
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, mirror.address, *checksums],
+        [sys.executable, "-c", SCRIPT, mirror.address, *checked],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

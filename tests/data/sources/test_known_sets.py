@@ -14,6 +14,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.sources import idx, known
+from trainer.data.sources.known_sets.idx_sets import FASHION_MNIST
 from trainer.data.sources.reading import prepare
 
 
@@ -71,7 +72,7 @@ def test_a_folder_that_the_user_named_with_some_of_the_files_is_not_skipped(
 def test_unpacked_names_are_accepted(published: Published, tmp_path: Path) -> None:
     data = known.read(published.known, str(tmp_path / "publisher"))
     assert len(data.train.labels) == 40
-    assert data.class_names == known.FASHION_MNIST.class_names
+    assert data.class_names == FASHION_MNIST.class_names
 
 
 @pytest.mark.parametrize("name", idx.NAMES)
@@ -96,9 +97,7 @@ def test_damage_in_the_first_location_is_an_error_and_the_next_is_not_searched(
 
 
 def test_load_never_downloads(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        known.KNOWN, "fashion_mnist", replace(known.FASHION_MNIST, package_folder=None)
-    )
+    monkeypatch.setitem(known.KNOWN, "fashion_mnist", replace(FASHION_MNIST, package_folder=None))
     with pytest.raises(UserError, match=r"data\.name: the files of fashion_mnist were not found"):
         load(DataConfig(), 0)
     assert not cache.exists()
@@ -135,7 +134,8 @@ def test_the_labs_part_of_fashion_mnist_gzipped_again(shared_data: Path, tmp_pat
     [
         ("fashion_mnist", "t10k-images-idx3-ubyte", "train-images-idx3-ubyte",
          "this is t10k-images-idx3-ubyte of fashion_mnist, not train-images-idx3-ubyte of"),
-        ("fashion_mnist", "train-labels-idx1-ubyte", "train-images-idx3-ubyte", "IDX file of imag"),
+        ("fashion_mnist", "train-labels-idx1-ubyte", "train-images-idx3-ubyte",
+         "this is train-labels-idx1-ubyte of fashion_mnist, not train-images-idx3-ubyte of"),
         ("mnist", "", "", "this is train-images-idx3-ubyte of fashion_mnist, not train-images-idx"),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,14 @@ TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 NAMES = TRAIN + TEST
 
-_UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE_BYTES = 2**22
 # Deflate can shrink 1,032 to 1 at most (zlib's technical details), so a header that announces
 # more than that is wrong, and no memory is allocated for it.
-_DEFLATE_LIMIT = 1032
+DEFLATE_LIMIT = 1032
+
+_TYPES = {"u1": 0x08, ">i4": 0x0C}
+"""of values, as NumPy and as IDX files name them"""
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -80,55 +83,77 @@ def read_split(
     """Read the images and labels of one split."""
     images, labels = (paths[name] for name in names)
     return LabelledImages(
-        images=_read_images(images, limit_bytes),
+        images=read_images(images, limit_bytes),
         labels=read(labels, dimensions=1),
         images_file=str(images),
         labels_file=str(labels),
     )
 
 
-def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read the values of one IDX file of unsigned bytes.
+def read(path: Path, dimensions: int, value_type: str = "u1") -> npt.NDArray[Any]:
+    """Read the values of one IDX file.
 
     Whether it is gzipped is decided by its content, not by its name. Of a gzipped file no more
     than the announced number of bytes and one are unpacked.
 
     Args:
         dimensions: 3 for images, 1 for labels.
+        value_type: u1 for unsigned bytes, or >i4 for integers of 32 bits.
 
     Raises:
         UserError: the file is not such an IDX file, or is damaged, too short or too long.
     """
     with _open(path) as (stream, packed):
-        shape = _read_shape(stream, path, dimensions)
-        announced = math.prod(shape)
-        most = path.stat().st_size * (_DEFLATE_LIMIT if packed else 1)
-        if announced > most:
-            raise UserError(
-                f"{path}: announces {announced} bytes in the shape {shape}, but is too short for "
-                f"more than {most}: damaged or cut off"
-            )
-        # Piece by piece, as a read of everything would need the memory twice.
-        content, count = bytearray(announced + 1), 0
-        while piece := stream.readinto(memoryview(content)[count : count + _PIECE_BYTES]):
-            count += piece
+        shape = read_shape(stream, path, dimensions, value_type)
+        most_bytes = path.stat().st_size * (DEFLATE_LIMIT if packed else 1)
+        return read_values(stream, path, shape, most_bytes, value_type)
+
+
+def read_values(
+    stream: BufferedIOBase,
+    where: Path | str,
+    shape: tuple[int, ...],
+    most_bytes: int,
+    value_type: str = "u1",
+) -> npt.NDArray[Any]:
+    """Read what follows after the header, which announces `shape`, to the end.
+
+    Args:
+        where: the file, for messages.
+        most_bytes: that can follow; no memory is allocated for more.
+
+    Raises:
+        UserError: as `read`.
+    """
+    announced = math.prod(shape) * np.dtype(value_type).itemsize
+    if announced > most_bytes:
+        raise UserError(
+            f"{where}: announces {announced} bytes in the shape {shape}, but is too short for "
+            f"more than {most_bytes}: damaged or cut off"
+        )
+    # Piece by piece, as a read of everything would need the memory twice.
+    content, count = bytearray(announced + 1), 0
+    while piece := stream.readinto(memoryview(content)[count : count + _PIECE_BYTES]):
+        count += piece
     if count < announced:
-        raise UserError(f"{path}: cut off after {count} of {announced} bytes of {shape}")
+        raise UserError(f"{where}: cut off after {count} of {announced} bytes of {shape}")
     if count > announced:
-        raise UserError(f"{path}: goes on after the {announced} bytes of {shape} that it announces")
-    return np.frombuffer(content, np.uint8, announced).reshape(shape)
+        raise UserError(
+            f"{where}: goes on after the {announced} bytes of {shape} that it announces"
+        )
+    return np.frombuffer(content, value_type, math.prod(shape)).reshape(shape)
 
 
 def header(shape: tuple[int, ...]) -> bytes:
     """Return the header of an IDX file of unsigned bytes of this shape."""
-    start = bytes((0, 0, _UNSIGNED_BYTE, len(shape)))
+    start = bytes((0, 0, _TYPES["u1"], len(shape)))
     return start + struct.pack(f">{len(shape)}I", *shape)
 
 
-def _read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | StoredImages:
+def read_images(path: Path, limit_bytes: float) -> npt.NDArray[np.uint8] | StoredImages:
     """Read images, with the channel axis that IDX leaves out; beyond the limit leave them there."""
     with _open(path) as (stream, packed):
-        shape = _read_shape(stream, path, dimensions=3)
+        shape = read_shape(stream, path, dimensions=3)
     announced = math.prod(shape)
     if announced <= limit_bytes:
         return read(path, dimensions=3)[:, None]
@@ -156,16 +181,19 @@ def _open(path: Path) -> Iterator[tuple[BufferedIOBase, bool]]:
         raise UserError(f"{path}: cannot be read, damaged or cut off ({error})") from error
 
 
-def _read_shape(stream: BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
+def read_shape(
+    stream: BufferedIOBase, where: Path | str, dimensions: int, value_type: str = "u1"
+) -> tuple[int, ...]:
+    """Read the header and return the sizes that it announces; arguments and errors as `read`."""
     start = stream.read(4)
-    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    expected = bytes((0, 0, _TYPES[value_type], dimensions))
     if start != expected:
-        kind = "images (3 dimensions)" if dimensions == 3 else "labels (1 dimension)"
+        kind = "images (3 dimensions)" if dimensions == 3 else f"labels (dimensions: {dimensions})"
         raise UserError(
-            f"{path}: starts with {start.hex(' ') or 'nothing'}; an IDX file of {kind} starts with "
-            f"{expected.hex(' ')}"
+            f"{where}: starts with {start.hex(' ') or 'nothing'}; an IDX file of {kind} starts "
+            f"with {expected.hex(' ')}"
         )
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise UserError(f"{path}: cut off in its header, after {4 + len(sizes)} bytes")
+        raise UserError(f"{where}: cut off in its header, after {4 + len(sizes)} bytes")
     return struct.unpack(f">{dimensions}I", sizes)

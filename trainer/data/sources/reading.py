@@ -11,6 +11,7 @@ from trainer.config import plugins
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import decoded_pictures, digits, folder, idx, known, npy, user_dataset
+from trainer.data.sources.known_sets.registry import KNOWN
 from trainer.data.sources.source_data import SourceData, SourceSplit
 from trainer.ranks import processes
 
@@ -33,8 +34,8 @@ def prepare(config: DataConfig) -> None:
     Raises:
         UserError: the files are not there; says where they were looked for.
     """
-    if config.name in known.KNOWN:
-        known.prepare(known.KNOWN[config.name], config.root)
+    if config.name in KNOWN:
+        known.prepare(KNOWN[config.name], config.root)
     elif config.name == "idx":
         idx.locate(_root(config), "data.root")
     elif config.name == "npy":
@@ -50,7 +51,7 @@ def describe_missing(config: DataConfig) -> str | None:
     Raises:
         UserError: the files are where the user says, but not all of them.
     """
-    published = known.KNOWN.get(config.name)
+    published = KNOWN.get(config.name)
     if published and known.lacks_files(published, config.root):
         return known.describe_missing(published)
     return None
@@ -75,11 +76,11 @@ def read(config: DataConfig) -> SourceData:
     Raises:
         UserError: a file is missing, damaged or not what it should be.
     """
-    if config.name in known.KNOWN:
-        return known.read(known.KNOWN[config.name], config.root)
+    limit_bytes = config.memory_limit_mb * 10**6
+    if config.name in KNOWN:
+        return known.read(KNOWN[config.name], config.root, limit_bytes)
     if not plugins.is_built_in("dataset", config.name):
         return user_dataset.read(config)
-    limit_bytes = config.memory_limit_mb * 10**6
     if config.name == "idx":
         return idx.read_folder(_root(config), limit_bytes)
     if config.name == "npy":
