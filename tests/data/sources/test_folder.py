@@ -20,6 +20,7 @@ from trainer.data.loading import load
 from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import picture_plan, reading
+from trainer.data.sources.picture_index import Contents
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -125,7 +126,14 @@ def test_hidden_files_links_and_names_in_upper_case(
 def test_the_rules_of_size_and_channels(
     infos: list[ImageInfo], keys: dict[str, Any], size: tuple[int, int], channels: int
 ) -> None:
-    target = picture_plan.choose_target(DataConfig(name="folder", root="own", **keys), infos)
+    contents = Contents(
+        sha256=np.zeros((len(infos), 32), np.uint8),
+        sizes=np.array([(info.height, info.width) for info in infos], np.int32),
+        channels=np.array([info.channels for info in infos], np.int16),
+        value_ranges=np.full((len(infos), 2), np.nan),
+        errors={},
+    )
+    target = picture_plan.choose_target(DataConfig(name="folder", root="own", **keys), contents)
     assert (target.image_size, target.channels) == (size, channels)
 
 
@@ -314,6 +322,7 @@ def test_images_know_their_files(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", count=2)
     prepared(root)
     source = reading.read(DataConfig(name="folder", root=str(root)))
-    assert source.train.names == tuple(
+    assert source.train.names is not None
+    assert tuple(source.train.names) == tuple(
         f"train/{kind}/{number:03}.png" for number in range(2) for kind in ("cat", "dog")
     )

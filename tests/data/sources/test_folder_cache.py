@@ -18,7 +18,8 @@ from tests.runs import contents
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import decoding
-from trainer.data.sources import decoded_cache, decoded_pictures, picture_index, reading
+from trainer.data.pictures.places import Place
+from trainer.data.sources import decoded_cache, picture_index, plan_file, reading
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def test_they_are_decoded_once(
     monkeypatch.setattr(picture_index, "_read", fail)
     monkeypatch.setattr(decoding, "decode", fail)
     # Nothing is written either: the disk may be full by now.
-    monkeypatch.setattr(picture_index, "write_text", fail)
-    monkeypatch.setattr(decoded_pictures, "write_text", fail)
+    monkeypatch.setattr(picture_index, "write_file", fail)
+    monkeypatch.setattr(plan_file, "write_file", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
 
@@ -107,9 +108,9 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
     first = prepared(root)
     (entry,) = entries(cache)
     os.truncate(entry / "train.npy", 200)
-    next(cache.glob("index-*.json")).write_text("{")
+    next(cache.glob("index-*.npz")).write_bytes(b"PK")
     assert prepared(root).fingerprint == first.fingerprint
-    (entry / "plan.json").unlink()
+    (entry / "entry.json").unlink()
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
 
@@ -120,10 +121,10 @@ def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
     root = write_pictures(tmp_path / "own")
     read = decoding.decode
 
-    def change(path: Path, *rest: Any) -> Any:
-        if path.name == "000.png":
-            Image.new("L", (9, 9)).save(path)
-        return read(path, *rest)
+    def change(place: Place, *rest: Any) -> Any:
+        if place.file.name == "000.png":
+            Image.new("L", (9, 9)).save(place.file)
+        return read(place, *rest)
 
     monkeypatch.setattr(decoding, "decode", change)
     with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):

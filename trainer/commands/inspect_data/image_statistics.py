@@ -16,8 +16,8 @@ from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.data import loading
 from trainer.data.dataset import Dataset, ImageSet
-from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import reading
+from trainer.data.sources.picture_index import Contents
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,13 +32,13 @@ class InspectedImages:
     Args:
         splits: by the names in SPLITS, each in file order.
         names: of each image of a split, for people: its file, or its number in the file of all.
-        infos: of picture files before they are resized, by name; empty if there are none.
+        contents: what the pictures are before they are resized; None if there are none.
     """
 
     dataset: Dataset
     splits: Mapping[str, ImageSet]
     names: Mapping[str, Sequence[str]]
-    infos: Mapping[str, ImageInfo]
+    contents: Contents | None
 
     def describe(self, place: Place) -> dict[str, Any]:
         """Return an image as JSON."""
@@ -69,9 +69,10 @@ def load(config: RunConfig) -> InspectedImages:
     for part, subset in zip(SPLITS, subsets, strict=True):
         files = subset.data.names
         names[part] = [
-            files[i] if files else f"{subset.split} image {i}" for i in subset.positions.tolist()
+            files[i] if files is not None else f"{subset.split} image {i}"
+            for i in subset.positions.tolist()
         ]
-    return InspectedImages(dataset, splits, names, reading.read_picture_infos(config.data))
+    return InspectedImages(dataset, splits, names, reading.read_picture_contents(config.data))
 
 
 def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
@@ -94,29 +95,27 @@ def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
             {"name": name} | {part: counts[part][label] for part in SPLITS}
             for label, name in enumerate(dataset.class_names)
         ],
-        "pictures": _file_statistics(list(inspected.infos.values())),
+        "pictures": _file_statistics(inspected.contents),
         "duplicates": _duplicates(inspected, most),
     }
 
 
-def _file_statistics(infos: Sequence[ImageInfo]) -> dict[str, Any] | None:
+def _file_statistics(contents: Contents | None) -> dict[str, Any] | None:
     """Return counts and sizes (height, width); the smallest and the largest by their area."""
-    if not infos:
+    if contents is None:
         return None
-    sizes = Counter((info.height, info.width) for info in infos)
-    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-    grey = sum(info.channels == 1 for info in infos)
+    sizes = contents.sizes[contents.is_picture]
+    channels = contents.channels[contents.is_picture]
+    distinct = np.unique(sizes, axis=0)  # by height, then by width
+    by_area = distinct[np.argsort(distinct.prod(axis=1, dtype=np.int64), kind="stable")]
     return {
-        "count": len(infos),
-        "sizes": len(sizes),
-        "smallest": list(by_area[0]),
-        "median": [
-            statistics.median_low(info.height for info in infos),
-            statistics.median_low(info.width for info in infos),
-        ],
-        "largest": list(by_area[-1]),
-        "grey": grey,
-        "colour": len(infos) - grey,
+        "count": len(sizes),
+        "sizes": len(distinct),
+        "smallest": by_area[0].tolist(),
+        "median": [statistics.median_low(side) for side in sizes.T.tolist()],
+        "largest": by_area[-1].tolist(),
+        "grey": int((channels == 1).sum()),
+        "colour": int((channels > 1).sum()),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.pictures import packed_names
 from trainer.data.pictures.places import Places
 
 
@@ -28,12 +29,15 @@ class ListedPictures:
     groups: Sequence[str] | None = None
     weights: npt.NDArray[np.float64] | None = None
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def select(self, positions: npt.NDArray[np.int64]) -> ListedPictures:
         """Return some of them, in this order."""
         return ListedPictures(
             self.places.select(positions),
             self.labels[positions],
-            self.groups and [self.groups[position] for position in positions.tolist()],
+            None if self.groups is None else packed_names.select(self.groups, positions),
             None if self.weights is None else self.weights[positions],
         )
 
@@ -51,6 +55,9 @@ class KnownPictures:
     listed: ListedPictures
     sizes: npt.NDArray[np.int32]
     sha256: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.listed)
 
     def select(self, positions: npt.NDArray[np.int64]) -> KnownPictures:
         """Return some of them, in this order."""

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.data.pictures import packed_names
+from trainer.data.pictures.file_states import States, hash_names, read_states
 
 Indices = npt.NDArray[np.int64]
 
@@ -108,11 +110,14 @@ class Places(Sequence[Place]):
         names: of each picture, with slashes: of its file below `root` or, with `spans`, inside of
             the larger file.
         spans: where they lie in larger files; None: each has its own file.
+        states: of the files of `names` when they were listed, so that nobody asks for them again;
+            None: not known.
     """
 
     root: Path
     names: Sequence[str]
     spans: Spans | None = None
+    states: States | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -141,6 +146,27 @@ class Places(Sequence[Place]):
         """Return some of the places, in this order."""
         return replace(
             self,
-            names=[self.names[position] for position in positions.tolist()],
+            names=packed_names.select(self.names, positions),
             spans=self.spans and self.spans.select(positions),
+            states=None if self.states is None else self.states[positions],
         )
+
+    def read_states(self) -> npt.NDArray[np.int64]:
+        """Return what changes when a picture changes, as it is now: int64 (n, 8).
+
+        The state of its file; where it lies in a larger one; and a hash of its name, as some file
+        systems do not number their files.
+        """
+        spans, names = self.spans, hash_names(self.names)[:, None]
+        if spans is None:
+            states = read_states(self.root / name for name in self.names)
+            return np.hstack([states, np.zeros((len(self), 2), np.int64), names])
+        states = read_states(spans.files)[spans.file]
+        return np.hstack([states, spans.offset_bytes[:, None], spans.size_bytes[:, None], names])
+
+    def listed_states(self) -> npt.NDArray[np.int64]:
+        """Return the same as `read_states`, as far as it was noted when the files were listed."""
+        if self.states is None or self.spans is not None:
+            return self.read_states()
+        nowhere = np.zeros((len(self), 2), np.int64)
+        return np.hstack([self.states, nowhere, hash_names(self.names)[:, None]])

@@ -1,8 +1,8 @@
-"""Decode the picture files that a source lists, once for each machine, and read what was decoded.
+"""Decode the pictures that a source lists, once for each machine, and read what was decoded.
 
-A source only lists files, their classes and parts (`PictureList`). One process of each machine
-calls `prepare`: it reads, plans and decodes them, and notes in the cache where. All processes then
-`read` its plan and its pixels, and do not look at the files again.
+A source only lists pictures, their classes and parts (`PictureList`). One process of each machine
+calls `prepare`: it reads, plans and decodes them, and writes the plan into the cache. All processes
+then `read` the plan and the pixels, and do not look at the pictures again.
 """
 
 from __future__ import annotations
@@ -12,26 +12,35 @@ import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from trainer.base.errors import UserError
-from trainer.base.files import write_text
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.names import join_some
-from trainer.data.sources import decoded_cache, picture_index
+from trainer.data.sources import decoded_cache, picture_index, plan_file
 from trainer.data.sources.decoded_cache import DecodedPictures
 from trainer.data.sources.download import cache_folder
-from trainer.data.sources.picture_index import PictureFile, state_of
-from trainer.data.sources.picture_plan import FORMAT, PictureList, make_plan
-from trainer.data.sources.source_data import SourceData, SourceSplit
+from trainer.data.sources.picture_index import Contents
+from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
+from trainer.data.sources.plan_file import WrittenPlan
+from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit
 from trainer.ranks import processes
 
 _FEW_GREYS = 16
 """what 12 bits keep next to 16: fewer are worth a warning"""
+
+# What a run does with images when they have been planned.
+_LATER_KEYS = (
+    *("train_size", "test_size", "validation_size", "validation", "folds", "fold", "scaling"),
+    *("augment", "test_augment", "mixup", "cutmix", "memory_limit_mb"),
+)
 
 log = logging.getLogger("lockstep")
 
@@ -49,24 +58,24 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
     root, cache = pictures.root, cache_folder("folder")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = _index(root, only).with_suffix(".lock")
+        lock = _index(config, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with lock_file(lock, "decodes these pictures", without) as exclusive:
-            files = picture_index.read_files(root, pictures.files(), _index(root, only))
-            plan = make_plan(config, pictures, files)
+            contents, states = _read_contents(pictures, _index(config, only))
+            plan = make_plan(config, pictures, contents)
             entry = cache / plan.key
             decoded = decoded_cache.load(entry)
             if not decoded:
-                check = partial(_check_unchanged, root, files)
-                decoded = decoded_cache.write(
-                    entry, pictures, plan, check=check, exclusive=exclusive
-                )
-            unreadable = [file.error for file in files.values() if file.error]
-            _check_errors([*unreadable, *decoded.errors.values()], len(files), config)
+                check = partial(_check_unchanged, pictures, states)
+                decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
+            unreadable = [
+                error for part in contents.values() for _, error in sorted(part.errors.items())
+            ]
+            undecoded = [error for errors in decoded.errors.values() for error in errors.values()]
+            _check_errors([*unreadable, *undecoded], len(pictures), config)
             if not only:
-                _check_classes(decoded)
-            if _read_pointer(root, config, only) != entry.name:
-                write_text(_pointer(root, config, only), entry.name)
+                _check_classes(plan, decoded, pictures.class_names)
+            plan_file.write(_plan(config, only), pictures, plan)
     except OSError as error:
         raise UserError(
             f"data.root: {root} cannot be decoded into the cache {cache} ({error}); make room, or "
@@ -76,26 +85,26 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         for warning in pictures.warnings:
             log.warning("%s: %s", root, warning)
         if pictures.makes_test:
-            log.warning("%s has no folder test: %s", root, _about_test(decoded))
-        _warn_of_few_greys(root, files, decoded.grey_range)
+            log.warning("%s has %s", root, _about_test(pictures.kind, plan, decoded))
+        _warn_of_few_greys(pictures, contents, plan.target.grey_range)
 
 
 def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     """Return, in words, what `prepare` would have to decode; None if it was done before."""
-    root, names = pictures.root, pictures.files()
-    if picture_index.is_up_to_date(root, names, _index(root)):
-        files = picture_index.read_files(root, names, _index(root), remember=False)
-        decoded = _find(root, config)
-        if decoded and decoded.entry.name == make_plan(config, pictures, files).key:
+    root, index = pictures.root, _index(config)
+    if picture_index.is_up_to_date([part.places for part in pictures.parts.values()], index):
+        contents, _ = _read_contents(pictures, index, remember=False)
+        written = _find(config)
+        if written and written[0].plan.key == make_plan(config, pictures, contents).key:
             return None
-    counts = ", ".join(f"{len(files):,} in {part}" for part, files in pictures.parts.items())
+    counts = ", ".join(f"{len(listed):,} in {part}" for part, listed in pictures.parts.items())
     return (
         f"pictures of {len(pictures.class_names)} classes in {root}, not decoded yet: {counts}; a "
         f"run does it at its start, into {cache_folder('folder')}"
     )
 
 
-def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
+def read(config: DataConfig, limit_bytes: float) -> SourceData:
     """Read what `prepare` has decoded.
 
     Args:
@@ -104,93 +113,118 @@ def read(root: Path, config: DataConfig, limit_bytes: float) -> SourceData:
     Raises:
         UserError: it is not there.
     """
-    decoded = _load(root, config)
-    origin = f"data.root {root}"
-    if decoded.made_test:
-        origin += f" (no folder test: {_about_test(decoded)})"
-    if decoded.grey_range:
-        low, high = decoded.grey_range
+    written, decoded = _load(config)
+    origin = f"data.root {written.root}"
+    parts = {part: _read_part(written, decoded, part, limit_bytes) for part in written.plan.parts}
+    if written.makes_test:
+        origin += f" ({_about_test(written.kind, written.plan, decoded)})"
+    grey_range = written.plan.target.grey_range
+    if grey_range:
+        low, high = grey_range
         origin += f" (of pictures of more than 8 bits {low:g} is black and {high:g} white)"
-    parts = {part: decoded.read(part, root, limit_bytes) for part in decoded.parts}
     return SourceData(
         train=parts["train"],
         test=parts["test"],
-        class_names=decoded.class_names,
+        class_names=written.class_names,
         origin=origin,
         validation=parts.get("validation"),
-        grey_range=decoded.grey_range,
+        grey_range=grey_range,
     )
 
 
-def read_part(root: Path, config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
+def read_part(config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
     """Read the one part that `prepare` has decoded; arguments and errors as those of `read`."""
-    decoded = _load(root, config, only)
+    written, decoded = _load(config, only)
     return SourceSplit(
-        data=decoded.read(only, root, limit_bytes),
-        class_names=decoded.class_names,
-        origin=f"data.root {root} (only its {only} images)",
+        data=_read_part(written, decoded, only, limit_bytes),
+        class_names=written.class_names,
+        origin=f"data.root {written.root} (only its {only} images)",
     )
 
 
-def forget(root: Path, config: DataConfig, only: str | None = None) -> None:
-    """Forget where the pictures were decoded, as the folder is no longer as it was then."""
-    if (pointer := _pointer(root, config, only)).is_file():
-        pointer.unlink()
+def forget(config: DataConfig, only: str | None = None) -> None:
+    """Forget the plan, as the pictures are no longer as they were then."""
+    if (plan := _plan(config, only)).is_file():
+        plan.unlink()
 
 
-def read_infos(root: Path) -> Mapping[str, ImageInfo]:
-    """Return what each picture is in its file, by name, after `prepare`."""
-    files = picture_index.load(_index(root))
-    return {name: file.info for name, file in files.items() if file.info}
+def read_contents(config: DataConfig) -> Contents:
+    """Return what each picture is in its file, after `prepare`, in the order of the list."""
+    return picture_index.load_contents(_index(config))
 
 
-def _load(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures:
-    decoded = _find(root, config, only)
-    if not decoded:
-        raise UserError(
-            f"data.root: the pictures of {root} are no longer decoded in {cache_folder('folder')}; "
-            "start again"
-        )
-    return decoded
-
-
-def _find(root: Path, config: DataConfig, only: str | None = None) -> DecodedPictures | None:
-    """Return what `prepare` has decoded; None if it is not there."""
-    key = _read_pointer(root, config, only)
-    return decoded_cache.load(cache_folder("folder") / key) if key else None
-
-
-def _read_pointer(root: Path, config: DataConfig, only: str | None) -> str | None:
-    try:
-        return _pointer(root, config, only).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-
-
-def _index(root: Path, only: str | None = None) -> Path:
-    # A part that is listed by itself has its own: the index would lose the files of the others.
-    return cache_folder("folder") / f"index-{_hash(root, only)}.json"
-
-
-def _pointer(root: Path, config: DataConfig, only: str | None) -> Path:
-    # Of this machine: others may share the cache and have other files in a folder of this name.
-    chosen = (config.height_and_width, config.resize, config.channels, config.grey_range)
+def _read_contents(
+    pictures: PictureList, index: Path, *, remember: bool = True
+) -> tuple[dict[str, Contents], dict[str, npt.NDArray[np.int64]]]:
+    places = [listed.places for listed in pictures.parts.values()]
+    contents, states = picture_index.read_contents(places, index, remember=remember)
     return (
-        cache_folder("folder")
-        / f"decoded-{_hash(root, only, chosen, config.on_bad, platform.node())}.txt"
+        dict(zip(pictures.parts, contents, strict=True)),
+        dict(zip(pictures.parts, states, strict=True)),
     )
 
 
-def _hash(root: Path, *more: object) -> str:
-    content = os.fsencode(root.resolve()) + repr((FORMAT, *more)).encode()
+def _read_part(
+    written: WrittenPlan, decoded: DecodedPictures, part: str, limit_bytes: float
+) -> LabelledImages:
+    known, groups = written.plan.parts[part], written.groups.get(part)
+    left = decoded.positions(part, len(known))
+    known = known.select(left)
+    where = f"{written.root / part}" if written.kind == "folder" else f"{written.root}: {part}"
+    return LabelledImages(
+        images=decoded.read(part, limit_bytes),
+        labels=known.listed.labels,
+        images_file=where,
+        labels_file=where,
+        names=known.listed.places.names,
+        groups=None if groups is None else groups[left],
+        weights=known.listed.weights,
+    )
+
+
+def _load(config: DataConfig, only: str | None = None) -> tuple[WrittenPlan, DecodedPictures]:
+    found = _find(config, only)
+    if not found:
+        raise UserError(
+            f"data.root: the pictures of {config.root} are no longer decoded in "
+            f"{cache_folder('folder')}; start again"
+        )
+    return found
+
+
+def _find(
+    config: DataConfig, only: str | None = None
+) -> tuple[WrittenPlan, DecodedPictures] | None:
+    """Return what `prepare` has planned and decoded; None if it is not there."""
+    written = plan_file.read(_plan(config, only))
+    decoded = decoded_cache.load(cache_folder("folder") / written.plan.key) if written else None
+    return (written, decoded) if written and decoded else None
+
+
+def _index(config: DataConfig, only: str | None = None) -> Path:
+    # A part that is listed by itself has its own: the index would lose the files of the others.
+    return cache_folder("folder") / f"index-{_hash(config, only)}.npz"
+
+
+def _plan(config: DataConfig, only: str | None) -> Path:
+    # Of this machine: others may share the cache and have other files in a folder of this name.
+    keys = {key: value for key, value in asdict(config).items() if key not in _LATER_KEYS}
+    return cache_folder("folder") / f"plan-{_hash(config, only, keys, platform.node())}.npz"
+
+
+def _hash(config: DataConfig, *more: object) -> str:
+    root = os.fsencode(Path(config.root).expanduser().resolve()) if config.root else b""
+    content = root + repr((FORMAT, config.name, *more)).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _check_unchanged(root: Path, files: Mapping[str, PictureFile]) -> None:
-    """Refuse files that changed: the cache names pixels by what the files contained when read."""
-    for name, file in files.items():
-        if state_of(root / name) != file.state:
-            raise UserError(f"{root / name}: was changed while it was read; start again")
+def _check_unchanged(pictures: PictureList, states: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    """Refuse pictures that changed: the cache names pixels by what was read before."""
+    for part, listed in pictures.parts.items():
+        changed = np.flatnonzero((listed.places.read_states() != states[part]).any(axis=1))
+        if len(changed):
+            place = listed.places[int(changed[0])]
+            raise UserError(f"{place}: was changed while it was read; start again")
 
 
 def _check_errors(errors: Sequence[str], count: int, config: DataConfig) -> None:
@@ -207,41 +241,43 @@ def _check_errors(errors: Sequence[str], count: int, config: DataConfig) -> None
         log.warning("%s and are left out:\n%s", counts, named)
 
 
-def _check_classes(decoded: DecodedPictures) -> None:
-    for part in decoded.parts:
-        found = {label for _, label in decoded.labelled_files(part)}
-        lacking = set(range(len(decoded.class_names))) - found
-        if lacking:
+def _about_test(kind: str, plan: Plan, decoded: DecodedPictures) -> str:
+    count = len(decoded.positions("test", len(plan.parts["test"])))
+    return (
+        f"no {'part' if kind == 'table' else 'folder'} test: {count:,} of the pictures in train, "
+        "chosen by their content, are kept for the test and not trained on"
+    )
+
+
+def _check_classes(plan: Plan, decoded: DecodedPictures, class_names: tuple[str, ...]) -> None:
+    for part, known in plan.parts.items():
+        labels = known.listed.labels
+        found = labels[decoded.positions(part, len(known))]
+        lacking = np.setdiff1d(labels, found)
+        if len(lacking):
             raise UserError(
-                f"data.root: none of the pictures of class {decoded.class_names[min(lacking)]} in "
+                f"data.root: none of the pictures of class {class_names[int(lacking[0])]} in "
                 f"{part} can be read"
             )
 
 
-def _about_test(decoded: DecodedPictures) -> str:
-    return (
-        f"{len(decoded.parts['test']):,} of the pictures in train, chosen by their content, are "
-        "kept for the test and not trained on"
-    )
-
-
 def _warn_of_few_greys(
-    root: Path, files: Mapping[str, PictureFile], grey_range: GreyRange | None
+    pictures: PictureList, contents: Mapping[str, Contents], grey_range: GreyRange | None
 ) -> None:
     """Warn if a wrong pixel in one file of more than 8 bits takes the contrast of all others."""
     if grey_range is None:
         return
     low, high = grey_range
-    spans = {
-        name: file.info.highest - file.info.lowest
-        for name, file in files.items()
-        if file.info and file.info.lowest is not None and file.info.highest is not None
-    }
-    flat = [name for name, span in spans.items() if 0 < 255 * span < _FEW_GREYS * (high - low)]
+    flat, count = [], 0
+    for part, found in contents.items():
+        span = found.value_ranges[:, 1] - found.value_ranges[:, 0]
+        count += int((~np.isnan(span)).sum())
+        rows = np.flatnonzero((span > 0) & (255 * span < _FEW_GREYS * (high - low)))
+        flat += [pictures.parts[part].places.names[row] for row in rows.tolist()]
     if flat:
         log.warning(
             "%s: %s of %s pictures of more than 8 bits keep fewer than %s greys, as %g is black "
             "and %g white, the range of the pictures to train on or data.grey_range, which sets "
             "another: %s",
-            root, f"{len(flat):,}", f"{len(spans):,}", _FEW_GREYS, low, high, join_some(flat),
+            pictures.root, f"{len(flat):,}", f"{count:,}", _FEW_GREYS, low, high, join_some(flat),
         )  # fmt: skip

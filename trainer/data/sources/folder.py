@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from trainer.base.errors import UserError
 from trainer.data.pictures.decoding import SUFFIXES
+from trainer.data.pictures.file_states import state_of
 from trainer.data.pictures.names import (
     PARTS,
     describe,
@@ -16,6 +20,9 @@ from trainer.data.pictures.names import (
     join_some,
     normalize_class_name,
 )
+from trainer.data.pictures.packed_names import pack
+from trainer.data.pictures.picture_set import ListedPictures
+from trainer.data.pictures.places import Places
 from trainer.data.sources.picture_plan import PictureList
 
 _ENDINGS = ", ".join(SUFFIXES)
@@ -37,16 +44,16 @@ def list_pictures(root: Path) -> PictureList:
         for part, of_part in folders.items()
     }
     for part, classes in found.items():
-        for name, (pictures, _) in zip(class_names, classes, strict=True):
+        for name, (pictures, _, _) in zip(class_names, classes, strict=True):
             if not pictures:
                 raise UserError(
                     f"data.root: {folders[part][name]} has no pictures; they end in {_ENDINGS}"
                 )
-    others = [name for classes in found.values() for _, names in classes for name in names]
+    others = [name for classes in found.values() for _, _, names in classes for name in names]
     return PictureList(
         root=root,
         class_names=class_names,
-        parts={part: _label([names for names, _ in classes]) for part, classes in found.items()},
+        parts={part: _label(root, classes) for part, classes in found.items()},
         makes_test="test" not in parts,
         warnings=(
             *_left_out(f"end in none of {_ENDINGS}", others),
@@ -78,17 +85,17 @@ def list_part(root: Path, part: str) -> PictureList:
     found = {
         name: _list_class(root, folder) for name, folder in sorted(_class_folders(place).items())
     }
-    class_names = tuple(name for name, (pictures, _) in found.items() if pictures)
+    class_names = tuple(name for name, (pictures, _, _) in found.items() if pictures)
     if not class_names:
         raise UserError(
             f"data.root: {place} has no pictures; they must lie in a folder for each class, and "
             f"end in {_ENDINGS}"
         )
-    others = [name for _, names in found.values() for name in names]
+    others = [name for _, _, names in found.values() for name in names]
     return PictureList(
         root=root,
         class_names=class_names,
-        parts={part: _label([found[name][0] for name in class_names])},
+        parts={part: _label(root, [found[name] for name in class_names])},
         warnings=tuple(_left_out(f"end in none of {_ENDINGS}", others)),
     )
 
@@ -176,26 +183,39 @@ def _common_classes(root: Path, folders: Mapping[str, Mapping[str, Path]]) -> tu
     return tuple(sorted(names))
 
 
-def _list_class(root: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Return the pictures in the folder of a class, and the other files, as names below `root`."""
+_Listed = tuple[list[str], list[tuple[int, ...]], list[str]]
+"""pictures, their files' states, and other files, as names below a root"""
+
+
+def _list_class(root: Path, folder: Path) -> _Listed:
+    """Return what is in the folder of a class."""
     pictures: list[str] = []
+    states: list[tuple[int, ...]] = []
     others: list[str] = []
     place = folder.relative_to(root).as_posix()
-    for path in sorted(folder.iterdir()):
-        if is_ignored(path.name):
-            continue
-        _check_name(path)
-        if path.is_dir():
-            raise UserError(
-                f"data.root: {path} is a folder in that of a class, whose pictures must lie in it "
-                "directly"
-            )
-        (pictures if is_picture(path) else others).append(f"{place}/{path.name}")
-    return pictures, others
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if is_ignored(entry.name):
+                continue
+            _check_name(Path(entry.path))
+            if entry.is_dir():
+                raise UserError(
+                    f"data.root: {entry.path} is a folder in that of a class, whose pictures must "
+                    "lie in it directly"
+                )
+            if is_picture(Path(entry.name)):
+                pictures.append(f"{place}/{entry.name}")
+                states.append(state_of(entry))
+            else:
+                others.append(f"{place}/{entry.name}")
+    return pictures, states, others
 
 
-def _label(by_class: list[list[str]]) -> list[tuple[str, int]]:
-    return [(name, label) for label, names in enumerate(by_class) for name in names]
+def _label(root: Path, by_class: list[_Listed]) -> ListedPictures:
+    names = [name for pictures, _, _ in by_class for name in pictures]
+    states = np.array([state for _, listed, _ in by_class for state in listed], dtype=np.int64)
+    labels = np.repeat(np.arange(len(by_class)), [len(pictures) for pictures, _, _ in by_class])
+    return ListedPictures(Places(root, pack(names), states=states), labels)
 
 
 def _left_out(why: str, names: list[str]) -> list[str]:

@@ -1,138 +1,227 @@
-"""Remember what each picture file contains, so that an unchanged file is read only once."""
+"""Remember what each picture contains, so that one that is unchanged is read only once.
+
+The index has a row for each picture, in columns. A picture is found in it by its state: its file's
+size, times, inode and device, and where it lies in a larger file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_text
+from trainer.base.files import write_file
 from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo
+from trainer.data.pictures.file_states import ABSENT
 from trainer.data.pictures.parallel import in_parallel
+from trainer.data.pictures.places import Place, Places
 
 # Some file systems count times in whole seconds, or in steps of two.
 _CLOCK_STEP_NS = 2 * 10**9
 
-
-class FileState(NamedTuple):
-    """What changes when a file changes.
-
-    Size and modification time are not enough: programs set that time (`tar`, `rsync`, `cp -p`), and
-    `mv` puts another file in the same place. No program sets the change time.
-    """
-
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
-    inode: int
-    device: int
+Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class PictureFile:
-    """What is known of a file.
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What pictures contain, a row for each.
 
     Args:
-        state: before it was read; None if there is no such file.
-        read_ns: when it was read.
-        sha256: of its bytes, hexadecimal; empty if they cannot be read.
-        info: None if it is not a picture.
-        error: why it is not one; otherwise empty.
+        sha256: of the bytes of each, uint8 (n, 32); zeros if they cannot be read.
+        sizes: height and width, upright by its EXIF orientation, int32 (n, 2).
+        channels: 1 if it is stored as grey, otherwise 3; int16 (n,); 0: it is not a picture.
+        value_ranges: the lowest and the highest value of those with more than 8 bits a channel,
+            float64 (n, 2); NaN for the others.
+        errors: why a picture cannot be read, by its row.
     """
 
-    state: FileState | None
-    read_ns: int
-    sha256: str
-    info: ImageInfo | None
-    error: str
+    sha256: npt.NDArray[np.uint8]
+    sizes: npt.NDArray[np.int32]
+    channels: npt.NDArray[np.int16]
+    value_ranges: npt.NDArray[np.float64]
+    errors: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.channels)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether a later change would show in the state: the last one was long enough before."""
-        if self.state is None:
-            return False
-        changed_ns = max(self.state.modified_ns, self.state.changed_ns)
-        return changed_ns + _CLOCK_STEP_NS < self.read_ns
+    def is_picture(self) -> npt.NDArray[np.bool_]:
+        """Which rows are pictures, bool (n,)."""
+        return self.channels > 0
+
+    def select(self, positions: Indices) -> Contents:
+        """Return some of the rows, in this order."""
+        broken = np.flatnonzero(np.isin(positions, list(self.errors))).tolist()
+        return Contents(
+            self.sha256[positions],
+            self.sizes[positions],
+            self.channels[positions],
+            self.value_ranges[positions],
+            {row: self.errors[int(positions[row])] for row in broken},
+        )
 
 
-def read_files(
-    root: Path, names: Sequence[str], index: Path, *, remember: bool = True
-) -> dict[str, PictureFile]:
-    """Return what the files contain; read those that are new or may have changed.
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Contents with the states that pictures had, int64 (n, 8), before they were read at a time."""
+
+    states: npt.NDArray[np.int64]
+    read_ns: npt.NDArray[np.int64]
+    contents: Contents
+
+    def is_settled(self) -> npt.NDArray[np.bool_]:
+        """Return whether a later change would show: the last one was long enough before."""
+        changed_ns = self.states[:, 1:3].max(axis=1, initial=0) + _CLOCK_STEP_NS
+        return np.logical_and(changed_ns < self.read_ns, _is_there(self.states))
+
+
+def read_contents(
+    parts: Sequence[Places], index: Path, *, remember: bool = True
+) -> tuple[list[Contents], list[npt.NDArray[np.int64]]]:
+    """Return what pictures contain; read those that are new or may have changed.
 
     Args:
-        names: the files, relative to `root`.
         index: where it is remembered; a missing or damaged file counts as empty.
         remember: whether to write the index.
+
+    Returns:
+        For each part its contents, and the states that its pictures had before they were read.
 
     Raises:
         OSError: the index cannot be written.
     """
-    stored = load(index)
-    states = {name: state_of(root / name) for name in names}
-    files = {
-        name: stored[name]
-        for name in names
-        if name in stored and stored[name].state == states[name] and stored[name].is_settled
-    }
-    unread = [name for name in names if name not in files]
-    read = in_parallel(lambda name: _read(root / name, states[name]), unread, "reading pictures")
-    files |= dict(zip(unread, read, strict=True))
-    rows = {name: files[name] for name in names if files[name].state}
-    if remember and rows != stored:
-        write_text(index, json.dumps({name: asdict(file) for name, file in rows.items()}))
-    return {name: files[name] for name in names}
+    stored = _load(index)
+    states = np.concatenate([places.listed_states() for places in parts])
+    rows = _find_rows(stored, states)
+    rows[~np.append(stored.is_settled(), False)[rows]] = -1
+    known = np.flatnonzero(rows >= 0)
+    found = _Index(states, np.zeros(len(states), np.int64), _no_contents(len(states)))
+    _copy(stored, rows[known], found, known)
+    begins = np.cumsum([0, *map(len, parts)])
+
+    def read(position: int) -> _Row:
+        part = int(np.searchsorted(begins, position, side="right")) - 1
+        return _read(parts[part][position - int(begins[part])])
+
+    unread = np.flatnonzero(rows < 0).tolist()
+    for position, row in zip(unread, in_parallel(read, unread, "reading pictures"), strict=True):
+        _put(found, position, row)
+    if remember and (_is_there(states)[unread].any() or len(stored.states) != len(states)):
+        _write(index, found)
+    split = [np.arange(begin, end) for begin, end in pairwise(begins)]
+    return [found.contents.select(part) for part in split], [states[part] for part in split]
 
 
-def is_up_to_date(root: Path, names: Sequence[str], index: Path) -> bool:
-    """Return whether the index has all of these files in their present state."""
-    stored = load(index)
-    states = {name: state_of(root / name) for name in names}
-    return all(
-        name in stored and stored[name].state == state for name, state in states.items() if state
+def is_up_to_date(parts: Sequence[Places], index: Path) -> bool:
+    """Return whether the index has all of these pictures in their present state."""
+    states = np.concatenate([places.listed_states() for places in parts])
+    return bool((_find_rows(_load(index), states)[_is_there(states)] >= 0).all())
+
+
+def load_contents(index: Path) -> Contents:
+    """Return what an index has; nothing if it is missing or damaged."""
+    return _load(index).contents
+
+
+def _find_rows(stored: _Index, states: npt.NDArray[np.int64]) -> Indices:
+    """Return the row of each state in an index, int64 (n,); -1 where it has none."""
+    if np.array_equal(stored.states, states):
+        return np.arange(len(states))
+    rows = {state.tobytes(): row for row, state in enumerate(stored.states)}
+    return np.array([rows.get(state.tobytes(), -1) for state in states], dtype=np.int64)
+
+
+def _is_there(states: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    return np.not_equal(states[:, 0], ABSENT[0])
+
+
+# ------------------------------------------------------------------- reading
+
+
+_Row = tuple[int, bytes, ImageInfo | None, str]
+"""when it was read, SHA-256, what it is, and otherwise the error"""
+
+
+def _read(place: Place) -> _Row:
+    read_ns, sha256, info, error = time.time_ns(), b"", None, ""
+    if not place.file.is_file():  # reading from a pipe would wait for ever
+        kind = "is not a regular file" if place.file.exists() else "there is no such file"
+        return read_ns, sha256, info, f"{place}: {kind}"
+    try:
+        sha256 = hashlib.sha256(place.read()).digest()
+        info = decoding.read_info(place)
+    except OSError as wrong:
+        error = f"{place}: cannot be read ({wrong.strerror})"
+    except UserError as wrong:
+        error = str(wrong)
+    return read_ns, sha256, info, error
+
+
+def _put(found: _Index, position: int, row: _Row) -> None:
+    read_ns, sha256, info, error = row
+    found.read_ns[position] = read_ns
+    if sha256:
+        found.contents.sha256[position] = np.frombuffer(sha256, np.uint8)
+    if error:
+        found.contents.errors[position] = error
+    if info:
+        found.contents.sizes[position] = info.height, info.width
+        found.contents.channels[position] = info.channels
+        if info.lowest is not None and info.highest is not None:
+            found.contents.value_ranges[position] = info.lowest, info.highest
+
+
+def _copy(stored: _Index, rows: Indices, found: _Index, positions: Indices) -> None:
+    chosen = stored.contents.select(rows)
+    found.read_ns[positions] = stored.read_ns[rows]
+    for name in _COLUMNS:
+        getattr(found.contents, name)[positions] = getattr(chosen, name)
+    found.contents.errors.update({int(positions[row]): at for row, at in chosen.errors.items()})
+
+
+def _no_contents(count: int) -> Contents:
+    return Contents(
+        sha256=np.zeros((count, 32), np.uint8),
+        sizes=np.zeros((count, 2), np.int32),
+        channels=np.zeros(count, np.int16),
+        value_ranges=np.full((count, 2), np.nan),
+        errors={},
     )
 
 
-def load(index: Path) -> dict[str, PictureFile]:
-    """Return what an index has; nothing if it is missing or damaged."""
+# --------------------------------------------------------------------- its file
+
+
+_COLUMNS = ("sha256", "sizes", "channels", "value_ranges")
+
+
+def _load(index: Path) -> _Index:
+    """Read an index; it is empty if its file is missing or damaged."""
     try:
-        rows: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
-        return {name: _parse(**row) for name, row in rows.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+        with np.load(index, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in _COLUMNS}
+            errors = {int(row): text for row, text in json.loads(str(arrays["errors"])).items()}
+            return _Index(arrays["states"], arrays["read_ns"], Contents(**columns, errors=errors))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        return _Index(np.zeros((0, 8), np.int64), np.zeros(0, np.int64), _no_contents(0))
 
 
-def state_of(path: Path) -> FileState | None:
-    """Return the state of a file, or of what a link leads to; None if there is no such file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return FileState(status.st_size, *times, status.st_ino, status.st_dev)
+def _write(index: Path, content: _Index) -> None:
+    columns = {name: getattr(content.contents, name) for name in _COLUMNS}
+    errors = np.array(json.dumps(content.contents.errors))
 
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, states=content.states, read_ns=content.read_ns, errors=errors, **columns)
 
-def _read(path: Path, state: FileState | None) -> PictureFile:
-    read_ns, sha256, info, error = time.time_ns(), "", None, ""
-    if not path.is_file():  # reading from a pipe would wait for ever
-        kind = "is not a regular file" if path.exists() else "there is no such file"
-        return PictureFile(state, read_ns, sha256, info, f"{path}: {kind}")
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        info = decoding.read_info(path)
-    except OSError as wrong:
-        error = f"{path}: cannot be read ({wrong.strerror})"
-    except UserError as wrong:
-        error = str(wrong)
-    return PictureFile(state, read_ns, sha256, info, error)
-
-
-def _parse(state: Sequence[int], info: dict[str, Any] | None, **row: Any) -> PictureFile:
-    return PictureFile(FileState(*state), info=ImageInfo(**info) if info else None, **row)
+    write_file(index, write)

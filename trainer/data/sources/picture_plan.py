@@ -1,56 +1,59 @@
-"""Plan what listed picture files become: their parts and order, one size, channels and greys."""
+"""Plan what listed pictures become: their parts and order, one size, channels and greys."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig, ResizeRule
-from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.sources.picture_index import PictureFile
+from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
+from trainer.data.sources.picture_index import Contents
 
-LabelledFiles = Sequence[tuple[str, int]]
-"""names of files, relative to a root, and the numbers of their classes"""
+Indices = npt.NDArray[np.int64]
 
 LONGEST_SIDE = 128
 """in pixels, if nobody has chosen a size"""
 
-FORMAT = 3
+FORMAT = 4
 """of the cache: the index, the plan and the pixels"""
 
 _TEST_ONE_IN = 5
 """one training picture in this many is kept for the test if there are no test pictures"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PictureList:
-    """The picture files that a source has found.
+    """The pictures that a source has found.
 
     Args:
-        root: the folder of the files.
+        root: the folder, archive or table that they were found in, for messages.
         class_names: sorted.
-        parts: the files of train, validation and test, as far as they are there, in this order;
-            within a part sorted by class, then by name.
+        parts: the pictures of train, validation and test, as far as they are there, in this order;
+            those of a folder or archive within a part sorted by class, then by name.
+        kind: what `root` is.
         makes_test: whether the test pictures are to be taken from the training pictures.
         warnings: what was left out, for the user.
     """
 
     root: Path
     class_names: tuple[str, ...]
-    parts: Mapping[str, LabelledFiles]
+    parts: Mapping[str, ListedPictures]
+    kind: Literal["folder", "archive", "table"] = "folder"
     makes_test: bool = False
     warnings: tuple[str, ...] = ()
 
-    def files(self) -> list[str]:
-        """Return the names of all files."""
-        return [name for labelled in self.parts.values() for name, _ in labelled]
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Target:
     resize: ResizeRule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What is decoded, and how.
 
@@ -81,40 +84,38 @@ class Plan:
         key: names the pixels: a hash of everything that decides on them.
     """
 
-    parts: Mapping[str, LabelledFiles]
+    parts: Mapping[str, KnownPictures]
     target: Target
     key: str
 
 
-def make_plan(config: DataConfig, pictures: PictureList, files: Mapping[str, PictureFile]) -> Plan:
-    """Plan what the listed files become.
+def make_plan(config: DataConfig, pictures: PictureList, contents: Mapping[str, Contents]) -> Plan:
+    """Plan what the listed pictures become.
 
     Args:
-        files: what each of them contains.
+        contents: what the pictures of each part contain.
 
     Raises:
         UserError: a class has too few pictures.
     """
-    import PIL
-    from PIL import features
-
-    by_class = {part: _by_class(pictures, part, files) for part in pictures.parts}
+    # Of each part the rows of its list.
+    rows = {part: _readable(pictures, part, contents[part]) for part in pictures.parts}
+    origins = {part: part for part in rows}
     if pictures.makes_test:
-        by_class["train"], by_class["test"] = _split_off_test(by_class["train"], files)
-    parts = {part: _take_turns(classes) for part, classes in by_class.items()}
-    first = [files[name].info for name, _ in next(iter(parts.values()))]
-    target = choose_target(config, [info for info in first if info])
-    rows = {
-        part: [(name, label, files[name].sha256) for name, label in labelled]
-        for part, labelled in parts.items()
-    }
-    versions = (FORMAT, PIL.__version__, features.version("jpg"))
-    described = [*versions, pictures.class_names, rows, str(target)]
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-    return Plan(parts, target, key)
+        rows["train"], rows["test"] = _split_off_test(pictures, rows["train"], contents["train"])
+        origins["test"] = "train"
+    parts = {}
+    for part, origin in origins.items():
+        listed, known = pictures.parts[origin], contents[origin]
+        order = rows[part][_take_turns(listed.labels[rows[part]])]
+        parts[part] = KnownPictures(listed.select(order), known.sizes[order], known.sha256[order])
+        rows[part] = order
+    first = next(iter(parts))
+    target = choose_target(config, contents[first].select(rows[first]))
+    return Plan(parts, target, _name_pixels(pictures, parts, target))
 
 
-def choose_target(config: DataConfig, infos: Sequence[ImageInfo]) -> Target:
+def choose_target(config: DataConfig, contents: Contents) -> Target:
     """Choose size, channels and greys as configured, otherwise by the training pictures.
 
     The size is the median of their heights and that of their widths (the lower of two middle ones),
@@ -122,74 +123,117 @@ def choose_target(config: DataConfig, infos: Sequence[ImageInfo]) -> Target:
     stored as grey. The lowest and the highest value of all pictures with more than 8 bits a channel
     become black and white.
     """
-    height = statistics.median_low(info.height for info in infos)
-    width = statistics.median_low(info.width for info in infos)
+    middle = (len(contents) - 1) // 2
+    height, width = np.partition(contents.sizes, middle, axis=0)[middle].tolist()
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
-    channels = config.channels or max(info.channels for info in infos)
-    return Target((size[0], size[1]), channels, _grey_range(config, infos), config.resize)
+    channels = config.channels or int(contents.channels.max())
+    return Target((size[0], size[1]), channels, _grey_range(config, contents), config.resize)
 
 
-def _grey_range(config: DataConfig, infos: Sequence[ImageInfo]) -> GreyRange | None:
+def _grey_range(config: DataConfig, contents: Contents) -> GreyRange | None:
     if config.grey_range is not None:
         return (config.grey_range[0], config.grey_range[1]) if config.grey_range else None
-    lowest = [info.lowest for info in infos if info.lowest is not None]
-    highest = [info.highest for info in infos if info.highest is not None]
-    return (min(lowest), max(highest)) if lowest else None
+    ranges = contents.value_ranges[~np.isnan(contents.value_ranges[:, 0])]
+    return (float(ranges[:, 0].min()), float(ranges[:, 1].max())) if len(ranges) else None
 
 
-def _by_class(
-    pictures: PictureList, part: str, files: Mapping[str, PictureFile]
-) -> list[list[str]]:
-    """Return the files of each class that are pictures; every class must have some."""
-    classes: list[list[str]] = [[] for _ in pictures.class_names]
-    for name, label in pictures.parts[part]:
-        if files[name].info:
-            classes[label].append(name)
-    for name, label in pictures.parts[part]:
-        if not classes[label]:
-            raise UserError(
-                f"data.root: no file in {(pictures.root / name).parent} can be read: "
-                f"{files[name].error}"
-            )
-    return classes
+def _readable(pictures: PictureList, part: str, contents: Contents) -> Indices:
+    """Return the rows of a part that are pictures; every class that is listed must have some."""
+    listed = pictures.parts[part]
+    readable = np.flatnonzero(contents.is_picture)
+    lost = np.flatnonzero(~np.isin(listed.labels, listed.labels[readable]))
+    if len(lost):
+        row = int(lost[0])
+        place = listed.places[row]
+        where = f"file in {place.file.parent}"
+        if pictures.kind != "folder":
+            where = f"picture of class {pictures.class_names[listed.labels[row]]} in {part}"
+        raise UserError(f"data.root: no {where} can be read: {contents.errors[row]}")
+    return readable
 
 
-def _take_turns(by_class: list[list[str]]) -> LabelledFiles:
-    """Return the first file of every class, then the second of every class, and so on.
+def _take_turns(labels: npt.NDArray[np.int64]) -> Indices:
+    """Return the first picture of every class, then the second of every class, and so on.
 
     So the first ones, which are what `data.train_size` and the like take, are of all classes.
     """
-    labelled = [[(name, label) for name in names] for label, names in enumerate(by_class)]
-    return [pair for turn in zip_longest(*labelled) for pair in turn if pair is not None]
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    turns = np.empty(len(labels), np.int64)
+    turns[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.lexsort((labels, turns))
 
 
 def _split_off_test(
-    by_class: list[list[str]], files: Mapping[str, PictureFile]
-) -> tuple[list[list[str]], list[list[str]]]:
+    pictures: PictureList, rows: Indices, contents: Contents
+) -> tuple[Indices, Indices]:
     """Divide pictures into those to train on and those to test on, a class at a time.
 
     A picture's content decides, not a seed: runs of all seeds are tested on the same pictures,
     equal files stay together, and when a set grows few pictures change sides.
 
+    Args:
+        rows: the training pictures.
+
+    Returns:
+        The rows of both.
+
     Raises:
         UserError: a class has too few.
     """
-    train, test = [], []
-    for names in by_class:
-        # Hashed a second time, as somebody may have sorted files into folders by the first hash.
-        keys = {
-            name: hashlib.sha256(f"test/{files[name].sha256}".encode()).hexdigest()
-            for name in names
-        }
-        distinct = sorted(keys.values())
-        last = distinct[max(1, round(len(names) / _TEST_ONE_IN)) - 1]
-        test.append([name for name in names if keys[name] <= last])
-        train.append([name for name in names if keys[name] > last])
-        if not train[-1]:
+    listed = pictures.parts["train"]
+    labels = listed.labels[rows]
+    keys = _draw_keys(contents.sha256[rows])
+    is_test = np.zeros(len(rows), bool)
+    # By class, then by key.
+    order = np.lexsort((*keys.T[::-1], labels))
+    ends = np.cumsum(np.bincount(labels, minlength=len(pictures.class_names)))
+    for begin, end in pairwise([0, *ends.tolist()]):
+        of_class, count = order[begin:end], end - begin
+        last = max(1, round(count / _TEST_ONE_IN))
+        # Equal pictures have equal keys.
+        while 0 < last < count and (keys[of_class[last]] == keys[of_class[last - 1]]).all():
+            last += 1
+        if last == count:
             raise UserError(
-                f"data.root: there is no folder test, and of the {len(names)} pictures in "
-                f"{names[0].rpartition('/')[0]} none would be left to train on; at least 2 must "
-                "differ"
+                f"data.root: there is no {'part' if pictures.kind == 'table' else 'folder'} test, "
+                f"and of the {count} pictures in {_where(pictures, rows[of_class.min()])} none "
+                "would be left to train on; at least 2 must differ"
             )
-    return train, test
+        is_test[of_class[:last]] = True
+    return rows[~is_test], rows[is_test]
+
+
+def _draw_keys(sha256: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Return what decides whether pictures are tested on: (n, 4), compared from the first on.
+
+    It is a second hash, as somebody may have sorted files into folders by the first one.
+    """
+    digests = [hashlib.sha256(f"test/{one.tobytes().hex()}".encode()).digest() for one in sha256]
+    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 4).astype(np.uint64)
+
+
+def _where(pictures: PictureList, row: int) -> str:
+    """Say where the pictures of the class of a training picture lie."""
+    listed = pictures.parts["train"]
+    if pictures.kind == "folder":
+        return listed.places.names[row].rpartition("/")[0]
+    return f"class {pictures.class_names[int(listed.labels[row])]}"
+
+
+def _name_pixels(pictures: PictureList, parts: Mapping[str, KnownPictures], target: Target) -> str:
+    """Return a hash of everything that decides on the images, their order and their names."""
+    import PIL
+    from PIL import features
+
+    versions = (FORMAT, PIL.__version__, features.version("jpg"))
+    head = [*versions, pictures.class_names, list(parts), str(target)]
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for known in parts.values():
+        listed = known.listed
+        digest.update(f"/{len(known)}/".encode())
+        digest.update("\0".join(listed.places.names).encode())
+        digest.update(known.sha256.data)
+        digest.update(listed.labels.astype("<i8").data)
+    return digest.hexdigest()[:32]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.sources import decoded_pictures, digits, folder, idx, known, npy, user_dataset
 from trainer.data.sources.known_sets.registry import KNOWN
+from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.source_data import SourceData, SourceSplit
 from trainer.ranks import processes
 
@@ -86,7 +86,7 @@ def read(config: DataConfig) -> SourceData:
     if config.name == "npy":
         return npy.read_folder(_root(config), limit_bytes)
     if config.name == "folder":
-        return decoded_pictures.read(_root(config), config, limit_bytes)
+        return decoded_pictures.read(config, limit_bytes)
     return digits.read()
 
 
@@ -108,13 +108,13 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
         return None
     _decode(config, split)
     limit_bytes = config.memory_limit_mb * 10**6
-    return decoded_pictures.read_part(_root(config), config, limit_bytes, split)
+    return decoded_pictures.read_part(config, limit_bytes, split)
 
 
 @_explain_forbidden()
-def read_picture_infos(config: DataConfig) -> Mapping[str, ImageInfo]:
-    """Return the sizes and channels of picture files before they are made fit, by file."""
-    return decoded_pictures.read_infos(_root(config)) if config.name == "folder" else {}
+def read_picture_contents(config: DataConfig) -> Contents | None:
+    """Return what pictures are before they are made fit; None if the source has no pictures."""
+    return decoded_pictures.read_contents(config) if config.name == "folder" else None
 
 
 def _decode(config: DataConfig, part: str | None = None) -> None:
@@ -125,7 +125,7 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
         pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
         decoded_pictures.prepare(pictures, config, part)
     except (UserError, PermissionError):
-        decoded_pictures.forget(root, config, part)  # the others must not read an older plan
+        decoded_pictures.forget(config, part)  # the others must not read an older plan
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.data.pictures import packed_names
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.raw_images import StoredImages
 
@@ -22,14 +24,19 @@ class LabelledImages:
         labels: integers (n,), of any integer type.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
-        names: the picture file of each image, where each has its own file.
+        names: of each image's picture, where each has its own.
+        groups: numbers of what must stay on one side of a split, int64 (n,), the same in all parts
+            of a source; None if there are no groups.
+        weights: of each image, float64 (n,); None: all weigh the same.
     """
 
     images: npt.NDArray[np.uint8] | StoredImages
     labels: npt.NDArray[np.integer[Any]]
     images_file: str
     labels_file: str
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
         """Return the images at `positions`, which are all different, in this order."""
@@ -37,8 +44,14 @@ class LabelledImages:
             return self  # without a second copy in memory
         images = self.images
         images = images.select(positions) if isinstance(images, StoredImages) else images[positions]
-        names = self.names and tuple(self.names[position] for position in positions.tolist())
-        return replace(self, images=images, labels=self.labels[positions], names=names)
+        return replace(
+            self,
+            images=images,
+            labels=self.labels[positions],
+            names=None if self.names is None else packed_names.select(self.names, positions),
+            groups=None if self.groups is None else self.groups[positions],
+            weights=None if self.weights is None else self.weights[positions],
+        )
 
 
 @dataclass(frozen=True, eq=False)

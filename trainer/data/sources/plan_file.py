@@ -1,0 +1,173 @@
+"""Keep a plan in the cache, in columns: what the processes of a machine read instead of listing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.files import write_file
+from trainer.data.pictures.packed_names import PackedNames, pack
+from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
+from trainer.data.pictures.places import Places, Spans
+from trainer.data.sources.picture_plan import PictureList, Plan, Target
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenPlan:
+    """A plan as it was read from its file.
+
+    Args:
+        root, kind, class_names, makes_test: as listed.
+        plan: what the pictures become.
+        groups: numbers of the groups of each part's pictures, int64 (n,), the same in all parts;
+            empty if there are no groups.
+    """
+
+    root: Path
+    kind: str
+    class_names: tuple[str, ...]
+    makes_test: bool
+    plan: Plan
+    groups: Mapping[str, npt.NDArray[np.int64]]
+
+
+def write(path: Path, pictures: PictureList, plan: Plan) -> None:
+    """Write a plan, unless the file has it already.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    head = {
+        "root": str(pictures.root),
+        "kind": pictures.kind,
+        "class_names": pictures.class_names,
+        "makes_test": pictures.makes_test,
+        "target": asdict(plan.target),
+        "key": plan.key,
+        "parts": {
+            part: {
+                "root": str(known.listed.places.root),
+                "files": _files(known.listed.places.spans),
+            }
+            for part, known in plan.parts.items()
+        },
+    }
+    columns = {
+        f"{part}/{name}": column
+        for part, known in plan.parts.items()
+        for name, column in _to_columns(known).items()
+    }
+    columns |= _encode_groups(plan.parts)
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for name, column in columns.items():
+        digest.update(f"/{name}/{column.dtype}/{column.shape}/".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    head["digest"] = digest.hexdigest()
+    if (_read_head(path) or {}).get("digest") == head["digest"]:
+        return
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, head=np.array(json.dumps(head)), **columns)
+
+    write_file(path, save)
+
+
+def read(path: Path) -> WrittenPlan | None:
+    """Read a plan; None if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            head = json.loads(str(arrays["head"]))
+            columns = {name: arrays[name] for name in arrays.files if name != "head"}
+        groups = {
+            part: columns[f"{part}/groups"] for part in head["parts"] if f"{part}/groups" in columns
+        }
+        target = {name: _tuple(value) for name, value in head["target"].items()}
+        parts = {part: _from_columns(part, about, columns) for part, about in head["parts"].items()}
+        plan = Plan(parts, Target(**target), head["key"])
+        about = (Path(head["root"]), head["kind"], tuple(head["class_names"]), head["makes_test"])
+        return WrittenPlan(*about, plan, groups)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            head: dict[str, Any] = json.loads(str(arrays["head"]))
+            return head
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _files(spans: Spans | None) -> list[str] | None:
+    return None if spans is None else [str(file) for file in spans.files]
+
+
+def _to_columns(known: KnownPictures) -> dict[str, npt.NDArray[Any]]:
+    listed, spans = known.listed, known.listed.places.spans
+    names = pack(listed.places.names)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "names": names.blob,
+        "name_ends": names.ends,
+        "labels": listed.labels,
+        "sizes": known.sizes,
+        "sha256": known.sha256,
+    }
+    if listed.weights is not None:
+        columns["weights"] = listed.weights
+    if spans is not None:
+        columns |= {name: getattr(spans, name) for name in _OF_SPANS}
+    return columns
+
+
+_OF_SPANS = ("file", "offset_bytes", "size_bytes", "is_deflated")
+
+
+def _from_columns(part: str, about: Mapping[str, Any], columns: Columns) -> KnownPictures:
+    def column(name: str) -> npt.NDArray[Any]:
+        return columns[f"{part}/{name}"]
+
+    spans = None
+    if about["files"] is not None:
+        files = tuple(map(Path, about["files"]))
+        spans = Spans(files, *(column(name) for name in _OF_SPANS))
+    places = Places(Path(about["root"]), PackedNames(column("names"), column("name_ends")), spans)
+    groups = None
+    if f"{part}/groups" in columns:
+        groups = PackedNames(columns["groups"], columns["group_ends"], column("groups"))
+    listed = ListedPictures(places, column("labels"), groups, columns.get(f"{part}/weights"))
+    return KnownPictures(listed, column("sizes"), column("sha256"))
+
+
+def _encode_groups(parts: Mapping[str, KnownPictures]) -> dict[str, npt.NDArray[Any]]:
+    """Number the groups of all parts by their sorted names."""
+    given: dict[str, Sequence[str]] = {
+        part: known.listed.groups
+        for part, known in parts.items()
+        if known.listed.groups is not None
+    }
+    if not given:
+        return {}
+    names = sorted(set().union(*map(set, given.values())))
+    numbers = {name: number for number, name in enumerate(names)}
+    packed = pack(names)
+    columns: dict[str, npt.NDArray[Any]] = {"groups": packed.blob, "group_ends": packed.ends}
+    return columns | {
+        f"{part}/groups": np.array([numbers[name] for name in groups], dtype=np.int64)
+        for part, groups in given.items()
+    }
