@@ -82,7 +82,8 @@ class _Index:
     def is_settled(self) -> npt.NDArray[np.bool_]:
         """Return whether a later change would show: the last one was long enough before."""
         changed_ns = self.states[:, 1:3].max(axis=1, initial=0) + _CLOCK_STEP_NS
-        return np.logical_and(changed_ns < self.read_ns, _is_there(self.states))
+        settled: npt.NDArray[np.bool_] = changed_ns < self.read_ns
+        return settled & _is_there(self.states)
 
 
 def read_contents(
