@@ -7,8 +7,8 @@ None depends on the rank, the process count, the time, or on how often another s
     folds            which fold of a cross-validation a training sample is in
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
-    augmentation     the transform of a sample                            (epoch, sample)
-    own augmentation the numbers of users' transforms                     (epoch, sample)
+    augmentation     the transform of a sample    (epoch, sample; of a list also the place in it)
+    own augmentation the numbers of users' transforms                     (likewise)
     mixup            who is mixed with whom, how, and how much             (step)
     forward          what a model draws in a step: dropout and the like    (step, micro-batch)
     evaluation       what it draws while images are judged                 (first image of a block)
@@ -64,22 +64,24 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def uniform(
-    seed: int, stream: Stream, epoch: int, samples: torch.Tensor, count: int
+    seed: int, stream: Stream, epoch: int, samples: torch.Tensor, count: int, *place: int
 ) -> torch.Tensor:
     """Draw `count` numbers in [0, 1) for each sample: float32, shape (len(samples), count).
 
-    Number i of sample s is a hash of only (seed, stream, epoch, s, i), so a sample gets the same
-    numbers in whatever batch, process or order it is drawn. The hash is the output function of
+    Number i of sample s is a hash of only (seed, stream, epoch, place, s, i), so a sample gets the
+    same numbers in whatever batch, process or order it is drawn. The hash is the output function of
     SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), in
     wrapping 64-bit integers, which are exact on every device; without its last step, which leaves
     the upper bits, the ones that are taken, as they are.
 
     Args:
         samples: int64 indices of the samples, shape (n,), on any device.
+        place: of the transform that draws in a list of several; numbers of different places are
+            independent.
     """
     import torch
 
-    key = integer(seed, stream, epoch)
+    key = integer(seed, stream, epoch, *place)
     counters = samples[:, None] * count + torch.arange(1, count + 1, device=samples.device)
     state = counters * _GOLDEN_GAMMA + key
     state = (state ^ _shift_right(state, 30)) * _FIRST_FACTOR

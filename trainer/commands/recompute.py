@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data.root", metavar="DIR", help="where the run's images are here")
     for key, what in CODE.items():
         parser.add_argument(
-            f"--{key}", metavar="NAME", help=f"the run's {what}; needed where it is user-defined"
+            f"--{key}",
+            metavar="NAME",
+            type=_text_or_list,
+            help=f"the run's {what}; needed where it is user-defined",
         )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of each process; default: as in the run"
@@ -38,6 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on where equal bits cannot be promised, and let losses differ by this share",
     )  # fmt: skip
     add_json_option(parser)
+
+
+def _text_or_list(word: str) -> str | list[Any]:
+    """Return a value of `data.augment` as a configuration has it."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(word) if word.startswith("[") else word
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a list in YAML") from error
+    return value if isinstance(value, list) else word
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.config import plugins
+from trainer.config import augmentations, plugins
 from trainer.config.plugins import KINDS, TIMM
 from trainer.config.rules import AUGMENT_RULE
 from trainer.config.schema import RunConfig, flatten
@@ -26,6 +27,8 @@ def check_names(config: RunConfig) -> None:
                 continue
             if kind == "augmentation":
                 policy = config.data.augment
+                if isinstance(policy, list):
+                    raise UserError(augmentations.unknown_name_message(policy, name))
                 raise UserError(f"data.augment: must be {AUGMENT_RULE}, found {policy!r}")
             raise plugins.unknown_name_error(kind, name)
 
@@ -36,7 +39,7 @@ def needs_naming(kind: str, name: str) -> bool:
 
 
 def check_code(
-    config: RunConfig, folder: Path, named: Mapping[str, str], keys: Collection[str]
+    config: RunConfig, folder: Path, named: Mapping[str, Any], keys: Collection[str]
 ) -> None:
     """Make sure that a run's folder, which somebody may have sent, runs only code the user names.
 
@@ -62,9 +65,11 @@ def check_code(
                     f"file, named path/to/file.py:{name} from the start, can"
                 )
             if key not in named and needs_naming(kind, name):
+                # In quotes a list is one word of a command line.
+                spelled = f'"{values[key]}"' if isinstance(values[key], list) else values[key]
                 raise UserError(
                     f"{key}: {values[key]} of {folder} is code that is not Lockstep's; to run it, "
-                    f"name it yourself: --{key} {values[key]}"
+                    f"name it yourself: --{key} {spelled}"
                 )
         if key in named and _drop_folders(kind, named[key]) != _drop_folders(kind, values[key]):
             raise UserError(f"--{key}: {named[key]}, but the run had {values[key]}")
@@ -74,7 +79,15 @@ def _is_known(kind: str, name: str) -> bool:
     return plugins.is_built_in(kind, name) or plugins.is_user_defined(kind, name)
 
 
-def _drop_folders(kind: str, name: str) -> list[str]:
-    """Split a name into its parts; of a part in a file, which may have moved, keep what follows."""
-    pieces = name.split("+") if kind == "augmentation" else [name]
-    return [f":{piece.rpartition(':')[2]}" if plugins.is_file(piece) else piece for piece in pieces]
+def _drop_folders(kind: str, value: str | list[Any]) -> list[Any]:
+    """Split a value into its parts; of one in a file, which may have moved, keep what follows."""
+    if isinstance(value, list):
+        pieces = augmentations.canonical(value)
+    else:
+        pieces = value.split("+") if kind == "augmentation" else [value]
+    return [
+        f":{piece.rpartition(':')[2]}"
+        if isinstance(piece, str) and plugins.is_file(piece)
+        else piece
+        for piece in pieces
+    ]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args
 from trainer.base import user_code_errors
 from trainer.base.errors import UserError
 from trainer.config.schema import (
-    TRANSFORMS,
+    ALL_TRANSFORMS,
     DataName,
     OptimizerName,
     RunConfig,
@@ -50,7 +50,7 @@ class Kind:
 KINDS = {
     "model": Kind("model.name", "network"),
     "dataset": Kind("data.name", "data set", get_args(DataName)),
-    "augmentation": Kind("data.augment", "augmentation", ("none", *TRANSFORMS)),
+    "augmentation": Kind("data.augment", "augmentation", ("none", *ALL_TRANSFORMS)),
     "optimizer": Kind("optimizer.name", "optimiser", get_args(OptimizerName)),
     "tracker": Kind("tracking.plugin", "tracker", changes_weights=False),
 }

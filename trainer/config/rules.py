@@ -14,7 +14,7 @@ from math import inf
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.config import plugins
+from trainer.config import augmentations, plugins
 from trainer.config.schema import (
     TRANSFORMS,
     DataConfig,
@@ -35,7 +35,8 @@ LARGEST_PICTURE_SIDE = 1024
 LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
-    f"own, path/to/file.py:name, each after a +"
+    f"own, path/to/file.py:name, each after a +; or a list such as "
+    "[flip, {rotate: {degrees: 10}}]"
 )
 
 # Rules for a value by itself: the keys, what is right, and that in words.
@@ -65,7 +66,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.folds", lambda value: value is None or value >= 2, "null or at least 2"),
     (
         "data.augment",
-        lambda value: len(set(transforms_of(value))) == len(transforms_of(value)),
+        lambda value: isinstance(value, list) or _is_without_repetition(transforms_of(value)),
         AUGMENT_RULE,
     ),
     ("data.mixup data.cutmix", lambda value: 0 <= value < inf, "0 or positive and finite"),
@@ -181,7 +182,13 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def _is_without_repetition(names: list[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
 def _check_data(data: DataConfig, require: _Require) -> None:
+    if isinstance(data.augment, list):
+        augmentations.check_list(data.augment)
     folds, fold = data.folds, data.fold
     require(
         "data.fold",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.config import augmentations
+
 DataName = Literal[
     "fashion_mnist", "mnist", "idx", "npy", "digits", "folder",
     "kmnist", "qmnist",
@@ -25,7 +27,10 @@ ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
-"""of the training images, in the order in which they are applied"""
+"""of the short form of data.augment, in the order in which they are applied"""
+
+ALL_TRANSFORMS = tuple(dict.fromkeys((*TRANSFORMS, *augmentations.TRANSFORMS_OF_LISTS)))
+"""of the short form and of lists"""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ class DataConfig:
     """one mean and deviation for all pixels, for each channel or for each pixel, of the training
     split; or imagenet, ImageNet's for red, green and blue; null: global for grey, per_channel for
     colour and other images of several channels"""
-    augment: str = "none"
-    """random transforms of training images, drawn again for every sample in every epoch: none, or
-    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift; then, each
-    after a +, your functions, path/to/file.py:name"""
+    augment: str | list[Any] = "none"
+    """random transforms of training images, drawn again for every sample in every epoch: none; or
+    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift, then, each
+    after a +, your functions, path/to/file.py:name; or a list of names, each with arguments where
+    they differ from its defaults, such as '[flip, {rotate: {degrees: 10}}, trivial_augment_wide]',
+    see docs/augmentation.md"""
     test_augment: Literal["none", "flip"] = "none"
     """flip: a second accuracy, of test images classified with their mirror images; apart"""
     mixup: float = 0.0
@@ -83,9 +90,14 @@ class DataConfig:
     Beta(alpha, alpha); 0: none; together with mixup each step draws one of the two"""
 
     def __post_init__(self) -> None:
-        """Write a square as two numbers, so that it is one run however it is written."""
+        """Write a square as two numbers, so that it is one run however it is written.
+
+        Likewise the transforms of a list with all their arguments.
+        """
         if isinstance(self.image_size, int):
             object.__setattr__(self, "image_size", [self.image_size, self.image_size])
+        if isinstance(self.augment, list):
+            object.__setattr__(self, "augment", augmentations.canonical(self.augment))
 
     @property
     def height_and_width(self) -> list[int] | None:
@@ -248,13 +260,16 @@ def folder_of(config: RunConfig) -> Path:
 
 
 def transforms_of(policy: str) -> list[str]:
-    """Return the names of Lockstep's transforms in a value of `data.augment`."""
+    """Return the names of Lockstep's transforms in the short form of `data.augment`."""
     first = policy.partition("+")[0].split("_")
     return first if set(first) <= set(TRANSFORMS) else []
 
 
-def own_augmentations_of(policy: str) -> list[str]:
+def own_augmentations_of(policy: str | list[Any]) -> list[str]:
     """Return the names of users' augmentations in a value of `data.augment`."""
+    if isinstance(policy, list):
+        names = [augmentations.split_entry(entry, "data.augment")[0] for entry in policy]
+        return [name for name in names if name not in augmentations.TRANSFORMS_OF_LISTS]
     parts = policy.split("+")
     return [] if policy == "none" else parts[bool(transforms_of(policy)) :]
 

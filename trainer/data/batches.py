@@ -91,7 +91,7 @@ class Batches:
         pixels, targets = train.fetch(samples.to(train.images.device, non_blocking=True))
         pixels, targets = self._to_device(pixels), self._to_device(targets)
         with profiler_ranges.label("augmentation"):
-            images = self.augmentation(pixels, self._to_device(samples), epoch)
+            images = self.augmentation(pixels, samples, epoch)
         return self.data.scaling.apply(images), targets
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ import torch
 
 from trainer.config.schema import TRANSFORMS
 from trainer.data.augment import transforms
-from trainer.data.augment.policy import NUMBERS, TABLE, Augmentation
+from trainer.data.augment.policy import Augmentation
+from trainer.data.augment.short_form import NUMBERS, TABLE
 
 ALL = "_".join(TRANSFORMS)
 

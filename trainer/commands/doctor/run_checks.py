@@ -14,9 +14,10 @@ from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor import resources
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.commands.doctor.resources import ResourceNeeds
-from trainer.config.schema import RunConfig, folder_of, own_augmentations_of, replace
+from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.data import loading
-from trainer.data.augment.user_augmentations import TRIED, UserAugmentations
+from trainer.data.augment.policy import Augmentation
+from trainer.data.augment.user_augmentations import TRIED
 from trainer.data.dataset import Dataset
 from trainer.data.sources import reading
 from trainer.network import model_state
@@ -88,7 +89,7 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
 
     def check_user_code() -> ResourceNeeds:
         trackers.check(config)
-        own = UserAugmentations(own_augmentations_of(config.data.augment), config.seed)
+        own = Augmentation(config.data.augment, config.seed).user_defined
         own.check(dataset.train.fetch(torch.arange(min(TRIED, len(dataset.train))))[0])
         return resources.estimate(config, dataset, model)
 

@@ -1,4 +1,5 @@
 """Transform training images at random: pure functions of seed, epoch and sample.
 
-`transforms` and `mixup` say what happens to pixels, `policy` draws the parameters for a run.
+`transforms`, `colours`, `operations` and `mixup` say what happens to pixels; `short_form` and
+`list_transforms` draw the parameters for a run, as `policy` asks them to.
 """

@@ -1,161 +1,58 @@
-"""Apply the policy of a run: the random transforms that its training images get.
+"""Augment the training images of a run, as `data.augment` says.
 
 The numbers come from the stream `augmentation`, keyed by epoch and sample: a sample is transformed
-in the same way in whatever batch, process or order it is drawn. A new transform is one function
-here, one row of `TABLE` and one name in `schema.TRANSFORMS`.
+in the same way in whatever batch, process or order it is drawn.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from trainer.base import seeding
-from trainer.config.schema import own_augmentations_of, transforms_of
-from trainer.data.augment import transforms
-from trainer.data.augment.user_augmentations import UserAugmentations
-
-NUMBERS = 24
-"""drawn for each sample, some of them free for more transforms; a change of it changes every run"""
-
-CUTOUT_PIXELS = 8
-ROTATE_DEGREES = 15
-CROP_SMALLEST_AREA = 0.6
-CROP_LARGEST_ASPECT = 4 / 3
-ERASE_PROBABILITY = 0.5
-ERASE_AREAS = (0.02, 0.33)
-ERASE_ASPECTS = (0.3, 3.3)
+from trainer.data.augment.list_form import ListForm
+from trainer.data.augment.short_form import ShortForm
 
 
 class Augmentation:
     """A policy bound to a run: images of an epoch in, transformed images out."""
 
-    def __init__(self, policy: str, seed: int) -> None:
-        names = transforms_of(policy)
-        self.transforms = [transform for name, transform in TABLE.items() if name in names]
-        self.user_defined = UserAugmentations(own_augmentations_of(policy), seed)
-        self.seed = seed
+    def __init__(self, policy: str | list[Any], seed: int) -> None:
+        self._form = ListForm(policy, seed) if isinstance(policy, list) else ShortForm(policy, seed)
+        self.user_defined = self._form.user_defined
 
-    def __call__(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
+    def __call__(
+        self, images: torch.Tensor, samples: torch.Tensor, epoch: int, *, are_boxes: bool = False
+    ) -> torch.Tensor:
         """Transform images.
 
         Args:
-            images: uint8, (n, channels, height, width), with 1 or 3 channels.
-            samples: their indices in the training split, int64, (n,), on the same device.
+            images: uint8, (n, channels, height, width).
+            samples: their indices in the training split, int64, (n,); on the CPU they save a list
+                of transforms a wait for the device.
             epoch: from 1.
+            are_boxes: whether they were cut out by `draw_boxes` already.
         """
-        if self.transforms:
-            images = self._transform(images, samples, epoch)
-        return self.user_defined(images, samples, epoch) if self.user_defined.plugins else images
+        if isinstance(self._form, ListForm):
+            return self._form(images, samples, epoch, are_boxes=are_boxes)
+        return self._form(images, samples, epoch)
 
-    def _transform(self, images: torch.Tensor, samples: torch.Tensor, epoch: int) -> torch.Tensor:
-        numbers = seeding.uniform(self.seed, "augmentation", epoch, samples, count=NUMBERS)
-        groups = itertools.groupby(self.transforms, lambda transform: transform.is_affine)
-        for is_affine, group in groups:
-            if is_affine:  # resampled once, as each time blurs
-                matrices = (each.function(images, numbers[:, each.columns]) for each in group)
-                images = transforms.resample(images, functools.reduce(transforms.compose, matrices))
-            else:
-                for each in group:
-                    images = each.function(images, numbers[:, each.columns])
-        return images
+    def draw_boxes(
+        self, samples: torch.Tensor, epoch: int, sizes: torch.Tensor, aspect: float = 1.0
+    ) -> torch.Tensor | None:
+        """Draw which box of each original picture an epoch trains on.
 
+        Args:
+            samples: indices in the training split, int64, (n,), on the CPU.
+            epoch: from 1.
+            sizes: height and width of each picture in pixels, integers, (n, 2).
+            aspect: width by height of the images that the boxes become; a box of this shape is
+                not distorted.
 
-def _flip(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    return transforms.flip(images, numbers[:, 0] < 0.5)
-
-
-def _rotate(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    # Tangents of half the angles: so near zero they are as evenly spread as the angles.
-    tangents = (2 * numbers[:, 0] - 1) * math.tan(math.radians(ROTATE_DEGREES / 2))
-    return transforms.rotation(tangents, *images.shape[2:])
-
-
-def _crop(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Enlarge a part of the image to the whole.
-
-    The aspect ratio is relative to the image's own, as the part is stretched to its shape. A side
-    that would be longer than the image's is cut to it, which keeps area and aspect in their ranges.
-    """
-    area, aspect = numbers[:, :2].unbind(1)
-    areas = 1 - (1 - CROP_SMALLEST_AREA) * area
-    signed = 2 * aspect - 1
-    wide = 1 + (CROP_LARGEST_ASPECT - 1) * signed.abs()
-    # Equally often wide and high.
-    aspects = torch.where(signed < 0, 1 / wide, wide)
-    sides = torch.stack([areas * aspects, areas / aspects], 1).sqrt().clamp(max=1)
-    return transforms.crop(sides, numbers[:, 2:], *images.shape[2:])
-
-
-def _shift(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    most = transforms.SHIFT_PIXELS
-    down, right = ((numbers * (2 * most + 1)).long() - most).unbind(1)
-    return transforms.shift(images, down, right)
-
-
-def _cutout(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    height, width = images.shape[2:]
-    top = (numbers[:, 0] * height).long() - CUTOUT_PIXELS // 2
-    left = (numbers[:, 1] * width).long() - CUTOUT_PIXELS // 2
-    return transforms.cutout(images, top, left, CUTOUT_PIXELS)
-
-
-def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Random erasing (Zhong, Kang, Zheng, Li, Yang: Random Erasing Data Augmentation, AAAI 2020).
-
-    There a rectangle that does not fit is drawn again; here its sides are cut to the image's, so
-    that it is a function of few numbers. It has one random level for each channel.
-    """
-    channels, height, width = images.shape[1:]
-    chosen, area, aspect, top, left = numbers[:, :5].unbind(1)
-    pixels = _between(area, ERASE_AREAS) * (height * width)
-    ratio = _between(aspect, ERASE_ASPECTS)
-    heights = (pixels * ratio).sqrt().round().clamp(1, height)
-    widths = (pixels / ratio).sqrt().round().clamp(1, width)
-    erased = transforms.rectangles(
-        images.shape,
-        (top * (height - heights + 1)).long(),
-        (left * (width - widths + 1)).long(),
-        heights * (chosen < ERASE_PROBABILITY),
-        widths,
-    )
-    levels = (numbers[:, 5 : 5 + channels] * 256).to(torch.uint8)
-    return transforms.erase(images, erased, levels)
-
-
-def _between(numbers: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
-    """Move numbers in [0, 1) to a range."""
-    least, most = bounds
-    return least + (most - least) * numbers
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A row of the table.
-
-    Args:
-        columns: the random numbers of a sample that it reads; a change changes the runs that have
-            it, so that checkpoints need another FORMAT_VERSION.
-        function: of images and their numbers, (n, columns); returns images or, if it is affine,
-            matrices for `transforms.resample`.
-    """
-
-    columns: slice
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    is_affine: bool = False
-
-
-TABLE = {
-    "flip": Transform(slice(0, 1), _flip),
-    "rotate": Transform(slice(5, 6), _rotate, is_affine=True),
-    "crop": Transform(slice(6, 10), _crop, is_affine=True),
-    "shift": Transform(slice(1, 3), _shift),
-    "cutout": Transform(slice(3, 5), _cutout),
-    "erase": Transform(slice(10, 18), _erase),
-}
-"""in the order in which they are applied, whatever the order in the policy"""
+        Returns:
+            Left, top, right and bottom in pixels, fractions of pixels too, float64, (n, 4); None
+            if the policy has no `random_resized_crop`.
+        """
+        if not isinstance(self._form, ListForm):
+            return None
+        return self._form.draw_boxes(samples, epoch, sizes, aspect)

@@ -8,10 +8,14 @@ tensor.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 SHIFT_PIXELS = 2
+_PIECE_LEVELS = 2**19
+"""levels of colour: measured at 160 pixels, where whole batches of 64 take three times as long"""
 
 
 def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -22,25 +26,47 @@ def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     return both.index_select(0, samples + chosen * len(images))
 
 
-def shift(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Move each image by whole pixels; pixels from outside are zero.
+def shift(
+    images: torch.Tensor,
+    down: torch.Tensor,
+    right: torch.Tensor,
+    *,
+    most: int = SHIFT_PIXELS,
+    reflect: bool = False,
+) -> torch.Tensor:
+    """Move each image by whole pixels.
 
     Args:
-        down, right: pixels that each image moves, at most SHIFT_PIXELS, int64, (n,); negative: up
-            or left.
+        down, right: pixels that each image moves, at most `most`, int64, (n,); negative: up or
+            left.
+        reflect: pixels from outside are mirrored at the middle of the outermost ones; or else they
+            are zero.
     """
     count, channels, height, width = images.shape
     if not count:
         return images
-    most = SHIFT_PIXELS
     # In an image with a border, the rows of a shifted one follow each other at a fixed distance.
-    padded = F.pad(images, (most, most, most, most + 1))
+    border = (most, most, most, most + 1)
+    padded = _reflected(images, border) if reflect else F.pad(images, border)
     plane_pixels, row_pixels = padded[0, 0].numel(), padded.shape[3]
     windows = padded.flatten().unfold(0, height * row_pixels, 1)
     planes = torch.arange(count * channels, device=images.device).view(count, channels)
     starts = planes * plane_pixels + ((most - down) * row_pixels + most - right)[:, None]
     moved = windows.index_select(0, starts.flatten())
     return moved.view(count, channels, height, row_pixels)[..., :width]
+
+
+def _reflected(images: torch.Tensor, border: tuple[int, int, int, int]) -> torch.Tensor:
+    """Pad images, left, right, above and below, by mirroring them as often as it takes."""
+    left, right, above, below = border
+    for axis, before, after in ((2, above, below), (3, left, right)):
+        last = images.shape[axis] - 1
+        places = torch.arange(-before, last + 1 + after, device=images.device)
+        if last:
+            folded = places.remainder(2 * last)
+            places = torch.minimum(folded, 2 * last - folded)
+        images = images.index_select(axis, places.clamp(0, last))
+    return images
 
 
 def rectangles(
@@ -97,9 +123,17 @@ def rotation(tangents: torch.Tensor, height: int, width: int) -> torch.Tensor:
         height, width: of the images in pixels, which are square.
     """
     squares = tangents * tangents
-    cosines = (1 - squares) / (1 + squares)
-    sines = 2 * tangents / (1 + squares)
-    zeros = torch.zeros_like(tangents)
+    return turn((1 - squares) / (1 + squares), 2 * tangents / (1 + squares), height, width)
+
+
+def turn(cosines: torch.Tensor, sines: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return matrices of rotations about the centre: float32, (n, 2, 3), for `resample`.
+
+    Args:
+        cosines, sines: of the angle by which each image turns clockwise, float32, (n,).
+        height, width: of the images in pixels, which are square.
+    """
+    zeros = torch.zeros_like(cosines)
     rows = [cosines, sines * (height / width), zeros, -sines * (width / height), cosines, zeros]
     return torch.stack(rows, 1).view(-1, 2, 3)
 
@@ -134,11 +168,26 @@ def resample(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     height, width = images.shape[2:]
     y = _pixel_centres(height, images.device)[:, None]
     x = _pixel_centres(width, images.device)
+    step = piece_size(images)
+    pieces = zip(torch.split(images, step), torch.split(matrices, step), strict=True)
+    return torch.cat([_resample(piece, some, y, x) for piece, some in pieces])
+
+
+def _resample(
+    images: torch.Tensor, matrices: torch.Tensor, y: torch.Tensor, x: torch.Tensor
+) -> torch.Tensor:
     # F.affine_grid takes several times as long for the same numbers.
     factors = matrices[..., None, None]
     points = factors[:, :, 0] * x + (factors[:, :, 1] * y + factors[:, :, 2])
     seen = F.grid_sample(images.float(), points.permute(0, 2, 3, 1), align_corners=False)
     return seen.round_().to(torch.uint8)
+
+
+def piece_size(images: torch.Tensor) -> int:
+    """Return how many images are best transformed at once: on a CPU those that fit its caches."""
+    if images.device.type != "cpu":
+        return max(1, len(images))
+    return max(1, _PIECE_LEVELS // max(1, math.prod(images.shape[1:])))
 
 
 def _pixel_centres(pixels: int, device: torch.device) -> torch.Tensor:

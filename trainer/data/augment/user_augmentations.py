@@ -1,9 +1,12 @@
 """Users' augmentations, and whether they keep what a run promises.
 
-Their numbers come from the stream `own augmentation`, keyed by epoch and sample.
+Their numbers come from the stream `own augmentation`, keyed by epoch and sample, and in a list also
+by the place in it.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 
@@ -16,9 +19,14 @@ TRIED = 9
 
 
 class UserAugmentations:
-    """Users' transforms bound to a run, applied one after the other."""
+    """Users' transforms bound to a run, applied one after the other.
 
-    def __init__(self, names: list[str], seed: int) -> None:
+    Args:
+        places: of each in the list; None: they follow the short form, and draw together.
+    """
+
+    def __init__(self, names: list[str], seed: int, places: list[int] | None = None) -> None:
+        self.places = places
         self.plugins = [plugins.find("augmentation", name) for name in names]
         self.counts = [plugin.numbers for plugin in self.plugins]
         self.seed = seed
@@ -30,6 +38,14 @@ class UserAugmentations:
         for plugin, numbers in zip(self.plugins, self._draw(samples, epoch), strict=True):
             images = plugin.member(images, numbers).contiguous()
         return images
+
+    def select(self, place: int) -> UserAugmentations:
+        """Return the one at a place of the list."""
+        assert self.places is not None
+        one = copy.copy(self)
+        index = self.places.index(place)
+        one.places, one.plugins, one.counts = [place], [self.plugins[index]], [self.counts[index]]
+        return one
 
     def check(self, images: torch.Tensor) -> None:
         """Try each on some images.
@@ -59,6 +75,11 @@ class UserAugmentations:
                 )
 
     def _draw(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, ...]:
+        if self.places is not None:
+            return tuple(
+                seeding.uniform(self.seed, "own augmentation", epoch, samples, count, place)
+                for count, place in zip(self.counts, self.places, strict=True)
+            )
         count = sum(self.counts)
         drawn = seeding.uniform(self.seed, "own augmentation", epoch, samples, count)
         return torch.split(drawn, self.counts, 1)
