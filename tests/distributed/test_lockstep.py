@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_worker
 from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, changes, matrix, pairs
 
@@ -39,12 +40,22 @@ ODD_MODEL = {
     "optimizer.name": "adamw",
     "optimizer.weight_decay": 0.1,
 }
+LIST_OF_TRANSFORMS = [
+    {"random_resized_crop": {"area": [0.5, 1.0]}},
+    "alternating_flip",
+    {"rotate": {"degrees": 20}},
+    f"{REPOSITORY / 'examples' / 'own_augmentation.py'}:light",
+    {"rand_augment": {"operations": 3}},
+    "aug_mix",
+    {"erase": {"noise": "pixel"}},
+]
 RUNS: list[dict[str, Any]] = [
     QUICKNET,
     VGG,
     ODD_MODEL,
     {"model.name": "lab_cnn", "train.batch_size": 224, "train.microbatches": 224},
-    QUICKNET | {"train.precision": "bf16", "train.ema_decay": 0.99},
+    QUICKNET
+    | {"train.precision": "bf16", "train.ema_decay": 0.99, "data.augment": LIST_OF_TRANSFORMS},
     QUICKNET | {"train.average_epochs": 2, "train.epochs": 2, "data.train_size": 1400},
     # 158 blocks in whose last turn some processes have none.
     QUICKNET

@@ -156,6 +156,8 @@ def complete(entry: Any, key: str) -> tuple[str, Arguments]:
     if known is None:
         if given:
             raise UserError(_unknown(name, key) + "; only they have arguments")
+        if name == "none":
+            raise UserError(f"{key}: none stands alone, without a list")
         return name, {}
     for word in given:
         if word not in known:

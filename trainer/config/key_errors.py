@@ -22,6 +22,8 @@ _WORDS: dict[Any, str] = {
 }
 _ONE_WORD = "a list is one word without blanks, or in quotes: '[64, 64]'"
 _RULES = {
+    "data.augment": "none, names joined by _ such as flip_shift, or a list such as "
+    "'[flip, {rotate: {degrees: 10}}]'",
     "data.image_size": "null, one number for a square, or height and width such as [64, 64]",
     "data.train_size": "null (all) or a whole number of images",
     "data.test_size": "null (all) or a whole number of images",
