@@ -32,6 +32,7 @@ LARGEST_SIDE = 4096
 """of an image in pixels; what a file claims is not to fill the memory"""
 LARGEST_PICTURE_SIDE = 1024
 """that pictures are resized to; a slip of the finger is not to fill the disk"""
+MOST_PREFETCHED = 100
 LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
     f"none, or some of {', '.join(TRANSFORMS)} joined by _, each at most once; functions of your "
@@ -61,7 +62,23 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("output_dir", lambda value: value != "", "null or the name of a folder"),
     ("seed", lambda value: 0 <= value < 2**63, "between 0 and 2^63 - 1"),
     ("timeout_seconds", lambda value: 1 <= value <= 1e6, "between 1 and 1,000,000"),
-    ("data.memory_limit_mb", lambda value: value >= 0, "0 or more"),
+    ("data.memory_limit_mb", lambda value: value is None or value >= 0, "null, 0 or more"),
+    ("data.prefetch", lambda value: 0 <= value <= MOST_PREFETCHED, f"from 0 to {MOST_PREFETCHED}"),
+    ("data.cache_limit_gb", lambda value: 0 <= value < inf, "0 or more"),
+    ("data.cache_dir", lambda value: value != "", "null or the name of a folder"),
+    (
+        "data.store_size",
+        lambda value: value is None or 1 <= value <= LARGEST_SIDE,
+        f"null or from 1 to {LARGEST_SIDE:,}",
+    ),
+    ("data.store_quality", lambda value: 1 <= value <= 95, "from 1 to 95"),
+    (
+        "data.image_size_schedule",
+        lambda value: value is None or _is_size_schedule(value),
+        f"null, or a list of [first_epoch, size] or [first_epoch, height, width] with rising "
+        f"epochs, the first of them 1, and sizes from 1 to {LARGEST_PICTURE_SIDE:,}, such as "
+        f"[[1, 96], [30, 128]]",
+    ),
     ("data.validation_size", lambda value: value is None or value >= 0, "null, 0 or more"),
     ("data.folds", lambda value: value is None or value >= 2, "null or at least 2"),
     (
@@ -107,6 +124,16 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("schedule.final_fraction", lambda value: 0 <= value <= 1, "in [0, 1]"),
     ("schedule.factor", lambda value: 0 < value < 1, "between 0 and 1"),
 )
+
+
+def _is_size_schedule(schedule: list[list[int]]) -> bool:
+    epochs = [entry[0] for entry in schedule if len(entry) in (2, 3)]
+    return (
+        len(epochs) == len(schedule) > 0
+        and epochs[0] == 1
+        and all(before < after for before, after in pairwise(epochs))
+        and all(1 <= side <= LARGEST_PICTURE_SIDE for entry in schedule for side in entry[1:])
+    )
 
 
 def check_average(config: RunConfig) -> None:
@@ -205,7 +232,7 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         data.scaling != "imagenet" or data.channels in (None, 3),
         f"another than imagenet where data.channels is {data.channels}",
     )
-    for key in ("image_size", "channels", "grey_range"):
+    for key in ("image_size", "channels", "grey_range", "image_size_schedule", "store_size"):
         of_folder = data.name == "folder" or getattr(data, key) is None
         require(f"data.{key}", of_folder, "null unless data.name is folder")
 

@@ -42,15 +42,34 @@ class DataConfig:
     function, path/to/file.py:name"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
-    # No share of the machine's memory: a batch system may give a process less than there is.
-    memory_limit_mb: int = 1000
-    """idx, npy, folder: a file of more MB of images is left on the disk and read batch by batch"""
+    memory_limit_mb: int | None = None
+    """MB of images that a process keeps in memory, the others are read batch by batch; null: half
+    of what is free for it, in its container or its Slurm job"""
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
+    """of pictures that are cut anew in each epoch: where they are kept once they are decoded; auto:
+    in memory if all fit, or else on the disk if they fit there"""
+    cache_dir: str | None = None
+    """folder of what is kept on the disk; null: below XDG_CACHE_HOME or ~/.cache/lockstep"""
+    cache_limit_gb: float = 50.0
+    """GB of decoded pictures on the disk: beyond, those that were not used for longest go"""
+    prefetch: int = 2
+    """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
     image_size: list[int] | int | None = None
     """folder: height and width that every picture is resized to, or one number for a square;
     null: the training pictures' medians, shrunk together where the longer one is beyond 128"""
     resize: ResizeRule = "crop"
     """how pictures of another shape are made to fit: crop: the shorter side, and the middle is
     taken; pad: the longer side, with black beside it; stretch: each side by itself"""
+    image_size_schedule: list[list[int]] | None = None
+    """size to train at from an epoch on, as [[1, 96], [30, 128]] or [[1, 64, 96]] for a height and
+    width; evaluated at data.image_size; null: that one always"""
+    store_size: int | None = None
+    """shorter side to which pictures are shrunk once, before anything is cut out of them; null:
+    they keep their size"""
+    store_format: Literal["pixels", "jpeg"] = "pixels"
+    """what they are then: pixels, or encoded again as JPEG, which takes a tenth and loses a bit"""
+    store_quality: int = 90
+    """of that JPEG, from 1 to 95"""
     channels: int | None = None
     """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
     grey_range: list[float] | None = None

@@ -107,6 +107,11 @@ def default_threads() -> int:
     return max(1, usable_cores() // local_count())
 
 
+def decoding_threads() -> int:
+    """Return how many threads of this process decode pictures, however many compute."""
+    return max(1, usable_cores() // local_count())
+
+
 def set_threads(threads: int) -> None:
     """Compute with this many threads in this process; warn if the machine has too few cores."""
     import torch

@@ -101,7 +101,10 @@ def decode(
 
 
 def open_upright(
-    picture: Place | Path, channels: int, grey_range: GreyRange | None = None
+    picture: Place | Path,
+    channels: int,
+    grey_range: GreyRange | None = None,
+    at_least: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Decode a picture file at its own size.
 
@@ -113,6 +116,8 @@ def open_upright(
         channels: 1, grey, or 3, red, green and blue.
         grey_range: the values that become black and white if there are more than 8 bits a channel,
             or signs.
+        at_least: a height and width: a JPEG may be shrunk to a half, a quarter or an eighth while
+            it is decoded, but not below them.
 
     Returns:
         An image of mode L or RGB.
@@ -123,8 +128,11 @@ def open_upright(
     """
     place = _place_of(picture)
     with _open(place) as file:
+        if at_least:
+            _shrink_while_decoding(file, at_least)
         image = _on_white(_upright(place, file, grey_range))
-        return image.convert("L" if channels == 1 else "RGB")
+        mode = "L" if channels == 1 else "RGB"
+        return image if image.mode == mode else image.convert(mode)
 
 
 def _place_of(picture: Place | Path) -> Place:
@@ -179,6 +187,14 @@ def _upright(place: Place, file: ImageFile.ImageFile, grey_range: GreyRange | No
     }.get(formats.read_orientation(file))
     image = _decode_deep(place).to_8_bits(grey_range) if is_deep else _load(file, raw_mode)
     return image if turn is None else image.transpose(turn)
+
+
+def _shrink_while_decoding(file: ImageFile.ImageFile, at_least: tuple[int, int]) -> None:
+    """Let libjpeg leave out high frequencies that nobody will see; other formats stay whole."""
+    height, width = at_least
+    if formats.read_orientation(file) in _TURNED:
+        height, width = width, height
+    file.draft(None, (width, height))
 
 
 def _decode_deep(place: Place) -> DeepImage:

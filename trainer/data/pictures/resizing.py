@@ -1,7 +1,9 @@
 """Make an image of any size into one of the size that a network takes.
 
-All of it is Pillow's antialiased bilinear filter, which cuts out and resizes in one pass: its
-weights are whole numbers of 22 bits (`Resample.c`), so that the pixels are the same on any machine.
+All of it is the antialiased bilinear filter in whole numbers, so that the pixels are the same on
+any machine: Pillow's for whole pictures, with weights of 22 bits (`Resample.c`), and torch's for
+the boxes that training cuts out, with weights of 16 bits (`UpSampleKernel.cpp`), which takes less
+time; cut out first, the two differ by one level at the most.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from trainer.config.schema import ResizeRule
@@ -97,3 +100,38 @@ def resize(
         return np.array(resize_image(Image.fromarray(pixels), image_size, rule))
     bands = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
     return np.stack([np.array(resize_image(band, image_size, rule)) for band in bands], 2)
+
+
+def whole_pixels(
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Round boxes to whole pixels, at least one of them on each side.
+
+    Args:
+        boxes: left, top, right and bottom, inside of the images, (n, 4).
+        sizes: height and width of the images, (n, 2).
+    """
+    rounded = np.floor(boxes + 0.5).astype(np.int64)
+    ends = np.minimum(np.maximum(rounded[:, 2:], rounded[:, :2] + 1), sizes[:, ::-1])
+    begins = np.clip(rounded[:, :2], 0, ends - 1)
+    return np.concatenate([begins, ends], 1)
+
+
+def resize_into(result: torch.Tensor, pixels: npt.NDArray[np.uint8]) -> None:
+    """Resize an image of any number of channels into a tensor, each side by itself.
+
+    Args:
+        result: uint8, (height, width, channels), contiguous.
+        pixels: uint8, (height, width, channels); may be a part of a larger array.
+    """
+    import torch
+
+    # Its function in torch.nn.functional would make a tensor of its own for the result.
+    torch.ops.aten._upsample_bilinear2d_aa.out(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None],
+        [*result.shape[:2]],
+        False,
+        None,
+        None,
+        out=result.permute(2, 0, 1)[None],
+    )

@@ -13,7 +13,7 @@ from trainer.data.sources import decoded_pictures, digits, folder, idx, known, n
 from trainer.data.sources.known_sets.registry import KNOWN
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.source_data import SourceData, SourceSplit
-from trainer.ranks import processes
+from trainer.ranks import memory, processes
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def read(config: DataConfig) -> SourceData:
     Raises:
         UserError: a file is missing, damaged or not what it should be.
     """
-    limit_bytes = config.memory_limit_mb * 10**6
+    limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
     if config.name in KNOWN:
         return known.read(KNOWN[config.name], config.root, limit_bytes)
     if not plugins.is_built_in("dataset", config.name):
@@ -107,7 +107,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     if config.name != "folder" or not folder.has_part(_root(config), split):
         return None
     _decode(config, split)
-    limit_bytes = config.memory_limit_mb * 10**6
+    limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
     return decoded_pictures.read_part(config, limit_bytes, split)
 
 

@@ -1,0 +1,110 @@
+"""Open the pictures of a run in their stored form, from which each batch is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.pictures.picture_set import KnownPictures
+from trainer.data.stored import entries
+from trainer.data.stored.form import StoredForm, form_of
+from trainer.data.stored.keeping import Choice, InMemory, Keeper, Nowhere, choose
+from trainer.data.stored.pictures import PictureStore, StoredPictures
+from trainer.data.stored.slots import open_slots
+from trainer.ranks import memory, processes
+
+
+def needs_stored(config: DataConfig) -> bool:
+    """Return whether pictures are kept in a stored form, as an epoch's pixels differ or may differ.
+
+    Otherwise each picture becomes the same image in every epoch, and is decoded to it once.
+    """
+    first = config.augment[0] if isinstance(config.augment, list) and config.augment else None
+    cuts = first == "random_resized_crop" or (
+        isinstance(first, dict) and "random_resized_crop" in first
+    )
+    return (
+        cuts
+        or config.image_size_schedule is not None
+        or config.store_size is not None
+        or config.store_format != "pixels"
+    )
+
+
+def open_stored(
+    parts: Mapping[str, KnownPictures],
+    config: DataConfig,
+    *,
+    root: Path,
+    image_size: tuple[int, int],
+    channels: int,
+    grey_range: GreyRange | None,
+) -> dict[str, StoredPictures]:
+    """Open the pictures of all parts; none is read yet.
+
+    Args:
+        parts: train, validation and test, as far as they are there.
+        root: of the pictures: each has its own file in the cache.
+        image_size: height and width of the images.
+        channels, grey_range: of the images, as chosen for the pictures to train on.
+
+    Raises:
+        UserError: what data.cache asks for cannot be written.
+    """
+    form = form_of(config, channels, grey_range)
+    sizes = np.concatenate([form.sizes(known.sizes) for known in parts.values()])
+    sha256 = np.concatenate([known.sha256 for known in parts.values()])
+    folder = entries.folder_of(config)
+    pixel_bytes = int(sizes.prod(1).sum()) * channels
+    # What a JPEG of it takes is known when it is made: here what photographs take at quality 90.
+    size_bytes = pixel_bytes if form.quality is None else pixel_bytes // 6
+    limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
+    choice = choose(config, size_bytes, limit_bytes, folder)
+    keeper, choice = _keeper(choice, config, form, root, sha256, sizes, limit_bytes)
+    pool = ThreadPoolExecutor(processes.decoding_threads(), "decoding")
+    opened, first = {}, 0
+    for part, known in parts.items():
+        store = PictureStore(known, form, keeper, first, choice)
+        positions = np.arange(len(known.sizes), dtype=np.int64)
+        opened[part] = StoredPictures(store, positions, image_size, config.resize, pool)
+        first += len(positions)
+    return opened
+
+
+def _keeper(
+    choice: Choice,
+    config: DataConfig,
+    form: StoredForm,
+    root: Path,
+    sha256: np.ndarray,
+    sizes: np.ndarray,
+    limit_bytes: float,
+) -> tuple[Keeper, Choice]:
+    if choice.kind == "memory":
+        return InMemory(limit_bytes), choice
+    if choice.kind == "none":
+        return Nowhere(), choice
+    folder = entries.folder_of(config)
+    entry = folder / entries.stored_name(root, form.key)
+    try:
+        entry.mkdir(parents=True, exist_ok=True)
+        entries.hold(entry)
+        slots = open_slots(entry, sha256, form.most_bytes(sizes))
+        if processes.launched_local_rank() == 0:
+            entries.remove_leftovers(folder)
+            entries.prune(folder, config.cache_limit_gb * 1e9)
+    except OSError as error:
+        if config.cache == "auto":
+            reason = f"{folder} cannot be written ({error.strerror or error})"
+            return Nowhere(), Choice("none", reason)
+        raise UserError(
+            f"data.cache: {entry} cannot be written ({error.strerror or error}); make room, set "
+            "data.cache_dir to another folder, or data.cache to none"
+        ) from error
+    return slots, choice

@@ -1,0 +1,121 @@
+"""What a picture is for a run: its pixels, at their own size or shrunk once, or a JPEG of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.pictures import decoding, resizing
+from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.pictures.places import Place
+
+Bytes = npt.NDArray[np.uint8]
+
+_DRAFT_FACTOR = 2
+"""libjpeg may shrink a picture to this many times the wanted size: the filter does the rest"""
+
+_VERSION = 1
+"""of the bytes that a form gives"""
+
+
+@dataclass(frozen=True)
+class ReadPlace(Place):
+    """A place whose bytes are in memory already."""
+
+    content: bytes = b""
+
+    def open(self) -> io.BytesIO:
+        """Open the bytes."""
+        return io.BytesIO(self.content)
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """What pictures are stored as; the same bits on any machine.
+
+    Args:
+        channels: 1 or 3.
+        grey_range: the values that become black and white in pictures of more than 8 bits.
+        shorter_side: to which a picture is shrunk, in pixels; None: it keeps its size.
+        quality: of JPEG; None: pixels as they are.
+    """
+
+    channels: int
+    grey_range: GreyRange | None
+    shorter_side: int | None
+    quality: int | None
+
+    @property
+    def key(self) -> str:
+        """What decides on the stored bytes of a picture, besides its own: a hash, hexadecimal."""
+        import PIL
+        from PIL import features
+
+        versions = (_VERSION, PIL.__version__, features.version("jpg"))
+        return hashlib.sha256(repr((*versions, self)).encode()).hexdigest()[:16]
+
+    def sizes(self, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Return the stored height and width of pictures of these heights and widths: (n, 2)."""
+        original: npt.NDArray[np.int64] = sizes.astype(np.int64)
+        if self.shorter_side is None:
+            return original
+        shorter = original.min(1, keepdims=True)
+        shrunk = (2 * original * self.shorter_side + shorter) // (2 * shorter)
+        chosen: npt.NDArray[np.int64] = np.where(shorter > self.shorter_side, shrunk, original)
+        return chosen
+
+    def most_bytes(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many bytes a picture of a stored size takes at the most, int64 (n,)."""
+        pixels: npt.NDArray[np.int64] = sizes.prod(1) * self.channels
+        # Noise at the best quality takes more as JPEG than as pixels; the head has some tables.
+        return pixels if self.quality is None else 2 * pixels + 2048
+
+    def make(self, place: Place, sha256: bytes, size: tuple[int, int]) -> Bytes:
+        """Read a picture and return the bytes that are stored of it: uint8 (k,).
+
+        Args:
+            sha256: of the bytes that the picture had when its size was noted.
+            size: its stored height and width.
+
+        Raises:
+            UserError: names the picture that is broken, or was changed since then.
+        """
+        content = place.read()
+        if hashlib.sha256(content).digest() != sha256:
+            raise UserError(f"{place}: was changed since the run began; start again")
+        read = ReadPlace(place.file, place.member, content=content)
+        height, width = size
+        shrinks = self.shorter_side is not None
+        at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None
+        image = decoding.open_upright(read, self.channels, self.grey_range, at_least)
+        whole = (0.0, 0.0, float(image.width), float(image.height))
+        image = resizing.crop_image(image, whole, size)
+        if self.quality is None:
+            return np.array(image).reshape(-1)
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=self.quality)
+        return np.frombuffer(stream.getvalue(), dtype=np.uint8)
+
+    def pixels(self, stored: Bytes, size: tuple[int, int]) -> Bytes:
+        """Return the image in stored bytes: uint8 (height, width, channels)."""
+        from PIL import Image
+
+        if self.quality is not None:
+            stored = np.array(Image.open(io.BytesIO(stored.data), formats=["JPEG"]))
+        return stored.reshape(*size, self.channels)
+
+
+def form_of(config: DataConfig, channels: int, grey_range: GreyRange | None) -> StoredForm:
+    """Return the stored form of a configuration.
+
+    Args:
+        channels, grey_range: as chosen for the pictures to train on.
+    """
+    quality = config.store_quality if config.store_format == "jpeg" else None
+    return StoredForm(channels, grey_range, config.store_size, quality)

@@ -1,0 +1,105 @@
+"""Choose where pictures are kept in their stored form: in memory, in a file, or nowhere."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from trainer.config.schema import DataConfig
+from trainer.data.stored.form import Bytes
+
+Kind = Literal["memory", "disk", "none"]
+
+_FREE_SHARE = 0.8
+"""of the free space of a disk that pictures may take"""
+
+
+class Keeper(Protocol):
+    """Keeps the stored bytes of pictures, by their numbers; threads may call it."""
+
+    def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
+        """Return the bytes of a picture from `begin` to `end`; None where they are not kept."""
+
+    def write(self, number: int, stored: Bytes) -> None:
+        """Keep the bytes of a picture, if there is room."""
+
+
+class InMemory:
+    """Keeps pictures in the memory of this process, as many as fit.
+
+    Args:
+        limit_bytes: of all of them.
+    """
+
+    def __init__(self, limit_bytes: float) -> None:
+        self._left_bytes = limit_bytes
+        self._stored: dict[int, Bytes] = {}
+        self._lock = threading.Lock()
+
+    def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
+        """Return the bytes of a picture; None where they are not kept."""
+        stored = self._stored.get(number)
+        return None if stored is None else stored[begin:end]
+
+    def write(self, number: int, stored: Bytes) -> None:
+        """Keep the bytes of a picture, if there is room."""
+        with self._lock:
+            if number not in self._stored and stored.nbytes <= self._left_bytes:
+                self._left_bytes -= stored.nbytes
+                self._stored[number] = stored
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def read(self, number: int, begin: int = 0, end: int | None = None) -> None:
+        """Return None."""
+
+    def write(self, number: int, stored: Bytes) -> None:
+        """Forget the bytes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where pictures are kept.
+
+    Args:
+        kind: as data.cache, without auto.
+        reason: in words, for the header of a run.
+    """
+
+    kind: Kind
+    reason: str
+
+
+def choose(config: DataConfig, size_bytes: int, limit_bytes: float, folder: Path) -> Choice:
+    """Choose where pictures are kept; any choice gives the same bits.
+
+    Args:
+        size_bytes: that all of them take in their stored form.
+        limit_bytes: of memory for them.
+        folder: of the cache on the disk.
+    """
+    size, limit = f"{size_bytes / 1e9:,.2f} GB", f"{limit_bytes / 1e9:,.2f} GB"
+    if config.cache != "auto":
+        return Choice(config.cache, f"{size}, as data.cache says")
+    if size_bytes <= limit_bytes:
+        return Choice("memory", f"{size} of at most {limit}")
+    free_bytes = _FREE_SHARE * _free_bytes(folder)
+    most_bytes = config.cache_limit_gb * 1e9
+    if size_bytes <= min(free_bytes, most_bytes):
+        return Choice("disk", f"{size}, more than the {limit} that memory has for them")
+    room = f"the {most_bytes / 1e9:,.2f} GB of data.cache_limit_gb"
+    if free_bytes < most_bytes:
+        room = f"{_FREE_SHARE:.0%} of the free space in {folder}"
+    return Choice("none", f"{size}, more than {limit} of memory and {room}")
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free space of the disk on which a folder is, or will be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

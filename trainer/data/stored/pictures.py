@@ -1,0 +1,208 @@
+"""Decode, cut and resize the pictures of a batch in threads, straight into its tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainer.base.errors import RankError, UserError
+from trainer.config.schema import ResizeRule
+from trainer.data.pictures import resizing
+from trainer.data.pictures.picture_set import KnownPictures
+from trainer.data.stored.form import Bytes, StoredForm
+from trainer.data.stored.keeping import Choice, Keeper
+from trainer.ranks import processes
+
+Indices = npt.NDArray[np.int64]
+
+
+class PictureStore:
+    """The pictures of one part in their stored form, wherever that is kept.
+
+    Args:
+        known: the pictures.
+        form: what they are stored as.
+        keeper: keeps them.
+        first: the number of the first of them for the keeper.
+        choice: where they are kept, and why.
+    """
+
+    def __init__(
+        self, known: KnownPictures, form: StoredForm, keeper: Keeper, first: int, choice: Choice
+    ) -> None:
+        self.known = known
+        self.form = form
+        self.choice = choice
+        self.sizes = form.sizes(known.sizes)
+        self._keeper = keeper
+        self._first = first
+
+    def pixels(self, position: int) -> Bytes:
+        """Return the stored image of a picture: uint8 (height, width, channels).
+
+        Raises:
+            RankError: names the picture that cannot be read, or was changed.
+        """
+        height, width = self.sizes[position].tolist()
+        stored = self._keeper.read(self._first + position)
+        if stored is None:
+            stored = self._make(position, (height, width))
+        return self.form.pixels(stored, (height, width))
+
+    def rows(self, position: int, top: int, bottom: int) -> Bytes:
+        """Return some rows of the stored image of a picture; errors as those of `pixels`."""
+        if self.form.quality is None:
+            width = int(self.sizes[position, 1])
+            row_bytes = width * self.form.channels
+            number = self._first + position
+            stored = self._keeper.read(number, top * row_bytes, bottom * row_bytes)
+            if stored is not None:
+                return stored.reshape(bottom - top, width, self.form.channels)
+        return self.pixels(position)[top:bottom]
+
+    def _make(self, position: int, size: tuple[int, int]) -> Bytes:
+        place, sha256 = self.known.listed.places[position], self.known.sha256[position]
+        try:
+            stored = self.form.make(place, sha256.tobytes(), size)
+        except (UserError, OSError) as error:
+            raise RankError(str(error)) from error
+        self._keeper.write(self._first + position, stored)
+        return stored
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPictures:
+    """Pictures that become images when a batch asks for them; with the methods of `Images`.
+
+    Args:
+        store: has them.
+        positions: of the images in the store, int64 (n,).
+        image_size: height and width of the images.
+        resize: how a whole picture is made to fit.
+        pool: threads that work on a batch.
+    """
+
+    store: PictureStore
+    positions: Indices
+    image_size: tuple[int, int]
+    resize: ResizeRule
+    pool: ThreadPoolExecutor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, channels, height, width)."""
+        return len(self.positions), self.store.form.channels, *self.image_size
+
+    @property
+    def sha256(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of the bytes of each picture, uint8 (n, 32)."""
+        return self.store.known.sha256[self.positions]
+
+    @property
+    def identity(self) -> str:
+        """What else decides on the pixels, in words: the stored form, and how it is made fit."""
+        height, width = self.image_size
+        return f"{self.store.form}, {height} x {width} by {self.resize}"
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that an image takes in memory for the whole run."""
+        return self.positions.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """The device of a batch."""
+        return torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, chosen: slice) -> torch.Tensor:
+        """Return neighbouring images: uint8 (n, channels, height, width), contiguous."""
+        return self._fetch(self.positions[chosen], None, self.image_size)
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """Return some images; `dim` is 0."""
+        return self._fetch(self.positions[index.numpy()], None, self.image_size)
+
+    def to(self, device: torch.device | str) -> StoredPictures:
+        """Return itself: a batch is made on the CPU for any device."""
+        return self
+
+    def select(self, positions: Indices) -> StoredPictures:
+        """Return some of the images, without reading them."""
+        return replace(self, positions=self.positions[positions])
+
+    def sizes(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the stored height and width of pictures: int64 (k, 2)."""
+        return torch.from_numpy(self.store.sizes[self.positions[index.numpy()]])
+
+    def fetch_crops(
+        self, index: torch.Tensor, boxes: torch.Tensor | None, image_size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Return boxes of pictures as images of a size.
+
+        Args:
+            index: of the pictures, int64 (k,).
+            boxes: left, top, right and bottom in pixels of the stored form, float64 (k, 4), which
+                are rounded to whole pixels; None: whole pictures, made to fit as `resize` says.
+            image_size: height and width.
+
+        Returns:
+            uint8, (k, channels, *image_size), contiguous.
+
+        Raises:
+            RankError: names the picture that cannot be read, or was changed.
+        """
+        positions = self.positions[index.numpy()]
+        whole = None
+        if boxes is not None:
+            whole = resizing.whole_pixels(boxes.numpy(), self.store.sizes[positions])
+        return self._fetch(positions, whole, image_size)
+
+    def _fetch(
+        self, positions: Indices, boxes: Indices | None, image_size: tuple[int, int]
+    ) -> torch.Tensor:
+        count, channels = len(positions), self.store.form.channels
+        images = torch.empty((count, *image_size, channels), dtype=torch.uint8)
+        places = positions.tolist()
+        whole = None if boxes is None else boxes.tolist()
+
+        def fill(number: int) -> None:
+            if whole is None:
+                pixels = self.store.pixels(places[number])
+                images[number].numpy()[:] = resizing.resize(pixels, image_size, self.resize)
+            else:
+                left, top, right, bottom = whole[number]
+                rows = self.store.rows(places[number], top, bottom)
+                resizing.resize_into(images[number], rows[:, left:right])
+
+        _for_each(self.pool, count, fill)
+        # A single channel leaves the strides open, and torch takes one choice for channels_last.
+        moved = images.permute(0, 3, 1, 2)
+        return moved.flatten().view(moved.shape)
+
+
+def _for_each(pool: ThreadPoolExecutor, count: int, do: Callable[[int], None]) -> None:
+    """Call a function for all numbers below `count` in the threads; the first error is raised."""
+    numbers = itertools.count()  # whose `next` is one step of the interpreter
+
+    def work() -> None:
+        while (number := next(numbers)) < count:
+            try:
+                do(number)
+            except BaseException:
+                for _ in zip(range(count), numbers, strict=False):
+                    pass  # the other threads have nothing left to do
+                raise
+
+    futures = [pool.submit(work) for _ in range(min(processes.decoding_threads(), count))]
+    wait(futures)
+    for future in futures:
+        future.result()

@@ -1,0 +1,208 @@
+"""Keep the stored bytes of pictures in one file that all processes of a machine share.
+
+A folder, the entry, has an index and a file of slots. The index says, by the SHA-256 of a picture's
+file, where its slot is, so that a new picture gets a new slot and the others keep theirs. A slot is
+written when its picture is first decoded, by whichever process that is: first the bytes, then a
+head with their number and a checksum of them and of the SHA-256. Its place is empty before, as the
+file is sparse. A slot whose checksum does not fit, after a crash or while another process writes
+it, counts as empty: the picture is decoded and the same bytes are written again.
+
+The file is read, not mapped, for the reasons that `raw_images` gives.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+import weakref
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.files import write_file
+from trainer.base.locks import lock_file
+from trainer.data.stored.form import Bytes
+
+INDEX, SLOTS = "index.npy", "slots.bin"
+
+_HEAD = struct.Struct("<II")
+"""number of bytes, checksum; both 0 where nothing was written"""
+_ROW = np.dtype([("sha256", "S32"), ("offset_bytes", "<i8"), ("most_bytes", "<i8")])
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+log = logging.getLogger("lockstep")
+
+
+class Slots:
+    """The slots of some pictures.
+
+    Args:
+        entry: their folder.
+        sha256: of the file of each picture, uint8 (n, 32).
+        offset_bytes, most_bytes: where the slot of each picture begins and how long its bytes may
+            be, int64 (n,).
+    """
+
+    def __init__(
+        self,
+        entry: Path,
+        sha256: npt.NDArray[np.uint8],
+        offset_bytes: npt.NDArray[np.int64],
+        most_bytes: npt.NDArray[np.int64],
+    ) -> None:
+        self.path = entry / SLOTS
+        self.sha256 = sha256
+        self.offset_bytes = offset_bytes
+        self.most_bytes = most_bytes
+        self._lengths = np.zeros(len(offset_bytes), dtype=np.int64)
+        """of the slots that this process has checked; 0: not yet"""
+        self._descriptor = os.open(self.path, os.O_RDWR)
+        self._is_full = False
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
+        """Return the bytes of a picture, or some of them; None where they are not kept.
+
+        Args:
+            number: of the picture, in the order of the slots.
+            begin, end: the bytes that are wanted; end None: to the last.
+        """
+        length = int(self._lengths[number])
+        if length == 0:
+            stored = self._read_checked(number)
+            return None if stored is None else stored[begin:end]
+        wanted = np.empty((length if end is None else end) - begin, dtype=np.uint8)
+        start = int(self.offset_bytes[number]) + _HEAD.size + begin
+        return wanted if self._fill(wanted, start) else None
+
+    def _read_checked(self, number: int) -> Bytes | None:
+        head = np.empty(_HEAD.size, dtype=np.uint8)
+        start = int(self.offset_bytes[number])
+        if not self._fill(head, start):
+            return None
+        length, checksum = _HEAD.unpack(head.data)
+        if not 0 < length <= self.most_bytes[number]:
+            return None
+        stored = np.empty(length, dtype=np.uint8)
+        if not self._fill(stored, start + _HEAD.size) or checksum != self._sum(number, stored):
+            return None
+        self._lengths[number] = length
+        return stored
+
+    def _sum(self, number: int, stored: Bytes) -> int:
+        return zlib.crc32(stored.data, zlib.crc32(self.sha256[number].data))
+
+    def _fill(self, wanted: Bytes, begin: int) -> bool:
+        """Fill an array from the file; return whether the file was long enough."""
+        left = wanted.data
+        while left and (count := os.preadv(self._descriptor, [left], begin)):
+            left, begin = left[count:], begin + count
+        return not left
+
+    def write(self, number: int, stored: Bytes) -> None:
+        """Keep the bytes of a picture; where the disk is full, go on without."""
+        start = int(self.offset_bytes[number])
+        assert 0 < len(stored) <= self.most_bytes[number]
+        if self._is_full:
+            return
+        try:
+            self._write(stored.data, start + _HEAD.size)
+            head = _HEAD.pack(len(stored), self._sum(number, stored))
+            self._write(memoryview(head), start)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._is_full = True
+            log.warning(
+                "%s: the disk is full: pictures that are not in this cache yet are decoded each "
+                "time they are needed; data.cache_dir names a folder elsewhere",
+                self.path,
+            )
+            return
+        self._lengths[number] = len(stored)
+
+    def _write(self, content: memoryview, begin: int) -> None:
+        while content:
+            count = os.pwrite(self._descriptor, content, begin)
+            content, begin = content[count:], begin + count
+
+
+def open_slots(
+    entry: Path, sha256: npt.NDArray[np.uint8], most_bytes: npt.NDArray[np.int64]
+) -> Slots:
+    """Open the slots of pictures in an entry, a folder; it gets more slots where necessary.
+
+    Args:
+        sha256: of the bytes of each picture, uint8 (n, 32).
+        most_bytes: that will be stored of each, int64 (n,).
+
+    Raises:
+        OSError: the entry cannot be written.
+        UserError: the process that has its lock shows no sign of life.
+    """
+    names = np.ascontiguousarray(sha256).view("S32").ravel()
+    without = "processes that start together may write into each other's slots, and decode again"
+    with lock_file(entry / "lock", "adds pictures to this cache", without):
+        rows = _read_index(entry)
+        found = _find(rows, names)
+        if (found < 0).any():
+            rows = _with_more(rows, names[found < 0], most_bytes[found < 0])
+            _write_index(entry, rows)
+            found = _find(rows, names)
+        return Slots(entry, sha256, rows["offset_bytes"][found], rows["most_bytes"][found])
+
+
+def _read_index(entry: Path) -> npt.NDArray[np.void]:
+    """Return the rows of an index; none where it, or the file of the slots, is not whole."""
+    try:
+        rows: npt.NDArray[np.void] = np.load(entry / INDEX, allow_pickle=False)
+        if rows.dtype == _ROW and (entry / SLOTS).is_file():
+            return rows
+    except (OSError, ValueError):
+        pass
+    # Its slots belong to nobody now; who has the file open keeps it.
+    (entry / SLOTS).unlink(missing_ok=True)
+    return np.empty(0, dtype=_ROW)
+
+
+def _find(rows: npt.NDArray[np.void], names: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """Return the row of each name, -1 where there is none; the rows are sorted."""
+    if not len(rows):
+        return np.full(len(names), -1, dtype=np.int64)
+    places = np.searchsorted(rows["sha256"], names).clip(max=len(rows) - 1)
+    return np.where(rows["sha256"][places] == names, places, -1)
+
+
+def _with_more(
+    rows: npt.NDArray[np.void],
+    names: npt.NDArray[np.bytes_],
+    most_bytes: npt.NDArray[np.int64],
+) -> npt.NDArray[np.void]:
+    distinct, first = np.unique(names, return_index=True)
+    more = np.empty(len(distinct), dtype=_ROW)
+    more["sha256"], more["most_bytes"] = distinct, most_bytes[first]
+    begin = int((rows["offset_bytes"] + rows["most_bytes"]).max()) + _HEAD.size if len(rows) else 0
+    lengths = more["most_bytes"] + _HEAD.size
+    more["offset_bytes"] = begin + np.cumsum(lengths) - lengths
+    both = np.concatenate([rows, more])
+    return both[np.argsort(both["sha256"])]
+
+
+def _write_index(entry: Path, rows: npt.NDArray[np.void]) -> None:
+    """Write the index, and make the file of the slots as long as it says."""
+    size_bytes = int((rows["offset_bytes"] + rows["most_bytes"]).max()) + _HEAD.size
+    descriptor = os.open(entry / SLOTS, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.ftruncate(descriptor, max(size_bytes, os.fstat(descriptor).st_size))
+    finally:
+        os.close(descriptor)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, rows, allow_pickle=False)
+
+    write_file(entry / INDEX, write)
