@@ -5,6 +5,7 @@ None depends on the rank, the process count, the time, or on how often another s
 
     split            which training samples are held out for validation
     folds            which fold of a cross-validation a training sample is in
+    scaling          the training pictures that the scaling is fitted on
     initialisation   the model's first weights
     order            the permutation of the training samples              (epoch)
     augmentation     the transform of a sample    (epoch, sample; of a list also the place in it)
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Stream = Literal[
     "split",
     "folds",
+    "scaling",
     "initialisation",
     "order",
     "augmentation",

@@ -156,7 +156,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Predictions]:
     """Return the figures and the predictions behind them, on every rank; a collective."""
     from trainer.base import numerics
-    from trainer.data.loading import fingerprint_of
+    from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
     from trainer.run import results

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch
 
-    from trainer.data.loading import fingerprint_of
+    from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
     from trainer.run.report import run_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,19 @@ class Images(Protocol):
 
     def to(self, device: torch.device | str, /) -> Images:
         """Return the images on a device; images in a file stay there."""
+
+
+@runtime_checkable
+class UndecodedImages(Images, Protocol):
+    """Images that are made of pictures when a batch asks for them."""
+
+    @property
+    def sha256(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of the bytes of each picture, uint8 (n, 32)."""
+
+    @property
+    def identity(self) -> str:
+        """What else decides on the pixels, in words: the stored form, and how it is made fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +109,8 @@ class Dataset:
         validation: held out of the training images, in file order; may be empty.
         test: the test images, in file order.
         scaling: fitted on `train` only.
-        fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets.
+        fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets; of pictures
+            that are decoded anew for each batch, of their files instead.
         source: where the files came from, in words.
         grey_range: as in `SourceData`.
     """

@@ -1,18 +1,18 @@
-"""Make a data set of a source: check it, divide it, fit the scaling, take the fingerprint."""
+"""Make a data set of a source: check it and divide it, and let it be measured."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from trainer.config.schema import DataConfig
-from trainer.data.dataset import Dataset, ImageSet
-from trainer.data.raw_images import StoredImages
-from trainer.data.scaling import PixelSums, choose_scaling
+from trainer.data import measurements
+from trainer.data.dataset import Dataset, Images, ImageSet
+from trainer.data.scaling import choose_scaling
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import LabelledImages, SourceData, check
 from trainer.data.split import Indices, split, take, take_fold
@@ -59,18 +59,16 @@ def build_dataset(
     class_names = check(source)
     subsets = divide(config, source, seed, class_names)
     sets = tuple(image_set(subset.select()) for subset in subsets)
-    # In one pass over their bytes.
-    digest, sums = hashlib.sha256(), PixelSums()
-    for images in sets:
-        _add_to_digest(digest, images, sums if images is sets[0] else None)
+    kind = choose_scaling(config.scaling, sets[0].images.shape[1])
+    found = measurements.measure(sets, kind, seed, _name_choice(subsets))
     dataset = Dataset(
         name=config.name,
         class_names=class_names,
         train=sets[0],
         validation=sets[1],
         test=sets[2],
-        scaling=sums.scaling(choose_scaling(config.scaling, sets[0].images.shape[1])),
-        fingerprint=digest.hexdigest(),
+        scaling=found.scaling,
+        fingerprint=found.fingerprint,
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
@@ -122,24 +120,19 @@ def load_training(config: DataConfig) -> ImageSet:
 def image_set(data: LabelledImages) -> ImageSet:
     """Convert images and labels to what a model is trained or evaluated on."""
     targets = torch.from_numpy(data.labels.astype(np.int64))
-    if isinstance(data.images, StoredImages):
-        return ImageSet(data.images, targets)
+    if not isinstance(data.images, np.ndarray):
+        return ImageSet(cast("Images", data.images), targets)
     images = torch.from_numpy(data.images)
     # A single channel leaves the strides open, and torch takes one choice for channels_last.
     return ImageSet(images.flatten().view(images.shape), targets)
 
 
-def fingerprint_of(images: ImageSet) -> str:
-    """Return the SHA-256, hexadecimal, of the shape, the bytes and the targets of one set."""
+def _name_choice(subsets: Sequence[Subset]) -> str | None:
+    """Return a name for chosen images that the cache has; None if it has not all of them."""
     digest = hashlib.sha256()
-    _add_to_digest(digest, images, None)
+    for subset in subsets:
+        if subset.data.content is None:
+            return None
+        digest.update(f"{subset.split}/{subset.data.content}/{len(subset.positions)}/".encode())
+        digest.update(subset.positions.astype("<i8").data)
     return digest.hexdigest()
-
-
-def _add_to_digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | None) -> None:
-    digest.update(repr(tuple(images.images.shape)).encode())
-    for chunk in images.chunks():
-        digest.update(chunk.cpu().numpy().data)
-        if sums is not None:
-            sums.add(chunk)
-    digest.update(images.targets.cpu().numpy().astype("<i8").data)

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.base.files import write_file
 from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
-from trainer.data.loading import fingerprint_of
+from trainer.data.measurements import fingerprint_of
 from trainer.training.averaging import chooses_final_mean
 from trainer.training.engine import Engine
 from trainer.training.metrics import (

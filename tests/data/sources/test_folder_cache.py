@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import REPOSITORY
@@ -17,6 +18,7 @@ from tests.data.picture_folders import prepared, write_pictures
 from tests.runs import contents
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
+from trainer.data import measurements
 from trainer.data.pictures import decoding
 from trainer.data.pictures.places import Place
 from trainer.data.sources import decoded_cache, picture_index, plan_file, reading
@@ -46,10 +48,35 @@ def test_they_are_decoded_once(
     monkeypatch.setattr(picture_index, "_read", fail)
     monkeypatch.setattr(decoding, "decode", fail)
     # Nothing is written either: the disk may be full by now.
-    monkeypatch.setattr(picture_index, "write_file", fail)
-    monkeypatch.setattr(plan_file, "write_file", fail)
+    monkeypatch.setattr(picture_index, "write_arrays", fail)
+    monkeypatch.setattr(plan_file, "write_arrays", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
+
+
+def test_pixels_are_measured_once_for_each_choice_of_them(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own", channels=3)
+    first = prepared(root)
+    other = prepared(root, validation_size=6)
+    assert other.fingerprint != first.fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(measurements, "_measure", None)
+        second = prepared(root)
+        assert second.fingerprint == first.fingerprint
+        assert torch.equal(second.scaling.mean, first.scaling.mean)
+        assert torch.equal(second.scaling.deviation, first.scaling.deviation)
+        with pytest.raises(TypeError):
+            prepared(root, scaling="per_pixel")
+    for path in cache.glob("measured-*.npz"):
+        os.truncate(path, 100)
+    assert prepared(root).fingerprint == first.fingerprint
+    (entry,) = entries(cache)
+    with (entry / "train.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\0")
+    assert prepared(root).fingerprint != first.fingerprint
 
 
 def test_a_picture_that_changes_is_decoded_again(tmp_path: Path, cache: Path) -> None:

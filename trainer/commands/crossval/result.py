@@ -21,7 +21,8 @@ from trainer.config import command_line
 from trainer.config.same_run import differences
 from trainer.config.schema import RunConfig, folder_of, replace
 from trainer.data.dataset import ImageSet
-from trainer.data.loading import fingerprint_of, load_training
+from trainer.data.loading import load_training
+from trainer.data.measurements import fingerprint_of
 from trainer.data.sources import reading
 from trainer.data.split import take_fold
 from trainer.run.console import class_table

@@ -45,6 +45,11 @@ class DecodedPictures:
         """Return which of a part's planned pictures, `count`, could be decoded."""
         return np.delete(np.arange(count), list(self.errors[part]))
 
+    def name(self, part: str) -> str:
+        """Name the images and labels of a part, with when they were written."""
+        status = (self.entry / f"{part}.npy").stat()
+        return f"{self.entry.name}/{part}/{status.st_mtime_ns}"
+
     def read(self, part: str, limit_bytes: float) -> npt.NDArray[np.uint8] | StoredImages:
         """Read the images of a part; larger ones than the limit stay in their file.
 

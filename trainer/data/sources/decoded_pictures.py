@@ -179,6 +179,7 @@ def _read_part(
         names=known.listed.places.names,
         groups=None if groups is None else groups[left],
         weights=known.listed.weights,
+        content=decoded.name(part),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainer.base.array_files import read_arrays, write_arrays
 from trainer.base.errors import UserError
-from trainer.base.files import write_file
 from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.file_states import ABSENT
@@ -208,21 +207,18 @@ _COLUMNS = ("sha256", "sizes", "channels", "value_ranges")
 
 def _load(index: Path) -> _Index:
     """Read an index; it is empty if its file is missing or damaged."""
-    try:
-        with np.load(index, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in _COLUMNS}
-            errors = {int(row): text for row, text in json.loads(str(arrays["errors"])).items()}
-            return _Index(arrays["states"], arrays["read_ns"], Contents(**columns, errors=errors))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+    arrays = read_arrays(index, ("states", "read_ns", "errors", *_COLUMNS))
+    if arrays is None:
         return _Index(np.zeros((0, 8), np.int64), np.zeros(0, np.int64), _no_contents(0))
+    columns = {name: arrays[name] for name in _COLUMNS}
+    errors = {int(row): text for row, text in json.loads(str(arrays["errors"])).items()}
+    return _Index(arrays["states"], arrays["read_ns"], Contents(**columns, errors=errors))
 
 
 def _write(index: Path, content: _Index) -> None:
     columns = {name: getattr(content.contents, name) for name in _COLUMNS}
     errors = np.array(json.dumps(content.contents.errors))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, states=content.states, read_ns=content.read_ns, errors=errors, **columns)
-
-    write_file(index, write)
+    write_arrays(
+        index,
+        {"states": content.states, "read_ns": content.read_ns, "errors": errors, **columns},
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.base.files import write_file
+from trainer.base.array_files import Arrays, read_arrays, write_arrays
 from trainer.data.pictures.packed_names import PackedNames, pack
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
 from trainer.data.pictures.places import Places, Spans
 from trainer.data.sources.picture_plan import PictureList, Plan, Target
-
-Columns = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,41 +70,27 @@ def write(path: Path, pictures: PictureList, plan: Plan) -> None:
         digest.update(f"/{name}/{column.dtype}/{column.shape}/".encode())
         digest.update(np.ascontiguousarray(column).data)
     head["digest"] = digest.hexdigest()
-    if (_read_head(path) or {}).get("digest") == head["digest"]:
-        return
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, head=np.array(json.dumps(head)), **columns)
-
-    write_file(path, save)
+    known = read_arrays(path, ["head"])
+    if known is None or json.loads(str(known["head"])).get("digest") != head["digest"]:
+        write_arrays(path, {"head": np.array(json.dumps(head)), **columns})
 
 
 def read(path: Path) -> WrittenPlan | None:
     """Read a plan; None if the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            head = json.loads(str(arrays["head"]))
-            columns = {name: arrays[name] for name in arrays.files if name != "head"}
-        groups = {
-            part: columns[f"{part}/groups"] for part in head["parts"] if f"{part}/groups" in columns
-        }
-        target = {name: _tuple(value) for name, value in head["target"].items()}
-        parts = {part: _from_columns(part, about, columns) for part, about in head["parts"].items()}
-        plan = Plan(parts, Target(**target), head["key"])
-        about = (Path(head["root"]), head["kind"], tuple(head["class_names"]), head["makes_test"])
-        return WrittenPlan(*about, plan, groups)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+    columns = read_arrays(path)
+    if columns is None:
         return None
-
-
-def _read_head(path: Path) -> dict[str, Any] | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            head: dict[str, Any] = json.loads(str(arrays["head"]))
-            return head
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+    head = json.loads(str(columns["head"]))
+    target = {name: _tuple(value) for name, value in head["target"].items()}
+    parts = {part: _from_columns(part, about, columns) for part, about in head["parts"].items()}
+    return WrittenPlan(
+        root=Path(head["root"]),
+        kind=head["kind"],
+        class_names=tuple(head["class_names"]),
+        makes_test=head["makes_test"],
+        plan=Plan(parts, Target(**target), head["key"]),
+        groups={part: columns[f"{part}/groups"] for part in parts if f"{part}/groups" in columns},
+    )
 
 
 def _tuple(value: Any) -> Any:
@@ -138,7 +121,7 @@ def _to_columns(known: KnownPictures) -> dict[str, npt.NDArray[Any]]:
 _OF_SPANS = ("file", "offset_bytes", "size_bytes", "is_deflated")
 
 
-def _from_columns(part: str, about: Mapping[str, Any], columns: Columns) -> KnownPictures:
+def _from_columns(part: str, about: Mapping[str, Any], columns: Arrays) -> KnownPictures:
     def column(name: str) -> npt.NDArray[Any]:
         return columns[f"{part}/{name}"]
 

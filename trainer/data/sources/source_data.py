@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,19 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.data.pictures import packed_names
 from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.raw_images import StoredImages
+
+
+class UnreadImages(Protocol):
+    """Images that are not in memory: still in their file, or in the files of pictures."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, channels, height, width)."""
+
+    def select(self, positions: npt.NDArray[np.int64]) -> UnreadImages:
+        """Return some of the images, in this order, without reading them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +32,7 @@ class LabelledImages:
     """Images and labels of one split, as they were read.
 
     Args:
-        images: uint8 (n, channels, height, width), in memory or still in their file.
+        images: uint8 (n, channels, height, width), in memory or not.
         labels: integers (n,), of any integer type.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
@@ -28,29 +40,32 @@ class LabelledImages:
         groups: numbers of what must stay on one side of a split, int64 (n,), the same in all parts
             of a source; None if there are no groups.
         weights: of each image, float64 (n,); None: all weigh the same.
+        content: names images and labels that the cache has; None: they come from elsewhere.
     """
 
-    images: npt.NDArray[np.uint8] | StoredImages
+    images: npt.NDArray[np.uint8] | UnreadImages
     labels: npt.NDArray[np.integer[Any]]
     images_file: str
     labels_file: str
     names: Sequence[str] | None = None
     groups: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float64] | None = None
+    content: str | None = None
 
     def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
         """Return the images at `positions`, which are all different, in this order."""
         if np.array_equal(positions, np.arange(len(self.labels))):
             return self  # without a second copy in memory
         images = self.images
-        images = images.select(positions) if isinstance(images, StoredImages) else images[positions]
+        chosen = images[positions] if isinstance(images, np.ndarray) else images.select(positions)
         return replace(
             self,
-            images=images,
+            images=chosen,
             labels=self.labels[positions],
             names=None if self.names is None else packed_names.select(self.names, positions),
             groups=None if self.groups is None else self.groups[positions],
             weights=None if self.weights is None else self.weights[positions],
+            content=None,
         )
 
 
