@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
+from tests.data.archives import pack
 from tests.distributed.launch import environment
 from tests.distributed.test_launchers import ACCELERATE
 from tests.runs import Run, contents, train_here
@@ -278,3 +279,20 @@ def test_images_that_have_changed_are_said_not_to_be_the_runs_own(
         assert "have changed since the run" in caplog.text
         assert ("not the run's own test images" in output) == (not words)
     assert json.loads(output)["own_images"] is False
+
+
+def test_a_run_without_folders_of_parts_is_tested_on_what_it_kept(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    root = write_folders(tmp_path / "own", "", {label: str(label) for label in range(4)})
+    archive = pack(root, tmp_path / "own.zip")
+    keys = ["--data.name", "folder", "--data.root", str(archive), "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *keys) == 0
+    found = evaluate(capsys, tmp_path / "run")
+    assert (found["own_images"], found["equals_results_json"]) == (True, True)
+    few = sum(row["support"] for row in found["test"]["per_class"])
+    shutil.rmtree(root / "3")
+    others = evaluate(capsys, tmp_path / "run", "--data.root", str(root))
+    assert others["own_images"] is False
+    count = len([*root.rglob("*.png")])
+    assert sum(row["support"] for row in others["test"]["per_class"]) == count > 3 * few

@@ -136,7 +136,7 @@ def _below(top: Path, skip: bool) -> list[Path]:
                     continue
                 if path.is_dir():
                     waiting.append((path, above | {place}))
-                elif is_picture(path):
+                elif is_picture(path.name):
                     found.append(path)
                 elif path.is_symlink() and not path.exists():
                     log.warning("%s: is a link that leads nowhere; skipped", path)

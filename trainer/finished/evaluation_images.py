@@ -22,6 +22,7 @@ from trainer.data.pictures.names import join_some, normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import SourceData, SourceSplit, check_counts, check_range
 from trainer.data.split import take
+from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
 
 By = Literal["name", "number", "position"]
@@ -56,7 +57,12 @@ def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImage
     Raises:
         UserError: there are no such images, or they do not fit the model's images or classes.
     """
-    found, fingerprint = _read(stored.fill_in(config.data), config.seed, split)
+    data = stored.fill_in(config.data)
+    found, fingerprint = _read(data, config.seed, split)
+    # Without parts a run keeps some pictures for the test; pictures of others are all for it.
+    if split == "test" and not are_images_of_run(stored.file.parent, fingerprint, None):
+        whole = reading.read_without_parts(data)
+        found = _first(data, whole, split) if whole else found
     labels, by = match_labels(found, stored.class_names)
     images = loading.image_set(replace(found.data, labels=labels))
     if not len(images):
@@ -80,9 +86,7 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
         found = reading.read_split(config, split)
         if found is None:
             raise
-        size = getattr(config, f"{split}_size")
-        used = take(f"data.{split}_size", size, len(found.data.labels))
-        return replace(found, data=found.data.select(np.arange(used))), None
+        return _first(config, found, split), None
     for part in (source.train, source.validation, source.test):
         if part is not None:
             check_counts(part)
@@ -91,6 +95,12 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
     except UserError:  # such as too few for a run, but enough to evaluate on
         fingerprint = None
     return _part(config, seed, source, split), fingerprint
+
+
+def _first(config: DataConfig, found: SourceSplit, split: str) -> SourceSplit:
+    """Return as many of a split's images as are asked for."""
+    used = take(f"data.{split}_size", getattr(config, f"{split}_size"), len(found.data.labels))
+    return replace(found, data=found.data.select(np.arange(used)))
 
 
 def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> SourceSplit:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 from trainer.data.pictures.decoding import SUFFIXES
 
@@ -40,9 +39,9 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(name: str) -> bool:
     """Return whether a file is a picture by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 def guess_part(name: str) -> str | None:

@@ -22,6 +22,9 @@ from trainer.data.pictures.file_states import States, hash_names, read_states
 
 Indices = npt.NDArray[np.int64]
 
+_MOST_INFLATED_BYTES = 2**31
+"""of a picture: a few compressed bytes are not to fill the memory"""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -33,6 +36,7 @@ class Place:
         offset_bytes: where the picture begins in `file`.
         size_bytes: how long it is there; None: to the end.
         is_deflated: whether it is compressed by the method 8 of zip files.
+        checksum: CRC-32 of its bytes as a zip file has it; None: not known.
     """
 
     file: Path
@@ -40,6 +44,7 @@ class Place:
     offset_bytes: int = 0
     size_bytes: int | None = None
     is_deflated: bool = False
+    checksum: int | None = None
 
     def __str__(self) -> str:
         """Return its name for messages: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
@@ -50,8 +55,7 @@ class Place:
 
         Raises:
             OSError: the file cannot be read.
-            UserError: the file is shorter than it was when it was listed, or its compressed bytes
-                are broken.
+            UserError: the file is shorter than it was when it was listed, or its bytes are broken.
         """
         return self.file.open("rb") if self.member is None else io.BytesIO(self.read())
 
@@ -66,11 +70,22 @@ class Place:
                 "short; get it again"
             )
         if self.is_deflated:
-            try:
-                return zlib.decompress(content, wbits=-zlib.MAX_WBITS)
-            except zlib.error as error:
-                raise UserError(f"{self}: its compressed bytes are broken ({error})") from error
+            content = self._inflate(content)
+        if self.checksum is not None and zlib.crc32(content) != self.checksum:
+            raise UserError(f"{self}: has another checksum than its archive says; get it again")
         return content
+
+    def _inflate(self, content: bytes) -> bytes:
+        inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        try:
+            inflated = inflater.decompress(content, _MOST_INFLATED_BYTES)
+        except zlib.error as error:
+            raise UserError(f"{self}: its compressed bytes are broken ({error})") from error
+        if not inflater.eof:
+            too_long = len(inflated) == _MOST_INFLATED_BYTES
+            why = "inflate to more than 2 GiB" if too_long else "are broken (they end too early)"
+            raise UserError(f"{self}: its compressed bytes {why}")
+        return inflated
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +97,7 @@ class Spans:
         file: which of them, int32 (n,).
         offset_bytes, size_bytes: int64 (n,).
         is_deflated: bool (n,).
+        checksums: of the bytes of each, uint32 (n,); None: not known.
     """
 
     files: tuple[Path, ...]
@@ -89,6 +105,7 @@ class Spans:
     offset_bytes: npt.NDArray[np.int64]
     size_bytes: npt.NDArray[np.int64]
     is_deflated: npt.NDArray[np.bool_]
+    checksums: npt.NDArray[np.uint32] | None = None
 
     def select(self, positions: Indices) -> Spans:
         """Return some of the rows, in this order."""
@@ -98,6 +115,7 @@ class Spans:
             self.offset_bytes[positions],
             self.size_bytes[positions],
             self.is_deflated[positions],
+            None if self.checksums is None else self.checksums[positions],
         )
 
 
@@ -140,6 +158,7 @@ class Places(Sequence[Place]):
             int(spans.offset_bytes[position]),
             int(spans.size_bytes[position]),
             bool(spans.is_deflated[position]),
+            None if spans.checksums is None else int(spans.checksums[position]),
         )
 
     def select(self, positions: Indices) -> Places:

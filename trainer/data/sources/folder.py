@@ -1,237 +1,102 @@
-"""List the picture files of a folder, PART/CLASS/FILE, and say what is wrong with its layout."""
+"""List the files of a folder, and of the folders in it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from trainer.base.errors import UserError
-from trainer.data.pictures.decoding import SUFFIXES
-from trainer.data.pictures.file_states import state_of
-from trainer.data.pictures.names import (
-    PARTS,
-    describe,
-    guess_part,
-    is_ignored,
-    is_picture,
-    join_some,
-    normalize_class_name,
-)
-from trainer.data.pictures.packed_names import pack
-from trainer.data.pictures.picture_set import ListedPictures
-from trainer.data.pictures.places import Places
-from trainer.data.sources.picture_plan import PictureList
+from trainer.data.pictures.file_states import ABSENT, state_of
+from trainer.data.pictures.names import PARTS, is_ignored
+from trainer.data.sources.members import Members
 
-_ENDINGS = ", ".join(SUFFIXES)
+_FileId = tuple[int, int]
+"""the device and the inode of a folder"""
 
 
-def list_pictures(root: Path) -> PictureList:
-    """List the pictures of all parts; hidden files are left out, links are followed.
+def list_folder(root: Path, only: str | None = None) -> Members:
+    """List the files of a folder. Links are followed; hidden files are left out.
+
+    Where the folder has some of the parts train, validation and test, no other folder is entered.
+
+    Args:
+        only: the one part to enter, if the folder has it.
 
     Raises:
-        UserError: the folder is not laid out as it should be.
+        UserError: there is no such folder, or a link leads back to a folder that it lies in.
     """
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder {root}")
-    parts, ignored = _find_parts(root)
-    folders = {part: _class_folders(root / part) for part in parts}
-    class_names = _common_classes(root, folders)
-    found = {
-        part: [_list_class(root, of_part[name]) for name in class_names]
-        for part, of_part in folders.items()
-    }
-    for part, classes in found.items():
-        for name, (pictures, _, _) in zip(class_names, classes, strict=True):
-            if not pictures:
-                raise UserError(
-                    f"data.root: {folders[part][name]} has no pictures; they end in {_ENDINGS}"
-                )
-    others = [name for classes in found.values() for _, _, names in classes for name in names]
-    return PictureList(
-        root=root,
-        class_names=class_names,
-        parts={part: _label(root, classes) for part, classes in found.items()},
-        makes_test="test" not in parts,
-        warnings=(
-            *_left_out(f"end in none of {_ENDINGS}", others),
-            *_left_out(f"are in none of the folders {', '.join(PARTS)}", ignored),
-        ),
-    )
+    return _Walk(root, only).members()
 
 
-def has_part(root: Path, part: str) -> bool:
-    """Return whether a folder has a part that `list_part` can list."""
-    if not root.is_dir():
-        return False
-    parts = [path for path in root.iterdir() if guess_part(path.name) and path.is_dir()]
-    return (root / part).is_dir() or (part == "test" and not parts)
+@dataclass
+class _Walk:
+    root: Path
+    only: str | None
+    names: list[str] = field(default_factory=list)
+    states: list[tuple[int, ...]] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    broken_links: set[str] = field(default_factory=set)
 
-
-def list_part(root: Path, part: str) -> PictureList:
-    """List only one part, which may have any classes: images to evaluate, not to learn from.
-
-    A folder without parts has test images: its own folders are their classes.
-
-    Args:
-        part: one that the folder has by `has_part`.
-
-    Raises:
-        UserError: there are no pictures, or the folder is not laid out as it should be.
-    """
-    place = root / part if (root / part).is_dir() else root
-    found = {
-        name: _list_class(root, folder) for name, folder in sorted(_class_folders(place).items())
-    }
-    class_names = tuple(name for name, (pictures, _, _) in found.items() if pictures)
-    if not class_names:
-        raise UserError(
-            f"data.root: {place} has no pictures; they must lie in a folder for each class, and "
-            f"end in {_ENDINGS}"
-        )
-    others = [name for _, _, names in found.values() for name in names]
-    return PictureList(
-        root=root,
-        class_names=class_names,
-        parts={part: _label(root, [found[name] for name in class_names])},
-        warnings=tuple(_left_out(f"end in none of {_ENDINGS}", others)),
-    )
-
-
-def _find_parts(root: Path) -> tuple[list[str], list[str]]:
-    """Return the parts that are there, and the folders and pictures next to them."""
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    ignored, wrong = [], []
-    for path in sorted(root.iterdir()):
-        if is_ignored(path.name) or path.name in parts:
-            continue
-        part = guess_part(path.name)
-        if not path.is_dir():
-            if part:
-                _check_link(path)
-            ignored += [path.name] * is_picture(path)
-        elif not any(path.samefile(root / other) for other in parts):
-            if part:
-                advice = f"name it {part}"
-                if part in parts:
-                    advice = f"move its pictures into {root / part}, or remove it"
-                wrong.append(f"{path} would be ignored; {advice}")
-            ignored.append(path.name)
-    if wrong:
-        raise UserError(f"data.root: {', and '.join(wrong)}")
-    if "train" not in parts:
-        raise UserError(
-            f"data.root: {root} has no folder train; it must have train/CLASS/ with pictures of "
-            "each class, and may have validation/CLASS/ and test/CLASS/"
-        )
-    return parts, ignored
-
-
-def _class_folders(place: Path) -> dict[str, Path]:
-    """Return the folders in that of a part, by the names of their classes."""
-    found: dict[str, Path] = {}
-    for path in sorted(_folders(place)):
-        name = normalize_class_name(path.name)
-        if not name:
-            raise UserError(
-                f"data.root: {place} has a folder whose name is only spaces, {path.name!r}; "
-                "rename it"
+    def members(self) -> Members:
+        parts = [part for part in PARTS if (self.root / part).is_dir()]
+        entered = [self.only] if self.only in parts else parts
+        above = {_identify(self.root)}
+        for name in self._read("", 0):
+            is_alias = name not in parts and any(
+                (self.root / name).samefile(self.root / part) for part in parts
             )
-        if name in found:
-            raise UserError(
-                f"data.root: {place} has two folders of the class {name}, {found[name].name!a} and "
-                f"{path.name!a}, which differ only in their Unicode form or in spaces; move the "
-                "pictures into one of them"
-            )
-        found[name] = path
-    return found
-
-
-def _folders(place: Path) -> Iterator[Path]:
-    """Yield the folders in that of a part; a picture next to them is a mistake."""
-    for path in place.iterdir():
-        if is_ignored(path.name):
-            continue
-        _check_name(path)
-        if path.is_dir():
-            yield path
-            continue
-        _check_link(path)
-        if is_picture(path):
-            raise UserError(f"data.root: {path} is not in the folder of a class")
-
-
-def _common_classes(root: Path, folders: Mapping[str, Mapping[str, Path]]) -> tuple[str, ...]:
-    """Return the classes of train/, which all parts must have, and no others."""
-    names = folders["train"].keys()
-    for part, others in folders.items():
-        if others.keys() != names:
-            lacking = ", ".join(map(describe, sorted(names - others.keys())))
-            unknown = ", ".join(map(describe, sorted(others.keys() - names)))
-            words = [f"lacks {lacking}"] * bool(lacking) + [f"has {unknown}"] * bool(unknown)
-            raise UserError(
-                f"data.root: {root / part} {' and '.join(words)}, unlike {root / 'train'}; all "
-                "parts must have the same classes"
-            )
-    if len(names) < 2:
-        found = ", ".join(names) or "none"
-        raise UserError(
-            f"data.root: {root / 'train'} must have at least 2 folders, one a class; found {found}"
+            if is_alias:
+                self.folders.discard(name)
+            elif name in entered or not parts:
+                self._enter(name, above, 1)
+        return Members(
+            self.root,
+            self.names,
+            frozenset(self.folders),
+            frozenset(self.broken_links),
+            np.array(self.states, np.int64).reshape(-1, len(ABSENT)),
         )
-    return tuple(sorted(names))
+
+    def _enter(self, folder: str, above: set[_FileId], depth: int) -> None:
+        """Note what is in a folder and in all folders below it.
+
+        Args:
+            above: the folders that it lies in.
+            depth: how many they are.
+        """
+        own = _identify(self.root / folder)
+        if own in above:
+            raise UserError(
+                f"data.root: {self.root / folder} is a link to a folder that it lies in; remove it"
+            )
+        for inner in self._read(f"{folder}/", depth):
+            self._enter(inner, {*above, own}, depth + 1)
+
+    def _read(self, prefix: str, depth: int) -> list[str]:
+        """Note the files in one folder; return the names of the folders in it."""
+        folders = []
+        with os.scandir(self.root / prefix) as entries:
+            for entry in entries:
+                if is_ignored(entry.name):
+                    continue
+                name = prefix + entry.name
+                if entry.is_dir():
+                    folders.append(name)
+                    continue
+                self.names.append(name)
+                self.states.append(state_of(entry))
+                if depth < 2 and entry.is_symlink() and not Path(entry.path).exists():
+                    self.broken_links.add(name)
+        if depth < 2:
+            self.folders.update(folders)
+        return sorted(folders)
 
 
-_Listed = tuple[list[str], list[tuple[int, ...]], list[str]]
-"""pictures, their files' states, and other files, as names below a root"""
-
-
-def _list_class(root: Path, folder: Path) -> _Listed:
-    """Return what is in the folder of a class."""
-    pictures: list[str] = []
-    states: list[tuple[int, ...]] = []
-    others: list[str] = []
-    place = folder.relative_to(root).as_posix()
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if is_ignored(entry.name):
-                continue
-            _check_name(Path(entry.path))
-            if entry.is_dir():
-                raise UserError(
-                    f"data.root: {entry.path} is a folder in that of a class, whose pictures must "
-                    "lie in it directly"
-                )
-            if is_picture(Path(entry.name)):
-                pictures.append(f"{place}/{entry.name}")
-                states.append(state_of(entry))
-            else:
-                others.append(f"{place}/{entry.name}")
-    return pictures, states, others
-
-
-def _label(root: Path, by_class: list[_Listed]) -> ListedPictures:
-    names = [name for pictures, _, _ in by_class for name in pictures]
-    states = np.array([state for _, listed, _ in by_class for state in listed], dtype=np.int64)
-    labels = np.repeat(np.arange(len(by_class)), [len(pictures) for pictures, _, _ in by_class])
-    return ListedPictures(Places(root, pack(names), states=states), labels)
-
-
-def _left_out(why: str, names: list[str]) -> list[str]:
-    return [f"left out, as they {why}: {join_some(names)}"] if names else []
-
-
-def _check_link(path: Path) -> None:
-    """Refuse a broken link to a part or a class, which would otherwise be missing silently."""
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"data.root: {path} is a link that leads nowhere; fix or remove it")
-
-
-def _check_name(path: Path) -> None:
-    try:
-        path.name.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"data.root: {str(path)!r} has a name that is not UTF-8; rename it"
-        ) from error
+def _identify(folder: Path) -> _FileId:
+    status = folder.stat()
+    return status.st_dev, status.st_ino

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
-from trainer.data.sources import decoded_pictures, digits, folder, idx, known, npy, user_dataset
+from trainer.data.sources import decoded_pictures, digits, idx, known, listing, npy, user_dataset
 from trainer.data.sources.known_sets.registry import KNOWN
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.source_data import SourceData, SourceSplit
@@ -66,7 +66,7 @@ def describe_undecoded(config: DataConfig) -> str | None:
     """
     if config.name != "folder":
         return None
-    return decoded_pictures.describe_undecoded(folder.list_pictures(_root(config)), config)
+    return decoded_pictures.describe_undecoded(listing.list_pictures(_root(config)), config)
 
 
 @_explain_forbidden()
@@ -104,11 +104,26 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     Raises:
         UserError: the split has no pictures, or a broken one.
     """
-    if config.name != "folder" or not folder.has_part(_root(config), split):
+    if config.name != "folder" or not listing.has_part(_root(config), split):
         return None
     _decode(config, split)
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
     return decoded_pictures.read_part(config, limit_bytes, split)
+
+
+@_explain_forbidden()
+def read_without_parts(config: DataConfig) -> SourceSplit | None:
+    """Read all pictures of a folder without train/ and test/, as images to evaluate.
+
+    Returns:
+        None if the source is something else.
+
+    Raises:
+        UserError: as `read_split`.
+    """
+    if config.name != "folder" or not listing.is_without_parts(_root(config)):
+        return None
+    return read_split(config, "test")
 
 
 @_explain_forbidden()
@@ -122,7 +137,7 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
         return  # the first process of the machine has done it, and this one reads its plan
     root = _root(config)
     try:
-        pictures = folder.list_part(root, part) if part else folder.list_pictures(root)
+        pictures = listing.list_part(root, part) if part else listing.list_pictures(root)
         decoded_pictures.prepare(pictures, config, part)
     except (UserError, PermissionError):
         decoded_pictures.forget(config, part)  # the others must not read an older plan

@@ -1,0 +1,189 @@
+"""List the members of an archive once; a compressed .tar is decompressed into the cache before."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.base.files import write_file
+from trainer.base.locks import lock_file
+from trainer.data.pictures.file_states import state_of
+from trainer.data.pictures.packed_names import PackedNames, pack
+from trainer.data.pictures.places import Spans
+from trainer.data.sources.download import cache_folder
+from trainer.data.sources.members import Members
+from trainer.data.sources.tar_archive import list_tar
+from trainer.data.sources.zip_archive import list_zip
+
+_COMPRESSED: Mapping[str, Callable[..., Any]] = {
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tbz2": bz2.open,
+    ".tar.xz": lzma.open,
+    ".txz": lzma.open,
+}
+SUFFIXES = (".zip", ".tar", *_COMPRESSED)
+"""of archives, in lower case"""
+
+_FORMAT = 1
+"""of the lists of members in the cache"""
+_CHUNK_BYTES = 2**20
+# Some file systems count times in whole seconds, or in steps of two.
+_CLOCK_STEP_NS = 2 * 10**9
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file is an archive that can be read, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def list_archive(path: Path) -> Members:
+    """List the members of an archive, which is read only if it has changed since the last time.
+
+    Raises:
+        UserError: it is broken, or has members that cannot be read or that lead out of it; or the
+            cache cannot be written.
+    """
+    if not path.is_file():
+        raise UserError(f"data.root: there is no file {path}")
+    if path.name.lower().endswith(".zip"):
+        return _remembered(path, path, lambda: list_zip(path))
+    file = decompress(path)
+    return _remembered(path, file, lambda: list_tar(file, path))
+
+
+def is_decompressed(path: Path) -> bool:
+    """Return whether an archive can be read in place, or was decompressed into the cache."""
+    return _suffix(path) is None or _decompressed(path).is_file()
+
+
+def decompress(path: Path) -> Path:
+    """Decompress a .tar.gz, .tar.bz2 or .tar.xz into the cache, unless that was done before.
+
+    Returns:
+        Where it is; a .tar stays where it is.
+
+    Raises:
+        UserError: it is broken, or the cache cannot be written.
+    """
+    suffix = _suffix(path)
+    if suffix is None:
+        return path
+    target = _decompressed(path)
+
+    def copy(temporary: Path) -> None:
+        with _COMPRESSED[suffix](path, "rb") as source, temporary.open("wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK_BYTES)
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        without = "processes that start together decompress the same archive, each for itself"
+        with lock_file(target.with_suffix(".lock"), f"decompresses {path}", without):
+            if not target.is_file():
+                write_file(target, copy)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise _not_whole(path, error) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 has no type of its own for broken files
+            raise _not_whole(path, error) from error
+        raise UserError(
+            f"{path}: cannot be decompressed into the cache {target.parent} ({error}); make room, "
+            "or set XDG_CACHE_HOME to another folder"
+        ) from error
+    return target
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: cannot be decompressed ({error}); it may have been cut short; get it again"
+    )
+
+
+def _suffix(path: Path) -> str | None:
+    return next((suffix for suffix in _COMPRESSED if path.name.lower().endswith(suffix)), None)
+
+
+def _decompressed(path: Path) -> Path:
+    return cache_folder("archives") / f"{path.name.split('.')[0]}-{_key(path)}.tar"
+
+
+def _key(path: Path) -> str:
+    """Name an archive in its present state."""
+    described = repr((_FORMAT, os.fsencode(path.resolve()), state_of(path)))
+    return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+
+def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
+    """Return the members as they are noted in the cache; otherwise read them and note them.
+
+    Args:
+        file: where the members lie: the archive, or what it was decompressed to.
+    """
+    index = cache_folder("archives") / f"members-{_key(path)}.npz"
+    if found := _load(path, file, index):
+        return found
+    state, read_ns = state_of(path), time.time_ns()
+    members = read()
+    # A later change would not show in the state if it came within the same tick of the clock.
+    if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
+        try:
+            index.parent.mkdir(parents=True, exist_ok=True)
+            write_file(index, lambda temporary: _save(temporary, members))
+        except OSError as error:
+            raise UserError(
+                f"{path}: its list of members cannot be written into the cache {index.parent} "
+                f"({error}); make room, or set XDG_CACHE_HOME to another folder"
+            ) from error
+    return members
+
+
+def _save(path: Path, members: Members) -> None:
+    spans, names, folders = members.spans, pack(members.names), pack(sorted(members.folders))
+    assert spans
+    columns: dict[str, npt.NDArray[Any]] = {
+        "names": names.blob,
+        "name_ends": names.ends,
+        "folders": folders.blob,
+        "folder_ends": folders.ends,
+        "offset_bytes": spans.offset_bytes,
+        "size_bytes": spans.size_bytes,
+        "is_deflated": spans.is_deflated,
+    }
+    if spans.checksums is not None:
+        columns["checksums"] = spans.checksums
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **columns)
+
+
+def _load(path: Path, file: Path, index: Path) -> Members | None:
+    try:
+        with np.load(index, allow_pickle=False) as arrays:
+            columns = dict(arrays)
+        names = list(PackedNames(columns["names"], columns["name_ends"]))
+        folders = frozenset(PackedNames(columns["folders"], columns["folder_ends"]))
+        spans = Spans(
+            (file,),
+            np.zeros(len(names), np.int32),
+            columns["offset_bytes"],
+            columns["size_bytes"],
+            columns["is_deflated"],
+            columns.get("checksums"),
+        )
+        return Members(path, names, folders, spans=spans)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,232 @@
+"""List the pictures of WebDataset shards: .tar files with KEY.jpg and KEY.cls beside each other.
+
+As in the `webdataset` package, a member's key is its name up to the first dot after the last slash
+(`base_plus_ext` in its tariterators.py); the order in the shards does not matter here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from trainer.base.errors import UserError
+from trainer.data.pictures.decoding import SUFFIXES
+from trainer.data.pictures.names import PARTS, describe, join_some, normalize_class_name
+from trainer.data.pictures.packed_names import pack
+from trainer.data.pictures.picture_set import ListedPictures
+from trainer.data.pictures.places import Places, Spans
+from trainer.data.sources.archive import list_archive
+from trainer.data.sources.members import Members
+from trainer.data.sources.picture_plan import PictureList
+from trainer.data.sources.shards import divide
+
+_CLASS_FILES = ("classes.txt", "classnames.txt")
+_LONGEST_LABEL_BYTES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """The pictures of some shards: names and spans, and what the .cls of each says."""
+
+    names: list[str]
+    labels: list[str]
+    spans: Spans
+
+
+def is_shard(members: Members) -> bool:
+    """Return whether an archive is a shard: it has members that end in .cls."""
+    return members.is_archive and any(name.lower().endswith(".cls") for name in members.names)
+
+
+def has_part(root: Path, shards: Sequence[Path], part: str) -> bool:
+    """Return whether some shards are of a part; shards without parts are of the test."""
+    parts = divide(root, shards)
+    return part in parts or (part == "test" and list(parts) == [None])
+
+
+def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -> PictureList:
+    """List the pictures of shards.
+
+    Args:
+        root: the folder, the pattern or the shard, for messages.
+        only: the one part to list, with whatever classes; None: all parts, for a run.
+
+    Raises:
+        UserError: a shard is broken or cut, a picture has no label, or a label no picture.
+    """
+    by_part = divide(root, shards)
+    if only is None:
+        chosen = {part or "train": paths for part, paths in by_part.items()}
+        if "train" not in chosen:
+            raise UserError(
+                f"data.root: {root} has shards of {', '.join(chosen)}, but none of train; the "
+                "names of some must contain train"
+            )
+    else:
+        chosen = {only: by_part.get(only) or by_part[None]}
+    samples = {part: _read_shards(chosen[part]) for part in PARTS if part in chosen}
+    class_names, numbers = _classes(root, shards[0].parent, samples)
+    parts: Mapping[str, ListedPictures]
+    parts = {part: _label(root, of_part, numbers) for part, of_part in samples.items()}
+    if only is None:
+        _check_classes(root, class_names, parts)
+    else:
+        class_names, parts = _used_classes(class_names, parts)
+    return PictureList(
+        root=root,
+        class_names=class_names,
+        parts=parts,
+        kind="archive",
+        makes_test=only is None and "test" not in parts,
+    )
+
+
+def _read_shards(shards: Sequence[Path]) -> _Samples:
+    names: list[str] = []
+    labels: list[str] = []
+    file, offsets, sizes = [], [], []
+    for number, path in enumerate(shards):
+        members = list_archive(path)
+        assert members.spans
+        pictures, classes = _pair(path, members.names)
+        names += [members.names[picture] for picture in pictures]
+        labels += _read_labels(path, members, classes)
+        file.append(np.full(len(pictures), number, np.int32))
+        offsets.append(members.spans.offset_bytes[pictures])
+        sizes.append(members.spans.size_bytes[pictures])
+    spans = Spans(
+        tuple(shards),
+        np.concatenate(file),
+        np.concatenate(offsets),
+        np.concatenate(sizes),
+        np.zeros(len(names), np.bool_),
+    )
+    return _Samples(names, labels, spans)
+
+
+def _pair(path: Path, names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the positions of a shard's pictures, and those of their .cls files."""
+    pictures: dict[str, int] = {}
+    classes: dict[str, int] = {}
+    for number, name in enumerate(names):
+        folder, slash, base = name.rpartition("/")
+        stem, dot, extension = base.partition(".")
+        key, extension = folder + slash + stem, dot + extension.lower()
+        if extension in SUFFIXES:
+            if key in pictures:
+                raise UserError(
+                    f"{path}: {names[pictures[key]]} and {name} are two pictures of one sample"
+                )
+            pictures[key] = number
+        elif extension == ".cls":
+            classes[key] = number
+    for key, number in pictures.items():
+        if key not in classes:
+            raise UserError(f"{path}: the picture {names[number]} has no {key}.cls with its label")
+    for key, number in classes.items():
+        if key not in pictures:
+            raise UserError(
+                f"{path}: the label {names[number]} has no picture; one is named {key} and ends in "
+                f"one of {', '.join(SUFFIXES)}"
+            )
+    return list(pictures.values()), [classes[key] for key in pictures]
+
+
+def _read_labels(path: Path, members: Members, numbers: Sequence[int]) -> list[str]:
+    spans, labels = members.spans, []
+    assert spans
+    begins, sizes = spans.offset_bytes[numbers].tolist(), spans.size_bytes[numbers].tolist()
+    with path.open("rb") as file:
+        for number, begin, size in zip(numbers, begins, sizes, strict=True):
+            content = os.pread(file.fileno(), min(size, _LONGEST_LABEL_BYTES + 1), begin)
+            try:
+                label = normalize_class_name(content.decode())
+            except UnicodeDecodeError:
+                label = ""
+            if not label or len(label.splitlines()) > 1 or len(content) > _LONGEST_LABEL_BYTES:
+                raise UserError(
+                    f"{path}: {members.names[number]} must have one line of UTF-8, the number or "
+                    f"the name of a class; found {content[:40]!r}"
+                )
+            labels.append(label)
+    return labels
+
+
+def _classes(
+    root: Path, folder: Path, samples: Mapping[str, _Samples]
+) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """Return the names of the classes, and the number of the class that each label means."""
+    labels = {label for of_part in samples.values() for label in of_part.labels}
+    is_number = all(re.fullmatch("[0-9]{1,18}", label) for label in labels)
+    file = next((path for name in _CLASS_FILES if (path := folder / name).is_file()), None)
+    if file is None:
+        if not is_number:
+            names = tuple(sorted(labels))
+            return names, {name: number for number, name in enumerate(names)}
+        values = sorted({int(label) for label in labels})
+        place = {value: number for number, value in enumerate(values)}
+        return tuple(map(str, values)), {label: place[int(label)] for label in labels}
+    names = _read_class_names(file)
+    numbers = {name: number for number, name in enumerate(names)}
+    if is_number and not labels <= numbers.keys():
+        numbers = {label: int(label) for label in labels if int(label) < len(names)}
+    if unknown := sorted(labels - numbers.keys()):
+        raise UserError(
+            f"data.root: {root} has the labels {join_some([repr(label) for label in unknown])}, "
+            f"which {file} does not have; it has {len(names)} classes, which count from 0"
+        )
+    return names, numbers
+
+
+def _read_class_names(file: Path) -> tuple[str, ...]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8") from error
+    names = tuple(map(normalize_class_name, lines))
+    if "" in names or len({*names}) < len(names):
+        raise UserError(f"{file}: must have the name of another class in each line")
+    return names
+
+
+def _label(root: Path, samples: _Samples, numbers: Mapping[str, int]) -> ListedPictures:
+    """Return pictures sorted by class, then by shard and name."""
+    labels = np.array([numbers[label] for label in samples.labels], np.int64)
+    file, names = samples.spans.file.tolist(), samples.names
+    order = sorted(range(len(labels)), key=lambda at: (labels[at], file[at], names[at]))
+    places = Places(root, names, samples.spans).select(np.array(order, np.int64))
+    return ListedPictures(replace(places, names=pack(places.names)), labels[order])
+
+
+def _check_classes(
+    root: Path, class_names: Sequence[str], parts: Mapping[str, ListedPictures]
+) -> None:
+    if len(class_names) < 2:
+        raise UserError(f"data.root: {root} must have at least 2 classes; found {len(class_names)}")
+    for part, pictures in parts.items():
+        lacking = sorted({*range(len(class_names))} - {*pictures.labels.tolist()})
+        if lacking:
+            some = join_some([describe(class_names[label]) for label in lacking])
+            raise UserError(
+                f"data.root: {root} has no {part} pictures of {some}; all parts must have the same "
+                "classes"
+            )
+
+
+def _used_classes(
+    class_names: tuple[str, ...], parts: Mapping[str, ListedPictures]
+) -> tuple[tuple[str, ...], Mapping[str, ListedPictures]]:
+    """Leave out the classes that no picture has."""
+    used = np.unique(np.concatenate([pictures.labels for pictures in parts.values()]))
+    return (
+        tuple(class_names[label] for label in used),
+        {
+            part: replace(pictures, labels=np.searchsorted(used, pictures.labels))
+            for part, pictures in parts.items()
+        },
+    )
