@@ -14,7 +14,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.augment import mixup
 from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.user_augmentations import TRIED
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.sampling import EpochSampler
 
 
@@ -28,6 +28,31 @@ class Batch:
     """their classes: int64, (n,); mixed: the weights of the classes, float32, (n, classes)"""
     microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
+
+
+def fetch_augmented(
+    train: ImageSet,
+    augmentation: Augmentation,
+    samples: torch.Tensor,
+    epoch: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return samples as an epoch trains on them, before they are scaled.
+
+    Args:
+        train: the training split.
+        samples: indices in it, int64 (n,), on the CPU.
+        epoch: from 1.
+        device: where they go.
+
+    Returns:
+        Images, uint8 (n, channels, height, width), and their classes, int64 (n,).
+    """
+    pixels, targets = train.fetch(samples.to(train.images.device, non_blocking=True))
+    pixels = pixels.to(device, non_blocking=True)
+    with profiler_ranges.label("augmentation"):
+        images = augmentation(pixels, samples, epoch)
+    return images, targets.to(device, non_blocking=True)
 
 
 class Batches:
@@ -87,11 +112,9 @@ class Batches:
         return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 
     def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        train = self.data.train
-        pixels, targets = train.fetch(samples.to(train.images.device, non_blocking=True))
-        pixels, targets = self._to_device(pixels), self._to_device(targets)
-        with profiler_ranges.label("augmentation"):
-            images = self.augmentation(pixels, samples, epoch)
+        images, targets = fetch_augmented(
+            self.data.train, self.augmentation, samples, epoch, self.device
+        )
         return self.data.scaling.apply(images), targets
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:

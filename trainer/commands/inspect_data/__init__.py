@@ -2,7 +2,8 @@
 
 Of a finished run, named by its folder in the first place, its model says which labels of the
 validation and test images are most likely wrong. With --page all of it is written as an HTML page
-with pictures. A folder of pictures is decoded first, as a run would do it.
+with pictures, some of them also as the first epochs train on them. A folder of pictures is decoded
+first, as a run would do it.
 
 example: python -m trainer inspect-data --config configs/folder.yaml --data.root my_pictures
 example: python -m trainer inspect-data runs/folder --page labels.html
@@ -25,7 +26,7 @@ from trainer.commands.options import (
     positive_integer,
 )
 from trainer.config import command_line
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, own_augmentations_of
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 from trainer.run.console import MOST_CLASSES, WORST_CLASSES
@@ -109,7 +110,10 @@ def _inspect(
         return
     found = image_statistics.compute(inspected, arguments.most) | {"suspects": suspects}
     if arguments.page:
-        page.write(arguments.page, found, inspected, shown_classes(found["classes"]))
+        # Code that a run's folder names runs only where the user names it.
+        shows_augmentation = not (folder and own_augmentations_of(config.data.augment))
+        shown = shown_classes(found["classes"])
+        page.write(arguments.page, found, inspected, shown, config if shows_augmentation else None)
     print_report(found, _lines(found), as_json=arguments.json)
     if arguments.page and not arguments.json:
         print(f"\npage        {arguments.page}")

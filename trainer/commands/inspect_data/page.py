@@ -7,25 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from trainer.base.files import write_text
 from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
 from trainer.commands.options import report_write_errors
+from trainer.config.schema import RunConfig
+from trainer.data.augment.policy import Augmentation
+from trainer.data.batches import fetch_augmented
+from trainer.data.dataset import ImageSet
 from trainer.run.report import pages
 
 SAMPLES = 12
 """how many training images of each class are shown"""
+EPOCHS = 8
+"""how many epochs of a sample are shown"""
+MOST_AUGMENTED = 8
+"""how many samples are shown as epochs train on them, each of another class"""
 LARGEST_GROUP = 6
 """how many images of a group of duplicates are shown"""
 
 
 def write(
-    path: Path, found: dict[str, Any], inspected: InspectedImages, classes: Sequence[int]
+    path: Path,
+    found: dict[str, Any],
+    inspected: InspectedImages,
+    classes: Sequence[int],
+    config: RunConfig | None,
 ) -> None:
     """Write the page.
 
     Args:
         classes: the numbers of those to show.
+        config: of the run whose augmentation is shown; None: it is not shown.
 
     Raises:
         UserError: it cannot be written.
@@ -50,11 +64,30 @@ def write(
             [(uris[place], inspected.describe(place)["name"]) for place in places]
             for places in samples
         ],
+        augment=config.data.augment if config else "none",
+        augmented=_augmented(inspected, config, samples) if config else [],
         uri=lambda image: uris[image["part"], image["position"]],
         largest=max(row["train"] for row in found["classes"]),
     )
     with report_write_errors("--page", path):
         write_text(path, text)
+
+
+def _augmented(
+    inspected: InspectedImages, config: RunConfig, samples: Sequence[Sequence[Place]]
+) -> list[list[str]]:
+    """Return the addresses of the first sample of some classes, a row each, in the first epochs."""
+    if config.data.augment == "none":
+        return []
+    chosen = torch.tensor([places[0][1] for places in samples if places][:MOST_AUGMENTED])
+    augmentation = Augmentation(config.data.augment, config.seed)
+    train, device = inspected.splits["train"], torch.device("cpu")
+    columns = []
+    for epoch in range(1, EPOCHS + 1):
+        images, _ = fetch_augmented(train, augmentation, chosen, epoch, device)
+        shown = ImageSet(images, chosen).pictures(np.arange(len(chosen)))
+        columns.append([pages.image_uri(pixels) for pixels in shown])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _uris(inspected: InspectedImages, places: Sequence[Place]) -> dict[Place, str]:
