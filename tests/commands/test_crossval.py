@@ -64,7 +64,8 @@ def test_every_used_training_image_is_classified_once(whole: Path) -> None:
     with np.load(whole / "out_of_fold.npz") as columns:
         assert columns["index"].tolist() == list(range(600))
         assert sorted(set(columns["fold"].tolist())) == [1, 2, 3]
-        labels = load_training(DataConfig(name="digits", train_size=600)).targets.numpy()
+        images, _ = load_training(DataConfig(name="digits", train_size=600))
+        labels = images.targets.numpy()
         assert np.array_equal(columns["target"], labels)
         right = columns["target"] == columns["predicted"]
         for run in result(whole)["runs"]:

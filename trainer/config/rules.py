@@ -8,6 +8,7 @@ optimiser or schedule may be exchanged without other keys.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf
@@ -39,6 +40,16 @@ AUGMENT_RULE = (
     f"own, path/to/file.py:name, each after a +; or a list such as "
     "[flip, {rotate: {degrees: 10}}]"
 )
+
+
+def _is_grouping(groups: int | str | None) -> bool:
+    if not isinstance(groups, str):
+        return groups is None or groups >= 1
+    try:
+        return groups != "" and re.compile(groups).groups <= 1
+    except re.error:
+        return False
+
 
 # Rules for a value by itself: the keys, what is right, and that in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -85,6 +96,12 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "data.augment",
         lambda value: isinstance(value, list) or _is_without_repetition(transforms_of(value)),
         AUGMENT_RULE,
+    ),
+    (
+        "data.groups",
+        _is_grouping,
+        "null, a folder level such as 1, a pattern with one pair of brackets such as ^(s[0-9]+)_, "
+        "or a table's column",
     ),
     ("data.mixup data.cutmix", lambda value: 0 <= value < inf, "0 or positive and finite"),
     (
@@ -231,6 +248,17 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         "data.scaling",
         data.scaling != "imagenet" or data.channels in (None, 3),
         f"another than imagenet where data.channels is {data.channels}",
+    )
+    is_table = data.name == "table"
+    require(
+        "data.groups",
+        data.groups is None or data.name == "folder" or is_table,
+        "null unless data.name is folder or table",
+    )
+    require(
+        "data.groups",
+        is_table or not isinstance(data.groups, str) or re.compile(data.groups).groups == 1,
+        "a pattern with one pair of brackets, such as ^(s[0-9]+)_, or a folder level such as 1",
     )
     for key in ("image_size", "channels", "grey_range", "image_size_schedule", "store_size"):
         of_folder = data.name == "folder" or getattr(data, key) is None

@@ -87,16 +87,18 @@ def divide(
     Raises:
         UserError: there are fewer images than asked for, or they cannot be divided like this.
     """
-    labels = source.train.labels.astype(np.int64)
+    labels, groups = source.train.labels.astype(np.int64), source.train.groups
     used = take("data.train_size", config.train_size, len(labels))
     if config.folds is None:
         size = take("data.test_size", config.test_size, len(source.test.labels))
         rest, test = np.arange(used), Subset("test", source.test, np.arange(size))
     else:
-        rest, fold = take_fold(config, labels[:used], seed, class_names)
+        chosen_groups = None if groups is None else groups[:used]
+        rest, fold = take_fold(config, labels[:used], seed, class_names, chosen_groups)
         test = Subset("train", source.train, fold)
     if source.validation is None:
-        train, validation = split(config, labels[rest], seed, class_names)
+        chosen_groups = None if groups is None else groups[rest]
+        train, validation = split(config, labels[rest], seed, class_names, chosen_groups)
         held_out = Subset("train", source.train, rest[validation])
         return Subset("train", source.train, rest[train]), held_out, test
     wanted, found = config.validation_size, len(source.validation.labels)
@@ -105,8 +107,11 @@ def divide(
     return Subset("train", source.train, rest), held_out, test
 
 
-def load_training(config: DataConfig) -> ImageSet:
+def load_training(config: DataConfig) -> tuple[ImageSet, Indices | None]:
     """Read all training images that are used, in file order, before they are divided.
+
+    Returns:
+        The images, and the numbers of their groups, int64 (n,); None if there are no groups.
 
     Raises:
         UserError: as `load`.
@@ -114,7 +119,8 @@ def load_training(config: DataConfig) -> ImageSet:
     source = reading.read(config)
     check(source)
     used = take("data.train_size", config.train_size, len(source.train.labels))
-    return image_set(source.train.select(np.arange(used)))
+    chosen = source.train.select(np.arange(used))
+    return image_set(chosen), chosen.groups
 
 
 def image_set(data: LabelledImages) -> ImageSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,19 +29,25 @@ def take(key: str, size: int | None, found: int) -> int:
 
 
 def take_fold(
-    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+    config: DataConfig,
+    labels: Indices,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    groups: Indices | None = None,
 ) -> tuple[Indices, Indices]:
     """Return the positions of the images outside and inside of fold `data.fold`, in file order.
 
-    Every image is in one fold, and each class is spread over the folds as evenly as possible.
+    Every image is in one fold, and each class is spread over the folds as evenly as possible. A
+    group is in one fold too.
 
     Args:
         config: with `folds` and `fold`.
         labels: the classes of the images to divide, int64 (n,).
         class_names: for messages; None: the numbers.
+        groups: the numbers of their groups, int64 (n,); None: each image is its own.
 
     Raises:
-        UserError: a class has fewer images than there are folds.
+        UserError: a class has fewer images than there are folds, or there are too few groups.
     """
     assert config.folds is not None and config.fold is not None
     classes, counts = np.unique(labels, return_counts=True)
@@ -50,6 +57,8 @@ def take_fold(
             f"{counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use fewer "
             "folds, or more images"
         )
+    if groups is not None:
+        return _take_group_fold(config.folds, config.fold, labels, groups, seed, class_names)
     from sklearn.model_selection import StratifiedKFold  # as slow to import as torch
 
     state = seeding.integer(seed, "folds") % 2**32  # scikit-learn takes no larger one
@@ -59,16 +68,22 @@ def take_fold(
 
 
 def split(
-    config: DataConfig, labels: Indices, seed: int, class_names: Sequence[str] | None = None
+    config: DataConfig,
+    labels: Indices,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    groups: Indices | None = None,
 ) -> tuple[Indices, Indices]:
     """Return the positions of the training and of the validation images, both in file order.
 
     Without `data.validation_size` a tenth is held out. Where that is too few for a stratified draw
-    of every class, it becomes enough for one of each class that has two.
+    of every class, it becomes enough for one of each class that has two. Of groups whole ones are
+    held out, about as many images as that, stratified as far as possible.
 
     Args:
         labels: the classes of the images to divide, int64 (n,).
         class_names: for messages; None: the numbers.
+        groups: the numbers of their groups, int64 (n,); None: each image is its own.
 
     Raises:
         UserError: the validation set cannot be of this size.
@@ -83,6 +98,8 @@ def split(
             f"0 to {count - 1} can be held out"
         )
     positions = np.arange(count, dtype=np.int64)
+    if groups is not None and held_out > 0:
+        return _hold_groups_out(config, held_out, labels, groups, seed, class_names)
     if config.validation == "first" or held_out == 0:
         return positions[held_out:], positions[:held_out]
     counts = np.unique(labels, return_counts=True)[1]
@@ -116,6 +133,99 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: 
         for positions, quota in zip(by_class, quotas, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def _take_group_fold(
+    folds: int,
+    fold: int,
+    labels: Indices,
+    groups: Indices,
+    seed: int,
+    class_names: Sequence[str] | None,
+) -> tuple[Indices, Indices]:
+    """Return the positions outside and inside of a fold of whole groups."""
+    found = len(np.unique(groups))
+    if found < folds:
+        raise UserError(
+            f"data.folds: {folds} folds need as many groups of training images, found {found}; use "
+            "fewer folds"
+        )
+    rest, held_out = _divide_groups(folds, labels, groups, seeding.integer(seed, "folds"))[fold - 1]
+    if not len(held_out):
+        raise UserError(
+            f"data.folds: the {found} groups of training images cannot be divided into {folds} "
+            f"folds, fold {fold} would be empty; use fewer folds"
+        )
+    if (lost := _first_lost(labels, rest)) is not None:
+        raise UserError(
+            f"data.folds: fold {fold} has all images of class {_name(lost, class_names)}, so that "
+            f"none are left to train on; its images must be of more groups, best of {folds}, the "
+            "number of folds"
+        )
+    return rest, held_out
+
+
+def _hold_groups_out(
+    config: DataConfig,
+    held_out: int,
+    labels: Indices,
+    groups: Indices,
+    seed: int,
+    class_names: Sequence[str] | None,
+) -> tuple[Indices, Indices]:
+    """Return the positions of the training and of the validation images, of whole groups."""
+    if config.validation == "first":
+        raise UserError(
+            "data.validation: must be stratified where data.groups or the table has groups; the "
+            "first images need not be whole groups"
+        )
+    found = len(np.unique(groups))
+    if found < 2:
+        raise UserError(
+            f"data.validation_size: all {len(labels):,} training images are of one group, so none "
+            "can be held out but 0"
+        )
+    is_small = 2 * held_out <= len(labels)
+    share = min(held_out, len(labels) - held_out) / len(labels)
+    folds = min(found, max(2, round(1 / share)))
+    divided = _divide_groups(folds, labels, groups, seeding.integer(seed, "split"))
+    options = [(one, other) if is_small else (other, one) for one, other in divided]
+    usable = [
+        option for option in options if len(option[1]) and _first_lost(labels, option[0]) is None
+    ]
+    if not usable:
+        lost = _first_lost(labels, options[0][0])
+        named = "some class" if lost is None else f"class {_name(lost, class_names)}"
+        raise UserError(
+            f"data.validation_size: none of the divisions by groups leaves images of {named} to "
+            "train on; its images must be of at least 2 groups, or hold out 0"
+        )
+    # Of those that the seed has made, the one with most classes, then the nearest size.
+    return max(
+        usable,
+        key=lambda option: (
+            len(np.unique(labels[option[1]])),
+            -abs(len(option[1]) - held_out),
+        ),
+    )
+
+
+def _divide_groups(
+    folds: int, labels: Indices, groups: Indices, drawn: int
+) -> list[tuple[Indices, Indices]]:
+    """Return the positions outside and inside of each fold, in file order."""
+    from sklearn.model_selection import StratifiedGroupKFold  # as slow to import as torch
+
+    divided = StratifiedGroupKFold(folds, shuffle=True, random_state=drawn % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds
+        return list(divided.split(labels, labels, groups))
+
+
+def _first_lost(labels: Indices, kept: Indices) -> int | None:
+    """Return the first class that has no image among those that are kept; None if all have."""
+    lost = np.setdiff1d(labels, labels[kept])
+    return int(lost[0]) if len(lost) else None
 
 
 def _check_stratified(labels: Indices, held_out: int, class_names: Sequence[str] | None) -> None:

@@ -24,7 +24,7 @@ from trainer.data.dataset import ImageSet
 from trainer.data.loading import load_training
 from trainer.data.measurements import fingerprint_of
 from trainer.data.sources import reading
-from trainer.data.split import take_fold
+from trainer.data.split import Indices, take_fold
 from trainer.run.console import class_table
 from trainer.run.report import pages, plots, run_report
 from trainer.run.report.attempt import attempt
@@ -67,8 +67,8 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     recipe = _common_recipe(finished)
     # Where all folds were finished before, the images have not been prepared here.
     reading.prepare(folds[0].data)
-    images = load_training(folds[0].data)
-    columns = _gather(folds, finished, images)
+    images, groups = load_training(folds[0].data)
+    columns = _gather(folds, finished, images, groups)
     try:
         found = summarise(finished, columns)
     except (KeyError, TypeError) as error:
@@ -112,7 +112,10 @@ def _common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
 
 
 def _gather(
-    folds: Sequence[RunConfig], finished: Sequence[FinishedRun], images: ImageSet
+    folds: Sequence[RunConfig],
+    finished: Sequence[FinishedRun],
+    images: ImageSet,
+    groups: Indices | None,
 ) -> Columns:
     """Gather each image's out-of-fold answer: index, target, predicted, probability and fold.
 
@@ -121,7 +124,7 @@ def _gather(
     labels = images.targets.numpy()
     parts: list[Columns] = []
     for each, fold in zip(folds, finished, strict=True):
-        _, index = take_fold(each.data, labels, each.seed)
+        _, index = take_fold(each.data, labels, each.seed, groups=groups)
         path = folder_of(each) / "predictions.npz"
         try:
             columns = run_report.read_predictions(path)

@@ -118,6 +118,9 @@ def read(config: DataConfig, limit_bytes: float) -> SourceData:
     parts = {part: _read_part(written, decoded, part, limit_bytes) for part in written.plan.parts}
     if written.makes_test:
         origin += f" ({_about_test(written.kind, written.plan, decoded)})"
+    if written.groups:
+        count = len(np.unique(np.concatenate(list(written.groups.values()))))
+        origin += f", {count:,} groups"
     grey_range = written.plan.target.grey_range
     if grey_range:
         low, high = grey_range

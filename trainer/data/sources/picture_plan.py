@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig, ResizeRule
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
+from trainer.data.sources import picture_groups
 from trainer.data.sources.picture_index import Contents
 
 Indices = npt.NDArray[np.int64]
@@ -96,8 +97,10 @@ def make_plan(config: DataConfig, pictures: PictureList, contents: Mapping[str, 
         contents: what the pictures of each part contain.
 
     Raises:
-        UserError: a class has too few pictures.
+        UserError: a class has too few pictures, or the groups of pictures are wrong.
     """
+    grouped = picture_groups.name_groups(pictures.parts, pictures.class_names, config.groups)
+    pictures = replace(pictures, parts=grouped)
     # Of each part the rows of its list.
     rows = {part: _readable(pictures, part, contents[part]) for part in pictures.parts}
     origins = {part: part for part in rows}
@@ -171,7 +174,8 @@ def _split_off_test(
     """Divide pictures into those to train on and those to test on, a class at a time.
 
     A picture's content decides, not a seed: runs of all seeds are tested on the same pictures,
-    equal files stay together, and when a set grows few pictures change sides.
+    equal files stay together, and when a set grows few pictures change sides. Where there are
+    groups, these are divided.
 
     Args:
         rows: the training pictures.
@@ -185,6 +189,9 @@ def _split_off_test(
     listed = pictures.parts["train"]
     labels = listed.labels[rows]
     keys = _draw_keys(contents.sha256[rows])
+    if listed.groups is not None:
+        is_test = _choose_test_groups(pictures, rows, keys)
+        return rows[~is_test], rows[is_test]
     is_test = np.zeros(len(rows), bool)
     # By class, then by key.
     order = np.lexsort((*keys.T[::-1], labels))
@@ -203,6 +210,29 @@ def _split_off_test(
             )
         is_test[of_class[:last]] = True
     return rows[~is_test], rows[is_test]
+
+
+def _choose_test_groups(
+    pictures: PictureList, rows: Indices, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.bool_]:
+    """Return which of the training pictures in `rows` are tested on, whole groups."""
+    listed = pictures.parts["train"].select(rows)
+    assert listed.groups is not None
+    groups = np.unique(list(listed.groups), return_inverse=True)[1]
+    ranks = np.empty(len(rows), np.int64)
+    ranks[np.lexsort(keys.T[::-1])] = np.arange(len(rows))
+    counts = np.bincount(listed.labels, minlength=len(pictures.class_names))
+    wanted = np.round(counts / _TEST_ONE_IN).astype(np.int64).clip(min=1)
+    is_test = picture_groups.choose_test_groups(listed.labels, groups, ranks, wanted)
+    tested = np.bincount(listed.labels[is_test], minlength=len(counts))
+    if (lacking := (tested == 0) & (counts > 0)).any():
+        label = int(lacking.argmax())
+        raise UserError(
+            f"data.groups: there is no {'part' if pictures.kind == 'table' else 'folder'} test, "
+            f"and the groups cannot be divided so that class {pictures.class_names[label]} is on "
+            "both sides; its pictures must be of at least 2 groups, or make test/ yourself"
+        )
+    return is_test
 
 
 def _draw_keys(sha256: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
