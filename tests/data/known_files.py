@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+from PIL import Image
 
 from tests.data.idx_files import idx_bytes
 from trainer.data.sources.known_sets.published import KnownSet, PublishedFile
@@ -110,3 +111,80 @@ def write_medmnist(folder: Path, name: str, images: np.ndarray) -> None:
         arrays[f"{part}_images"] = images[:count]
         arrays[f"{part}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
     np.savez_compressed(folder / f"{name}.npz", **arrays)
+
+
+def jpeg(number: int) -> bytes:
+    """Return a photograph of one colour, 24 pixels wide and 16 high, whose red is `number`."""
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 16), (number, 100, 200)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def write_imagenette(folder: Path, each: int = 3) -> None:
+    """Write Imagenette's small archive, with `each` pictures of every class in both parts."""
+    classes = [
+        *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
+        *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
+    ]
+    members = {"imagenette2-160/noisy_imagenette.csv": b"path,label\n"}
+    for part in ("train", "val"):
+        for label, name in enumerate(classes):
+            for number in range(each):
+                file = f"imagenette2-160/{part}/{name}/{name}_{number}.JPEG"
+                members[file] = jpeg(25 * label + 5 * number)
+    write_tar(folder / "imagenette2-160.tgz", members)
+
+
+def write_eurosat(folder: Path, each: int = 5) -> None:
+    """Write EuroSAT's archive."""
+    classes = [
+        *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture"),
+        *("PermanentCrop", "Residential", "River", "SeaLake"),
+    ]
+    with zipfile.ZipFile(folder / "EuroSAT.zip", "w") as archive:
+        for label, name in enumerate(classes):
+            for number in range(1, each + 1):
+                picture = jpeg(25 * label + 5 * number)
+                archive.writestr(f"2750/{name}/{name}_{number}.jpg", picture)
+
+
+def write_flowers(folder: Path) -> None:
+    """Write the files of Flowers: pictures 1 to 9, the first of class 3, the others of 1 and 2."""
+    labels = np.array([[3, 1, 2, 1, 2, 1, 2, 1, 2]], dtype=np.uint8)
+    scipy.io.savemat(folder / "imagelabels.mat", {"labels": labels})
+    parts = {"trnid": [[6, 7, 1]], "valid": [[8, 9]], "tstid": [[2, 3, 4, 5]]}
+    scipy.io.savemat(folder / "setid.mat", {k: np.array(v, np.uint16) for k, v in parts.items()})
+    members = {f"jpg/image_{number:05}.jpg": jpeg(10 * number) for number in range(1, 10)}
+    write_tar(folder / "102flowers.tgz", members)
+
+
+def write_pets(folder: Path) -> None:
+    """Write the files of Pets, with three of its breeds."""
+    breeds = {"Abyssinian": 1, "great_pyrenees": 16, "pug": 26}
+    lists: dict[str, list[str]] = {"trainval": [], "test": []}
+    pictures = {}
+    for breed, label in breeds.items():
+        for number in range(1, 5):
+            pictures[f"images/{breed}_{number}.jpg"] = jpeg(label + 50 * number)
+            part = "test" if number == 4 else "trainval"
+            lists[part].append(f"{breed}_{number} {label} 1 1")
+    write_tar(folder / "images.tar.gz", pictures | {"images/pug_1.mat": b"not a picture"})
+    members = {f"annotations/{part}.txt": lines for part, lines in lists.items()}
+    write_tar(
+        folder / "annotations.tar.gz",
+        {name: ("\n".join(lines) + "\n").encode() for name, lines in members.items()},
+    )
+
+
+def write_food(folder: Path) -> None:
+    """Write Food-101's archive, with two of its classes in an order that is not the alphabet's."""
+    classes = ["cheesecake", "cheese_plate"]
+    lists: dict[str, list[str]] = {"train": [], "test": [], "classes": classes}
+    members = {}
+    for label, name in enumerate(classes):
+        for number in range(4):
+            members[f"food-101/images/{name}/{number}.jpg"] = jpeg(100 * label + 10 * number)
+            lists["test" if number == 2 else "train"].append(f"{name}/{number}")
+    for name, lines in lists.items():
+        members[f"food-101/meta/{name}.txt"] = "\n".join(lines).encode()
+    write_tar(folder / "food-101.tar.gz", members)

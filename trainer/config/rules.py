@@ -261,8 +261,8 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         "a pattern with one pair of brackets, such as ^(s[0-9]+)_, or a folder level such as 1",
     )
     for key in ("image_size", "channels", "grey_range", "image_size_schedule", "store_size"):
-        of_folder = data.name == "folder" or getattr(data, key) is None
-        require(f"data.{key}", of_folder, "null unless data.name is folder")
+        is_right = data.has_pictures or getattr(data, key) is None
+        require(f"data.{key}", is_right, "null unless data.name is folder or a set of photographs")
 
 
 def _check_train(config: RunConfig, require: _Require) -> None:

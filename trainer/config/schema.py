@@ -8,10 +8,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trainer.config import augmentations
 
+PictureSetName = Literal[
+    "imagenette", "imagenette_320", "imagenette_160",
+    "flowers102", "oxford_pets", "food101", "eurosat",
+]  # fmt: skip
 DataName = Literal[
     "fashion_mnist", "mnist", "idx", "npy", "digits", "folder",
     "kmnist", "qmnist",
@@ -19,6 +23,7 @@ DataName = Literal[
     "cifar10", "cifar100", "svhn",
     "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
     "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+    PictureSetName,
 ]  # fmt: skip
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
@@ -121,6 +126,11 @@ class DataConfig:
             object.__setattr__(self, "image_size", [self.image_size, self.image_size])
         if isinstance(self.augment, list):
             object.__setattr__(self, "augment", augmentations.canonical(self.augment))
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the images are made from picture files of any size."""
+        return self.name in ("folder", *get_args(PictureSetName))
 
     @property
     def height_and_width(self) -> list[int] | None:

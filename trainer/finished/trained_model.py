@@ -123,7 +123,7 @@ class TrainedModel:
 
         Otherwise that folder's own training pictures would decide.
         """
-        if data.name != "folder" or self.channels not in (1, 3):
+        if not data.has_pictures or self.channels not in (1, 3):
             return data
         return replace(
             data,

@@ -259,7 +259,7 @@ def _size_hint(config: RunConfig, dataset: Dataset) -> str:
     """Return the key that makes pictures larger, where they are too small for the network."""
     data = _data_of(dataset)
     height, width = data["image_size"]
-    if config.data.name != "folder" or min(height, width) >= _SMALL_SIDE:
+    if not config.data.has_pictures or min(height, width) >= _SMALL_SIDE:
         return ""
     larger = data | {"image_size": (_LARGE_SIDE, _LARGE_SIDE)}
     try:

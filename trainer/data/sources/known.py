@@ -10,10 +10,23 @@ from pathlib import Path
 
 from trainer.base.errors import UserError
 from trainer.base.locks import lock_file
+from trainer.data.sources.archive import is_decompressed, list_archive
 from trainer.data.sources.download import DownloadError, cache_folder, download
-from trainer.data.sources.known_sets.published import Files, KnownSet, PublishedFile
+from trainer.data.sources.known_sets.published import (
+    ArraySet,
+    Files,
+    KnownSet,
+    PictureSet,
+    PublishedFile,
+)
 from trainer.data.sources.known_sets.registry import KNOWN
-from trainer.data.sources.known_sets.verification import is_published, verify
+from trainer.data.sources.known_sets.verification import (
+    is_published,
+    verify,
+    verify_once,
+    was_verified,
+)
+from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.source_data import SourceData
 
 
@@ -71,8 +84,8 @@ def lacks_files(known: KnownSet, root: str | None) -> bool:
     return location is None or (location.is_cache and bool(_lacking(known, location.folder)))
 
 
-def read(known: KnownSet, root: str | None, limit_bytes: float = math.inf) -> SourceData:
-    """Read the data set from the first location that has it, and verify every byte.
+def read(known: ArraySet, root: str | None, limit_bytes: float = math.inf) -> SourceData:
+    """Read a set of arrays from the first location that has it, and verify every byte.
 
     Args:
         limit_bytes: of images in memory.
@@ -81,10 +94,11 @@ def read(known: KnownSet, root: str | None, limit_bytes: float = math.inf) -> So
         UserError: no location has it, a file is not what its name says, or there are too many
             images for the memory.
     """
-    location = find(known, root)
-    if location is None:
-        raise UserError(describe_missing(known))
-    parts = known.read(_verified_files(known, location.folder), limit_bytes)
+    location = _find(known, root)
+    files = _files_in(known, location.folder)
+    for file, path in files:
+        verify(known, file, path, KNOWN.values())
+    parts = known.read(_by_name(files), limit_bytes)
     return SourceData(
         train=parts["train"],
         test=parts["test"],
@@ -92,6 +106,50 @@ def read(known: KnownSet, root: str | None, limit_bytes: float = math.inf) -> So
         origin=location.origin,
         validation=parts.get("validation"),
     )
+
+
+def list_pictures(known: PictureSet, root: str | None, part: str | None = None) -> PictureList:
+    """List the pictures of a set from the first location that has it.
+
+    A file is compared with its checksum the first time, and again when it may have changed. An
+    archive is decompressed into the cache where it has to be.
+
+    Args:
+        part: the only one that is listed; None: all.
+
+    Raises:
+        UserError: no location has it, or a file is not what its name says.
+    """
+    location = _find(known, root)
+    files = _files_in(known, location.folder)
+    for file, path in files:
+        verify_once(known, file, path, KNOWN.values())
+    paths = _by_name(files)
+    archives = {name: list_archive(paths[name]).places for name in known.archives}
+    listing = known.list_pictures(paths, archives)
+    return PictureList(
+        root=location.folder,
+        class_names=listing.class_names,
+        parts={part: listing.parts[part]} if part else listing.parts,
+        kind="archive",
+        makes_test=part is None and "test" not in known.parts,
+    )
+
+
+def describe_unlisted(known: PictureSet, root: str | None) -> str | None:
+    """Say what `list_pictures` would have to decompress; None for nothing."""
+    paths = _by_name(_files_in(known, _find(known, root).folder))
+    packed = [str(paths[name]) for name in known.archives if not is_decompressed(paths[name])]
+    if not packed:
+        return None
+    return f"{', '.join(packed)}: not decompressed yet; a run does it at its start, into the cache"
+
+
+def _find(known: KnownSet, root: str | None) -> Location:
+    location = find(known, root)
+    if location is None:
+        raise UserError(describe_missing(known))
+    return location
 
 
 def find(known: KnownSet, root: str | None) -> Location | None:
@@ -120,17 +178,16 @@ def _form_in(known: KnownSet, folder: Path) -> tuple[PublishedFile, ...] | None:
     return next((form for form in known.forms if all(file.find(folder) for file in form)), None)
 
 
-def _verified_files(known: KnownSet, folder: Path) -> Files:
-    """Return where the files of a folder that has the set are, and verify them."""
+def _files_in(known: KnownSet, folder: Path) -> list[tuple[PublishedFile, Path]]:
+    """Return the files of a folder that has the set."""
     form = _form_in(known, folder)
     assert form is not None, "find has seen to it"
-    files: dict[str, Path] = {}
-    for file in form:
-        path = file.find(folder)
-        assert path is not None, "it was there a moment ago"
-        verify(known, file, path, KNOWN.values())
-        files[file.name] = path
-    return files
+    found = [(file, file.find(folder)) for file in form]
+    return [(file, path) for file, path in found if path is not None]
+
+
+def _by_name(files: list[tuple[PublishedFile, Path]]) -> Files:
+    return {file.name: path for file, path in files}
 
 
 def _incomplete(known: KnownSet, folder: Path, key: str) -> UserError:
@@ -187,4 +244,4 @@ def _lacking(known: KnownSet, folder: Path) -> list[PublishedFile]:
 
 
 def _is_published(file: PublishedFile, path: Path | None) -> bool:
-    return path is not None and is_published(file, path)
+    return path is not None and (was_verified(file, path) or is_published(file, path))

@@ -10,8 +10,10 @@ from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
 from trainer.data.sources import decoded_pictures, digits, idx, known, listing, npy, user_dataset
+from trainer.data.sources.known_sets.published import ArraySet, PictureSet
 from trainer.data.sources.known_sets.registry import KNOWN
 from trainer.data.sources.picture_index import Contents
+from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.source_data import SourceData, SourceSplit
 from trainer.ranks import memory, processes
 
@@ -40,7 +42,7 @@ def prepare(config: DataConfig) -> None:
         idx.locate(_root(config), "data.root")
     elif config.name == "npy":
         npy.locate(_root(config))
-    elif config.name == "folder":
+    if config.has_pictures:
         _decode(config)
 
 
@@ -64,9 +66,14 @@ def describe_undecoded(config: DataConfig) -> str | None:
     Raises:
         UserError: the folder is not laid out as it should be.
     """
-    if config.name != "folder":
+    if not config.has_pictures:
         return None
-    return decoded_pictures.describe_undecoded(listing.list_pictures(_root(config)), config)
+    published = KNOWN.get(config.name)
+    if isinstance(published, PictureSet) and (
+        unlisted := known.describe_unlisted(published, config.root)
+    ):
+        return unlisted
+    return decoded_pictures.describe_undecoded(_list_pictures(config), config)
 
 
 @_explain_forbidden()
@@ -77,16 +84,17 @@ def read(config: DataConfig) -> SourceData:
         UserError: a file is missing, damaged or not what it should be.
     """
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
-    if config.name in KNOWN:
-        return known.read(KNOWN[config.name], config.root, limit_bytes)
+    if config.has_pictures:
+        return decoded_pictures.read(config, limit_bytes)
+    published = KNOWN.get(config.name)
+    if isinstance(published, ArraySet):
+        return known.read(published, config.root, limit_bytes)
     if not plugins.is_built_in("dataset", config.name):
         return user_dataset.read(config)
     if config.name == "idx":
         return idx.read_folder(_root(config), limit_bytes)
     if config.name == "npy":
         return npy.read_folder(_root(config), limit_bytes)
-    if config.name == "folder":
-        return decoded_pictures.read(config, limit_bytes)
     return digits.read()
 
 
@@ -104,7 +112,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     Raises:
         UserError: the split has no pictures, or a broken one.
     """
-    if config.name != "folder" or not listing.has_part(_root(config), split):
+    if not config.has_pictures or not _has_part(config, split):
         return None
     _decode(config, split)
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
@@ -129,19 +137,33 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
 @_explain_forbidden()
 def read_picture_contents(config: DataConfig) -> Contents | None:
     """Return what pictures are before they are made fit; None if the source has no pictures."""
-    return decoded_pictures.read_contents(config) if config.name == "folder" else None
+    return decoded_pictures.read_contents(config) if config.has_pictures else None
 
 
 def _decode(config: DataConfig, part: str | None = None) -> None:
     if processes.launched_local_rank() > 0:
         return  # the first process of the machine has done it, and this one reads its plan
-    root = _root(config)
     try:
-        pictures = listing.list_part(root, part) if part else listing.list_pictures(root)
-        decoded_pictures.prepare(pictures, config, part)
+        decoded_pictures.prepare(_list_pictures(config, part), config, part)
     except (UserError, PermissionError):
         decoded_pictures.forget(config, part)  # the others must not read an older plan
         raise
+
+
+def _list_pictures(config: DataConfig, part: str | None = None) -> PictureList:
+    """List the pictures of all parts, as a run needs them, or only those of one."""
+    published = KNOWN.get(config.name)
+    if isinstance(published, PictureSet):
+        return known.list_pictures(published, config.root, part)
+    root = _root(config)
+    return listing.list_part(root, part) if part else listing.list_pictures(root)
+
+
+def _has_part(config: DataConfig, part: str) -> bool:
+    published = KNOWN.get(config.name)
+    if isinstance(published, PictureSet):
+        return part in published.parts
+    return listing.has_part(_root(config), part)
 
 
 def _root(config: DataConfig) -> Path:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.data.raw_images import memory_limit_error
-from trainer.data.sources.known_sets.published import Files, KnownSet, Parts, PublishedFile
+from trainer.data.sources.known_sets.published import ArraySet, Files, Parts, PublishedFile
 from trainer.data.sources.source_data import LabelledImages
 
 _IMAGE_SHAPE = (3, 32, 32)
@@ -33,55 +34,63 @@ def _read(
         names: the files of each part.
         labels: how many of them a record has; the last is read.
     """
+    wanted = {name: part for part, of_part in names.items() for name in of_part}
+    size_bytes = dict.fromkeys(names, 0)
+    records: dict[str, npt.NDArray[np.uint8]] = {}
+    where: dict[str, str] = {}
+    for name, file, content in _read_contents(files, frozenset(wanted)):
+        if not content or len(content) % (labels + _PIXELS):
+            raise UserError(
+                f"{file}: {len(content)} bytes are no whole number of records of "
+                f"{labels + _PIXELS} bytes"
+            )
+        part = wanted[name]
+        size_bytes[part] += len(content)
+        if size_bytes[part] > limit_bytes:
+            problem = "are stored with their labels between them"
+            raise memory_limit_error(Path(file), size_bytes[part], limit_bytes, problem)
+        records[name] = np.frombuffer(content, np.uint8).reshape(-1, labels + _PIXELS)
+        where.setdefault(part, file)
     parts = {}
     for part, of_part in names.items():
-        contents = list(_read_contents(files, of_part))
-        where = contents[0][0] if len(contents) == 1 else f"{contents[0][0]} and the next files"
-        for name, content in contents:
-            if not content or len(content) % (labels + _PIXELS):
-                raise UserError(
-                    f"{name}: {len(content)} bytes are no whole number of records of "
-                    f"{labels + _PIXELS} bytes"
-                )
-        size_bytes = sum(len(content) for _, content in contents)
-        if size_bytes > limit_bytes:
-            raise memory_limit_error(
-                Path(where), size_bytes, limit_bytes, "are stored with their labels between them"
-            )
-        records = np.concatenate(
-            [np.frombuffer(content, np.uint8) for _, content in contents]
-        ).reshape(-1, labels + _PIXELS)
+        in_order = [records.pop(name) for name in of_part]
+        images = np.empty((sum(map(len, in_order)), *_IMAGE_SHAPE), np.uint8)
+        np.concatenate([rows[:, labels:] for rows in in_order], out=images.reshape(-1, _PIXELS))
         parts[part] = LabelledImages(
-            images=np.ascontiguousarray(records[:, labels:]).reshape(-1, *_IMAGE_SHAPE),
-            labels=records[:, labels - 1].astype(np.int64),
-            images_file=where,
-            labels_file=where,
+            images=images,
+            labels=np.concatenate([rows[:, labels - 1] for rows in in_order]).astype(np.int64),
+            images_file=where[part],
+            labels_file=where[part],
         )
     return parts
 
 
-def _read_contents(files: Files, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files with their names for messages, in this order."""
-    if names[0] in files:
-        for name in names:
-            yield str(files[name]), files[name].read_bytes()
+def _read_contents(files: Files, names: frozenset[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield the files, each with its name and its name for messages, in any order."""
+    if names <= files.keys():
+        for name in sorted(names):
+            yield name, str(files[name]), files[name].read_bytes()
         return
-    ((_, archive),) = files.items()
+    (archive,) = files.values()
+    found = set()
     try:
-        with tarfile.open(archive) as members:
-            for name in names:
-                member = members.extractfile(name)
-                assert member is not None, f"{name} is a file"
-                yield f"{archive}: {name}", member.read()
-    except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
+        # As a stream: to go back in a compressed file is to decompress it again.
+        with tarfile.open(archive, "r|*") as members:
+            for member in members:
+                if member.name in names and (file := members.extractfile(member)):
+                    found.add(member.name)
+                    yield member.name, f"{archive}: {member.name}", file.read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UserError(f"{archive}: cannot be read ({error})") from error
+    if lacking := sorted(names - found):
+        raise UserError(f"{archive}: has no file {lacking[0]}")
 
 
 _CIFAR10 = "cifar-10-batches-bin"
 _CIFAR100 = "cifar-100-binary"
 
 # SHA-256 of the archives as in TensorFlow Datasets' list, SHA-1 of the files in them as in MXNet's.
-CIFAR10 = KnownSet(
+CIFAR10 = ArraySet(
     name="cifar10",
     class_names=(
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -123,7 +132,7 @@ CIFAR10 = KnownSet(
     ),
 )  # fmt: skip
 
-CIFAR100 = KnownSet(
+CIFAR100 = ArraySet(
     name="cifar100",
     class_names=(
         "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.data.raw_images import memory_limit_error
 from trainer.data.sources import idx
-from trainer.data.sources.known_sets.published import Files, KnownSet, Parts, PublishedFile
+from trainer.data.sources.known_sets.published import ArraySet, Files, Parts, PublishedFile
 from trainer.data.sources.source_data import LabelledImages
 
 _DIGITS = tuple(string.digits)
@@ -44,7 +44,7 @@ def _four_files(
 
 # Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. MD5 as in the publisher's README; SHA-256 computed
 # from those files. Debian's package gzips them again.
-FASHION_MNIST = KnownSet(
+FASHION_MNIST = ArraySet(
     name="fashion_mnist",
     class_names=(
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -75,7 +75,7 @@ FASHION_MNIST = KnownSet(
 
 # LeCun, Cortes, Burges: The MNIST database. MD5 as in torchvision's list; SHA-256 as many
 # independent projects publish it.
-MNIST = KnownSet(
+MNIST = ArraySet(
     name="mnist",
     class_names=_DIGITS,
     files=_four_files(
@@ -101,7 +101,7 @@ MNIST = KnownSet(
 
 # Clanuwat and others: Deep Learning for Classical Japanese Literature, 2018. SHA-256 as in
 # TensorFlow Datasets' list; the names are torchvision's romanisation.
-KMNIST = KnownSet(
+KMNIST = ArraySet(
     name="kmnist",
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     files=_four_files(
@@ -136,7 +136,7 @@ def _read_qmnist(files: Files, limit_bytes: float) -> Parts:
 
 
 # Yadav, Bottou: Cold Case: The Lost MNIST Digits, 2019. MD5 as in torchvision's list.
-QMNIST = KnownSet(
+QMNIST = ArraySet(
     name="qmnist",
     class_names=_DIGITS,
     files=(
@@ -195,10 +195,10 @@ def _read_member(
 
 def _emnist(
     name: str, variant: str, class_names: tuple[str, ...], first_label: int = 0
-) -> KnownSet:
+) -> ArraySet:
     # Cohen and others: EMNIST: extending MNIST to handwritten letters, 2017. SHA-256 as in
     # TensorFlow Datasets' list.
-    return KnownSet(
+    return ArraySet(
         name=name,
         class_names=class_names,
         files=(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.data.raw_images import memory_limit_error
-from trainer.data.sources.known_sets.published import Files, KnownSet, Parts, PublishedFile
+from trainer.data.sources.known_sets.published import ArraySet, Files, Parts, PublishedFile
 from trainer.data.sources.source_data import LabelledImages
 
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -26,7 +26,7 @@ _ORGANS = (
 
 
 def _read(files: Files, limit_bytes: float) -> Parts:
-    ((_, path),) = files.items()
+    (path,) = files.values()
     parts = {}
     with zipfile.ZipFile(path) as members:
         sizes_bytes = {member.filename: member.file_size for member in members.infolist()}
@@ -55,8 +55,8 @@ def _part(
     )
 
 
-def _set(name: str, md5: str, *class_names: str) -> KnownSet:
-    return KnownSet(
+def _set(name: str, md5: str, *class_names: str) -> ArraySet:
+    return ArraySet(
         name=name,
         class_names=class_names,
         files=(PublishedFile(f"{name}.npz", f"md5:{md5}"),),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from trainer.data.raw_images import memory_limit_error
-from trainer.data.sources.known_sets.published import Files, KnownSet, Parts, PublishedFile
+from trainer.data.sources.known_sets.published import ArraySet, Files, Parts, PublishedFile
 from trainer.data.sources.source_data import LabelledImages
 
 _FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
@@ -36,7 +36,7 @@ def _read(files: Files, limit_bytes: float) -> Parts:
 
 # Netzer and others: Reading Digits in Natural Images with Unsupervised Feature Learning, 2011.
 # SHA-256 as in TensorFlow Datasets' list.
-SVHN = KnownSet(
+SVHN = ArraySet(
     name="svhn",
     class_names=tuple("0123456789"),
     files=(

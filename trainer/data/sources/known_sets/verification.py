@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.base.errors import UserError
+from trainer.base.files import write_text
+from trainer.data.pictures.file_states import state_of
+from trainer.data.sources.download import cache_folder
 from trainer.data.sources.known_sets.published import KnownSet, PublishedFile
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE_BYTES = 2**20
+
+_FORMAT = 1
+"""of the notes in the cache"""
+# Some file systems count times in whole seconds, or in steps of two.
+_CLOCK_STEP_NS = 2 * 10**9
 
 
 def is_published(file: PublishedFile, path: Path) -> bool:
@@ -41,6 +51,41 @@ def verify(known: KnownSet, file: PublishedFile, path: Path, others: Iterable[Kn
         f"the file {found}, of the published one {expected}); get the published file"
         + (", or set data.name to idx for your own files" if "-idx" in file.name else "")
     )
+
+
+def verify_once(
+    known: KnownSet, file: PublishedFile, path: Path, others: Iterable[KnownSet]
+) -> None:
+    """Do what `verify` does, unless that was done before and the file is still the same.
+
+    Gigabytes are not read at each start. A note in the cache says that a file in this state had
+    the published bytes.
+    """
+    if was_verified(file, path):
+        return
+    state, note, started_ns = state_of(path), _note(file, path), time.time_ns()
+    verify(known, file, path, others)
+    # A later change would not show in the state if it came within the same tick of the clock.
+    if max(state[1], state[2]) + _CLOCK_STEP_NS < started_ns and state_of(path) == state:
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_text(note, f"{path}\n{file.checksum}\n")
+        except OSError as error:
+            raise UserError(
+                f"{path}: that it is the published file cannot be noted in the cache "
+                f"{note.parent} ({error}); make room, or set XDG_CACHE_HOME to another folder"
+            ) from error
+
+
+def was_verified(file: PublishedFile, path: Path) -> bool:
+    """Return whether `verify_once` has found the published bytes in this state of the file."""
+    return _note(file, path).is_file()
+
+
+def _note(file: PublishedFile, path: Path) -> Path:
+    described = repr((_FORMAT, os.fsencode(path.resolve()), state_of(path), file))
+    key = hashlib.sha256(described.encode()).hexdigest()[:24]
+    return cache_folder("verified") / f"{key}.txt"
 
 
 def _identify(path: Path, others: Iterable[KnownSet]) -> str:
