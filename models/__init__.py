@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 # Importing a family registers it.
-from models import alexnet, lab, lenet, quicknet, resnet, timm_models, vgg  # noqa: F401
+from models import airbench, alexnet, lab, lenet, quicknet, resnet, resnet_d, timm_models, vgg  # noqa: F401
 from models.construct import construct
 from models.output import check_output, kind_of_output
 from models.registry import find, names

@@ -25,11 +25,13 @@ from trainer import load_model
 from trainer.finished import export_worker
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("airbench", {"widths": [4, 8], "residual": True}),
     ("alexnet_small", {}),
     ("lab_cnn", {}),
     ("lenet5", {}),
     ("preact_resnet", {"depth": 8, "width": 4, "drop_path": 0.2, "squeeze_excitation": True}),
     ("quicknet", {"widths": [4, 6, 8], "dropout": 0.1}),
+    ("resnet_d", {"widths": [4, 8], "blocks": [1, 1], "squeeze_excitation": True}),
     ("vgg_small", {}),
     ("wide_resnet", {"depth": 10, "widen_factor": 1, "dropout": 0.3}),
     (f"{REPOSITORY}/examples/own_model.py:OwnModel", {"filters": 4}),

@@ -19,6 +19,11 @@ FAMILIES: dict[str, tuple[Combination, bool]] = {
         True,
     ),
     "quicknet": ({"widths": [8, 16, 16]}, True),
+    "airbench": ({"widths": [8, 16], "residual": True}, False),
+    "resnet_d": (
+        {"widths": [8, 16], "blocks": [1, 1], "drop_path": 0.3, "squeeze_excitation": True},
+        True,
+    ),
 }
 OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "muon"]
 PARTS: dict[str, list[Any]] = {

@@ -69,7 +69,7 @@ def test_unknown_name_lists_the_registered_ones() -> None:
 @pytest.mark.parametrize("name", ["", "qqqqqq", "tim:ghostnet_100"])
 def test_unknown_name_with_nothing_close(name: str) -> None:
     text = message(name)
-    assert f"no model is called {name!r}. Registered are alexnet_small," in text
+    assert f"no model is called {name!r}. Registered are airbench, alexnet_small," in text
 
 
 def test_unknown_argument() -> None:

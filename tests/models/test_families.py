@@ -10,19 +10,23 @@ import torch
 from torch import nn
 
 import models
+from models.airbench import PatchWhitening
 
 # The smallest square image that each network takes, and the arguments that keep the tests fast.
 SMALLEST = {
+    "airbench": 9,
     "alexnet_small": 4,
     "lab_cnn": 4,
     "lenet5": 12,
     "preact_resnet": 1,
     "quicknet": 4,
+    "resnet_d": 1,
     "vgg_small": 8,
     "wide_resnet": 1,
 }
 LIGHT: dict[str, dict[str, Any]] = {
     "preact_resnet": {"depth": 8},
+    "resnet_d": {"widths": [8, 16], "blocks": [1, 1]},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
 }
 
@@ -112,6 +116,14 @@ def test_wide_resnets_are_as_large_as_in_the_paper(
     assert parameters / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+def test_the_nets_of_other_papers_are_as_large_as_there() -> None:
+    # Of the paper's 1.97 million, 312 are the fixed whitening filters.
+    assert count("airbench", {}, 3) / 1e6 == pytest.approx(1.97, abs=0.005)
+    # ResNet-18 with 10 classes, and a stem of two convolutions instead of one.
+    widths = {"widths": [64, 128, 256, 512]}
+    assert count("resnet_d", widths, 3) / 1e6 == pytest.approx(11.2, abs=0.05)
+
+
 @pytest.mark.parametrize(("name", "fixed"), [("preact_resnet", 2), ("wide_resnet", 4)])
 def test_depth_counts_the_layers(name: str, fixed: int) -> None:
     for blocks in (1, 2, 4):
@@ -148,7 +160,9 @@ def test_the_classifier_is_the_last_matrix(name: str) -> None:
     assert matrices[-1].shape[0] == 7
 
 
-@pytest.mark.parametrize("name", ["alexnet_small", "quicknet", "vgg_small", "wide_resnet"])
+@pytest.mark.parametrize(
+    "name", ["alexnet_small", "quicknet", "resnet_d", "vgg_small", "wide_resnet"]
+)
 def test_dropout_acts_in_training_alone(name: str) -> None:
     def spread(dropout: float, training: bool) -> float:
         torch.manual_seed(0)
@@ -192,6 +206,26 @@ def test_quicknet_pools_where_it_is_told(pooled: Sequence[int], side: int) -> No
             build("quicknet", arguments, image_size=(side - 1, 40))
 
 
+def test_airbench_whitens_smooth_images() -> None:
+    """Neighbouring pixels and colours that go together become numbers that do not."""
+    torch.manual_seed(0)
+    noise = torch.randn(64, 3, 18, 18) + 3 * torch.randn(64, 1, 18, 18)
+    images = nn.functional.avg_pool2d(noise, 3, stride=1)
+
+    def largest_correlation(values: torch.Tensor) -> float:
+        correlations = torch.corrcoef(values.transpose(0, 1).flatten(1))
+        return (correlations - torch.eye(len(correlations))).abs().max().item()
+
+    assert largest_correlation(images.unfold(2, 2, 1).flatten(4).mean(4)) > 0.8
+    whitening = PatchWhitening(3)
+    whitened = whitening(images)
+    positive, negative = whitened.chunk(2, dim=1)
+    assert torch.equal(positive, -negative)
+    assert largest_correlation(positive) < 0.1
+    variances = positive.var((0, 2, 3))
+    assert variances.min() > 0.5 and variances.max() < 1.01
+
+
 @pytest.mark.parametrize("widths", [[8, 8], [8, 16, 16], [8, 16, 16, 32]])
 def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int]) -> None:
     images = torch.rand(2, 1, 12, 12)
@@ -232,6 +266,15 @@ def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int])
         ("preact_resnet", {"squeeze_excitation": 16}, "squeeze_excitation is 16, but must be true"),
         ("wide_resnet", {"squeeze_excitation": None}, "squeeze_excitation is None,"),
         ("wide_resnet", {"widen_factor": 1.5}, "widen_factor is 1.5,"),
+        ("airbench", {"convolutions": 0}, "convolutions is 0, but must be a whole number of"),
+        ("airbench", {"residual": 1}, "residual is 1, but must be true or false"),
+        (
+            "airbench",
+            {"widths": [8] * 5},
+            "images of 28x28 pixels are too small: it needs at least",
+        ),
+        ("resnet_d", {"blocks": [2, 2]}, "blocks is [2, 2], but must be a list of 4 whole numbers"),
+        ("resnet_d", {"widths": [8], "blocks": [0]}, "blocks is [0],"),
     ],
 )
 def test_refused_values(name: str, arguments: dict[str, Any], message: str) -> None:
