@@ -31,7 +31,7 @@ def configured(value: Any) -> RunConfig:
         ("[{erase: {colour: 3}}]", "'colour'; it has probability, area, aspect, noise"),
         ("[{alternating_flip: {a: 3}}]", "alternating_flip: has no argument 'a'; it has none"),
         ("[{erase: {noise: loud}}]", "erase.noise: must be channel or pixel, found 'loud'"),
-        ("[{crop: {area: 0.5}}]", "crop.area: must be two rising numbers from 0.01 to 1"),
+        ("[{crop: {area: 0.5}}]", "crop.area: must be two numbers from 0.01 to 1, the lower first"),
         ("[{crop: {area: [0.9, 0.5]}}]", "such as [0.6, 1.0], found [0.9, 0.5]"),
         ("[{rand_augment: {operations: 1.5}}]", "must be a whole number from 1 to 10, found 1.5"),
         ("[flip, random_resized_crop]", "data.augment[1]: random_resized_crop must be first"),

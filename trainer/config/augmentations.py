@@ -50,7 +50,7 @@ def _range(default: list[float], least: float, most: float, meaning: str) -> Arg
         low, high = map(float, value)
         return [low, high] if least <= low <= high <= most else None
 
-    rule = f"two rising numbers from {least:g} to {most:g} such as {default}"
+    rule = f"two numbers from {least:g} to {most:g}, the lower first, such as {default}"
     return Argument(default, rule, meaning, read)
 
 
@@ -68,7 +68,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _probability(default: float) -> Argument:
-    return _number(default, 0, 1, "share of the images that get it")
+    return _number(default, 0, 1, "share of the images that it changes")
 
 
 TRANSFORMS_OF_LISTS: dict[str, dict[str, Argument]] = {
