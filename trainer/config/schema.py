@@ -43,8 +43,9 @@ class DataConfig:
     """The images, and how they are divided and scaled."""
 
     name: DataName | str = "fashion_mnist"
-    """data set; idx, npy and folder are your files in data.root, digits needs no files; or your
-    function, path/to/file.py:name"""
+    """data set: a published one, such as cifar10 (docs/data_sets.md has them all); idx, npy and
+    folder, your files in data.root; digits, which needs no files; or your function,
+    path/to/file.py:name"""
     root: str | None = None
     """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
     memory_limit_mb: int | None = None

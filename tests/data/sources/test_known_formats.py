@@ -143,3 +143,7 @@ def test_more_images_than_the_memory_may_hold(tmp_path: Path) -> None:
 def test_a_folder_without_the_files_is_told_what_it_must_have(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks cifar-100-binary\.tar\.gz; .*or, unpacked.*train"):
         known.prepare(KNOWN["cifar100"], str(tmp_path))
+    file = tmp_path / "cifar-100-binary.tar.gz"
+    file.touch()
+    with pytest.raises(UserError, match=r"cifar-100-binary\.tar\.gz is not a folder"):
+        known.prepare(KNOWN["cifar100"], str(file))

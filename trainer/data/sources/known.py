@@ -192,7 +192,10 @@ def _by_name(files: list[tuple[PublishedFile, Path]]) -> Files:
 
 def _incomplete(known: KnownSet, folder: Path, key: str) -> UserError:
     lacking = [str(file) for file in known.files if file.find(folder) is None]
-    problem = f"lacks {', '.join(lacking)}" if folder.is_dir() else "there is no such folder"
+    if folder.is_dir():
+        problem = f"lacks {', '.join(lacking)}"
+    else:
+        problem = "is not a folder" if folder.exists() else "there is no such folder"
     return UserError(f"{key}: {folder} {problem}; there must be {_describe_files(known)}")
 
 
