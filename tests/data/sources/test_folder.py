@@ -131,6 +131,7 @@ def test_the_rules_of_size_and_channels(
         sizes=np.array([(info.height, info.width) for info in infos], np.int32),
         channels=np.array([info.channels for info in infos], np.int16),
         value_ranges=np.full((len(infos), 2), np.nan),
+        is_decoded=np.zeros(len(infos), bool),
         errors={},
     )
     target = picture_plan.choose_target(DataConfig(name="folder", root="own", **keys), contents)

@@ -1,8 +1,9 @@
-"""Decode the pictures that a source lists, once for each machine, and read what was decoded.
+"""Prepare the pictures that a source lists, once for each machine, and read what was prepared.
 
 A source only lists pictures, their classes and parts (`PictureList`). One process of each machine
-calls `prepare`: it reads, plans and decodes them, and writes the plan into the cache. All processes
-then `read` the plan and the pixels, and do not look at the pictures again.
+calls `prepare`: it looks into them, plans what they become, and writes the plan into the cache.
+Pictures that are the same images in every epoch are decoded there too; others stay as they are
+until a batch asks for them. All processes then `read` the plan, and do not list the pictures again.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,31 +23,50 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.pictures.names import join_some
-from trainer.data.sources import decoded_cache, picture_index, plan_file
+from trainer.data.sources import (
+    decoded_cache,
+    picture_index,
+    picture_messages,
+    plan_file,
+    stored_pictures,
+)
 from trainer.data.sources.decoded_cache import DecodedPictures
 from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
 from trainer.data.sources.plan_file import WrittenPlan
-from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit
+from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit, UnreadImages
 from trainer.ranks import processes
-
-_FEW_GREYS = 16
-"""what 12 bits keep next to 16: fewer are worth a warning"""
 
 # What a run does with images when they have been planned.
 _LATER_KEYS = (
     *("train_size", "test_size", "validation_size", "validation", "folds", "fold", "scaling"),
-    *("augment", "test_augment", "mixup", "cutmix", "memory_limit_mb"),
+    *("augment", "test_augment", "mixup", "cutmix", "image_size_schedule", "prefetch"),
+    *("store_size", "store_format", "store_quality"),
+    *("memory_limit_mb", "cache", "cache_dir", "cache_limit_gb"),
 )
 
 log = logging.getLogger("lockstep")
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What `prepare` has left in the cache.
+
+    Args:
+        decoded: None if the pictures are not decoded before a batch asks for them.
+    """
+
+    written: WrittenPlan
+    decoded: DecodedPictures | None
+
+    def positions(self, part: str) -> npt.NDArray[np.int64]:
+        """Return which of a part's planned pictures become images."""
+        return _positions(self.written.plan, self.decoded, part)
+
+
 def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) -> None:
-    """Decode the pictures unless that was done before; processes wait for the one that does it.
+    """Plan and decode the pictures unless that was done before; one process at a time does it.
 
     Args:
         only: the part that was listed; None: all of them, as a run needs them.
@@ -61,51 +81,63 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         lock = _index(config, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with lock_file(lock, "decodes these pictures", without) as exclusive:
-            contents, states = _read_contents(pictures, _index(config, only))
-            plan = make_plan(config, pictures, contents)
-            entry = cache / plan.key
-            decoded = decoded_cache.load(entry)
-            if not decoded:
-                check = partial(_check_unchanged, pictures, states)
-                decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
-            unreadable = [
-                error for part in contents.values() for _, error in sorted(part.errors.items())
-            ]
-            undecoded = [error for errors in decoded.errors.values() for error in errors.values()]
-            _check_errors([*unreadable, *undecoded], len(pictures), config)
-            if not only:
-                _check_classes(plan, decoded, pictures.class_names)
-            plan_file.write(_plan(config, only), pictures, plan)
+            contents, plan, decoded = _prepare(pictures, config, only, exclusive=exclusive)
     except OSError as error:
         raise UserError(
             f"data.root: {root} cannot be decoded into the cache {cache} ({error}); make room, or "
             "set XDG_CACHE_HOME to another folder"
         ) from error
     if processes.launched_rank() == 0:
-        for warning in pictures.warnings:
-            log.warning("%s: %s", root, warning)
         if pictures.makes_test:
-            log.warning("%s has %s", root, _about_test(pictures.kind, plan, decoded))
-        _warn_of_few_greys(pictures, contents, plan.target.grey_range)
+            count = len(_positions(plan, decoded, "test"))
+            about = picture_messages.describe_made_test(pictures.kind, count)
+            log.warning("%s has %s", root, about)
+        picture_messages.warn(pictures, contents, plan.target.grey_range)
+
+
+def _prepare(
+    pictures: PictureList, config: DataConfig, only: str | None, *, exclusive: bool
+) -> tuple[Mapping[str, Contents], Plan, DecodedPictures | None]:
+    """Do what `prepare` does, inside of its lock; return what the pictures contain and become."""
+    is_stored = stored_pictures.needs_stored(config)
+    # A batch cannot leave out a picture.
+    whole = is_stored and config.on_bad == "skip"
+    contents, states = _read_contents(pictures, _index(config, only), whole=whole)
+    plan = make_plan(config, pictures, contents)
+    errors = [error for part in contents.values() for _, error in sorted(part.errors.items())]
+    decoded = None
+    if not is_stored:
+        entry = cache_folder("folder") / plan.key
+        decoded = decoded_cache.load(entry)
+        if not decoded:
+            check = partial(_check_unchanged, pictures, states)
+            decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
+        errors += [error for part in decoded.errors.values() for error in part.values()]
+    picture_messages.check_errors(errors, len(pictures), config)
+    if decoded and not only:
+        _check_classes(pictures.class_names, plan, decoded)
+    plan_file.write(_plan(config, only), pictures, plan)
+    return contents, plan, decoded
 
 
 def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
-    """Return, in words, what `prepare` would have to decode; None if it was done before."""
+    """Return, in words, what `prepare` would have to read; None if it was done before."""
     root, index = pictures.root, _index(config)
     if picture_index.is_up_to_date([part.places for part in pictures.parts.values()], index):
         contents, _ = _read_contents(pictures, index, remember=False)
-        written = _find(config)
-        if written and written[0].plan.key == make_plan(config, pictures, contents).key:
+        prepared = _find(config)
+        if prepared and prepared.written.plan.key == make_plan(config, pictures, contents).key:
             return None
     counts = ", ".join(f"{len(listed):,} in {part}" for part, listed in pictures.parts.items())
+    not_yet = "not read yet" if stored_pictures.needs_stored(config) else "not decoded yet"
     return (
-        f"pictures of {len(pictures.class_names)} classes in {root}, not decoded yet: {counts}; a "
-        f"run does it at its start, into {cache_folder('folder')}"
+        f"pictures of {len(pictures.class_names)} classes in {root}, {not_yet}: {counts}; a run "
+        f"does it at its start, into {cache_folder('folder')}"
     )
 
 
 def read(config: DataConfig, limit_bytes: float) -> SourceData:
-    """Read what `prepare` has decoded.
+    """Read what `prepare` has prepared.
 
     Args:
         limit_bytes: larger images stay in the cache's file.
@@ -113,33 +145,35 @@ def read(config: DataConfig, limit_bytes: float) -> SourceData:
     Raises:
         UserError: it is not there.
     """
-    written, decoded = _load(config)
+    prepared = _load(config)
+    written, target = prepared.written, prepared.written.plan.target
     origin = f"data.root {written.root}"
-    parts = {part: _read_part(written, decoded, part, limit_bytes) for part in written.plan.parts}
     if written.makes_test:
-        origin += f" ({_about_test(written.kind, written.plan, decoded)})"
+        count = len(prepared.positions("test"))
+        origin += f" ({picture_messages.describe_made_test(written.kind, count)})"
     if written.groups:
         count = len(np.unique(np.concatenate(list(written.groups.values()))))
         origin += f", {count:,} groups"
-    grey_range = written.plan.target.grey_range
-    if grey_range:
-        low, high = grey_range
+    if target.grey_range:
+        low, high = target.grey_range
         origin += f" (of pictures of more than 8 bits {low:g} is black and {high:g} white)"
+    parts = _read_parts(prepared, config, limit_bytes)
     return SourceData(
         train=parts["train"],
         test=parts["test"],
         class_names=written.class_names,
         origin=origin,
         validation=parts.get("validation"),
-        grey_range=grey_range,
+        grey_range=target.grey_range,
     )
 
 
 def read_part(config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
-    """Read the one part that `prepare` has decoded; arguments and errors as those of `read`."""
-    written, decoded = _load(config, only)
+    """Read the one part that `prepare` has prepared; arguments and errors as those of `read`."""
+    prepared = _load(config, only)
+    written = prepared.written
     return SourceSplit(
-        data=_read_part(written, decoded, only, limit_bytes),
+        data=_read_parts(prepared, config, limit_bytes)[only],
         class_names=written.class_names,
         origin=f"data.root {written.root} (only its {only} images)",
     )
@@ -157,52 +191,77 @@ def read_contents(config: DataConfig) -> Contents:
 
 
 def _read_contents(
-    pictures: PictureList, index: Path, *, remember: bool = True
+    pictures: PictureList, index: Path, *, remember: bool = True, whole: bool = False
 ) -> tuple[dict[str, Contents], dict[str, npt.NDArray[np.int64]]]:
     places = [listed.places for listed in pictures.parts.values()]
-    contents, states = picture_index.read_contents(places, index, remember=remember)
+    contents, states = picture_index.read_contents(places, index, remember=remember, whole=whole)
     return (
         dict(zip(pictures.parts, contents, strict=True)),
         dict(zip(pictures.parts, states, strict=True)),
     )
 
 
-def _read_part(
-    written: WrittenPlan, decoded: DecodedPictures, part: str, limit_bytes: float
-) -> LabelledImages:
-    known, groups = written.plan.parts[part], written.groups.get(part)
-    left = decoded.positions(part, len(known))
-    known = known.select(left)
-    where = f"{written.root / part}" if written.kind == "folder" else f"{written.root}: {part}"
-    return LabelledImages(
-        images=decoded.read(part, limit_bytes),
-        labels=known.listed.labels,
-        images_file=where,
-        labels_file=where,
-        names=known.listed.places.names,
-        groups=None if groups is None else groups[left],
-        weights=known.listed.weights,
-        content=decoded.name(part),
-    )
+def _read_parts(
+    prepared: _Prepared, config: DataConfig, limit_bytes: float
+) -> dict[str, LabelledImages]:
+    """Return the images of all parts; those that are decoded for each batch are not read."""
+    written, decoded = prepared.written, prepared.decoded
+    plan, target = written.plan, written.plan.target
+    images: dict[str, npt.NDArray[np.uint8] | UnreadImages]
+    if decoded:
+        images = {part: decoded.read(part, limit_bytes) for part in plan.parts}
+        content = {part: decoded.name(part) for part in plan.parts}
+    else:
+        opened = stored_pictures.open_stored(
+            plan.parts,
+            config,
+            root=written.root,
+            image_size=target.image_size,
+            channels=target.channels,
+            grey_range=target.grey_range,
+        )
+        images = {**opened}
+        content = {part: f"{plan.key}/{part}/{one.identity}" for part, one in opened.items()}
+    parts = {}
+    for part, known in plan.parts.items():
+        left, groups = prepared.positions(part), written.groups.get(part)
+        known = known.select(left)
+        where = f"{written.root / part}" if written.kind == "folder" else f"{written.root}: {part}"
+        parts[part] = LabelledImages(
+            images=images[part],
+            labels=known.listed.labels,
+            images_file=where,
+            labels_file=where,
+            names=known.listed.places.names,
+            groups=None if groups is None else groups[left],
+            weights=known.listed.weights,
+            content=content[part],
+        )
+    return parts
 
 
-def _load(config: DataConfig, only: str | None = None) -> tuple[WrittenPlan, DecodedPictures]:
-    found = _find(config, only)
-    if not found:
+def _positions(plan: Plan, decoded: DecodedPictures | None, part: str) -> npt.NDArray[np.int64]:
+    count = len(plan.parts[part])
+    return decoded.positions(part, count) if decoded else np.arange(count)
+
+
+def _load(config: DataConfig, only: str | None = None) -> _Prepared:
+    prepared = _find(config, only)
+    if not prepared:
         raise UserError(
             f"data.root: the pictures of {config.root} are no longer decoded in "
             f"{cache_folder('folder')}; start again"
         )
-    return found
+    return prepared
 
 
-def _find(
-    config: DataConfig, only: str | None = None
-) -> tuple[WrittenPlan, DecodedPictures] | None:
-    """Return what `prepare` has planned and decoded; None if it is not there."""
+def _find(config: DataConfig, only: str | None = None) -> _Prepared | None:
+    """Return what `prepare` has left in the cache; None if it is not there."""
     written = plan_file.read(_plan(config, only))
-    decoded = decoded_cache.load(cache_folder("folder") / written.plan.key) if written else None
-    return (written, decoded) if written and decoded else None
+    if not written or stored_pictures.needs_stored(config):
+        return _Prepared(written, None) if written else None
+    decoded = decoded_cache.load(cache_folder("folder") / written.plan.key)
+    return _Prepared(written, decoded) if decoded else None
 
 
 def _index(config: DataConfig, only: str | None = None) -> Path:
@@ -231,57 +290,12 @@ def _check_unchanged(pictures: PictureList, states: Mapping[str, npt.NDArray[np.
             raise UserError(f"{place}: was changed while it was read; start again")
 
 
-def _check_errors(errors: Sequence[str], count: int, config: DataConfig) -> None:
-    if not errors:
-        return
-    counts = f"{len(errors):,} of {count:,} pictures cannot be read"
-    named = "- " + join_some(errors, "\n- ")
-    if config.on_bad == "stop":
-        raise UserError(
-            f"data.root: {counts}:\n{named}\nRepair or remove them, or leave them out: "
-            "data.on_bad: skip"
-        )
-    if processes.launched_rank() == 0:
-        log.warning("%s and are left out:\n%s", counts, named)
-
-
-def _about_test(kind: str, plan: Plan, decoded: DecodedPictures) -> str:
-    count = len(decoded.positions("test", len(plan.parts["test"])))
-    return (
-        f"no {'part' if kind == 'table' else 'folder'} test: {count:,} of the pictures in train, "
-        "chosen by their content, are kept for the test and not trained on"
-    )
-
-
-def _check_classes(plan: Plan, decoded: DecodedPictures, class_names: tuple[str, ...]) -> None:
+def _check_classes(class_names: tuple[str, ...], plan: Plan, decoded: DecodedPictures) -> None:
     for part, known in plan.parts.items():
         labels = known.listed.labels
-        found = labels[decoded.positions(part, len(known))]
-        lacking = np.setdiff1d(labels, found)
+        lacking = np.setdiff1d(labels, labels[decoded.positions(part, len(known))])
         if len(lacking):
             raise UserError(
                 f"data.root: none of the pictures of class {class_names[int(lacking[0])]} in "
                 f"{part} can be read"
             )
-
-
-def _warn_of_few_greys(
-    pictures: PictureList, contents: Mapping[str, Contents], grey_range: GreyRange | None
-) -> None:
-    """Warn if a wrong pixel in one file of more than 8 bits takes the contrast of all others."""
-    if grey_range is None:
-        return
-    low, high = grey_range
-    flat, count = [], 0
-    for part, found in contents.items():
-        span = found.value_ranges[:, 1] - found.value_ranges[:, 0]
-        count += int((~np.isnan(span)).sum())
-        rows = np.flatnonzero((span > 0) & (255 * span < _FEW_GREYS * (high - low)))
-        flat += [pictures.parts[part].places.names[row] for row in rows.tolist()]
-    if flat:
-        log.warning(
-            "%s: %s of %s pictures of more than 8 bits keep fewer than %s greys, as %g is black "
-            "and %g white, the range of the pictures to train on or data.grey_range, which sets "
-            "another: %s",
-            pictures.root, f"{len(flat):,}", f"{count:,}", _FEW_GREYS, low, high, join_some(flat),
-        )  # fmt: skip

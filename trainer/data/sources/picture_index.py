@@ -41,6 +41,7 @@ class Contents:
         channels: 1 if it is stored as grey, otherwise 3; int16 (n,); 0: it is not a picture.
         value_ranges: the lowest and the highest value of those with more than 8 bits a channel,
             float64 (n, 2); NaN for the others.
+        is_decoded: whether all pixels have been read, bool (n,).
         errors: why a picture cannot be read, by its row.
     """
 
@@ -48,6 +49,7 @@ class Contents:
     sizes: npt.NDArray[np.int32]
     channels: npt.NDArray[np.int16]
     value_ranges: npt.NDArray[np.float64]
+    is_decoded: npt.NDArray[np.bool_]
     errors: dict[int, str]
 
     def __len__(self) -> int:
@@ -66,6 +68,7 @@ class Contents:
             self.sizes[positions],
             self.channels[positions],
             self.value_ranges[positions],
+            self.is_decoded[positions],
             {row: self.errors[int(positions[row])] for row in broken},
         )
 
@@ -86,13 +89,14 @@ class _Index:
 
 
 def read_contents(
-    parts: Sequence[Places], index: Path, *, remember: bool = True
+    parts: Sequence[Places], index: Path, *, remember: bool = True, whole: bool = False
 ) -> tuple[list[Contents], list[npt.NDArray[np.int64]]]:
     """Return what pictures contain; read those that are new or may have changed.
 
     Args:
         index: where it is remembered; a missing or damaged file counts as empty.
         remember: whether to write the index.
+        whole: whether to decode each picture, as the pixels may be broken where the head is not.
 
     Returns:
         For each part its contents, and the states that its pictures had before they were read.
@@ -104,6 +108,9 @@ def read_contents(
     states = np.concatenate([places.listed_states() for places in parts])
     rows = _find_rows(stored, states)
     rows[~np.append(stored.is_settled(), False)[rows]] = -1
+    if whole:
+        lacking = stored.contents.is_picture & ~stored.contents.is_decoded
+        rows[np.append(lacking, False)[rows]] = -1
     known = np.flatnonzero(rows >= 0)
     found = _Index(states, np.zeros(len(states), np.int64), _no_contents(len(states)))
     _copy(stored, rows[known], found, known)
@@ -111,11 +118,12 @@ def read_contents(
 
     def read(position: int) -> _Row:
         part = int(np.searchsorted(begins, position, side="right")) - 1
-        return _read(parts[part][position - int(begins[part])])
+        return _read(parts[part][position - int(begins[part])], whole=whole)
 
     unread = np.flatnonzero(rows < 0).tolist()
     for position, row in zip(unread, in_parallel(read, unread, "reading pictures"), strict=True):
         _put(found, position, row)
+    found.contents.is_decoded[unread] = whole
     if remember and (_is_there(states)[unread].any() or len(stored.states) != len(states)):
         _write(index, found)
     split = [np.arange(begin, end) for begin, end in pairwise(begins)]
@@ -152,7 +160,7 @@ _Row = tuple[int, bytes, ImageInfo | None, str]
 """when it was read, SHA-256, what it is, and otherwise the error"""
 
 
-def _read(place: Place) -> _Row:
+def _read(place: Place, *, whole: bool) -> _Row:
     read_ns, sha256, info, error = time.time_ns(), b"", None, ""
     if not place.file.is_file():  # reading from a pipe would wait for ever
         kind = "is not a regular file" if place.file.exists() else "there is no such file"
@@ -160,10 +168,12 @@ def _read(place: Place) -> _Row:
     try:
         sha256 = hashlib.sha256(place.read()).digest()
         info = decoding.read_info(place)
+        if whole and info.lowest is None:  # otherwise it was decoded to find its values
+            decoding.open_upright(place, info.channels)
     except OSError as wrong:
         error = f"{place}: cannot be read ({wrong.strerror})"
     except UserError as wrong:
-        error = str(wrong)
+        info, error = None, str(wrong)
     return read_ns, sha256, info, error
 
 
@@ -195,6 +205,7 @@ def _no_contents(count: int) -> Contents:
         sizes=np.zeros((count, 2), np.int32),
         channels=np.zeros(count, np.int16),
         value_ranges=np.full((count, 2), np.nan),
+        is_decoded=np.zeros(count, bool),
         errors={},
     )
 
@@ -202,7 +213,7 @@ def _no_contents(count: int) -> Contents:
 # --------------------------------------------------------------------- its file
 
 
-_COLUMNS = ("sha256", "sizes", "channels", "value_ranges")
+_COLUMNS = ("sha256", "sizes", "channels", "value_ranges", "is_decoded")
 
 
 def _load(index: Path) -> _Index:
