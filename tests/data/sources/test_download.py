@@ -9,14 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.data import known_files
 from tests.data.conftest import Mirror, Published
 from trainer.base.errors import UserError
 from trainer.data.sources import idx, known
+from trainer.data.sources.known_sets.published import ArraySet
+from trainer.data.sources.known_sets.registry import KNOWN
 
 Start = Callable[..., Mirror]
 
@@ -45,6 +49,27 @@ def test_downloads_once_and_reads_from_the_cache(
     data = known.read(there, None)
     assert data.train.images.shape == (40, 1, 5, 6)
     assert data.origin == f"cache {cache}"
+
+
+def test_sets_of_one_publisher_share_a_folder_of_the_cache(
+    start_mirror: Start, caches: Path, tmp_path: Path
+) -> None:
+    names = ["breastmnist", "bloodmnist"]
+    for name in names:
+        known_files.write_medmnist(tmp_path, name, known_files.colour_images(6, size=28))
+    mirror = start_mirror(
+        {f"{name}.npz": (tmp_path / f"{name}.npz").read_bytes() for name in names}
+    )
+    for name in names:
+        there = replace(
+            known_files.published_here(KNOWN[name], tmp_path), mirrors=(mirror.address,)
+        )
+        assert isinstance(there, ArraySet)
+        for _ in range(2):
+            known.prepare(there, None)
+        assert len(known.read(there, None).train.labels) == 6
+    assert files_in(caches / "medmnist") == ["bloodmnist.npz", "breastmnist.npz"]
+    assert set(mirror.requests.values()) == {1}
 
 
 def test_a_mirror_that_is_down_is_skipped(
