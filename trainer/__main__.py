@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trainer.commands import (
+    cache,
     compare,
     crossval,
     doctor,
@@ -27,6 +28,7 @@ from trainer.config import command_line
 from trainer.ranks import exit_codes
 
 COMMANDS = {
+    "cache": cache,
     "compare": compare,
     "crossval": crossval,
     "doctor": doctor,

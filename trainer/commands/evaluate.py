@@ -185,6 +185,7 @@ def _evaluate(
         "blocks",
         config.train.evaluation_batch_size,
         with_mirrored=config.data.test_augment == "flip",
+        prefetch=config.data.prefetch,
     )
     augmented = others[0] if others else None
     if split == "test":

@@ -260,6 +260,11 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         is_table or not isinstance(data.groups, str) or re.compile(data.groups).groups == 1,
         "a pattern with one pair of brackets, such as ^(s[0-9]+)_, or a folder level such as 1",
     )
+    require(
+        "data.image_size_schedule",
+        data.image_size_schedule is None or data.scaling != "per_pixel",
+        "null where data.scaling is per_pixel, which belongs to one size",
+    )
     for key in ("image_size", "channels", "grey_range", "image_size_schedule", "store_size"):
         is_right = data.has_pictures or getattr(data, key) is None
         require(f"data.{key}", is_right, "null unless data.name is folder or a set of photographs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,9 @@ from trainer.data.augment import mixup
 from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.user_augmentations import TRIED
 from trainer.data.dataset import Dataset, ImageSet
+from trainer.data.prefetch import Sent, Transfer, prefetch
 from trainer.data.sampling import EpochSampler
+from trainer.data.stored.pictures import StoredPictures
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,34 @@ class Batch:
     """samples in each micro-batch of the step, over all processes"""
 
 
+def fetch_pixels(
+    train: ImageSet,
+    augmentation: Augmentation,
+    samples: torch.Tensor,
+    epoch: int,
+    image_size: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the pixels of samples before they are augmented; boxes of pictures are cut already.
+
+    Args:
+        train: the training split.
+        samples: indices in it, int64 (n,), on the CPU.
+        epoch: from 1.
+        image_size: of what is cut out of pictures: height and width.
+
+    Returns:
+        Images, uint8 (n, channels, height, width), and their classes, int64 (n,), where the split
+        has them.
+    """
+    images = train.images
+    if not isinstance(images, StoredPictures):
+        return train.fetch(samples.to(images.device, non_blocking=True))
+    height, width = image_size
+    boxes = augmentation.draw_boxes(samples, epoch, images.sizes(samples), width / height)
+    pixels = images.fetch_crops(samples, boxes, image_size)
+    return pixels, train.targets.index_select(0, samples)
+
+
 def fetch_augmented(
     train: ImageSet,
     augmentation: Augmentation,
@@ -37,22 +67,39 @@ def fetch_augmented(
     epoch: int,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return samples as an epoch trains on them, before they are scaled.
+    """Return samples as an epoch trains on them, before they are scaled; arguments as above.
 
     Args:
-        train: the training split.
-        samples: indices in it, int64 (n,), on the CPU.
-        epoch: from 1.
         device: where they go.
-
-    Returns:
-        Images, uint8 (n, channels, height, width), and their classes, int64 (n,).
     """
-    pixels, targets = train.fetch(samples.to(train.images.device, non_blocking=True))
-    pixels = pixels.to(device, non_blocking=True)
+    height, width = train.images.shape[2:]
+    pixels, targets = fetch_pixels(train, augmentation, samples, epoch, (height, width))
+    images = _augment(train, augmentation, pixels.to(device), samples, epoch)
+    return images, targets.to(device)
+
+
+def _augment(
+    train: ImageSet,
+    augmentation: Augmentation,
+    pixels: torch.Tensor,
+    samples: torch.Tensor,
+    epoch: int,
+) -> torch.Tensor:
+    are_boxes = isinstance(train.images, StoredPictures)
     with profiler_ranges.label("augmentation"):
-        images = augmentation(pixels, samples, epoch)
-    return images, targets.to(device, non_blocking=True)
+        return augmentation(pixels, samples, epoch, are_boxes=are_boxes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a step needs."""
+
+    microbatch_sizes: list[int]
+    own: slice
+    """this rank's of the samples of all ranks"""
+    wanted: tuple[torch.Tensor, ...]
+    """its samples and, where they are mixed, their partners: int64 (n,), on the CPU"""
+    pairs: mixup.Pairs | None = None
 
 
 class Batches:
@@ -79,8 +126,12 @@ class Batches:
         self.mixup = config.data.mixup
         self.cutmix = config.data.cutmix
         self.augmentation = Augmentation(config.data.augment, config.seed)
-        first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
-        self.augmentation.user_defined.check(self._to_device(dataset.train.fetch(first)[0]))
+        self.transfer = Transfer(device)
+        self.ahead = self.transfer.ahead(dataset.train.images, config.data.prefetch)
+        self.size_schedule = config.data.image_size_schedule or []
+        if self.augmentation.user_defined.plugins:
+            first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
+            self.augmentation.user_defined.check(self._to_device(dataset.train.fetch(first)[0]))
         self.sampler = EpochSampler(
             dataset.train,
             batch_size=config.train.batch_size,
@@ -95,26 +146,66 @@ class Batches:
         """The number of optimiser steps of an epoch."""
         return len(self.sampler)
 
-    def iter_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch (from 1) from one of its steps (from 0) on."""
-        self.sampler.set_epoch(epoch)
-        steps = itertools.islice(self.sampler, first_step, None)
-        for step, samples in enumerate(steps, start=first_step):
-            with profiler_ranges.label("data"), self._explain_lack_of_memory(len(samples)):
-                images, targets = self._fetch(samples, epoch)
-                if self.mixup or self.cutmix:
-                    images, targets = self._mix(images, targets, epoch, step)
-            yield Batch(images, targets, self.sampler.microbatch_sizes(step))
+    def iter_epoch(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch (from 1) from one of its steps (from 0) on.
 
-    def _explain_lack_of_memory(self, count: int) -> contextlib.AbstractContextManager[None]:
+        Where a thread makes them ahead, it ends with the iterator: close it if it is not exhausted.
+        """
+        self.sampler.set_epoch(epoch)
+        # One for the thread, and one for this loop, which follows.
+        to_fetch, plans = itertools.tee(self._iter_plans(epoch, first_step))
+
+        def fetch(plan: _Plan) -> list[Sent]:
+            return [self._fetch(samples, epoch) for samples in plan.wanted]
+
+        with contextlib.closing(prefetch(fetch, to_fetch, self.ahead)) as fetched:
+            for plan in plans:
+                with profiler_ranges.label("data"), self._explain_lack_of_memory(plan):
+                    pairs = zip(plan.wanted, next(fetched), strict=True)
+                    found = [self._augment(samples, sent, epoch) for samples, sent in pairs]
+                    images, targets = self._mix(plan, *found) if plan.pairs else found[0]
+                yield Batch(images, targets, plan.microbatch_sizes)
+
+    def _iter_plans(self, epoch: int, first_step: int) -> Iterator[_Plan]:
+        for step in range(first_step, self.steps):
+            yield self._plan(epoch, step)
+
+    def _plan(self, epoch: int, step: int) -> _Plan:
+        samples, own = self.sampler.global_batch(step)
+        sizes = self.sampler.microbatch_sizes(step)
+        if not (self.mixup or self.cutmix):
+            return _Plan(sizes, own, (samples[own],))
+        number = (epoch - 1) * self.steps + step + 1
+        pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
+        return _Plan(sizes, own, (samples[own], samples[pairs.partners[own]]), pairs)
+
+    def _explain_lack_of_memory(self, plan: _Plan) -> contextlib.AbstractContextManager[None]:
         """Raise a RankError if the images of a step do not fit into the memory."""
+        count = len(plan.wanted[0])
         what = f"train.batch_size: a step's batch of {count} images of this process"
         return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 
-    def _fetch(self, samples: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images, targets = fetch_augmented(
-            self.data.train, self.augmentation, samples, epoch, self.device
+    def _fetch(self, samples: torch.Tensor, epoch: int) -> Sent:
+        """Fetch the pixels and targets of samples, and send them to the device."""
+        size = self.image_size(epoch)
+        return self.transfer.send(
+            *fetch_pixels(self.data.train, self.augmentation, samples, epoch, size)
         )
+
+    def image_size(self, epoch: int) -> tuple[int, int]:
+        """Return the height and width of the images of an epoch (from 1), by their schedule."""
+        height, width = self.data.train.images.shape[2:]
+        for first_epoch, *size in self.size_schedule:
+            if first_epoch <= epoch:
+                height, width = size[0], size[-1]
+        return height, width
+
+    def _augment(
+        self, samples: torch.Tensor, sent: Sent, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images, augmented and scaled, and their targets."""
+        pixels, targets = self.transfer.receive(sent)
+        images = _augment(self.data.train, self.augmentation, pixels, samples, epoch)
         return self.data.scaling.apply(images), targets
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -122,17 +213,18 @@ class Batches:
         return tensor.to(self.device, non_blocking=True)
 
     def _mix(
-        self, images: torch.Tensor, targets: torch.Tensor, epoch: int, step: int
+        self,
+        plan: _Plan,
+        ours: tuple[torch.Tensor, torch.Tensor],
+        theirs: tuple[torch.Tensor, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        samples, own = self.sampler.global_batch(step)
-        number = (epoch - 1) * self.steps + step + 1
-        pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
-        others, other_targets = self._fetch(samples[pairs.partners[own]], epoch)
-        weights = self._to_device(pairs.weights[own])
-        if pairs.centres is None:
+        assert plan.pairs is not None
+        (images, targets), (others, other_targets) = ours, theirs
+        weights = self._to_device(plan.pairs.weights[plan.own])
+        if plan.pairs.centres is None:
             mixed = mixup.mix(images, others, weights)
         else:
-            centres = self._to_device(pairs.centres[own])
+            centres = self._to_device(plan.pairs.centres[plan.own])
             replaced = mixup.cutmix_masks(weights, centres, images.shape)
             mixed = torch.where(replaced, others, images)
             weights = mixup.remaining_fraction(replaced)

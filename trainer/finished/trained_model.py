@@ -90,12 +90,14 @@ class TrainedModel:
         what: str,
         block_samples: int | None = None,
         with_mirrored: bool = False,
+        prefetch: int = 0,
     ) -> list[Predictions]:
         """Classify a set of images by a prepared model; a collective.
 
         Args:
             what: the words before the progress bar.
             block_samples: images at once; None: as many as its run.
+            prefetch: data.prefetch.
 
         Returns:
             The plain predictions and, where they are wanted, those with mirror images.
@@ -110,7 +112,7 @@ class TrainedModel:
             found = [
                 evaluation.predict(
                     accelerator, self.module, images, self.scaling, progress.update, mirrored,
-                    block_samples=block_samples, seed=self.seed,
+                    block_samples=block_samples, seed=self.seed, prefetch=prefetch,
                 )
                 for mirrored in ways
             ]  # fmt: skip

@@ -85,6 +85,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
                 f"{train.microbatches} leave micro-batches of a single image of "
                 f"{len(dataset.train)}, but {error}; choose another batch size"
             ) from error
+    _check_sizes(config, tried, data)
     layout = memory_layout.choose_layout(
         tried, train.memory_format, lambda net: models.check_output(net, **data)
     )
@@ -94,6 +95,25 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     model_state.remember_effects(model, effects)
     _ORIGINS[model] = _Origin(first_pass, loaded, layout)
     return model
+
+
+def _check_sizes(config: RunConfig, tried: nn.Module, data: Mapping[str, Any]) -> None:
+    """Try the sizes that the images of a run have in turn.
+
+    Raises:
+        UserError: the network cannot take one of them.
+    """
+    for _, *size in config.data.image_size_schedule or []:
+        height, width = size[0], size[-1]
+        try:
+            models.check_output(tried, **{**data, "image_size": (height, width)})
+        except ValueError as error:
+            raise UserError(
+                f"data.image_size_schedule: {config.model.name} is built for images of "
+                f"{data['image_size'][0]} x {data['image_size'][1]} pixels and cannot take "
+                f"{height} x {width}: {error}; choose another size, a network that takes any, such "
+                "as one with global pooling, or no schedule"
+            ) from error
 
 
 def rebuild(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:

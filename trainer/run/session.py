@@ -16,6 +16,7 @@ from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import find_warnings
 from trainer.config.schema import RunConfig, replace
 from trainer.data.scaling import choose_scaling
+from trainer.data.stored.pictures import StoredPictures
 from trainer.network import model_state
 from trainer.network.memory_layout import describe_layout
 from trainer.network.trial import trial
@@ -29,6 +30,15 @@ from trainer.run.tracking import trackers, weights_and_biases
 from trainer.training.engine import Engine
 
 log = logging.getLogger("lockstep")
+
+
+def _describe_pictures(engine: Engine) -> dict[str, str]:
+    """Return where pictures are kept and why, if each batch is cut out of them."""
+    images = engine.data.train.images
+    if not isinstance(images, StoredPictures):
+        return {}
+    choice = images.store.choice
+    return {"pictures": f"{images.store.form}, {choice.describe()}"}
 
 
 class Session:
@@ -187,6 +197,7 @@ class Session:
             "data": f"{dataset.name}, {images}, from {dataset.source}",
             "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
             f"{len(dataset.test):,} test",
+            **_describe_pictures(engine),
             "global batch": f"{train.batch_size} samples, {train.microbatches} micro-batches, "
             f"{train.reduction} reduction",
             "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "

@@ -30,6 +30,7 @@ def recompute(
     *,
     block_samples: int = BLOCK_SAMPLES,
     seed: int = 0,
+    prefetch: int = 0,
 ) -> None:
     """Replace the running statistics of all batch norms by their means over the images.
 
@@ -41,7 +42,7 @@ def recompute(
         model: in training mode, prepared for autocast, without DDP's wrapper.
         images: the training images, which are not augmented here.
         between_blocks: as for `iter_rank_blocks`.
-        block_samples: as for `predict`.
+        block_samples, prefetch: as for `predict`.
     """
     norms = [
         module
@@ -74,7 +75,7 @@ def recompute(
                 norm.train()
                 norm.momentum = None  # the mean over the calls since the count was 0
             for _, _, inputs in iter_rank_blocks(
-                accelerator, images, scaling, blocks, begin_turn, model, seed
+                accelerator, images, scaling, blocks, begin_turn, model, seed, prefetch
             ):
                 for norm in norms:
                     norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterable
 
 from accelerate import Accelerator
 from torch import nn
@@ -14,7 +16,7 @@ from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config import plugins
 from trainer.config.schema import RunConfig
-from trainer.data.batches import Batches
+from trainer.data.batches import Batch, Batches
 from trainer.data.dataset import Dataset
 from trainer.network import model_state
 from trainer.network.pass_effects import TrainedParameters
@@ -67,7 +69,6 @@ class Engine:
     ) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.data = dataset.move_if_it_fits(accelerator.device)
         self.observer: Observer | None = None
         block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
         self.module = model_state.move(model, accelerator.device)
@@ -77,6 +78,8 @@ class Engine:
         wrapped = accelerator.prepare_model(
             self.module, device_placement=False, evaluation_mode=config.train.reduction == "exact"
         )
+        # When the weights have their memory: images may take what is left.
+        self.data = dataset.move_if_it_fits(accelerator.device)
         self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
         ranks = (accelerator.num_processes, accelerator.process_index)
         self.batches = Batches(self.data, config, accelerator.device, *ranks)
@@ -142,8 +145,12 @@ class Engine:
             self.observer.epoch_started(state.epoch, self.batches.steps, done)
         self.module.train()
         self.step_log.start_clock()
-        every_steps = self.config.checkpoint.every_steps
-        batches = itertools.islice(self.batches.iter_epoch(state.epoch, done), left)
+        with contextlib.closing(self.batches.iter_epoch(state.epoch, done)) as batches:
+            self._do_steps(itertools.islice(batches, left), done)
+
+    def _do_steps(self, batches: Iterable[Batch], done: int) -> None:
+        """Do the steps of an epoch after those that are done."""
+        state, every_steps = self.state, self.config.checkpoint.every_steps
         for step_of_epoch, batch in enumerate(batches, start=done + 1):
             state.step += 1
             lr = self._set_learning_rate()

@@ -13,7 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.base import out_of_memory, seeding
+from trainer.data import prefetch as prefetching
 from trainer.data.dataset import ImageSet
+from trainer.data.prefetch import Sent, Transfer
 from trainer.data.scaling import Scaling
 from trainer.network.buffers_in_passes import preserve_state, save_values
 from trainer.training.metrics import Predictions
@@ -36,6 +38,7 @@ def iter_rank_blocks(
     between_blocks: Callable[[], object],
     model: nn.Module,
     seed: int,
+    prefetch: int,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Yield this rank's blocks: the number of the turn, from 0, the indices and the scaled images.
 
@@ -44,17 +47,27 @@ def iter_rank_blocks(
         between_blocks: called in each turn, also by a rank that has no block in the last one; may
             raise on all of them to give up.
         model: begins each block with the buffers that it has now, and draws that block's numbers.
+        prefetch: data.prefetch.
     """
     before = save_values(model)
     starts = list(accumulate(map(len, blocks), initial=0))
-    for turn in range(turns_per_rank(accelerator, len(blocks))):
-        between_blocks()
-        number = turn * accelerator.num_processes + accelerator.process_index
-        if number < len(blocks):
-            pixels, _ = images.fetch(blocks[number].to(images.images.device))
-            before.restore()
-            seeding.seed_all(seed, "evaluation", starts[number])
-            yield turn, blocks[number], scaling.apply(pixels.to(accelerator.device))
+    transfer = Transfer(accelerator.device)
+    wanted = [block.to(images.images.device) for block in blocks]
+
+    def fetch(number: int) -> Sent:
+        return transfer.send(images.fetch(wanted[number])[0])
+
+    own = range(accelerator.process_index, len(blocks), accelerator.num_processes)
+    ahead = transfer.ahead(images.images, prefetch)
+    with contextlib.closing(prefetching.prefetch(fetch, own, ahead)) as fetched:
+        for turn in range(turns_per_rank(accelerator, len(blocks))):
+            between_blocks()
+            number = turn * accelerator.num_processes + accelerator.process_index
+            if number < len(blocks):
+                (pixels,) = transfer.receive(next(fetched))
+                before.restore()
+                seeding.seed_all(seed, "evaluation", starts[number])
+                yield turn, blocks[number], scaling.apply(pixels)
 
 
 def explain_memory(
@@ -97,6 +110,7 @@ def predict(
     *,
     block_samples: int = BLOCK_SAMPLES,
     seed: int = 0,
+    prefetch: int = 0,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -110,6 +124,7 @@ def predict(
         mirrored: take the mean of the probabilities of each image and its mirror image.
         block_samples: images at once, the same on all ranks; rounding may depend on it.
         seed: of the run; what the model draws follows from it and from the block.
+        prefetch: data.prefetch; it changes no bit.
 
     Raises:
         RankError: they do not fit into the memory.
@@ -126,7 +141,7 @@ def predict(
     with preserve_state(model), seeding.preserve_generators(), explain_memory(largest, device):
         model.eval()
         for turn, samples, inputs in iter_rank_blocks(
-            accelerator, images, scaling, blocks, between_blocks, model, seed
+            accelerator, images, scaling, blocks, between_blocks, model, seed, prefetch
         ):
             found = log_probabilities(model, inputs, mirrored)
             best_log_probability, best = found.max(1)

@@ -97,6 +97,7 @@ class WeightSelection:
         found = evaluation.predict(
             self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored,
             block_samples=self.block_samples, seed=self.config.seed,
+            prefetch=self.config.data.prefetch,
         )  # fmt: skip
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(
@@ -108,4 +109,5 @@ class WeightSelection:
         batch_norm_statistics.recompute(
             self.accelerator, self.module, self.data.train, self.data.scaling, self.between_blocks,
             block_samples=self.block_samples, seed=self.config.seed,
+            prefetch=self.config.data.prefetch,
         )  # fmt: skip

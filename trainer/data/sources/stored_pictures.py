@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from trainer.base.errors import UserError
+from trainer.base.files import write_text
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures
@@ -67,12 +67,11 @@ def open_stored(
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
     choice = choose(config, size_bytes, limit_bytes, folder)
     keeper, choice = _keeper(choice, config, form, root, sha256, sizes, limit_bytes)
-    pool = ThreadPoolExecutor(processes.decoding_threads(), "decoding")
     opened, first = {}, 0
     for part, known in parts.items():
         store = PictureStore(known, form, keeper, first, choice)
         positions = np.arange(len(known.sizes), dtype=np.int64)
-        opened[part] = StoredPictures(store, positions, image_size, config.resize, pool)
+        opened[part] = StoredPictures(store, positions, image_size, config.resize)
         first += len(positions)
     return opened
 
@@ -95,6 +94,10 @@ def _keeper(
     try:
         entry.mkdir(parents=True, exist_ok=True)
         entries.hold(entry)
+        about = entry / entries.ABOUT
+        if not about.exists():
+            write_text(about, f"{root}: {form}\n")
+            entries.hold(entry)
         slots = open_slots(entry, sha256, form.most_bytes(sizes))
         if processes.launched_local_rank() == 0:
             entries.remove_leftovers(folder)

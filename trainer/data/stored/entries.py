@@ -23,6 +23,8 @@ from trainer.data.sources.download import cache_folder
 from trainer.data.stored.slots import SLOTS
 
 _NAMES = re.compile(r"stored-[0-9a-f]{16}-[0-9a-f]{16}|[0-9a-f]{32}")
+ABOUT = "about.txt"
+"""in an entry says what it is of"""
 _GOING = "going-"
 """begins the name of an entry that is being removed"""
 
@@ -37,6 +39,7 @@ class Entry:
     Args:
         path: its folder.
         kind: stored: pictures in their stored form, filled as they are needed; images: of one size.
+        about: what it is of, in words.
         size_bytes: that it takes on the disk.
         used_s: when it was last used, in seconds since 1970.
         is_held: whether a process uses it now; None if the file system cannot say.
@@ -44,6 +47,7 @@ class Entry:
 
     path: Path
     kind: Literal["stored", "images"]
+    about: str
     size_bytes: int
     used_s: float
     is_held: bool | None
@@ -132,7 +136,10 @@ def remove_leftovers(folder: Path) -> None:
 def _describe(path: Path) -> Entry:
     size_bytes = sum(status.st_blocks * 512 for status in _files(path))
     kind: Literal["stored", "images"] = "stored" if (path / SLOTS).exists() else "images"
-    return Entry(path, kind, size_bytes, path.stat().st_mtime, _is_held(path))
+    about = "images of one size"
+    if (path / ABOUT).exists():
+        about = (path / ABOUT).read_text(encoding="utf-8").strip()
+    return Entry(path, kind, about, size_bytes, path.stat().st_mtime, _is_held(path))
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,14 @@ class StoredForm:
     shorter_side: int | None
     quality: int | None
 
+    def __str__(self) -> str:
+        """Return it in words."""
+        size = "their own size"
+        if self.shorter_side is not None:
+            size = f"a shorter side of {self.shorter_side} pixels at the most"
+        coding = "pixels" if self.quality is None else f"JPEG of quality {self.quality}"
+        return f"{coding} of {size}"
+
     @property
     def key(self) -> str:
         """What decides on the stored bytes of a picture, besides its own: a hash, hexadecimal."""
@@ -58,7 +66,7 @@ class StoredForm:
         from PIL import features
 
         versions = (_VERSION, PIL.__version__, features.version("jpg"))
-        return hashlib.sha256(repr((*versions, self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((*versions, astuple(self))).encode()).hexdigest()[:16]
 
     def sizes(self, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """Return the stored height and width of pictures of these heights and widths: (n, 2)."""

@@ -74,6 +74,11 @@ class Choice:
     kind: Kind
     reason: str
 
+    def describe(self) -> str:
+        """Return it in words."""
+        where = {"memory": "kept in memory", "disk": "kept on the disk", "none": "not kept"}
+        return f"{where[self.kind]} ({self.reason})"
+
 
 def choose(config: DataConfig, size_bytes: int, limit_bytes: float, folder: Path) -> Choice:
     """Choose where pictures are kept; any choice gives the same bits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,14 +85,12 @@ class StoredPictures:
         positions: of the images in the store, int64 (n,).
         image_size: height and width of the images.
         resize: how a whole picture is made to fit.
-        pool: threads that work on a batch.
     """
 
     store: PictureStore
     positions: Indices
     image_size: tuple[int, int]
     resize: ResizeRule
-    pool: ThreadPoolExecutor
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,7 +106,7 @@ class StoredPictures:
     def identity(self) -> str:
         """What else decides on the pixels, in words: the stored form, and how it is made fit."""
         height, width = self.image_size
-        return f"{self.store.form}, {height} x {width} by {self.resize}"
+        return f"{self.store.form!r}, {height} x {width} by {self.resize}"
 
     @property
     def nbytes(self) -> int:
@@ -183,14 +181,14 @@ class StoredPictures:
                 rows = self.store.rows(places[number], top, bottom)
                 resizing.resize_into(images[number], rows[:, left:right])
 
-        _for_each(self.pool, count, fill)
+        _for_each(count, fill)
         # A single channel leaves the strides open, and torch takes one choice for channels_last.
         moved = images.permute(0, 3, 1, 2)
         return moved.flatten().view(moved.shape)
 
 
-def _for_each(pool: ThreadPoolExecutor, count: int, do: Callable[[int], None]) -> None:
-    """Call a function for all numbers below `count` in the threads; the first error is raised."""
+def _for_each(count: int, do: Callable[[int], None]) -> None:
+    """Call a function for all numbers below `count`, in threads; the first error is raised."""
     numbers = itertools.count()  # whose `next` is one step of the interpreter
 
     def work() -> None:
@@ -202,7 +200,12 @@ def _for_each(pool: ThreadPoolExecutor, count: int, do: Callable[[int], None]) -
                     pass  # the other threads have nothing left to do
                 raise
 
-    futures = [pool.submit(work) for _ in range(min(processes.decoding_threads(), count))]
-    wait(futures)
+    threads = min(processes.decoding_threads(), count)
+    if threads <= 1:
+        work()
+        return
+    # To start threads takes far less than a batch, and so none is left when it is done.
+    with ThreadPoolExecutor(threads, "decoding") as pool:
+        futures = [pool.submit(work) for _ in range(threads)]
     for future in futures:
         future.result()

@@ -79,6 +79,12 @@ class Slots:
         start = int(self.offset_bytes[number]) + _HEAD.size + begin
         return wanted if self._fill(wanted, start) else None
 
+    def is_empty(self, number: int) -> bool:
+        """Return whether nothing was ever written for a picture."""
+        head = np.zeros(_HEAD.size, dtype=np.uint8)
+        self._fill(head, int(self.offset_bytes[number]))
+        return not head.any()
+
     def _read_checked(self, number: int) -> Bytes | None:
         head = np.empty(_HEAD.size, dtype=np.uint8)
         start = int(self.offset_bytes[number])
@@ -156,17 +162,41 @@ def open_slots(
         return Slots(entry, sha256, rows["offset_bytes"][found], rows["most_bytes"][found])
 
 
+def check(entry: Path) -> dict[str, int]:
+    """Compare the checksums of an entry: how many pictures it has room for, kept and damaged."""
+    rows = _load_index(entry)
+    counts = {"pictures": len(rows), "kept": 0, "damaged": 0}
+    if not len(rows):
+        return counts
+    sha256 = np.array([np.frombuffer(name.ljust(32, b"\0"), np.uint8) for name in rows["sha256"]])
+    slots = Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
+    for number in range(len(rows)):
+        if slots.read(number) is not None:
+            counts["kept"] += 1
+        elif not slots.is_empty(number):
+            counts["damaged"] += 1
+    return counts
+
+
 def _read_index(entry: Path) -> npt.NDArray[np.void]:
+    """Return the rows of an index; if it is not whole, none, and remove the slots.
+
+    They would belong to nobody. Who has their file open keeps it.
+    """
+    rows = _load_index(entry)
+    if not len(rows):
+        (entry / SLOTS).unlink(missing_ok=True)
+    return rows
+
+
+def _load_index(entry: Path) -> npt.NDArray[np.void]:
     """Return the rows of an index; none where it, or the file of the slots, is not whole."""
     try:
         rows: npt.NDArray[np.void] = np.load(entry / INDEX, allow_pickle=False)
-        if rows.dtype == _ROW and (entry / SLOTS).is_file():
-            return rows
     except (OSError, ValueError):
-        pass
-    # Its slots belong to nobody now; who has the file open keeps it.
-    (entry / SLOTS).unlink(missing_ok=True)
-    return np.empty(0, dtype=_ROW)
+        return np.empty(0, dtype=_ROW)
+    is_whole = rows.dtype == _ROW and (entry / SLOTS).is_file()
+    return rows if is_whole else np.empty(0, dtype=_ROW)
 
 
 def _find(rows: npt.NDArray[np.void], names: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
