@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pooch
 
 # For each address of a mirror: a machine without a network must not wait for minutes.
 _CONNECT_TIMEOUT_S = 3.0
@@ -39,11 +43,7 @@ def download(registry: Mapping[str, str], mirrors: Sequence[str], folder: Path) 
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # it would announce every attempt
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=_CHUNK_BYTES,
-        timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
-    )
+    downloader = _downloader()
     failures: list[str] = []
     for mirror in mirrors:
         files = pooch.create(folder, mirror, registry=dict(registry))
@@ -56,6 +56,28 @@ def download(registry: Mapping[str, str], mirrors: Sequence[str], folder: Path) 
         else:
             return
     raise DownloadError("\n".join(failures))
+
+
+def download_file(address: str, path: Path) -> None:
+    """Download a file whose checksum may be unknown.
+
+    Raises:
+        DownloadError: it could not be downloaded.
+    """
+    try:
+        _downloader()(address, str(path), None)
+    except (ValueError, OSError) as error:
+        raise DownloadError(f"{address}: {_reason(error)}") from error
+
+
+def _downloader() -> pooch.HTTPDownloader:
+    import pooch
+
+    return pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=_CHUNK_BYTES,
+        timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+    )
 
 
 def _reason(error: ValueError | OSError) -> str:

@@ -9,7 +9,17 @@ from pathlib import Path
 from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.schema import DataConfig
-from trainer.data.sources import decoded_pictures, digits, idx, known, listing, npy, user_dataset
+from trainer.data.sources import (
+    archive,
+    decoded_pictures,
+    digits,
+    idx,
+    known,
+    listing,
+    npy,
+    remote,
+    user_dataset,
+)
 from trainer.data.sources.known_sets.published import ArraySet, PictureSet
 from trainer.data.sources.known_sets.registry import KNOWN
 from trainer.data.sources.picture_index import Contents
@@ -29,7 +39,7 @@ def _explain_forbidden() -> Iterator[None]:
 
 @_explain_forbidden()
 def prepare(config: DataConfig) -> None:
-    """Download a known set that is not on this machine, and decode a folder of pictures.
+    """Download what is not on this machine, and decode a folder or an archive of pictures.
 
     One process of each machine calls this first; the others wait for it and then read.
 
@@ -56,6 +66,8 @@ def describe_missing(config: DataConfig) -> str | None:
     published = KNOWN.get(config.name)
     if published and known.lacks_files(published, config.root):
         return known.describe_missing(published)
+    if config.name == "folder" and config.root:
+        return remote.describe_missing(config.root)
     return None
 
 
@@ -73,6 +85,8 @@ def describe_undecoded(config: DataConfig) -> str | None:
         unlisted := known.describe_unlisted(published, config.root)
     ):
         return unlisted
+    if config.name == "folder" and not archive.is_decompressed(root := _root(config)):
+        return f"{root}, not decompressed yet; a run does it at its start, into the cache"
     return decoded_pictures.describe_undecoded(_list_pictures(config), config)
 
 
@@ -144,6 +158,9 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
     if processes.launched_local_rank() > 0:
         return  # the first process of the machine has done it, and this one reads its plan
     try:
+        if config.name == "folder":
+            assert config.root, "the rules of a configuration have seen to it"
+            remote.fetch(config.root)
         decoded_pictures.prepare(_list_pictures(config, part), config, part)
     except (UserError, PermissionError):
         decoded_pictures.forget(config, part)  # the others must not read an older plan
@@ -168,4 +185,4 @@ def _has_part(config: DataConfig, part: str) -> bool:
 
 def _root(config: DataConfig) -> Path:
     assert config.root, "the rules of a configuration have seen to it"
-    return Path(config.root).expanduser()
+    return remote.locate(config.root)

@@ -18,19 +18,18 @@ _MOST_SHARDS = 1_000_000
 def find_shards(root: Path) -> list[Path]:
     """Return the shards in a folder, or those that a pattern such as `{000..009}.tar` names.
 
-    A folder of shards has .tar files, or folders of parts that have some; other folders have none.
+    A folder of shards has .tar files, or folders of parts that have some, and no other folders.
 
     Raises:
         UserError: a shard that the pattern names by its number is not there, or none is.
     """
     if root.is_dir():
-        folders = [
-            root,
-            *(path for path in root.iterdir() if guess_part(path.name) and path.is_dir()),
-        ]
+        folders = _folders_in(root)
+        if not all(guess_part(path.name) and not _folders_in(path) for path in folders):
+            return []
         return sorted(
             path
-            for folder in folders
+            for folder in (root, *folders)
             for path in folder.iterdir()
             if path.name.lower().endswith(".tar") and not is_ignored(path.name)
         )
@@ -44,6 +43,10 @@ def find_shards(root: Path) -> list[Path]:
             raise UserError(f"data.root: {root} names the shard {name}, which is not there")
         found += paths
     return [Path(name) for name in dict.fromkeys(found)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name)]
 
 
 def _expand_braces(pattern: str) -> list[str]:
