@@ -40,6 +40,13 @@ def test_numbers_are_uniform_and_independent() -> None:
         assert torch.corrcoef(pair)[0, 1].abs() < 0.015
 
 
+def test_numbers_of_different_places_are_independent() -> None:
+    samples = torch.arange(100_000)
+    places: list[tuple[int, ...]] = [(), (0,), (1,), (1, 1)]
+    numbers = torch.cat([seeding.uniform(0, "augmentation", 1, samples, 1, *p) for p in places], 1)
+    assert torch.corrcoef(numbers.T.double()).triu(1).abs().max() < 0.015
+
+
 def test_the_streams_of_a_seed_are_told_apart() -> None:
     streams = ["split", "initialisation", "order", "augmentation", "forward"]
     values = {seeding.integer(7, stream, 1) for stream in streams}  # type: ignore[arg-type]
