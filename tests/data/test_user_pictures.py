@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
@@ -152,3 +153,16 @@ def test_the_doctor_knows_folders(root: Path, tmp_path: Path, capsys: Capture) -
     code, output, _ = run_command(capsys, "doctor", *more, "--data.root", str(tmp_path / "none"))
     assert code == 2
     assert "data.root: there is no folder" in output
+
+
+def test_the_limit_on_pixels_is_the_users(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    Image.new("L", (1200, 1000)).save(root / "train" / "cat" / "large.png")
+    run = tmp_path / "run"
+    more = ["--data.root", str(root), *SHORT]
+    assert train_here(run, *more, "--data.max_megapixels", "1", config=RECIPE) == 2
+    message = capsys.readouterr().err
+    assert "cat/large.png: has 1.2 megapixels; if that is right, allow them" in message
+    assert train_here(run, *more, "--data.max_megapixels", "2", config=RECIPE) == 0
+    words = ["predict", run, root / "train" / "cat" / "large.png", "--max_megapixels"]
+    assert run_command(capsys, *words, "1")[0] == 2
+    assert run_command(capsys, *words, "2")[0] == 0

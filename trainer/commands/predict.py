@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_model_option
-from trainer.config.schema import RunConfig
+from trainer.commands.options import add_model_option, positive_integer
+from trainer.config.schema import DataConfig, RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 
@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="what a broken picture or an unreadable folder does: end the command before anything "
         "is printed (stop, the default), or be named and skipped (skip)",
+    )
+    parser.add_argument(
+        "--max_megapixels",
+        type=positive_integer,
+        default=DataConfig.max_megapixels,
+        metavar="N",
+        help="a picture of more million pixels counts as broken; default: %(default)s",
     )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
@@ -201,7 +208,7 @@ def _predict(
         # A read from a pipe or a device may never return.
         if file.exists() and not file.is_file():
             raise UserError(f"{file}: is not a regular file")
-        pixels = stored.read(file)
+        pixels = stored.read(file, arguments.max_megapixels)
     except UserError as error:
         if arguments.on_bad == "stop" or stored.channels not in (1, 3):
             raise

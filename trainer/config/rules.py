@@ -65,7 +65,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "null or at least 1",
     ),
     (
-        "train.epochs train.batch_size train.accumulation checkpoint.keep",
+        "train.epochs train.batch_size train.accumulation checkpoint.keep data.max_megapixels",
         lambda value: value >= 1,
         "at least 1",
     ),

@@ -82,9 +82,10 @@ class DataConfig:
     """folder: of pictures of more than 8 bits a channel or with signs, the values that become black
     and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
     groups: int | str | None = None
-    """folder: what shares a group, such as a patient, stays on one side of every split and fold: 1,
-    the first folder below that of the class, 2 for two; or a pattern on the picture's name with one
-    pair of brackets, such as ^(s[0-9]+)_; of a table also the name of a column"""
+    """what shares a group, such as a patient, stays on one side of every split: 1, the first folder
+    below the class; a pattern on a picture's name such as ^(s[0-9]+)_; or a table's column"""
+    max_megapixels: int = 89
+    """folder: pictures of more million pixels are refused"""
     on_bad: Literal["stop", "skip"] = "stop"
     """folder: a picture that cannot be read ends the run, or is left out with a warning"""
     train_size: int | None = None

@@ -134,8 +134,13 @@ class TrainedModel:
             grey_range=data.grey_range or list(self.grey_range or ()),  # empty: none are taken
         )
 
-    def read(self, picture: Path | str) -> torch.Tensor:
+    def read(
+        self, picture: Path | str, max_megapixels: int = decoding.MOST_MEGAPIXELS
+    ) -> torch.Tensor:
         """Read the pixels of a picture file of any size, as the model takes them.
+
+        Args:
+            max_megapixels: a picture of more million pixels is refused.
 
         Returns:
             uint8, (channels, height, width).
@@ -148,8 +153,9 @@ class TrainedModel:
                 f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
             )
         pixels = decoding.decode(
-            Path(picture), self.channels, self.image_size, self.grey_range, self.resize
-        )
+            Path(picture), self.channels, self.image_size, self.grey_range, self.resize,
+            max_megapixels,
+        )  # fmt: skip
         return torch.from_numpy(pixels.copy())
 
     @torch.no_grad()

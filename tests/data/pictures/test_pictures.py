@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 
 from trainer.base.errors import UserError
-from trainer.data.pictures import decoding
+from trainer.data.pictures import decoding, formats
 from trainer.data.pictures.decoding import ImageInfo, decode, read_info
+from trainer.data.pictures.names import is_picture
 
 ORIENTATION = 0x0112
 WIDE = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
@@ -158,8 +160,46 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, width: int, hei
     path = tmp_path / "bomb.png"
     path.write_bytes(png(width, height))
     for call in (read_info, lambda path: decode(path, 1, (8, 8))):
-        with pytest.raises(UserError, match=r"bomb\.png: .*decompression bomb"):
+        with pytest.raises(UserError, match=r"bomb\.png: has .* megapixels; .* data\.max_megapix"):
             call(path)
+    assert read_info(path, max_megapixels=900) == ImageInfo(height, width, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"),
+    [("a.jfif", "JPEG"), ("a.JPE", "JPEG"), ("a.avif", "AVIF"), ("a.heic", "HEIF")],
+)
+def test_what_phones_and_browsers_write_is_a_picture(
+    tmp_path: Path, name: str, format_name: str
+) -> None:
+    assert is_picture(name)
+    exif = Image.Exif()
+    if format_name == "HEIF":  # which is turned by its own entries, and not by EXIF
+        pytest.importorskip("pillow_heif")
+        assert formats.register_heif()
+    else:
+        exif[ORIENTATION] = 6  # to be turned to the right
+    left_is_red = np.zeros((40, 60, 3), np.uint8)
+    left_is_red[:, :30, 0] = 255
+    stored = np.rot90(left_is_red, -1) if format_name == "HEIF" else left_is_red
+    path = save(tmp_path / name, np.ascontiguousarray(stored), format=format_name, exif=exif)
+    assert read_info(path) == ImageInfo(60, 40, 3)
+    pixels = decode(path, 3, (60, 40)).astype(int)
+    assert pixels[0, :25].min() > 220
+    assert pixels[0, 35:].max() < 35
+
+
+def test_heic_without_its_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif")
+    assert formats.register_heif()
+    path = save(tmp_path / "a.jpg", np.zeros((20, 20), np.uint8), format="HEIF")
+    formats.register_heif.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"a\.jpg: is HEIC, .* 'lockstep-trainer\[heic\]'"):
+        decode(path, 3, (8, 8))
+    formats.register_heif.cache_clear()
 
 
 def encoded(format_name: str) -> bytes:

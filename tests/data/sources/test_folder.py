@@ -103,7 +103,7 @@ def test_hidden_files_links_and_names_in_upper_case(
     (tmp_path / "link").symlink_to(root)
     data = prepared(tmp_path / "link", validation_size=0)
     assert data.train.targets.tolist() == [0, 1] * 3
-    assert "left out, as they end in none of .bmp, " in caplog.text
+    assert "left out, as they end in none of .avif, .bmp, " in caplog.text
     assert "train/cat/notes.txt" in caplog.text
 
 

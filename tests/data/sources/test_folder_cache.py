@@ -148,10 +148,10 @@ def test_a_picture_that_changes_while_it_is_decoded_spoils_nothing(
     root = write_pictures(tmp_path / "own")
     read = decoding.decode
 
-    def change(place: Place, *rest: Any) -> Any:
+    def change(place: Place, *rest: Any, **keys: Any) -> Any:
         if place.file.name == "000.png":
             Image.new("L", (9, 9)).save(place.file)
-        return read(place, *rest)
+        return read(place, *rest, **keys)
 
     monkeypatch.setattr(decoding, "decode", change)
     with pytest.raises(UserError, match=r"000\.png: was changed while it was read; start again"):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
 from trainer.data.pictures import formats, high_bit_depth, resizing
 from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
 from trainer.data.pictures.places import Place
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
     from trainer.config.schema import ResizeRule
 
-SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+SUFFIXES = tuple(
+    ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff"
+    " .webp".split()
+)
 """of picture files, in lower case"""
+
+MOST_MEGAPIXELS = DataConfig.max_megapixels
+"""of a picture, if nobody has chosen another limit"""
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width"""
 
-# The filters of warnings are the whole process's, and pictures are read by several threads.
-_warning_filters = threading.Lock()
+# Pillow's own limit on pixels is the whole process's, and pictures are read by several threads.
+_pillow_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,19 @@ class ImageInfo:
     highest: float | None = None
 
 
-def read_info(picture: Place | Path) -> ImageInfo:
+def read_info(picture: Place | Path, max_megapixels: int = MOST_MEGAPIXELS) -> ImageInfo:
     """Read the head of a picture file; its pixels may be broken all the same.
 
     They are read too if the file has more than 8 bits a channel.
+
+    Args:
+        max_megapixels: data.max_megapixels.
 
     Raises:
         UserError: as `decode`.
     """
     place = _place_of(picture)
-    with _open(place) as file:
+    with _open(place, max_megapixels) as file:
         # Before the orientation: Pillow may read the pixels to find it.
         is_deep, is_grey = (
             high_bit_depth.is_deep(file),
@@ -80,6 +89,7 @@ def decode(
     image_size: tuple[int, int],
     grey_range: GreyRange | None = None,
     rule: ResizeRule = "crop",
+    max_megapixels: int | None = MOST_MEGAPIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the image that a network takes.
 
@@ -88,6 +98,7 @@ def decode(
     Args:
         image_size: height and width in pixels.
         rule: data.resize.
+        max_megapixels: as of `open_upright`.
 
     Returns:
         uint8, (channels, height, width).
@@ -95,7 +106,8 @@ def decode(
     Raises:
         UserError: as `open_upright`.
     """
-    image = resizing.resize_image(open_upright(picture, channels, grey_range), image_size, rule)
+    image = open_upright(picture, channels, grey_range, max_megapixels=max_megapixels)
+    image = resizing.resize_image(image, image_size, rule)
     pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -105,6 +117,7 @@ def open_upright(
     channels: int,
     grey_range: GreyRange | None = None,
     at_least: tuple[int, int] | None = None,
+    max_megapixels: int | None = MOST_MEGAPIXELS,
 ) -> Image.Image:
     """Decode a picture file at its own size.
 
@@ -118,16 +131,17 @@ def open_upright(
             or signs.
         at_least: a height and width: a JPEG may be shrunk to a half, a quarter or an eighth while
             it is decoded, but not below them.
+        max_megapixels: data.max_megapixels; None: no limit, as `read_info` has looked at the size.
 
     Returns:
         An image of mode L or RGB.
 
     Raises:
         UserError: names the file that is missing, broken or not a picture, has absurdly many pixels
-            (Pillow's limit against decompression bombs), or loses its contrast by `grey_range`.
+            (a file of a few bytes may announce many), or loses its contrast by `grey_range`.
     """
     place = _place_of(picture)
-    with _open(place) as file:
+    with _open(place, max_megapixels) as file:
         if at_least:
             _shrink_while_decoding(file, at_least)
         image = _on_white(_upright(place, file, grey_range))
@@ -140,20 +154,27 @@ def _place_of(picture: Place | Path) -> Place:
 
 
 @contextmanager
-def _open(place: Place) -> Iterator[ImageFile.ImageFile]:
-    """Open a file and read its head; whatever is wrong with it inside becomes a `UserError`."""
-    from PIL import Image, UnidentifiedImageError
+def _open(place: Place, max_megapixels: int | None = None) -> Iterator[ImageFile.ImageFile]:
+    """Open a file and read its head; whatever is wrong with it inside becomes a `UserError`.
+
+    Args:
+        max_megapixels: it must not have more; None: it may have any number.
+    """
+    from PIL import UnidentifiedImageError
 
     try:
         with place.open() as stream:
-            with _warning_filters, warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                file = Image.open(stream, formats=formats.register())
+            file = _open_without_limit(place, stream)
+            pixels = file.width * file.height
+            if max_megapixels is not None and pixels > max_megapixels * 10**6:
+                raise UserError(
+                    f"{place}: has {pixels / 10**6:,.1f} megapixels; if that is right, allow "
+                    f"them: data.max_megapixels, which is {max_megapixels} (of predict "
+                    "--max_megapixels)"
+                )
             yield file
     except UserError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{place}: {error}") from error
     except FileNotFoundError as error:
         raise UserError(f"{place}: there is no such file") from error
     except PermissionError as error:
@@ -166,6 +187,26 @@ def _open(place: Place) -> Iterator[ImageFile.ImageFile]:
     except Exception as error:  # Pillow raises errors of any type
         words = str(error) or type(error).__name__
         raise UserError(f"{place}: is not a picture that can be read ({words})") from error
+
+
+def _open_without_limit(place: Place, stream: BinaryIO) -> ImageFile.ImageFile:
+    """Open a file as Pillow does, but without its limit on pixels, which has no key."""
+    from PIL import Image
+
+    names: tuple[str, ...] = formats.register()
+    if formats.is_heif(stream):
+        if not formats.register_heif():
+            raise UserError(
+                f"{place}: is HEIC, which needs another package: pip install "
+                "'lockstep-trainer[heic]'; or convert it to JPEG"
+            )
+        names = ("HEIF",)
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream, formats=names)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _upright(place: Place, file: ImageFile.ImageFile, grey_range: GreyRange | None) -> Image.Image:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import struct
-from typing import TYPE_CHECKING
+from importlib import metadata
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Not all that Pillow knows: it passes EPS to another program. Content decides, not a file's name.
-NAMES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+NAMES = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""of files as phones write them; the last two are also of AVIF files that do not say so"""
 
 _ORIENTATION = 0x0112
 _RESOLUTIONS = (0x011A, 0x011B)
@@ -48,6 +52,37 @@ def register() -> tuple[str, ...]:
         _, accept = Image.OPEN[name]
         Image.register_open(f"LOCKSTEP_{name}", factory, accept)
     return tuple(f"LOCKSTEP_{name}" if name in ours else name for name in NAMES)
+
+
+def is_heif(stream: BinaryIO) -> bool:
+    """Return whether a file is HEIC by its first bytes; `stream` is at its beginning again."""
+    head = stream.read(12)
+    stream.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+@functools.cache
+def register_heif() -> bool:
+    """Register the reader of HEIC under the name HEIF; return whether there is one."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    return True
+
+
+def decoder_versions() -> list[str | None]:
+    """Return the versions of what makes pixels of the bytes of a picture."""
+    import PIL
+    from PIL import features
+
+    codecs = [features.version(name) for name in ("jpg", "webp", "avif")]
+    try:
+        heif = metadata.version("pillow-heif")
+    except metadata.PackageNotFoundError:
+        heif = None
+    return [PIL.__version__, *codecs, heif]
 
 
 def read_orientation(file: Image.Image) -> int:

@@ -122,7 +122,12 @@ def _write_pixels(path: Path, places: Places, target: Target) -> Errors:
     def decode(place: Place) -> npt.NDArray[np.uint8] | str:
         try:
             pixels = decoding.decode(
-                place, target.channels, target.image_size, target.grey_range, target.resize
+                place,
+                target.channels,
+                target.image_size,
+                target.grey_range,
+                target.resize,
+                max_megapixels=None,
             )
         except UserError as error:
             return str(error)

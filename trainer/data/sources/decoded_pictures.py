@@ -23,6 +23,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
+from trainer.data.pictures import formats
 from trainer.data.sources import (
     decoded_cache,
     picture_index,
@@ -102,7 +103,7 @@ def _prepare(
     is_stored = stored_pictures.needs_stored(config)
     # A batch cannot leave out a picture.
     whole = is_stored and config.on_bad == "skip"
-    contents, states = _read_contents(pictures, _index(config, only), whole=whole)
+    contents, states = _read_contents(pictures, config, _index(config, only), whole=whole)
     plan = make_plan(config, pictures, contents)
     errors = [error for part in contents.values() for _, error in sorted(part.errors.items())]
     decoded = None
@@ -124,7 +125,7 @@ def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     """Return, in words, what `prepare` would have to read; None if it was done before."""
     root, index = pictures.root, _index(config)
     if picture_index.is_up_to_date([part.places for part in pictures.parts.values()], index):
-        contents, _ = _read_contents(pictures, index, remember=False)
+        contents, _ = _read_contents(pictures, config, index, remember=False)
         prepared = _find(config)
         if prepared and prepared.written.plan.key == make_plan(config, pictures, contents).key:
             return None
@@ -191,10 +192,17 @@ def read_contents(config: DataConfig) -> Contents:
 
 
 def _read_contents(
-    pictures: PictureList, index: Path, *, remember: bool = True, whole: bool = False
+    pictures: PictureList,
+    config: DataConfig,
+    index: Path,
+    *,
+    remember: bool = True,
+    whole: bool = False,
 ) -> tuple[dict[str, Contents], dict[str, npt.NDArray[np.int64]]]:
     places = [listed.places for listed in pictures.parts.values()]
-    contents, states = picture_index.read_contents(places, index, remember=remember, whole=whole)
+    contents, states = picture_index.read_contents(
+        places, index, config.max_megapixels, remember=remember, whole=whole
+    )
     return (
         dict(zip(pictures.parts, contents, strict=True)),
         dict(zip(pictures.parts, states, strict=True)),
@@ -266,7 +274,9 @@ def _find(config: DataConfig, only: str | None = None) -> _Prepared | None:
 
 def _index(config: DataConfig, only: str | None = None) -> Path:
     # A part that is listed by itself has its own: the index would lose the files of the others.
-    return cache_folder("folder") / f"index-{_hash(config, only)}.npz"
+    # What can be read depends on the limit and on the decoders.
+    able = (config.max_megapixels, formats.decoder_versions())
+    return cache_folder("folder") / f"index-{_hash(config, only, able)}.npz"
 
 
 def _plan(config: DataConfig, only: str | None) -> Path:

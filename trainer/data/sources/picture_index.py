@@ -89,12 +89,18 @@ class _Index:
 
 
 def read_contents(
-    parts: Sequence[Places], index: Path, *, remember: bool = True, whole: bool = False
+    parts: Sequence[Places],
+    index: Path,
+    max_megapixels: int,
+    *,
+    remember: bool = True,
+    whole: bool = False,
 ) -> tuple[list[Contents], list[npt.NDArray[np.int64]]]:
     """Return what pictures contain; read those that are new or may have changed.
 
     Args:
         index: where it is remembered; a missing or damaged file counts as empty.
+        max_megapixels: data.max_megapixels; a picture with more cannot be read.
         remember: whether to write the index.
         whole: whether to decode each picture, as the pixels may be broken where the head is not.
 
@@ -118,7 +124,7 @@ def read_contents(
 
     def read(position: int) -> _Row:
         part = int(np.searchsorted(begins, position, side="right")) - 1
-        return _read(parts[part][position - int(begins[part])], whole=whole)
+        return _read(parts[part][position - int(begins[part])], max_megapixels, whole=whole)
 
     unread = np.flatnonzero(rows < 0).tolist()
     for position, row in zip(unread, in_parallel(read, unread, "reading pictures"), strict=True):
@@ -160,16 +166,16 @@ _Row = tuple[int, bytes, ImageInfo | None, str]
 """when it was read, SHA-256, what it is, and otherwise the error"""
 
 
-def _read(place: Place, *, whole: bool) -> _Row:
+def _read(place: Place, max_megapixels: int, *, whole: bool) -> _Row:
     read_ns, sha256, info, error = time.time_ns(), b"", None, ""
     if not place.file.is_file():  # reading from a pipe would wait for ever
         kind = "is not a regular file" if place.file.exists() else "there is no such file"
         return read_ns, sha256, info, f"{place}: {kind}"
     try:
         sha256 = hashlib.sha256(place.read()).digest()
-        info = decoding.read_info(place)
+        info = decoding.read_info(place, max_megapixels)
         if whole and info.lowest is None:  # otherwise it was decoded to find its values
-            decoding.open_upright(place, info.channels)
+            decoding.open_upright(place, info.channels, max_megapixels=None)
     except OSError as wrong:
         error = f"{place}: cannot be read ({wrong.strerror})"
     except UserError as wrong:

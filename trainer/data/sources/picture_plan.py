@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig, ResizeRule
+from trainer.data.pictures import formats
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
 from trainer.data.sources import picture_groups
@@ -254,11 +255,7 @@ def _where(pictures: PictureList, row: int) -> str:
 
 def _name_pixels(pictures: PictureList, parts: Mapping[str, KnownPictures], target: Target) -> str:
     """Return a hash of everything that decides on the images, their order and their names."""
-    import PIL
-    from PIL import features
-
-    versions = (FORMAT, PIL.__version__, features.version("jpg"))
-    head = [*versions, pictures.class_names, list(parts), str(target)]
+    head = [FORMAT, *formats.decoder_versions(), pictures.class_names, list(parts), str(target)]
     digest = hashlib.sha256(json.dumps(head).encode())
     for known in parts.values():
         listed = known.listed

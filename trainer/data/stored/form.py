@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.pictures import decoding, resizing
+from trainer.data.pictures import decoding, formats, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.places import Place
 
@@ -62,10 +62,7 @@ class StoredForm:
     @property
     def key(self) -> str:
         """What decides on the stored bytes of a picture, besides its own: a hash, hexadecimal."""
-        import PIL
-        from PIL import features
-
-        versions = (_VERSION, PIL.__version__, features.version("jpg"))
+        versions = (_VERSION, *formats.decoder_versions())
         return hashlib.sha256(repr((*versions, astuple(self))).encode()).hexdigest()[:16]
 
     def sizes(self, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -101,7 +98,9 @@ class StoredForm:
         height, width = size
         shrinks = self.shorter_side is not None
         at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None
-        image = decoding.open_upright(read, self.channels, self.grey_range, at_least)
+        image = decoding.open_upright(
+            read, self.channels, self.grey_range, at_least, max_megapixels=None
+        )
         whole = (0.0, 0.0, float(image.width), float(image.height))
         image = resizing.crop_image(image, whole, size)
         if self.quality is None:
