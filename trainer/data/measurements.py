@@ -19,6 +19,7 @@ import torch
 from trainer.base import seeding
 from trainer.base.array_files import read_arrays, write_arrays
 from trainer.base.errors import RankError, UserError
+from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
 from trainer.config.schema import ScalingKind
 from trainer.data.dataset import ImageSet, UndecodedImages
@@ -67,9 +68,12 @@ def measure(
         return known
     try:
         without = "processes that start together measure the same images, each for itself"
-        with lock_file(path.with_suffix(".lock"), "measures these images", without):
+        lock = path.with_suffix(".lock")
+        with lock_file(lock, "measures these images", without) as exclusive:
             if known := _load(path):
                 return known
+            if exclusive:
+                remove_leftovers(path)
             found = _measure(sets, kind, seed)
             _write(path, found)
             return found

@@ -57,10 +57,6 @@ class PackedNames(Sequence[str]):
         """Return some of the names, in this order, without copying any."""
         return replace(self, order=positions if self.order is None else self.order[positions])
 
-    def compact(self) -> PackedNames:
-        """Return the same names in an array that has no others and is in their order."""
-        return self if self.order is None else pack(self)
-
 
 def pack(names: Sequence[str]) -> PackedNames:
     """Put names into arrays."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import formats
@@ -82,6 +83,9 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         lock = _index(config, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with lock_file(lock, "decodes these pictures", without) as exclusive:
+            if exclusive:
+                remove_leftovers(_index(config, only))
+                remove_leftovers(_plan(config, only))
             contents, plan, decoded = _prepare(pictures, config, only, exclusive=exclusive)
     except OSError as error:
         raise UserError(
