@@ -14,6 +14,7 @@ from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
 from tests.runs import Run, train_forked, train_here
+from trainer.data.stored import entries
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 SHORT = ["--model.args", '{"widths": [8, 16, 16]}', "--train.epochs", "2", "--train.batch_size"]
@@ -92,6 +93,31 @@ def test_a_class_that_is_too_small_is_named(tmp_path: Path, capsys: Capture) -> 
         words := capsys.readouterr().err
     )
     assert "found 1 of class cow;" in words
+
+
+def test_the_cache_may_be_elsewhere_and_is_held(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "cache"
+    for size in (16, 20):
+        more = ["--data.root", str(root), "--data.cache_dir", str(elsewhere), *SHORT]
+        more += ["--data.image_size", str(size)]
+        assert train_here(tmp_path / f"run {size}", *more, config=RECIPE) == 0
+    kept = entries.list_entries(elsewhere)
+    assert [entry.is_held for entry in kept] == [True, True]  # by this process
+    assert not list((tmp_path / "cache").rglob("train.npy"))
+
+
+def test_a_network_of_one_size_refuses_a_schedule(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    more = ["--data.root", str(root), "--data.image_size", "28", "--model.name", "lab_cnn"]
+    more += ["--data.image_size_schedule", "[[1, 20]]", "--model.args", "{}"]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
+    errors = capsys.readouterr().err
+    assert "data.image_size_schedule: lab_cnn is built for images of 28 x 28 pixels" in errors
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    wrong = [*more, "--data.image_size_schedule", "[[2, 20]]"]
+    assert train_here(tmp_path / "run", *wrong, config=RECIPE) == 2
+    assert "the first of them 1" in capsys.readouterr().err
 
 
 def test_strips_that_become_too_flat_name_the_key(tmp_path: Path, capsys: Capture) -> None:

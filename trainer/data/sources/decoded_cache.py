@@ -22,6 +22,7 @@ from trainer.data.pictures.places import Place, Places
 from trainer.data.raw_images import StoredImages
 from trainer.data.sources import npy
 from trainer.data.sources.picture_plan import Plan, Target
+from trainer.data.stored import entries
 
 _ENTRY = "entry.json"
 
@@ -56,6 +57,7 @@ class DecodedPictures:
         Raises:
             UserError: the files are damaged.
         """
+        entries.hold(self.entry)
         return npy.read_features(self.entry / f"{part}.npy", limit_bytes)
 
 
@@ -92,7 +94,7 @@ def write(entry: Path, plan: Plan, check: Callable[[], None], exclusive: bool) -
         for leftover in entry.parent.glob(f".{entry.name}.{platform.node()}.*"):
             shutil.rmtree(leftover)
     temporary = entry.with_name(f".{entry.name}.{platform.node()}.{os.getpid()}")
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     try:
         errors = {
             part: _write_pixels(temporary / f"{part}.npy", known.listed.places, plan.target)

@@ -38,6 +38,7 @@ from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
 from trainer.data.sources.plan_file import WrittenPlan
 from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit, UnreadImages
+from trainer.data.stored import entries
 from trainer.ranks import processes
 
 # What a run does with images when they have been planned.
@@ -112,11 +113,13 @@ def _prepare(
     errors = [error for part in contents.values() for _, error in sorted(part.errors.items())]
     decoded = None
     if not is_stored:
-        entry = cache_folder("folder") / plan.key
+        entry = entries.folder_of(config) / plan.key
         decoded = decoded_cache.load(entry)
         if not decoded:
             check = partial(_check_unchanged, pictures, states)
             decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
+            entries.hold(entry)
+            entries.prune(entry.parent, config.cache_limit_gb * 1e9)
         errors += [error for part in decoded.errors.values() for error in part.values()]
     picture_messages.check_errors(errors, len(pictures), config)
     if decoded and not only:
@@ -272,7 +275,7 @@ def _find(config: DataConfig, only: str | None = None) -> _Prepared | None:
     written = plan_file.read(_plan(config, only))
     if not written or stored_pictures.needs_stored(config):
         return _Prepared(written, None) if written else None
-    decoded = decoded_cache.load(cache_folder("folder") / written.plan.key)
+    decoded = decoded_cache.load(entries.folder_of(config) / written.plan.key)
     return _Prepared(written, decoded) if decoded else None
 
 

@@ -79,7 +79,8 @@ def hold(entry: Path) -> None:
             os.close(descriptor)
             raise FileNotFoundError(errno.ENOENT, "was removed by another process", str(entry))
         _held[entry] = descriptor
-    os.utime(entry)
+    with contextlib.suppress(PermissionError):  # it belongs to somebody else
+        os.utime(entry)
 
 
 def list_entries(folder: Path) -> list[Entry]:
