@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
+from trainer.commands.inspect_data import near_duplicates
 from trainer.commands.inspect_data.label_errors import find_suspects
 from trainer.training.metrics import Predictions
 
@@ -288,3 +289,40 @@ def test_looking_at_a_run_does_not_run_its_augmentation(
     config.write_text(stored)
     inspect(capsys, folder, "--data.root", digits, "--page", tmp_path / "page.html")
     assert not (tmp_path / "ran").exists()
+
+
+def test_nearly_equal_images_in_different_parts_are_found(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "own"
+    random = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 8)):
+        for kind in ("cat", "dog"):
+            (root / part / kind).mkdir(parents=True)
+            for number in range(count):
+                coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                image = Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC)
+                image.save(root / part / kind / f"{number:02}.png")
+    with Image.open(root / "train/cat/03.png") as picture:
+        picture.save(root / "test/cat/copy.jpg", quality=70)
+        picture.resize((64, 64)).save(root / "test/dog/larger.png")
+    shutil.copy(root / "train/dog/05.png", root / "test/dog/exact.png")
+    found = inspect(capsys, *of_folder(root), "--data.validation_size", "0")["near_duplicates"]
+    pairs = {tuple(image["name"] for image in pair["images"]) for pair in found["pairs"]}
+    first = "train/cat/03.png"
+    assert pairs == {(first, "test/cat/copy.jpg"), (first, "test/dog/larger.png")}
+    assert (found["count"], found["test_in_train"], found["of_other_class"]) == (2, 2, 1)
+    code, output, _ = run_command(capsys, "inspect-data", *of_folder(root))
+    assert code == 0
+    assert "2 of test that are nearly in train too" in output
+
+
+def test_hashes_that_differ_in_three_bits_are_all_found() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**63, 300, dtype=np.uint64)
+    for number in range(100):
+        bits = random.choice(64, number % 5, replace=False).astype(np.uint64)
+        hashes[200 + number] = hashes[number] ^ np.bitwise_or.reduce(
+            np.uint64(1) << bits, initial=np.uint64(0)
+        )
+    parts = np.repeat([0, 2], [200, 100])
+    found = set(near_duplicates._near_pairs(hashes, parts))
+    assert found == {(n, 200 + n, n % 5) for n in range(100) if n % 5 <= 3}

@@ -85,7 +85,12 @@ def _inspect(
 ) -> None:
     """Inspect the images and print the result on rank 0; a collective."""
     from trainer.base import numerics
-    from trainer.commands.inspect_data import image_statistics, label_errors, page
+    from trainer.commands.inspect_data import (
+        image_statistics,
+        label_errors,
+        near_duplicates,
+        page,
+    )
     from trainer.finished import trained_model
 
     processes.set_threads(config.threads or processes.default_threads())
@@ -108,7 +113,10 @@ def _inspect(
         suspects = label_errors.find(accelerator, stored, inspected, arguments.most)
     if not accelerator.is_main_process:
         return
-    found = image_statistics.compute(inspected, arguments.most) | {"suspects": suspects}
+    found = image_statistics.compute(inspected, arguments.most) | {
+        "near_duplicates": near_duplicates.find(inspected, arguments.most),
+        "suspects": suspects,
+    }
     if arguments.page:
         # Code that a run's folder names runs only where the user names it.
         shows_augmentation = not (folder and own_augmentations_of(config.data.augment))
@@ -131,6 +139,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield from _counts(found["classes"])
     yield ""
     yield from _duplicates(found["duplicates"])
+    yield ""
+    yield from _near_duplicates(found["near_duplicates"])
     if found["suspects"]:
         yield ""
         yield from _suspects(found["suspects"])
@@ -184,6 +194,21 @@ def _duplicates(duplicates: dict[str, Any]) -> Iterator[str]:
         yield "  - " + " = ".join(f"{image['name']} ({image['class']})" for image in group)
     if duplicates["count"] > len(duplicates["groups"]):
         yield f"  and {duplicates['count'] - len(duplicates['groups']):,} more groups (--most)"
+
+
+def _near_duplicates(near: dict[str, Any]) -> Iterator[str]:
+    yield "nearly equal images in different parts"
+    for key, text in (
+        ("validation_in_train", "of validation that are nearly in train too"),
+        ("test_in_train", "of test that are nearly in train too"),
+        ("test_in_validation", "of test that are nearly in validation too"),
+        ("of_other_class", "pairs with two labels"),
+    ):
+        yield f"  {near[key]:>8,} {text}"
+    for pair in near["pairs"]:
+        yield "  - " + " ~ ".join(f"{image['name']} ({image['class']})" for image in pair["images"])
+    if near["count"] > len(near["pairs"]):
+        yield f"  and {near['count'] - len(near['pairs']):,} more pairs (--most)"
 
 
 def _suspects(suspects: dict[str, Any]) -> Iterator[str]:
