@@ -161,8 +161,15 @@ def test_a_zip_with_a_member_that_is_not_read(
 )
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_a_tar_with_a_member_that_is_not_read(
-    tmp_path: Path, folder: Path, name: str, kind: bytes, message: str, form: int
+    tmp_path: Path,
+    folder: Path,
+    name: str,
+    kind: bytes,
+    message: str,
+    form: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(archives, "_CLOCK_STEP_NS", 0)  # as if it were older
     archive = pack(folder, tmp_path / "own.tar")
     with tarfile.open(archive, "a", format=form) as file:
         info = tarfile.TarInfo(name)
@@ -216,3 +223,6 @@ def test_no_archive(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("text")
     with pytest.raises(UserError, match=r"text.zip: is not a whole .zip file"):
         prepared(tmp_path / "text.zip")
+    (tmp_path / "own.rar").write_text("text")
+    with pytest.raises(UserError, match=r"own.rar is neither a folder nor an archive, whose name"):
+        prepared(tmp_path / "own.rar")

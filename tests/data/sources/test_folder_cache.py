@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -128,6 +129,25 @@ def test_other_pixels_of_the_same_size_and_time_are_seen(
     found = prepared(root).fingerprint
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
     assert found == prepared(root).fingerprint
+
+
+def test_a_disk_that_fails_once_costs_no_picture_for_ever(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if they were older
+    read = Place.read
+
+    def fail(place: Place) -> bytes:
+        if place.file.parts[-3:] == ("train", "cat", "003.png"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "read", fail)
+        with pytest.raises(UserError, match=r"003.png: cannot be read \(Input/output error\)"):
+            prepared(root)
+    assert len(prepared(root, validation_size=0).train) == 20
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:

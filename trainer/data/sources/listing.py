@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainer.base.errors import UserError
 from trainer.data.sources import archive, layout, shards, webdataset
 from trainer.data.sources.folder import list_folder
 from trainer.data.sources.layout import Layout
@@ -69,6 +70,11 @@ def list_part(root: Path, part: str) -> PictureList:
 def _members(root: Path, only: str | None = None) -> Members:
     if archive.is_archive(root.name) and not root.is_dir():
         return archive.list_archive(root)
+    if root.is_file():
+        raise UserError(
+            f"data.root: {root} is neither a folder nor an archive, whose name ends in one of "
+            f"{', '.join(archive.SUFFIXES)}"
+        )
     return list_folder(root, only)
 
 

@@ -60,7 +60,7 @@ def clean_name(archive: Path, name: str) -> str | None:
         None for the root, hidden files and those of systems.
 
     Raises:
-        UserError: the name leads out of the archive.
+        UserError: the name leads out of the archive, or is not UTF-8.
     """
     pieces = [piece for piece in name.split("/") if piece not in ("", ".")]
     if name.startswith("/") or ".." in pieces or re.match("[A-Za-z]:", name):
@@ -72,7 +72,16 @@ def clean_name(archive: Path, name: str) -> str | None:
             f"{archive}: the member {name!a} has a backslash in its name; pack the archive again, "
             "with slashes between the folders"
         )
-    return None if not pieces or any(map(is_ignored, pieces)) else "/".join(pieces)
+    if not pieces or any(map(is_ignored, pieces)):
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{archive}: the member {name!a} has a name that is not UTF-8; pack the archive again "
+            "with another name"
+        ) from error
+    return "/".join(pieces)
 
 
 def check_distinct(archive: Path, names: Sequence[str]) -> None:

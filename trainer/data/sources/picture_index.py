@@ -168,16 +168,17 @@ _Row = tuple[int, bytes, ImageInfo | None, str]
 
 def _read(place: Place, max_megapixels: int, *, whole: bool) -> _Row:
     read_ns, sha256, info, error = time.time_ns(), b"", None, ""
-    if not place.file.is_file():  # reading from a pipe would wait for ever
-        kind = "is not a regular file" if place.file.exists() else "there is no such file"
-        return read_ns, sha256, info, f"{place}: {kind}"
     try:
+        if not place.file.is_file():  # reading from a pipe would wait for ever
+            kind = "is not a regular file" if place.file.exists() else "there is no such file"
+            return read_ns, sha256, info, f"{place}: {kind}"
         sha256 = hashlib.sha256(place.read()).digest()
         info = decoding.read_info(place, max_megapixels)
         if whole and info.lowest is None:  # otherwise it was decoded to find its values
             decoding.open_upright(place, info.channels, max_megapixels=None)
     except OSError as wrong:
-        error = f"{place}: cannot be read ({wrong.strerror})"
+        # As of a network or a worn disk, not of the picture: it is read again at the next start.
+        read_ns, error = 0, f"{place}: cannot be read ({wrong.strerror})"
     except UserError as wrong:
         info, error = None, str(wrong)
     return read_ns, sha256, info, error
