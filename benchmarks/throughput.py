@@ -32,7 +32,7 @@ from contenders import BOUND, CONTENDERS, OURS
 from recipes import DEFAULT_RECIPE
 from turns import Process
 
-from trainer.config.schema import DataName
+from trainer.config.data_names import DataName
 from trainer.ranks import processes
 
 TIMM = Path(sys.prefix) / "timm"

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import models
 from trainer.base import seeding
-from trainer.config.schema import DataConfig, DataName, ModelConfig
+from trainer.config.data_names import DataName
+from trainer.config.schema import DataConfig, ModelConfig
 from trainer.data import loading
 from trainer.data.sources import reading
 

@@ -10,9 +10,10 @@ import yaml
 
 from trainer.base.errors import UserError
 from trainer.config import augmentations, plugin_checks, plugins, rules, stored_config
+from trainer.config.augmentations import own_augmentations_of
 from trainer.config.command_line import combine, parse, to_yaml
 from trainer.config.same_run import differences
-from trainer.config.schema import RunConfig, own_augmentations_of, replace
+from trainer.config.schema import RunConfig, replace
 
 
 def configured(value: Any) -> RunConfig:

@@ -12,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.base import seeding
-from trainer.data.sampling import EpochSampler
+from trainer.data.sampling import EpochSampler, draw_by_weight
 
 
 def samplers(
-    size: int, processes: int, batch_size: int, microbatches: int, seed: int = 3
+    size: int,
+    processes: int,
+    batch_size: int,
+    microbatches: int,
+    seed: int = 3,
+    weights: np.ndarray | None = None,
 ) -> list[EpochSampler]:
     return [
         EpochSampler(
@@ -26,6 +31,7 @@ def samplers(
             seed=seed,
             num_replicas=processes,
             rank=rank,
+            weights=weights,
         )
         for rank in range(processes)
     ]
@@ -91,3 +97,34 @@ def test_the_order_is_well_mixed() -> None:
 def test_microbatches_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="4 micro-batches do not divide by 3 ranks"):
         samplers(10, 3, 8, 4)
+
+
+def test_with_weights_samples_come_in_proportion_to_them() -> None:
+    weights = np.array([0.0, 1.0, 2.0, 5.0, 0.0])
+    drawn = [draw_by_weight(0, epoch, weights) % 5 for epoch in range(1, 2001)]
+    shares = np.bincount(np.concatenate(drawn), minlength=5) / 10_000
+    assert shares[[0, 4]].tolist() == [0, 0]
+    assert np.abs(shares - weights / 8).max() < 0.02
+
+
+def test_a_draw_says_how_often_its_sample_came_before() -> None:
+    draws = draw_by_weight(5, 1, np.array([1.0, 1e-300, 3.0, 1e300]))
+    assert draws.tolist() == [3, 7, 11, 15]
+    many = draw_by_weight(5, 2, np.arange(100.0))
+    assert len(set(many.tolist())) == 100
+    seen: dict[int, int] = {}
+    for draw in many.tolist():
+        assert draw // 100 == seen.get(draw % 100, 0)
+        seen[draw % 100] = draw // 100 + 1
+
+
+@given(shapes)
+def test_the_process_count_does_not_change_what_weights_draw(
+    shape: tuple[int, int, int, int],
+) -> None:
+    size, processes, each, batch_size = shape
+    weights = np.arange(1.0, size + 1)
+    single = samplers(size, 1, batch_size, processes * each, weights=weights)
+    together = samplers(size, processes, batch_size, processes * each, weights=weights)
+    assert steps_of(single, 2) == steps_of(together, 2)
+    assert steps_of(single, 2) == steps_of(single, 2)

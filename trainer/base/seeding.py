@@ -7,7 +7,8 @@ None depends on the rank, the process count, the time, or on how often another s
     folds            which fold of a cross-validation a training sample is in
     scaling          the training pictures that the scaling is fitted on
     initialisation   the model's first weights
-    order            the permutation of the training samples              (epoch)
+    order            the permutation of the training samples, or their
+                     draw by weights                                      (epoch)
     augmentation     the transform of a sample    (epoch, sample; of a list also the place in it)
     own augmentation the numbers of users' transforms                     (likewise)
     mixup            who is mixed with whom, how, and how much             (step)

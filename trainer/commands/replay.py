@@ -158,7 +158,8 @@ def _rows(engine: Engine, batch: Batch, watch: SampleWatch, in_epoch: int) -> li
     samples, own = engine.batches.sampler.global_batch(in_epoch)
     names = engine.data.class_names
     pictures = _pictures(engine, batch)
-    columns = (samples[own].tolist(), batch.targets.tolist(), watch.figures, pictures)
+    indices = samples[own] % len(engine.data.train)
+    columns = (indices.tolist(), batch.targets.tolist(), watch.figures, pictures)
     return [
         {
             "sample": sample,

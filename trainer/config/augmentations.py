@@ -15,6 +15,9 @@ from trainer.base.errors import UserError
 
 Arguments = dict[str, Any]
 
+TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
+"""of the short form of data.augment, in the order in which they are applied"""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -121,6 +124,9 @@ TRANSFORMS_OF_LISTS: dict[str, dict[str, Argument]] = {
 }
 """the arguments of each, in the order in which they are written"""
 
+ALL_TRANSFORMS = tuple(dict.fromkeys((*TRANSFORMS, *TRANSFORMS_OF_LISTS)))
+"""of the short form and of lists"""
+
 
 def split_entry(entry: Any, key: str) -> tuple[str, Arguments]:
     """Return the name and the given arguments of an entry of the list.
@@ -222,3 +228,18 @@ def _unknown(name: str, key: str) -> str:
     nearest = f"; did you mean {' or '.join(close)}?" if close else ";"
     known = ", ".join(TRANSFORMS_OF_LISTS)
     return f"{key}: there is no augmentation {name!r}{nearest} known are {known}"
+
+
+def transforms_of(policy: str) -> list[str]:
+    """Return the names of Lockstep's transforms in the short form of `data.augment`."""
+    first = policy.partition("+")[0].split("_")
+    return first if set(first) <= set(TRANSFORMS) else []
+
+
+def own_augmentations_of(policy: str | list[Any]) -> list[str]:
+    """Return the names of users' augmentations in a value of `data.augment`."""
+    if isinstance(policy, list):
+        names = [split_entry(entry, "data.augment")[0] for entry in policy]
+        return [name for name in names if name not in TRANSFORMS_OF_LISTS]
+    parts = policy.split("+")
+    return [] if policy == "none" else parts[bool(transforms_of(policy)) :]

@@ -19,14 +19,9 @@ from typing import Any, TypeVar, get_args
 
 from trainer.base import user_code_errors
 from trainer.base.errors import UserError
-from trainer.config.schema import (
-    ALL_TRANSFORMS,
-    DataName,
-    OptimizerName,
-    RunConfig,
-    flatten,
-    own_augmentations_of,
-)
+from trainer.config.augmentations import ALL_TRANSFORMS, own_augmentations_of
+from trainer.config.data_names import DataName
+from trainer.config.schema import OptimizerName, RunConfig, flatten
 
 Member = TypeVar("Member", bound=Callable[..., Any])
 

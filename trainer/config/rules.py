@@ -16,15 +16,8 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.config import augmentations, plugins
-from trainer.config.schema import (
-    TRANSFORMS,
-    DataConfig,
-    RunConfig,
-    ScheduleConfig,
-    averaged_epochs,
-    flatten,
-    transforms_of,
-)
+from trainer.config.augmentations import TRANSFORMS, transforms_of
+from trainer.config.schema import DataConfig, RunConfig, ScheduleConfig, averaged_epochs, flatten
 
 _Require = Callable[[str, bool, str], None]
 """called with a key, whether its value is right, and what would be"""
@@ -54,7 +47,8 @@ def _is_grouping(groups: int | str | None) -> bool:
 # Rules for a value by itself: the keys, what is right, and that in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
-        "data.root resume model.weights",
+        "data.root data.file_column data.label_column data.part_column data.group_column "
+        "data.weight_column resume model.weights",
         lambda value: value != "",
         "a name (is a variable of the shell not set?)",
     ),
@@ -241,8 +235,9 @@ def _check_data(data: DataConfig, require: _Require) -> None:
     )
     require(
         "data.root",
-        data.name not in ("folder", "idx", "npy") or bool(data.root),
-        f"the folder of the files where data.name is {data.name}",
+        data.name not in ("folder", "idx", "npy", "table") or bool(data.root),
+        f"{'the table' if data.name == 'table' else 'the folder of the files'} where data.name is "
+        f"{data.name}",
     )
     require(
         "data.scaling",
@@ -265,9 +260,18 @@ def _check_data(data: DataConfig, require: _Require) -> None:
         data.image_size_schedule is None or data.scaling != "per_pixel",
         "null where data.scaling is per_pixel, which belongs to one size",
     )
+    require(
+        "data.sampling",
+        data.sampling == "uniform" or data.has_pictures,
+        "uniform unless data.name is table",
+    )
     for key in ("image_size", "channels", "grey_range", "image_size_schedule", "store_size"):
         is_right = data.has_pictures or getattr(data, key) is None
-        require(f"data.{key}", is_right, "null unless data.name is folder or a set of photographs")
+        require(
+            f"data.{key}",
+            is_right,
+            "null unless data.name is folder, table or a set of photographs",
+        )
 
 
 def _check_train(config: RunConfig, require: _Require) -> None:

@@ -11,31 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trainer.config import augmentations
+from trainer.config.data_names import DataName, PictureSetName
 
-PictureSetName = Literal[
-    "imagenette", "imagenette_320", "imagenette_160",
-    "flowers102", "oxford_pets", "food101", "eurosat",
-]  # fmt: skip
-DataName = Literal[
-    "fashion_mnist", "mnist", "idx", "npy", "digits", "folder",
-    "kmnist", "qmnist",
-    "emnist", "emnist_letters", "emnist_digits", "emnist_bymerge", "emnist_byclass",
-    "cifar10", "cifar100", "svhn",
-    "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
-    "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
-    PictureSetName,
-]  # fmt: skip
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
 ResizeRule = Literal["crop", "pad", "stretch"]
 ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
-
-TRANSFORMS = ("flip", "rotate", "crop", "shift", "cutout", "erase")
-"""of the short form of data.augment, in the order in which they are applied"""
-
-ALL_TRANSFORMS = tuple(dict.fromkeys((*TRANSFORMS, *augmentations.TRANSFORMS_OF_LISTS)))
-"""of the short form and of lists"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +25,12 @@ class DataConfig:
     """The images, and how they are divided and scaled."""
 
     name: DataName | str = "fashion_mnist"
-    """data set: a published one, such as cifar10 (docs/data_sets.md has them all); idx, npy and
-    folder, your files in data.root; digits, which needs no files; or your function,
+    """data set: a published one, such as cifar10 (docs/data_sets.md has them all); idx, npy,
+    folder and table, your files in data.root; digits, which needs no files; or your function,
     path/to/file.py:name"""
     root: str | None = None
-    """folder of the files; null: $LOCKSTEP_DATA/NAME, the system's package, the cache, download"""
+    """folder of the files, or the table; null: $LOCKSTEP_DATA/NAME, the system's package, the
+    cache, download"""
     memory_limit_mb: int | None = None
     """MB of images that a process keeps in memory, the others are read batch by batch; null: half
     of what is free for it, in its container or its Slurm job"""
@@ -61,8 +44,8 @@ class DataConfig:
     prefetch: int = 2
     """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
     image_size: list[int] | int | None = None
-    """folder: height and width that every picture is resized to, or one number for a square;
-    null: the training pictures' medians, shrunk together where the longer one is beyond 128"""
+    """pictures: height and width that each is resized to, or one number for a square; null: the
+    training pictures' medians, shrunk together where the longer one is beyond 128"""
     resize: ResizeRule = "crop"
     """how pictures of another shape are made to fit: crop: the shorter side, and the middle is
     taken; pad: the longer side, with black beside it; stretch: each side by itself"""
@@ -77,9 +60,9 @@ class DataConfig:
     store_quality: int = 90
     """of that JPEG, from 1 to 95"""
     channels: int | None = None
-    """folder: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
+    """pictures: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
     grey_range: list[float] | None = None
-    """folder: of pictures of more than 8 bits a channel or with signs, the values that become black
+    """of pictures of more than 8 bits a channel or with signs, the values that become black
     and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
     groups: int | str | None = None
     """what shares a group, such as a patient, stays on one side of every split: 1, the first folder
@@ -87,7 +70,21 @@ class DataConfig:
     max_megapixels: int = 89
     """folder: pictures of more million pixels are refused"""
     on_bad: Literal["stop", "skip"] = "stop"
-    """folder: a picture that cannot be read ends the run, or is left out with a warning"""
+    """pictures: one that cannot be read ends the run, or is left out with a warning"""
+    file_column: str = "file"
+    """table: the column of the pictures' files, or of the pictures; where there is no column file,
+    image"""
+    label_column: str = "label"
+    """table: the column of the classes, by name or number"""
+    part_column: str | None = "part"
+    """table: the column that says train, validation or test, if it is there; null: none"""
+    group_column: str | None = "group"
+    """table: the column of what must not be divided, if it is there; null: none"""
+    weight_column: str = "weight"
+    """table: the column of the weights of data.sampling"""
+    sampling: Literal["uniform", "weights"] = "uniform"
+    """which training images an epoch takes: each once; or as many as there are, each time drawn
+    from all of them in proportion to their weights"""
     train_size: int | None = None
     """how many training images, the first in file order; null: all"""
     test_size: int | None = None
@@ -132,7 +129,7 @@ class DataConfig:
     @property
     def has_pictures(self) -> bool:
         """Whether the images are made from picture files of any size."""
-        return self.name in ("folder", *get_args(PictureSetName))
+        return self.name in ("folder", "table", *get_args(PictureSetName))
 
     @property
     def height_and_width(self) -> list[int] | None:
@@ -292,21 +289,6 @@ def folder_of(config: RunConfig) -> Path:
     """Return the folder of a run, whose `output_dir` the command line has filled in."""
     assert config.output_dir is not None
     return Path(config.output_dir)
-
-
-def transforms_of(policy: str) -> list[str]:
-    """Return the names of Lockstep's transforms in the short form of `data.augment`."""
-    first = policy.partition("+")[0].split("_")
-    return first if set(first) <= set(TRANSFORMS) else []
-
-
-def own_augmentations_of(policy: str | list[Any]) -> list[str]:
-    """Return the names of users' augmentations in a value of `data.augment`."""
-    if isinstance(policy, list):
-        names = [augmentations.split_entry(entry, "data.augment")[0] for entry in policy]
-        return [name for name in names if name not in augmentations.TRANSFORMS_OF_LISTS]
-    parts = policy.split("+")
-    return [] if policy == "none" else parts[bool(transforms_of(policy)) :]
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:

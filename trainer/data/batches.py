@@ -43,7 +43,7 @@ def fetch_pixels(
 
     Args:
         train: the training split.
-        samples: indices in it, int64 (n,), on the CPU.
+        samples: as `EpochSampler` yields them, int64 (n,), on the CPU.
         epoch: from 1.
         image_size: of what is cut out of pictures: height and width.
 
@@ -52,12 +52,13 @@ def fetch_pixels(
         has them.
     """
     images = train.images
+    indices = samples % len(train)  # one that is drawn again has other random numbers
     if not isinstance(images, StoredPictures):
-        return train.fetch(samples.to(images.device, non_blocking=True))
+        return train.fetch(indices.to(images.device, non_blocking=True))
     height, width = image_size
-    boxes = augmentation.draw_boxes(samples, epoch, images.sizes(samples), width / height)
-    pixels = images.fetch_crops(samples, boxes, image_size)
-    return pixels, train.targets.index_select(0, samples)
+    boxes = augmentation.draw_boxes(samples, epoch, images.sizes(indices), width / height)
+    pixels = images.fetch_crops(indices, boxes, image_size)
+    return pixels, train.targets.index_select(0, indices)
 
 
 def fetch_augmented(
@@ -139,6 +140,7 @@ class Batches:
             seed=config.seed,
             num_replicas=num_replicas,
             rank=rank,
+            weights=dataset.train_weights,
         )
 
     @property

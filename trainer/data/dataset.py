@@ -110,9 +110,11 @@ class Dataset:
         test: the test images, in file order.
         scaling: fitted on `train` only.
         fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets; of pictures
-            that are decoded anew for each batch, of their files instead.
+            that are decoded anew for each batch, of their files instead; and of `train_weights`.
         source: where the files came from, in words.
         grey_range: as in `SourceData`.
+        train_weights: of the training images, by which they are drawn, float64 (n,); None: each
+            comes once in an epoch.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Dataset:
     fingerprint: str
     source: str
     grey_range: GreyRange | None = None
+    train_weights: npt.NDArray[np.float64] | None = None
 
     def to(self, device: torch.device | str) -> Dataset:
         """Return the same data set on `device`."""

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data import measurements
 from trainer.data.dataset import Dataset, Images, ImageSet
@@ -61,6 +63,10 @@ def build_dataset(
     sets = tuple(image_set(subset.select()) for subset in subsets)
     kind = choose_scaling(config.scaling, sets[0].images.shape[1])
     found = measurements.measure(sets, kind, seed, _name_choice(subsets))
+    fingerprint, weights = found.fingerprint, _weights_to_draw_by(config, subsets[0])
+    if weights is not None:
+        content = fingerprint.encode() + weights.astype("<f8").tobytes()
+        fingerprint = hashlib.sha256(content).hexdigest()
     dataset = Dataset(
         name=config.name,
         class_names=class_names,
@@ -68,12 +74,31 @@ def build_dataset(
         validation=sets[1],
         test=sets[2],
         scaling=found.scaling,
-        fingerprint=found.fingerprint,
+        fingerprint=fingerprint,
         source=source.origin
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
+        train_weights=weights,
     )
     return dataset, subsets
+
+
+def _weights_to_draw_by(config: DataConfig, train: Subset) -> npt.NDArray[np.float64] | None:
+    """Return the weights of the training images; None where each comes once in an epoch."""
+    if config.sampling == "uniform":
+        return None
+    if train.data.weights is None:
+        raise UserError(
+            f"data.sampling: {config.sampling} needs a table with a column of weights "
+            f"(data.weight_column); {config.root} has none"
+        )
+    weights = train.data.weights[train.positions]
+    if not weights.any():
+        raise UserError(
+            f"data.sampling: all weights of the {len(weights):,} training images are 0; some must "
+            "be above"
+        )
+    return weights
 
 
 def divide(

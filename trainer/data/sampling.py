@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator, Sized
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -33,19 +35,45 @@ def rank_microbatches(rank: int, processes: int, microbatches: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
+def draw_by_weight(
+    seed: int, epoch: int, weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Draw as many samples as there are, each time from all of them, in proportion to weights.
+
+    Args:
+        weights: 0 or more, finite and not all 0, float64 (n,).
+
+    Returns:
+        Draws, int64 (n,): the first draw of a sample is its index, the second one in an epoch its
+        index + n, the third its index + 2 n. So each may have random numbers of its own.
+    """
+    count = len(weights)
+    bounds = np.cumsum(weights / weights.max())
+    points = seeding.generator(seed, "order", epoch).random(count) * bounds[-1]
+    drawn = np.searchsorted(bounds, points, side="right")
+    by_sample = np.argsort(drawn, kind="stable")
+    ordered = drawn[by_sample]
+    earlier = np.arange(count) - np.searchsorted(ordered, ordered)
+    draws = np.empty(count, dtype=np.int64)
+    draws[by_sample] = ordered + count * earlier
+    return draws
+
+
 class EpochSampler(DistributedSampler[torch.Tensor]):
     """Yield the indices of this rank's samples, int64 (n,), for each optimiser step of an epoch.
 
-    `set_epoch` sets the epoch, from 1. Its order is permutation(seed, epoch), whatever the process
-    count. Step s takes the samples [s * batch_size, (s + 1) * batch_size) of the order, and a rank
-    takes its block of micro-batches out of them. Unlike its base class it neither pads nor drops:
-    over all ranks every sample comes exactly once per epoch. The last step may be short, and a
-    rank's part of it may be empty.
+    `set_epoch` sets the epoch, from 1. Its order is permutation(seed, epoch), or with weights the
+    draws of `draw_by_weight`, whatever the process count. Step s takes the samples
+    [s * batch_size, (s + 1) * batch_size) of the order, and a rank takes its block of micro-batches
+    out of them. Unlike its base class it neither pads nor drops: over all ranks every sample of the
+    order comes exactly once per epoch. The last step may be short, and a rank's part of it may be
+    empty.
 
     Args:
         dataset: only its length counts.
         batch_size: samples of one step, all processes together.
         microbatches: pieces of a batch, a multiple of `num_replicas`, the process count.
+        weights: of the samples, as `draw_by_weight` takes them; None: each comes once.
     """
 
     def __init__(
@@ -57,6 +85,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         seed: int,
         num_replicas: int,
         rank: int,
+        weights: npt.NDArray[np.float64] | None = None,
     ) -> None:
         if microbatches % num_replicas:
             raise ValueError(f"{microbatches} micro-batches do not divide by {num_replicas} ranks")
@@ -66,6 +95,8 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         self.samples = len(dataset)
         self.batch_size = batch_size
         self.microbatches = microbatches
+        self.weights = weights
+        self._draw = functools.lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
         """Return the number of optimiser steps of an epoch."""
@@ -91,11 +122,16 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         block = rank_microbatches(self.rank, self.num_replicas, self.microbatches)
         first, begin = step * self.batch_size, sum(sizes[: block.start])
         own = slice(begin, begin + sum(sizes[block.start : block.stop]))
-        order = _order(self.seed, self.epoch, self.samples)
+        order = self._draw(self.epoch)
         return order[first : first + sum(sizes)], own
+
+    def _draw_order(self, epoch: int) -> torch.Tensor:
+        if self.weights is None:
+            return _permutation(self.seed, epoch, self.samples)
+        return torch.from_numpy(draw_by_weight(self.seed, epoch, self.weights))
 
 
 @functools.lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, samples: int) -> torch.Tensor:
+def _permutation(seed: int, epoch: int, samples: int) -> torch.Tensor:
     """Return an epoch's permutation, and cache it until another epoch's is asked for."""
     return torch.from_numpy(seeding.permutation(seed, epoch, samples))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.config.schema import TRANSFORMS
+from trainer.config.augmentations import TRANSFORMS
 from trainer.data.augment import transforms
 from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.short_form import NUMBERS, TABLE

@@ -12,7 +12,8 @@ import pytest
 from tests.data import known_files
 from tests.data.known_files import published_here
 from trainer.base.errors import UserError
-from trainer.config.schema import DataConfig, PictureSetName
+from trainer.config.data_names import PictureSetName
+from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset
 from trainer.data.loading import load
 from trainer.data.sources import known

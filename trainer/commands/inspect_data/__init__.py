@@ -26,7 +26,8 @@ from trainer.commands.options import (
     positive_integer,
 )
 from trainer.config import command_line
-from trainer.config.schema import RunConfig, own_augmentations_of
+from trainer.config.augmentations import own_augmentations_of
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 from trainer.run.console import MOST_CLASSES, WORST_CLASSES

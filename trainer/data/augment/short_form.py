@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.base import seeding
-from trainer.config.schema import own_augmentations_of, transforms_of
+from trainer.config.augmentations import own_augmentations_of, transforms_of
 from trainer.data.augment import transforms
 from trainer.data.augment.user_augmentations import UserAugmentations
 

@@ -11,6 +11,7 @@ from trainer.config import plugins
 from trainer.config.schema import DataConfig
 from trainer.data.sources import (
     archive,
+    arrow_shards,
     decoded_pictures,
     digits,
     idx,
@@ -18,6 +19,7 @@ from trainer.data.sources import (
     listing,
     npy,
     remote,
+    table,
     user_dataset,
 )
 from trainer.data.sources.known_sets.published import ArraySet, PictureSet
@@ -76,7 +78,7 @@ def describe_undecoded(config: DataConfig) -> str | None:
     """Say what `prepare` would decode; None for nothing.
 
     Raises:
-        UserError: the folder is not laid out as it should be.
+        UserError: the folder or the table is not as it should be.
     """
     if not config.has_pictures:
         return None
@@ -87,6 +89,8 @@ def describe_undecoded(config: DataConfig) -> str | None:
         return unlisted
     if config.name == "folder" and not archive.is_decompressed(root := _root(config)):
         return f"{root}, not decompressed yet; a run does it at its start, into the cache"
+    if _is_table(config) and (uncopied := table.describe_uncopied(_root(config), config)):
+        return uncopied
     return decoded_pictures.describe_undecoded(_list_pictures(config), config)
 
 
@@ -114,14 +118,14 @@ def read(config: DataConfig) -> SourceData:
 
 @_explain_forbidden()
 def read_split(config: DataConfig, split: str) -> SourceSplit | None:
-    """Read one split of a folder of pictures, whatever the others look like; decode it first.
+    """Read one split of pictures, whatever the others look like; decode it first.
 
     Args:
-        config: of a folder, with the size and channels of the images.
+        config: of a source of pictures, with the size and channels of the images.
         split: train, validation or test.
 
     Returns:
-        None if the source is not a folder, or has no such split.
+        None if the source has no pictures, or has no such split.
 
     Raises:
         UserError: the split has no pictures, or a broken one.
@@ -135,7 +139,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
 
 @_explain_forbidden()
 def read_without_parts(config: DataConfig) -> SourceSplit | None:
-    """Read all pictures of a folder without train/ and test/, as images to evaluate.
+    """Read all pictures of a source that does not say which are to test on, to evaluate on them.
 
     Returns:
         None if the source is something else.
@@ -143,9 +147,11 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
     Raises:
         UserError: as `read_split`.
     """
-    if config.name != "folder" or not listing.is_without_parts(_root(config)):
-        return None
-    return read_split(config, "test")
+    if _is_table(config):
+        is_without_parts = table.is_without_parts(_root(config), config)
+    else:
+        is_without_parts = config.name == "folder" and listing.is_without_parts(_root(config))
+    return read_split(config, "test") if is_without_parts else None
 
 
 @_explain_forbidden()
@@ -173,6 +179,10 @@ def _list_pictures(config: DataConfig, part: str | None = None) -> PictureList:
     if isinstance(published, PictureSet):
         return known.list_pictures(published, config.root, part)
     root = _root(config)
+    if _is_table(config):
+        if part:
+            return table.list_part(root, config, part)
+        return table.list_pictures(root, config)
     return listing.list_part(root, part) if part else listing.list_pictures(root)
 
 
@@ -180,7 +190,15 @@ def _has_part(config: DataConfig, part: str) -> bool:
     published = KNOWN.get(config.name)
     if isinstance(published, PictureSet):
         return part in published.parts
+    if _is_table(config):
+        return table.has_part(_root(config), config, part)
     return listing.has_part(_root(config), part)
+
+
+def _is_table(config: DataConfig) -> bool:
+    if config.name == "folder":
+        return arrow_shards.has_shards(_root(config))
+    return config.name == "table"
 
 
 def _root(config: DataConfig) -> Path:

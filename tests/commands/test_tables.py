@@ -1,0 +1,103 @@
+"""Runs on tables, and the commands on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.command import Capture, run_command
+from tests.data.picture_tables import write_shard
+from tests.runs import Run, train_here
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Use one cache for all tests, apart from this machine's real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a table of scikit-learn's digits; the weights leave out the 7s."""
+    from sklearn.datasets import load_digits
+
+    digits, folder = load_digits(), tmp_path_factory.mktemp("own")
+    rows = []
+    for number, label in enumerate(digits.target[:300].tolist()):
+        pixels = (digits.images[number] * 15).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        part, weight = "train" if number < 200 else "test", int(label != 7)
+        rows.append((f"{number}.png", f"digit {label}", part, weight))
+    return write_table(folder / "labels.csv", rows)
+
+
+def write_table(path: Path, rows: list[tuple[Any, ...]], *header: str) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header or ("file", "label", "part", "weight"), *rows])
+    return path
+
+
+def read_table(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, labels: Path) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    keys = ["--data.name", "table", "--data.root", str(labels), "--data.sampling", "weights"]
+    assert train_here(folder, *keys, "--train.epochs", "5") == 0
+    return Run(folder, 0)
+
+
+def found_by(capsys: Capture, command: str, *words: str | Path) -> Any:
+    code, output, errors = run_command(capsys, command, *words, "--json")
+    assert code == 0, errors
+    return json.loads(output)
+
+
+def test_a_run_is_evaluated_inspected_and_computed_again(run: Run, capsys: Capture) -> None:
+    evaluated = found_by(capsys, "evaluate", run.folder)
+    assert evaluated["test"] == run.json("results.json")["test"]
+    assert evaluated["own_images"] is True
+    inspected = found_by(capsys, "inspect-data", run.folder)
+    assert sum(row["test"] for row in inspected["classes"]) == 100
+    assert inspected["suspects"]["images"][0]["name"].endswith(".png")
+    assert run_command(capsys, "verify", run.folder)[0] == 0
+
+
+def test_a_run_is_evaluated_on_other_tables(
+    run: Run, labels: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    whole = {
+        row["name"]: row for row in found_by(capsys, "evaluate", run.folder)["test"]["per_class"]
+    }
+    rows = read_table(labels)[200:]
+    few = [(labels.parent / file, label) for file, label, *_ in rows if label == "digit 3"]
+    path = write_table(tmp_path / "few.csv", few, "path", "what")
+    columns = ["--data.file_column", "path", "--data.label_column", "what"]
+    found = found_by(capsys, "evaluate", run.folder, "--data.root", path, *columns)
+    assert found["data"]["classes_by"] == "name"
+    assert found["test"]["samples"] == len(few)
+    of_class = {row["name"]: row for row in found["test"]["per_class"]}
+    assert of_class["digit 3"]["correct"] == whole["digit 3"]["correct"]
+    pictures = [(labels.parent / file).read_bytes() for file, *_ in rows]
+    names = sorted({label for _, label, *_ in rows})
+    numbers = [names.index(label) for _, label, *_ in rows]
+    shard = write_shard(tmp_path / "hub" / "test-0.parquet", numbers, names, image=pictures)
+    found = found_by(capsys, "evaluate", run.folder, "--data.root", shard.parent)
+    assert found["test"] == run.json("results.json")["test"]
+
+
+def test_what_weighs_nothing_is_not_learnt(run: Run) -> None:
+    correct = {row["name"]: row["correct"] for row in run.json("results.json")["test"]["per_class"]}
+    assert correct.pop("digit 7") == 0
+    assert sum(correct.values()) > 40

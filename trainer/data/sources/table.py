@@ -1,0 +1,296 @@
+"""List the pictures that a table names, a row for each, and say what is wrong with its rows."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.base.errors import UserError
+from trainer.config.schema import DataConfig
+from trainer.data.pictures.names import PARTS, describe, guess_part, join_some, normalize_class_name
+from trainer.data.pictures.picture_set import ListedPictures
+from trainer.data.pictures.places import Places
+from trainer.data.sources import arrow_file, arrow_shards, delimited
+from trainer.data.sources.download import cache_folder
+from trainer.data.sources.picture_plan import PictureList
+from trainer.data.sources.table_rows import Rows
+
+Positions = npt.NDArray[np.int64]
+
+
+def list_pictures(table: Path, config: DataConfig) -> PictureList:
+    """List the pictures of all parts; the order of the rows does not matter.
+
+    Where no row is of the test, test pictures are to be taken from those to train on.
+
+    Raises:
+        UserError: a row or a column is wrong, or nothing is left to train on.
+    """
+    rows = _read_rows(table, config)
+    parts = _parts_of(rows, config)
+    if parts is not None and "train" not in parts:
+        raise UserError(
+            f"{table}: no row has train in the column {config.part_column}, so there is nothing to "
+            "train on"
+        )
+    if parts is None:
+        parts = {"train": np.arange(len(rows), dtype=np.int64)}
+    return _list(rows, config, parts, class_part="train")
+
+
+def is_without_parts(table: Path, config: DataConfig) -> bool:
+    """Return whether nothing says which rows are to train on and which to test on."""
+    return _parts_of(_read_rows(table, _without_weights(config)), config) is None
+
+
+def has_part(table: Path, config: DataConfig, part: str) -> bool:
+    """Return whether a table has rows of a part that `list_part` can list."""
+    parts = _parts_of(_read_rows(table, _without_weights(config)), config)
+    return part == "test" if parts is None else part in parts
+
+
+def list_part(table: Path, config: DataConfig, part: str) -> PictureList:
+    """List only one part, which may have any classes: images to evaluate, not to learn from.
+
+    All rows of a table without a column for the part are of the test.
+
+    Args:
+        part: one that the table has by `has_part`.
+
+    Raises:
+        UserError: a row or a column is wrong.
+    """
+    rows = _read_rows(table, _without_weights(config))
+    parts = _parts_of(rows, config) or {"test": np.arange(len(rows), dtype=np.int64)}
+    return _list(rows, config, {part: parts[part]}, class_part=None)
+
+
+def _without_weights(config: DataConfig) -> DataConfig:
+    """Return the configuration for images that nothing is drawn from."""
+    return replace(config, sampling="uniform")
+
+
+def describe_uncopied(table: Path, config: DataConfig) -> str | None:
+    """Return, in words, what `list_pictures` would copy; None for nothing."""
+    rows = _read_rows(table, config)
+    if not rows.inside or rows.inside.are_copied():
+        return None
+    return (
+        f"{len(rows):,} pictures inside of {table}, not copied yet; a run does it at its start, "
+        f"into {cache_folder('tables')}"
+    )
+
+
+def _read_rows(table: Path, config: DataConfig) -> Rows:
+    if table.suffix.lower() in delimited.SUFFIXES:
+        return delimited.read_rows(table, config)
+    if table.is_dir() or table.suffix.lower() in arrow_file.SUFFIXES:
+        return arrow_shards.read_rows(table, config)
+    known = ", ".join((*delimited.SUFFIXES, *arrow_file.SUFFIXES))
+    raise UserError(f"data.root: a table ends in one of {known}; found {table}")
+
+
+def _parts_of(rows: Rows, config: DataConfig) -> dict[str, Positions] | None:
+    """Return which rows are of each part that there is, in their order; None: no column says it."""
+    words = rows.columns.get("part")
+    if words is None:
+        return None
+    meanings = {word: guess_part(word.strip()) for word in set(words)}
+    for row, word in enumerate(words):
+        if meanings[word] not in PARTS:
+            raise UserError(
+                f"{rows.where(row)}: the part {word!r} (data.part_column: {config.part_column}) is "
+                f"none of {', '.join(PARTS)}"
+            )
+    numbers = {word: PARTS.index(meaning) for word, meaning in meanings.items() if meaning}
+    of_rows = np.fromiter((numbers[word] for word in words), dtype=np.int8, count=len(words))
+    found = {part: np.flatnonzero(of_rows == number) for number, part in enumerate(PARTS)}
+    return {part: positions for part, positions in found.items() if len(positions)}
+
+
+def _list(
+    rows: Rows, config: DataConfig, parts: dict[str, Positions], class_part: str | None
+) -> PictureList:
+    """List the pictures of some parts.
+
+    Args:
+        class_part: the one whose labels are the classes, of which there must be two; None: all.
+    """
+    names = rows.columns["file"] if rows.inside else _names_of(rows)
+    labels, texts = _labels_of(rows), rows.columns
+    repeated = _find_repeats(rows, names, labels, np.concatenate(list(parts.values())))
+    class_names = _class_names(rows, labels, parts, class_part)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    missing = set() if rows.inside else _find_missing(rows, names, config)
+    warnings = [
+        *_left_out("there are no such files", [rows.where(row) for row in sorted(missing)]),
+        *_left_out("they repeat an earlier row", [rows.where(row) for row in sorted(repeated)]),
+    ]
+    listed = {}
+    for part, positions in parts.items():
+        used = [row for row in positions.tolist() if row not in missing and row not in repeated]
+        lost = {labels[row] for row in positions.tolist()} - {labels[row] for row in used}
+        if lost:
+            raise UserError(
+                f"{rows.table}: none of the files of class {describe(min(lost))} in {part} is there"
+            )
+        used.sort(key=lambda row: (numbers[labels[row]], row if rows.inside else names[row]))
+        listed[part] = ListedPictures(
+            _places_of(rows, names, used),
+            np.array([numbers[labels[row]] for row in used], dtype=np.int64),
+            [texts["group"][row] for row in used] if "group" in texts else None,
+            _weights_of(rows, used) if "weight" in texts else None,
+        )
+    return PictureList(
+        root=rows.table,
+        class_names=class_names,
+        parts=listed,
+        kind="table",
+        makes_test=class_part is not None and "test" not in parts,
+        warnings=tuple(warnings),
+    )
+
+
+def _places_of(rows: Rows, names: Sequence[str], used: Sequence[int]) -> Places:
+    return (
+        rows.inside.copy(used) if rows.inside else Places(rows.folder, [names[row] for row in used])
+    )
+
+
+def _names_of(rows: Rows) -> list[str]:
+    """Return the files, each path written in one way."""
+    names = []
+    for row, text in enumerate(rows.columns["file"]):
+        if not text or "\0" in text:
+            raise UserError(f"{rows.where(row)}: names no file, found {text!r}")
+        names.append(posixpath.normpath(text))
+    return names
+
+
+def _labels_of(rows: Rows) -> list[str]:
+    """Return the names of the rows' classes."""
+    known = rows.class_names
+    meanings: dict[str, str] = {}
+    for row, text in enumerate(rows.columns["label"]):
+        if text in meanings:
+            continue
+        name = normalize_class_name(text)
+        if not name:
+            raise UserError(f"{rows.where(row)}: has no label")
+        if known is not None:
+            if not (re.fullmatch(r"[0-9]{1,9}", name) and int(name) < len(known)):
+                raise UserError(
+                    f"{rows.where(row)}: the label {name} has no name; the table has names for 0 "
+                    f"to {len(known) - 1}"
+                )
+            name = known[int(name)]
+        meanings[text] = name
+    return [meanings[text] for text in rows.columns["label"]]
+
+
+def _class_names(
+    rows: Rows, labels: Sequence[str], parts: dict[str, Positions], class_part: str | None
+) -> tuple[str, ...]:
+    """Return the classes: in the order of the table's own list of names, otherwise sorted."""
+    shown = [class_part] if class_part else list(parts)
+    found = {labels[row] for part in shown for row in parts[part].tolist()}
+    for part, positions in parts.items():
+        for row in positions.tolist():
+            if labels[row] not in found:
+                raise UserError(
+                    f"{rows.where(row)}: the class {describe(labels[row])} is in {part} and has no "
+                    f"row in {class_part}"
+                )
+    if class_part and len(found) < 2:
+        raise UserError(
+            f"{rows.table}: the rows to train on must be of at least 2 classes; all are of "
+            f"{describe(min(found))}"
+        )
+    if rows.class_names is not None:
+        return tuple(name for name in rows.class_names if name in found)
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
+
+
+def _find_repeats(
+    rows: Rows, names: Sequence[str], labels: Sequence[str], positions: Positions
+) -> set[int]:
+    """Return the rows that say again what an earlier row says of a picture.
+
+    Raises:
+        UserError: two rows say different things of one picture.
+    """
+    repeated = set()
+    first: dict[str, int] = {}
+    for row in np.sort(positions).tolist():
+        before = first.setdefault(names[row], row)
+        if before == row:
+            continue
+        for role, texts in {**rows.columns, "label": labels}.items():
+            if role != "file" and texts[before] != texts[row]:
+                raise UserError(
+                    f"{rows.where(row)}: {names[row]} has the {role} {texts[row]!r}, and "
+                    f"{texts[before]!r} in {rows.where(before)}; remove one of the rows"
+                )
+        repeated.add(row)
+    return repeated
+
+
+def _find_missing(rows: Rows, names: Sequence[str], config: DataConfig) -> set[int]:
+    """Return the rows whose files are not there; the folders of the files are listed once each.
+
+    Raises:
+        UserError: there are some, and they are not to be left out.
+    """
+    content: dict[str, set[str]] = {}
+    missing = []
+    for row, name in enumerate(names):
+        folder, _, file = name.rpartition("/")
+        if folder not in content:
+            content[folder] = _content_of(rows.folder / (folder or ("/" * (name[0] == "/"))))
+        if file not in content[folder]:
+            missing.append(row)
+    if missing and config.on_bad == "stop":
+        some = [
+            f"{rows.where(row)}: there is no file {rows.folder / names[row]}" for row in missing
+        ]
+        raise UserError(
+            f"data.root: {len(missing):,} of the {len(names):,} files of {rows.table} are not "
+            "there:\n- " + join_some(some, "\n- ") + "\nLeave them out: data.on_bad: skip"
+        )
+    return set(missing)
+
+
+def _content_of(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _weights_of(rows: Rows, used: Sequence[int]) -> npt.NDArray[np.float64]:
+    texts = rows.columns["weight"]
+    weights = np.empty(len(used))
+    for place, row in enumerate(used):
+        try:
+            weights[place] = float(texts[row])
+        except ValueError:
+            weights[place] = np.nan
+        if not 0 <= weights[place] < np.inf:
+            raise UserError(
+                f"{rows.where(row)}: the weight {texts[row]!r} must be a number, 0 or more"
+            )
+    return weights
+
+
+def _left_out(why: str, rows: Sequence[str]) -> list[str]:
+    return [f"left out, as {why}: {join_some(rows)}"] if rows else []
