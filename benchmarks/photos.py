@@ -1,0 +1,254 @@
+"""Photographs: the speed of the loader, of a training that reads them, and of a start.
+
+    python benchmarks/photos.py loaders --root DIR      batches alone, beside other loaders
+    python benchmarks/photos.py training --root DIR     a small net, from files and from memory
+    python benchmarks/photos.py start --root DIR        until the first step, first and later
+
+DIR has train/CLASS/*.jpg; nothing else should run. torchvision and timm come, next to a CPU build
+of torch, from the folder `timm` of the environment, where launch/environment.sh puts them. Each
+command puts its figures into benchmarks/results/photos.json; photos.md is written from all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import apart
+import page
+import paired
+from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Task
+from photo_loaders.training import IN_MEMORY, PLACES
+from turns import Process
+
+from trainer.ranks import processes
+from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
+
+TIMM = Path(sys.prefix) / "timm"
+WARM_UP_EPOCHS = 1
+
+INTRODUCTION = """
+Photographs are cropped at random, resized to a square, mirrored half of the time and scaled. Each
+contender has its own process and does one epoch when it is its turn; ratios are formed within a
+round: their median, and the quartiles in brackets. The first epoch is not counted: in it our caches
+are filled, and the system has read every file once.
+""".strip()
+
+
+def search_path(name: str) -> list[Path]:
+    """Return where a loader's process looks for modules."""
+    timm = [TIMM] if name not in OURS and TIMM.is_dir() else []
+    return [Path(__file__).parent, *timm]
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a loader's process can import its package."""
+    places = [*map(str, (apart.REPOSITORY, *search_path(name))), *sys.path]
+    return PathFinder.find_spec(LOADERS[name].module, places) is not None
+
+
+@contextlib.contextmanager
+def started(
+    module: str, names: list[str], arguments: argparse.Namespace
+) -> Iterator[dict[str, Process]]:
+    """Start a process for each name, `python -m MODULE NAME TASK SOCKET`."""
+    with (
+        tempfile.TemporaryDirectory(prefix="photos-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        found = {}
+        for name in names:
+            task = Task(
+                root=str(Path(arguments.root).resolve()),
+                image_size=arguments.image_size,
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                epochs=WARM_UP_EPOCHS + arguments.rounds,
+                seed=0,
+                folder=str(Path(folder) / name),
+            )
+            words = ["-m", module, name, json.dumps(dataclasses.asdict(task))]
+            process = Process(
+                words, search_path(name), Path(folder) / f"{name}.log", arguments.workers
+            )
+            found[name] = stack.enter_context(process)
+        yield found
+
+
+def take_turns(module: str, names: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of the epochs of all contenders, and their versions."""
+    with started(module, names, arguments) as contenders:
+        versions = {name: process.wait_until_ready() for name, process in contenders.items()}
+        epochs = {name: process.epoch for name, process in contenders.items()}
+        seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
+        for process in contenders.values():
+            process.finish()
+    return {
+        "images": count_photos(arguments.root),
+        "image_size": arguments.image_size,
+        "batch_size": arguments.batch_size,
+        "workers": arguments.workers,
+        "seconds": seconds,
+        "versions": versions,
+    }
+
+
+def count_photos(root: str) -> int:
+    """Return how many files train/CLASS/ has."""
+    return sum(1 for path in (Path(root) / "train").glob("*/*") if path.is_file())
+
+
+# ---------------------------------------------------------------------- the measurements
+
+
+def measure_loaders(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure batches alone."""
+    names = [name for name in LOADERS if is_installed(name)]
+    left_out = [name for name in LOADERS if name not in names]
+    return {**take_turns("photo_loaders", names, arguments), "left_out": left_out}
+
+
+def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure epochs of a small net."""
+    return take_turns("photo_loaders.training", list(PLACES), arguments)
+
+
+def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the seconds until the first step is done and saved, with and without our cache."""
+    with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+        numbers = iter(range(10**6))
+
+        def start(cache: str) -> float:
+            run = Path(folder) / f"run-{next(numbers)}"
+            os.environ["XDG_CACHE_HOME"] = str(Path(folder) / cache)
+            words = ["--train.max_seconds", "1e-9"]
+            command = apart.train_command("photos", run, *words, root=arguments.root)
+            return apart.run(command, STOPPED_ON_REQUEST)[1]
+
+        contenders: dict[str, Callable[[], float]] = {
+            "imports": lambda: apart.run([sys.executable, "-c", "import torch, accelerate"])[1],
+            "first": lambda: start(f"cache-{next(numbers)}"),
+            "later": lambda: start("cache"),
+        }
+        seconds = paired.take_turns(contenders, arguments.rounds, WARM_UP_EPOCHS)
+    return {"images": count_photos(arguments.root), "seconds": seconds}
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def loaders_section(figures: dict[str, Any]) -> list[str]:
+    """Return the lines on batches alone."""
+    seconds, others = figures["seconds"], [name for name in figures["seconds"] if name not in OURS]
+    lines = [task_line(figures), ""]
+    if figures["left_out"]:
+        titles = ", ".join(LOADERS[name].title for name in figures["left_out"])
+        lines += [f"Left out, as not installed: {titles}.", ""]
+    rows = []
+    for name, own in seconds.items():
+        ratios = [
+            paired.spread(paired.ratios(seconds[name], seconds[ours])) if name in others else ""
+            for ours in (ORIGINALS, CACHED)
+        ]
+        title = LOADERS[name].title
+        if name in others:
+            title += f" {figures['versions'][name]}"
+        rows.append([title, f"{figures['images'] / statistics.median(own):,.0f}", *ratios])
+    heads = ["loader", "images/s", "ours from the originals over it", "ours from the disk's cache"]
+    return [*lines, *page.table(heads, rows)]
+
+
+def training_section(figures: dict[str, Any]) -> list[str]:
+    """Return the lines on epochs of a small net."""
+    seconds = figures["seconds"]
+    rows = [
+        [
+            title,
+            f"{figures['images'] / statistics.median(seconds[name]):,.0f}",
+            paired.spread(paired.ratios(seconds[IN_MEMORY], seconds[name])),
+        ]
+        for name, title in PLACES.items()
+    ]
+    heads = ["photographs", "images/s", "speed, over that from memory"]
+    return [task_line(figures), "", *page.table(heads, rows)]
+
+
+def start_section(figures: dict[str, Any]) -> list[str]:
+    """Return the lines on starts."""
+    titles = {
+        "imports": '`python -c "import torch, accelerate"`',
+        "first": "first start: nothing is known of the photographs",
+        "later": "later start",
+    }
+    rows = [
+        [title, f"{statistics.median(figures['seconds'][name]):.2f} s"]
+        for name, title in titles.items()
+    ]
+    text = (
+        f"`configs/photos.yaml` on {figures['images']:,} photographs, whole processes, until the "
+        "first optimiser step is done and saved."
+    )
+    return [text, "", *page.table(["process", "time"], rows)]
+
+
+def task_line(figures: dict[str, Any]) -> str:
+    """Say what an epoch is."""
+    return (
+        f"{figures['images']:,} photographs an epoch, {figures['image_size']} pixels, batches of "
+        f"{figures['batch_size']}, {figures['workers']} worker processes or threads."
+    )
+
+
+STUDIES = {
+    "loaders": ("Batches alone", measure_loaders, loaders_section),
+    "training": ("Training a small net", measure_training, training_section),
+    "start": ("Until the first step", measure_start, start_section),
+}
+
+
+def build_page(figures: page.Figures) -> list[str]:
+    """Return the page of all that was measured so far."""
+    lines = ["# Photographs", "", *INTRODUCTION.splitlines()]
+    for name, (title, _, section) in STUDIES.items():
+        if name in figures:
+            lines += ["", *page.section(title, figures[name], section(figures[name]))]
+    return lines
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = page.parser(__doc__)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--root", required=True, help="folder with train/CLASS/*.jpg")
+    parser.add_argument("--rounds", type=int, default=5, help="at least 2, as there are quartiles")
+    parser.add_argument("--workers", type=int, default=processes.usable_cores())
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--batch_size", type=int, default=64)
+    page.add_output(parser, "photos.json")
+    return parser
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    arguments = parser().parse_args()
+    name = arguments.study
+    usual = parser().parse_args([name, "--root", ""])
+    command = page.command_of(f"photos.py {name} --root DIR", arguments, usual, "study")
+    measured = page.measure(command, functools.partial(STUDIES[name][1], arguments))
+    figures = page.read_figures(arguments.output) | {name: measured}
+    page.write_figures(arguments.output, figures, build_page(figures))
+
+
+if __name__ == "__main__":
+    main()
