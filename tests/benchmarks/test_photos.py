@@ -1,0 +1,65 @@
+"""The benchmark of photographs: that it runs, on few of them, and what its page says; no times."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import photos
+import pytest
+from photo_loaders import LOADERS, OURS
+from photo_loaders.training import PLACES
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of five photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = generator.integers(0, 256, (50, 40 + number, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("study", "contenders"), [("loaders", set(OURS)), ("training", set(PLACES))]
+)
+def test_it_measures_what_is_installed(
+    root: Path, tmp_path: Path, study: str, contenders: set[str]
+) -> None:
+    output = tmp_path / "photos.json"
+    words = ["--root", str(root), "--rounds", "2", "--workers", "1", "--output", str(output)]
+    finished = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "photos.py"), study, *words]
+        + ["--image_size", "32", "--batch_size", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(output.read_text())[study]
+    assert figures["images"] == 10
+    assert set(figures["seconds"]) >= contenders
+    assert all(len(own) == 2 and min(own) > 0 for own in figures["seconds"].values())
+    assert f"photos.py {study} --root DIR --rounds 2" in output.with_suffix(".md").read_text()
+
+
+def test_the_page_has_the_ratios_within_a_round() -> None:
+    seconds = {"originals": [1.0, 2.0], "disk_cache": [0.5, 1.0], "torchvision": [3.0, 6.0]}
+    figures = {
+        "images": 10, "image_size": 32, "batch_size": 4, "workers": 1, "left_out": ["timm"],
+        "seconds": seconds, "versions": dict.fromkeys(seconds, "1.0"),
+    }  # fmt: skip
+    lines = photos.loaders_section(figures)
+    (row,) = [line for line in lines if LOADERS["torchvision"].title in line]
+    assert "3.000" in row and "6.000" in row
+    assert any(LOADERS["timm"].title in line for line in lines)
