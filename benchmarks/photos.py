@@ -20,7 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import apart
 import page
 import paired
-from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Task
+from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Place, Task
 from photo_loaders.training import IN_MEMORY, PLACES
 from turns import Process
 
@@ -60,15 +60,19 @@ def is_installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def started(
-    module: str, names: list[str], arguments: argparse.Namespace
+    module: str, places: Mapping[str, Place], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Process]]:
-    """Start a process for each name, `python -m MODULE NAME TASK SOCKET`."""
+    """Start a process for each name, `python -m MODULE NAME TASK SOCKET`.
+
+    Args:
+        places: data.cache of each, where it is ours.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="photos-") as folder,
         contextlib.ExitStack() as stack,
     ):
         found = {}
-        for name in names:
+        for name, place in places.items():
             task = Task(
                 root=str(Path(arguments.root).resolve()),
                 image_size=arguments.image_size,
@@ -77,6 +81,7 @@ def started(
                 epochs=WARM_UP_EPOCHS + arguments.rounds,
                 seed=0,
                 folder=str(Path(folder) / name),
+                cache=place,
             )
             words = ["-m", module, name, json.dumps(dataclasses.asdict(task))]
             process = Process(
@@ -86,9 +91,11 @@ def started(
         yield found
 
 
-def take_turns(module: str, names: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+def take_turns(
+    module: str, places: Mapping[str, Place], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Return the seconds of the epochs of all contenders, and their versions."""
-    with started(module, names, arguments) as contenders:
+    with started(module, places, arguments) as contenders:
         versions = {name: process.wait_until_ready() for name, process in contenders.items()}
         epochs = {name: process.epoch for name, process in contenders.items()}
         seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
@@ -114,14 +121,22 @@ def count_photos(root: str) -> int:
 
 def measure_loaders(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure batches alone."""
-    names = [name for name in LOADERS if is_installed(name)]
-    left_out = [name for name in LOADERS if name not in names]
-    return {**take_turns("photo_loaders", names, arguments), "left_out": left_out}
+    places = {
+        name: one.cache or "none"
+        for name, one in LOADERS.items()
+        if name in (arguments.only or LOADERS) and is_installed(name)
+    }
+    left_out = [name for name in LOADERS if not is_installed(name)]
+    return {**take_turns("photo_loaders", places, arguments), "left_out": left_out}
 
 
 def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure epochs of a small net."""
-    return take_turns("photo_loaders.training", list(PLACES), arguments)
+    return take_turns(
+        "photo_loaders.training",
+        {place: place for place in PLACES if place in (arguments.only or PLACES)},
+        arguments,
+    )
 
 
 def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -179,6 +194,7 @@ def training_section(figures: dict[str, Any]) -> list[str]:
             paired.spread(paired.ratios(seconds[IN_MEMORY], seconds[name])),
         ]
         for name, title in PLACES.items()
+        if name in seconds
     ]
     heads = ["photographs", "images/s", "speed, over that from memory"]
     return [task_line(figures), "", *page.table(heads, rows)]
@@ -231,6 +247,12 @@ def parser() -> argparse.ArgumentParser:
     parser = page.parser(__doc__)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--root", required=True, help="folder with train/CLASS/*.jpg")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*LOADERS, *PLACES],
+        help="some loaders, or places of data.cache",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="at least 2, as there are quartiles")
     parser.add_argument("--workers", type=int, default=processes.usable_cores())
     parser.add_argument("--image_size", type=int, default=224)

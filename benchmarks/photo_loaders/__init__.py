@@ -8,6 +8,10 @@ mirrored half of the time, and scaled by ImageNet's mean and deviation to float3
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Place = Literal["memory", "disk", "none"]
+"""values of data.cache"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Task:
     seed: int
     folder: str
     """for the files of ours: its cache, and its run"""
+    cache: Place
+    """data.cache, of ours"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Entry:
     """the distribution whose version counts"""
     module: str
     """what is imported"""
-    cache: str | None = None
+    cache: Place | None = None
     """data.cache, of ours"""
 
 

@@ -22,7 +22,7 @@ def make_loader(name: str, task: Task) -> Iterable[Any]:
     if name in OURS:
         from photo_loaders import lockstep
 
-        return lockstep.batches(task, LOADERS[name].cache)
+        return lockstep.batches(task)
     from photo_loaders import others
 
     return {"torchvision": others.torchvision_batches, "timm": others.timm_batches}[name](task)

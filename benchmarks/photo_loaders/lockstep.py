@@ -15,15 +15,11 @@ from trainer.data.batches import Batches
 from trainer.data.sources import reading
 
 
-def batches(task: Task, cache: str | None) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the batches of one epoch after the other.
-
-    Args:
-        cache: data.cache.
-    """
+def batches(task: Task) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the batches of one epoch after the other."""
     config = schema.RunConfig(
         seed=task.seed,
-        data=data_config(task, cache),
+        data=data_config(task),
         train=schema.TrainConfig(batch_size=task.batch_size, microbatches=1),
     )
     rules.validate(config)
@@ -32,9 +28,9 @@ def batches(task: Task, cache: str | None) -> Iterable[tuple[torch.Tensor, torch
     return _Epochs(Batches(dataset, config, torch.device("cpu"), num_replicas=1, rank=0))
 
 
-def data_config(task: Task, cache: str | None) -> schema.DataConfig:
+def data_config(task: Task) -> schema.DataConfig:
     """Return which photographs, and what becomes of them."""
-    crop = {"area": list(AREA), "aspect": list(ASPECT)}
+    crop = {"area": list(AREA), "aspect": ASPECT[1]}
     return schema.DataConfig(
         name="folder",
         root=task.root,
@@ -43,7 +39,7 @@ def data_config(task: Task, cache: str | None) -> schema.DataConfig:
         validation_size=0,
         augment=[{"random_resized_crop": crop}, "flip"],
         scaling="imagenet",
-        cache=cache,
+        cache=task.cache,
         cache_dir=task.folder,
     )
 

@@ -13,13 +13,13 @@ import torch
 from contenders.lockstep import InTurns
 from turns import Turns
 
-from photo_loaders import Task
+from photo_loaders import Place, Task
 from trainer.config import rules, schema
 from trainer.run.engine_builder import build_engine
 from trainer.run.session import Session
 
-IN_MEMORY = "memory"
-PLACES = {
+IN_MEMORY: Place = "memory"
+PLACES: dict[Place, str] = {
     IN_MEMORY: "in memory",
     "disk": "from the cache on the disk",
     "none": "from the originals",
@@ -31,13 +31,13 @@ def main() -> None:
     """Train, an epoch each turn."""
     from photo_loaders.lockstep import data_config
 
-    name, text, descriptor = sys.argv[1:]
+    text, descriptor = sys.argv[2:]
     task = Task(**json.loads(text))
     config = schema.RunConfig(
         seed=task.seed,
         output_dir=str(Path(task.folder) / "run"),
         threads=task.workers,
-        data=data_config(task, name),
+        data=data_config(task),
         model=schema.ModelConfig(name="quicknet"),
         train=schema.TrainConfig(
             epochs=task.epochs, batch_size=task.batch_size, microbatches=1, precision="bf16"
