@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +95,39 @@ def test_one_shard_and_only_some_of_its_classes(tmp_path: Path) -> None:
     found = listing.list_part(shard, "test")
     assert found.class_names == ("b", "d")
     assert found.parts["test"].labels.tolist() == [0, 0, 1, 1]
+
+
+def test_classes_are_named_beside_the_folders_of_parts(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_shards(tmp_path / "own" / part)
+    (tmp_path / "own" / "classes.txt").write_text("ant\nbee\n")
+    assert prepared(tmp_path / "own").class_names == ("ant", "bee")
+
+
+def test_a_compressed_shard_is_the_same_set(tmp_path: Path) -> None:
+    shard, other = write_shards(tmp_path / "own", count=24)
+    other.unlink()
+    fingerprint = prepared(shard).fingerprint
+    packed = shard.with_suffix(".tar.gz")
+    packed.write_bytes(gzip.compress(shard.read_bytes()))
+    shard.unlink()
+    assert prepared(packed).fingerprint == prepared(packed.parent).fingerprint == fingerprint
+
+
+def test_a_zip_is_no_shard(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as file:
+        file.writestr("0.png", picture(0))
+        file.writestr("0.cls", b"1")
+    with pytest.raises(UserError, match=r"own.zip: 0.png is not in the folder of a class"):
+        listing.list_pictures(tmp_path / "own.zip")
+    with pytest.raises(UserError, match=r"names .*own.zip; shards are .tar files"):
+        listing.list_pictures(tmp_path / "{own,other}.zip")
+
+
+def test_a_label_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    members = [("0.png", picture(0)), ("0.cls", b"\xef\xbb\xbf3")]
+    write_tar(tmp_path / "test.tar", members)
+    assert listing.list_part(tmp_path / "test.tar", "test").class_names == ("3",)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,11 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_tar(name: str) -> bool:
+    """Return whether a file is a .tar, compressed or not, by its name."""
+    return is_archive(name) and not name.lower().endswith(".zip")
+
+
 def list_archive(path: Path) -> Members:
     """List the members of an archive, which is read only if it has changed since the last time.
 

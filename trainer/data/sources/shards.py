@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainer.base.errors import UserError
 from trainer.data.pictures.names import PARTS, guess_part, is_ignored, join_some
+from trainer.data.sources.archive import is_tar
 
 _MOST_SHARDS = 1_000_000
 
@@ -21,7 +22,8 @@ def find_shards(root: Path) -> list[Path]:
     A folder of shards has .tar files, or folders of parts that have some, and no other folders.
 
     Raises:
-        UserError: a shard that the pattern names by its number is not there, or none is.
+        UserError: a shard that the pattern names by its number is not there or no .tar, or none is
+            there.
     """
     if root.is_dir():
         folders = _folders_in(root)
@@ -31,7 +33,7 @@ def find_shards(root: Path) -> list[Path]:
             path
             for folder in (root, *folders)
             for path in folder.iterdir()
-            if path.name.lower().endswith(".tar") and not is_ignored(path.name)
+            if is_tar(path.name) and not is_ignored(path.name)
         )
     if root.exists() or not re.search(r"[{*?\[]", str(root)):
         return []
@@ -41,6 +43,8 @@ def find_shards(root: Path) -> list[Path]:
         paths = sorted(glob.glob(name)) if re.search(r"[*?\[]", name) else [name]  # noqa: PTH207
         if not paths or not Path(paths[0]).is_file():
             raise UserError(f"data.root: {root} names the shard {name}, which is not there")
+        if others := [path for path in paths if not is_tar(path)]:
+            raise UserError(f"data.root: {root} names {others[0]}; shards are .tar files")
         found += paths
     return [Path(name) for name in dict.fromkeys(found)]
 
@@ -71,7 +75,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 def divide(root: Path, shards: Sequence[Path]) -> Mapping[str | None, list[Path]]:
     """Return the shards of each part; of None if no name of a shard has a part in it."""
-    base = root if root.is_dir() else Path(os.path.commonpath([path.parent for path in shards]))
+    base = common_folder(root, shards)
     found: dict[str | None, list[Path]] = {}
     for path in shards:
         found.setdefault(_part_of(base, path), []).append(path)
@@ -81,6 +85,11 @@ def divide(root: Path, shards: Sequence[Path]) -> Mapping[str | None, list[Path]
             f"{PARTS[2]}, but not those of {join_some([path.name for path in found[None]])}"
         )
     return found
+
+
+def common_folder(root: Path, shards: Sequence[Path]) -> Path:
+    """Return the folder that all shards lie in, or in folders of it."""
+    return root if root.is_dir() else Path(os.path.commonpath([path.parent for path in shards]))
 
 
 def _part_of(base: Path, shard: Path) -> str | None:

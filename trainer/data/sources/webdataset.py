@@ -20,10 +20,10 @@ from trainer.data.pictures.names import PARTS, describe, join_some, normalize_cl
 from trainer.data.pictures.packed_names import pack
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places, Spans
-from trainer.data.sources.archive import list_archive
+from trainer.data.sources.archive import is_tar, list_archive
 from trainer.data.sources.members import Members
 from trainer.data.sources.picture_plan import PictureList
-from trainer.data.sources.shards import divide
+from trainer.data.sources.shards import common_folder, divide
 
 _CLASS_FILES = ("classes.txt", "classnames.txt")
 _LONGEST_LABEL_BYTES = 1000
@@ -39,8 +39,10 @@ class _Samples:
 
 
 def is_shard(members: Members) -> bool:
-    """Return whether an archive is a shard: it has members that end in .cls."""
-    return members.is_archive and any(name.lower().endswith(".cls") for name in members.names)
+    """Return whether an archive is a shard: a .tar with members that end in .cls."""
+    return is_tar(members.root.name) and any(
+        name.lower().endswith(".cls") for name in members.names
+    )
 
 
 def has_part(root: Path, shards: Sequence[Path], part: str) -> bool:
@@ -70,7 +72,7 @@ def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -
     else:
         chosen = {only: by_part.get(only) or by_part[None]}
     samples = {part: _read_shards(chosen[part]) for part in PARTS if part in chosen}
-    class_names, numbers = _classes(root, shards[0].parent, samples)
+    class_names, numbers = _classes(root, _find_class_names(root, shards), samples)
     parts: Mapping[str, ListedPictures]
     parts = {part: _label(root, of_part, numbers) for part, of_part in samples.items()}
     if only is None:
@@ -89,6 +91,7 @@ def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -
 def _read_shards(shards: Sequence[Path]) -> _Samples:
     names: list[str] = []
     labels: list[str] = []
+    files: list[Path] = []
     file, offsets, sizes = [], [], []
     for number, path in enumerate(shards):
         members = list_archive(path)
@@ -96,11 +99,12 @@ def _read_shards(shards: Sequence[Path]) -> _Samples:
         pictures, classes = _pair(path, members.names)
         names += [members.names[picture] for picture in pictures]
         labels += _read_labels(path, members, classes)
+        files += members.spans.files  # a compressed one lies in the cache
         file.append(np.full(len(pictures), number, np.int32))
         offsets.append(members.spans.offset_bytes[pictures])
         sizes.append(members.spans.size_bytes[pictures])
     spans = Spans(
-        tuple(shards),
+        tuple(files),
         np.concatenate(file),
         np.concatenate(offsets),
         np.concatenate(sizes),
@@ -141,11 +145,11 @@ def _read_labels(path: Path, members: Members, numbers: Sequence[int]) -> list[s
     spans, labels = members.spans, []
     assert spans
     begins, sizes = spans.offset_bytes[numbers].tolist(), spans.size_bytes[numbers].tolist()
-    with path.open("rb") as file:
+    with spans.files[0].open("rb") as file:
         for number, begin, size in zip(numbers, begins, sizes, strict=True):
             content = os.pread(file.fileno(), min(size, _LONGEST_LABEL_BYTES + 1), begin)
             try:
-                label = normalize_class_name(content.decode())
+                label = normalize_class_name(content.decode("utf-8-sig"))
             except UnicodeDecodeError:
                 label = ""
             if not label or len(label.splitlines()) > 1 or len(content) > _LONGEST_LABEL_BYTES:
@@ -158,12 +162,11 @@ def _read_labels(path: Path, members: Members, numbers: Sequence[int]) -> list[s
 
 
 def _classes(
-    root: Path, folder: Path, samples: Mapping[str, _Samples]
+    root: Path, file: Path | None, samples: Mapping[str, _Samples]
 ) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Return the names of the classes, and the number of the class that each label means."""
     labels = {label for of_part in samples.values() for label in of_part.labels}
     is_number = all(re.fullmatch("[0-9]{1,18}", label) for label in labels)
-    file = next((path for name in _CLASS_FILES if (path := folder / name).is_file()), None)
     if file is None:
         if not is_number:
             names = tuple(sorted(labels))
@@ -181,6 +184,13 @@ def _classes(
             f"which {file} does not have; it has {len(names)} classes, which count from 0"
         )
     return names, numbers
+
+
+def _find_class_names(root: Path, shards: Sequence[Path]) -> Path | None:
+    """Return the file that names the classes: beside the shards, or beside the folders of parts."""
+    folders = dict.fromkeys((common_folder(root, shards), *(shard.parent for shard in shards)))
+    paths = (folder / name for folder in folders for name in _CLASS_FILES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
