@@ -302,6 +302,10 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set XDG_CACHE_HOME to another folder"):
         prepared(write_pictures(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    elsewhere = tmp_path / "file" / "decoded"
+    with pytest.raises(UserError, match=f"into {elsewhere} .*data.cache_dir to another folder"):
+        prepared(tmp_path / "own", cache_dir=str(elsewhere))
 
 
 def test_undecoded_pictures_are_described_without_decoding(tmp_path: Path, cache: Path) -> None:

@@ -90,8 +90,8 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
             contents, plan, decoded = _prepare(pictures, config, only, exclusive=exclusive)
     except OSError as error:
         raise UserError(
-            f"data.root: {root} cannot be decoded into the cache {cache} ({error}); make room, or "
-            "set XDG_CACHE_HOME to another folder"
+            f"data.root: what {root} has cannot be noted in the cache {cache} ({error}); make "
+            "room, or set XDG_CACHE_HOME to another folder"
         ) from error
     if processes.launched_rank() == 0:
         if pictures.makes_test:
@@ -117,9 +117,15 @@ def _prepare(
         decoded = decoded_cache.load(entry)
         if not decoded:
             check = partial(_check_unchanged, pictures, states)
-            decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
-            entries.hold(entry)
-            entries.prune(entry.parent, config.cache_limit_gb * 1e9)
+            try:
+                decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
+                entries.hold(entry)
+                entries.prune(entry.parent, config.cache_limit_gb * 1e9)
+            except OSError as error:
+                raise UserError(
+                    f"data.root: {pictures.root} cannot be decoded into {entry.parent} ({error}); "
+                    "make room, or set data.cache_dir to another folder"
+                ) from error
         errors += [error for part in decoded.errors.values() for error in part.values()]
     picture_messages.check_errors(errors, len(pictures), config)
     if decoded and not only:
