@@ -29,8 +29,8 @@ class DataConfig:
     folder and table, your files in data.root; digits, which needs no files; or your function,
     path/to/file.py:name"""
     root: str | None = None
-    """folder of the files, or the table; null: $LOCKSTEP_DATA/NAME, the system's package, the
-    cache, download"""
+    """folder of the files, the table, or an archive of pictures or its address; null: the places
+    that docs/data_sets.md lists"""
     memory_limit_mb: int | None = None
     """MB of images that a process keeps in memory, the others are read batch by batch; null: half
     of what is free for it, in its container or its Slurm job"""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,18 +153,38 @@ print(load(config, 0).fingerprint)
 """
 
 
+def start(root: str) -> subprocess.Popen[str]:
+    """Start a process that prepares and then reads the data set."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, root],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_download_leaves_nothing_behind(
+    archive: Path, start_mirror: Start, caches: Path
+) -> None:
+    stuck = start_mirror({"own.zip": archive.read_bytes()}, hang_half_way=True)
+    process = start(f"{stuck.address}own.zip")
+    deadline = time.monotonic() + 60
+    while not kept(caches):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    (leftover,) = kept(caches)
+    assert leftover.name.startswith(".own.")
+    stuck.hang_half_way = False
+    prepared(f"{stuck.address}own.zip")
+    assert [path.name for path in kept(caches)] == ["own.zip"]
+
+
 def test_of_two_processes_one_downloads(archive: Path, start_mirror: Start) -> None:
     mirror = start_mirror({"own.zip": archive.read_bytes()}, delay_s=1.0)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, f"{mirror.address}own.zip"],
-            cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    processes = [start(f"{mirror.address}own.zip") for _ in range(2)]
     found = {process.communicate(timeout=60)[0] for process in processes}
     assert found == {f"{prepared(str(archive)).fingerprint}\n"}
     assert mirror.requests == {"own.zip": 1}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_file
+from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
 from trainer.data.pictures.file_states import state_of
 from trainer.data.pictures.packed_names import PackedNames, pack
@@ -98,8 +98,10 @@ def decompress(path: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         without = "processes that start together decompress the same archive, each for itself"
-        with lock_file(target.with_suffix(".lock"), f"decompresses {path}", without):
+        with lock_file(target.with_suffix(".lock"), f"decompresses {path}", without) as alone:
             if not target.is_file():
+                if alone:
+                    remove_leftovers(target)
                 write_file(target, copy)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise _not_whole(path, error) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_file
+from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
 from trainer.data.sources.archive import SUFFIXES, is_archive
 from trainer.data.sources.download import DownloadError, cache_folder, download_file
@@ -78,8 +78,10 @@ def fetch(root: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         without = "processes that start together download the same file, each for itself"
-        with lock_file(path.parent / ".lock", f"downloads {address.address}", without):
+        with lock_file(path.parent / ".lock", f"downloads {address.address}", without) as alone:
             if not path.is_file() and not _take_unchecked(address):
+                if alone:
+                    remove_leftovers(path)
                 write_file(path, lambda temporary: _download(address, temporary))
                 if address.checksum is None:
                     found = _hash(path, "sha256")
