@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.data.picture_folders import write_pictures
 from tests.data.picture_tables import png, prepared, write_shard
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.sources import picture_blob, table
+from trainer.data.sources import arrow_shards, picture_blob, reading, table
 from trainer.data.sources.download import cache_folder
 
 pytestmark = pytest.mark.usefixtures("caches")
@@ -162,3 +163,13 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "more.parquet", TURNS, NAMES)
     with pytest.raises(UserError, match=r"more\.parquet: its name does not tell whether it is of"):
         pictures_of(tmp_path)
+
+
+def test_a_folder_of_pictures_with_a_table_in_it_stays_one(tmp_path: Path) -> None:
+    for name, parts in (("flat", ("",)), ("parts", ("train", "test"))):
+        root = write_pictures(tmp_path / name, parts=parts)
+        write_shard(root / "extra.parquet", [0, 1])
+        assert not arrow_shards.has_shards(root)
+        config = DataConfig(name="folder", root=str(root))
+        reading.prepare(config)
+        assert reading.read(config).class_names == ("cat", "dog")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.data.archives import pack
 from tests.data.picture_tables import HEADER, prepared, write_csv, write_rows
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
@@ -116,6 +118,27 @@ def test_a_file_that_is_not_there_can_be_left_out(
     assert "labels.csv, line 6, " in caplog.text
 
 
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+def test_the_files_may_be_in_archives_beside_the_table(tmp_path: Path, ending: str) -> None:
+    path = write_csv(tmp_path, write_rows(tmp_path))
+    first = prepared(path).fingerprint
+    photos = tmp_path / "photos"
+    some = tmp_path / "some"
+    some.mkdir()
+    for number in range(5):
+        (photos / f"{number}.png").rename(some / f"{number}.png")
+    pack(some, tmp_path / f"a{ending}", below="photos/")
+    pack(photos, tmp_path / "b.tar", below="all/photos/")  # a folder that holds everything
+    shutil.rmtree(photos)
+    assert prepared(path).fingerprint == first
+    path = write_csv(tmp_path, [*write_rows(tmp_path / "other"), "photos/x.png,cat,train,film 0,1"])
+    with pytest.raises(UserError, match=r"line 22: there is no file .*photos/x.png"):
+        prepared(path)
+    pack(some, tmp_path / "c.zip", below="photos/")
+    with pytest.raises(UserError, match=f"a{ending} and .*c.zip both have a picture photos/"):
+        prepared(path, on_bad="skip")
+
+
 def test_the_rows_of_one_part_may_have_any_classes(tmp_path: Path) -> None:
     rows = write_rows(tmp_path)
     path = write_csv(tmp_path, [row.replace("dog", "cat") for row in rows[12:]])
@@ -164,6 +187,7 @@ def test_weights_draw_the_training_images(tmp_path: Path) -> None:
         ('photos/x.png,"cat,test,film 0,1', ["line 22", "unexpected end"]),
         ("photos/1.png/x.png,cat,train,film 0,1", ["line 22: there is no file"]),
         ("photos,cat,train,film 0,1", ["photos: is not a regular file"]),
+        ("photos/x.png,cat,train,,1", ["line 22: has no group", "data.group_column be null"]),
         ("photos/x.png,cat,train,film 0,-1", ["line 22: the weight '-1' must be a number"]),
         ("photos/x.png,cat,train,film 0,nan", ["line 22: the weight 'nan'"]),
         ("photos/x.png,cat,train,film 0,", ["line 22: the weight ''"]),

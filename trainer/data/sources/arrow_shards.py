@@ -21,7 +21,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.names import PARTS, guess_part, is_ignored
+from trainer.data.pictures.names import PARTS, guess_part, is_ignored, is_picture
 from trainer.data.pictures.places import Places, Spans
 from trainer.data.sources import picture_blob
 from trainer.data.sources.arrow_file import SUFFIXES, ArrowFile
@@ -49,15 +49,30 @@ def find_shards(root: Path) -> list[Path]:
 def has_shards(root: Path) -> bool:
     """Return whether a root that may be a folder of pictures holds files of columns instead.
 
-    Only the places where the hub and `datasets` put them are looked at.
+    Only the places where the hub and `datasets` put them are looked at, and a folder of pictures
+    that has such a file too stays one.
     """
     if not root.is_dir():
         return root.suffix.lower() in SUFFIXES
-    return any(
+    return not _has_classes(root) and any(
         path.suffix.lower() in SUFFIXES and path.is_file()
         for folder in (root, root / "data", *(root / part for part in PARTS))
         for path in folder.glob("*.*")
     )
+
+
+def _has_classes(root: Path) -> bool:
+    """Return whether there are pictures in CLASS/ or folders in PART/."""
+    for folder in root.iterdir():
+        if folder.is_dir() and not is_ignored(folder.name):
+            is_part = guess_part(folder.name) is not None
+            if any(
+                entry.is_dir() if is_part else is_picture(entry.name)
+                for entry in folder.iterdir()
+                if not is_ignored(entry.name)
+            ):
+                return True
+    return False
 
 
 def read_rows(root: Path, config: DataConfig) -> Rows:

@@ -19,7 +19,9 @@ from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places
 from trainer.data.sources import arrow_file, arrow_shards, delimited
 from trainer.data.sources.download import cache_folder
+from trainer.data.sources.picture_groups import is_pattern
 from trainer.data.sources.picture_plan import PictureList
+from trainer.data.sources.table_archives import ArchivedFiles, find_archived
 from trainer.data.sources.table_rows import Rows
 
 Positions = npt.NDArray[np.int64]
@@ -128,7 +130,11 @@ def _list(
     repeated = _find_repeats(rows, names, labels, np.concatenate(list(parts.values())))
     class_names = _class_names(rows, labels, parts, class_part)
     numbers = {name: number for number, name in enumerate(class_names)}
-    missing = set() if rows.inside else _find_missing(rows, names, config)
+    absent = [] if rows.inside else _find_absent(rows, names)
+    archived = find_archived(rows.folder) if len(absent) == len(names) else None
+    if archived:
+        absent = [row for row, name in enumerate(names) if name not in archived]
+    missing = _check_missing(rows, names, absent, config)
     warnings = [
         *_left_out("there are no such files", [rows.where(row) for row in sorted(missing)]),
         *_left_out("they repeat an earlier row", [rows.where(row) for row in sorted(repeated)]),
@@ -143,9 +149,9 @@ def _list(
             )
         used.sort(key=lambda row: (numbers[labels[row]], row if rows.inside else names[row]))
         listed[part] = ListedPictures(
-            _places_of(rows, names, used),
+            _places_of(rows, names, used, archived),
             np.array([numbers[labels[row]] for row in used], dtype=np.int64),
-            [texts["group"][row] for row in used] if "group" in texts else None,
+            _groups_of(rows, used, config) if "group" in texts else None,
             _weights_of(rows, used) if "weight" in texts else None,
         )
     return PictureList(
@@ -158,10 +164,13 @@ def _list(
     )
 
 
-def _places_of(rows: Rows, names: Sequence[str], used: Sequence[int]) -> Places:
-    return (
-        rows.inside.copy(used) if rows.inside else Places(rows.folder, [names[row] for row in used])
-    )
+def _places_of(
+    rows: Rows, names: Sequence[str], used: Sequence[int], archived: ArchivedFiles | None
+) -> Places:
+    if rows.inside:
+        return rows.inside.copy(used)
+    of_rows = [names[row] for row in used]
+    return archived.places(of_rows) if archived else Places(rows.folder, of_rows)
 
 
 def _names_of(rows: Rows) -> list[str]:
@@ -244,20 +253,27 @@ def _find_repeats(
     return repeated
 
 
-def _find_missing(rows: Rows, names: Sequence[str], config: DataConfig) -> set[int]:
-    """Return the rows whose files are not there; the folders of the files are listed once each.
-
-    Raises:
-        UserError: there are some, and they are not to be left out.
-    """
+def _find_absent(rows: Rows, names: Sequence[str]) -> list[int]:
+    """Return the rows whose files are not on the disk; each folder of them is listed once."""
     content: dict[str, set[str]] = {}
-    missing = []
+    absent = []
     for row, name in enumerate(names):
         folder, _, file = name.rpartition("/")
         if folder not in content:
             content[folder] = _content_of(rows.folder / (folder or ("/" * (name[0] == "/"))))
         if file not in content[folder]:
-            missing.append(row)
+            absent.append(row)
+    return absent
+
+
+def _check_missing(
+    rows: Rows, names: Sequence[str], missing: Sequence[int], config: DataConfig
+) -> set[int]:
+    """Return the rows whose files are neither on the disk nor in an archive beside the table.
+
+    Raises:
+        UserError: there are some, and they are not to be left out.
+    """
     if missing and config.on_bad == "stop":
         some = [
             f"{rows.where(row)}: there is no file {rows.folder / names[row]}" for row in missing
@@ -275,6 +291,21 @@ def _content_of(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+
+
+def _groups_of(rows: Rows, used: Sequence[int], config: DataConfig) -> list[str]:
+    """Return the groups that the rows name; they do not count if data.groups tells them itself."""
+    groups = [rows.columns["group"][row] for row in used]
+    is_column = config.groups is None or (
+        isinstance(config.groups, str) and not is_pattern(config.groups)
+    )
+    for row, group in zip(used, groups, strict=True):
+        if is_column and not group.strip():
+            raise UserError(
+                f"{rows.where(row)}: has no group; every picture must have one, or "
+                "data.group_column be null"
+            )
+    return groups
 
 
 def _weights_of(rows: Rows, used: Sequence[int]) -> npt.NDArray[np.float64]:

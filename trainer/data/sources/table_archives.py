@@ -1,0 +1,83 @@
+"""Find the files that a table names in archives beside the table, where they are read in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.base.errors import UserError
+from trainer.data.pictures.names import is_picture
+from trainer.data.pictures.places import Places, Spans
+from trainer.data.sources.archive import is_archive, list_archive
+from trainer.data.sources.layout import top_folder
+
+
+@dataclass(frozen=True, eq=False)
+class ArchivedFiles:
+    """The pictures in some archives.
+
+    Args:
+        folder: that the archives lie in.
+        spans: of all members of all archives.
+        rows: of `spans`, by the name of a picture; the folder that all members of its archive lie
+            in may be left out of it.
+        twice: names that several pictures have, with their archives.
+    """
+
+    folder: Path
+    spans: Spans
+    rows: dict[str, int]
+    twice: dict[str, str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows
+
+    def places(self, names: Sequence[str]) -> Places:
+        """Return the places of pictures by their names.
+
+        Raises:
+            UserError: several pictures have one of these names.
+        """
+        if wrong := next((name for name in names if name in self.twice), None):
+            raise UserError(f"{self.twice[wrong]} both have a picture {wrong}; remove one of them")
+        chosen = np.array([self.rows[name] for name in names], dtype=np.int64)
+        return Places(self.folder, names, self.spans.select(chosen))
+
+
+def find_archived(folder: Path) -> ArchivedFiles | None:
+    """List the archives in a folder; None if it has none.
+
+    Raises:
+        UserError: one of them is broken, or has members that cannot be read.
+    """
+    paths = sorted(path for path in folder.iterdir() if is_archive(path.name) and path.is_file())
+    if not paths:
+        return None
+    archives = [list_archive(path) for path in paths]
+    spans = [members.spans for members in archives if members.spans]
+    rows: dict[str, int] = {}
+    twice: dict[str, str] = {}
+    begin = 0
+    begins = []
+    for number, members in enumerate(archives):
+        begins.append(begin)
+        top = top_folder(members)
+        for row, member in enumerate(members.names, start=begin):
+            for name in dict.fromkeys((member, member.removeprefix(top))):
+                if is_picture(name) and rows.setdefault(name, row) != row:
+                    other = int(np.searchsorted(begins, rows[name], side="right")) - 1
+                    twice[name] = f"{paths[other]} and {paths[number]}"
+        begin += len(members.names)
+    checksums = [one.checksums for one in spans if one.checksums is not None]
+    joined = Spans(
+        tuple(file for one in spans for file in one.files),
+        np.concatenate([one.file + number for number, one in enumerate(spans)]),
+        np.concatenate([one.offset_bytes for one in spans]),
+        np.concatenate([one.size_bytes for one in spans]),
+        np.concatenate([one.is_deflated for one in spans]),
+        np.concatenate(checksums) if len(checksums) == len(spans) else None,
+    )
+    return ArchivedFiles(folder, joined, rows, twice)
