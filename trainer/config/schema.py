@@ -1,6 +1,7 @@
 """The configuration of a run: every key, its meaning and its default.
 
-Imports nothing heavy, so that `--help` and a mistyped key answer at once.
+Those of the section `data` are in `data_keys`, and are had from here like all others. Imports
+nothing heavy, so that `--help` and a mistyped key answer at once.
 """
 
 from __future__ import annotations
@@ -8,134 +9,35 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from trainer.config import augmentations
-from trainer.config.data_names import DataName, PictureSetName
+from trainer.config.data_keys import DataConfig, ResizeRule, ScalingKind
+
+__all__ = [
+    "LAB_TEST_SAMPLES",
+    "LAB_TRAIN_SAMPLES",
+    "CheckpointConfig",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OptimizerName",
+    "ResizeRule",
+    "RunConfig",
+    "ScalingKind",
+    "ScheduleConfig",
+    "ScheduleName",
+    "TrackerName",
+    "TrackingConfig",
+    "TrainConfig",
+    "averaged_epochs",
+    "flatten",
+    "folder_of",
+    "replace",
+]
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
-ResizeRule = Literal["crop", "pad", "stretch"]
-ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The images, and how they are divided and scaled."""
-
-    name: DataName | str = "fashion_mnist"
-    """data set: a published one, such as cifar10 (docs/data_sets.md has them all); idx, npy,
-    folder and table, your files in data.root; digits, which needs no files; or your function,
-    path/to/file.py:name"""
-    root: str | None = None
-    """folder of the files, the table, or an archive of pictures or its address; null: the places
-    that docs/data_sets.md lists"""
-    memory_limit_mb: int | None = None
-    """MB of images that a process keeps in memory, the others are read batch by batch; null: half
-    of what is free for it, in its container or its Slurm job"""
-    cache: Literal["auto", "memory", "disk", "none"] = "auto"
-    """of pictures that are cut anew in each epoch: where they are kept once they are decoded; auto:
-    in memory if all fit, or else on the disk if they fit there"""
-    cache_dir: str | None = None
-    """folder of what is kept on the disk; null: below XDG_CACHE_HOME or ~/.cache/lockstep"""
-    cache_limit_gb: float = 50.0
-    """GB of decoded pictures on the disk: beyond, those that were not used for longest go"""
-    prefetch: int = 2
-    """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
-    image_size: list[int] | int | None = None
-    """pictures: height and width that each is resized to, or one number for a square; null: the
-    training pictures' medians, shrunk together where the longer one is beyond 128"""
-    resize: ResizeRule = "crop"
-    """how pictures of another shape are made to fit: crop: the shorter side, and the middle is
-    taken; pad: the longer side, with black beside it; stretch: each side by itself"""
-    image_size_schedule: list[list[int]] | None = None
-    """size to train at from an epoch on, as [[1, 96], [30, 128]] or [[1, 64, 96]] for a height and
-    width; evaluated at data.image_size; null: that one always"""
-    store_size: int | None = None
-    """shorter side to which pictures are shrunk once, before anything is cut out of them; null:
-    they keep their size"""
-    store_format: Literal["pixels", "jpeg"] = "pixels"
-    """what they are then: pixels, or encoded again as JPEG, which takes a tenth and loses a bit"""
-    store_quality: int = 90
-    """of that JPEG, from 1 to 95"""
-    channels: int | None = None
-    """pictures: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
-    grey_range: list[float] | None = None
-    """of pictures of more than 8 bits a channel or with signs, the values that become black
-    and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
-    groups: int | str | None = None
-    """what shares a group, such as a patient, stays on one side of every split: 1, the first folder
-    below the class; a pattern on a picture's name such as ^(s[0-9]+)_; or a table's column"""
-    max_megapixels: int = 89
-    """folder: pictures of more million pixels are refused"""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """pictures: one that cannot be read ends the run, or is left out with a warning"""
-    file_column: str = "file"
-    """table: the column of the pictures' files, or of the pictures; where there is no column file,
-    image"""
-    label_column: str = "label"
-    """table: the column of the classes, by name or number"""
-    part_column: str | None = "part"
-    """table: the column that says train, validation or test, if it is there; null: none"""
-    group_column: str | None = "group"
-    """table: the column of what must not be divided, if it is there; null: none"""
-    weight_column: str = "weight"
-    """table: the column of the weights of data.sampling"""
-    sampling: Literal["uniform", "weights"] = "uniform"
-    """which training images an epoch takes: each once; or as many as there are, each time drawn
-    from all of them in proportion to their weights"""
-    train_size: int | None = None
-    """how many training images, the first in file order; null: all"""
-    test_size: int | None = None
-    """how many test images, the first in file order; null: all"""
-    validation_size: int | None = None
-    """how many of the training images are held out; null: 10 %, and at least one of each class;
-    0: none; of a folder with validation/: how many of its pictures are used; null: all"""
-    validation: Literal["stratified", "first"] = "stratified"
-    """which are held out: a stratified draw, or the first in file order"""
-    folds: int | None = None
-    """of a cross-validation: into how many the training images are divided; null: none"""
-    fold: int | None = None
-    """the one, from 1, that is tested on in place of the test images, which are not used"""
-    scaling: ScalingKind | None = None
-    """one mean and deviation for all pixels, for each channel or for each pixel, of the training
-    split; or imagenet, ImageNet's for red, green and blue; null: global for grey, per_channel for
-    colour and other images of several channels"""
-    augment: str | list[Any] = "none"
-    """random transforms of training images, drawn again for every sample in every epoch: none; or
-    some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift, then, each
-    after a +, your functions, path/to/file.py:name; or a list of names, each with arguments where
-    they differ from its defaults, such as '[flip, {rotate: {degrees: 10}}, trivial_augment_wide]',
-    see docs/augmentation.md"""
-    test_augment: Literal["none", "flip"] = "none"
-    """flip: a second accuracy, of test images classified with their mirror images; apart"""
-    mixup: float = 0.0
-    """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
-    cutmix: float = 0.0
-    """alpha of cutmix: train on images with a box of another one, the share that stays from
-    Beta(alpha, alpha); 0: none; together with mixup each step draws one of the two"""
-
-    def __post_init__(self) -> None:
-        """Write a square as two numbers, so that it is one run however it is written.
-
-        Likewise the transforms of a list with all their arguments.
-        """
-        if isinstance(self.image_size, int):
-            object.__setattr__(self, "image_size", [self.image_size, self.image_size])
-        if isinstance(self.augment, list):
-            object.__setattr__(self, "augment", augmentations.canonical(self.augment))
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether the images are made from picture files of any size."""
-        return self.name in ("folder", "table", *get_args(PictureSetName))
-
-    @property
-    def height_and_width(self) -> list[int] | None:
-        """`image_size`, in which one number has become two."""
-        assert not isinstance(self.image_size, int)
-        return self.image_size
 
 
 @dataclass(frozen=True)
