@@ -48,11 +48,12 @@ def _photos(epochs: int) -> Case:
 
 
 RESIDUAL = '{"widths": [64, 256, 256], "convolutions": 3, "residual": true}'
+STRONGER = "[alternating_flip, {shift: {fraction: 0.125}}, {cutout: {side: 0.375}}]"
 CASES = {
     "cifar10-4": _cifar10(4),
     "cifar10-8": _cifar10(8),
     "cifar10-12": _cifar10(12),
-    "cifar10-residual-30": _cifar10(30, "--model.args", RESIDUAL),
+    "cifar10-residual-30": _cifar10(30, "--model.args", RESIDUAL, "--data.augment", STRONGER),
     "photos-35": _photos(35),
     "photos-70": _photos(70),
     "photos-140": _photos(140),
@@ -64,7 +65,8 @@ validation, test and report, on {PROCESSES} processes of a thread each. No choic
 pictures, which a run reads once, at its end ([docs/recipes.md](../../docs/recipes.md)).
 
 `cifar10-N` is `configs/cifar10.yaml` with N epochs on all 50,000 training pictures of CIFAR-10,
-`cifar10-residual-N` with `--model.args '{RESIDUAL}'`.
+`cifar10-residual-N` with `--model.args '{RESIDUAL}'`
+and `--data.augment '{STRONGER}'`.
 The pictures are JPEG copies: accuracies are near to, not the same as, those on the original arrays.
 `photos-N` is `configs/photos.yaml` with N epochs on the 3,068 training pictures of the clothing
 dataset (ten classes, 341 for validation, 372 for the test: 0.01 is four pictures).
