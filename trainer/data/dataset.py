@@ -115,6 +115,7 @@ class Dataset:
         grey_range: as in `SourceData`.
         train_weights: of the training images, by which they are drawn, float64 (n,); None: each
             comes once in an epoch.
+        warnings: what the user should know of the images before a run, each in words.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Dataset:
     source: str
     grey_range: GreyRange | None = None
     train_weights: npt.NDArray[np.float64] | None = None
+    warnings: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Dataset:
         """Return the same data set on `device`."""

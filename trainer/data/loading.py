@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,30 +12,12 @@ import torch
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data import measurements
+from trainer.data import contamination, measurements
 from trainer.data.dataset import Dataset, Images, ImageSet
 from trainer.data.scaling import choose_scaling
 from trainer.data.sources import reading
-from trainer.data.sources.source_data import LabelledImages, SourceData, check
+from trainer.data.sources.source_data import LabelledImages, SourceData, Subset, check
 from trainer.data.split import Indices, split, take, take_fold
-
-
-class Subset(NamedTuple):
-    """Some of the images of one split of a source.
-
-    Args:
-        split: the source's split that the images come from: train, validation or test.
-        data: all images of that split.
-        positions: which of them, int64 (n,).
-    """
-
-    split: str
-    data: LabelledImages
-    positions: Indices
-
-    def select(self) -> LabelledImages:
-        """Return these images only."""
-        return self.data.select(self.positions)
 
 
 def load(config: DataConfig, seed: int) -> Dataset:
@@ -79,6 +61,7 @@ def build_dataset(
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
         train_weights=weights,
+        warnings=contamination.describe(*subsets),
     )
     return dataset, subsets
 

@@ -145,7 +145,7 @@ class Session:
         self.folder.write_config(self.config)
         self._write_status("running", None)
         self._print_header(engine, saved)
-        for doubt in find_warnings(self.config):
+        for doubt in (*engine.data.warnings, *find_warnings(self.config)):
             log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
         self.checkpoints.supersede_after(engine.state.step)

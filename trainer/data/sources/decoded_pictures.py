@@ -256,6 +256,7 @@ def _read_parts(
             names=known.listed.places.names,
             groups=None if groups is None else groups[left],
             weights=known.listed.weights,
+            sha256=known.sha256,
             content=content[part],
         )
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class LabelledImages:
         groups: numbers of what must stay on one side of a split, int64 (n,), the same in all parts
             of a source; None if there are no groups.
         weights: of each image, float64 (n,); None: all weigh the same.
+        sha256: of the bytes of each image's picture, uint8 (n, 32), where each has its own.
         content: names images and labels that the cache has; None: they come from elsewhere.
     """
 
@@ -50,6 +51,7 @@ class LabelledImages:
     names: Sequence[str] | None = None
     groups: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float64] | None = None
+    sha256: npt.NDArray[np.uint8] | None = None
     content: str | None = None
 
     def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
@@ -65,8 +67,27 @@ class LabelledImages:
             names=None if self.names is None else packed_names.select(self.names, positions),
             groups=None if self.groups is None else self.groups[positions],
             weights=None if self.weights is None else self.weights[positions],
+            sha256=None if self.sha256 is None else self.sha256[positions],
             content=None,
         )
+
+
+class Subset(NamedTuple):
+    """Some of the images of one split of a source.
+
+    Args:
+        split: the source's split that the images come from: train, validation or test.
+        data: all images of that split.
+        positions: which of them, int64 (n,).
+    """
+
+    split: str
+    data: LabelledImages
+    positions: npt.NDArray[np.int64]
+
+    def select(self) -> LabelledImages:
+        """Return these images only."""
+        return self.data.select(self.positions)
 
 
 @dataclass(frozen=True, eq=False)
