@@ -107,6 +107,26 @@ def test_the_divisions_are_stratified_and_depend_on_the_seed() -> None:
     assert np.bincount(labels[one]).tolist() == [28, 12]
 
 
+def test_many_groups_are_divided_as_evenly_in_little_time() -> None:
+    """By scikit-learn 20,000 groups would take this test half a minute."""
+    random = np.random.default_rng(0)
+    groups = random.permutation(np.repeat(np.arange(20_000), random.geometric(0.3, 20_000)))
+    labels = (groups * 7919) % 10 // 3
+    folds = [
+        take_fold(DataConfig(folds=10, fold=n + 1), labels, 3, groups=groups)[1] for n in range(10)
+    ]
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(labels)))
+    assert not set(groups[folds[0]]) & set(groups[np.concatenate(folds[1:])])
+    wanted = np.bincount(labels) / 10
+    for inside in folds:
+        assert np.abs(np.bincount(labels[inside], minlength=4) - wanted).max() <= 2
+    other = take_fold(DataConfig(folds=10, fold=1), labels, 4, groups=groups)[1]
+    assert not np.array_equal(folds[0], other)
+    rest, held_out = split(DataConfig(validation_size=200), labels, 3, groups=groups)
+    assert not set(groups[rest]) & set(groups[held_out])
+    assert 150 <= len(held_out) <= 250
+
+
 def test_folders_are_divided_by_groups_in_every_way(tmp_path: Path) -> None:
     train, validation, test = divided(patients(tmp_path))
     assert len(train) + len(validation) + len(test) == 120

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +10,12 @@ import numpy.typing as npt
 from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
+from trainer.data.group_folds import divide_groups
 
 Indices = npt.NDArray[np.int64]
+
+_MOST_FOLDS = 1000
+"""of which one is held out: fewer groups than a thousandth of the images never are"""
 
 
 def take(key: str, size: int | None, found: int) -> int:
@@ -150,7 +153,8 @@ def _take_group_fold(
             f"data.folds: {folds} folds need as many groups of training images, found {found}; use "
             "fewer folds"
         )
-    rest, held_out = _divide_groups(folds, labels, groups, seeding.integer(seed, "folds"))[fold - 1]
+    fold_of = divide_groups(folds, labels, groups, seeding.integer(seed, "folds"))
+    rest, held_out = np.flatnonzero(fold_of != fold - 1), np.flatnonzero(fold_of == fold - 1)
     if not len(held_out):
         raise UserError(
             f"data.folds: the {found} groups of training images cannot be divided into {folds} "
@@ -187,39 +191,26 @@ def _hold_groups_out(
         )
     is_small = 2 * held_out <= len(labels)
     share = min(held_out, len(labels) - held_out) / len(labels)
-    folds = min(found, max(2, round(1 / share)))
-    divided = _divide_groups(folds, labels, groups, seeding.integer(seed, "split"))
-    options = [(one, other) if is_small else (other, one) for one, other in divided]
-    usable = [
-        option for option in options if len(option[1]) and _first_lost(labels, option[0]) is None
-    ]
-    if not usable:
-        lost = _first_lost(labels, options[0][0])
+    folds = min(found, max(2, round(1 / share)), _MOST_FOLDS)
+    fold_of = divide_groups(folds, labels, groups, seeding.integer(seed, "split"))
+    numbers, in_all = np.unique(labels, return_inverse=True, return_counts=True)[1:]
+    classes = len(in_all)
+    in_folds = np.bincount(fold_of * classes + numbers, minlength=folds * classes)
+    inside = in_folds.reshape(folds, classes)
+    inside = inside if is_small else in_all - inside
+    usable = np.flatnonzero(inside.any(1) & (inside < in_all).all(1))
+    if not len(usable):
+        lost = _first_lost(labels, np.flatnonzero((fold_of != 0) == is_small))
         named = "some class" if lost is None else f"class {_name(lost, class_names)}"
         raise UserError(
             f"data.validation_size: none of the divisions by groups leaves images of {named} to "
             "train on; its images must be of at least 2 groups, or hold out 0"
         )
     # Of those that the seed has made, the one with most classes, then the nearest size.
-    return max(
-        usable,
-        key=lambda option: (
-            len(np.unique(labels[option[1]])),
-            -abs(len(option[1]) - held_out),
-        ),
-    )
-
-
-def _divide_groups(
-    folds: int, labels: Indices, groups: Indices, drawn: int
-) -> list[tuple[Indices, Indices]]:
-    """Return the positions outside and inside of each fold, in file order."""
-    from sklearn.model_selection import StratifiedGroupKFold  # as slow to import as torch
-
-    divided = StratifiedGroupKFold(folds, shuffle=True, random_state=drawn % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds
-        return list(divided.split(labels, labels, groups))
+    sizes, has = inside[usable].sum(1), (inside[usable] > 0).sum(1)
+    best = usable[np.lexsort((np.abs(sizes - held_out), -has))[0]]
+    is_held_out = (fold_of == best) == is_small
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 def _first_lost(labels: Indices, kept: Indices) -> int | None:
