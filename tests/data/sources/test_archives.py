@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import warnings
@@ -207,7 +208,7 @@ def test_an_unchanged_archive_is_listed_and_decompressed_once(
     def fail(*_: object) -> None:
         raise AssertionError("read again")
 
-    for name in ("list_zip", "list_tar", "write_file"):
+    for name in ("list_zip", "list_tar", "write_file", "write_arrays"):
         monkeypatch.setattr(archives, name, fail)
     assert [prepared(archive).fingerprint for archive in packed] == first
     assert files_in(caches / "archives") == before
@@ -215,6 +216,30 @@ def test_an_unchanged_archive_is_listed_and_decompressed_once(
     other = write_pictures(tmp_path / "other", count=3)
     for archive, fingerprint in zip(packed, first, strict=True):
         assert prepared(pack(other, archive)).fingerprint != fingerprint
+
+
+def test_a_damaged_copy_in_the_cache_is_made_again(
+    tmp_path: Path, folder: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_CLOCK_STEP_NS", 0)  # as if it were older
+    archive = pack(folder, tmp_path / "own.tar.gz")
+    first = prepared(archive).fingerprint
+    (copy,) = (caches / "archives").glob("*.tar")
+    copy.write_bytes(copy.read_bytes()[:2000])
+    assert prepared(archive).fingerprint == first
+    (index,) = (caches / "archives").glob("members-*")
+    index.write_bytes(b"damaged")
+    copy.write_bytes(copy.read_bytes()[:2000])
+    assert prepared(archive).fingerprint == first
+
+
+def test_a_compressed_archive_that_is_refused_leaves_no_copy(tmp_path: Path, caches: Path) -> None:
+    plain = write_tar(tmp_path / "own.tar", [("../a.png", picture(0))])
+    packed = tmp_path / "own.tar.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(UserError, match=r"own.tar.gz: the member '../a.png' leads out of"):
+        prepared(packed)
+    assert files_in(caches) == []
 
 
 def test_no_archive(tmp_path: Path) -> None:

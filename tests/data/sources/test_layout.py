@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def test_an_archive_of_classes_alone(tmp_path: Path) -> None:
     expected = prepared(flat).fingerprint
     for below in ("", "photos/"):
         archive = pack(flat, tmp_path / f"flat{len(below)}.zip", below)
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("README.md", "Photos of two animals")
         assert prepared(archive).fingerprint == expected
         assert listing.has_part(archive, "test")
         assert len(listing.list_part(archive, "test")) == 20

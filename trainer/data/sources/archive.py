@@ -9,7 +9,6 @@ import lzma
 import os
 import shutil
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.base.array_files import Arrays, read_arrays, write_arrays
 from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
@@ -68,8 +68,16 @@ def list_archive(path: Path) -> Members:
         raise UserError(f"data.root: there is no file {path}")
     if path.name.lower().endswith(".zip"):
         return _remembered(path, path, lambda: list_zip(path))
+    was_there = is_decompressed(path)
     file = decompress(path)
-    return _remembered(path, file, lambda: list_tar(file, path))
+    try:
+        return _remembered(path, file, lambda: list_tar(file, path))
+    except UserError:
+        if file != path:
+            file.unlink(missing_ok=True)
+            if was_there:  # the copy may be damaged, and not the archive
+                return list_archive(path)
+        raise
 
 
 def is_decompressed(path: Path) -> bool:
@@ -150,7 +158,7 @@ def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
     if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
         try:
             index.parent.mkdir(parents=True, exist_ok=True)
-            write_file(index, lambda temporary: _save(temporary, members))
+            write_arrays(index, _to_columns(members))
         except OSError as error:
             raise UserError(
                 f"{path}: its list of members cannot be written into the cache {index.parent} "
@@ -159,7 +167,7 @@ def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
     return members
 
 
-def _save(path: Path, members: Members) -> None:
+def _to_columns(members: Members) -> Arrays:
     spans, names, folders = members.spans, pack(members.names), pack(sorted(members.folders))
     assert spans
     columns: dict[str, npt.NDArray[Any]] = {
@@ -171,26 +179,25 @@ def _save(path: Path, members: Members) -> None:
         "size_bytes": spans.size_bytes,
         "is_deflated": spans.is_deflated,
     }
-    if spans.checksums is not None:
-        columns["checksums"] = spans.checksums
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **columns)
+    return columns if spans.checksums is None else {**columns, "checksums": spans.checksums}
 
 
 def _load(path: Path, file: Path, index: Path) -> Members | None:
-    try:
-        with np.load(index, allow_pickle=False) as arrays:
-            columns = dict(arrays)
-        names = list(PackedNames(columns["names"], columns["name_ends"]))
-        folders = frozenset(PackedNames(columns["folders"], columns["folder_ends"]))
-        spans = Spans(
-            (file,),
-            np.zeros(len(names), np.int32),
-            columns["offset_bytes"],
-            columns["size_bytes"],
-            columns["is_deflated"],
-            columns.get("checksums"),
-        )
-        return Members(path, names, folders, spans=spans)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    """Return the members that an index has; None if it, or what it is of, is damaged."""
+    columns = read_arrays(index)
+    if columns is None:
         return None
+    offset_bytes, size_bytes = columns["offset_bytes"], columns["size_bytes"]
+    if (offset_bytes + size_bytes).max(initial=0) > file.stat().st_size:
+        return None
+    names = list(PackedNames(columns["names"], columns["name_ends"]))
+    folders = frozenset(PackedNames(columns["folders"], columns["folder_ends"]))
+    spans = Spans(
+        (file,),
+        np.zeros(len(names), np.int32),
+        offset_bytes,
+        size_bytes,
+        columns["is_deflated"],
+        columns.get("checksums"),
+    )
+    return Members(path, names, folders, spans=spans)

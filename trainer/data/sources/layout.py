@@ -126,16 +126,17 @@ def is_flat(members: Members) -> bool:
 
 
 def top_folder(members: Members) -> str:
-    """Return the folder that all files of an archive lie in, with a slash; "" if there is none.
+    """Return the folder that all pictures of an archive lie in, with a slash; "" if there is none.
 
-    A part is not one, and neither is a class, which has pictures of its own.
+    A part is not one, and neither is a class, which has pictures of its own. Other files, such as
+    a README, may lie beside it.
     """
     inside = _children(members.folders, "")
     if not members.is_archive or len(inside) != 1 or guess_part(inside[0]):
         return ""
     top = f"{inside[0]}/"
     for name in members.names:
-        if not name.startswith(top) or ("/" not in name[len(top) :] and is_picture(name)):
+        if is_picture(name) and "/" not in name.removeprefix(top):
             return ""
     return top
 
