@@ -304,6 +304,15 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
         prepared(tmp_path / "link")
 
 
+def test_a_root_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(UserError, match=f"data.root: there is no folder {loop}"):
+        prepared(loop)
+    with pytest.raises(UserError, match=r"aaa: cannot be read \(File name too long\)"):
+        prepared(tmp_path / ("a" * 300))
+
+
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", classes=("cat",))
     with pytest.raises(UserError, match="at least 2 folders, one a class; found cat"):

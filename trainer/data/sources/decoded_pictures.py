@@ -300,7 +300,7 @@ def _plan(config: DataConfig, only: str | None) -> Path:
 
 
 def _hash(config: DataConfig, *more: object) -> str:
-    root = os.fsencode(Path(config.root).expanduser().resolve()) if config.root else b""
+    root = os.fsencode(os.path.realpath(Path(config.root).expanduser())) if config.root else b""
     content = root + repr((FORMAT, config.name, *more)).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -31,15 +31,18 @@ from trainer.ranks import memory, processes
 
 
 @contextlib.contextmanager
-def _explain_forbidden() -> Iterator[None]:
-    """Turn the error of a folder that may not be entered into a message."""
+def _explain_unreadable() -> Iterator[None]:
+    """Turn the error of a file or folder that cannot be read into a message."""
     try:
         yield
     except PermissionError as error:
         raise UserError(f"{error.filename}: may not be read; give yourself access to it") from error
+    except OSError as error:
+        where = error.filename or "data.root"
+        raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def prepare(config: DataConfig) -> None:
     """Download what is not on this machine, and decode a folder or an archive of pictures.
 
@@ -58,7 +61,7 @@ def prepare(config: DataConfig) -> None:
         _decode(config)
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def describe_missing(config: DataConfig) -> str | None:
     """Say what `prepare` would download, and where it was looked for; None for nothing.
 
@@ -73,7 +76,7 @@ def describe_missing(config: DataConfig) -> str | None:
     return None
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def describe_undecoded(config: DataConfig) -> str | None:
     """Say what `prepare` would decode; None for nothing.
 
@@ -94,7 +97,7 @@ def describe_undecoded(config: DataConfig) -> str | None:
     return decoded_pictures.describe_undecoded(_list_pictures(config), config)
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def read(config: DataConfig) -> SourceData:
     """Read all images of the source. Never downloads or decodes: see `prepare`.
 
@@ -116,7 +119,7 @@ def read(config: DataConfig) -> SourceData:
     return digits.read()
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     """Read one split of pictures, whatever the others look like; decode it first.
 
@@ -137,7 +140,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     return decoded_pictures.read_part(config, limit_bytes, split)
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def read_without_parts(config: DataConfig) -> SourceSplit | None:
     """Read all pictures of a source that does not say which are to test on, to evaluate on them.
 
@@ -154,7 +157,7 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
     return read_split(config, "test") if is_without_parts else None
 
 
-@_explain_forbidden()
+@_explain_unreadable()
 def read_picture_contents(config: DataConfig) -> Contents | None:
     """Return what pictures are before they are made fit; None if the source has no pictures."""
     return decoded_pictures.read_contents(config) if config.has_pictures else None
@@ -168,7 +171,7 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
             assert config.root, "the rules of a configuration have seen to it"
             remote.fetch(config.root)
         decoded_pictures.prepare(_list_pictures(config, part), config, part)
-    except (UserError, PermissionError):
+    except (UserError, OSError):
         decoded_pictures.forget(config, part)  # the others must not read an older plan
         raise
 
