@@ -166,7 +166,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--train", "fast"], ["train: must be a section"]),
         ([*FOLDER, "--data.grey_range", "[5, 5]"], ["data.grey_range", "[0, 4095]"]),
         ([*FOLDER, "--data.grey_range", "[]"], ["data.grey_range", "[0, 4095]"]),
-        ([*FOLDER, "--data.channels", "4"], ["data.channels", "null, 1 or 3"]),
+        ([*FOLDER, "--data.channels", "0"], ["data.channels", "null, or from 1 to 1,024"]),
         ([*FOLDER, "--data.on_bad", "ask"], ["data.on_bad", "skip", "ask"]),
         (["--data.channels", "1"], ["data.channels", "null unless data.name is folder"]),
         (["--data.augment", "flip_zoom"], ["data.augment", "flip, rotate, crop", "flip_zoom"]),

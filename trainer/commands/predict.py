@@ -210,7 +210,7 @@ def _predict(
             raise UserError(f"{file}: is not a regular file")
         pixels = stored.read(file, arguments.max_megapixels)
     except UserError as error:
-        if arguments.on_bad == "stop" or stored.channels not in (1, 3):
+        if arguments.on_bad == "stop":
             raise
         return str(error)
     if arguments.invert:

@@ -25,6 +25,7 @@ _Require = Callable[[str, bool, str], None]
 LARGEST_SIDE = 4096
 """of an image in pixels; what a file claims is not to fill the memory"""
 LARGEST_PICTURE_SIDE = 1024
+MOST_CHANNELS = 1024
 """that pictures are resized to; a slip of the finger is not to fill the disk"""
 MOST_PREFETCHED = 100
 LARGEST_EVALUATION_BATCH = 100_000
@@ -107,7 +108,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         f"null, one number for a square, or height and width such as [64, 64], each from 1 to "
         f"{LARGEST_PICTURE_SIDE:,}",
     ),
-    ("data.channels", lambda value: value in (None, 1, 3), "null, 1 or 3"),
+    (
+        "data.channels",
+        lambda value: value is None or 1 <= value <= MOST_CHANNELS,
+        f"null, or from 1 to {MOST_CHANNELS:,}",
+    ),
     (
         "data.grey_range",
         lambda value: value is None or (len(value) == 2 and -1e30 <= value[0] < value[1] <= 1e30),

@@ -13,6 +13,7 @@ import torch
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data import contamination, measurements
+from trainer.data.augment.policy import check_channels
 from trainer.data.dataset import Dataset, Images, ImageSet
 from trainer.data.scaling import choose_scaling
 from trainer.data.sources import reading
@@ -43,7 +44,9 @@ def build_dataset(
     class_names = check(source)
     subsets = divide(config, source, seed, class_names)
     sets = tuple(image_set(subset.select()) for subset in subsets)
-    kind = choose_scaling(config.scaling, sets[0].images.shape[1])
+    channels = sets[0].images.shape[1]
+    check_channels(config.augment, channels)
+    kind = choose_scaling(config.scaling, channels)
     found = measurements.measure(sets, kind, seed, _name_choice(subsets))
     fingerprint, weights = found.fingerprint, _weights_to_draw_by(config, subsets[0])
     if weights is not None:

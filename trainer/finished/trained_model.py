@@ -125,7 +125,7 @@ class TrainedModel:
 
         Otherwise that folder's own training pictures would decide.
         """
-        if not data.has_pictures or self.channels not in (1, 3):
+        if not data.has_pictures:
             return data
         return replace(
             data,
@@ -148,10 +148,6 @@ class TrainedModel:
         Raises:
             UserError: names the file that is missing, broken or not a picture.
         """
-        if self.channels not in (1, 3):
-            raise UserError(
-                f"{self.file}: its images have {self.channels} channels; a picture file has 1 or 3"
-            )
         pixels = decoding.decode(
             Path(picture), self.channels, self.image_size, self.grey_range, self.resize,
             max_megapixels,

@@ -143,7 +143,9 @@ def test_an_added_picture_is_the_only_one_that_is_decoded(
     monkeypatch.setattr(
         decoding,
         "open_upright",
-        lambda place, *more: decoded.append(place.file.name) or open_upright(place, *more),
+        lambda place, *more, **keys: (
+            decoded.append(place.file.name) or open_upright(place, *more, **keys)
+        ),
     )
     after = open_pictures(root, cache="disk")[0 : COUNT + 2]
     assert sorted(decoded) == ["12.jpg", "13.jpg"]

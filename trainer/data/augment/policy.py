@@ -10,8 +10,30 @@ from typing import Any
 
 import torch
 
+from trainer.base.errors import UserError
+from trainer.config import augmentations
 from trainer.data.augment.list_form import ListForm
 from trainer.data.augment.short_form import ShortForm
+
+_OF_COLOURS = ("colour_jitter", "grey", "trivial_augment_wide", "rand_augment", "aug_mix")
+"""transforms that change colours, or greys as if they were"""
+
+
+def check_channels(policy: str | list[Any], channels: int) -> None:
+    """Make sure that images have the colours that a policy changes.
+
+    Raises:
+        UserError: names the first transform that is for grey images and those of three colours.
+    """
+    if channels in (1, 3) or not isinstance(policy, list):
+        return
+    for entry in policy:
+        name, _ = augmentations.complete(entry, "data.augment")
+        if name in _OF_COLOURS:
+            raise UserError(
+                f"data.augment: {name} is for grey images and those of red, green and blue, and "
+                f"these have {channels} channels; leave it out"
+            )
 
 
 class Augmentation:

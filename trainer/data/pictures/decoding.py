@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import formats, high_bit_depth, resizing
+from trainer.data.pictures.bands import Bands, find_bands
 from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
 from trainer.data.pictures.places import Place
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from trainer.config.schema import ResizeRule
 
 SUFFIXES = tuple(
-    ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff"
+    ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tif .tiff"
     " .webp".split()
 )
 """of picture files, in lower case"""
@@ -47,7 +48,8 @@ class ImageInfo:
 
     Args:
         height, width: in pixels, upright by its EXIF orientation.
-        channels: 1 if it is stored as grey, otherwise 3.
+        channels: 1 if it is stored as grey, 3 if in colours; of an array or a TIFF file of many
+            bands as many as it has.
         lowest, highest: of its values if it has more than 8 bits a channel, otherwise None.
     """
 
@@ -70,7 +72,10 @@ def read_info(picture: Place | Path, max_megapixels: int = MOST_MEGAPIXELS) -> I
         UserError: as `decode`.
     """
     place = _place_of(picture)
-    with _open(place, max_megapixels) as file:
+    with _explain(place), place.open() as stream:
+        if found := _find_bands(place, stream, max_megapixels):
+            return ImageInfo(found.height, found.width, found.channels)
+        file = _open_in(place, stream, max_megapixels)
         # Before the orientation: Pillow may read the pixels to find it.
         is_deep, is_grey = (
             high_bit_depth.is_deep(file),
@@ -93,7 +98,8 @@ def decode(
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the image that a network takes.
 
-    It is opened as `open_upright` and, if it has another size, resized as `resizing.resize` says.
+    It is opened as `open_upright`, or as `read_bands` if there are not 1 or 3 channels, and, if it
+    has another size, resized as `resizing.resize` says.
 
     Args:
         image_size: height and width in pixels.
@@ -106,6 +112,9 @@ def decode(
     Raises:
         UserError: as `open_upright`.
     """
+    if channels not in (1, 3):
+        bands = resizing.resize(read_bands(picture, channels, max_megapixels), image_size, rule)
+        return np.ascontiguousarray(bands.transpose(2, 0, 1))
     image = open_upright(picture, channels, grey_range, max_megapixels=max_megapixels)
     image = resizing.resize_image(image, image_size, rule)
     pixels = np.array(image)
@@ -141,38 +150,94 @@ def open_upright(
             (a file of a few bytes may announce many), or loses its contrast by `grey_range`.
     """
     place = _place_of(picture)
-    with _open(place, max_megapixels) as file:
-        if at_least:
-            _shrink_while_decoding(file, at_least)
-        image = _on_white(_upright(place, file, grey_range))
+    with _explain(place), place.open() as stream:
+        if found := _find_bands(place, stream, max_megapixels):
+            image = _to_image(place, found, channels)
+        else:
+            file = _open_in(place, stream, max_megapixels)
+            if at_least:
+                _shrink_while_decoding(file, at_least)
+            image = _on_white(_upright(place, file, grey_range))
         mode = "L" if channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
+
+
+def read_bands(
+    picture: Place | Path, channels: int, max_megapixels: int | None = MOST_MEGAPIXELS
+) -> npt.NDArray[np.uint8]:
+    """Read a picture that has neither 1 nor 3 channels, at its own size.
+
+    Args:
+        channels: that it must have.
+        max_megapixels: as of `open_upright`.
+
+    Returns:
+        uint8, (height, width, channels).
+
+    Raises:
+        UserError: as `open_upright`; or it has other channels.
+    """
+    place = _place_of(picture)
+    with _explain(place), place.open() as stream:
+        found = _find_bands(place, stream, max_megapixels)
+        if not found or found.channels != channels:
+            has = f"has {found.channels} channels" if found else "has 1 or 3 channels"
+            raise UserError(f"{place}: {has}, and should have {channels} channels")
+        return found.read()
+
+
+def _find_bands(place: Place, stream: BinaryIO, max_megapixels: int | None) -> Bands | None:
+    try:
+        found = find_bands(stream)
+    except ImportError as error:
+        raise UserError(
+            f"{place}: has more channels than red, green, blue and opacity, which needs another "
+            "package: pip install 'lockstep-trainer[tiff]'; or save it as .npy"
+        ) from error
+    if found:
+        _check_megapixels(place, found.height * found.width, max_megapixels)
+    return found
+
+
+def _to_image(place: Place, found: Bands, channels: int) -> Image.Image:
+    from PIL import Image
+
+    if found.channels not in (1, 3):
+        raise UserError(f"{place}: has {found.channels} channels, and should have {channels}")
+    pixels = found.read()
+    return Image.fromarray(pixels[..., 0] if found.channels == 1 else pixels)
 
 
 def _place_of(picture: Place | Path) -> Place:
     return picture if isinstance(picture, Place) else Place(picture)
 
 
-@contextmanager
-def _open(place: Place, max_megapixels: int | None = None) -> Iterator[ImageFile.ImageFile]:
-    """Open a file and read its head; whatever is wrong with it inside becomes a `UserError`.
+def _open_in(place: Place, stream: BinaryIO, max_megapixels: int | None) -> ImageFile.ImageFile:
+    """Open a file that Pillow knows and read its head.
 
     Args:
         max_megapixels: it must not have more; None: it may have any number.
     """
+    file = _open_without_limit(place, stream)
+    _check_megapixels(place, file.width * file.height, max_megapixels)
+    return file
+
+
+def _check_megapixels(place: Place, pixels: int, max_megapixels: int | None) -> None:
+    if max_megapixels is not None and pixels > max_megapixels * 10**6:
+        raise UserError(
+            f"{place}: has {pixels / 10**6:,.1f} megapixels; if that is right, allow them: "
+            f"data.max_megapixels, which is {max_megapixels} (of predict --max_megapixels)"
+        )
+
+
+@contextmanager
+def _explain(place: Place) -> Iterator[None]:
+    """Make a `UserError` of whatever is wrong with a file."""
     from PIL import UnidentifiedImageError
 
     try:
-        with place.open() as stream:
-            file = _open_without_limit(place, stream)
-            pixels = file.width * file.height
-            if max_megapixels is not None and pixels > max_megapixels * 10**6:
-                raise UserError(
-                    f"{place}: has {pixels / 10**6:,.1f} megapixels; if that is right, allow "
-                    f"them: data.max_megapixels, which is {max_megapixels} (of predict "
-                    "--max_megapixels)"
-                )
-            yield file
+        yield
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -239,7 +304,8 @@ def _shrink_while_decoding(file: ImageFile.ImageFile, at_least: tuple[int, int])
 
 
 def _decode_deep(place: Place) -> DeepImage:
-    with _open(place) as file, _open(place) as again:
+    with _explain(place), place.open() as one, place.open() as other:
+        file, again = (_open_in(place, stream, None) for stream in (one, other))
         return high_bit_depth.decode(file, again)
 
 

@@ -78,11 +78,14 @@ def decoder_versions() -> list[str | None]:
     from PIL import features
 
     codecs = [features.version(name) for name in ("jpg", "webp", "avif")]
+    return [PIL.__version__, *codecs, *map(_version, ("pillow-heif", "tifffile"))]
+
+
+def _version(package: str) -> str | None:
     try:
-        heif = metadata.version("pillow-heif")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        heif = None
-    return [PIL.__version__, *codecs, heif]
+        return None
 
 
 def read_orientation(file: Image.Image) -> int:

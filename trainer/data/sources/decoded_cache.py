@@ -153,6 +153,6 @@ def _write_pixels(path: Path, places: Places, target: Target) -> Errors:
 
 
 def _write_header(file: IO[bytes], count: int, target: Target) -> None:
-    shape = (count, *target.image_size, *([3] if target.channels == 3 else []))
+    shape = (count, *target.image_size, *([target.channels] if target.channels > 1 else []))
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

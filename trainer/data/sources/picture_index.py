@@ -38,7 +38,7 @@ class Contents:
     Args:
         sha256: of the bytes of each, uint8 (n, 32); zeros if they cannot be read.
         sizes: height and width, upright by its EXIF orientation, int32 (n, 2).
-        channels: 1 if it is stored as grey, otherwise 3; int16 (n,); 0: it is not a picture.
+        channels: as of `ImageInfo`, int16 (n,); 0: it is not a picture.
         value_ranges: the lowest and the highest value of those with more than 8 bits a channel,
             float64 (n, 2); NaN for the others.
         is_decoded: whether all pixels have been read, bool (n,).
@@ -175,7 +175,8 @@ def _read(place: Place, max_megapixels: int, *, whole: bool) -> _Row:
         sha256 = hashlib.sha256(place.read()).digest()
         info = decoding.read_info(place, max_megapixels)
         if whole and info.lowest is None:  # otherwise it was decoded to find its values
-            decoding.open_upright(place, info.channels, max_megapixels=None)
+            read = decoding.open_upright if info.channels in (1, 3) else decoding.read_bands
+            read(place, info.channels, max_megapixels=None)
     except OSError as wrong:
         # As of a network or a worn disk, not of the picture: it is read again at the next start.
         read_ns, error = 0, f"{place}: cannot be read ({wrong.strerror})"

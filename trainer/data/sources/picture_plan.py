@@ -64,7 +64,7 @@ class Target:
 
     Args:
         image_size: height and width in pixels.
-        channels: 1 or 3.
+        channels: 1, 3, or as many as each picture has.
         grey_range: the values of pictures with more than 8 bits a channel that become black and
             white.
         resize: how pictures of another shape are made to fit.
@@ -115,6 +115,9 @@ def make_plan(config: DataConfig, pictures: PictureList, contents: Mapping[str, 
         parts[part] = KnownPictures(listed.select(order), known.sizes[order], known.sha256[order])
         rows[part] = order
     first = next(iter(parts))
+    _check_channels(
+        config, parts, {part: contents[of].channels for part, of in origins.items()}, rows
+    )
     target = choose_target(config, contents[first].select(rows[first]))
     return Plan(parts, target, _name_pixels(pictures, parts, target))
 
@@ -124,8 +127,8 @@ def choose_target(config: DataConfig, contents: Contents) -> Target:
 
     The size is the median of their heights and that of their widths (the lower of two middle ones),
     shrunk together if the longer one is beyond `LONGEST_SIDE`. The images are grey if all are
-    stored as grey. The lowest and the highest value of all pictures with more than 8 bits a channel
-    become black and white.
+    stored as grey; of arrays of other channels they have as many. The lowest and the highest value
+    of all pictures with more than 8 bits a channel become black and white.
     """
     middle = (len(contents) - 1) // 2
     height, width = np.partition(contents.sizes, middle, axis=0)[middle].tolist()
@@ -133,6 +136,29 @@ def choose_target(config: DataConfig, contents: Contents) -> Target:
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or int(contents.channels.max())
     return Target((size[0], size[1]), channels, _grey_range(config, contents), config.resize)
+
+
+def _check_channels(
+    config: DataConfig,
+    parts: Mapping[str, KnownPictures],
+    channels: Mapping[str, npt.NDArray[np.int16]],
+    rows: Mapping[str, Indices],
+) -> None:
+    """Make sure that all pictures can have the same channels: grey and colours can, no others."""
+    examples: dict[int, str] = {}
+    for part, known in parts.items():
+        numbers, first = np.unique(channels[part][rows[part]], return_index=True)
+        for number, row in zip(numbers.tolist(), first.tolist(), strict=True):
+            examples.setdefault(number, str(known.listed.places[row]))
+    wanted = {1, 3} if config.channels in (1, 3) else {config.channels or next(iter(examples))}
+    wanted |= {1, 3} if wanted & {1, 3} else set()
+    if examples.keys() - wanted:
+        found = ", ".join(f"{number} in {name}" for number, name in sorted(examples.items()))
+        asked = "" if config.channels is None else f" (data.channels asks for {config.channels})"
+        raise UserError(
+            f"data.root: the pictures have different channels{asked}: {found}; only grey and "
+            "colours are made the same, others must all have as many"
+        )
 
 
 def _grey_range(config: DataConfig, contents: Contents) -> GreyRange | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.base.errors import UserError
-from trainer.data.pictures.decoding import SUFFIXES
+from trainer.data.pictures.decoding import SUFFIXES as PICTURE_SUFFIXES
 from trainer.data.pictures.names import PARTS, describe, join_some, normalize_class_name
 from trainer.data.pictures.packed_names import pack
 from trainer.data.pictures.picture_set import ListedPictures
@@ -113,6 +113,10 @@ def _read_shards(shards: Sequence[Path]) -> _Samples:
     return _Samples(names, labels, spans)
 
 
+_SUFFIXES = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix != ".npy")
+"""a sample's arrays are rather something else that is known of it"""
+
+
 def _pair(path: Path, names: Sequence[str]) -> tuple[list[int], list[int]]:
     """Return the positions of a shard's pictures, and those of their .cls files."""
     pictures: dict[str, int] = {}
@@ -121,7 +125,7 @@ def _pair(path: Path, names: Sequence[str]) -> tuple[list[int], list[int]]:
         folder, slash, base = name.rpartition("/")
         stem, dot, extension = base.partition(".")
         key, extension = folder + slash + stem, dot + extension.lower()
-        if extension in SUFFIXES:
+        if extension in _SUFFIXES:
             if key in pictures:
                 raise UserError(
                     f"{path}: {names[pictures[key]]} and {name} are two pictures of one sample"
@@ -136,7 +140,7 @@ def _pair(path: Path, names: Sequence[str]) -> tuple[list[int], list[int]]:
         if key not in pictures:
             raise UserError(
                 f"{path}: the label {names[number]} has no picture; one is named {key} and ends in "
-                f"one of {', '.join(SUFFIXES)}"
+                f"one of {', '.join(_SUFFIXES)}"
             )
     return list(pictures.values()), [classes[key] for key in pictures]
 

@@ -40,7 +40,7 @@ class StoredForm:
     """What pictures are stored as; the same bits on any machine.
 
     Args:
-        channels: 1 or 3.
+        channels: 1, 3, or as many as each picture has.
         grey_range: the values that become black and white in pictures of more than 8 bits.
         shorter_side: to which a picture is shrunk, in pixels; None: it keeps its size.
         quality: of JPEG; None: pixels as they are.
@@ -95,6 +95,9 @@ class StoredForm:
         if hashlib.sha256(content).digest() != sha256:
             raise UserError(f"{place}: was changed since the run began; start again")
         read = ReadPlace(place.file, place.member, content=content)
+        if self.channels not in (1, 3):
+            bands = decoding.read_bands(read, self.channels, max_megapixels=None)
+            return resizing.resize(bands, size, "stretch").reshape(-1)
         height, width = size
         shrinks = self.shorter_side is not None
         at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None
@@ -123,6 +126,13 @@ def form_of(config: DataConfig, channels: int, grey_range: GreyRange | None) -> 
 
     Args:
         channels, grey_range: as chosen for the pictures to train on.
+
+    Raises:
+        UserError: there is no JPEG of so many channels.
     """
     quality = config.store_quality if config.store_format == "jpeg" else None
+    if quality is not None and channels not in (1, 3):
+        raise UserError(
+            f"data.store_format: JPEG has 1 or 3 channels, and the pictures {channels}; use pixels"
+        )
     return StoredForm(channels, grey_range, config.store_size, quality)
