@@ -23,7 +23,7 @@ from trainer.data import loading
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places
 from trainer.data.sources import reading
-from trainer.data.sources.picture_groups import name_groups
+from trainer.data.sources.picture_groups import join_groups, name_groups
 from trainer.data.split import split, take_fold
 
 
@@ -139,6 +139,24 @@ def test_folders_are_divided_by_groups_in_every_way(tmp_path: Path) -> None:
     rest, held_out, fold = divided(tmp_path, folds=4, fold=2)
     sides = [groups_of(names) for names in (rest, held_out, fold)]
     assert sum(map(len, sides)) == len(set().union(*sides)) == 16
+
+
+def test_groups_that_hold_equal_pictures_are_tested_on_together(tmp_path: Path) -> None:
+    """Two patients of whom somebody has filed the same picture, a chain of ten of them."""
+    patients(tmp_path / "data", count=30)
+    for patient in range(9):
+        source = tmp_path / f"data/train/ill/train{patient:02}_0.png"
+        shutil.copy(source, source.with_name(f"train{patient + 1:02}_copy.png"))
+    train, _, test = divided(tmp_path / "data")
+    chain = {f"train{patient:02}" for patient in range(10)}
+    assert not groups_of(train) & groups_of(test)
+    assert chain <= groups_of(test) or not chain & groups_of(test)
+
+
+def test_joined_groups_keep_the_others_apart() -> None:
+    groups = np.array([0, 0, 1, 1, 2, 3, 3, 4])
+    contents = np.array([7, 1, 2, 7, 3, 2, 9, 8], np.uint64)
+    assert join_groups(groups, contents).tolist() == [0, 0, 0, 0, 2, 0, 0, 4]
 
 
 @pytest.mark.parametrize("top", ["train/", ""])

@@ -113,6 +113,30 @@ def _check_apart(parts: Parts) -> None:
         )
 
 
+def join_groups(groups: Indices, contents: npt.NDArray[np.uint64]) -> Indices:
+    """Return numbers of groups, int64 (n,), by which those that hold equal pictures are one.
+
+    Args:
+        groups: the number of each picture's group, from 0, int64 (n,).
+        contents: of each picture: equal for equal pictures, (n,).
+    """
+    order = np.lexsort((groups, contents))
+    equal = contents[order[1:]] == contents[order[:-1]]
+    pairs = np.unique(groups[np.stack([order[:-1], order[1:]])[:, equal]], axis=1)
+    parents = list(range(int(groups.max()) + 1))
+
+    def find(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = number = parents[parents[number]]
+        return number
+
+    for one, other in pairs.T.tolist():
+        first, second = sorted((find(one), find(other)))
+        parents[second] = first
+    joined: Indices = np.array([find(number) for number in range(len(parents))])[groups]
+    return joined
+
+
 def choose_test_groups(
     labels: Indices, groups: Indices, ranks: Indices, wanted: Indices
 ) -> npt.NDArray[np.bool_]:

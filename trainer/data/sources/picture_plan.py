@@ -246,6 +246,7 @@ def _choose_test_groups(
     listed = pictures.parts["train"].select(rows)
     assert listed.groups is not None
     groups = np.unique(list(listed.groups), return_inverse=True)[1]
+    groups = picture_groups.join_groups(groups, keys[:, 0])
     ranks = np.empty(len(rows), np.int64)
     ranks[np.lexsort(keys.T[::-1])] = np.arange(len(rows))
     counts = np.bincount(listed.labels, minlength=len(pictures.class_names))
