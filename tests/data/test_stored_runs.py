@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
-from tests.runs import Run, train_forked, train_here
+from tests.faults.running import steps_logged
+from tests.runs import Run, check_same, train_forked, train_here
+from trainer import load_model
+from trainer.config import stored_config
 from trainer.config.schema import DataConfig
-from trainer.data.loading import load
+from trainer.data.loading import image_set, load
 from trainer.data.sources import decoded_cache, reading
+from trainer.finished import export
+from trainer.training import engine
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 SHORT = ["--model.args", '{"widths": [8, 16]}', "--train.epochs", "2", "--train.batch_size", "16"]
@@ -70,6 +80,38 @@ def test_the_process_count_changes_nothing(place: Path, tmp_path: Path) -> None:
     assert two.json("results.json")["data"] == run.json("results.json")["data"]
 
 
+def _terminate_in_training(folder: Path) -> None:
+    while steps_logged(folder) == 0:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_stopped_in_the_middle_of_epochs_and_kept_elsewhere_it_is_the_same_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped three times, on one and two processes, each time with another cache and prefetch."""
+    more = ["--config", str(RECIPE), "--data.root", str(place / "own"), *SHORT]
+    more += ["--data.augment", "[random_resized_crop, flip]", "--data.mixup", "0.2"]
+    more += ["--data.image_size_schedule", "[[1, 12], [3, 16]]", "--train.epochs", "4"]
+    more += ["--train.batch_size", "2", "--train.microbatches", "2"]
+    assert train_here(tmp_path / "undisturbed", *more) == 0
+    undisturbed, run = Run(tmp_path / "undisturbed", 0), tmp_path / "run"
+    in_epoch = len(undisturbed.metrics("step")) // 4
+    monkeypatch.setattr(engine, "LOG_SECONDS", 0.0)  # it is noticed after each step
+    terminating = threading.Thread(target=_terminate_in_training, args=(run,))
+    terminating.start()
+    assert train_here(run, *more, "--data.cache", "disk", "--data.prefetch", "9") == 75
+    terminating.join()
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("prefetch")]
+    assert Run(run, 75).json("status.json")["step"] % in_epoch
+    ends_soon = ["--train.max_seconds", "0.001"]
+    forked = train_forked(run, 2, *more, "--data.cache", "none", "--data.prefetch", "0", *ends_soon)
+    assert forked.exit_code == 75, forked.errors
+    assert train_here(run, *more, "--data.prefetch", "3", *ends_soon) == 75
+    assert Run(run, 75).json("status.json")["step"] % in_epoch
+    check_same(train_forked(run, 2, *more, "--data.cache", "disk"), undisturbed)
+
+
 @pytest.mark.parametrize("command", ["verify", "replay --step 2", "evaluate --json"])
 def test_commands_go_on_from_the_pictures(place: Path, command: str, capsys: Capture) -> None:
     name, *more = command.split()
@@ -77,6 +119,23 @@ def test_commands_go_on_from_the_pictures(place: Path, command: str, capsys: Cap
     assert code == 0, output + errors
     if name == "evaluate":
         assert json.loads(output)["own_images"] is True
+
+
+def test_predict_takes_the_pixels_that_evaluate_takes(place: Path, tmp_path: Path) -> None:
+    """The pictures are shrunk to 9 pixels, and a JPEG, before they get the size of the network."""
+    more = ["--data.root", str(place / "own"), *SHORT, "--data.store_format", "jpeg"]
+    more += ["--data.store_quality", "30"]
+    assert train_here(tmp_path / "run", *more, config=RECIPE) == 0
+    config = stored_config.read_folder(tmp_path / "run").data
+    assert (config.store_size, config.store_quality) == (9, 30)
+    source = reading.read(config).test
+    images, model = image_set(source).images, load_model(tmp_path / "run")
+    assert len(images) > 3
+    for number in range(len(images)):
+        read = model.read(place / "own" / source.names[number])
+        assert torch.equal(read, images[number : number + 1][0])
+    facts = export.describe(model, "onnx", "uint8")
+    assert (facts["store_size"], facts["store_quality"]) == (9, 30)
 
 
 def test_what_a_picture_is_for_the_run_is_in_the_fingerprint(place: Path) -> None:

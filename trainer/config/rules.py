@@ -27,6 +27,8 @@ LARGEST_SIDE = 4096
 LARGEST_PICTURE_SIDE = 1024
 MOST_CHANNELS = 1024
 """that pictures are resized to; a slip of the finger is not to fill the disk"""
+LARGEST_QUALITY = 95
+"""of a JPEG: beyond, Pillow's documentation says, it only grows"""
 MOST_PREFETCHED = 100
 LARGEST_EVALUATION_BATCH = 100_000
 AUGMENT_RULE = (
@@ -77,7 +79,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: value is None or 1 <= value <= LARGEST_SIDE,
         f"null or from 1 to {LARGEST_SIDE:,}",
     ),
-    ("data.store_quality", lambda value: 1 <= value <= 95, "from 1 to 95"),
+    (
+        "data.store_quality",
+        lambda value: 1 <= value <= LARGEST_QUALITY,
+        f"from 1 to {LARGEST_QUALITY}",
+    ),
     (
         "data.image_size_schedule",
         lambda value: value is None or _is_size_schedule(value),

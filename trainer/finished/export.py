@@ -81,6 +81,8 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
         "class_names": list(trained.class_names),
         "weights_sha256": trained.weights_sha256,
         "resize": trained.resize,
+        "store_size": trained.store_size,
+        "store_quality": trained.store_quality,
     }
     if trained.grey_range:
         facts["grey_range"] = list(trained.grey_range)

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value, parse_json
 from trainer.base.tensor_files import read_metadata
-from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_SIDE
+from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_QUALITY, LARGEST_SIDE
 from trainer.config.schema import ResizeRule
 from trainer.training import evaluation
 
@@ -29,6 +29,8 @@ _TYPES = {
     "evaluation_batch_size": int,
     "grey_range": list[float] | None,
     "resize": ResizeRule,
+    "store_size": int | None,
+    "store_quality": int | None,
 }
 
 _OPTIONAL_TYPES = {
@@ -56,6 +58,8 @@ def read(file: Path) -> tuple[str, dict[str, Any]]:
     if isinstance(found, dict):  # older versions have not written it
         found.setdefault("evaluation_batch_size", evaluation.BLOCK_SAMPLES)
         found.setdefault("resize", "stretch")
+        found.setdefault("store_size", None)
+        found.setdefault("store_quality", None)
     _check(found, file)
     return text, found
 
@@ -83,6 +87,14 @@ def _check(found: Any, file: Path) -> None:
         "grey_range": (
             limits is None or (len(limits) == 2 and limits[0] <= limits[1]),
             "the values of black and of white",
+        ),
+        "store_size": (
+            found["store_size"] is None or 1 <= found["store_size"] <= LARGEST_SIDE,
+            f"null or from 1 to {LARGEST_SIDE:,}",
+        ),
+        "store_quality": (
+            found["store_quality"] is None or 1 <= found["store_quality"] <= LARGEST_QUALITY,
+            f"null or from 1 to {LARGEST_QUALITY}",
         ),
         "args": (_are_in_bounds(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}"),
     }

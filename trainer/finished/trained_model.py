@@ -21,9 +21,10 @@ from trainer.base.terminal import progress_bar
 from trainer.config import plugin_checks
 from trainer.config.schema import DataConfig, ResizeRule
 from trainer.data.dataset import ImageSet
-from trainer.data.pictures import decoding
+from trainer.data.pictures import decoding, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.scaling import Scaling, decode_scaling, network_tensors
+from trainer.data.stored.form import StoredForm
 from trainer.finished import model_metadata
 from trainer.network import memory_layout, model_state, new_model
 from trainer.network.buffers_in_passes import preserve_state
@@ -48,6 +49,8 @@ class TrainedModel:
         grey_range: of pictures of more than 8 bits a channel, the values that become black and
             white; None if it was not trained on such pictures.
         resize: how pictures of another shape are made to fit, as data.resize.
+        store_size, store_quality: what becomes of a picture before that: the shorter side that it
+            is shrunk to and the quality of the JPEG that it is encoded as; None: it stays as it is.
         name: of the network, as in model.name.
         evaluation_batch_size: how many images its run classified at once.
         metadata: the text in the file that all this was read from.
@@ -63,6 +66,8 @@ class TrainedModel:
     image_size: tuple[int, int]
     grey_range: GreyRange | None
     resize: ResizeRule
+    store_size: int | None
+    store_quality: int | None
     name: str
     evaluation_batch_size: int
     metadata: str
@@ -148,11 +153,10 @@ class TrainedModel:
         Raises:
             UserError: names the file that is missing, broken or not a picture.
         """
-        pixels = decoding.decode(
-            Path(picture), self.channels, self.image_size, self.grey_range, self.resize,
-            max_megapixels,
-        )  # fmt: skip
-        return torch.from_numpy(pixels.copy())
+        form = StoredForm(self.channels, self.grey_range, self.store_size, self.store_quality)
+        stored = form.read_pixels(Path(picture), max_megapixels)
+        pixels = resizing.resize(stored, self.image_size, self.resize)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     @torch.no_grad()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -213,6 +217,8 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         image_size=image_size,
         grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
         resize=found["resize"],
+        store_size=found["store_size"],
+        store_quality=found["store_quality"],
         name=name,
         evaluation_batch_size=found["evaluation_batch_size"],
         metadata=text,

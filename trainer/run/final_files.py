@@ -10,6 +10,7 @@ from trainer.base.files import write_json
 from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
 from trainer.config.schema import RunConfig
 from trainer.data.scaling import encode_scaling
+from trainer.data.stored.form import quality_of
 from trainer.network import model_state
 from trainer.run import results
 from trainer.run.report import run_report
@@ -83,6 +84,8 @@ def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], 
         "in_channels": channels,
         "image_size": image_size,
         "resize": config.data.resize,
+        "store_size": config.data.store_size,
+        "store_quality": quality_of(config.data),
         "class_names": dataset.class_names,
         **numbers,
         "test_augment": config.data.test_augment,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +18,9 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tests.data.stored.known import open_pictures, write_photographs
-from trainer.data.stored import entries
-from trainer.data.stored.slots import INDEX, SLOTS, open_slots
+from trainer.base.errors import UserError
+from trainer.data.stored import entries, keeping
+from trainer.data.stored.slots import INDEX, SLOTS, check, open_slots
 
 COUNT = 6
 
@@ -62,6 +68,76 @@ def test_a_slot_belongs_to_its_picture_only(tmp_path: Path) -> None:
     again = open_slots(tmp_path, sha256, most_bytes)
     assert again.read(0) is None
     assert again.read(1) is None
+
+
+@contextlib.contextmanager
+def file_limit(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("cache", ["auto", "disk"])
+def test_a_disk_that_gets_full_costs_no_bit(
+    root: Path, cache: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = open_pictures(root, cache="none")[0:COUNT]
+    pictures = open_pictures(root, cache=cache, memory_limit_mb=0)
+    assert pictures.store.choice.kind == "disk"
+    pictures.store.pixels(0)
+    with file_limit(1):
+        for _ in range(2):
+            assert torch.equal(pictures[0:COUNT], expected)
+    assert caplog.text.count("cannot be written (File too large)") == 1
+    assert check(entry_of(root)) == {"pictures": COUNT, "kept": 1, "damaged": 0}
+
+
+def test_a_cache_that_cannot_be_read_any_more_costs_no_bit(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = open_pictures(root, cache="disk")
+    expected = pictures[0:COUNT]
+    folder = os.open(root, os.O_RDONLY)
+    os.dup2(folder, pictures.store._keeper._descriptor)  # type: ignore[attr-defined]
+    os.close(folder)
+    for _ in range(2):
+        assert torch.equal(pictures[0:COUNT], expected)
+    assert caplog.text.count("cannot be read (Is a directory)") == 1
+
+
+def test_where_no_file_can_be_made_auto_goes_without_and_disk_is_refused(root: Path) -> None:
+    Path(f"{root}-cache").write_text("a file where the folder would be")
+    pictures = open_pictures(root, cache="auto", memory_limit_mb=0)
+    assert pictures.store.choice.kind == "none"
+    assert "cannot be written" in pictures.store.choice.describe()
+    with pytest.raises(UserError, match=r"data\.cache: .* cannot be written"):
+        open_pictures(root, cache="disk")
+
+
+def test_what_is_kept_already_needs_no_more_room(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a cache is filled, the disk has less room than it had; the choice stays."""
+    pictures = open_pictures(root, cache="disk")
+    assert len(pictures[0:COUNT]) == COUNT
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    monkeypatch.setattr(keeping, "_FREE_SHARE", 1.0)
+    kept = open_pictures(root, cache="auto", memory_limit_mb=0)
+    assert kept.store.choice.kind == "disk"
+
+
+def test_only_the_pictures_that_a_run_uses_decide_on_where_they_are_kept(root: Path) -> None:
+    def choose(**keys: Any) -> str:
+        limited = open_pictures(root, cache_limit_gb=8e-6, memory_limit_mb=0, **keys)
+        return limited.store.choice.kind
+
+    assert choose() == "none"
+    assert choose(train_size=1) == "disk"
+    assert choose(train_size=1, store_format="jpeg") == "disk"
 
 
 FILLING = """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
@@ -58,15 +59,17 @@ def open_stored(
         UserError: what data.cache asks for cannot be written.
     """
     form = form_of(config, channels, grey_range)
-    sizes = np.concatenate([form.sizes(known.sizes) for known in parts.values()])
-    sha256 = np.concatenate([known.sha256 for known in parts.values()])
-    folder = entries.folder_of(config)
-    pixel_bytes = int(sizes.prod(1).sum()) * channels
-    # What a JPEG of it takes is known when it is made: here what photographs take at quality 90.
-    size_bytes = pixel_bytes if form.quality is None else pixel_bytes // 6
+    sizes = {part: form.sizes(known.sizes) for part, known in parts.items()}
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
-    choice = choose(config, size_bytes, limit_bytes, folder)
-    keeper, choice = _keeper(choice, config, form, root, sha256, sizes, limit_bytes)
+    keeper, choice = _keeper(
+        config,
+        form,
+        root,
+        np.concatenate([known.sha256 for known in parts.values()]),
+        np.concatenate([*sizes.values()]),
+        _size_bytes(config, form, sizes),
+        limit_bytes,
+    )
     opened, first = {}, 0
     for part, known in parts.items():
         store = PictureStore(known, form, keeper, first, choice)
@@ -76,22 +79,37 @@ def open_stored(
     return opened
 
 
+def _size_bytes(
+    config: DataConfig, form: StoredForm, sizes: Mapping[str, npt.NDArray[np.int64]]
+) -> int:
+    """Return what the pictures take that a run uses: of each part the first ones."""
+    used = {
+        "train": config.train_size,
+        "validation": config.validation_size,
+        "test": config.test_size if config.folds is None else 0,
+    }
+    pixels = sum(int(of_part[: used[part]].prod(1).sum()) for part, of_part in sizes.items())
+    # What a JPEG of it takes is known when it is made: here what photographs take at quality 90.
+    return pixels * form.channels // (1 if form.quality is None else 6)
+
+
 def _keeper(
-    choice: Choice,
     config: DataConfig,
     form: StoredForm,
     root: Path,
-    sha256: np.ndarray,
-    sizes: np.ndarray,
+    sha256: npt.NDArray[np.uint8],
+    sizes: npt.NDArray[np.int64],
+    size_bytes: int,
     limit_bytes: float,
 ) -> tuple[Keeper, Choice]:
-    if choice.kind == "memory":
-        return InMemory(limit_bytes), choice
-    if choice.kind == "none":
-        return Nowhere(), choice
     folder = entries.folder_of(config)
     entry = folder / entries.stored_name(root, form.key)
     try:
+        choice = choose(config, size_bytes, limit_bytes, entry)
+        if choice.kind == "memory":
+            return InMemory(limit_bytes), choice
+        if choice.kind == "none":
+            return Nowhere(), choice
         entry.mkdir(parents=True, exist_ok=True)
         entries.hold(entry)
         about = entry / entries.ABOUT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -94,15 +95,32 @@ class StoredForm:
         content = place.read()
         if hashlib.sha256(content).digest() != sha256:
             raise UserError(f"{place}: was changed since the run began; start again")
-        read = ReadPlace(place.file, place.member, content=content)
+        return self._encode(ReadPlace(place.file, place.member, content=content), size)
+
+    def read_pixels(self, picture: Path, max_megapixels: int) -> Bytes:
+        """Return the image that is stored of a picture: uint8 (height, width, channels).
+
+        Args:
+            max_megapixels: a picture of more million pixels is refused.
+
+        Raises:
+            UserError: names the picture that is missing or broken.
+        """
+        place = Place(picture)
+        info = decoding.read_info(place, max_megapixels)
+        (height, width) = self.sizes(np.array([[info.height, info.width]], np.int32))[0].tolist()
+        return self.pixels(self._encode(place, (height, width)), (height, width))
+
+    def _encode(self, place: Place, size: tuple[int, int]) -> Bytes:
+        """Return the bytes that are stored of a picture, whose size was looked at."""
         if self.channels not in (1, 3):
-            bands = decoding.read_bands(read, self.channels, max_megapixels=None)
+            bands = decoding.read_bands(place, self.channels, max_megapixels=None)
             return resizing.resize(bands, size, "stretch").reshape(-1)
         height, width = size
         shrinks = self.shorter_side is not None
         at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None
         image = decoding.open_upright(
-            read, self.channels, self.grey_range, at_least, max_megapixels=None
+            place, self.channels, self.grey_range, at_least, max_megapixels=None
         )
         whole = (0.0, 0.0, float(image.width), float(image.height))
         image = resizing.crop_image(image, whole, size)
@@ -121,6 +139,11 @@ class StoredForm:
         return stored.reshape(*size, self.channels)
 
 
+def quality_of(config: DataConfig) -> int | None:
+    """Return the quality of the JPEG that pictures are encoded as; None: they are pixels."""
+    return config.store_quality if config.store_format == "jpeg" else None
+
+
 def form_of(config: DataConfig, channels: int, grey_range: GreyRange | None) -> StoredForm:
     """Return the stored form of a configuration.
 
@@ -130,7 +153,7 @@ def form_of(config: DataConfig, channels: int, grey_range: GreyRange | None) -> 
     Raises:
         UserError: there is no JPEG of so many channels.
     """
-    quality = config.store_quality if config.store_format == "jpeg" else None
+    quality = quality_of(config)
     if quality is not None and channels not in (1, 3):
         raise UserError(
             f"data.store_format: JPEG has 1 or 3 channels, and the pictures {channels}; use pixels"

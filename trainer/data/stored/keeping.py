@@ -80,31 +80,36 @@ class Choice:
         return f"{where[self.kind]} ({self.reason})"
 
 
-def choose(config: DataConfig, size_bytes: int, limit_bytes: float, folder: Path) -> Choice:
+def choose(config: DataConfig, size_bytes: int, limit_bytes: float, entry: Path) -> Choice:
     """Choose where pictures are kept; any choice gives the same bits.
 
     Args:
         size_bytes: that all of them take in their stored form.
         limit_bytes: of memory for them.
-        folder: of the cache on the disk.
+        entry: their folder in the cache on the disk, if they are kept there.
+
+    Raises:
+        OSError: the disk of the cache cannot be looked at.
     """
     size, limit = f"{size_bytes / 1e9:,.2f} GB", f"{limit_bytes / 1e9:,.2f} GB"
     if config.cache != "auto":
         return Choice(config.cache, f"{size}, as data.cache says")
     if size_bytes <= limit_bytes:
         return Choice("memory", f"{size} of at most {limit}")
-    free_bytes = _FREE_SHARE * _free_bytes(folder)
+    free_bytes = _FREE_SHARE * _free_bytes(entry)
     most_bytes = config.cache_limit_gb * 1e9
     if size_bytes <= min(free_bytes, most_bytes):
         return Choice("disk", f"{size}, more than the {limit} that memory has for them")
     room = f"the {most_bytes / 1e9:,.2f} GB of data.cache_limit_gb"
     if free_bytes < most_bytes:
-        room = f"{_FREE_SHARE:.0%} of the free space in {folder}"
+        room = f"{_FREE_SHARE:.0%} of the free space in {entry.parent}"
     return Choice("none", f"{size}, more than {limit} of memory and {room}")
 
 
-def _free_bytes(folder: Path) -> int:
-    """Return the free space of the disk on which a folder is, or will be made."""
+def _free_bytes(entry: Path) -> int:
+    """Return the space that an entry may have: what is free on its disk, and what it has there."""
+    kept_bytes = sum(path.stat().st_blocks * 512 for path in entry.glob("*"))
+    folder = entry
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free + kept_bytes

@@ -12,7 +12,6 @@ The file is read, not mapped, for the reasons that `raw_images` gives.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import struct
@@ -32,8 +31,6 @@ INDEX, SLOTS = "index.npy", "slots.bin"
 _HEAD = struct.Struct("<II")
 """number of bytes, checksum; both 0 where nothing was written"""
 _ROW = np.dtype([("sha256", "S32"), ("offset_bytes", "<i8"), ("most_bytes", "<i8")])
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 log = logging.getLogger("lockstep")
 
 
@@ -61,7 +58,7 @@ class Slots:
         self._lengths = np.zeros(len(offset_bytes), dtype=np.int64)
         """of the slots that this process has checked; 0: not yet"""
         self._descriptor = os.open(self.path, os.O_RDWR)
-        self._is_full = False
+        self._has_failed = False
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
@@ -103,33 +100,39 @@ class Slots:
         return zlib.crc32(stored.data, zlib.crc32(self.sha256[number].data))
 
     def _fill(self, wanted: Bytes, begin: int) -> bool:
-        """Fill an array from the file; return whether the file was long enough."""
+        """Fill an array from the file; return whether the file was long enough, and readable."""
         left = wanted.data
-        while left and (count := os.preadv(self._descriptor, [left], begin)):
-            left, begin = left[count:], begin + count
+        try:
+            while left and (count := os.preadv(self._descriptor, [left], begin)):
+                left, begin = left[count:], begin + count
+        except OSError as error:
+            self._warn("read", error)
         return not left
 
     def write(self, number: int, stored: Bytes) -> None:
-        """Keep the bytes of a picture; where the disk is full, go on without."""
+        """Keep the bytes of a picture; where that fails, as on a full disk, go on without."""
         start = int(self.offset_bytes[number])
         assert 0 < len(stored) <= self.most_bytes[number]
-        if self._is_full:
+        if self._has_failed:
             return
         try:
             self._write(stored.data, start + _HEAD.size)
             head = _HEAD.pack(len(stored), self._sum(number, stored))
             self._write(memoryview(head), start)
         except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            self._is_full = True
-            log.warning(
-                "%s: the disk is full: pictures that are not in this cache yet are decoded each "
-                "time they are needed; data.cache_dir names a folder elsewhere",
-                self.path,
-            )
+            self._warn("written", error)
             return
         self._lengths[number] = len(stored)
+
+    def _warn(self, what: str, error: OSError) -> None:
+        """Say once that the cache fails, which costs time only; nothing more is written."""
+        if not self._has_failed:
+            self._has_failed = True
+            log.warning(
+                "%s: cannot be %s (%s): pictures that are not in this cache yet are decoded each "
+                "time they are needed; data.cache_dir names a folder elsewhere",
+                self.path, what, error.strerror or error,
+            )  # fmt: skip
 
     def _write(self, content: memoryview, begin: int) -> None:
         while content:
