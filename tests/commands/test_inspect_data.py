@@ -95,7 +95,7 @@ def test_sizes_and_duplicates(capsys: Capture, doubled: Path) -> None:
     found = inspect(capsys, *of_folder(doubled))
     assert found["pictures"] == {
         "count": 28, "sizes": 2, "smallest": [12, 10], "median": [12, 10], "largest": [40, 30],
-        "grey": 27, "colour": 1,
+        "grey": 27, "colour": 1, "other_channels": 0,
     }  # fmt: skip
     duplicates = found["duplicates"]
     groups = [[image["name"] for image in group] for group in duplicates.pop("groups")]

@@ -150,6 +150,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 def _file_text(pictures: dict[str, Any]) -> str:
     sides = [" x ".join(map(str, pictures[key])) for key in ("smallest", "median", "largest")]
     kinds = f"{pictures['grey']:,} grey, {pictures['colour']:,} in colour"
+    if pictures["other_channels"]:
+        kinds += f", {pictures['other_channels']:,} of other channels"
     if pictures["sizes"] == 1:
         return f"{pictures['count']:,} of {sides[0]} pixels (height x width); {kinds}"
     return (

@@ -115,7 +115,8 @@ def _file_statistics(contents: Contents | None) -> dict[str, Any] | None:
         "median": [statistics.median_low(side) for side in sizes.T.tolist()],
         "largest": by_area[-1].tolist(),
         "grey": int((channels == 1).sum()),
-        "colour": int((channels > 1).sum()),
+        "colour": int((channels == 3).sum()),
+        "other_channels": int((~np.isin(channels, (1, 3))).sum()),
     }
 
 
