@@ -12,7 +12,7 @@ from tests.data.picture_folders import write_pictures
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.pictures.packed_names import PackedNames
-from trainer.data.sources import picture_index, reading
+from trainer.data.sources import decoded_pictures, picture_index, reading
 from trainer.data.sources.source_data import SourceData
 
 COUNT = 2000
@@ -48,6 +48,7 @@ def test_a_later_start_asks_for_no_file_again(
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", count)
         patch.setattr(picture_index, "_read", None)
+        patch.setattr(decoded_pictures, "make_plan", None)
         reading.prepare(config)
         second = load(config, 0)
     assert second.fingerprint == first.fingerprint
@@ -64,6 +65,40 @@ def test_what_is_known_is_in_columns(root: Path, caches: Path) -> None:
     assert [names[0][:10], names[1][:10]] == ["train/cat/", "train/dog/"]
     size_bytes = sum(path.stat().st_size for path in (caches / "folder").iterdir())
     assert size_bytes < 300 * COUNT
+
+
+def test_a_first_start_that_is_killed_keeps_what_it_has_read(
+    tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if the files were older
+    config = config_of(write_pictures(tmp_path / "own", ("train",), count=100, size=(4, 4)))
+    child = os.fork()
+    if child == 0:
+        picture_index._WRITE_EVERY_S = 0.0
+        put = picture_index._put
+
+        def put_or_die(found: Any, position: int, row: Any) -> None:
+            if position == 150:
+                os._exit(9)
+            put(found, position, row)
+
+        picture_index._put = put_or_die
+        reading.prepare(config)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    read = []
+    read_one = picture_index._read
+
+    def count(place: Any, *words: Any, **more: Any) -> Any:
+        read.append(place)
+        return read_one(place, *words, **more)
+
+    monkeypatch.setattr(picture_index, "_read", count)
+    reading.prepare(config)
+    assert len(read) == 50
+    found = load(config, 0).fingerprint
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches / "fresh"))
+    reading.prepare(config)
+    assert load(config, 0).fingerprint == found
 
 
 @pytest.mark.parametrize("keys", [{}, {"store_size": None}], ids=["stored", "decoded"])

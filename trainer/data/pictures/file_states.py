@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from trainer.data.pictures.packed_names import encode
 
 States = npt.NDArray[np.int64]
 """of files: (n, 5), size in bytes, times of modification and of change in ns, inode and device"""
@@ -27,10 +29,10 @@ def state_of(path: Path | os.DirEntry[str]) -> tuple[int, ...]:
         status = path.stat()
     except OSError:
         return ABSENT
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    # Inodes and devices may be unsigned.
-    numbers = (_signed(status.st_ino), _signed(status.st_dev))
-    return status.st_size, *times, *numbers
+    inode, device = status.st_ino, status.st_dev
+    if inode >= 2**63 or device >= 2**63:  # they may be unsigned
+        inode, device = _signed(inode), _signed(device)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode, device
 
 
 def read_states(paths: Iterable[Path]) -> States:
@@ -38,9 +40,9 @@ def read_states(paths: Iterable[Path]) -> States:
     return np.array([state_of(path) for path in paths], dtype=np.int64).reshape(-1, len(ABSENT))
 
 
-def hash_names(names: Iterable[str]) -> npt.NDArray[np.int64]:
+def hash_names(names: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return a number for each name, int64 (n,); two names may have the same."""
-    return np.fromiter((zlib.crc32(name.encode()) for name in names), dtype=np.int64)
+    return np.fromiter(map(zlib.crc32, encode(names)), np.int64, len(names))
 
 
 def _signed(number: int) -> int:

@@ -41,7 +41,7 @@ def is_ignored(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Return whether a file is a picture by its name."""
-    return name.lower().endswith(SUFFIXES)
+    return name.endswith(SUFFIXES) or name.lower().endswith(SUFFIXES)
 
 
 def guess_part(name: str) -> str | None:

@@ -46,12 +46,16 @@ class PackedNames(Sequence[str]):
         return self.blob[begin : self.ends[position]].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
+        return map(bytes.decode, self.encode())
+
+    def encode(self) -> Iterator[bytes]:
+        """Yield each name in UTF-8."""
         begins = np.concatenate([[0], self.ends])[:-1]
         content, ends = self.blob.tobytes(), self.ends
         if self.order is not None:
             begins, ends = begins[self.order], ends[self.order]
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-            yield content[begin:end].decode()
+            yield content[begin:end]
 
     def select(self, positions: Indices) -> PackedNames:
         """Return some of the names, in this order, without copying any."""
@@ -60,9 +64,14 @@ class PackedNames(Sequence[str]):
 
 def pack(names: Sequence[str]) -> PackedNames:
     """Put names into arrays."""
-    encoded = [name.encode() for name in names]
+    encoded = list(encode(names))
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), dtype=np.int64)
     return PackedNames(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+
+def encode(names: Sequence[str]) -> Iterator[bytes]:
+    """Return each name in UTF-8; of packed ones without making a `str` of it."""
+    return names.encode() if isinstance(names, PackedNames) else map(str.encode, names)
 
 
 def select(names: Sequence[str], positions: Indices) -> Sequence[str]:

@@ -109,7 +109,10 @@ def _prepare(
     # A batch cannot leave out a picture.
     whole = is_stored and config.on_bad == "skip"
     contents, states = _read_contents(pictures, config, _index(config, only), whole=whole)
-    plan = make_plan(config, pictures, contents)
+    plan_path, made_from = _plan(config, only), plan_file.digest_inputs(pictures, contents)
+    written = plan_file.read(plan_path)
+    is_planned = written is not None and written.made_from == made_from
+    plan = written.plan if written and is_planned else make_plan(config, pictures, contents)
     errors = [error for part in contents.values() for _, error in sorted(part.errors.items())]
     decoded = None
     if not is_stored:
@@ -130,7 +133,8 @@ def _prepare(
     picture_messages.check_errors(errors, len(pictures), config)
     if decoded and not only:
         _check_classes(pictures.class_names, plan, decoded)
-    plan_file.write(_plan(config, only), pictures, plan)
+    if not is_planned:
+        plan_file.write(plan_path, pictures, plan, made_from)
     return contents, plan, decoded
 
 
@@ -139,9 +143,10 @@ def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     root, index = pictures.root, _index(config)
     if picture_index.is_up_to_date([part.places for part in pictures.parts.values()], index):
         contents, _ = _read_contents(pictures, config, index, remember=False)
-        prepared = _find(config)
-        if prepared and prepared.written.plan.key == make_plan(config, pictures, contents).key:
+        prepared, made_from = _find(config), plan_file.digest_inputs(pictures, contents)
+        if prepared and prepared.written.made_from == made_from:
             return None
+        make_plan(config, pictures, contents)  # which raises an error where none can be made
     counts = ", ".join(f"{len(listed):,} in {part}" for part, listed in pictures.parts.items())
     not_yet = "not read yet" if stored_pictures.needs_stored(config) else "not decoded yet"
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class _Walk:
     root: Path
     only: str | None
     names: list[str] = field(default_factory=list)
-    states: list[tuple[int, ...]] = field(default_factory=list)
+    states: array[int] = field(default_factory=lambda: array("q"))
     folders: set[str] = field(default_factory=set)
     broken_links: set[str] = field(default_factory=set)
 
@@ -89,7 +90,7 @@ class _Walk:
                     folders.append(name)
                     continue
                 self.names.append(name)
-                self.states.append(state_of(entry))
+                self.states.extend(state_of(entry))
                 if depth < 2 and entry.is_symlink() and not Path(entry.path).exists():
                     self.broken_links.add(name)
         if depth < 2:

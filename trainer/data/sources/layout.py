@@ -202,11 +202,11 @@ def _sort_files(members: Members, prefix: str, by_folder: Mapping[str, _Class]) 
     for number, name in enumerate(members.names):
         if not name.startswith(prefix):
             continue
-        folder, inside, _ = name[begin:].partition("/")
-        if inside:
-            one = by_folder[folder]
+        if (end := name.find("/", begin)) >= 0:
+            one = by_folder[name[begin:end]]
             (one.pictures if is_picture(name) else one.others).append(number)
-            _check_name(members, name)
+            if not name.isascii():
+                _check_name(members, name)
         elif name in members.broken_links:
             raise _broken_link(members, name)
         elif is_picture(name):
@@ -254,7 +254,7 @@ def _children(folders: frozenset[str], prefix: str) -> list[str]:
 
 def _files_in(members: Members, prefix: str) -> Iterator[str]:
     for name in members.names:
-        if name.startswith(prefix) and "/" not in name[len(prefix) :]:
+        if name.find("/", len(prefix)) < 0 and name.startswith(prefix):
             yield name
 
 

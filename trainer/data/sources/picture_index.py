@@ -28,6 +28,9 @@ from trainer.data.pictures.places import Place, Places
 # Some file systems count times in whole seconds, or in steps of two.
 _CLOCK_STEP_NS = 2 * 10**9
 
+_WRITE_EVERY_S = 60.0
+"""while pictures are read, so that a kill loses no more"""
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -87,6 +90,11 @@ class _Index:
         settled: npt.NDArray[np.bool_] = changed_ns < self.read_ns
         return settled & _is_there(self.states)
 
+    def select(self, positions: Indices) -> _Index:
+        """Return some of the rows, in this order."""
+        chosen = self.contents.select(positions)
+        return _Index(self.states[positions], self.read_ns[positions], chosen)
+
 
 def read_contents(
     parts: Sequence[Places],
@@ -127,9 +135,13 @@ def read_contents(
         return _read(parts[part][position - int(begins[part])], max_megapixels, whole=whole)
 
     unread = np.flatnonzero(rows < 0).tolist()
-    for position, row in zip(unread, in_parallel(read, unread, "reading pictures"), strict=True):
-        _put(found, position, row)
     found.contents.is_decoded[unread] = whole
+    results, written_s = in_parallel(read, unread, "reading pictures"), time.monotonic()
+    for done, (position, row) in enumerate(zip(unread, results, strict=True), 1):
+        _put(found, position, row)
+        if remember and time.monotonic() - written_s > _WRITE_EVERY_S:
+            _write(index, found.select(np.sort(np.append(known, unread[:done]))))
+            written_s = time.monotonic()
     if remember and (_is_there(states)[unread].any() or len(stored.states) != len(states)):
         _write(index, found)
     split = [np.arange(begin, end) for begin, end in pairwise(begins)]

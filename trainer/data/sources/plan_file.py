@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.array_files import Arrays, read_arrays, write_arrays
+from trainer.data.pictures import formats
 from trainer.data.pictures.packed_names import PackedNames, pack
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
 from trainer.data.pictures.places import Places, Spans
-from trainer.data.sources.picture_plan import PictureList, Plan, Target
+from trainer.data.sources.picture_index import Contents
+from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,7 @@ class WrittenPlan:
     Args:
         root, kind, class_names, makes_test: as listed.
         plan: what the pictures become.
+        made_from: names what it was made from, by `digest_inputs`; "" in older files.
         groups: numbers of the groups of each part's pictures, int64 (n,), the same in all parts;
             empty if there are no groups.
     """
@@ -35,11 +38,37 @@ class WrittenPlan:
     class_names: tuple[str, ...]
     makes_test: bool
     plan: Plan
+    made_from: str
     groups: Mapping[str, npt.NDArray[np.int64]]
 
 
-def write(path: Path, pictures: PictureList, plan: Plan) -> None:
-    """Write a plan, unless the file has it already.
+def digest_inputs(pictures: PictureList, contents: Mapping[str, Contents]) -> str:
+    """Return a hash of all that a plan is made from, besides the keys that name its file."""
+    head = (
+        *(FORMAT, *formats.decoder_versions(), str(pictures.root), pictures.kind),
+        *(pictures.class_names, pictures.makes_test, list(pictures.parts)),
+    )
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for part, listed in pictures.parts.items():
+        content, columns = contents[part], _list_columns(listed)
+        columns |= {"sizes": content.sizes, "sha256": content.sha256}
+        columns |= {"channels": content.channels, "value_ranges": content.value_ranges}
+        if listed.groups is not None:
+            groups = pack(listed.groups)
+            columns |= {"groups": groups.blob, "group_ends": groups.ends}
+        places = [part, str(listed.places.root), _files(listed.places.spans)]
+        digest.update(json.dumps(places).encode())
+        for name, column in columns.items():
+            digest.update(f"/{name}/{column.dtype}/{column.shape}/".encode())
+            digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
+
+
+def write(path: Path, pictures: PictureList, plan: Plan, made_from: str) -> None:
+    """Write a plan.
+
+    Args:
+        made_from: by `digest_inputs`.
 
     Raises:
         OSError: it cannot be written.
@@ -51,6 +80,7 @@ def write(path: Path, pictures: PictureList, plan: Plan) -> None:
         "makes_test": pictures.makes_test,
         "target": asdict(plan.target),
         "key": plan.key,
+        "made_from": made_from,
         "parts": {
             part: {
                 "root": str(known.listed.places.root),
@@ -65,14 +95,7 @@ def write(path: Path, pictures: PictureList, plan: Plan) -> None:
         for name, column in _to_columns(known).items()
     }
     columns |= _encode_groups(plan.parts)
-    digest = hashlib.sha256(json.dumps(head).encode())
-    for name, column in columns.items():
-        digest.update(f"/{name}/{column.dtype}/{column.shape}/".encode())
-        digest.update(np.ascontiguousarray(column).data)
-    head["digest"] = digest.hexdigest()
-    known = read_arrays(path, ["head"])
-    if known is None or json.loads(str(known["head"])).get("digest") != head["digest"]:
-        write_arrays(path, {"head": np.array(json.dumps(head)), **columns})
+    write_arrays(path, {"head": np.array(json.dumps(head)), **columns})
 
 
 def read(path: Path) -> WrittenPlan | None:
@@ -89,6 +112,7 @@ def read(path: Path) -> WrittenPlan | None:
         class_names=tuple(head["class_names"]),
         makes_test=head["makes_test"],
         plan=Plan(parts, Target(**target), head["key"]),
+        made_from=head.get("made_from", ""),
         groups={part: columns[f"{part}/groups"] for part in parts if f"{part}/groups" in columns},
     )
 
@@ -102,14 +126,15 @@ def _files(spans: Spans | None) -> list[str] | None:
 
 
 def _to_columns(known: KnownPictures) -> dict[str, npt.NDArray[Any]]:
-    listed, spans = known.listed, known.listed.places.spans
-    names = pack(listed.places.names)
+    return _list_columns(known.listed) | {"sizes": known.sizes, "sha256": known.sha256}
+
+
+def _list_columns(listed: ListedPictures) -> dict[str, npt.NDArray[Any]]:
+    names, spans = pack(listed.places.names), listed.places.spans
     columns: dict[str, npt.NDArray[Any]] = {
         "names": names.blob,
         "name_ends": names.ends,
         "labels": listed.labels,
-        "sizes": known.sizes,
-        "sha256": known.sha256,
     }
     if listed.weights is not None:
         columns["weights"] = listed.weights
