@@ -83,7 +83,7 @@ def write_shard(
     return path
 
 
-def prepared(table: Path, **keys: Any) -> Dataset:
+def prepared(table: Path | str, **keys: Any) -> Dataset:
     """Load the data set of a table; decode its pictures first if necessary."""
     config = DataConfig(**({"name": "table", "root": str(table)} | keys))
     reading.prepare(config)

@@ -18,6 +18,8 @@ from tests.conftest import REPOSITORY
 from tests.data.archives import pack
 from tests.data.conftest import Mirror
 from tests.data.picture_folders import write_pictures
+from tests.data.picture_tables import prepared as table_prepared
+from tests.data.picture_tables import write_shard
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset
@@ -90,7 +92,8 @@ def test_a_broken_download_leaves_nothing(
     [
         ("http://127.0.0.1:9/own.zip#sha256=12", "must end in #sha256= and 64 hexadecimal digits"),
         ("http://127.0.0.1:9/own.zip#crc=12", "must end in #sha256= and 64 hexadecimal digits"),
-        ("http://127.0.0.1:9/own", "must be the address of an archive; it must end in one of .zip"),
+        ("http://127.0.0.1:9/own", "must be the address of an archive or .* end in one of .zip"),
+        ("http://127.0.0.1:9/own.csv", "is a table of text, which names pictures beside it"),
         ("nonsense://own/own.zip", "nonsense://own/own.zip cannot be read .*[Pp]rotocol"),
         ("file:///none/own.zip", "file:///none/own.zip cannot be read .FileNotFoundError: "),
     ],
@@ -99,6 +102,26 @@ def test_an_address_that_cannot_be_read(root: str, message: str, caches: Path) -
     with pytest.raises(UserError, match=f"data.root: .*{message}"):
         prepared(root)
     assert kept(caches) == []
+
+
+def test_a_table_with_its_pictures_inside_is_downloaded(
+    tmp_path: Path, start_mirror: Start
+) -> None:
+    path = write_shard(tmp_path / "own.parquet", [0, 1] * 10, ("dog", "cat"))
+    outside = write_shard(tmp_path / "outside.parquet", [0, 1], file=["a.png", "b.png"])
+    files = {each.name: each.read_bytes() for each in (path, outside)}
+    mirror = start_mirror(files)
+    sha256 = hashlib.sha256(files["own.parquet"]).hexdigest()
+    config = DataConfig(name="table", root=f"{mirror.address}own.parquet#sha256={sha256}")
+    missing = reading.describe_missing(config)
+    assert missing and "own.parquet is not on this machine" in missing
+    reading.prepare(config)
+    assert reading.describe_missing(config) is None
+    assert load(config, 0).fingerprint == table_prepared(path).fingerprint
+    with pytest.raises(UserError, match="has the checksum sha256="):
+        table_prepared(f"{mirror.address}own.parquet#sha256={'0' * 64}")
+    with pytest.raises(UserError, match=r"outside\.parquet names pictures outside of the table"):
+        table_prepared(f"{mirror.address}outside.parquet")
 
 
 def test_other_stores_are_read_through_fsspec(archive: Path, caches: Path) -> None:

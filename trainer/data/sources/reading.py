@@ -71,7 +71,7 @@ def describe_missing(config: DataConfig) -> str | None:
     published = KNOWN.get(config.name)
     if published and known.lacks_files(published, config.root):
         return known.describe_missing(published)
-    if config.name == "folder" and config.root:
+    if config.name in ("folder", "table") and config.root:
         return remote.describe_missing(config.root)
     return None
 
@@ -167,7 +167,7 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
     if processes.launched_local_rank() > 0:
         return  # the first process of the machine has done it, and this one reads its plan
     try:
-        if config.name == "folder":
+        if config.name in ("folder", "table"):
             assert config.root, "the rules of a configuration have seen to it"
             remote.fetch(config.root)
         decoded_pictures.prepare(_list_pictures(config, part), config, part)

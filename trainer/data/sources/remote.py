@@ -1,4 +1,4 @@
-"""Bring the archive that data.root names by its address onto this machine, once.
+"""Bring the archive or the table that data.root names by its address onto this machine, once.
 
 `https://HOST/own.zip#sha256=HEX` comes through pooch, `s3://BUCKET/own.zip` and the like through
 fsspec. An address is not asked again: with a checksum its content is fixed, and without one the
@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
+from trainer.data.sources import arrow_file, delimited
 from trainer.data.sources.archive import SUFFIXES, is_archive
 from trainer.data.sources.download import DownloadError, cache_folder, download_file
 
@@ -28,7 +29,7 @@ log = logging.getLogger("lockstep")
 
 @dataclass(frozen=True)
 class _Address:
-    """Where an archive is: its address, and its checksum as `sha256:HEX` or `md5:HEX` if given."""
+    """Where a file is: its address, and its checksum as `sha256:HEX` or `md5:HEX` if given."""
 
     address: str
     checksum: str | None
@@ -45,10 +46,16 @@ def locate(root: str) -> Path:
     """Return where on this machine the files of data.root are, or will be after `fetch`.
 
     Raises:
-        UserError: it is the address of something else than an archive, or has an unknown checksum.
+        UserError: it is the address of something else than an archive or a table with its pictures
+            inside, or has an unknown checksum.
     """
     address = _parse(root)
     return address.path if address else Path(root).expanduser()
+
+
+def is_address(root: str) -> bool:
+    """Return whether data.root is an address, not a path."""
+    return re.match("[a-zA-Z][a-zA-Z0-9+.-]+://", root) is not None
 
 
 def describe_missing(root: str) -> str | None:
@@ -60,7 +67,7 @@ def describe_missing(root: str) -> str | None:
 
 
 def fetch(root: str) -> Path:
-    """Download the archive if data.root is an address, unless that was done before.
+    """Download the file if data.root is an address, unless that was done before.
 
     A file is put there whole, or not at all; processes of this machine wait for the one that does
     it.
@@ -100,7 +107,7 @@ def fetch(root: str) -> Path:
 
 def _parse(root: str) -> _Address | None:
     """Return what an address means; None if `root` is no address."""
-    if not re.match("[a-zA-Z][a-zA-Z0-9+.-]+://", root):
+    if not is_address(root):
         return None
     address, _, fragment = root.partition("#")
     algorithm, _, digits = fragment.partition("=")
@@ -109,10 +116,16 @@ def _parse(root: str) -> _Address | None:
             f"data.root: {root} must end in #sha256= and 64 hexadecimal digits, in #md5= and 32, "
             f"or have no #; found #{fragment}"
         )
-    if not is_archive(urlsplit(address).path):
+    name = urlsplit(address).path
+    if name.lower().endswith(delimited.SUFFIXES):
         raise UserError(
-            f"data.root: {address} must be the address of an archive; it must end in one of "
-            f"{', '.join(SUFFIXES)}"
+            f"data.root: {address} is a table of text, which names pictures beside it, and only "
+            "the table would be downloaded; use Parquet with the pictures inside, or download both"
+        )
+    if not is_archive(name) and not name.lower().endswith(arrow_file.SUFFIXES):
+        raise UserError(
+            f"data.root: {address} must be the address of an archive or of a table with its "
+            f"pictures inside; it must end in one of {', '.join((*SUFFIXES, *arrow_file.SUFFIXES))}"
         )
     return _Address(address, f"{algorithm}:{digits.lower()}" if fragment else None)
 

@@ -17,7 +17,7 @@ from trainer.config.schema import DataConfig
 from trainer.data.pictures.names import PARTS, describe, guess_part, join_some, normalize_class_name
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places
-from trainer.data.sources import arrow_file, arrow_shards, delimited
+from trainer.data.sources import arrow_file, arrow_shards, delimited, remote
 from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_groups import is_pattern
 from trainer.data.sources.picture_plan import PictureList
@@ -94,7 +94,13 @@ def _read_rows(table: Path, config: DataConfig) -> Rows:
     if table.suffix.lower() in delimited.SUFFIXES:
         return delimited.read_rows(table, config)
     if table.is_dir() or table.suffix.lower() in arrow_file.SUFFIXES:
-        return arrow_shards.read_rows(table, config)
+        rows = arrow_shards.read_rows(table, config)
+        if not rows.inside and config.root and remote.is_address(config.root):
+            raise UserError(
+                f"data.root: {config.root} names pictures outside of the table, and only the table "
+                "is downloaded; use a table with the pictures inside, or download both"
+            )
+        return rows
     known = ", ".join((*delimited.SUFFIXES, *arrow_file.SUFFIXES))
     raise UserError(f"data.root: a table ends in one of {known}; found {table}")
 
