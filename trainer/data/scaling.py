@@ -75,7 +75,7 @@ class Scaling:
             return scaled.sub_(self.mean).div_(self.deviation)
         scaled = _memory.empty_like(images)
         step = max(1, _PIECE_LEVELS // max(1, math.prod(images.shape[1:])))
-        for some, piece in zip(scaled.split(step), images.split(step), strict=True):
+        for some, piece in zip(torch.split(scaled, step), torch.split(images, step), strict=True):
             some.copy_(piece).sub_(self.mean).div_(self.deviation)
         return scaled
 
