@@ -202,14 +202,14 @@ def test_folders_of_some_classes_are_matched_by_name(
     for part in parts:
         chosen = names | {5: "five"} if part == "train" else names
         folder = write_folders(tmp_path / "own", part, chosen) / part / "1"
-    (folder / "photo.heic").touch()
+    (folder / "photo.svg").touch()
     found = evaluate(capsys, run.folder, *of_folder(tmp_path / "own"))
     for name, counts in correct(found).items():
         assert counts == (whole[name] if int(name) in names else (0, 0)), name
     assert found["data"]["classes_by"] == "name"
     assert found["own_images"] is False
     assert found["test"]["worst_class"] in names.values()
-    assert re.search(r"left out, as they end in none of .*/?1/photo\.heic", caplog.text)
+    assert re.search(r"left out, as they end in none of .*/?1/photo\.svg", caplog.text)
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(
