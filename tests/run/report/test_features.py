@@ -93,7 +93,7 @@ def test_every_family_has_a_first_layer(name: str) -> None:
     model = models.create(name, {}, num_classes=3, in_channels=3, image_size=(32, 32))
     found = first_layer(model, torch.zeros(2, 3, 32, 32))
     assert found is not None
-    # The first convolution of airbench that is trained sees 12 whitened patches, and their negatives.
+    # What airbench trains first sees its 12 whitened patches and their negatives.
     assert found.weights.shape[1] == (24 if name == "airbench" else 3)
     assert len(found.maps) == 2
 
