@@ -7,7 +7,9 @@ from types import ModuleType
 import ablations
 import accuracy
 import faults
+import minutes
 import page
+import photos
 import pytest
 import scaling
 import throughput
@@ -15,7 +17,9 @@ import throughput
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("benchmark", [ablations, accuracy, faults, scaling, throughput])
+@pytest.mark.parametrize(
+    "benchmark", [ablations, accuracy, faults, minutes, photos, scaling, throughput]
+)
 def test_a_page_says_what_its_figures_say(benchmark: ModuleType) -> None:
     figures = page.RESULTS / f"{benchmark.__name__}.json"
     lines = benchmark.build_page(page.read_figures(figures))
