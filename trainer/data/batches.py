@@ -98,9 +98,12 @@ class _Plan:
     microbatch_sizes: list[int]
     own: slice
     """this rank's of the samples of all ranks"""
-    wanted: tuple[torch.Tensor, ...]
-    """its samples and, where they are mixed, their partners: int64 (n,), on the CPU"""
+    wanted: torch.Tensor
+    """this rank's samples and, where they are mixed, those of their partners that are not among
+    them: int64 (k,), on the CPU"""
     pairs: mixup.Pairs | None = None
+    partners: torch.Tensor | None = None
+    """which of `wanted` each sample is mixed with: int64 (n,), on the CPU"""
 
 
 class Batches:
@@ -157,15 +160,15 @@ class Batches:
         # One for the thread, and one for this loop, which follows.
         to_fetch, plans = itertools.tee(self._iter_plans(epoch, first_step))
 
-        def fetch(plan: _Plan) -> list[Sent]:
-            return [self._fetch(samples, epoch) for samples in plan.wanted]
+        def fetch(plan: _Plan) -> Sent:
+            return self._fetch(plan.wanted, epoch)
 
         with contextlib.closing(prefetch(fetch, to_fetch, self.ahead)) as fetched:
             for plan in plans:
                 with profiler_ranges.label("data"), self._explain_lack_of_memory(plan):
-                    pairs = zip(plan.wanted, next(fetched), strict=True)
-                    found = [self._augment(samples, sent, epoch) for samples, sent in pairs]
-                    images, targets = self._mix(plan, *found) if plan.pairs else found[0]
+                    images, targets = self._augment(plan.wanted, next(fetched), epoch)
+                    if plan.pairs:
+                        images, targets = self._mix(plan, images, targets)
                 yield Batch(images, targets, plan.microbatch_sizes)
 
     def _iter_plans(self, epoch: int, first_step: int) -> Iterator[_Plan]:
@@ -176,14 +179,19 @@ class Batches:
         samples, own = self.sampler.global_batch(step)
         sizes = self.sampler.microbatch_sizes(step)
         if not (self.mixup or self.cutmix):
-            return _Plan(sizes, own, (samples[own],))
+            return _Plan(sizes, own, samples[own])
         number = (epoch - 1) * self.steps + step + 1
         pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
-        return _Plan(sizes, own, (samples[own], samples[pairs.partners[own]]), pairs)
+        partners = pairs.partners[own]
+        is_own = (own.start <= partners) & (partners < own.stop)
+        wanted = torch.cat([samples[own], samples[partners[~is_own]]])
+        after_own = own.stop - own.start - 1 + (~is_own).cumsum(0)
+        places = torch.where(is_own, partners - own.start, after_own)
+        return _Plan(sizes, own, wanted, pairs, places)
 
     def _explain_lack_of_memory(self, plan: _Plan) -> contextlib.AbstractContextManager[None]:
         """Raise a RankError if the images of a step do not fit into the memory."""
-        count = len(plan.wanted[0])
+        count = plan.own.stop - plan.own.start
         what = f"train.batch_size: a step's batch of {count} images of this process"
         return out_of_memory.explain(what, "make it smaller, or start more processes", self.device)
 
@@ -217,11 +225,14 @@ class Batches:
     def _mix(
         self,
         plan: _Plan,
-        ours: tuple[torch.Tensor, torch.Tensor],
-        theirs: tuple[torch.Tensor, torch.Tensor],
+        wanted: torch.Tensor,
+        wanted_targets: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        assert plan.pairs is not None
-        (images, targets), (others, other_targets) = ours, theirs
+        assert plan.pairs is not None and plan.partners is not None
+        partners, count = self._to_device(plan.partners), len(plan.partners)
+        images, targets = wanted[:count], wanted_targets[:count]
+        others = wanted.index_select(0, partners)
+        other_targets = wanted_targets.index_select(0, partners)
         weights = self._to_device(plan.pairs.weights[plan.own])
         if plan.pairs.centres is None:
             mixed = mixup.mix(images, others, weights)
