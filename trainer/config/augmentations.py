@@ -218,7 +218,7 @@ def canonical(policy: str | list[Any]) -> str | list[Any]:
 
 def unknown_name_message(entries: list[Any], name: str) -> str:
     """Return the message about an entry whose name is neither ours nor a known user's."""
-    names = [split_entry(entry, "")[0] for entry in entries]
+    names = names_in(entries)
     key = f"data.augment[{names.index(name)}]"
     return f"{_unknown(name, key)}; your own is path/to/file.py:name"
 
@@ -230,6 +230,15 @@ def _unknown(name: str, key: str) -> str:
     return f"{key}: there is no augmentation {name!r}{nearest} known are {known}"
 
 
+def names_in(entries: list[Any]) -> list[str]:
+    """Return the names of the entries of a list.
+
+    Raises:
+        UserError: one is neither a name nor a name with arguments.
+    """
+    return [split_entry(entry, "data.augment")[0] for entry in entries]
+
+
 def transforms_of(policy: str) -> list[str]:
     """Return the names of Lockstep's transforms in the short form of `data.augment`."""
     first = policy.partition("+")[0].split("_")
@@ -239,7 +248,6 @@ def transforms_of(policy: str) -> list[str]:
 def own_augmentations_of(policy: str | list[Any]) -> list[str]:
     """Return the names of users' augmentations in a value of `data.augment`."""
     if isinstance(policy, list):
-        names = [split_entry(entry, "data.augment")[0] for entry in policy]
-        return [name for name in names if name not in TRANSFORMS_OF_LISTS]
+        return [name for name in names_in(policy) if name not in TRANSFORMS_OF_LISTS]
     parts = policy.split("+")
     return [] if policy == "none" else parts[bool(transforms_of(policy)) :]

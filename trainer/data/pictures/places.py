@@ -107,6 +107,22 @@ class Spans:
     is_deflated: npt.NDArray[np.bool_]
     checksums: npt.NDArray[np.uint32] | None = None
 
+    @classmethod
+    def in_one_file(
+        cls,
+        file: Path,
+        offset_bytes: npt.NDArray[np.int64],
+        size_bytes: npt.NDArray[np.int64],
+        is_deflated: npt.NDArray[np.bool_] | None = None,
+        checksums: npt.NDArray[np.uint32] | None = None,
+    ) -> Spans:
+        """Return where pictures lie that are all in one file; by default none is compressed."""
+        count = len(offset_bytes)
+        if is_deflated is None:
+            is_deflated = np.zeros(count, np.bool_)
+        of_file = np.zeros(count, np.int32)
+        return cls((file,), of_file, offset_bytes, size_bytes, is_deflated, checksums)
+
     def select(self, positions: Indices) -> Spans:
         """Return some of the rows, in this order."""
         return Spans(

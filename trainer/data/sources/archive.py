@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from trainer.base.array_files import Arrays, read_arrays, write_arrays
@@ -192,12 +191,7 @@ def _load(path: Path, file: Path, index: Path) -> Members | None:
         return None
     names = list(PackedNames(columns["names"], columns["name_ends"]))
     folders = frozenset(PackedNames(columns["folders"], columns["folder_ends"]))
-    spans = Spans(
-        (file,),
-        np.zeros(len(names), np.int32),
-        offset_bytes,
-        size_bytes,
-        columns["is_deflated"],
-        columns.get("checksums"),
+    spans = Spans.in_one_file(
+        file, offset_bytes, size_bytes, columns["is_deflated"], columns.get("checksums")
     )
     return Members(path, names, folders, spans=spans)

@@ -44,6 +44,7 @@ from trainer.ranks import processes
 # What a run does with images when they have been planned.
 _LATER_KEYS = (
     *("train_size", "test_size", "validation_size", "validation", "folds", "fold", "scaling"),
+    "sampling",
     *("augment", "test_augment", "mixup", "cutmix", "image_size_schedule", "prefetch"),
     *("store_size", "store_format", "store_quality"),
     *("memory_limit_mb", "cache", "cache_dir", "cache_limit_gb"),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
+from trainer.config import augmentations
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures
@@ -26,12 +27,9 @@ def needs_stored(config: DataConfig) -> bool:
 
     Otherwise each picture becomes the same image in every epoch, and is decoded to it once.
     """
-    first = config.augment[0] if isinstance(config.augment, list) and config.augment else None
-    cuts = first == "random_resized_crop" or (
-        isinstance(first, dict) and "random_resized_crop" in first
-    )
+    names = augmentations.names_in(config.augment) if isinstance(config.augment, list) else []
     return (
-        cuts
+        "random_resized_crop" in names
         or config.image_size_schedule is not None
         or config.store_size is not None
         or config.store_format != "pixels"

@@ -50,13 +50,7 @@ def list_tar(path: Path, named: Path) -> Members:
         named,
         names,
         frozenset(folders | upper_folders(names)),
-        spans=Spans(
-            (path,),
-            np.zeros(len(names), np.int32),
-            np.array(offsets, np.int64),
-            np.array(sizes, np.int64),
-            np.zeros(len(names), np.bool_),
-        ),
+        spans=Spans.in_one_file(path, np.array(offsets, np.int64), np.array(sizes, np.int64)),
     )
 
 

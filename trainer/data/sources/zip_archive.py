@@ -69,14 +69,7 @@ def _list(path: Path, infos: list[zipfile.ZipInfo], descriptor: int) -> Members:
         path,
         names,
         frozenset(folders | upper_folders(names)),
-        spans=Spans(
-            (path,),
-            np.zeros(len(names), np.int32),
-            offsets[used],
-            sizes[used],
-            deflated[used],
-            checksums[used],
-        ),
+        spans=Spans.in_one_file(path, offsets[used], sizes[used], deflated[used], checksums[used]),
     )
 
 
