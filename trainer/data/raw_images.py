@@ -12,7 +12,7 @@ import math
 import os
 import weakref
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import RankError, UserError
+from trainer.data.unread_images import Indices, UnreadImages, channels_first
 
 if TYPE_CHECKING:
     import torch
-
-Indices = npt.NDArray[np.int64]
 
 
 class RawImageFile:
@@ -106,15 +105,10 @@ class RawImageFile:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredImages:
-    """Images of a file, in any order, with the methods of a tensor that an `ImageSet` uses.
-
-    Args:
-        positions: of the images in the file, int64 (n,).
-    """
+class StoredImages(UnreadImages):
+    """Images of a file."""
 
     file: RawImageFile
-    positions: Indices
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,43 +116,10 @@ class StoredImages:
         height, width, channels = self.file.image_shape
         return len(self.positions), channels, height, width
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that they take in memory."""
-        return self.positions.nbytes
-
-    @property
-    def device(self) -> torch.device:
-        """The device to which a batch is read."""
-        import torch
-
-        return torch.device("cpu")
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, chosen: slice) -> torch.Tensor:
-        """Read neighbouring images: uint8 (n, channels, height, width), contiguous."""
-        return self._read(self.positions[chosen])
-
-    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
-        """Read some images; `dim` is 0."""
-        return self._read(self.positions[index.numpy()])
-
     def _read(self, positions: Indices) -> torch.Tensor:
         import torch
 
-        pixels = torch.from_numpy(self.file.read(positions)).permute(0, 3, 1, 2)
-        # A single channel leaves the strides open, and torch takes one choice for channels_last.
-        return pixels.flatten().view(pixels.shape)
-
-    def to(self, device: torch.device | str) -> StoredImages:
-        """Return itself: the images stay in their file for any device."""
-        return self
-
-    def select(self, positions: Indices) -> StoredImages:
-        """Return some of the images, without reading them."""
-        return replace(self, positions=self.positions[positions])
+        return channels_first(torch.from_numpy(self.file.read(positions)))
 
 
 def open_images(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> StoredImages:
@@ -172,7 +133,7 @@ def open_images(path: Path, offset_bytes: int, shape: tuple[int, ...]) -> Stored
             f"data.memory_limit_mb: {path} is larger, and this system cannot leave it on the disk; "
             "raise the limit"
         )
-    return StoredImages(RawImageFile(path, offset_bytes, shape), np.arange(shape[0]))
+    return StoredImages(np.arange(shape[0]), RawImageFile(path, offset_bytes, shape))
 
 
 def memory_limit_error(path: Path, size_bytes: int, limit_bytes: float, problem: str) -> UserError:

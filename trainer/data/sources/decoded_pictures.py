@@ -37,8 +37,9 @@ from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
 from trainer.data.sources.plan_file import WrittenPlan
-from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit, UnreadImages
+from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit
 from trainer.data.stored import entries
+from trainer.data.unread_images import UnreadImages
 from trainer.ranks import processes
 
 # What a run does with images when they have been planned.

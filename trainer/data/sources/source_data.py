@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +12,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.data.pictures import packed_names
 from trainer.data.pictures.high_bit_depth import GreyRange
-
-
-class UnreadImages(Protocol):
-    """Images that are not in memory: still in their file, or in the files of pictures."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, channels, height, width)."""
-
-    def select(self, positions: npt.NDArray[np.int64]) -> UnreadImages:
-        """Return some of the images, in this order, without reading them."""
+from trainer.data.unread_images import UnreadImages
 
 
 @dataclass(frozen=True, eq=False)

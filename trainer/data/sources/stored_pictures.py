@@ -72,7 +72,7 @@ def open_stored(
     for part, known in parts.items():
         store = PictureStore(known, form, keeper, first, choice)
         positions = np.arange(len(known.sizes), dtype=np.int64)
-        opened[part] = StoredPictures(store, positions, image_size, config.resize)
+        opened[part] = StoredPictures(positions, store, image_size, config.resize)
         first += len(positions)
     return opened
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from trainer.data.pictures import resizing
 from trainer.data.pictures.picture_set import KnownPictures
 from trainer.data.stored.form import Bytes, StoredForm
 from trainer.data.stored.keeping import Choice, Keeper
+from trainer.data.unread_images import Indices, UnreadImages, channels_first
 from trainer.ranks import processes
-
-Indices = npt.NDArray[np.int64]
 
 
 class PictureStore:
@@ -77,18 +76,16 @@ class PictureStore:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredPictures:
-    """Pictures that become images when a batch asks for them; with the methods of `Images`.
+class StoredPictures(UnreadImages):
+    """Pictures that become images when a batch asks for them.
 
     Args:
         store: has them.
-        positions: of the images in the store, int64 (n,).
         image_size: height and width of the images.
         resize: how a whole picture is made to fit.
     """
 
     store: PictureStore
-    positions: Indices
     image_size: tuple[int, int]
     resize: ResizeRule
 
@@ -108,34 +105,8 @@ class StoredPictures:
         height, width = self.image_size
         return f"{self.store.form!r}, {height} x {width} by {self.resize}"
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that an image takes in memory for the whole run."""
-        return self.positions.nbytes
-
-    @property
-    def device(self) -> torch.device:
-        """The device of a batch."""
-        return torch.device("cpu")
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, chosen: slice) -> torch.Tensor:
-        """Return neighbouring images: uint8 (n, channels, height, width), contiguous."""
-        return self._fetch(self.positions[chosen], None, self.image_size)
-
-    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
-        """Return some images; `dim` is 0."""
-        return self._fetch(self.positions[index.numpy()], None, self.image_size)
-
-    def to(self, device: torch.device | str) -> StoredPictures:
-        """Return itself: a batch is made on the CPU for any device."""
-        return self
-
-    def select(self, positions: Indices) -> StoredPictures:
-        """Return some of the images, without reading them."""
-        return replace(self, positions=self.positions[positions])
+    def _read(self, positions: Indices) -> torch.Tensor:
+        return self._fetch(positions, None, self.image_size)
 
     def sizes(self, index: torch.Tensor) -> torch.Tensor:
         """Return the stored height and width of pictures: int64 (k, 2)."""
@@ -182,9 +153,7 @@ class StoredPictures:
                 resizing.resize_into(images[number], rows[:, left:right])
 
         _for_each(count, fill)
-        # A single channel leaves the strides open, and torch takes one choice for channels_last.
-        moved = images.permute(0, 3, 1, 2)
-        return moved.flatten().view(moved.shape)
+        return channels_first(images)
 
 
 def _for_each(count: int, do: Callable[[int], None]) -> None:
