@@ -30,8 +30,8 @@ class DataConfig:
     """MB of images that a process keeps in memory, the others are read batch by batch; null: half
     of what is free for it, in its container or its Slurm job"""
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
-    """of pictures that are cut anew in each epoch: where they are kept once they are decoded; auto:
-    in memory if all fit, or else on the disk if they fit there"""
+    """of pictures that are cut again in each epoch: where they are kept once they are decoded;
+    auto: in memory if all fit, or else on the disk if they fit there"""
     cache_dir: str | None = None
     """folder of what is kept on the disk; null: below XDG_CACHE_HOME or ~/.cache/lockstep"""
     cache_limit_gb: float = 50.0

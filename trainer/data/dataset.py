@@ -110,7 +110,7 @@ class Dataset:
         test: the test images, in file order.
         scaling: fitted on `train` only.
         fingerprint: SHA-256, hexadecimal, of the shapes and bytes of the three sets; of pictures
-            that are decoded anew for each batch, of their files instead; and of `train_weights`.
+            that are decoded again for each batch, of their files instead; and of `train_weights`.
         source: where the files came from, in words.
         grey_range: as in `SourceData`.
         train_weights: of the training images, by which they are drawn, float64 (n,); None: each

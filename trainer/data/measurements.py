@@ -2,7 +2,7 @@
 
 Images whose pixels are in memory or in a file are fingerprinted and summed up pixel by pixel. Where
 the pictures were decoded into the cache, that is done once for a choice of them, not at each start.
-Pictures that each batch decodes anew are fingerprinted by their files and by what is made of them,
+Pictures that each batch decodes again are fingerprinted by their files and by what is made of them,
 and `SAMPLE` of them decide on the scaling.
 """
 

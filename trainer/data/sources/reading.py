@@ -135,9 +135,7 @@ def read_split(config: DataConfig, split: str) -> SourceSplit | None:
     """
     if not config.has_pictures or not _has_part(config, split):
         return None
-    _decode(config, split)
-    limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
-    return decoded_pictures.read_part(config, limit_bytes, split)
+    return _read_part(config, split)
 
 
 @_explain_unreadable()
@@ -154,13 +152,20 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
         is_without_parts = table.is_without_parts(_root(config), config)
     else:
         is_without_parts = config.name == "folder" and listing.is_without_parts(_root(config))
-    return read_split(config, "test") if is_without_parts else None
+    return _read_part(config, "test") if is_without_parts else None
 
 
 @_explain_unreadable()
 def read_picture_contents(config: DataConfig) -> Contents | None:
     """Return what pictures are before they are made fit; None if the source has no pictures."""
     return decoded_pictures.read_contents(config) if config.has_pictures else None
+
+
+def _read_part(config: DataConfig, part: str) -> SourceSplit:
+    """Decode and read a part that there is."""
+    _decode(config, part)
+    limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
+    return decoded_pictures.read_part(config, limit_bytes, part)
 
 
 def _decode(config: DataConfig, part: str | None = None) -> None:
