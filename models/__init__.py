@@ -12,7 +12,18 @@ from typing import Any
 from torch import nn
 
 # Importing a family registers it.
-from models import airbench, alexnet, lab, lenet, quicknet, resnet, resnet_d, timm_models, vgg  # noqa: F401
+from models import (  # noqa: F401
+    airbench,
+    alexnet,
+    efficientnet_lite,
+    lab,
+    lenet,
+    quicknet,
+    resnet,
+    resnet_d,
+    timm_models,
+    vgg,
+)
 from models.construct import construct
 from models.output import check_output, kind_of_output
 from models.registry import find, names

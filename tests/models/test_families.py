@@ -16,6 +16,7 @@ from models.airbench import PatchWhitening
 SMALLEST = {
     "airbench": 9,
     "alexnet_small": 4,
+    "efficientnet_lite0": 1,
     "lab_cnn": 4,
     "lenet5": 12,
     "preact_resnet": 1,
@@ -24,6 +25,8 @@ SMALLEST = {
     "vgg_small": 8,
     "wide_resnet": 1,
 }
+# Of the same code as efficientnet_lite0, with more blocks and wider ones.
+LARGER = [f"efficientnet_lite{number}" for number in (1, 2, 3, 4)]
 LIGHT: dict[str, dict[str, Any]] = {
     "preact_resnet": {"depth": 8},
     "resnet_d": {"widths": [8, 16], "blocks": [1, 1]},
@@ -53,7 +56,7 @@ def count(name: str, arguments: dict[str, Any], in_channels: int) -> int:
 
 
 def test_every_registered_network_is_tested_here() -> None:
-    assert models.names() == sorted(SMALLEST)
+    assert models.names() == sorted([*SMALLEST, *LARGER])
 
 
 @pytest.mark.parametrize("name", sorted(SMALLEST))
@@ -161,7 +164,8 @@ def test_the_classifier_is_the_last_matrix(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["alexnet_small", "quicknet", "resnet_d", "vgg_small", "wide_resnet"]
+    "name",
+    ["alexnet_small", "efficientnet_lite0", "quicknet", "resnet_d", "vgg_small", "wide_resnet"],
 )
 def test_dropout_acts_in_training_alone(name: str) -> None:
     def spread(dropout: float, training: bool) -> float:
