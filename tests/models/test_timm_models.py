@@ -32,6 +32,11 @@ def outcomes() -> dict[str, Any]:
         "from the data": ("timm:resnet18", {"in_chans": 3}),
         "other image size": ("timm:vit_tiny_patch16_224", {}),
         "given image size": ("timm:vit_tiny_patch16_224", {"img_size": 28, "patch_size": 7}),
+        "mobile": ("timm:mobilenetv3_small_050", {}),
+        "two heads": (
+            "timm:deit_tiny_distilled_patch16_224",
+            {"img_size": 28, "patch_size": 7},
+        ),
     }
     path = os.pathsep.join([str(REPOSITORY), str(apart)])
     worker = Path(__file__).with_name("timm_worker.py")
@@ -51,13 +56,20 @@ def outcomes() -> dict[str, Any]:
 def test_resnet18(outcomes: dict[str, Any]) -> None:
     # 11,689,512 with three channels and a thousand classes, as the model's card says.
     stem, head = 64 * 2 * 7 * 7, (512 + 1) * (1000 - 7)
-    assert outcomes["plain"] == {"shape": [3, 7], "parameters": 11_689_512 - stem - head}
+    parameters = 11_689_512 - stem - head
+    assert outcomes["plain"] == {"shape": [3, 7], "parameters": parameters, "head": "fc"}
 
 
 def test_arguments_reach_timm(outcomes: dict[str, Any]) -> None:
     assert outcomes["with argument"]["shape"] == [3, 7]
     assert outcomes["with argument"]["parameters"] > outcomes["plain"]["parameters"]
     assert outcomes["given image size"]["shape"] == [3, 7]
+
+
+def test_the_head_is_what_timm_says(outcomes: dict[str, Any]) -> None:
+    assert outcomes["given image size"]["head"] == "head"
+    assert outcomes["mobile"]["head"] == "classifier"
+    assert "several layers that give logits, head, head_dist" in outcomes["two heads"]["message"]
 
 
 @pytest.mark.parametrize(

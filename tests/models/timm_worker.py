@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import models
+from models.heads import find_head
 
 
 def define_missing_operators() -> torch.library.Library | None:
@@ -32,17 +33,19 @@ def define_missing_operators() -> torch.library.Library | None:
 
 
 def attempt(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Build, check and run one network: its logits' shape and its size, or the message."""
+    """Build, check and run a network: its logits' shape, its size and head, or the message."""
     data: dict[str, Any] = {"num_classes": 7, "in_channels": 1, "image_size": (28, 28)}
     try:
         network = models.create(name, arguments, **data)
         models.check_output(network, **data)
+        head = find_head(network, data["num_classes"])
     except ValueError as error:
         return {"message": str(error)}
     logits = network(torch.rand(3, 1, 28, 28))
     return {
         "shape": list(logits.shape),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "head": head,
     }
 
 
