@@ -18,10 +18,11 @@ from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent, print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
+from trainer.config.run_status import read_status
 from trainer.config.same_run import differences
 from trainer.config.schema import RunConfig
 from trainer.run.console import class_table
-from trainer.run.run_folder import read_results, read_status
+from trainer.run.run_folder import read_results
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
 """keys of a run's accuracies, and the heads of their columns"""

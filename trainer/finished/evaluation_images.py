@@ -28,6 +28,9 @@ from trainer.finished.trained_model import TrainedModel
 By = Literal["name", "number", "position"]
 """how labels were matched with the model's classes"""
 
+SPLITS = ("train", "validation", "test")
+"""in the order in which data are divided"""
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluationImages:
@@ -39,12 +42,14 @@ class EvaluationImages:
         fingerprint: `Dataset.fingerprint` of a run on this source; None if it has too little for a
             run.
         source: where the files came from, in words.
+        names: of each image's picture, where each has its own.
     """
 
     images: ImageSet
     classes_by: By
     fingerprint: str | None
     source: str
+    names: Sequence[str] | None
 
 
 def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImages:
@@ -63,30 +68,75 @@ def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImage
     if split == "test" and not are_images_of_run(stored.file.parent, fingerprint, None):
         whole = reading.read_without_parts(data)
         found = _first(data, whole, split) if whole else found
+    if not len(found.data.labels):
+        raise UserError(f"--split: {split} has no images; data.validation_size is 0")
+    return _fit(stored, found, fingerprint)
+
+
+def load_parts(stored: TrainedModel, config: RunConfig) -> dict[str, EvaluationImages]:
+    """Load the images of all parts that there are, by their names, as `load` does.
+
+    Raises:
+        UserError: as `load`.
+    """
+    data, seed = stored.fill_in(config.data), config.seed
+    try:
+        source, fingerprint = _read_source(data, seed)
+    except UserError:
+        split_by_split = {split: reading.read_split(data, split) for split in SPLITS}
+        parts = {
+            split: _first(data, found, split) for split, found in split_by_split.items() if found
+        }
+        if not parts:
+            raise
+        fingerprint = None
+    else:
+        subsets = loading.divide(data, source, seed, source.class_names)
+        parts = {
+            split: SourceSplit(subset.select(), source.class_names, source.origin)
+            for split, subset in zip(SPLITS, subsets, strict=True)
+        }
+    return {
+        split: _fit(stored, found, fingerprint)
+        for split, found in parts.items()
+        if len(found.data.labels)
+    }
+
+
+def _fit(stored: TrainedModel, found: SourceSplit, fingerprint: str | None) -> EvaluationImages:
+    """Return images as a model takes them.
+
+    Raises:
+        UserError: they do not fit its images or classes.
+    """
     labels, by = match_labels(found, stored.class_names)
     images = loading.image_set(replace(found.data, labels=labels))
-    if not len(images):
-        raise UserError(f"--split: {split} has no images; data.validation_size is 0")
     shape, wanted = tuple(images.images.shape[1:]), (stored.channels, *stored.image_size)
     if shape != wanted:
         raise UserError(
             f"data.name, data.root: the images of {found.origin} are of (channels, height, width) "
             f"{shape}, and the model takes {wanted}"
         )
-    return EvaluationImages(images, by, fingerprint, found.origin)
+    return EvaluationImages(images, by, fingerprint, found.origin, found.data.names)
 
 
 def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str | None]:
     """Return the split, and the fingerprint of the whole source if it is enough for a run."""
     try:
-        reading.prepare(config)
-        source = reading.read(config)
+        source, fingerprint = _read_source(config, seed)
     except UserError:
         # Such a folder is not enough for a run, but the split may be there.
         found = reading.read_split(config, split)
         if found is None:
             raise
         return _first(config, found, split), None
+    return _part(config, seed, source, split), fingerprint
+
+
+def _read_source(config: DataConfig, seed: int) -> tuple[SourceData, str | None]:
+    """Return the whole source, and its fingerprint if it is enough for a run."""
+    reading.prepare(config)
+    source = reading.read(config)
     for part in (source.train, source.validation, source.test):
         if part is not None:
             check_counts(part)
@@ -94,7 +144,7 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
         fingerprint = loading.build_dataset(config, seed, source)[0].fingerprint
     except UserError:  # such as too few for a run, but enough to evaluate on
         fingerprint = None
-    return _part(config, seed, source, split), fingerprint
+    return source, fingerprint
 
 
 def _first(config: DataConfig, found: SourceSplit, split: str) -> SourceSplit:
@@ -110,7 +160,7 @@ def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> Sour
         chosen = source.test.select(np.arange(used))
     else:
         subsets = loading.divide(config, source, seed, source.class_names)
-        chosen = subsets[("train", "validation", "test").index(split)].select()
+        chosen = subsets[SPLITS.index(split)].select()
     return SourceSplit(chosen, source.class_names, source.origin)
 
 

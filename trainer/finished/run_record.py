@@ -16,8 +16,9 @@ from trainer.base.numerics import Environment
 from trainer.base.strict_json import check_type
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import step_folders, step_of
+from trainer.config.run_status import read_status
 from trainer.run.metrics_log import by_event, read_records
-from trainer.run.run_folder import read_results, read_status
+from trainer.run.run_folder import read_results
 from trainer.training.observer import Record
 
 Position = tuple[int, int]

@@ -5,34 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-import models
-from models import timm_models
 from trainer.base import seeding
 from trainer.base.errors import UserError
-from trainer.base.strict_json import describe_value
-from trainer.base.tensor_files import describe_mismatch, read_specs, read_tensors
 from trainer.base.terminal import progress_bar
-from trainer.config import plugin_checks
 from trainer.config.schema import DataConfig, ResizeRule
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.scaling import Scaling, decode_scaling, network_tensors
+from trainer.data.scaling import Scaling
 from trainer.data.stored.form import StoredForm
-from trainer.finished import model_metadata
-from trainer.network import memory_layout, model_state, new_model
+from trainer.network import model_state, stored_network
 from trainer.network.buffers_in_passes import preserve_state
-from trainer.run.run_folder import read_status
 from trainer.training import evaluation
 from trainer.training.metrics import Predictions
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,111 +186,22 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
     Raises:
         UserError: there is no such file, it is damaged, or it does not fit the model.
     """
-    file = weights_file(path)
-    text, found = model_metadata.read(file)
-    image_size = (found["image_size"][0], found["image_size"][1])
-    name = model or found["name"]
-    if model is None and plugin_checks.needs_naming("model", name):
-        raise UserError(
-            f"{file}: its model is {describe_value(name)}, and code that is not of Lockstep runs "
-            f"only where you name it: --model path/to/file.py:ClassName or --model timm:NAME "
-            f"(in Python the argument `model`)"
-        )
-    module = _build(file, name, found, memory_format)
-    digest = model_state.digest(module)
-    module.eval()  # not chained: a user-defined eval() may return nothing
+    network = stored_network.load(path, model, "--model", memory_format)
+    found = network.facts
     return TrainedModel(
-        module=module,
-        class_names=tuple(found["class_names"]),
-        scaling=decode_scaling(found, file, (found["in_channels"], *image_size)),
+        module=network.module,
+        class_names=network.class_names,
+        scaling=network.scaling,
         channels=found["in_channels"],
-        image_size=image_size,
-        grey_range=tuple(found["grey_range"]) if found.get("grey_range") else None,
+        image_size=network.image_size,
+        grey_range=network.grey_range,
         resize=found["resize"],
         store_size=found["store_size"],
         store_quality=found["store_quality"],
-        name=name,
+        name=network.name,
         evaluation_batch_size=found["evaluation_batch_size"],
-        metadata=text,
-        file=file,
-        weights_sha256=digest,
+        metadata=network.metadata,
+        file=network.file,
+        weights_sha256=network.weights_sha256,
         seed=found.get("seed", 0),
     )
-
-
-def weights_file(path: Path) -> Path:
-    """Return the file of the weights where the run's folder or the file itself is named.
-
-    Raises:
-        UserError: it does not exist.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"{path}: there is no such run, neither a folder nor a {WEIGHTS}")
-        return path.resolve()  # a link that the user names is followed
-    if (path / WEIGHTS).exists():
-        return path / WEIGHTS
-    if not (path / "config.yaml").exists():
-        raise UserError(f"{path}: not a run, there is no {WEIGHTS} and no config.yaml in it")
-    status = read_status(path)
-    raise UserError(
-        f"{path}: has no {WEIGHTS}, its run is {status.state} at step {status.step}; "
-        f"let it come to its end (the same command goes on)"
-    )
-
-
-def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
-    """Build the network with the weights of the file, in training mode.
-
-    The state of torch's random generators does not change.
-    """
-    data = {
-        "num_classes": found["num_classes"],
-        "in_channels": found["in_channels"],
-        "image_size": tuple(found["image_size"]),
-    }
-    arguments = dict(found["args"])
-    for key in timm_models.WEIGHTS_ARGUMENTS:
-        arguments.pop(key, None)  # the weights come from the file
-    specs, seed = network_tensors(read_specs(file)), found.get("seed", 0)
-    effects = model_state.effects_from_metadata(found)
-
-    def check_tensors(module: nn.Module) -> None:
-        reshaped = found.get("reshaped_buffers", ())
-        expected = model_state.expected_specs(module, specs, reshaped)
-        difference = describe_mismatch(specs, expected, any_dtype=True)
-        if difference:
-            raise UserError(
-                f"{file}: does not fit the model {describe_value(name)}: it {difference}"
-            )
-
-    def check_output(module: nn.Module, backward: bool = True) -> None:
-        models.check_output(module, **data, backward=backward)
-
-    try:
-        if name in models.names():
-            with torch.device("meta"):  # so that a network of another size costs no memory
-                sized = models.create(name, arguments, **data)
-            check_tensors(sized)
-        with seeding.preserve_generators():
-            tried = new_model.build_seeded(name, arguments, data, seed)
-            names = new_model.names_of(tried)
-            check_output(tried, backward=False)
-            late = new_model.names_of(tried) != names
-            module = new_model.build_seeded(name, arguments, data, seed, first_pass=late)
-    except ValueError as error:
-        raise UserError(f"{file}: its model cannot be built: {error}") from error
-    model_state.remember_effects(module, effects)
-    check_tensors(module)
-    weights = read_tensors(file, specs)
-    memory_layout.set_layout(
-        module, memory_layout.choose_layout(tried, memory_format, check_output)
-    )  # as trained
-    model_state.load(module, weights)
-    if found.get("reshaped_buffers"):  # the shapes are only the file's claim
-        try:
-            model_state.load(tried, weights)
-            check_output(tried)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{file}: its buffers do not fit the model: {error}") from error
-    return module

@@ -8,31 +8,21 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trainer.base import locks
 from trainer.base.errors import UserError
 from trainer.base.files import write_file, write_json, write_text
 from trainer.base.locks import Lock
-from trainer.base.strict_json import check_type, read_json
+from trainer.base.strict_json import read_json
 from trainer.config import command_line, stored_config
 from trainer.config.rules import validate
+from trainer.config.run_status import RunStatus, State, read_status
 from trainer.config.same_run import PINNED_KEYS, differences, extends
 from trainer.config.schema import RunConfig, flatten, replace
 from trainer.run.metrics_log import check_records
 
-State = Literal["running", "finished", "stopped", "failed"]
-
 log = logging.getLogger("lockstep")
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """What the next start needs from status.json."""
-
-    state: State | None = None
-    """None if there was no run"""
-    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,21 +155,6 @@ class RunFolder:
             # It only saves work: a finished run that goes on ends at once, with the same result.
             log.warning("%s; going on as if the run had been killed", error)
             return RunStatus("running")
-
-
-def read_status(folder: Path) -> RunStatus:
-    """Read the status of the run in a folder from its status.json.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = folder / "status.json"
-    if not path.exists():
-        return RunStatus("running")  # killed between config.yaml and status.json
-    status = read_json(path)
-    check_type(status.get("state"), State, f"{path}: state")
-    check_type(status.get("step"), int, f"{path}: step")
-    return RunStatus(status["state"], status["step"])
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import find_warnings
+from trainer.config.run_status import RunStatus, State
 from trainer.config.schema import RunConfig, replace
 from trainer.data.scaling import choose_scaling
 from trainer.data.stored.pictures import StoredPictures
@@ -25,7 +26,7 @@ from trainer.ranks.preemption import StopRequest
 from trainer.run import console, final_files
 from trainer.run.metrics_log import MetricsLog
 from trainer.run.recorder import Hooks, Recorder
-from trainer.run.run_folder import OpenedRun, RunFolder, RunStatus, State, run_folder_of
+from trainer.run.run_folder import OpenedRun, RunFolder, run_folder_of
 from trainer.run.tracking import trackers, weights_and_biases
 from trainer.training.engine import Engine
 

@@ -17,9 +17,10 @@ from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.rank_checks import RankReport
 from trainer.commands.doctor.run_checks import LoadedRun
 from trainer.config import command_line
+from trainer.config.run_status import RunStatus
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, lost_ranks, process_group, processes
-from trainer.run.run_folder import OpenedRun, RunStatus, fill_pinned
+from trainer.run.run_folder import OpenedRun, fill_pinned
 
 LOADING_LIMIT_S = 9.0
 """to read the data and build the model: other ranks wait for it, and the doctor has a limit"""

@@ -11,10 +11,12 @@ from trainer.base.strict_json import check_type, describe_value, parse_json
 from trainer.base.tensor_files import read_metadata
 from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_QUALITY, LARGEST_SIDE
 from trainer.config.schema import ResizeRule
-from trainer.training import evaluation
 
 LARGEST_ARGUMENT = 100_000
 """of a network's integers: a larger width or depth would only eat memory"""
+
+OLD_EVALUATION_BATCH = 500
+"""of versions that have not written evaluation_batch_size"""
 
 _TYPES = {
     "name": str,
@@ -56,7 +58,7 @@ def read(file: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{file}: does not describe its model, as a run's model.safetensors does")
     found = parse_json(text, file)
     if isinstance(found, dict):  # older versions have not written it
-        found.setdefault("evaluation_batch_size", evaluation.BLOCK_SAMPLES)
+        found.setdefault("evaluation_batch_size", OLD_EVALUATION_BATCH)
         found.setdefault("resize", "stretch")
         found.setdefault("store_size", None)
         found.setdefault("store_quality", None)
