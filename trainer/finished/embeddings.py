@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from accelerate import Accelerator
 
+from trainer.base.array_files import write_arrays
 from trainer.base.errors import UserError
-from trainer.base.files import write_file
 from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.finished.evaluation_images import EvaluationImages
@@ -89,7 +89,7 @@ def write(path: Path, parts: Mapping[str, Embeddings], class_names: Sequence[str
         arrays[f"{name}_index"] = np.arange(len(part))
         if part.names is not None:
             arrays[f"{name}_names"] = np.array(list(part.names))
-    write_file(path, lambda temporary: np.savez(temporary, **arrays))
+    write_arrays(path, arrays)
 
 
 def classify_by_neighbours(
