@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trainer.base.errors import UserError
 from trainer.config.schema import ScalingKind
-from trainer.data.scaling import PixelSums, Scaling, choose_scaling
+from trainer.data.scaling import PixelSums, Scaling, choose_scaling, fixed_scaling
 
 
 def fit(images: torch.Tensor, kind: ScalingKind, pieces: int = 1) -> Scaling:
@@ -61,12 +61,32 @@ def test_per_channel_is_a_mean_and_a_deviation_of_each_channel(
 
 
 def test_imagenet_is_the_usual_constants_in_pixel_values(images: torch.Tensor) -> None:
-    found = fit(images, "imagenet").apply(images)
+    scaling = fixed_scaling("imagenet", None, None, 3)
+    assert scaling
+    found = scaling.apply(images)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (images.numpy().transpose(0, 2, 3, 1) / 255 - mean) / deviation
     np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
     with pytest.raises(UserError, match=r"data\.scaling: imagenet is for .* these have 4"):
         choose_scaling("imagenet", 4)
+
+
+def test_given_numbers_are_of_pixels_from_0_to_1(images: torch.Tensor) -> None:
+    mean, deviation = [127 / 255] * 3, [0.25, 0.5, 0.75]
+    colour = fixed_scaling("pretrained", mean, deviation, 3)
+    assert colour and colour.mean.flatten().tolist() == [127.0] * 3
+    expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(
+        3, 1, 1
+    )
+    assert torch.allclose(colour.apply(images), expected, atol=1e-5)
+    grey = fixed_scaling("pretrained", [0.2, 0.4, 0.6], deviation, 1)
+    assert grey and grey.mean.item() == pytest.approx(0.4 * 255)
+    assert grey.deviation.item() == pytest.approx(0.5 * 255)
+    assert fixed_scaling("per_channel", None, None, 3) is None
+    with pytest.raises(UserError, match=r"have 3 numbers, and the images 5 channels; give 5"):
+        fixed_scaling("pretrained", mean, deviation, 5)
+    with pytest.raises(UserError, match=r"pretrained needs data\.mean and data\.deviation"):
+        fixed_scaling("pretrained", None, None, 3)
 
 
 @pytest.mark.parametrize("kind", ["global", "per_channel", "per_pixel"])

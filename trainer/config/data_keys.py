@@ -12,7 +12,8 @@ from trainer.config import augmentations
 from trainer.config.data_names import DataName, PictureSetName
 
 ResizeRule = Literal["crop", "pad", "stretch"]
-ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+ScalingKind = Literal["global", "per_channel", "per_pixel", "imagenet", "pretrained"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,17 @@ class DataConfig:
     prefetch: int = 2
     """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
     image_size: list[int] | int | None = None
-    """pictures: height and width that each is resized to, or one number for a square; null: the
-    training pictures' medians, shrunk together where the longer one is beyond 128"""
+    """pictures: height and width that each is resized to, or one number for a square; null: those
+    that model.weights were trained at; or else the training pictures' medians, shrunk together
+    where the longer one is beyond 128"""
     resize: ResizeRule = "crop"
     """how pictures of another shape are made to fit: crop: the shorter side, and the middle is
     taken; pad: the longer side, with black beside it; stretch: each side by itself"""
+    crop_share: float | None = None
+    """of crop: the share of the shorter side that is taken, 0.875 usual for ImageNet; null: as
+    model.weights were evaluated, or else 1"""
+    interpolation: Interpolation | None = None
+    """filter by which pictures are resized; null: that of model.weights, or else bilinear"""
     image_size_schedule: list[list[int]] | None = None
     """size to train at from an epoch on, as [[1, 96], [30, 128]] or [[1, 64, 96]] for a height and
     width; evaluated at data.image_size; null: that one always"""
@@ -55,7 +62,8 @@ class DataConfig:
     store_quality: int = 90
     """of that JPEG, from 1 to 95"""
     channels: int | None = None
-    """pictures: 1, grey, or 3, colour; null: 1 where all training pictures are stored as grey"""
+    """pictures: 1, grey, or 3, colour; null: as many as model.weights were trained with; or else 1
+    where all training pictures are stored as grey"""
     grey_range: list[float] | None = None
     """of pictures of more than 8 bits a channel or with signs, the values that become black
     and white, such as [0, 4095]; null: the lowest and the highest of the training pictures"""
@@ -95,8 +103,13 @@ class DataConfig:
     """the one, from 1, that is tested on in place of the test images, which are not used"""
     scaling: ScalingKind | None = None
     """one mean and deviation for all pixels, for each channel or for each pixel, of the training
-    split; or imagenet, ImageNet's for red, green and blue; null: global for grey, per_channel for
-    colour and other images of several channels"""
+    split; imagenet, ImageNet's for red, green and blue; or pretrained, data.mean and
+    data.deviation; null: pretrained where model.weights bring them; or else global for grey,
+    per_channel for colour and other images of several channels"""
+    mean: list[float] | None = None
+    """of pretrained: of each channel, of pixels from 0 to 1; null: that of model.weights"""
+    deviation: list[float] | None = None
+    """of pretrained: as data.mean"""
     augment: str | list[Any] = "none"
     """random transforms of training images, drawn again for every sample in every epoch: none; or
     some of flip, rotate, crop, shift, cutout, erase joined by _, such as flip_shift, then, each

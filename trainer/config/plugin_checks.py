@@ -8,8 +8,8 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.config import augmentations, plugins
+from trainer.config.data_rules import AUGMENT_RULE
 from trainer.config.plugins import KINDS, TIMM
-from trainer.config.rules import AUGMENT_RULE
 from trainer.config.schema import RunConfig, flatten
 
 

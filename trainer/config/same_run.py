@@ -16,7 +16,17 @@ FREE_KEYS = frozenset(
 )
 """keys that cannot change the weights: a run may be resumed with other values of them"""
 
-PINNED_KEYS = ("threads", "train.microbatches", "data.scaling")
+PINNED_KEYS = (
+    "threads",
+    "train.microbatches",
+    "data.image_size",
+    "data.channels",
+    "data.crop_share",
+    "data.interpolation",
+    "data.scaling",
+    "data.mean",
+    "data.deviation",
+)
 """keys whose null is filled in at the first start and then belongs to the run"""
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.config.data_keys import DataConfig, ResizeRule, ScalingKind
+from trainer.config.data_keys import DataConfig, Interpolation, ResizeRule, ScalingKind
 
 __all__ = [
     "LAB_TEST_SAMPLES",
     "LAB_TRAIN_SAMPLES",
     "CheckpointConfig",
     "DataConfig",
+    "Interpolation",
     "ModelConfig",
     "OptimizerConfig",
     "OptimizerName",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value, read_text
 from trainer.config.rules import validate
-from trainer.config.schema import RunConfig
+from trainer.config.schema import DataConfig, RunConfig
 
 T = TypeVar("T")
 
@@ -59,8 +59,14 @@ def _parse(text: str, path: Path) -> Any:
 def _say_what_was_meant(values: Any) -> None:
     """Fill in the keys that older versions did not have, where their default means another run."""
     data = values.get("data") if isinstance(values, dict) else None
-    if isinstance(data, dict) and data.get("name") == "folder":
+    if not isinstance(data, dict):
+        return
+    if data.get("name") == "folder":
         data.setdefault("resize", "stretch")
+    name = data.get("name")
+    if isinstance(name, str) and DataConfig(name=name).has_pictures:
+        data.setdefault("crop_share", 1.0)
+        data.setdefault("interpolation", "bilinear")
 
 
 def _build(kind: type[T], values: Any, section: str) -> T:

@@ -15,7 +15,7 @@ from trainer.config.schema import DataConfig
 from trainer.data import contamination, measurements
 from trainer.data.augment.policy import check_channels
 from trainer.data.dataset import Dataset, Images, ImageSet
-from trainer.data.scaling import choose_scaling
+from trainer.data.scaling import choose_scaling, fixed_scaling
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import LabelledImages, SourceData, Subset, check
 from trainer.data.split import Indices, split, take, take_fold
@@ -47,7 +47,8 @@ def build_dataset(
     channels = sets[0].images.shape[1]
     check_channels(config.augment, channels)
     kind = choose_scaling(config.scaling, channels)
-    found = measurements.measure(sets, kind, seed, _name_choice(subsets))
+    fixed = fixed_scaling(kind, config.mean, config.deviation, channels)
+    found = measurements.measure(sets, kind, seed, _name_choice(subsets), fixed)
     fingerprint, weights = found.fingerprint, _weights_to_draw_by(config, subsets[0])
     if weights is not None:
         content = fingerprint.encode() + weights.astype("<f8").tobytes()

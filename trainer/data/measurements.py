@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,11 @@ class Measurements:
 
 
 def measure(
-    sets: Sequence[ImageSet], kind: ScalingKind, seed: int, choice: str | None
+    sets: Sequence[ImageSet],
+    kind: ScalingKind,
+    seed: int,
+    choice: str | None,
+    fixed: Scaling | None = None,
 ) -> Measurements:
     """Measure the images to train on, to validate on and to test on, in this order.
 
@@ -55,12 +59,21 @@ def measure(
         seed: the run's.
         choice: names the images of the three sets, where they are in the cache; None: measure them
             at every start.
+        fixed: the scaling where the images do not decide on it.
 
     Raises:
         UserError: a picture is broken, or the cache cannot be written.
     """
     if choice is None:
-        return _measure(sets, kind, seed)
+        return _measure(sets, kind, seed, fixed)
+    found = _measure_once(sets, kind, seed, choice, fixed)
+    return found if fixed is None else replace(found, scaling=fixed)
+
+
+def _measure_once(
+    sets: Sequence[ImageSet], kind: ScalingKind, seed: int, choice: str, fixed: Scaling | None
+) -> Measurements:
+    """Return what the cache knows of the images, or measure them."""
     folder = cache_folder("folder")
     name = hashlib.sha256(repr((_FORMAT, choice, kind, seed)).encode()).hexdigest()[:32]
     path = folder / f"measured-{name}.npz"
@@ -74,7 +87,7 @@ def measure(
                 return known
             if exclusive:
                 remove_leftovers(path)
-            found = _measure(sets, kind, seed)
+            found = _measure(sets, kind, seed, fixed)
             _write(path, found)
             return found
     except OSError as error:
@@ -91,14 +104,17 @@ def fingerprint_of(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def _measure(sets: Sequence[ImageSet], kind: ScalingKind, seed: int) -> Measurements:
+def _measure(
+    sets: Sequence[ImageSet], kind: ScalingKind, seed: int, fixed: Scaling | None
+) -> Measurements:
     # In one pass over their bytes.
     digest, sums = hashlib.sha256(), PixelSums()
     for images in sets:
-        _add_to_digest(digest, images, sums if images is sets[0] else None)
-    if isinstance(sets[0].images, UndecodedImages) and kind != "imagenet":
+        is_fitted_on = images is sets[0] and fixed is None
+        _add_to_digest(digest, images, sums if is_fitted_on else None)
+    if fixed is None and isinstance(sets[0].images, UndecodedImages):
         _add_sample(sums, sets[0], seed)
-    return Measurements(digest.hexdigest(), sums.scaling(kind))
+    return Measurements(digest.hexdigest(), fixed or sums.scaling(kind))
 
 
 def _add_to_digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | None) -> None:

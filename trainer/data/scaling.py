@@ -1,4 +1,4 @@
-"""Scale pixels by a mean and a deviation, fitted on the training split or ImageNet's.
+"""Scale pixels by a mean and a deviation, of the training split or those of pretrained weights.
 
 In a model.safetensors one mean and deviation for all pixels, or for each channel, go into the
 metadata. One for each pixel may be too long for a header, so those become tensors, of int32 with
@@ -9,7 +9,7 @@ and must cover nothing but weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,6 +84,44 @@ class Scaling:
         return Scaling(self.mean.to(device), self.deviation.to(device))
 
 
+def fixed_scaling(
+    kind: ScalingKind,
+    mean: Sequence[float] | None,
+    deviation: Sequence[float] | None,
+    channels: int,
+) -> Scaling | None:
+    """Return the scaling that no images decide on; None where the training split does.
+
+    Grey images get the means of the numbers for colours, as the filters of a first layer are summed
+    up for them.
+
+    Args:
+        mean, deviation: of `pretrained`: of each channel, of pixels from 0 to 1.
+
+    Raises:
+        UserError: the numbers are missing, or are of other channels than the images.
+    """
+    if kind == "imagenet":
+        mean, deviation = _IMAGENET_MEAN, _IMAGENET_DEVIATION
+    elif kind != "pretrained":
+        return None
+    if mean is None or deviation is None:
+        raise UserError(
+            "data.scaling: pretrained needs data.mean and data.deviation, or model.weights that "
+            "bring them"
+        )
+    if channels not in (1, len(mean)):
+        raise UserError(
+            f"data.mean, data.deviation: have {len(mean)} numbers, and the images {channels} "
+            f"channels; give {channels}, or choose data.scaling: per_channel"
+        )
+    values = [torch.tensor(numbers, dtype=torch.float64).mul(255) for numbers in (mean, deviation)]
+    if channels == 1:
+        values = [numbers.mean(0, keepdim=True) for numbers in values]
+    means, deviations = (numbers.float().view(-1, 1, 1) for numbers in values)
+    return Scaling(means, deviations)
+
+
 class PixelSums:
     """Sum over images that come in pieces, in whole numbers: exact in any order and pieces."""
 
@@ -105,14 +143,11 @@ class PixelSums:
         """Compute the mean and deviation of all pixels together, of each channel or of each pixel.
 
         The deviation is that of the population, and 1 if it would be 0, as in scikit-learn's
-        StandardScaler. `imagenet` needs no sums.
+        StandardScaler.
+
+        Args:
+            kind: one of those that the images decide on.
         """
-        if kind == "imagenet":
-            mean, deviation = (
-                torch.tensor(values, dtype=torch.float64).mul(255).float().view(3, 1, 1)
-                for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
-            )
-            return Scaling(mean, deviation)
         count, total, squares = self.count, self.total, self.squares
         if kind != "per_pixel":
             together = (0, 1, 2) if kind == "global" else (1, 2)

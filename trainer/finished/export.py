@@ -81,6 +81,8 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
         "class_names": list(trained.class_names),
         "weights_sha256": trained.weights_sha256,
         "resize": trained.resize,
+        "crop_share": trained.crop_share,
+        "interpolation": trained.interpolation,
         "store_size": trained.store_size,
         "store_quality": trained.store_quality,
     }

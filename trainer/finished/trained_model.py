@@ -13,10 +13,11 @@ from torch import nn
 from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
-from trainer.config.schema import DataConfig, ResizeRule
+from trainer.config.schema import DataConfig, Interpolation, ResizeRule
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.pictures.resizing import Fit
 from trainer.data.scaling import Scaling
 from trainer.data.stored.form import StoredForm
 from trainer.network import model_state, stored_network
@@ -39,6 +40,7 @@ class TrainedModel:
         grey_range: of pictures of more than 8 bits a channel, the values that become black and
             white; None if it was not trained on such pictures.
         resize: how pictures of another shape are made to fit, as data.resize.
+        crop_share, interpolation: likewise, as these keys of the data.
         store_size, store_quality: what becomes of a picture before that: the shorter side that it
             is shrunk to and the quality of the JPEG that it is encoded as; None: it stays as it is.
         name: of the network, as in model.name.
@@ -56,6 +58,8 @@ class TrainedModel:
     image_size: tuple[int, int]
     grey_range: GreyRange | None
     resize: ResizeRule
+    crop_share: float
+    interpolation: Interpolation
     store_size: int | None
     store_quality: int | None
     name: str
@@ -127,6 +131,8 @@ class TrainedModel:
             image_size=data.image_size or list(self.image_size),
             channels=data.channels or self.channels,
             grey_range=data.grey_range or list(self.grey_range or ()),  # empty: none are taken
+            crop_share=data.crop_share or (self.crop_share if data.resize == "crop" else 1.0),
+            interpolation=data.interpolation or self.interpolation,
         )
 
     def read(
@@ -144,8 +150,9 @@ class TrainedModel:
             UserError: names the file that is missing, broken or not a picture.
         """
         form = StoredForm(self.channels, self.grey_range, self.store_size, self.store_quality)
+        fit = Fit(self.resize, self.crop_share, self.interpolation)
         stored = form.read_pixels(Path(picture), max_megapixels)
-        pixels = resizing.resize(stored, self.image_size, self.resize)
+        pixels = resizing.resize(stored, self.image_size, fit)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     @torch.no_grad()
@@ -196,6 +203,8 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         image_size=network.image_size,
         grey_range=network.grey_range,
         resize=found["resize"],
+        crop_share=found["crop_share"],
+        interpolation=found["interpolation"],
         store_size=found["store_size"],
         store_quality=found["store_quality"],
         name=network.name,

@@ -9,8 +9,9 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value, parse_json
 from trainer.base.tensor_files import read_metadata
-from trainer.config.rules import LARGEST_EVALUATION_BATCH, LARGEST_QUALITY, LARGEST_SIDE
-from trainer.config.schema import ResizeRule
+from trainer.config.data_rules import LARGEST_QUALITY, LARGEST_SIDE
+from trainer.config.rules import LARGEST_EVALUATION_BATCH
+from trainer.config.schema import Interpolation, ResizeRule
 
 LARGEST_ARGUMENT = 100_000
 """of a network's integers: a larger width or depth would only eat memory"""
@@ -31,6 +32,8 @@ _TYPES = {
     "evaluation_batch_size": int,
     "grey_range": list[float] | None,
     "resize": ResizeRule,
+    "crop_share": float,
+    "interpolation": Interpolation,
     "store_size": int | None,
     "store_quality": int | None,
 }
@@ -60,6 +63,8 @@ def read(file: Path) -> tuple[str, dict[str, Any]]:
     if isinstance(found, dict):  # older versions have not written it
         found.setdefault("evaluation_batch_size", OLD_EVALUATION_BATCH)
         found.setdefault("resize", "stretch")
+        found.setdefault("crop_share", 1.0)
+        found.setdefault("interpolation", "bilinear")
         found.setdefault("store_size", None)
         found.setdefault("store_quality", None)
     _check(found, file)
@@ -90,6 +95,7 @@ def _check(found: Any, file: Path) -> None:
             limits is None or (len(limits) == 2 and limits[0] <= limits[1]),
             "the values of black and of white",
         ),
+        "crop_share": (0.1 <= found["crop_share"] <= 1, "from 0.1 to 1"),
         "store_size": (
             found["store_size"] is None or 1 <= found["store_size"] <= LARGEST_SIDE,
             f"null or from 1 to {LARGEST_SIDE:,}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value
-from trainer.config.rules import LARGEST_SIDE
+from trainer.config.data_rules import LARGEST_SIDE
 from trainer.data.scaling import decode_scaling
 from trainer.network.pretrained import Preprocessing
 

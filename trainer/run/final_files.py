@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from trainer.base.files import write_json
 from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
-from trainer.config.schema import RunConfig
+from trainer.config.schema import DataConfig, RunConfig
+from trainer.data.pictures.resizing import MIDDLE, fit_of
 from trainer.data.scaling import encode_scaling
 from trainer.data.stored.form import quality_of
 from trainer.network import model_state
@@ -84,6 +86,7 @@ def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], 
         "in_channels": channels,
         "image_size": image_size,
         "resize": config.data.resize,
+        **_fit_metadata(config.data),
         "store_size": config.data.store_size,
         "store_quality": quality_of(config.data),
         "class_names": dataset.class_names,
@@ -95,3 +98,9 @@ def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], 
         **model_state.effects_to_metadata(engine.module),
     }
     return metadata, tensors
+
+
+def _fit_metadata(data: DataConfig) -> dict[str, Any]:
+    """Return what differs from the usual way of making pictures fit, which needs no words."""
+    found, usual = dataclasses.asdict(fit_of(data)), dataclasses.asdict(MIDDLE)
+    return {key: found[key] for key in ("crop_share", "interpolation") if found[key] != usual[key]}

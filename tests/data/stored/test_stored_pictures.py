@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.data.stored.known import know, open_pictures, write_photographs
 from trainer.base.errors import RankError
-from trainer.data.pictures import decoding
+from trainer.data.pictures import decoding, resizing
 from trainer.data.pictures.resizing import whole_pixels
 from trainer.ranks import processes
 
@@ -73,7 +73,7 @@ def test_a_whole_picture_is_what_predict_makes_of_it(root: Path) -> None:
     pictures = open_pictures(root, resize="pad")
     found = pictures.index_select(0, torch.tensor([4, 9]))
     for image, name in zip(found, ("04.jpg", "09.jpg"), strict=True):
-        expected = decoding.decode(root / name, 3, (24, 32), None, "pad")
+        expected = decoding.decode(root / name, 3, (24, 32), None, resizing.Fit("pad"))
         assert np.array_equal(image.numpy(), expected)
     assert torch.equal(pictures[4:5], found[:1])
     assert pictures.shape == (COUNT, 3, 24, 32)

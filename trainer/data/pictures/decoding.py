@@ -22,7 +22,6 @@ from trainer.data.pictures.places import Place
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-    from trainer.config.schema import ResizeRule
 
 SUFFIXES = tuple(
     ".avif .bmp .gif .heic .heif .jfif .jpe .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tif .tiff"
@@ -93,17 +92,17 @@ def decode(
     channels: int,
     image_size: tuple[int, int],
     grey_range: GreyRange | None = None,
-    rule: ResizeRule = "crop",
+    fit: resizing.Fit = resizing.MIDDLE,
     max_megapixels: int | None = MOST_MEGAPIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the image that a network takes.
 
     It is opened as `open_upright`, or as `read_bands` if there are not 1 or 3 channels, and, if it
-    has another size, resized as `resizing.resize` says.
+    has another size, resized as `resizing.Fit` says.
 
     Args:
         image_size: height and width in pixels.
-        rule: data.resize.
+        fit: how the image is made to fit.
         max_megapixels: as of `open_upright`.
 
     Returns:
@@ -113,10 +112,10 @@ def decode(
         UserError: as `open_upright`.
     """
     if channels not in (1, 3):
-        bands = resizing.resize(read_bands(picture, channels, max_megapixels), image_size, rule)
+        bands = resizing.resize(read_bands(picture, channels, max_megapixels), image_size, fit)
         return np.ascontiguousarray(bands.transpose(2, 0, 1))
     image = open_upright(picture, channels, grey_range, max_megapixels=max_megapixels)
-    image = resizing.resize_image(image, image_size, rule)
+    image = resizing.resize_image(image, image_size, fit)
     pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

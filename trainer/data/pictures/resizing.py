@@ -1,13 +1,15 @@
 """Make an image of any size into one of the size that a network takes.
 
-All of it is the antialiased bilinear filter in whole numbers, so that the pixels are the same on
-any machine: Pillow's for whole pictures, with weights of 22 bits (`Resample.c`), and torch's for
-the boxes that training cuts out, with weights of 16 bits (`UpSampleKernel.cpp`), which takes less
-time; cut out first, the two differ by one level at the most.
+All of it is a filter in whole numbers, so that the pixels are the same on any machine: Pillow's for
+whole pictures, antialiased, with weights of 22 bits (`Resample.c`), and for the boxes that training
+cuts out torch's where it has the filter (bilinear, bicubic), with weights of 16 bits
+(`UpSampleKernel.cpp`), which takes less time; cut out first, the two differ by one level at the
+most.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,27 +19,70 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from trainer.config.schema import ResizeRule
+    from trainer.config.schema import DataConfig, Interpolation, ResizeRule
 
 Box = tuple[float, float, float, float]
 """left, top, right and bottom, in pixels of the image that is cut"""
 
 
-def middle_box(height: int, width: int, image_size: tuple[int, int]) -> Box:
+@dataclass(frozen=True)
+class Fit:
+    """How a whole picture of another size or shape is made to fit.
+
+    Args:
+        rule: crop: resized until its shorter side fits, and the middle of it is taken; pad: until
+            its longer side fits, with black on both sides of it; stretch: each side by itself.
+        crop_share: of crop: the share of the shorter side that is taken.
+        interpolation: the filter, of boxes too.
+    """
+
+    rule: ResizeRule = "crop"
+    crop_share: float = 1.0
+    interpolation: Interpolation = "bilinear"
+
+    def __str__(self) -> str:
+        """Return it in words, which name caches and fingerprints too."""
+        share = "" if self.crop_share == 1 else f" of {self.crop_share!r}"
+        return f"{self.rule}{share}" + f", {self.interpolation}" * (
+            self.interpolation != "bilinear"
+        )
+
+    def __repr__(self) -> str:
+        """Return the words, as where it was a word."""
+        return repr(str(self))
+
+
+MIDDLE = Fit()
+"""as pictures are made to fit unless a configuration says otherwise"""
+
+
+def fit_of(config: DataConfig) -> Fit:
+    """Return how a configuration makes whole pictures fit."""
+    return Fit(config.resize, config.crop_share or 1.0, config.interpolation or "bilinear")
+
+
+def middle_box(height: int, width: int, image_size: tuple[int, int], share: float = 1.0) -> Box:
     """Return the largest box in the middle of an image that has the aspect of another size.
 
     Args:
         image_size: the height and width whose aspect it has.
+        share: of the sides of that box, by which it is made smaller.
     """
     wanted_height, wanted_width = image_size
     if width * wanted_height > height * wanted_width:
-        left = (width - height * wanted_width / wanted_height) / 2
-        return left, 0.0, width - left, float(height)
-    top = (height - width * wanted_height / wanted_width) / 2
-    return 0.0, top, float(width), height - top
+        inner_height, inner_width = float(height), height * wanted_width / wanted_height
+    else:
+        inner_height, inner_width = width * wanted_height / wanted_width, float(width)
+    left, top = (width - share * inner_width) / 2, (height - share * inner_height) / 2
+    return left, top, width - left, height - top
 
 
-def crop_image(image: Image.Image, box: Box, image_size: tuple[int, int]) -> Image.Image:
+def crop_image(
+    image: Image.Image,
+    box: Box,
+    image_size: tuple[int, int],
+    interpolation: Interpolation = "bilinear",
+) -> Image.Image:
     """Cut a box out of an image and resize it to a height and width.
 
     Args:
@@ -49,21 +94,23 @@ def crop_image(image: Image.Image, box: Box, image_size: tuple[int, int]) -> Ima
     height, width = image_size
     if image.size == (width, height) and box == (0, 0, width, height):
         return image
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    resampling = Image.Resampling[interpolation.upper()]
+    return image.resize((width, height), resampling, box=box)
 
 
-def resize_image(image: Image.Image, image_size: tuple[int, int], rule: ResizeRule) -> Image.Image:
-    """Make an image of mode L or RGB into one of this height and width; see `resize`."""
+def resize_image(image: Image.Image, image_size: tuple[int, int], fit: Fit) -> Image.Image:
+    """Make an image of mode L or RGB into one of this height and width."""
     from PIL import Image
 
-    width, height = image.size
-    if rule == "crop":
-        return crop_image(image, middle_box(height, width, image_size), image_size)
+    (width, height), by = image.size, fit.interpolation
+    if fit.rule == "crop":
+        box = middle_box(height, width, image_size, fit.crop_share)
+        return crop_image(image, box, image_size, by)
     whole = (0.0, 0.0, float(width), float(height))
-    if rule == "stretch":
-        return crop_image(image, whole, image_size)
+    if fit.rule == "stretch":
+        return crop_image(image, whole, image_size, by)
     inner_height, inner_width = fitted_size(height, width, image_size)
-    inner = crop_image(image, whole, (inner_height, inner_width))
+    inner = crop_image(image, whole, (inner_height, inner_width), by)
     if (inner_height, inner_width) == image_size:
         return inner
     padded = Image.new(image.mode, (image_size[1], image_size[0]))
@@ -80,15 +127,13 @@ def fitted_size(height: int, width: int, image_size: tuple[int, int]) -> tuple[i
 
 
 def resize(
-    pixels: npt.NDArray[np.uint8], image_size: tuple[int, int], rule: ResizeRule
+    pixels: npt.NDArray[np.uint8], image_size: tuple[int, int], fit: Fit
 ) -> npt.NDArray[np.uint8]:
     """Make an image of any number of channels into one of another size.
 
     Args:
         pixels: uint8, (height, width, channels).
         image_size: height and width of the result.
-        rule: crop: resized until its shorter side fits, and the middle of it is taken; pad: until
-            its longer side fits, with black on both sides of it; stretch: each side by itself.
 
     Returns:
         uint8, (*image_size, channels).
@@ -97,9 +142,9 @@ def resize(
 
     channels = pixels.shape[2]
     if channels == 3:
-        return np.array(resize_image(Image.fromarray(pixels), image_size, rule))
+        return np.array(resize_image(Image.fromarray(pixels), image_size, fit))
     bands = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
-    return np.stack([np.array(resize_image(band, image_size, rule)) for band in bands], 2)
+    return np.stack([np.array(resize_image(band, image_size, fit)) for band in bands], 2)
 
 
 def whole_pixels(
@@ -117,7 +162,11 @@ def whole_pixels(
     return np.concatenate([begins, ends], 1)
 
 
-def resize_into(result: torch.Tensor, pixels: npt.NDArray[np.uint8]) -> None:
+def resize_into(
+    result: torch.Tensor,
+    pixels: npt.NDArray[np.uint8],
+    interpolation: Interpolation = "bilinear",
+) -> None:
     """Resize an image of any number of channels into a tensor, each side by itself.
 
     Args:
@@ -126,8 +175,13 @@ def resize_into(result: torch.Tensor, pixels: npt.NDArray[np.uint8]) -> None:
     """
     import torch
 
+    if interpolation not in ("bilinear", "bicubic"):
+        height, width = result.shape[:2]
+        stretch = Fit("stretch", interpolation=interpolation)
+        result.numpy()[:] = resize(np.ascontiguousarray(pixels), (height, width), stretch)
+        return
     # Its function in torch.nn.functional would make a tensor of its own for the result.
-    torch.ops.aten._upsample_bilinear2d_aa.out(
+    getattr(torch.ops.aten, f"_upsample_{interpolation}2d_aa").out(
         torch.from_numpy(pixels).permute(2, 0, 1)[None],
         [*result.shape[:2]],
         False,

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.config.schema import DataConfig, ResizeRule
+from trainer.config.schema import DataConfig
 from trainer.data.pictures import formats
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
+from trainer.data.pictures.resizing import Fit, fit_of
 from trainer.data.sources import picture_groups
 from trainer.data.sources.picture_index import Contents
 
@@ -73,7 +74,7 @@ class Target:
     image_size: tuple[int, int]
     channels: int
     grey_range: GreyRange | None
-    resize: ResizeRule
+    resize: Fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ def choose_target(config: DataConfig, contents: Contents) -> Target:
     shrink = min(1.0, LONGEST_SIDE / max(height, width))
     size = config.height_and_width or [max(1, round(side * shrink)) for side in (height, width)]
     channels = config.channels or int(contents.channels.max())
-    return Target((size[0], size[1]), channels, _grey_range(config, contents), config.resize)
+    return Target((size[0], size[1]), channels, _grey_range(config, contents), fit_of(config))
 
 
 def _check_channels(

@@ -14,6 +14,7 @@ from trainer.config import augmentations
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures
+from trainer.data.pictures.resizing import fit_of
 from trainer.data.stored import entries
 from trainer.data.stored.form import StoredForm, form_of
 from trainer.data.stored.keeping import Choice, InMemory, Keeper, Nowhere, choose
@@ -72,7 +73,7 @@ def open_stored(
     for part, known in parts.items():
         store = PictureStore(known, form, keeper, first, choice)
         positions = np.arange(len(known.sizes), dtype=np.int64)
-        opened[part] = StoredPictures(positions, store, image_size, config.resize)
+        opened[part] = StoredPictures(positions, store, image_size, fit_of(config))
         first += len(positions)
     return opened
 

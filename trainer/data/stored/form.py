@@ -115,7 +115,7 @@ class StoredForm:
         """Return the bytes that are stored of a picture, whose size was looked at."""
         if self.channels not in (1, 3):
             bands = decoding.read_bands(place, self.channels, max_megapixels=None)
-            return resizing.resize(bands, size, "stretch").reshape(-1)
+            return resizing.resize(bands, size, resizing.Fit("stretch")).reshape(-1)
         height, width = size
         shrinks = self.shorter_side is not None
         at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None

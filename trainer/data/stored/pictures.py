@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 
 from trainer.base.errors import RankError, UserError
-from trainer.config.schema import ResizeRule
 from trainer.data.pictures import resizing
 from trainer.data.pictures.picture_set import KnownPictures
 from trainer.data.stored.form import Bytes, StoredForm
@@ -87,7 +86,7 @@ class StoredPictures(UnreadImages):
 
     store: PictureStore
     image_size: tuple[int, int]
-    resize: ResizeRule
+    resize: resizing.Fit
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -150,7 +149,7 @@ class StoredPictures(UnreadImages):
             else:
                 left, top, right, bottom = whole[number]
                 rows = self.store.rows(places[number], top, bottom)
-                resizing.resize_into(images[number], rows[:, left:right])
+                resizing.resize_into(images[number], rows[:, left:right], self.resize.interpolation)
 
         _for_each(count, fill)
         return channels_first(images)
