@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, JpegImagePlugin
+from PIL import BmpImagePlugin, Image
 
 from tests.data.picture_bytes import tiff
 from tests.data.picture_folders import prepared, write_pictures
@@ -87,9 +87,9 @@ def test_any_error_of_pillow_is_named_and_left_out(
         raise error
 
     root = write_pictures(tmp_path / "own", channels=3)
-    jpeg(root / "train" / "cat" / "odd.jpg", TURNED)
-    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load_prepare", fail)
+    Image.new("RGB", (16, 8), "red").save(root / "train" / "cat" / "odd.bmp")
+    monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load_prepare", fail)
     words = str(error) or type(error).__name__
-    with pytest.raises(UserError, match=rf"odd\.jpg: is not a picture that .* \({words}\)"):
+    with pytest.raises(UserError, match=rf"odd\.bmp: is not a picture that .* \({words}\)"):
         prepared(root)
     assert len(prepared(root, validation_size=0, on_bad="skip").train) == 20

@@ -139,12 +139,12 @@ def test_an_added_picture_is_the_only_one_that_is_decoded(
     before = open_pictures(root, cache="disk")[0:COUNT]
     write_photographs(root, 2, first=COUNT)
     (root / "00.jpg").rename(root / "99.jpg")
-    decoded, open_upright = [], decoding.open_upright
+    decoded, read_upright = [], decoding.read_upright
     monkeypatch.setattr(
         decoding,
-        "open_upright",
+        "read_upright",
         lambda place, *more, **keys: (
-            decoded.append(place.file.name) or open_upright(place, *more, **keys)
+            decoded.append(place.file.name) or read_upright(place, *more, **keys)
         ),
     )
     after = open_pictures(root, cache="disk")[0 : COUNT + 2]

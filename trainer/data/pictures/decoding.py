@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,8 +11,8 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.pictures import formats, high_bit_depth, resizing
-from trainer.data.pictures.bands import Bands, find_bands
+from trainer.data.pictures import formats, high_bit_depth, jpeg, opening, resizing
+from trainer.data.pictures.bands import Bands
 from trainer.data.pictures.high_bit_depth import DeepImage, GreyRange
 from trainer.data.pictures.places import Place
 
@@ -34,11 +31,6 @@ MOST_MEGAPIXELS = DataConfig.max_megapixels
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations that exchange height and width"""
-
-# Pillow's own limit on pixels is the whole process's, and pictures are read by several threads.
-_pillow_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -70,18 +62,21 @@ def read_info(picture: Place | Path, max_megapixels: int = MOST_MEGAPIXELS) -> I
     Raises:
         UserError: as `decode`.
     """
-    place = _place_of(picture)
-    with _explain(place), place.open() as stream:
-        if found := _find_bands(place, stream, max_megapixels):
+    place = opening.place_of(picture)
+    with opening.explain_errors(place), place.open() as stream:
+        if usual := opening.find_usual_jpeg(place, stream, max_megapixels):
+            _, head = usual
+            return ImageInfo(*head.upright_size, head.channels)
+        if found := opening.find_bands(place, stream, max_megapixels):
             return ImageInfo(found.height, found.width, found.channels)
-        file = _open_in(place, stream, max_megapixels)
+        file = opening.open_with_pillow(place, stream, max_megapixels)
         # Before the orientation: Pillow may read the pixels to find it.
         is_deep, is_grey = (
             high_bit_depth.is_deep(file),
             file.mode in _GREY_MODES or high_bit_depth.is_grey(file),
         )
         height, width = file.height, file.width
-        if formats.read_orientation(file) in _TURNED:
+        if formats.read_orientation(file) in jpeg.TURNED:
             height, width = width, height
         values = _decode_deep(place).value_range() if is_deep else None
         return ImageInfo(height, width, 1 if is_grey else 3, *(values or (None, None)))
@@ -148,17 +143,58 @@ def open_upright(
         UserError: names the file that is missing, broken or not a picture, has absurdly many pixels
             (a file of a few bytes may announce many), or loses its contrast by `grey_range`.
     """
-    place = _place_of(picture)
-    with _explain(place), place.open() as stream:
-        if found := _find_bands(place, stream, max_megapixels):
+    place = opening.place_of(picture)
+    with opening.explain_errors(place), place.open() as stream:
+        pixels = _decode_usual(place, stream, channels, at_least, max_megapixels)
+        if pixels is not None:
+            return _as_image(pixels)
+        if found := opening.find_bands(place, stream, max_megapixels):
             image = _to_image(place, found, channels)
         else:
-            file = _open_in(place, stream, max_megapixels)
+            file = opening.open_with_pillow(place, stream, max_megapixels)
             if at_least:
                 _shrink_while_decoding(file, at_least)
             image = _on_white(_upright(place, file, grey_range))
         mode = "L" if channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
+
+
+def read_upright(
+    picture: Place | Path,
+    channels: int,
+    grey_range: GreyRange | None = None,
+    max_megapixels: int | None = MOST_MEGAPIXELS,
+) -> npt.NDArray[np.uint8]:
+    """Decode a picture file at its own size; arguments and errors as of `open_upright`.
+
+    Returns:
+        uint8, (height, width, channels).
+    """
+    place = opening.place_of(picture)
+    with opening.explain_errors(place), place.open() as stream:
+        pixels = _decode_usual(place, stream, channels, None, max_megapixels)
+    if pixels is None:
+        pixels = np.array(open_upright(place, channels, grey_range, None, max_megapixels))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _decode_usual(
+    place: Place,
+    stream: BinaryIO,
+    channels: int,
+    at_least: tuple[int, int] | None,
+    max_megapixels: int | None,
+) -> npt.NDArray[np.uint8] | None:
+    """Decode a usual JPEG file; None: Pillow has to do it. `stream` is at its beginning again."""
+    usual = opening.find_usual_jpeg(place, stream, max_megapixels)
+    if usual is None:
+        return None
+    content, head = usual
+    if at_least and all(
+        side >= 2 * least for side, least in zip(head.upright_size, at_least, strict=True)
+    ):
+        return None  # it may be shrunk while it is decoded
+    return jpeg.decode(content, head, channels)
 
 
 def read_bands(
@@ -176,101 +212,26 @@ def read_bands(
     Raises:
         UserError: as `open_upright`; or it has other channels.
     """
-    place = _place_of(picture)
-    with _explain(place), place.open() as stream:
-        found = _find_bands(place, stream, max_megapixels)
+    place = opening.place_of(picture)
+    with opening.explain_errors(place), place.open() as stream:
+        found = opening.find_bands(place, stream, max_megapixels)
         if not found or found.channels != channels:
             has = f"has {found.channels} channels" if found else "has 1 or 3 channels"
             raise UserError(f"{place}: {has}, and should have {channels} channels")
         return found.read()
 
 
-def _find_bands(place: Place, stream: BinaryIO, max_megapixels: int | None) -> Bands | None:
-    try:
-        found = find_bands(stream)
-    except ImportError as error:
-        raise UserError(
-            f"{place}: has more channels than red, green, blue and opacity, which needs another "
-            "package: pip install 'lockstep-trainer[tiff]'; or save it as .npy"
-        ) from error
-    if found:
-        _check_megapixels(place, found.height * found.width, max_megapixels)
-    return found
-
-
 def _to_image(place: Place, found: Bands, channels: int) -> Image.Image:
-    from PIL import Image
-
     if found.channels not in (1, 3):
         raise UserError(f"{place}: has {found.channels} channels, and should have {channels}")
-    pixels = found.read()
-    return Image.fromarray(pixels[..., 0] if found.channels == 1 else pixels)
+    return _as_image(found.read())
 
 
-def _place_of(picture: Place | Path) -> Place:
-    return picture if isinstance(picture, Place) else Place(picture)
-
-
-def _open_in(place: Place, stream: BinaryIO, max_megapixels: int | None) -> ImageFile.ImageFile:
-    """Open a file that Pillow knows and read its head.
-
-    Args:
-        max_megapixels: it must not have more; None: it may have any number.
-    """
-    file = _open_without_limit(place, stream)
-    _check_megapixels(place, file.width * file.height, max_megapixels)
-    return file
-
-
-def _check_megapixels(place: Place, pixels: int, max_megapixels: int | None) -> None:
-    if max_megapixels is not None and pixels > max_megapixels * 10**6:
-        raise UserError(
-            f"{place}: has {pixels / 10**6:,.1f} megapixels; if that is right, allow them: "
-            f"data.max_megapixels, which is {max_megapixels} (of predict --max_megapixels)"
-        )
-
-
-@contextmanager
-def _explain(place: Place) -> Iterator[None]:
-    """Make a `UserError` of whatever is wrong with a file."""
-    from PIL import UnidentifiedImageError
-
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{place}: there is no such file") from error
-    except PermissionError as error:
-        raise UserError(f"{place}: may not be read; give yourself access to it") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(formats.NAMES)
-        raise UserError(
-            f"{place}: is not a picture that can be read (it is of none of the formats {known})"
-        ) from error
-    except Exception as error:  # Pillow raises errors of any type
-        words = str(error) or type(error).__name__
-        raise UserError(f"{place}: is not a picture that can be read ({words})") from error
-
-
-def _open_without_limit(place: Place, stream: BinaryIO) -> ImageFile.ImageFile:
-    """Open a file as Pillow does, but without its limit on pixels, which has no key."""
+def _as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return an image of mode L or RGB of pixels, (height, width, 1 or 3)."""
     from PIL import Image
 
-    names: tuple[str, ...] = formats.register()
-    if formats.is_heif(stream):
-        if not formats.register_heif():
-            raise UserError(
-                f"{place}: is HEIC, which needs another package: pip install "
-                "'lockstep-trainer[heic]'; or convert it to JPEG"
-            )
-        names = ("HEIF",)
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(stream, formats=names)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _upright(place: Place, file: ImageFile.ImageFile, grey_range: GreyRange | None) -> Image.Image:
@@ -297,14 +258,14 @@ def _upright(place: Place, file: ImageFile.ImageFile, grey_range: GreyRange | No
 def _shrink_while_decoding(file: ImageFile.ImageFile, at_least: tuple[int, int]) -> None:
     """Let libjpeg leave out high frequencies that nobody will see; other formats stay whole."""
     height, width = at_least
-    if formats.read_orientation(file) in _TURNED:
+    if formats.read_orientation(file) in jpeg.TURNED:
         height, width = width, height
     file.draft(None, (width, height))
 
 
 def _decode_deep(place: Place) -> DeepImage:
-    with _explain(place), place.open() as one, place.open() as other:
-        file, again = (_open_in(place, stream, None) for stream in (one, other))
+    with opening.explain_errors(place), place.open() as one, place.open() as other:
+        file, again = (opening.open_with_pillow(place, stream, None) for stream in (one, other))
         return high_bit_depth.decode(file, again)
 
 

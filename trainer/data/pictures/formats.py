@@ -95,7 +95,7 @@ def read_orientation(file: Image.Image) -> int:
     """
     exif = file.info.get("exif")
     # Pillow stops at the first entry whose length is wrong, and warns of others.
-    found: object = _orientation_in(exif) if isinstance(exif, bytes) else None
+    found: object = orientation_in(exif) if isinstance(exif, bytes) else None
     if not found:
         # Broken metadata is ignored; the pixels are complete nevertheless.
         with contextlib.suppress(Exception):
@@ -103,7 +103,7 @@ def read_orientation(file: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _orientation_in(exif: bytes) -> int | None:
+def orientation_in(exif: bytes) -> int | None:
     """Return the tag in the first directory of an EXIF block, which is built as a TIFF file."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]

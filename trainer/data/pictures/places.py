@@ -88,6 +88,17 @@ class Place:
         return inflated
 
 
+@dataclass(frozen=True)
+class ReadPlace(Place):
+    """A place whose bytes are in memory already."""
+
+    content: bytes = b""
+
+    def open(self) -> io.BytesIO:
+        """Open the bytes."""
+        return io.BytesIO(self.content)
+
+
 @dataclass(frozen=True, eq=False)
 class Spans:
     """Where in larger files some pictures lie, a row for each picture.

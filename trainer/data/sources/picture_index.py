@@ -23,7 +23,7 @@ from trainer.data.pictures import decoding
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.file_states import ABSENT
 from trainer.data.pictures.parallel import in_parallel
-from trainer.data.pictures.places import Place, Places
+from trainer.data.pictures.places import Place, Places, ReadPlace
 
 # Some file systems count times in whole seconds, or in steps of two.
 _CLOCK_STEP_NS = 2 * 10**9
@@ -184,7 +184,9 @@ def _read(place: Place, max_megapixels: int, *, whole: bool) -> _Row:
         if not place.file.is_file():  # reading from a pipe would wait for ever
             kind = "is not a regular file" if place.file.exists() else "there is no such file"
             return read_ns, sha256, info, f"{place}: {kind}"
-        sha256 = hashlib.sha256(place.read()).digest()
+        content = place.read()
+        sha256 = hashlib.sha256(content).digest()
+        place = ReadPlace(place.file, place.member, content=content)
         info = decoding.read_info(place, max_megapixels)
         if whole and info.lowest is None:  # otherwise it was decoded to find its values
             read = decoding.open_upright if info.channels in (1, 3) else decoding.read_bands

@@ -14,7 +14,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import decoding, formats, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
-from trainer.data.pictures.places import Place
+from trainer.data.pictures.places import Place, ReadPlace
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -23,17 +23,6 @@ _DRAFT_FACTOR = 2
 
 _VERSION = 1
 """of the bytes that a form gives"""
-
-
-@dataclass(frozen=True)
-class ReadPlace(Place):
-    """A place whose bytes are in memory already."""
-
-    content: bytes = b""
-
-    def open(self) -> io.BytesIO:
-        """Open the bytes."""
-        return io.BytesIO(self.content)
 
 
 @dataclass(frozen=True)
@@ -119,6 +108,10 @@ class StoredForm:
         height, width = size
         shrinks = self.shorter_side is not None
         at_least = (_DRAFT_FACTOR * height, _DRAFT_FACTOR * width) if shrinks else None
+        if not shrinks and self.quality is None:
+            return decoding.read_upright(
+                place, self.channels, self.grey_range, max_megapixels=None
+            ).reshape(-1)
         image = decoding.open_upright(
             place, self.channels, self.grey_range, at_least, max_megapixels=None
         )
@@ -132,10 +125,9 @@ class StoredForm:
 
     def pixels(self, stored: Bytes, size: tuple[int, int]) -> Bytes:
         """Return the image in stored bytes: uint8 (height, width, channels)."""
-        from PIL import Image
-
         if self.quality is not None:
-            stored = np.array(Image.open(io.BytesIO(stored.data), formats=["JPEG"]))
+            place = ReadPlace(Path("a stored JPEG"), content=stored.tobytes())
+            stored = decoding.read_upright(place, self.channels, None, max_megapixels=None)
         return stored.reshape(*size, self.channels)
 
 
