@@ -56,7 +56,7 @@ class Case:
             self.model, self.model_args, num_classes=10, in_channels=1, image_size=(28, 28)
         )
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model, optimizers.build(self.optimizer, model)
+        return model, optimizers.build(self.optimizer, model, num_classes=10)
 
     def lockstep(
         self, reduction: Literal["exact", "fast"], kind: type[TrainStep] = TrainStep
@@ -69,9 +69,9 @@ class Case:
             label_smoothing=LABEL_SMOOTHING,
             reduction=reduction,
         )
-        wrapped = self.accelerator.prepare_model(model, evaluation_mode=reduction == "exact")
+        self.accelerator.prepare_model(model, evaluation_mode=True)
         return kind(
-            self.accelerator, wrapped, self.accelerator.prepare_optimizer(optimizer), config, seed=0
+            self.accelerator, model, self.accelerator.prepare_optimizer(optimizer), config, seed=0
         )
 
 

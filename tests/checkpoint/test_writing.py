@@ -230,7 +230,7 @@ def test_an_optimiser_goes_on_as_if_never_stopped(name: str, checkpoints: Checkp
             nn.Conv2d(2, 6, 3), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 3)
         )
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model, build(OptimizerConfig(name, lr=0.01), model)  # type: ignore[arg-type]
+        return model, build(OptimizerConfig(name, lr=0.01), model, 3)  # type: ignore[arg-type]
 
     model, optimizer = start()
     steps(model, optimizer, 3)

@@ -65,6 +65,25 @@ RUNS: list[dict[str, Any]] = [
         "train.evaluation_batch_size": 8,
         "data.train_size": 1400,
     },
+    # Frozen in the first epoch: its batch norms too, and the trained parameters are others.
+    QUICKNET
+    | {
+        "train.freeze": "backbone",
+        "train.unfreeze_epoch": 2,
+        "train.epochs": 2,
+        "train.ema_decay": 0.9,
+        "optimizer.layer_decay": 0.7,
+        "optimizer.groups": {"backbone": {"lr_factor": 0.5, "weight_decay": 0.1}},
+    },
+    QUICKNET
+    | {
+        "train.sam_rho": 0.05,
+        "train.clip_norm": 0.01,
+        "train.clip_mode": "agc",
+        "optimizer.name": "torch:RAdam",
+        "schedule.name": "restarts",
+        "schedule.cycle_epochs": 0.5,
+    },
     # Four steps: three of mixup and one of cutmix.
     QUICKNET | {"data.augment": "crop_rotate_erase", "data.cutmix": 1.0, "data.mixup": 0.2},
 ]

@@ -26,7 +26,7 @@ def test_every_optimiser_learns_and_repeats_itself(name: OptimizerName) -> None:
     ends = []
     for _ in range(2):
         model = small_net()
-        optimizer = build(OptimizerConfig(name, lr=0.01), model)
+        optimizer = build(OptimizerConfig(name, lr=0.01), model, 3)
         losses = []
         for _ in range(30):
             optimizer.zero_grad()
@@ -42,7 +42,7 @@ def test_every_optimiser_learns_and_repeats_itself(name: OptimizerName) -> None:
 @pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_biases_and_norms_are_not_decayed(name: OptimizerName) -> None:
     model = small_net()
-    optimizer = build(OptimizerConfig(name, lr=0.1, weight_decay=0.5, momentum=0.0), model)
+    optimizer = build(OptimizerConfig(name, lr=0.1, weight_decay=0.5, momentum=0.0), model, 3)
     before = [parameter.clone() for parameter in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -58,7 +58,7 @@ def test_biases_and_norms_are_not_decayed(name: OptimizerName) -> None:
 def test_a_step_whose_scaled_gradients_overflow_changes_nothing(name: OptimizerName) -> None:
     """Torch's fused kernels check this themselves; Muon relies on the scaler."""
     model, scaler = small_net(), torch.amp.GradScaler("cpu")
-    optimizer = build(OptimizerConfig(name, lr=0.01), model)
+    optimizer = build(OptimizerConfig(name, lr=0.01), model, 3)
     before = [parameter.clone() for parameter in model.parameters()]
     scaler.scale(model(torch.full((6, 1, 5, 5), 1e30)).square().mean()).backward()
     scaler.step(optimizer)
@@ -101,7 +101,7 @@ def test_groups_that_are_not_for_muon_are_updated_by_adamw() -> None:
 
 def test_a_parameter_without_gradient_stays() -> None:
     model = small_net()
-    optimizer = build(OptimizerConfig("muon", lr=0.1, weight_decay=0.5), model)
+    optimizer = build(OptimizerConfig("muon", lr=0.1, weight_decay=0.5), model, 3)
     before = model[0].weight.clone()
     model[4](torch.randn(2, 8)).sum().backward()
     optimizer.step()

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.base.errors import UserError
 from trainer.config.schema import ScheduleConfig
-from trainer.training.schedules import learning_rate
+from trainer.training.run_state import RunState
+from trainer.training.schedules import check_warmup, learning_rate
 
 
 def rates(config: ScheduleConfig, epochs: int = 10, steps_per_epoch: int = 10) -> list[float]:
@@ -70,6 +72,44 @@ def test_piecewise_falls_after_each_milestone() -> None:
     assert len(set(values)) == 4
 
 
+def test_polynomial_is_a_power_of_what_is_left() -> None:
+    values = rates(ScheduleConfig("polynomial", power=2.0, final_fraction=0.1))
+    assert values[0] == 2.0
+    assert values[50] == pytest.approx(2.0 * (0.1 + 0.9 * 0.25))
+    assert values[-1] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_restarts_are_cosines_each_longer_than_the_one_before() -> None:
+    config = ScheduleConfig("restarts", warmup_steps=5, cycle_epochs=1.5, cycle_factor=2.0)
+    values = rates(config)
+    starts = [index for index, value in enumerate(values) if value == 2.0]
+    assert starts == [5, 20, 50]
+    cosine = rates(ScheduleConfig("cosine"), epochs=3)
+    assert values[20:50] == cosine
+    assert values[50:] == pytest.approx(rates(ScheduleConfig("cosine"), epochs=6)[:50])
+    assert rates(config, epochs=4) == values[:40], "more epochs begin with the same rates"
+
+
+def test_a_warmup_in_steps_is_that_in_epochs_and_ends_before_the_run() -> None:
+    in_epochs = rates(ScheduleConfig("cosine", warmup_epochs=1.5))
+    assert rates(ScheduleConfig("cosine", warmup_steps=15)) == in_epochs
+    check_warmup(ScheduleConfig("cosine", warmup_steps=99), 100)
+    with pytest.raises(UserError, match=r"schedule.warmup_steps: must be less than .* 100"):
+        check_warmup(ScheduleConfig("cosine", warmup_steps=100), 100)
+
+
+def test_a_plateau_lowers_the_rate_and_then_waits_as_long_again() -> None:
+    state, lowered = RunState(), []
+    for epoch in range(1, 12):
+        state.epoch = epoch
+        if epoch in (1, 2, 8):
+            state.best_epoch = epoch
+        state.note_plateau(3)
+        lowered.append(state.plateaus)
+    assert lowered == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2]
+    assert learning_rate(ScheduleConfig("plateau", factor=0.5), 2.0, 7, 10, 5, 2) == 0.5
+
+
 def test_more_epochs_of_a_piecewise_schedule_begin_with_the_same_rates() -> None:
     config = ScheduleConfig("piecewise", warmup_epochs=0.5, milestones=[2, 3])
     assert rates(config, epochs=9)[:40] == rates(config, epochs=4)
@@ -85,7 +125,7 @@ def test_warmup_rises_to_the_peak(name: str) -> None:
 
 
 @given(
-    st.sampled_from(["constant", "linear", "cosine", "one_cycle", "piecewise"]),
+    st.sampled_from(["constant", "linear", "cosine", "polynomial", "one_cycle", "piecewise"]),
     st.integers(1, 20),
     st.integers(1, 30),
     st.floats(0, 0.95),
@@ -103,7 +143,14 @@ def test_every_rate_of_every_run_is_usable_and_they_rise_and_then_fall(
     factor: float,
 ) -> None:
     after = [epochs * (warmup + (1 - warmup) * share) for share in sorted(milestones)]
-    config = ScheduleConfig(name, warmup * epochs, final, after, factor)  # type: ignore[arg-type]
+    config = ScheduleConfig(
+        name,  # type: ignore[arg-type]
+        warmup_epochs=warmup * epochs,
+        final_fraction=final,
+        milestones=after,
+        factor=factor,
+        power=10 * factor,
+    )
     values = rates(config, epochs, steps)
     assert all(0 < rate <= 2.0 for rate in values)
     top = values.index(max(values))

@@ -131,17 +131,17 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
 def _train(session: Session, rates: Sequence[float]) -> list[float]:
     """Train one step at each rate until the loss diverges; return the losses. A collective."""
     from trainer.run.engine_builder import build_unsaved_engine
+    from trainer.training.parameter_groups import set_learning_rate
     from trainer.training.stopping import AskedToStop
 
     engine = build_unsaved_engine(session.accelerator, session.config, session.stop)
-    engine.module.train()
+    engine.start_epoch(1)
     batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
     losses: list[float] = []
     try:
         with progress_bar("lr-find", len(rates), enabled=session.is_main) as progress:
             for lr, batch in zip(rates, batches, strict=False):
-                for group in engine.optimizer.param_groups:
-                    group["lr"] = lr
+                set_learning_rate(engine.optimizer, lr)
                 step = len(losses) + 1
                 result = engine.train_step(
                     step, batch.images, batch.targets, batch.microbatch_sizes

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         samples, gradient_norm = _compute(again)
     if not again.accelerator.is_main_process:  # rank 0 has the exit code
         return
-    record, start = again.plan.run, again.plan.start
+    record, start, train = again.plan.run, again.plan.start, again.config.train
     report = {
         **again.verdict(),
         "step": step,
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         "recorded_loss": record.steps[step]["loss"],
         "mean_loss_before": _mean_before(record, step),
         "gradient_norm": gradient_norm,
-        "clip_norm": again.config.train.clip_norm,
+        "clip_norm": train.clip_norm if train.clip_mode == "norm" else None,
         "lr": record.steps[step].get("lr"),
         "from_checkpoint": start.folder.name if start else None,
         "steps_computed": way,

@@ -18,6 +18,7 @@ _WORDS: dict[Any, str] = {
     str: "a text",
     list[int]: "a list of whole numbers",
     list[float]: "a list of numbers",
+    list[str]: "a list of texts",
     dict[str, Any]: "keys and values such as '{widths: [8, 16]}'",
 }
 _ONE_WORD = "a list is one word without blanks, or in quotes: '[64, 64]'"

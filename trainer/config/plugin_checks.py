@@ -35,7 +35,8 @@ def check_names(config: RunConfig) -> None:
 
 def needs_naming(kind: str, name: str) -> bool:
     """Return whether a name means code that runs only if the user has named it."""
-    return plugins.is_file(name) or name.startswith(TIMM) or not _is_known(kind, name)
+    of_timm = kind == "model" and name.startswith(TIMM)  # which may load any weights
+    return plugins.is_file(name) or of_timm or not _is_known(kind, name)
 
 
 def check_code(

@@ -26,7 +26,9 @@ from trainer.config.schema import OptimizerName, RunConfig, flatten
 Member = TypeVar("Member", bound=Callable[..., Any])
 
 TIMM = "timm:"
-"""begins the names of timm's networks"""
+"""begins the names of timm's networks and optimisers"""
+TORCH = "torch:"
+"""begins the names of torch's optimisers"""
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,19 @@ def is_file(name: str) -> bool:
 
 
 def is_built_in(kind: str, name: str) -> bool:
-    """Return whether a name is one of Lockstep's own, or of timm's."""
+    """Return whether a name is one of Lockstep's own, or of a library."""
     if kind == "model":
         import models
 
         return name in models.names() or name.startswith(TIMM)
+    if kind == "optimizer" and is_of_library(name):
+        return True
     return name in KINDS[kind].built_in
+
+
+def is_of_library(name: str) -> bool:
+    """Return whether an optimiser's name is one of torch's or timm's."""
+    return name.startswith((TORCH, TIMM)) and not is_file(name)
 
 
 def is_user_defined(kind: str, name: str) -> bool:

@@ -9,14 +9,12 @@ optimiser or schedule may be exchanged without other keys.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from math import inf
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.config import data_rules, plugins
-from trainer.config.data_rules import Require
-from trainer.config.schema import RunConfig, ScheduleConfig, averaged_epochs, flatten
+from trainer.config import data_rules, training_rules
+from trainer.config.schema import RunConfig, averaged_epochs, flatten
 
 LARGEST_EVALUATION_BATCH = 100_000
 
@@ -31,7 +29,8 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     (
         "processes threads data.train_size data.test_size train.microbatches train.patience "
-        "checkpoint.every_epochs checkpoint.every_steps",
+        "checkpoint.every_epochs checkpoint.every_steps schedule.warmup_steps "
+        "schedule.plateau_epochs",
         lambda value: value is None or value >= 1,
         "null or at least 1",
     ),
@@ -56,14 +55,22 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("train.label_smoothing optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
     (
-        "train.clip_norm train.max_seconds",
+        "train.clip_norm train.max_seconds train.sam_rho",
         lambda value: value is None or 0 < value < inf,
         "null or positive",
     ),
     ("train.ema_decay", lambda value: value is None or 0 < value < 1, "null or between 0 and 1"),
     ("optimizer.lr", lambda value: 0 < value < inf, "positive and finite"),
+    (
+        "optimizer.layer_decay",
+        lambda value: value is None or 0 < value < 1,
+        "null or between 0 and 1, such as 0.75",
+    ),
     ("optimizer.weight_decay", lambda value: 0 <= value < 1e6, "0 or more"),
     ("schedule.final_fraction", lambda value: 0 <= value <= 1, "in [0, 1]"),
+    ("schedule.power", lambda value: 0 < value < inf, "positive and finite"),
+    ("schedule.cycle_epochs", lambda value: value is None or 0 < value < inf, "null or positive"),
+    ("schedule.cycle_factor", lambda value: 1 <= value < inf, "at least 1"),
     ("schedule.factor", lambda value: 0 < value < 1, "between 0 and 1"),
 )
 
@@ -128,8 +135,7 @@ def validate(config: RunConfig) -> None:
         for key in keys.split():
             require(key, is_right(values[key]), rule)
     data_rules.check(config.data, require)
-    _check_train(config, require)
-    _check_schedule(config.schedule, config.train.epochs, require)
+    training_rules.check(config, require)
 
 
 def is_unicode(text: str) -> bool:
@@ -139,52 +145,3 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _check_train(config: RunConfig, require: Require) -> None:
-    train, name = config.train, config.optimizer.name
-    require(
-        "train.microbatches",
-        train.microbatches is None or train.microbatches <= train.batch_size,
-        f"at most train.batch_size, which is {train.batch_size}",
-    )
-    require(
-        "train.average_epochs",
-        train.average_epochs is None or train.ema_decay is None,
-        "null where train.ema_decay is given: there is one average",
-    )
-    require(
-        "train.patience",
-        train.patience is None or config.data.validation_size != 0,
-        "null where data.validation_size is 0, as there is nothing to judge by",
-    )
-    require(
-        "optimizer.args",
-        not config.optimizer.args or not plugins.is_built_in("optimizer", name),
-        f"empty where optimizer.name is Lockstep's {name}",
-    )
-
-
-def _check_schedule(schedule: ScheduleConfig, epochs: int, require: Require) -> None:
-    warmup_epochs, milestones = schedule.warmup_epochs, schedule.milestones
-    require(
-        "schedule.warmup_epochs",
-        0 <= warmup_epochs < epochs,
-        f"0 or more and less than train.epochs, which is {epochs}",
-    )
-    # Where the usual 30 % were meant, no warm-up at all would be found out by a bad result.
-    require(
-        "schedule.warmup_epochs",
-        schedule.name != "one_cycle" or warmup_epochs > 0,
-        "positive where schedule.name is one_cycle: 0.3 x train.epochs is usual",
-    )
-    if schedule.name == "piecewise":
-        bounds = [warmup_epochs, *(milestones or []), epochs]
-        require(
-            "schedule.milestones",
-            bool(milestones) and all(before < after for before, after in pairwise(bounds)),
-            f"a list of rising epochs such as [10, 15.5], above schedule.warmup_epochs, which is "
-            f"{warmup_epochs}, and below train.epochs, which is {epochs}",
-        )
-    else:
-        require("schedule.milestones", milestones is None, "null unless schedule.name is piecewise")

@@ -30,12 +30,16 @@ PINNED_KEYS = (
 """keys whose null is filled in at the first start and then belongs to the run"""
 
 
+EPOCH_BY_EPOCH = ("constant", "restarts", "piecewise", "plateau")
+"""schedules whose rates do not depend on the number of epochs"""
+
+
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:
     """Return whether `ours` has more epochs than `theirs`, and the common ones are the same run.
 
     They are where neither the learning rate nor an average depends on the number of epochs.
     """
-    free = ours.schedule.name in ("constant", "piecewise") and ours.train.average_epochs is None
+    free = ours.schedule.name in EPOCH_BY_EPOCH and ours.train.average_epochs is None
     return free and ours.train.epochs > theirs.train.epochs
 
 

@@ -37,7 +37,9 @@ __all__ = [
 ]
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
-ScheduleName = Literal["constant", "linear", "cosine", "one_cycle", "piecewise"]
+ScheduleName = Literal[
+    "constant", "linear", "cosine", "polynomial", "one_cycle", "restarts", "piecewise", "plateau"
+]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 
@@ -77,8 +79,19 @@ class TrainConfig:
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     label_smoothing: float = 0.0
     """share of the target spread evenly over all classes"""
+    freeze: Literal["backbone"] | list[str] | None = None
+    """parameters that are not trained: backbone, all but the head; or a list of patterns of their
+    names, such as '[conv1.*, layer1.*]'; null: none"""
+    unfreeze_epoch: int | None = None
+    """the epoch from which the frozen parameters are trained too; null: never"""
     clip_norm: float | None = None
-    """largest norm of the whole gradient; null: no limit"""
+    """limit of the gradient, as train.clip_mode measures it; null: none"""
+    clip_mode: Literal["norm", "value", "agc"] = "norm"
+    """what train.clip_norm limits: the norm of the whole gradient; each of its values; or, adaptive
+    gradient clipping, the norm of each filter's gradient as a share of that of its weights"""
+    sam_rho: float | None = None
+    """radius of sharpness-aware minimisation (SAM), such as 0.05: two passes for each step; null:
+    none"""
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     average_epochs: int | float | None = None
@@ -98,7 +111,8 @@ class OptimizerConfig:
     """The optimiser."""
 
     name: OptimizerName | str = "adam"
-    """muon: for the filters and matrices, AdamW for the rest; or your own, path/to/file.py:name"""
+    """muon: for the filters and matrices, AdamW for the rest; one of torch's or timm's, such as
+    torch:NAdam or timm:lion; or your own, path/to/file.py:name"""
     lr: float = 1e-3
     """learning rate at the top of the schedule"""
     weight_decay: float = 0.0
@@ -108,7 +122,13 @@ class OptimizerConfig:
     nesterov: bool = True
     """Nesterov's momentum, of sgd and muon"""
     args: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of your own optimiser; a JSON object that replaces"""
+    """keyword arguments of the optimiser, such as '{"betas": [0.9, 0.99]}'; a JSON object that
+    replaces"""
+    layer_decay: float | None = None
+    """factor of the rate from each layer to the one before; the head has optimizer.lr; null: 1"""
+    groups: dict[str, Any] = field(default_factory=dict)
+    """patterns of parameters' names, or backbone, with lr_factor, weight_decay or both, such as
+    '{"backbone": {"lr_factor": 0.2}}'; a JSON object that replaces"""
 
 
 @dataclass(frozen=True)
@@ -119,12 +139,24 @@ class ScheduleConfig:
     """shape after the warm-up"""
     warmup_epochs: float = 0.0
     """rise to optimizer.lr: linear from near zero; of one_cycle a cosine from a 25th of it"""
+    warmup_steps: int | None = None
+    """the same in steps, instead of schedule.warmup_epochs"""
     final_fraction: float = 0.0
-    """share of optimizer.lr at the end, of linear, cosine and one_cycle"""
+    """share of optimizer.lr at the end, of linear, cosine, polynomial, one_cycle and each cycle of
+    restarts"""
+    power: float = 0.9
+    """of polynomial: of the share of the run that is left"""
+    cycle_epochs: float | None = None
+    """only of restarts: the length of the first cosine"""
+    cycle_factor: float = 1.0
+    """of restarts: how much longer each cosine is than the one before"""
     milestones: list[float] | None = None
     """only of piecewise: the epochs after which the rate is multiplied by schedule.factor"""
+    plateau_epochs: int | None = None
+    """only of plateau: after this many epochs without better weights, as validation judges them,
+    the rate is multiplied by schedule.factor"""
     factor: float = 0.1
-    """of piecewise"""
+    """of piecewise and plateau"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ that follows the weights, is treated as a buffer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -100,11 +100,14 @@ class StepBuffers:
     Args:
         module: its buffers are looked up each time, as a forward pass may put another tensor in a
             buffer's place.
+        frozen: modules whose own buffers no pass changes.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, frozen: Collection[nn.Module] = ()) -> None:
         self.effects = effects_of(module)
-        self.slots = _slots(module, self.effects.set_in_training)
+        still = set(map(id, frozen))
+        slots = _slots(module, self.effects.set_in_training)
+        self.slots = {name: slot for name, slot in slots.items() if id(slot[0]) not in still}
         self.strides = _Strides(self.slots.values())
 
     def start_step(self) -> None:

@@ -28,6 +28,7 @@ from trainer.run.metrics_log import MetricsLog
 from trainer.run.recorder import Hooks, Recorder
 from trainer.run.run_folder import OpenedRun, RunFolder, run_folder_of
 from trainer.run.tracking import trackers, weights_and_biases
+from trainer.training import parameter_groups
 from trainer.training.engine import Engine
 
 log = logging.getLogger("lockstep")
@@ -204,9 +205,14 @@ class Session:
             "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
             f"{config.schedule.name} schedule, {train.epochs} epochs",
         }
+        if frozen := engine.freezing.describe():
+            facts["frozen"] = frozen
         if self.trial_warnings is not None:
             facts["trial"] = trial.summary(self.trial_warnings)
         terminal.print_facts(facts)
+        if config.optimizer.layer_decay is not None or config.optimizer.groups:
+            for line in parameter_groups.describe(engine.optimizer.optimizer, engine.module):
+                terminal.print_line(line)
 
     # ------------------------------------------------------------------ after the training
 

@@ -19,14 +19,17 @@ from trainer.config.schema import RunConfig
 from trainer.data.batches import Batch, Batches
 from trainer.data.dataset import Dataset
 from trainer.network import model_state
+from trainer.network.freezing import Freezing
+from trainer.network.parameter_names import head_parameters
 from trainer.network.pass_effects import TrainedParameters
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
 from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
+from trainer.training.parameter_groups import set_learning_rate
 from trainer.training.run_checkpoints import RunCheckpoints
 from trainer.training.run_state import RunState
-from trainer.training.schedules import learning_rate
+from trainer.training.schedules import check_warmup, learning_rate
 from trainer.training.snapshot import Snapshot
 from trainer.training.step import StepResult, TrainStep
 from trainer.training.step_log import StepLog, epoch_means
@@ -72,17 +75,22 @@ class Engine:
         self.observer: Observer | None = None
         block_samples = evaluation_size.block_samples(config.train, model, dataset.train)
         self.module = model_state.move(model, accelerator.device)
+        self.freezing = Freezing(self.module, config.train, len(dataset.class_names))
+        self.freezing.set_epoch(config.train.epochs)  # what is trained in the end
         self.optimizer = accelerator.prepare_optimizer(
-            optimizers.build(config.optimizer, self.module)
+            optimizers.build(config.optimizer, self.module, len(dataset.class_names))
         )
-        wrapped = accelerator.prepare_model(
-            self.module, device_placement=False, evaluation_mode=config.train.reduction == "exact"
-        )
+        self.freezing.set_epoch(1)
+        accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)
         # When the weights have their memory: images may take what is left.
         self.data = dataset.move_if_it_fits(accelerator.device)
-        self.train_step = TrainStep(accelerator, wrapped, self.optimizer, config.train, config.seed)
+        self.train_step = TrainStep(
+            accelerator, self.module, self.optimizer, config.train, config.seed,
+            self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
+        )  # fmt: skip
         ranks = (accelerator.num_processes, accelerator.process_index)
         self.batches = Batches(self.data, config, accelerator.device, *ranks)
+        check_warmup(config.schedule, config.train.epochs * self.batches.steps)
         self.stop_check = StopCheck(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = WeightSelection(
             accelerator, self.module, self.data, config, self.stop_check, block_samples
@@ -143,10 +151,18 @@ class Engine:
         left = last_step - state.step if state.epoch == last_epoch else None
         if self.observer:
             self.observer.epoch_started(state.epoch, self.batches.steps, done)
-        self.module.train()
+        self.start_epoch(state.epoch)
         self.step_log.start_clock()
         with contextlib.closing(self.batches.iter_epoch(state.epoch, done)) as batches:
             self._do_steps(itertools.islice(batches, left), done)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Put the model into training mode, with what is frozen in an epoch; a collective."""
+        if self.freezing.set_epoch(epoch):
+            self.train_step.choose_parameters(self.freezing.frozen_norms())
+            self.trained = TrainedParameters(self.module)
+        self.freezing.set_training_mode()
+        self.optimizer.train()
 
     def _do_steps(self, batches: Iterable[Batch], done: int) -> None:
         """Do the steps of an epoch after those that are done."""
@@ -171,6 +187,7 @@ class Engine:
 
     def _finish_epoch(self) -> None:
         self.trained.check()
+        self.optimizer.eval()
         state, count = self.state, len(self.data.train)
         loss, accuracy = epoch_means(state)
         record = {
@@ -183,6 +200,8 @@ class Engine:
             "seconds": state.epoch_seconds,
             "samples_per_second": count / state.epoch_seconds,
         }
+        if self.config.schedule.plateau_epochs is not None:
+            state.note_plateau(self.config.schedule.plateau_epochs)
         if self.observer:
             record["weights_sha256"] = model_state.digest(self.module)
             self.observer.epoch_done(record)
@@ -207,9 +226,10 @@ class Engine:
     def _set_learning_rate(self) -> float:
         steps, config = self.batches.steps, self.config
         total = config.train.epochs * steps
-        lr = learning_rate(config.schedule, config.optimizer.lr, self.state.step, total, steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr = learning_rate(
+            config.schedule, config.optimizer.lr, self.state.step, total, steps, self.state.plateaus
+        )
+        set_learning_rate(self.optimizer, lr)
         return lr
 
     def _steps_done_in_epoch(self) -> int:

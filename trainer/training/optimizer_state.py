@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from trainer.base.tensor_files import Tensors
+
+GROUP = "group"
+"""begins the names of what an optimiser keeps in its groups; a number follows"""
+
+_OF_A_RUN = ("params", "lr", "lr_factor", "weight_decay", "muon")
+"""of a group: known from the configuration and the step"""
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
@@ -18,7 +25,20 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str
         for name, value in values.items():
             kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
             kind[f"{index}.{name}"] = value
+    for index, group in enumerate(optimizer.param_groups):
+        numbers |= {f"{GROUP}{index}.{name}": group[name] for name in _remembered(optimizer, group)}
     return tensors, numbers
+
+
+def _remembered(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[str]:
+    """Return the names of what steps have made of a group's numbers: counts, sums of rates."""
+    defaults = optimizer.defaults
+    return [
+        name
+        for name, value in group.items()
+        if name not in _OF_A_RUN and isinstance(value, (int, float))
+        if name not in defaults or defaults[name] != value
+    ]
 
 
 def load_optimizer_state(
@@ -26,10 +46,19 @@ def load_optimizer_state(
 ) -> None:
     """Load a state of `optimizer_state`; tensors take the memory layout of their parameters."""
     groups = optimizer.state_dict()["param_groups"]
+    for group in groups:  # as before the first step, which may be long ago
+        for name in _remembered(optimizer, group):
+            if name in optimizer.defaults:
+                group[name] = optimizer.defaults[name]
+            else:
+                del group[name]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **numbers}.items():
         index, name = key.split(".", 1)
+        if index.startswith(GROUP):
+            groups[int(index.removeprefix(GROUP))][name] = value
+            continue
         parameter = parameters[int(index)]
         if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -48,9 +77,17 @@ def copy_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return copied
 
 
+def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Let an optimiser that has other weights for evaluations, a schedule-free one, change them."""
+    change = getattr(optimizer, "train" if training else "eval", None)
+    if change is not None:
+        change()
+
+
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
     """Return the tensors and the names of the numbers that a step of a copy makes."""
     copied = copy_optimizer(optimizer)
+    set_mode(copied, training=True)
     for group in copied.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)

@@ -1,78 +1,53 @@
-"""Optimisers and their parameter groups."""
+"""Lockstep's own optimisers; those of libraries and users are in `other_optimizers`."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from trainer.config import plugins
+from trainer.base.errors import UserError
 from trainer.config.schema import OptimizerConfig
-from trainer.training import user_optimizer
+from trainer.training import other_optimizers
+from trainer.training.compiler_import import plain_step, skip_compiler_import
+from trainer.training.parameter_groups import parameter_groups
 
-Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
+def build(config: OptimizerConfig, model: nn.Module, num_classes: int) -> torch.optim.Optimizer:
+    """Build the optimiser over the parameters that require a gradient.
 
-def build(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser over the model's trainable parameters.
+    Adam and AdamW use torch's fused kernels, which round alike on every CPU; the fused kernel of
+    SGD fails if a parameter gets its first gradient after the first step.
 
-    Parameters of fewer than two dimensions (biases, norms) are not decayed. Adam and AdamW use
-    torch's fused kernels, which round alike on every CPU; the fused kernel of SGD fails if a
-    parameter gets its first gradient after the first step.
+    Args:
+        num_classes: by which the head is known, where `optimizer.groups` or `optimizer.layer_decay`
+            ask for it.
 
     Raises:
-        UserError: a user-defined optimiser breaks a rule.
+        UserError: names the key of what is wrong with the groups, the arguments or an optimiser
+            that is not Lockstep's.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    decayed = {"params": weights, "weight_decay": config.weight_decay}
-    groups: list[dict[str, Any]] = [decayed, {"params": vectors, "weight_decay": 0.0}]
-    if not plugins.is_built_in("optimizer", config.name):
-        return user_optimizer.build(config, groups)
-    if not config.weight_decay and config.name != "muon":  # each group is a call of the kernels
-        groups = [{"params": parameters, "weight_decay": 0.0}]
-    lr, momentum = config.lr, config.momentum
-    match config.name:
-        case "sgd":
-            nesterov = config.nesterov and momentum > 0
-            sgd = skip_compiler_import(torch.optim.SGD)
-            return sgd(groups, lr, momentum=momentum, nesterov=nesterov, foreach=True)
-        case "adam":
-            return skip_compiler_import(torch.optim.Adam)(groups, lr, fused=True)
-        case "adamw":
-            return skip_compiler_import(torch.optim.AdamW)(groups, lr, fused=True)
-        case "rmsprop":
-            return skip_compiler_import(torch.optim.RMSprop)(
-                groups, lr, momentum=momentum, foreach=True
-            )
-        case "muon":
-            # The last matrix is the classifier, which Muon's author leaves to another optimiser.
-            matrices = decayed | {"params": weights[:-1], "muon": True}
-            classifier = decayed | {"params": weights[-1:]}
-            return skip_compiler_import(Muon)(
-                [matrices, classifier, groups[1]], lr, momentum=momentum, nesterov=config.nesterov
-            )
-    raise AssertionError(config.name)
-
-
-def skip_compiler_import(kind: type[Kind]) -> type[Kind]:
-    """Derive an optimiser that does not import torch's compiler, which takes about a second.
-
-    Torch wraps these methods to keep them out of compiled code. Nothing compiles an optimiser here.
-    """
-    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
-    return type(kind.__name__, (kind,), methods | {"step": _plain_step(kind)})
-
-
-def _plain_step(kind: type[torch.optim.Optimizer]) -> Callable[..., Any]:
-    step: Callable[..., Any] = torch.no_grad()(inspect.unwrap(kind.step))
-    return step
+    groups = parameter_groups(config, model, num_classes)
+    momentum = {"momentum": config.momentum}
+    # Torch refuses Nesterov's momentum where there is none.
+    nesterov = {"nesterov": config.nesterov and config.args.get("momentum", config.momentum) != 0}
+    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+        "sgd": (torch.optim.SGD, momentum | nesterov | {"foreach": True}),
+        "adam": (torch.optim.Adam, {"fused": True}),
+        "adamw": (torch.optim.AdamW, {"fused": True}),
+        "rmsprop": (torch.optim.RMSprop, momentum | {"foreach": True}),
+        "muon": (Muon, momentum | {"nesterov": config.nesterov}),
+    }
+    if config.name not in kinds:
+        return other_optimizers.build(config, groups)
+    kind, arguments = kinds[config.name]
+    try:
+        return skip_compiler_import(kind)(groups, config.lr, **arguments | config.args)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer.args: {config.name} refuses {config.args}: {error}") from error
 
 
 class Muon(torch.optim.AdamW):
@@ -86,9 +61,15 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(
-        self, params: list[dict[str, Any]], lr: float, *, momentum: float, nesterov: bool
+        self,
+        params: list[dict[str, Any]],
+        lr: float,
+        *,
+        momentum: float,
+        nesterov: bool,
+        **of_adamw: Any,
     ) -> None:
-        super().__init__(params, lr, fused=True)
+        super().__init__(params, lr, fused=True, **of_adamw)
         self.momentum = momentum
         self.nesterov = nesterov
         # Tells a scaler of gradients that only the fused kernel could undo the scaling by itself.
@@ -105,7 +86,7 @@ class Muon(torch.optim.AdamW):
         ]
         for parameter, _, _ in matrices:
             parameter.grad = None  # AdamW leaves out parameters without a gradient
-        _plain_step(torch.optim.AdamW)(self)
+        plain_step(torch.optim.AdamW)(self)
         for parameter, gradient, group in matrices:
             parameter.grad = gradient
             if gradient is not None:

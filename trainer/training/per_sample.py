@@ -90,6 +90,8 @@ class SampleWatch:
         return float(total.norm())
 
     def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
+        if not self._coming:  # the second pass of a step with train.sam_rho
+            return
         index, targets = self._coming.pop(0)
         logits = logits.float()
         smoothing = self.train_step.config.label_smoothing

@@ -35,12 +35,22 @@ class RunState:
     """its epoch; ties go to the first"""
     best_step: int | None = None
     """the last step of that epoch"""
+    plateaus: int = 0
+    """how often schedule.name plateau has lowered the learning rate"""
+    plateau_epoch: int = 0
+    """the epoch at whose end it last did"""
     skipped_steps: list[int] = dataclasses.field(default_factory=list)
     """omitted steps, in rising order, whose loss was not finite"""
     rounding: list[str] = dataclasses.field(default_factory=list)
     """why the run is equal only to rounding and not in bits"""
     observer: dict[str, Any] = dataclasses.field(default_factory=dict)
     """what the observer gets back on a resume"""
+
+    def note_plateau(self, most_epochs: int) -> None:
+        """Count a plateau if so many epochs have passed since better weights and since the last."""
+        if self.epoch - max(self.best_epoch or 0, self.plateau_epoch) >= most_epochs:
+            self.plateaus += 1
+            self.plateau_epoch = self.epoch
 
     def note_rounding(self, reasons: Iterable[str]) -> None:
         """Remember why the run is not equal in bits, each reason once."""

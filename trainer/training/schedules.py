@@ -4,47 +4,88 @@ from __future__ import annotations
 
 import math
 
+from trainer.base.errors import UserError
 from trainer.config.schema import ScheduleConfig
 
 _FIRST_FRACTION = 1 / 25
 
 
+def check_warmup(config: ScheduleConfig, total_steps: int) -> None:
+    """Make sure that a warm-up in steps ends before the run.
+
+    Raises:
+        UserError: it does not.
+    """
+    if config.warmup_steps is not None and config.warmup_steps >= total_steps:
+        raise UserError(
+            f"schedule.warmup_steps: must be less than the steps of the run, which are "
+            f"{total_steps:,}, found {config.warmup_steps}"
+        )
+
+
 def learning_rate(
-    config: ScheduleConfig, peak: float, step: int, total_steps: int, steps_per_epoch: int
+    config: ScheduleConfig,
+    peak: float,
+    step: int,
+    total_steps: int,
+    steps_per_epoch: int,
+    plateaus: int = 0,
 ) -> float:
     """Return the learning rate of an optimiser step.
 
     In the warm-up it rises and would reach `peak` at the first step after it: linearly from near
     zero, or along half a cosine from a 25th of the peak where the schedule is one_cycle. From there
     it falls along the shape and would reach `final_fraction * peak` at the step after the last;
-    piecewise, the first step after a milestone is the first at the lower rate.
+    piecewise, the first step after a milestone is the first at the lower rate. With restarts each
+    cosine begins at the peak, and would reach the end at the first step of the next.
 
     The policy of one cycle is Smith and Topin's (Super-Convergence, 2017, arXiv 1708.07120), with
-    the cosines and the 25th of torch's OneCycleLR; the momentum stays as it is.
+    the cosines and the 25th of torch's OneCycleLR; the momentum stays as it is. Restarts are those
+    of Loshchilov and Hutter (SGDR, 2017, arXiv 1608.03983).
 
     Args:
         step: counted over the whole run from 1.
         total_steps: steps of the whole run.
-        steps_per_epoch: turns `warmup_epochs` and `milestones` into steps.
+        steps_per_epoch: turns `warmup_epochs`, `cycle_epochs` and `milestones` into steps.
+        plateaus: how often a plateau has lowered the rate so far.
     """
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    warmup_steps = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
     if step <= warmup_steps:
         if config.name == "one_cycle":
             rise = 1.0 - _half_cosine((step - 1) / warmup_steps)
             return peak * (_FIRST_FRACTION + (1.0 - _FIRST_FRACTION) * rise)
         return peak * step / (warmup_steps + 1)
-    progress = (step - 1 - warmup_steps) / (total_steps - warmup_steps)
+    done = step - 1 - warmup_steps
+    progress = done / (total_steps - warmup_steps)
     match config.name:
         case "constant":
             return peak
         case "piecewise":
             milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones or []]
             return peak * config.factor ** sum(step > milestone for milestone in milestones)
+        case "plateau":
+            return peak * config.factor**plateaus
         case "linear":
             shape = 1.0 - progress
         case "cosine" | "one_cycle":
             shape = _half_cosine(progress)
+        case "polynomial":
+            shape = (1.0 - progress) ** config.power
+        case "restarts":
+            assert config.cycle_epochs is not None
+            first_steps = max(1, round(config.cycle_epochs * steps_per_epoch))
+            shape = _half_cosine(_progress_in_cycle(done, first_steps, config.cycle_factor))
     return peak * (config.final_fraction + (1.0 - config.final_fraction) * shape)
+
+
+def _progress_in_cycle(done: int, first_steps: int, factor: float) -> float:
+    """Return which share of the current cycle is done after `done` steps of all cycles."""
+    steps = float(first_steps)
+    left = float(done)
+    while left >= steps:
+        left -= steps
+        steps = float(round(steps * factor))
+    return left / steps
 
 
 def _half_cosine(progress: float) -> float:

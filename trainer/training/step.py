@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +19,8 @@ from trainer.base.flat_tensors import invert_permutation, layout, memory_order, 
 from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
-from trainer.training import reduction
+from trainer.training import reduction, sharpness
+from trainer.training.clipping import clip_gradients
 from trainer.training.reduction import Vectors
 
 
@@ -49,35 +50,52 @@ class TrainStep:
 
     Args:
         accelerator: for autocast, gradient scaling and clipping.
-        model: as prepared by the accelerator; in DDP's wrapper if the reduction is fast and there
-            are several processes.
+        module: as prepared by the accelerator, without DDP's wrapper.
         config: with `microbatches` filled in.
+        frozen_norms: modules whose buffers no step changes.
+        head: parameters that adaptive clipping leaves out.
+
+    Attributes:
+        model: what a step calls: the module, or DDP around it if the reduction is fast and there
+            are several processes.
+        parameters: those that are trained.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        model: nn.Module,
+        module: nn.Module,
         optimizer: AcceleratedOptimizer,
         config: TrainConfig,
         seed: int,
+        frozen_norms: Collection[nn.Module] = (),
+        head: Collection[nn.Parameter] = (),
     ) -> None:
         assert config.microbatches is not None
         self.accelerator = accelerator
-        self.model = model
+        self.module = module
         self.optimizer = optimizer
         self.config = config
         self.seed = seed
+        self.head = head
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
-        wrapped = isinstance(model, DistributedDataParallel)
-        self.module = cast("nn.Module", model.module) if wrapped else model
-        self.buffers = StepBuffers(self.module)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.choose_parameters(frozen_norms)
+
+    def choose_parameters(self, frozen_norms: Collection[nn.Module]) -> None:
+        """Train the parameters that require a gradient now, from the next step on; a collective."""
+        self.buffers = StepBuffers(self.module, frozen_norms)
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]
-        self.full_mask = torch.ones(len(self.parameters), device=accelerator.device)
+        self.full_mask = torch.ones(len(self.parameters), device=self.accelerator.device)
         self.some_missing = False
+        self.model = self.module
+        if self.config.reduction == "fast" and self.accelerator.num_processes > 1:
+            # DDP notes at its construction which parameters it is to sum.
+            handler = self.accelerator.ddp_handler
+            arguments = handler.to_kwargs() if handler else {}
+            self.model = DistributedDataParallel(self.module, **arguments)
 
     def __call__(
         self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
@@ -94,21 +112,31 @@ class TrainStep:
             RankError: a micro-batch does not fit into the memory.
         """
         with seeding.preserve_other_generators(), self._explain_memory(max(sizes)):
-            self._clear_gradients()
-            # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
-            overlapped = self.model is not self.module and sizes[-1] > 0
-            if self.microbatches > 1:
-                measured = self._sum_microbatches(step, images, targets, sizes, overlapped)
-            else:  # a sum of one: its gradients and its buffers are in place already
-                seeding.seed_all(self.seed, "forward", step, 0)
-                measured = self._backward(images, targets, sum(sizes), overlapped)
+            measured = self._compute_gradients(step, images, targets, sizes)
+            if self.config.sam_rho is not None:
+                with sharpness.climb(self.parameters, self.config.sam_rho):
+                    self.buffers.start_step()
+                    self._compute_gradients(step, images, targets, sizes)
+                    self.buffers.restore()  # those of the first pass count
             return self._update(measured)
+
+    def _compute_gradients(
+        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
+        """Leave the step's gradients and buffers in place; return loss and accuracy: (2,)."""
+        self._clear_gradients()
+        # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
+        overlapped = self.model is not self.module and sizes[-1] > 0
+        if self.microbatches > 1:
+            return self._sum_microbatches(step, images, targets, sizes, overlapped)
+        # A sum of one: its gradients and its buffers are in place already.
+        seeding.seed_all(self.seed, "forward", step, 0)
+        return self._backward(images, targets, sum(sizes), overlapped)
 
     def _update(self, measured: torch.Tensor) -> StepResult:
         """Take the optimiser's step with the gradients; `measured` is loss and accuracy: (2,)."""
         self.buffers.restore_strides()
-        if self.config.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        clip_gradients(self.accelerator, self.parameters, self.head, self.config)
         loss = measured[0]
         if self.config.on_nonfinite == "rollback" and self.accelerator.scaler is None:
             # A step that ruins the weights has to be noticed at this step.

@@ -17,6 +17,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes
 from trainer.network import model_state
 from trainer.network.buffers_in_passes import preserve_state
+from trainer.network.freezing import Freezing
 from trainer.run.run_folder import nearest_folder
 from trainer.training import evaluation_size, optimizers
 from trainer.training.optimizer_state import state_after_a_step
@@ -51,7 +52,9 @@ class ResourceNeeds:
 def estimate(config: RunConfig, dataset: Dataset, model: nn.Module) -> ResourceNeeds:
     """Estimate what a run of this model takes."""
     weights = _size(model_state.tensors(model))
-    optimizer, _ = state_after_a_step(optimizers.build(config.optimizer, model))
+    num_classes = len(dataset.class_names)
+    Freezing(model, config.train, num_classes).set_epoch(config.train.epochs)
+    optimizer, _ = state_after_a_step(optimizers.build(config.optimizer, model, num_classes))
     averaged = config.train.ema_decay is not None or config.train.average_epochs is not None
     copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average
     checkpoint = copies * weights + _size(optimizer)

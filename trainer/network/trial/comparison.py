@@ -75,7 +75,7 @@ class _Comparison:
         before = describe_attributes(process.module)
         total = sum(len(targets) for _, targets in self.task.pieces)
         for step in (1, 2):
-            process.module.train()
+            process.freezing.set_training_mode()
             process.buffers.start_step()
             for index, (_, targets) in enumerate(self.task.pieces):
                 if index:
@@ -93,7 +93,7 @@ class _Comparison:
                 self.state = model_state.copy_tensors(process.module)
                 with counters.watch(between=True):
                     self.blocks = process.evaluate(range(self.last + 1))
-                    process.module.train()
+                    process.freezing.set_training_mode()
         after = describe_attributes(process.module)
         self.changed_attributes = [
             name for name, value in after.items() if name not in before or before[name] != value
@@ -136,7 +136,7 @@ class _Comparison:
         """Compute only the second micro-batch, as another process does."""
         process, where = Process(self.task, watched=self.watched), "on a second process"
         for step in (1, 2):
-            process.module.train()
+            process.freezing.set_training_mode()
             process.buffers.start_step()
             found = process.train(step, self.last)
             found.gradients = {}
@@ -154,7 +154,7 @@ class _Comparison:
         process.load(self.state)
         self._compare_state("from a checkpoint", where, process)
         self._compare_evaluation(where, process)
-        process.module.train()
+        process.freezing.set_training_mode()
         process.buffers.start_step()
         found = process.train(2, self.last)
         self._compare("a micro-batch", where, self.passes[2, self.last], found)

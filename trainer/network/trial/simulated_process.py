@@ -17,6 +17,7 @@ from trainer.base import seeding
 from trainer.base.tensor_files import Tensors
 from trainer.network import model_state
 from trainer.network.buffers_in_passes import StepBuffers, preserve_state, save_values
+from trainer.network.freezing import Freezing
 from trainer.network.pass_effects import TrainedParameters
 
 Piece = tuple[torch.Tensor, torch.Tensor]
@@ -35,12 +36,14 @@ class Task:
 
     Args:
         build: the network as the run has it at its start, on the device.
+        freeze: gives what freezes the parameters of such a network that are never trained.
         pieces: one micro-batch, or two where a step of the run has several.
         autocast: around forward passes.
         evaluated: most images at once in an evaluation; None: as many as in a micro-batch.
     """
 
     build: Callable[[], nn.Module]
+    freeze: Callable[[nn.Module], Freezing]
     pieces: Sequence[Piece]
     seed: int
     label_smoothing: float
@@ -65,8 +68,9 @@ class Process:
     def __init__(self, task: Task, *, watched: bool) -> None:
         self.task = task
         self.module = task.build()
+        self.freezing = task.freeze(self.module)
         self.trained = TrainedParameters(self.module)
-        self.buffers = StepBuffers(self.module)
+        self.buffers = StepBuffers(self.module, self.freezing.frozen_norms())
         self.called: list[tuple[str, Bits, Bits]] = []
         self.values = self._values()
         if watched:

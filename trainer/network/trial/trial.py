@@ -21,6 +21,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes, smallest_microbatch
 from trainer.network import model_state, new_model
+from trainer.network.freezing import Freezing
 from trainer.network.trial.comparison import find_differences
 from trainer.network.trial.simulated_process import Piece, Task
 
@@ -61,6 +62,7 @@ def try_network(
     """
     task = Task(
         build=lambda: model_state.move(new_model.rebuild(config, dataset, model), device),
+        freeze=lambda network: _freeze(network, config, dataset),
         pieces=_pieces(config, dataset, device),
         seed=config.seed,
         label_smoothing=config.train.label_smoothing,
@@ -80,6 +82,13 @@ def try_network(
             f"warns"
         )
     return found
+
+
+def _freeze(network: nn.Module, config: RunConfig, dataset: Dataset) -> Freezing:
+    """Freeze what is still frozen in the last epoch, when most is trained."""
+    freezing = Freezing(network, config.train, len(dataset.class_names))
+    freezing.set_epoch(config.train.epochs)
+    return freezing
 
 
 def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""Users' optimisers, and whether they keep what a run promises."""
+"""Optimisers of users and libraries, and whether they keep what a run promises."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 
+from trainer.base.errors import UserError
 from trainer.config import plugins
 from trainer.config.plugins import Plugin
 from trainer.config.schema import OptimizerConfig
+from trainer.training import library_optimizers
 from trainer.training.optimizer_state import (
     copy_optimizer,
     load_optimizer_state,
     optimizer_state,
+    set_mode,
 )
 
 
@@ -28,12 +31,19 @@ def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.
         UserError: it cannot be built or does no step, would not do the same step on every process,
             or would not go on after a resume as if nothing had happened.
     """
-    plugin = plugins.find("optimizer", config.name)
+    of_library = plugins.is_of_library(config.name)
+    plugin = (
+        library_optimizers.find(config.name)
+        if of_library
+        else plugins.find("optimizer", config.name)
+    )
     with plugin.explain_errors():
         optimizer = plugin.member(groups, lr=config.lr, **config.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
         _check(plugin, optimizer)
+    if of_library and config.weight_decay and "weight_decay" not in optimizer.defaults:
+        raise UserError(f"optimizer.weight_decay: {config.name} has none; it must be 0")
     return optimizer
 
 
@@ -63,7 +73,7 @@ def _check(plugin: Plugin, optimizer: torch.optim.Optimizer) -> None:
     if not _equal(first, resumed):
         raise plugin.error(
             "makes another second step after a resume; what it has to remember must be in "
-            "self.state[parameter], neither in attributes nor in the groups"
+            "self.state[parameter] or, a number, in its group, and not in attributes"
         )
 
 
@@ -72,6 +82,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _step(optimizer: torch.optim.Optimizer, scale: float) -> None:
+    set_mode(optimizer, training=True)
     for parameter in _parameters(optimizer):
         slope = torch.linspace(-scale, scale, parameter.numel(), device=parameter.device)
         parameter.grad = torch.zeros_like(parameter) + slope.view(parameter.shape)
