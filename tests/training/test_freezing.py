@@ -124,11 +124,10 @@ def test_a_run_goes_on_from_before_and_at_the_unfreezing_as_if_undisturbed(tmp_p
             "--checkpoint.every_steps", "1"]  # fmt: skip
     assert train_here(tmp_path / "whole", *more) == 0
     whole = Run(tmp_path / "whole", 0)
-    checkpoints = sorted((tmp_path / "whole" / "checkpoints").iterdir())
-    for number, checkpoint in enumerate(checkpoints[:3], start=1):
-        place = tmp_path / f"from-{number}"
-        run = train_forked(place, 1 + number % 2, *more, "--resume", str(checkpoint))
-        check_same(run, whole)
+    first, at_unfreezing, *_ = sorted((tmp_path / "whole" / "checkpoints").iterdir())
+    assert train_here(tmp_path / "first", *more, "--resume", str(first)) == 0
+    check_same(Run(tmp_path / "first", 0), whole)
+    check_same(train_forked(tmp_path / "on-2", 2, *more, "--resume", str(at_unfreezing)), whole)
 
 
 def test_the_fast_reduction_sums_what_is_trained_and_nothing_else(tmp_path: Path) -> None:

@@ -55,12 +55,9 @@ def _of_timm(name: str) -> Callable[..., Any]:
 
 
 def _unknown(library: str, name: str, known: list[str]) -> UserError:
-    close = get_close_matches(name, known, cutoff=0.5) or get_close_matches(
-        name.lower(), [word.lower() for word in known]
-    )
-    proper = {word.lower(): word for word in known}
-    names = [f"{library}{proper[word.lower()]}" for word in close]
-    nearest = f"did you mean {' or '.join(names)}?" if close else f"it has {', '.join(known)}"
+    by_lower = {word.lower(): f"{library}{word}" for word in known}
+    close = [by_lower[word] for word in get_close_matches(name.lower(), by_lower)]
+    nearest = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
     return UserError(
         f"optimizer.name: {library.removesuffix(':')} has no optimiser {name!r}; {nearest}"
     )

@@ -145,12 +145,11 @@ def layers_of(model: nn.Module, num_classes: int) -> dict[str, int]:
     layers: dict[str, int] = {}
     last = -1
     for block in _blocks(model, ""):
-        if last < 0 or any(parameter.ndim >= 2 for _, parameter in block):
+        body = {name: one for name, one in block if not name.startswith(f"{head}.")}
+        if body and (last < 0 or any(parameter.ndim >= 2 for parameter in body.values())):
             last += 1
-        layers |= {name: last for name, _ in block}
-    return {
-        name: last + 1 if name.startswith(f"{head}.") else layer for name, layer in layers.items()
-    }
+        layers |= {name: last if name in body else -1 for name, _ in block}
+    return {name: last + 1 if layer < 0 else layer for name, layer in layers.items()}
 
 
 def _blocks(module: nn.Module, path: str) -> Iterator[list[tuple[str, nn.Parameter]]]:
