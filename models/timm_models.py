@@ -48,6 +48,25 @@ def create(
     return model
 
 
+def pretrained_settings(name: str) -> Mapping[str, Any]:
+    """Return what timm knows of the weights that it has for a network: its `pretrained_cfg`.
+
+    Raises:
+        ValueError: timm cannot be imported, or has no such network.
+    """
+    timm = _import(name)
+    timm_name = name.removeprefix(PREFIX)
+    try:
+        settings = timm.get_pretrained_cfg(timm_name, allow_unregistered=False)
+    except RuntimeError as error:  # no such network, or no weights by that name after the dot
+        raise ValueError(
+            f"timm {timm.__version__} knows of no weights for {timm_name!r}"
+            f"{suggestion(timm_name, timm.list_pretrained())}"
+        ) from error
+    found: Mapping[str, Any] = settings.to_dict()
+    return found
+
+
 def folder() -> str:
     """Return the folder of timm's code, once it has been imported."""
     return str(Path(str(sys.modules["timm"].__file__)).parent)

@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.commands import (
     cache,
     compare,
+    convert_weights,
     crossval,
     doctor,
     evaluate,
@@ -31,6 +32,7 @@ from trainer.ranks import exit_codes
 COMMANDS = {
     "cache": cache,
     "compare": compare,
+    "convert-weights": convert_weights,
     "crossval": crossval,
     "doctor": doctor,
     "evaluate": evaluate,

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run's folder, what may be different here, and how strictly to compare."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument("--data.root", metavar="DIR", help="where the run's images are here")
+    parser.add_argument(
+        "--model.weights", metavar="FILE", help="where the weights are here that the run began with"
+    )
     for key, what in CODE.items():
         parser.add_argument(
             f"--{key}",
@@ -101,7 +104,9 @@ def recompute(
     from trainer.ranks import collectives, processes
     from trainer.ranks.process_group import join_process_group
 
-    given = {key: getattr(arguments, key) for key in (*CODE, "data.root", "threads")}
+    given = {
+        key: getattr(arguments, key) for key in (*CODE, "data.root", "model.weights", "threads")
+    }
     changes = {key: value for key, value in given.items() if value is not None}
     config = recomputation.configuration(arguments.folder, changes)
     with join_process_group(config) as accelerator:

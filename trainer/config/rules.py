@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.config import data_rules, training_rules
+from trainer.config import data_rules, training_rules, weights_rules
 from trainer.config.schema import RunConfig, averaged_epochs, flatten
 
 LARGEST_EVALUATION_BATCH = 100_000
@@ -23,7 +23,7 @@ LARGEST_EVALUATION_BATCH = 100_000
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "data.root data.file_column data.label_column data.part_column data.group_column "
-        "data.weight_column resume model.weights",
+        "data.weight_column resume",
         lambda value: value != "",
         "a name (is a variable of the shell not set?)",
     ),
@@ -135,6 +135,7 @@ def validate(config: RunConfig) -> None:
         for key in keys.split():
             require(key, is_right(values[key]), rule)
     data_rules.check(config.data, require)
+    weights_rules.check(config.model, require)
     training_rules.check(config, require)
 
 

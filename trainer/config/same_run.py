@@ -26,6 +26,7 @@ PINNED_KEYS = (
     "data.scaling",
     "data.mean",
     "data.deviation",
+    "model.weights_sha256",
 )
 """keys whose null is filled in at the first start and then belongs to the run"""
 
@@ -44,10 +45,17 @@ def extends(ours: RunConfig, theirs: RunConfig) -> bool:
 
 
 def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
-    """Return a line for each key that changes the run: `key: ours against theirs`."""
+    """Return a line for each key that changes the run: `key: ours against theirs`.
+
+    Weights of one digest may come from two places.
+    """
+    weights = (ours.model, theirs.model)
+    digests = {model.weights_sha256 for model in weights}
+    same_weights = len(digests) == 1 and None not in digests and all(m.weights for m in weights)
+    free_keys = FREE_KEYS | ({"model.weights"} if same_weights else set())
     pairs = zip(flatten(ours).items(), flatten(theirs).values(), strict=True)
     return [
         f"{key}: {mine!r} against {other!r}"
         for (key, mine), other in pairs
-        if key not in FREE_KEYS and mine != other
+        if key not in free_keys and mine != other
     ]

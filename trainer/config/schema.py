@@ -52,7 +52,11 @@ class ModelConfig:
     args: dict[str, Any] = field(default_factory=dict)
     """keyword arguments of the model; on the command line a JSON object that replaces"""
     weights: str | None = None
-    """a .safetensors file to start from; null: random weights by the seed"""
+    """to start from: a .safetensors file, the folder of a finished run or of the hub's files,
+    hf:OWNER/NAME or hf:OWNER/NAME@REVISION of the Hugging Face hub, or pretrained, those that the
+    network's library has for it; null: random weights by the seed"""
+    weights_sha256: str | None = None
+    """SHA-256 of that file; null: of what is there at the first start, then pinned"""
 
 
 @dataclass(frozen=True)

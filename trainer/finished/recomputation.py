@@ -59,8 +59,8 @@ def configuration(folder: Path, changes: Mapping[str, Any]) -> RunConfig:
     """Read the configuration of the run in a folder, to compute it again.
 
     Args:
-        changes: what is different here, by the keys: data.root, threads, and the names of
-            user-defined code, as the user has given them.
+        changes: what is different here, by the keys: data.root, model.weights, threads, and the
+            names of user-defined code, as the user has given them.
 
     Raises:
         UserError: there is no run, it would run code that the user has not named or that is not
@@ -114,7 +114,9 @@ def build(
             f"{'; '.join(not_promised)}; use what it was made with, or add --tolerance 0.01 to "
             f"compare only losses, to that relative difference"
         )
-    engine = build_engine(accelerator, config, NoCheckpoints(), StopRequest())
+    engine = build_engine(
+        accelerator, config, NoCheckpoints(), StopRequest(), resumes=start is not None
+    )
 
     def check_images_and_code() -> None:
         saved = start or next(run_record.checkpoints(run.folder), None)

@@ -11,7 +11,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,13 +21,13 @@ from torch.nn.parameter import is_lazy
 import models
 from trainer.base import seeding
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import Tensors
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import smallest_microbatch
-from trainer.network import creation, memory_layout, model_state
+from trainer.network import creation, memory_layout, model_state, starting_weights
 from trainer.network.pass_effects import find_effects
-from trainer.network.starting_weights import load_weights
+from trainer.network.pretrained import PretrainedWeights
+from trainer.network.weights_fit import Fit
 
 log = logging.getLogger("lockstep")
 
@@ -44,20 +43,23 @@ class _Origin:
 
     first_pass: bool
     """whether a first pass made layers or buffers"""
-    loaded: frozenset[str]
-    """the tensors that came from `model.weights`"""
+    fit: Fit | None
+    """of what came from `model.weights`"""
     layout: torch.memory_format
 
 
 _ORIGINS: WeakKeyDictionary[nn.Module, _Origin] = WeakKeyDictionary()
 
 
-def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
+def build_model(
+    config: RunConfig, dataset: Dataset, weights: PretrainedWeights | None = None
+) -> nn.Module:
     """Build the network with its first weights, and try a second build of it.
 
     Args:
         config: with `train.microbatches` filled in.
-        dataset: for the shape of the images, and their number.
+        dataset: for the shape of the images, their number and the names of the classes.
+        weights: what model.weights names; None also where a checkpoint takes their place.
 
     Raises:
         UserError: names `model.name` or `model.weights`, and what is wrong with it; or
@@ -65,14 +67,14 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     """
     name, data, train = config.model.name, _data_of(dataset), config.train
     assert train.microbatches is not None
-    model, tried, loaded = _build_two(config, dataset, first_pass=False)
+    model, tried, fit = _build_two(config, dataset, weights, first_pass=False)
     at_first = names_of(tried)
     try:
         logits = models.check_output(tried, **data)
     except ValueError as error:
         raise _refused(config, dataset, error) from error
     if first_pass := names_of(tried) != at_first:
-        model, tried, loaded = _build_two(config, dataset, first_pass=True)
+        model, tried, fit = _build_two(config, dataset, weights, first_pass=True)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.name: {name} has no parameter that could be trained")
     _warn_of_probabilities(name, logits)
@@ -93,7 +95,7 @@ def build_model(config: RunConfig, dataset: Dataset) -> nn.Module:
     pixels, targets = dataset.train.fetch(torch.arange(3) % len(dataset.train))
     effects = find_effects(tried, dataset.scaling.apply(pixels), targets, config.seed)
     model_state.remember_effects(model, effects)
-    _ORIGINS[model] = _Origin(first_pass, loaded, layout)
+    _ORIGINS[model] = _Origin(first_pass, fit, layout)
     return model
 
 
@@ -124,13 +126,20 @@ def rebuild(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
     """
     origin = _ORIGINS[model]
     other = _build(config, dataset, origin.first_pass)
-    if origin.loaded:
+    if origin.fit:
         # A file may also have a buffer that follows the batch, which is not part of the state.
         weights = {**_all_tensors(model), **model_state.tensors(model)}
-        model_state.load(other, {name: weights[name] for name in origin.loaded})
+        taken = {name: weights[name] for name in origin.fit.taken}
+        model_state.load(other, {**model_state.tensors(other), **taken})
     memory_layout.set_layout(other, origin.layout)
     model_state.remember_effects(other, model_state.effects_of(model))
     return other
+
+
+def fit_of(model: nn.Module) -> Fit | None:
+    """Return how `model.weights` fitted a model of `build_model`; None where there were none."""
+    origin = _ORIGINS.get(model)
+    return origin.fit if origin else None
 
 
 def build_seeded(
@@ -182,12 +191,12 @@ def fill_new_memory() -> Iterator[None]:
 
 
 def _build_two(
-    config: RunConfig, dataset: Dataset, *, first_pass: bool
-) -> tuple[nn.Module, nn.Module, frozenset[str]]:
+    config: RunConfig, dataset: Dataset, weights: PretrainedWeights | None, *, first_pass: bool
+) -> tuple[nn.Module, nn.Module, Fit | None]:
     """Build the network twice, the second time in memory filled with NaN.
 
     Returns:
-        Both, and the names of the tensors that they have from `model.weights`.
+        Both, and how the weights fit them.
 
     Raises:
         UserError: it cannot be built, or the two differ.
@@ -195,12 +204,14 @@ def _build_two(
     model = _build(config, dataset, first_pass)
     with fill_new_memory():
         again = _build(config, dataset, first_pass)
-    weights: Tensors = {}
-    if config.model.weights is not None:
-        weights = load_weights(model, Path(config.model.weights))
-        model_state.load(again, weights)
+    fit = None
+    if weights is not None:
+        start = starting_weights.read(model, weights, dataset.class_names)
+        for each in (model, again):
+            start.load_into(each)
+        fit = start.fit
     _compare(config, model, again)
-    return model, again, frozenset(weights)
+    return model, again, fit
 
 
 def _build(config: RunConfig, dataset: Dataset, first_pass: bool) -> nn.Module:

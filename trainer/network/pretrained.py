@@ -30,7 +30,9 @@ class PretrainedWeights:
     """Weights to start from, in a file of this machine.
 
     Args:
-        source: what model.weights says, for people: a file, a run, a package or a repository.
+        source: what model.weights says in a configuration that may be read anywhere: an absolute
+            path, a repository of the hub with its commit, or `pretrained`.
+        description: of where they come from, for people.
         file: in the format of safetensors.
         sha256: of the file's bytes.
         class_names: in the order of its logits; None where they are not known.
@@ -38,6 +40,7 @@ class PretrainedWeights:
     """
 
     source: str
+    description: str
     file: Path
     sha256: str
     class_names: tuple[str, ...] | None = None

@@ -164,7 +164,11 @@ def check_same_parts(accelerator: Accelerator, parts: Mapping[str, str | None]) 
 
 
 def _different_part(key: str, rank: int, other: str | None, first: str | None) -> UserError:
-    kind = {"data.root": "images", "model.safetensors": "weights"}.get(key, "lines of code")
+    kind = {
+        "data.root": "images",
+        "model.safetensors": "weights",
+        "model.weights": "weights",
+    }.get(key, "lines of code")
     return UserError(
         f"{key}: the {kind} of rank {rank} differ from those of rank 0 "
         f"(fingerprint {(other or 'none')[:12]} against {(first or 'none')[:12]}); use the same "

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 from accelerate import Accelerator
 
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
-from trainer.config.schema import RunConfig
+from trainer.config.schema import ModelConfig, RunConfig
 from trainer.data import loading
 from trainer.data.sources import reading
+from trainer.network import weights_sources
+from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
+from trainer.network.pretrained import PretrainedWeights
 from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
+
+log = logging.getLogger("lockstep")
 
 
 def build_engine(
@@ -21,6 +28,8 @@ def build_engine(
     config: RunConfig,
     checkpoints: Checkpoints,
     stop: StopRequest,
+    *,
+    resumes: bool = False,
 ) -> Engine:
     """Load the images, build the model, and return the engine at the start of a run; a collective.
 
@@ -28,18 +37,38 @@ def build_engine(
 
     Args:
         config: with `threads` and `train.microbatches` filled in.
+        resumes: whether a checkpoint will be loaded, which has all that model.weights gave; so
+            these may be gone.
 
     Raises:
-        UserError: the data or the model is wrong.
+        UserError: the data, the model or the weights are wrong.
     """
+    weights = collectives.run_on_all_ranks(
+        accelerator, lambda: _find_weights(config.model, resumes), one_first=True
+    )
+    config = weights_sources.pin(config, weights)
     data, seed = config.data, config.seed
     collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
     dataset = collectives.run_on_all_ranks(accelerator, lambda: loading.load(data, seed))
-    model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset))
+    model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
     # Before anything that is done together: how often it is done depends on them.
     code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
-    collectives.check_same_parts(accelerator, {"data.root": dataset.fingerprint, **code})
+    parts = {"data.root": dataset.fingerprint, "model.weights": config.model.weights_sha256}
+    collectives.check_same_parts(accelerator, {**parts, **code})
     return Engine(accelerator, config, dataset, model, checkpoints, stop)
+
+
+def _find_weights(model: ModelConfig, resumes: bool) -> PretrainedWeights | None:
+    # The first process of each machine has put into the cache what the others find there.
+    download = processes.launched_local_rank() == 0 and not resumes
+    try:
+        return weights_sources.find(model, download=download)
+    except NotAtHandError as error:
+        if not resumes:
+            raise
+        if processes.launched_rank() == 0:
+            log.warning("%s; the run goes on from its checkpoint, which has all weights", error)
+        return None
 
 
 def build_unsaved_engine(accelerator: Accelerator, config: RunConfig, stop: StopRequest) -> Engine:

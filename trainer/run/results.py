@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer.base.files import write_file
-from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, RunConfig
+from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, ModelConfig, RunConfig
 from trainer.data.measurements import fingerprint_of
 from trainer.training.averaging import chooses_final_mean
 from trainer.training.engine import Engine
@@ -93,6 +93,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
         "model": {
             "name": config.model.name,
             "parameters": sum(p.numel() for p in engine.module.parameters()),
+            "weights": _starting_weights(config.model),
         },
         "data": {
             "name": dataset.name,
@@ -109,6 +110,12 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
         "environment": engine.environment,
         "equality": {"in_bits": not rounding, "because": rounding},
     }
+
+
+def _starting_weights(model: ModelConfig) -> dict[str, str | None] | None:
+    if model.weights is None:
+        return None
+    return {"source": model.weights, "sha256": model.weights_sha256}
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -197,6 +197,9 @@ def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
     if stored is None:
         raise UserError(f"{key}: {folder} holds no run, there is no config.yaml in it")
     config = fill_pinned(config, pinned_values(stored))
+    if (stored.model.weights or "").startswith(f"{config.model.weights}@"):
+        # Of a repository without a revision: the one that was the newest at the first start.
+        config = replace(config, {"model.weights": stored.model.weights})
     # A machine with less memory may resume the run with another value: the engine notes it.
     key_of_memory = "train.evaluation_batch_size"
     stored = replace(stored, {key_of_memory: config.train.evaluation_batch_size})

@@ -18,7 +18,7 @@ from trainer.config.run_status import RunStatus, State
 from trainer.config.schema import RunConfig, replace
 from trainer.data.scaling import choose_scaling
 from trainer.data.stored.pictures import StoredPictures
-from trainer.network import model_state
+from trainer.network import model_state, new_model
 from trainer.network.memory_layout import describe_layout
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
@@ -43,6 +43,17 @@ def _describe_pictures(engine: Engine) -> dict[str, str]:
     return {"pictures": f"{images.store.form}, {choice.describe()}"}
 
 
+def _describe_weights(config: RunConfig, engine: Engine) -> dict[str, str]:
+    """Return what the network starts from, and what of it is not as in its file."""
+    if config.model.weights is None:
+        return {}
+    fit = new_model.fit_of(engine.module)
+    digest = f"SHA-256 {(config.model.weights_sha256 or 'unknown')[:12]}"
+    return {
+        "weights": "; ".join([f"{config.model.weights}, {digest}", *(fit.notes if fit else ())])
+    }
+
+
 class Session:
     """The processes, the folder, the screen and the trackers of one run; a context manager.
 
@@ -63,6 +74,8 @@ class Session:
         self.engine: Engine | None = None
         self.recorder: Recorder | None = None
         self.opened = False
+        self.saved: Checkpoint | None = None
+        """the checkpoint to go on from"""
         self.results: dict[str, Any] | None = None
         """of a finished run"""
         self.status_before = RunStatus()
@@ -90,6 +103,7 @@ class Session:
         self.config = opened.config
         processes.apply_pins(self.config)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
+        self.saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
         return True
 
     def _open_folder(self) -> OpenedRun:
@@ -103,10 +117,11 @@ class Session:
         Raises:
             UserError: the checkpoint does not fit, or the ranks differ at the start.
         """
-        kind = choose_scaling(self.config.data.scaling, engine.data.train.images.shape[1])
-        self.config = replace(self.config, {"data.scaling": kind})
-        saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
+        kind = choose_scaling(engine.config.data.scaling, engine.data.train.images.shape[1])
+        self.config = replace(engine.config, {"data.scaling": kind})
+        saved = self.saved
         if saved:
+            self._take_metrics(saved)
             engine.load(saved)
         else:
             self.trial_warnings = collectives.run_on_all_ranks(
@@ -178,10 +193,17 @@ class Session:
                 is_other_run = run_folder_of(Path(path)) != self.path.resolve()
                 if is_other_run and (own := self.checkpoints.newest()):
                     return own  # the same command again: it goes on
-                saved = open_checkpoint(Path(path))
-                length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
-                self.folder.take_metrics(saved.folder, length_bytes)
-                return saved
+                return open_checkpoint(Path(path))
+
+    def _take_metrics(self, saved: Checkpoint) -> None:
+        """Begin metrics.jsonl with the records of the run that it goes on from, if in another."""
+
+        def take() -> None:
+            length_bytes = saved.state["run"]["observer"]["metrics_bytes"]
+            self.folder.take_metrics(saved.folder, length_bytes)
+
+        if run_folder_of(saved.folder) != self.path.resolve():
+            collectives.run_on_main_rank(self.accelerator, take)
 
     def _print_header(self, engine: Engine, saved: Checkpoint | None) -> None:
         config, train, dataset = self.config, self.config.train, engine.data
@@ -196,6 +218,7 @@ class Session:
             "kernels": f"{describe_layout(engine.module)}, "
             + ("deterministic" if train.reduction == "exact" else "whichever is fastest"),
             "model": f"{config.model.name}, {parameters:,} parameters",
+            **_describe_weights(config, engine),
             "data": f"{dataset.name}, {images}, from {dataset.source}",
             "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
             f"{len(dataset.test):,} test",
@@ -210,6 +233,10 @@ class Session:
         if self.trial_warnings is not None:
             facts["trial"] = trial.summary(self.trial_warnings)
         terminal.print_facts(facts)
+        if (fit := new_model.fit_of(engine.module)) and not saved:
+            for line in terminal.format_table(fit.describe()):
+                terminal.print_line(line)
+            terminal.print_line("")
         if config.optimizer.layer_decay is not None or config.optimizer.groups:
             for line in parameter_groups.describe(engine.optimizer.optimizer, engine.module):
                 terminal.print_line(line)

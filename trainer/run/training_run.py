@@ -18,7 +18,11 @@ def run_training(config: RunConfig, hooks: Hooks | None = None) -> RunConfig | N
         if not session.open():
             return None
         engine = build_engine(
-            session.accelerator, session.config, session.checkpoints, session.stop
+            session.accelerator,
+            session.config,
+            session.checkpoints,
+            session.stop,
+            resumes=session.saved is not None,
         )
         session.start(engine)
         engine.fit()

@@ -14,13 +14,14 @@ from trainer.checkpoint.reading import open_checkpoint
 from trainer.commands.doctor import resources
 from trainer.commands.doctor.finding import Finding, Findings
 from trainer.commands.doctor.resources import ResourceNeeds
-from trainer.config.schema import RunConfig, folder_of, replace
+from trainer.config.schema import ModelConfig, RunConfig, folder_of, replace
 from trainer.data import loading
 from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.user_augmentations import TRIED
 from trainer.data.dataset import Dataset
 from trainer.data.sources import reading
-from trainer.network import model_state
+from trainer.network import model_state, weights_sources
+from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
 from trainer.network.trial import trial
 from trainer.ranks import processes
@@ -78,7 +79,15 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     if pretrained:
         # Nothing is downloaded here; sizes and memory are the same without.
         config = replace(config, {"model.args": config.model.args | {"pretrained": False}})
-    model = findings.attempt("model", lambda: build_model(config, dataset))
+    if config.model.weights and not _are_at_hand(config.model):
+        text = f"{config.model.weights}: these weights are not in the cache"
+        findings.append(Finding("model", "warning", text, f"{FROM_HUB}; {NOT_CHECKED}"))
+        return None
+
+    def build() -> nn.Module:
+        return build_model(config, dataset, weights_sources.find(config.model, download=False))
+
+    model = findings.attempt("model", build)
     if model is None:
         return None
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -95,6 +104,17 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
 
     needs = findings.attempt("user code", check_user_code)
     return LoadedRun(config, dataset, model, weights, needs) if needs else None
+
+
+def _are_at_hand(model: ModelConfig) -> bool:
+    """Return False where a run would have to ask the hub for its weights."""
+    try:
+        weights_sources.find(model, download=False)
+    except NotAtHandError:
+        return not weights_sources.may_be_downloaded(model)
+    except UserError:
+        pass  # the message comes where they are used
+    return True
 
 
 def _load_data(config: RunConfig, findings: Findings) -> Dataset | None:

@@ -1,0 +1,31 @@
+"""Check what the configuration says of the weights to start from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from trainer.config.schema import ModelConfig
+
+HUB_NAME = r"hf:(?P<repository>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revision>[A-Za-z0-9_./-]+))?"
+
+
+def check(model: ModelConfig, require: Callable[[str, bool, str], None]) -> None:
+    """Check the keys, by `require` of `rules`."""
+    weights, sha256 = model.weights, model.weights_sha256
+    require("model.weights", weights != "", "a name (is a variable of the shell not set?)")
+    require(
+        "model.weights",
+        weights is None or not weights.startswith("hf:") or bool(re.fullmatch(HUB_NAME, weights)),
+        "hf:OWNER/NAME or hf:OWNER/NAME@REVISION, where it begins with hf:",
+    )
+    require(
+        "model.weights_sha256",
+        sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256) is not None,
+        "null or 64 digits from 0 to f",
+    )
+    require(
+        "model.weights_sha256",
+        weights is not None or sha256 is None,
+        "null where model.weights is null",
+    )

@@ -1,0 +1,70 @@
+"""Match the names of a file's tensors with those of a network, which may have other prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainer.base.tensor_files import Specs
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.", "network.")
+"""in which programs keep a network: DistributedDataParallel, torch.compile, Lightning and others"""
+
+
+@dataclass
+class Matching:
+    """What goes where, by names and shapes alone, with one choice of prefixes.
+
+    Args:
+        theirs: the prefix that is taken off the names of the file.
+        ours: the prefix that they get where the network has such a name.
+        taken: the name in the file by the name in the network.
+        misshapen: likewise, of tensors that have another shape in the network.
+    """
+
+    theirs: str
+    ours: str
+    taken: dict[str, str] = field(default_factory=dict)
+    misshapen: dict[str, str] = field(default_factory=dict)
+
+
+def match(found: Specs, expected: Specs) -> Matching:
+    """Match names with the prefixes that let most tensors fit, the shortest of such."""
+    best, best_score = Matching("", ""), (-1, 0)
+    for theirs in _prefixes(found):
+        for ours in _prefixes(expected):
+            matching = Matching(theirs, ours)
+            for source in found:
+                name = source.removeprefix(theirs)
+                target = ours + name if ours + name in expected else name
+                if target not in expected or target in matching.taken:
+                    continue
+                fits = found[source].shape == expected[target].shape
+                (matching.taken if fits else matching.misshapen)[target] = source
+            for name in matching.taken:
+                matching.misshapen.pop(name, None)
+            score = (len(matching.taken), len(matching.misshapen))
+            if score > best_score:
+                best, best_score = matching, score
+    return best
+
+
+def _prefixes(names: Mapping[str, object]) -> list[str]:
+    """Return the prefixes that names may have, the shortest first, which is none.
+
+    They are those of all names, and the known ones, one in the other, of some names.
+    """
+    first, last = min(names, default=""), max(names, default="")
+    shared = [""]
+    for one, other in zip(first.split(".")[:-1], last.split(".")[:-1], strict=False):
+        if one != other:
+            break
+        shared.append(f"{shared[-1]}{one}.")
+    known = [""]
+    for prefix in known:  # which grows
+        known += [
+            longer
+            for longer in (prefix + one for one in PREFIXES)
+            if longer not in known and any(name.startswith(longer) for name in names)
+        ]
+    return sorted({*shared, *known}, key=lambda prefix: (len(prefix), prefix))
