@@ -94,7 +94,7 @@ def _hints(key: str) -> tuple[Any, ...]:
 def _in_words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         *others, last = get_args(hint)
-        return f"{', '.join(others)} or {last}"
+        return f"{', '.join(others)} or {last}" if others else str(last)
     if hint not in _WORDS:
         return f"a list of {_in_words(*get_args(hint))}"
     return _WORDS[hint]

@@ -26,18 +26,23 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str
             kind: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else numbers
             kind[f"{index}.{name}"] = value
     for index, group in enumerate(optimizer.param_groups):
-        numbers |= {f"{GROUP}{index}.{name}": group[name] for name in _remembered(optimizer, group)}
+        for name in _remembered(optimizer, group):
+            kind = tensors if isinstance(group[name], torch.Tensor) else numbers
+            kind[f"{GROUP}{index}.{name}"] = group[name]
     return tensors, numbers
 
 
 def _remembered(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[str]:
-    """Return the names of what steps have made of a group's numbers: counts, sums of rates."""
+    """Return the names of what steps have made of a group's numbers: counts, sums of rates.
+
+    Some are tensors of a single number.
+    """
     defaults = optimizer.defaults
     return [
         name
         for name, value in group.items()
-        if name not in _OF_A_RUN and isinstance(value, (int, float))
-        if name not in defaults or defaults[name] != value
+        if name not in _OF_A_RUN and isinstance(value, (int, float, torch.Tensor))
+        if name not in defaults or bool(defaults[name] != value)
     ]
 
 
