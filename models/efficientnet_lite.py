@@ -13,9 +13,10 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, pad, relu6
+from torch.nn.functional import pad, relu6
 
 from models.common import check_probability, initialise
+from models.depthwise import DepthwiseConv2d
 from models.registry import register
 from models.resnet import StochasticDepth
 
@@ -58,47 +59,29 @@ _RESIDUAL_NAMES = {
 }
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow's `SAME`: where it must be uneven, later.
+def pad_same(images: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """Pad images for a convolution of stride two as TensorFlow's `SAME`: an even side only behind.
 
-    A stride of two over an even side takes the second of two pixels as its middle, where a padding
-    on both sides would take the first; published weights were trained with it.
+    Of two pixels the second is then in the middle of a window, where a padding on both sides would
+    have the first; published weights were trained with it.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1
-    ) -> None:
-        padding = kernel_size // 2 if stride == 1 else 0
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-        )
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map (n, in_channels, height, width) to (n, out_channels, height/stride, width/stride)."""
-        if self.stride[0] != 1:
-            height, width = (_missing(side, self) for side in images.shape[2:])
-            images = pad(images, (width // 2, -(-width // 2), height // 2, -(-height // 2)))
-        return conv2d(images, self.weight, None, self.stride, self.padding, 1, self.groups)
-
-
-def _missing(side: int, layer: nn.Conv2d) -> int:
-    """Return how many pixels a side lacks for the last window of a convolution."""
-    kernel, stride = layer.kernel_size[0], layer.stride[0]
-    return max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    missing = (max(kernel_size - 2 + side % 2, 0) for side in images.shape[2:])
+    height, width = ((pixels // 2, -(-pixels // 2)) for pixels in missing)
+    return pad(images, (*width, *height))
 
 
 class SeparableBlock(nn.Module):
     """A depthwise convolution and a 1x1 convolution; the first block of all."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.conv_dw = SameConv2d(in_channels, in_channels, kernel_size, stride, in_channels)
+        self.conv_dw = DepthwiseConv2d(in_channels, kernel_size, padding=kernel_size // 2)
         self.bn1 = _norm(in_channels)
         self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn2 = _norm(out_channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (n, in_channels, height, width) to (n, out_channels, height/stride, width/stride)."""
+        """Map (n, in_channels, height, width) to (n, out_channels, height, width)."""
         features = relu6(self.bn1(self.conv_dw(features)), inplace=True)
         normalized: torch.Tensor = self.bn2(self.conv_pw(features))
         return normalized
@@ -124,16 +107,21 @@ class InvertedResidual(nn.Module):
         width = expansion * in_channels
         self.conv_pw = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = _norm(width)
-        self.conv_dw = SameConv2d(width, width, kernel_size, stride, width)
+        self.conv_dw = DepthwiseConv2d(
+            width, kernel_size, stride=stride, padding=kernel_size // 2 if stride == 1 else 0
+        )
         self.bn2 = _norm(width)
         self.conv_pwl = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = _norm(out_channels)
         self.drop_path = StochasticDepth(drop_path)
+        self.halves = stride == 2
         self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (n, in_channels, height, width) to (n, out_channels, height/stride, width/stride)."""
         inner = relu6(self.bn1(self.conv_pw(features)), inplace=True)
+        if self.halves:
+            inner = pad_same(inner, self.conv_dw.kernel_size[0])
         inner = relu6(self.bn2(self.conv_dw(inner)), inplace=True)
         outer: torch.Tensor = self.bn3(self.conv_pwl(inner))
         if self.is_residual:
@@ -161,7 +149,7 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         check_probability("dropout", dropout)
         check_probability("drop_path", drop_path)
-        self.conv_stem = SameConv2d(in_channels, _STEM_WIDTH, 3, stride=2)
+        self.conv_stem = nn.Conv2d(in_channels, _STEM_WIDTH, 3, stride=2, bias=False)
         self.bn1 = _norm(_STEM_WIDTH)
         counts = [self._blocks_of(stage) for stage in range(len(_STAGES))]
         stages: list[nn.Module] = []
@@ -173,7 +161,7 @@ class EfficientNetLite(nn.Module):
             out_channels = _round_width(width * self.width_factor)
             for stride in (first_stride, *[1] * (count - 1)):
                 if expansion == 1:
-                    blocks.append(SeparableBlock(channels, out_channels, kernel_size, stride))
+                    blocks.append(SeparableBlock(channels, out_channels, kernel_size))
                 else:
                     block = InvertedResidual(
                         channels,
@@ -224,7 +212,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (n, num_classes) of images (n, channels, height, width)."""
-        features = self.blocks(relu6(self.bn1(self.conv_stem(images)), inplace=True))
+        stem = self.bn1(self.conv_stem(pad_same(images, 3)))
+        features = self.blocks(relu6(stem, inplace=True))
         features = relu6(self.bn2(self.conv_head(features)), inplace=True)
         # Not AdaptiveAvgPool2d, whose backward pass is not deterministic on CUDA.
         logits: torch.Tensor = self.classifier(self.dropout(features.mean((2, 3))))
