@@ -133,3 +133,13 @@ def test_images_that_are_boxes_already_are_not_cut_again() -> None:
 def test_without_a_random_resized_crop_there_are_no_boxes(policy: str | list[str]) -> None:
     sizes = torch.tensor([[9, 9]])
     assert Augmentation(policy, 0).draw_boxes(torch.tensor([0]), 1, sizes) is None
+
+
+def test_large_images_are_mirrored_as_small_ones_are() -> None:
+    images, samples = random_images(12, 3, 200, 240), torch.arange(12)
+    before = images.clone()
+    flipped = augmentation({"flip": {"probability": 1}})(images, samples, 1)
+    assert torch.equal(flipped, images.flip(3))
+    both = augmentation({"vertical_flip": {"probability": 1}})(flipped, samples, 1)
+    assert torch.equal(both, images.flip(2, 3))
+    assert torch.equal(images, before)

@@ -75,9 +75,9 @@ def test_filters_are_pillows_also_for_the_boxes_of_a_training(name: Interpolatio
     pixels, resampling = pattern(41, 53), Image.Resampling[name.upper()]
     expected = np.array(Image.fromarray(pixels).resize((17, 13), resampling))
     assert np.array_equal(resize(pixels, (13, 17), Fit("stretch", interpolation=name)), expected)
-    box = torch.empty(13, 17, 3, dtype=torch.uint8)
+    box = torch.empty(3, 13, 17, dtype=torch.uint8)
     resize_into(box, pixels[:, :], name)
-    difference = np.abs(box.numpy().astype(int) - expected.astype(int))
+    difference = np.abs(box.permute(1, 2, 0).numpy().astype(int) - expected.astype(int))
     assert difference.max() <= (1 if name in ("bilinear", "bicubic") else 0)
 
 

@@ -178,9 +178,9 @@ pixels = ((y * y * 3 + x * x * 5 + x * y * (channel + 1) * 7) // (64 + 32 * chan
 pixels, digest = pixels.astype(np.uint8), hashlib.sha256()
 for channels in (1, 3, 4, 5):
     for top, left, bottom, right in ((0, 0, 301, 217), (13, 7, 120, 200), (50, 60, 90, 80)):
-        result = torch.empty(64, 48, channels, dtype=torch.uint8)
+        result = torch.empty(channels, 64, 48, dtype=torch.uint8)
         resize_into(result, np.ascontiguousarray(pixels[:, :, :channels])[top:bottom, left:right])
-        digest.update(result.numpy().data)
+        digest.update(result.permute(1, 2, 0).contiguous().numpy().data)
 print(torch.backends.cpu.get_cpu_capability(), digest.hexdigest()[:16])
 """
 

@@ -13,6 +13,9 @@ import torch
 
 from trainer.data.augment import transforms
 
+_FEW = 16
+"""images in a piece are so large that each is mirrored by itself"""
+
 
 class Canvas:
     """Images, and how each is still to be moved.
@@ -47,7 +50,14 @@ class Canvas:
         moved = chosen[self._is_moved[chosen]]
         signs = torch.tensor([-1.0, 1.0] if axis == 3 else [1.0, -1.0])
         self.move(moved, torch.eye(2, 3).repeat(len(moved), 1, 1) * signs[:, None])
-        self.edit(chosen[~self._is_moved[chosen]], lambda images: images.flip(axis))
+        unmoved = chosen[~self._is_moved[chosen]]
+        step = transforms.piece_size(self.images)
+        if self.images.device.type != "cpu" or step > _FEW:
+            self.edit(unmoved, lambda images: images.flip(axis))
+            return
+        for place in unmoved.tolist():  # each is copied twice, not three times
+            image = self.images[place]
+            image.copy_(image.flip(axis - 1))
 
     def edit(
         self,

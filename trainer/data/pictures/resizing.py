@@ -170,22 +170,25 @@ def resize_into(
     """Resize an image of any number of channels into a tensor, each side by itself.
 
     Args:
-        result: uint8, (height, width, channels), contiguous.
+        result: uint8, (channels, height, width), contiguous.
         pixels: uint8, (height, width, channels); may be a part of a larger array.
     """
     import torch
 
     if interpolation not in ("bilinear", "bicubic"):
-        height, width = result.shape[:2]
+        height, width = result.shape[1:]
         stretch = Fit("stretch", interpolation=interpolation)
-        result.numpy()[:] = resize(np.ascontiguousarray(pixels), (height, width), stretch)
+        resized = resize(np.ascontiguousarray(pixels), (height, width), stretch)
+        result.numpy()[:] = resized.transpose(2, 0, 1)
         return
+    # Torch would copy a part itself, on all of its threads; this is one of several already.
+    whole = torch.from_numpy(np.ascontiguousarray(pixels))
     # Its function in torch.nn.functional would make a tensor of its own for the result.
     getattr(torch.ops.aten, f"_upsample_{interpolation}2d_aa").out(
-        torch.from_numpy(pixels).permute(2, 0, 1)[None],
-        [*result.shape[:2]],
+        whole.permute(2, 0, 1)[None],
+        [*result.shape[1:]],
         False,
         None,
         None,
-        out=result.permute(2, 0, 1)[None],
+        out=result[None],
     )

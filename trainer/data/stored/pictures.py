@@ -16,7 +16,7 @@ from trainer.data.pictures import resizing
 from trainer.data.pictures.picture_set import KnownPictures
 from trainer.data.stored.form import Bytes, StoredForm
 from trainer.data.stored.keeping import Choice, Keeper
-from trainer.data.unread_images import Indices, UnreadImages, channels_first
+from trainer.data.unread_images import Indices, UnreadImages
 from trainer.ranks import processes
 
 
@@ -138,21 +138,22 @@ class StoredPictures(UnreadImages):
         self, positions: Indices, boxes: Indices | None, image_size: tuple[int, int]
     ) -> torch.Tensor:
         count, channels = len(positions), self.store.form.channels
-        images = torch.empty((count, *image_size, channels), dtype=torch.uint8)
+        images = torch.empty((count, channels, *image_size), dtype=torch.uint8)
         places = positions.tolist()
         whole = None if boxes is None else boxes.tolist()
 
         def fill(number: int) -> None:
             if whole is None:
                 pixels = self.store.pixels(places[number])
-                images[number].numpy()[:] = resizing.resize(pixels, image_size, self.resize)
+                fitted = resizing.resize(pixels, image_size, self.resize)
+                images[number].numpy()[:] = fitted.transpose(2, 0, 1)
             else:
                 left, top, right, bottom = whole[number]
                 rows = self.store.rows(places[number], top, bottom)
                 resizing.resize_into(images[number], rows[:, left:right], self.resize.interpolation)
 
         _for_each(count, fill)
-        return channels_first(images)
+        return images
 
 
 def _for_each(count: int, do: Callable[[int], None]) -> None:
