@@ -18,8 +18,8 @@ from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
-from trainer.commands.inspect_data import near_duplicates
 from trainer.commands.inspect_data.label_errors import find_suspects
+from trainer.data import near_copies
 from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
@@ -310,9 +310,12 @@ def test_nearly_equal_images_in_different_parts_are_found(tmp_path: Path, capsys
     first = "train/cat/03.png"
     assert pairs == {(first, "test/cat/copy.jpg"), (first, "test/dog/larger.png")}
     assert (found["count"], found["test_in_train"], found["of_other_class"]) == (2, 2, 1)
-    code, output, _ = run_command(capsys, "inspect-data", *of_folder(root))
+    page = tmp_path / "page.html"
+    code, output, _ = run_command(capsys, "inspect-data", *of_folder(root), "--page", page)
     assert code == 0
     assert "2 of test that are nearly in train too" in output
+    section = re.sub('src="[^"]*"', "", page.read_text().partition("<h2>Nearly equal")[2])
+    assert re.search("train/cat/03.png.{,200}test/cat/copy.jpg", section, re.DOTALL)
 
 
 def test_hashes_that_differ_in_three_bits_are_all_found() -> None:
@@ -323,6 +326,8 @@ def test_hashes_that_differ_in_three_bits_are_all_found() -> None:
         hashes[200 + number] = hashes[number] ^ np.bitwise_or.reduce(
             np.uint64(1) << bits, initial=np.uint64(0)
         )
-    parts = np.repeat([0, 2], [200, 100])
-    found = set(near_duplicates._near_pairs(hashes, parts))
-    assert found == {(n, 200 + n, n % 5) for n in range(100) if n % 5 <= 3}
+    looks = np.zeros(300, dtype=near_copies.LOOK)
+    looks["hash"] = hashes
+    found = near_copies.find_pairs(looks[:200], looks[200:])
+    pairs = set(zip(found.ones.tolist(), found.others.tolist(), found.bits.tolist(), strict=True))
+    assert pairs == {(n, n, n % 5) for n in range(100) if n % 5 <= 3}

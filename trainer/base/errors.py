@@ -13,8 +13,8 @@ class UserError(Exception):
     """
 
 
-class RankError(Exception):
-    """Like a `UserError`, but only this rank has it, and prints it."""
+class RankError(UserError):
+    """A `UserError` that only this rank has, and prints, where no collective tells the others."""
 
 
 class NonFiniteLossError(Exception):

@@ -1,7 +1,9 @@
-"""List what the cache of decoded pictures has, check it, or remove what was not used for long.
+"""List what the cache of pictures has, check it, or remove what was not used for long.
 
-An entry has pictures of one folder, archive or table: images of one size, or pictures in their
-stored form, which are added when they are first needed. Entries that a process uses stay.
+An entry is of one folder, archive, table or address: images of one size (images), pictures in their
+stored form, which are added when they are first needed (stored), what the pictures contain and
+become (notes), copies of archives and of tables that can be read at random (archives, tables), or a
+download (remote). Entries that a process uses stay, and so do those of other users.
 
 example: python -m trainer cache --prune 10
 """
@@ -26,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache_dir", type=Path, metavar="DIR", help="data.cache_dir; default: the usual folder"
     )
     parser.add_argument(
-        "--check", action="store_true", help="read every entry, and compare its checksums"
+        "--check",
+        action="store_true",
+        help="compare the checksums of decoded pictures; remove images that are damaged",
     )
     parser.add_argument(
         "--prune",
@@ -84,13 +88,17 @@ def _describe(entry: Entry, *, check: bool) -> dict[str, Any]:
     return described | ({"check": _check(entry)} if check else {})
 
 
-def _check(entry: Entry) -> dict[str, Any]:
+def _check(entry: Entry) -> dict[str, Any] | None:
     from trainer.data.sources import decoded_cache
-    from trainer.data.stored import slots
+    from trainer.data.stored import entries, slots
 
     if entry.kind == "stored":
         return slots.check(entry.path)
-    return {"whole": decoded_cache.load(entry.path) is not None}
+    if entry.kind == "images":
+        is_whole = decoded_cache.is_whole(entry.path)
+        # A run looks only at its size.
+        return {"whole": is_whole, "removed": not is_whole and entries.remove(entry.path)}
+    return None  # nothing says what it should contain
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
@@ -99,10 +107,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
     found = report["entries"]
     lines = [f"cache   {report['folder']}, {report['size_bytes'] / 1e9:,.2f} GB"]
     if found:
-        head = ("  entry", "MB", "last used", "", "of")
+        head = ("  entry", "kind", "MB", "last used", "", "of")
         rows = [
             (
                 f"  {entry['name']}",
+                entry["kind"],
                 f"{entry['size_bytes'] / 1e6:,.1f}",
                 entry["used"],
                 "in use" if entry["in_use"] else "",
@@ -110,14 +119,16 @@ def _lines(report: dict[str, Any]) -> list[str]:
             )
             for entry in found
         ]
-        lines += format_table([head, *rows], left=(0, 2, 3, 4))
+        lines += format_table([head, *rows], left=(0, 1, 3, 4, 5))
     return lines + [f"removed {entry['name']}" for entry in report["removed"]]
 
 
 def _checked(entry: dict[str, Any]) -> str:
     match entry.get("check"):
-        case {"whole": whole}:
-            return "; whole" if whole else "; damaged, and decoded again when it is needed"
+        case {"whole": True}:
+            return "; whole"
+        case {"removed": removed}:
+            return "; damaged, removed" if removed else "; damaged, but in use: remove it later"
         case {"pictures": count, "kept": kept, "damaged": damaged}:
             words = f"; {kept:,} of {count:,} pictures kept"
             return words + f", {damaged:,} damaged, which count as absent" * bool(damaged)

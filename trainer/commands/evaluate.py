@@ -125,13 +125,14 @@ def _why_other(
 ) -> str:
     """Say what differs here from the run, as far as its files say."""
     from trainer.base import numerics
+    from trainer.data.environment import describe_environment
 
     path, stored = folder / "results.json", read_results(folder)
     if stored.get("weights_sha256") != weights_sha256:
         return f"they are of other weights than those in {folder / 'model.safetensors'}"
     for key in ("environment", "train"):
         check_type(stored.get(key), dict[str, Any], f"{path}: {key}")
-    here = numerics.describe(accelerator.device, config.train.evaluation_batch_size)
+    here = describe_environment(accelerator.device, config)
     precision = {"precision": config.train.precision}
     reasons = numerics.differences(
         stored["environment"] | {"precision": stored["train"].get("precision")}, here | precision

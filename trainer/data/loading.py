@@ -17,7 +17,7 @@ from trainer.data.augment.policy import check_channels
 from trainer.data.dataset import Dataset, Images, ImageSet
 from trainer.data.scaling import choose_scaling, fixed_scaling
 from trainer.data.sources import reading
-from trainer.data.sources.source_data import LabelledImages, SourceData, Subset, check
+from trainer.data.sources.source_data import Cached, LabelledImages, SourceData, Subset, check
 from trainer.data.split import Indices, split, take, take_fold
 
 
@@ -48,7 +48,7 @@ def build_dataset(
     check_channels(config.augment, channels)
     kind = choose_scaling(config.scaling, channels)
     fixed = fixed_scaling(kind, config.mean, config.deviation, channels)
-    found = measurements.measure(sets, kind, seed, _name_choice(subsets), fixed)
+    found = measurements.measure(sets, kind, seed, name_choice(subsets), fixed)
     fingerprint, weights = found.fingerprint, _weights_to_draw_by(config, subsets[0])
     if weights is not None:
         content = fingerprint.encode() + weights.astype("<f8").tobytes()
@@ -145,12 +145,13 @@ def image_set(data: LabelledImages) -> ImageSet:
     return ImageSet(images.flatten().view(images.shape), targets)
 
 
-def _name_choice(subsets: Sequence[Subset]) -> str | None:
-    """Return a name for chosen images that the cache has; None if it has not all of them."""
-    digest = hashlib.sha256()
+def name_choice(subsets: Sequence[Subset]) -> Cached | None:
+    """Return where the cache has the chosen images; None if it has not all of them."""
+    digest, first = hashlib.sha256(), subsets[0].data.cached
     for subset in subsets:
-        if subset.data.content is None:
+        cached = subset.data.cached
+        if cached is None:
             return None
-        digest.update(f"{subset.split}/{subset.data.content}/{len(subset.positions)}/".encode())
+        digest.update(f"{subset.split}/{cached.name}/{len(subset.positions)}/".encode())
         digest.update(subset.positions.astype("<i8").data)
-    return digest.hexdigest()
+    return first and Cached(digest.hexdigest(), first.notes)

@@ -18,13 +18,13 @@ import torch
 
 from trainer.base import seeding
 from trainer.base.array_files import read_arrays, write_arrays
-from trainer.base.errors import RankError, UserError
+from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
 from trainer.config.schema import ScalingKind
 from trainer.data.dataset import ImageSet, UndecodedImages
 from trainer.data.scaling import PixelSums, Scaling
-from trainer.data.sources.download import cache_folder
+from trainer.data.sources.source_data import Cached
 
 SAMPLE = 1000
 """training pictures, drawn by the seed, that the scaling is fitted on where none is decoded yet"""
@@ -50,33 +50,32 @@ def measure(
     sets: Sequence[ImageSet],
     kind: ScalingKind,
     seed: int,
-    choice: str | None,
+    cached: Cached | None,
     fixed: Scaling | None = None,
 ) -> Measurements:
     """Measure the images to train on, to validate on and to test on, in this order.
 
     Args:
         seed: the run's.
-        choice: names the images of the three sets, where they are in the cache; None: measure them
+        cached: names the images of the three sets, where they are in the cache; None: measure them
             at every start.
         fixed: the scaling where the images do not decide on it.
 
     Raises:
         UserError: a picture is broken, or the cache cannot be written.
     """
-    if choice is None:
+    if cached is None:
         return _measure(sets, kind, seed, fixed)
-    found = _measure_once(sets, kind, seed, choice, fixed)
+    found = _measure_once(sets, kind, seed, cached, fixed)
     return found if fixed is None else replace(found, scaling=fixed)
 
 
 def _measure_once(
-    sets: Sequence[ImageSet], kind: ScalingKind, seed: int, choice: str, fixed: Scaling | None
+    sets: Sequence[ImageSet], kind: ScalingKind, seed: int, cached: Cached, fixed: Scaling | None
 ) -> Measurements:
     """Return what the cache knows of the images, or measure them."""
-    folder = cache_folder("folder")
-    name = hashlib.sha256(repr((_FORMAT, choice, kind, seed)).encode()).hexdigest()[:32]
-    path = folder / f"measured-{name}.npz"
+    name = hashlib.sha256(repr((_FORMAT, cached.name, kind, seed)).encode()).hexdigest()[:32]
+    path = cached.notes / f"measured-{name}.npz"
     if known := _load(path):
         return known
     try:
@@ -92,8 +91,8 @@ def _measure_once(
             return found
     except OSError as error:
         raise UserError(
-            f"data.root: what was measured cannot be kept in the cache {folder} ({error}); make "
-            "room, or set XDG_CACHE_HOME to another folder"
+            f"data.root: what was measured cannot be kept in the cache {cached.notes} ({error}); "
+            "make room, or set XDG_CACHE_HOME to another folder"
         ) from error
 
 
@@ -133,11 +132,8 @@ def _add_to_digest(digest: hashlib._Hash, images: ImageSet, sums: PixelSums | No
 def _add_sample(sums: PixelSums, train: ImageSet, seed: int) -> None:
     order = seeding.generator(seed, "scaling").permutation(len(train))
     sample = torch.from_numpy(np.sort(order[:SAMPLE]))
-    try:
-        for block in torch.split(sample, _BLOCK):
-            sums.add(train.images.index_select(0, block))
-    except RankError as error:  # all ranks hear of it, as they are told of a `UserError`
-        raise UserError(str(error)) from error
+    for block in torch.split(sample, _BLOCK):
+        sums.add(train.images.index_select(0, block))
 
 
 def _load(path: Path) -> Measurements | None:

@@ -10,7 +10,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from models import timm_models
-from trainer.base import numerics
 from trainer.base.errors import UserError
 from trainer.base.strict_json import nan_to_null
 from trainer.checkpoint.reading import Checkpoint
@@ -18,6 +17,7 @@ from trainer.checkpoint.writing import NoCheckpoints
 from trainer.config import plugin_checks, plugins, stored_config
 from trainer.config.rules import validate
 from trainer.config.schema import RunConfig, replace
+from trainer.data.environment import describe_environment
 from trainer.finished import run_record
 from trainer.finished.run_record import Position, RunRecord
 from trainer.network import model_state
@@ -98,7 +98,7 @@ def build(
             those of the run, or not at hand.
     """
     run, start = plan.run, plan.start
-    here = numerics.describe(accelerator.device, config.train.evaluation_batch_size)
+    here = describe_environment(accelerator.device, config)
     not_promised = collectives.run_on_main_rank(
         accelerator, lambda: run_record.rounding_differences(run, start, plan.stops, here)
     )

@@ -47,7 +47,7 @@ def exit_code_for(error: BaseException | None) -> int:
     match error:
         case None:
             return FINISHED
-        case UserError() | RankError():
+        case UserError():
             return USER_CAN_FIX
         case OSError() if error.errno in output_streams.DISK_FULL:
             return USER_CAN_FIX

@@ -18,6 +18,7 @@ from trainer.base.errors import (
     FirstFailureError,
     LostRankError,
     NonFiniteLossError,
+    RankError,
     StoppedOnRequest,
     UserError,
 )
@@ -36,7 +37,7 @@ PATIENCE_S = 10.0
 ANSWER_S = 5.0
 """for the store to answer, in addition"""
 
-KNOWN_TO_ALL_RANKS = (
+_KNOWN_TO_ALL_RANKS = (
     UserError,
     StoppedOnRequest,
     NonFiniteLossError,
@@ -46,6 +47,11 @@ KNOWN_TO_ALL_RANKS = (
     KeyboardInterrupt,
 )
 """errors that are raised on all ranks, or that no other rank has to be told of"""
+
+
+def is_known_to_all(error: BaseException) -> bool:
+    """Return whether no other rank has to be told of an error that ends this one."""
+    return isinstance(error, _KNOWN_TO_ALL_RANKS) and not isinstance(error, RankError)
 
 
 def note_host(accelerator: Accelerator) -> None:
@@ -60,7 +66,8 @@ def diagnose(
     """Find out whether an unexpected error of this rank comes from another rank.
 
     Returns:
-        An error that names the rank that failed; None for a run of one process.
+        What to raise in its place, which names the rank that failed; None where the error itself
+        says all: of a run of one process, or a `RankError` of the rank that failed first.
     """
     count, rank = accelerator.num_processes, accelerator.process_index
     if count == 1:
@@ -78,7 +85,7 @@ def diagnose(
         )
     except (TimeoutError, RuntimeError) as silence:
         if own:
-            return FirstFailureError(error)
+            return _first_failed(error)
         if isinstance(silence, TimeoutError):
             return LostRankError(
                 f"the machine of rank 0, or the network to it, does not answer ({text})",
@@ -88,13 +95,19 @@ def diagnose(
         return LostRankError(f"rank 0, or the launcher, died ({text})", prints=True)
 
 
-def _tell_others(error: BaseException, text: str, rank: int) -> LostRankError | FirstFailureError:
+def _first_failed(error: BaseException) -> FirstFailureError | None:
+    return None if isinstance(error, RankError) else FirstFailureError(error)
+
+
+def _tell_others(
+    error: BaseException, text: str, rank: int
+) -> LostRankError | FirstFailureError | None:
     """Note a failure of this rank in the store, unless another rank failed first."""
     store = default_store()
     own = f"{_describe_rank(store, rank)} failed first ({text})"
     first = _first_failure(store, own)
     if first == own:
-        return FirstFailureError(error)
+        return _first_failed(error)
     # The same mistake on all ranks is reported once, a different one as well.
     same = first.endswith(f" failed first ({text})")
     return LostRankError(first if same else f"{text}, after {first}", prints=not same)

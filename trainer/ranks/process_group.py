@@ -39,7 +39,7 @@ def join_process_group(config: RunConfig) -> Iterator[Accelerator]:
         collectives.check_same_configuration(accelerator, config)
         yield accelerator
     except BaseException as error:
-        is_known = isinstance(error, lost_ranks.KNOWN_TO_ALL_RANKS)
+        is_known = lost_ranks.is_known_to_all(error)
         if not is_known and (lost := lost_ranks.diagnose(accelerator, error)):
             raise lost from error
         raise

@@ -287,7 +287,7 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         instead: Exception | None = None
-        if error is not None and not isinstance(error, lost_ranks.KNOWN_TO_ALL_RANKS):
+        if error is not None and not lost_ranks.is_known_to_all(error):
             lost = lost_ranks.diagnose(self.accelerator, error)
             instead = lost or user_code_errors.as_user_error(error)
         stopped = isinstance(error, StoppedOnRequest)

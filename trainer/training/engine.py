@@ -18,6 +18,7 @@ from trainer.config import plugins
 from trainer.config.schema import RunConfig
 from trainer.data.batches import Batch, Batches
 from trainer.data.dataset import Dataset
+from trainer.data.environment import describe_environment
 from trainer.network import model_state
 from trainer.network.freezing import Freezing
 from trainer.network.parameter_names import head_parameters
@@ -98,7 +99,7 @@ class Engine:
         # Again, because code of plug-ins may have changed it since the processes met.
         numerics.choose_precision(config.train.precision)
         self.inexact_kernels = numerics.choose_kernels(config.train.reduction == "exact")
-        self.environment = numerics.describe(accelerator.device, config.train.evaluation_batch_size)
+        self.environment = describe_environment(accelerator.device, config)
         self.snapshot = Snapshot(
             accelerator,
             self.module,

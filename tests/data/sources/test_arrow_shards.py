@@ -93,14 +93,14 @@ def test_pictures_are_copied_once_and_a_killed_copy_is_made_again(
     path = write_shard(tmp_path / "a.parquet", TURNS, NAMES)
     first = pictures_of(path)
     folder = cache_folder("tables")
-    (copy,) = folder.glob("*.pictures")
+    (copy,) = folder.rglob("*.pictures")
     with monkeypatch.context() as patch:
         patch.setattr(picture_blob, "_write_pictures", None)
         assert pictures_of(path) == first
-    leftover = folder / f".{copy.stem}.123{copy.suffix}"
+    leftover = copy.with_name(f".{copy.stem}.123{copy.suffix}")
     shutil.move(copy, leftover)
     assert pictures_of(path) == first
-    assert list(folder.glob(".*")) == []
+    assert list(folder.rglob(".*")) == []
     write_shard(path, [1, 0] * 10, NAMES, first=50)
     assert list(pictures_of(path).values()) != list(first.values())
 
@@ -128,7 +128,7 @@ def test_a_wrong_row_or_column_is_named(
     path = write_shard(tmp_path / "a.parquet", labels, NAMES, **columns)
     with pytest.raises(UserError, match=expected):
         pictures_of(path)
-    assert list(cache_folder("tables").glob("*.pictures")) == []
+    assert list(cache_folder("tables").rglob("*.pictures")) == []
 
 
 @pytest.mark.parametrize("name", ["train-0.parquet", "train-0_stream.arrow", "train-0.arrow"])

@@ -32,7 +32,8 @@ def cache(caches: Path) -> Path:
 
 
 def entries(cache: Path) -> list[Path]:
-    return [path for path in cache.iterdir() if path.is_dir()]
+    """Those of pixels."""
+    return [path.parent for path in cache.glob("*/train.npy")]
 
 
 def test_they_are_decoded_once(
@@ -70,7 +71,7 @@ def test_pixels_are_measured_once_for_each_choice_of_them(
         assert torch.equal(second.scaling.deviation, first.scaling.deviation)
         with pytest.raises(TypeError):
             prepared(root, scaling="per_pixel")
-    for path in cache.glob("measured-*.npz"):
+    for path in cache.rglob("measured-*.npz"):
         os.truncate(path, 100)
     assert prepared(root).fingerprint == first.fingerprint
     (entry,) = entries(cache)
@@ -155,7 +156,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
     first = prepared(root)
     (entry,) = entries(cache)
     os.truncate(entry / "train.npy", 200)
-    next(cache.glob("index-*.npz")).write_bytes(b"PK")
+    next(cache.rglob("index-*.npz")).write_bytes(b"PK")
     assert prepared(root).fingerprint == first.fingerprint
     (entry / "entry.json").unlink()
     assert prepared(root).fingerprint == first.fingerprint

@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.base import numerics
 from trainer.base.errors import RankError
 from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor import machine, rank_checks, resources, run_checks
@@ -19,6 +18,7 @@ from trainer.commands.doctor.run_checks import LoadedRun
 from trainer.config import command_line
 from trainer.config.run_status import RunStatus
 from trainer.config.schema import RunConfig
+from trainer.data.environment import describe_environment
 from trainer.ranks import collectives, lost_ranks, process_group, processes
 from trainer.run.run_folder import OpenedRun, fill_pinned
 
@@ -89,7 +89,7 @@ def _check_run(
         findings.append(Finding("output_dir", "ok", text))
     elif opened and (run := _load(config, findings, first_start=opened.status.state is None)):
         device = accelerator.device if accelerator else torch.device("cpu")
-        environment = numerics.describe(device, config.train.evaluation_batch_size)
+        environment = describe_environment(device, config)
         start = (run.weights_sha256, run.dataset.fingerprint, environment)
         needed_bytes = run.needs.memory
         if is_main:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from trainer.base import user_code_errors
-from trainer.base.errors import RankError, UserError
+from trainer.base.errors import UserError
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Findings(list[Finding]):
         """Return the result of `call`; an error that would end a run becomes a problem here."""
         try:
             return call()
-        except (UserError, RankError) as error:
+        except UserError as error:
             self.append(Finding(name, "problem", str(error)))
         except Exception as error:
             of_user = user_code_errors.as_user_error(error)

@@ -114,8 +114,9 @@ def _inspect(
         suspects = label_errors.find(accelerator, stored, inspected, arguments.most)
     if not accelerator.is_main_process:
         return
-    found = image_statistics.compute(inspected, arguments.most) | {
-        "near_duplicates": near_duplicates.find(inspected, arguments.most),
+    seen = image_statistics.see(inspected)
+    found = image_statistics.compute(inspected, seen, arguments.most) | {
+        "near_duplicates": near_duplicates.report(inspected, seen, arguments.most),
         "suspects": suspects,
     }
     if arguments.page:

@@ -5,24 +5,56 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
-from trainer.data import loading
+from trainer.data import loading, near_copies
 from trainer.data.dataset import Dataset, ImageSet
+from trainer.data.near_copies import Looks
+from trainer.data.pictures import packed_names
 from trainer.data.sources import reading
 from trainer.data.sources.picture_index import Contents
+from trainer.data.sources.source_data import Cached
 
 SPLITS = ("train", "validation", "test")
 
 Place = tuple[str, int]
 """a split and a position in it"""
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one pass over all images has shown, a row for each, those of train first.
+
+    Args:
+        digests: of the pixels, bytes of 16, (n,).
+        looks: what they look like, (n,).
+        begins: the first row of each of SPLITS, and how many rows there are.
+    """
+
+    digests: npt.NDArray[np.bytes_]
+    looks: Looks
+    begins: list[int]
+
+    def part(self, name: str) -> Seen:
+        """Return the rows of one of SPLITS."""
+        number = SPLITS.index(name)
+        begin, end = self.begins[number : number + 2]
+        return Seen(self.digests[begin:end], self.looks[begin:end], [0, end - begin])
+
+    def place(self, row: int) -> Place:
+        """Return the image of a row."""
+        number = int(np.searchsorted(self.begins, row, side="right")) - 1
+        return SPLITS[number], row - self.begins[number]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +65,14 @@ class InspectedImages:
         splits: by the names in SPLITS, each in file order.
         names: of each image of a split, for people: its file, or its number in the file of all.
         contents: what the pictures are before they are resized; None if there are none.
+        cached: where the cache has them; None: they are no pictures.
     """
 
     dataset: Dataset
     splits: Mapping[str, ImageSet]
     names: Mapping[str, Sequence[str]]
     contents: Contents | None
+    cached: Cached | None
 
     def describe(self, place: Place) -> dict[str, Any]:
         """Return an image as JSON."""
@@ -65,17 +99,43 @@ def load(config: RunConfig) -> InspectedImages:
     reading.prepare(config.data)
     dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
     splits = dict(zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
-    names = {}
+    names: dict[str, Sequence[str]] = {}
     for part, subset in zip(SPLITS, subsets, strict=True):
-        files = subset.data.names
-        names[part] = [
-            files[i] if files is not None else f"{subset.split} image {i}"
-            for i in subset.positions.tolist()
-        ]
-    return InspectedImages(dataset, splits, names, reading.read_picture_contents(config.data))
+        positions, files = subset.positions, subset.data.names
+        if files is None:
+            names[part] = [f"{subset.split} image {i}" for i in positions.tolist()]
+        else:
+            names[part] = packed_names.select(files, positions)
+    contents = reading.read_picture_contents(config.data)
+    return InspectedImages(dataset, splits, names, contents, loading.name_choice(subsets))
 
 
-def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
+def see(inspected: InspectedImages) -> Seen:
+    """Look at all images, in one pass; what they look like is kept for later runs.
+
+    Raises:
+        UserError: it cannot be kept.
+    """
+    begins = np.cumsum([0, *map(len, inspected.splits.values())]).tolist()
+    digests = np.empty((begins[-1], _DIGEST_BYTES), dtype=np.uint8)
+    looks = np.empty(begins[-1], dtype=near_copies.LOOK)
+    row = 0
+    with progress_bar("comparing images", begins[-1]) as progress:
+        for split in inspected.splits.values():
+            for chunk in split.chunks():
+                end = row + len(chunk)
+                looks[row:end] = near_copies.describe(chunk)
+                for place, image in enumerate(chunk.numpy(), row):
+                    digest = hashlib.blake2b(image.data, digest_size=_DIGEST_BYTES).digest()
+                    digests[place] = np.frombuffer(digest, np.uint8)
+                progress.update(len(chunk))
+                row = end
+    if inspected.cached:
+        near_copies.keep(inspected.cached, looks)
+    return Seen(digests.view(f"S{_DIGEST_BYTES}")[:, 0], looks, begins)
+
+
+def compute(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]:
     """Return counts, sizes and at most `most` groups of duplicates, as JSON."""
     dataset = inspected.dataset
     channels, *image_size = dataset.train.images.shape[1:]
@@ -96,7 +156,7 @@ def compute(inspected: InspectedImages, most: int) -> dict[str, Any]:
             for label, name in enumerate(dataset.class_names)
         ],
         "pictures": _file_statistics(inspected.contents),
-        "duplicates": _duplicates(inspected, most),
+        "duplicates": _duplicates(inspected, seen, most),
     }
 
 
@@ -120,7 +180,7 @@ def _file_statistics(contents: Contents | None) -> dict[str, Any] | None:
     }
 
 
-def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
+def _duplicates(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]:
     """Find images that are equal in every pixel, at the size that the run gives them.
 
     Returns:
@@ -129,10 +189,15 @@ def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
         them with several labels, and the first of them: those over several splits, then those of
         several labels, then the largest.
     """
-    places: dict[bytes, list[Place]] = {}
-    for place, digest in _digests(inspected):
-        places.setdefault(digest, []).append(place)
-    groups = [group for group in places.values() if len(group) > 1]
+    order = np.argsort(seen.digests, kind="stable")
+    ordered = seen.digests[order]
+    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    equal = [
+        order[begin:end].tolist()
+        for begin, end in pairwise([0, *cuts, len(order)])
+        if end - begin > 1
+    ]
+    groups = [[seen.place(row) for row in rows] for rows in sorted(equal)]
     found: dict[str, Any] = dict.fromkeys(SPLITS, 0)
     pairs = list(combinations(SPLITS, 2))
     found |= {f"{second}_in_{first}": 0 for first, second in pairs}
@@ -156,13 +221,3 @@ def _duplicates(inspected: InspectedImages, most: int) -> dict[str, Any]:
         "of_other_class": sum(labels(group) > 1 for group in groups),
         "groups": [[inspected.describe(place) for place in group] for group in groups[:most]],
     }
-
-
-def _digests(inspected: InspectedImages) -> Iterator[tuple[Place, bytes]]:
-    total = sum(map(len, inspected.splits.values()))
-    with progress_bar("comparing images", total) as progress:
-        for part, split in inspected.splits.items():
-            images = (image for chunk in split.chunks() for image in chunk.numpy())
-            for position, image in enumerate(images):
-                yield (part, position), hashlib.blake2b(image.data, digest_size=16).digest()
-                progress.update()

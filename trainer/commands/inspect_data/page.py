@@ -46,7 +46,8 @@ def write(
     """
     groups = [group[:LARGEST_GROUP] for group in found["duplicates"]["groups"]]
     suspects = (found["suspects"] or {}).get("images", [])
-    images = [*suspects, *(image for group in groups for image in group)]
+    near = (pair["images"] for pair in found["near_duplicates"]["pairs"])
+    images = [*suspects, *(image for group in (*groups, *near) for image in group)]
     labels = inspected.splits["train"].targets.numpy()
     samples: list[list[Place]] = [
         [("train", position) for position in np.flatnonzero(labels == label)[:SAMPLES].tolist()]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Not all that Pillow knows: it passes EPS to another program. Content decides, not a file's name.
 NAMES = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
+DECODERS = ("Pillow", "jpeg", "webp", "avif", "pillow-heif", "tifffile")
+"""those whose versions count"""
+
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """of files as phones write them; the last two are also of AVIF files that do not say so"""
 
@@ -73,7 +76,7 @@ def register_heif() -> bool:
 
 
 def decoder_versions() -> list[str | None]:
-    """Return the versions of what makes pixels of the bytes of a picture."""
+    """Return the versions of DECODERS, which make pixels of the bytes of a picture."""
     import PIL
     from PIL import features
 

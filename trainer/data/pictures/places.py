@@ -37,6 +37,7 @@ class Place:
         size_bytes: how long it is there; None: to the end.
         is_deflated: whether it is compressed by the method 8 of zip files.
         checksum: CRC-32 of its bytes as a zip file has it; None: not known.
+        origin: what stands before `member` in messages; None: the name of `file`.
     """
 
     file: Path
@@ -45,10 +46,13 @@ class Place:
     size_bytes: int | None = None
     is_deflated: bool = False
     checksum: int | None = None
+    origin: str | None = None
 
     def __str__(self) -> str:
         """Return its name for messages: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
-        return f"{self.file}" if self.member is None else f"{self.file}: {self.member}"
+        if self.member is None:
+            return f"{self.file}"
+        return f"{self.file}: {self.member}" if self.origin is None else self.origin + self.member
 
     def open(self) -> BinaryIO:
         """Open the bytes of the picture.
@@ -109,6 +113,8 @@ class Spans:
         offset_bytes, size_bytes: int64 (n,).
         is_deflated: bool (n,).
         checksums: of the bytes of each, uint32 (n,); None: not known.
+        origins: of pictures in each of `files`, as `Place` has it, where these are copies in the
+            cache of files that people know; None: they are no copies.
     """
 
     files: tuple[Path, ...]
@@ -117,6 +123,7 @@ class Spans:
     size_bytes: npt.NDArray[np.int64]
     is_deflated: npt.NDArray[np.bool_]
     checksums: npt.NDArray[np.uint32] | None = None
+    origins: tuple[str, ...] | None = None
 
     @classmethod
     def in_one_file(
@@ -136,13 +143,13 @@ class Spans:
 
     def select(self, positions: Indices) -> Spans:
         """Return some of the rows, in this order."""
-        return Spans(
-            self.files,
-            self.file[positions],
-            self.offset_bytes[positions],
-            self.size_bytes[positions],
-            self.is_deflated[positions],
-            None if self.checksums is None else self.checksums[positions],
+        return replace(
+            self,
+            file=self.file[positions],
+            offset_bytes=self.offset_bytes[positions],
+            size_bytes=self.size_bytes[positions],
+            is_deflated=self.is_deflated[positions],
+            checksums=None if self.checksums is None else self.checksums[positions],
         )
 
 
@@ -179,13 +186,15 @@ class Places(Sequence[Place]):
         name, spans = self.names[position], self.spans
         if spans is None:
             return Place(self.root / name)
+        file = spans.file[position]
         return Place(
-            spans.files[spans.file[position]],
+            spans.files[file],
             name,
             int(spans.offset_bytes[position]),
             int(spans.size_bytes[position]),
             bool(spans.is_deflated[position]),
             None if spans.checksums is None else int(spans.checksums[position]),
+            None if spans.origins is None else spans.origins[file],
         )
 
     def select(self, positions: Indices) -> Places:

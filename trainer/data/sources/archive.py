@@ -11,6 +11,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from trainer.data.sources.download import cache_folder
 from trainer.data.sources.members import Members
 from trainer.data.sources.tar_archive import list_tar
 from trainer.data.sources.zip_archive import list_zip
+from trainer.data.stored import entries
 
 _COMPRESSED: Mapping[str, Callable[..., Any]] = {
     ".tar.gz": gzip.open,
@@ -70,7 +72,9 @@ def list_archive(path: Path) -> Members:
     was_there = is_decompressed(path)
     file = decompress(path)
     try:
-        return _remembered(path, file, lambda: list_tar(file, path))
+        members = _remembered(path, file, lambda: list_tar(file, path))
+        assert members.spans
+        return replace(members, spans=replace(members.spans, origins=(f"{path}: ",)))
     except UserError:
         if file != path:
             file.unlink(missing_ok=True)
@@ -103,7 +107,7 @@ def decompress(path: Path) -> Path:
             shutil.copyfileobj(source, file, _CHUNK_BYTES)
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        entries.use(target.parent, f"{path.parent}: archives")
         without = "processes that start together decompress the same archive, each for itself"
         with lock_file(target.with_suffix(".lock"), f"decompresses {path}", without) as alone:
             if not target.is_file():
@@ -133,7 +137,12 @@ def _suffix(path: Path) -> str | None:
 
 
 def _decompressed(path: Path) -> Path:
-    return cache_folder("archives") / f"{path.name.split('.')[0]}-{_key(path)}.tar"
+    return _entry_of(path) / f"{path.name.split('.')[0]}-{_key(path)}.tar"
+
+
+def _entry_of(path: Path) -> Path:
+    """Return the entry of the cache for all archives in one folder."""
+    return cache_folder("archives") / entries.name_of("archives", path.parent)
 
 
 def _key(path: Path) -> str:
@@ -148,7 +157,9 @@ def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
     Args:
         file: where the members lie: the archive, or what it was decompressed to.
     """
-    index = cache_folder("archives") / f"members-{_key(path)}.npz"
+    index = _entry_of(path) / f"members-{_key(path)}.npz"
+    if index.exists():
+        entries.use(index.parent, f"{path.parent}: archives")
     if found := _load(path, file, index):
         return found
     state, read_ns = state_of(path), time.time_ns()
@@ -156,7 +167,7 @@ def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
     # A later change would not show in the state if it came within the same tick of the clock.
     if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
         try:
-            index.parent.mkdir(parents=True, exist_ok=True)
+            entries.use(index.parent, f"{path.parent}: archives")
             write_arrays(index, _to_columns(members))
         except OSError as error:
             raise UserError(

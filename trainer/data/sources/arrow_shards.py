@@ -6,7 +6,6 @@ One file, or a folder of shards, as the Hugging Face hub keeps them: `train-0000
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
@@ -27,6 +26,7 @@ from trainer.data.sources import picture_blob
 from trainer.data.sources.arrow_file import SUFFIXES, ArrowFile
 from trainer.data.sources.download import cache_folder
 from trainer.data.sources.table_rows import Role, Rows, choose_columns
+from trainer.data.stored import entries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -268,11 +268,15 @@ class _InsidePictures:
     names: Sequence[str]
 
     def are_copied(self) -> bool:
-        cache = cache_folder("tables")
         return all(
-            picture_blob.is_copied(shard.file.path, shard.columns["file"], cache)
+            picture_blob.is_copied(shard.file.path, shard.columns["file"], self.entry)
             for shard in self.shards
         )
+
+    @property
+    def entry(self) -> Path:
+        """The entry of the cache for the copies."""
+        return cache_folder("tables") / entries.name_of("tables", self.root)
 
     def copy(self, rows: Sequence[int]) -> Places:
         """Return the places of pictures in the copies, which are made where they are missing."""
@@ -287,23 +291,25 @@ class _InsidePictures:
             offsets[own], sizes[own] = bounds[within], np.diff(bounds)[within]
         files = tuple(file for file, _ in copies)
         is_deflated = np.zeros(len(chosen), dtype=np.bool_)
-        spans = Spans(files, of_copy.astype(np.int32), offsets, sizes, is_deflated)
+        folder = self.root if self.root.is_dir() else self.root.parent
+        origins = (f"{folder}{os.sep}",) * len(files)
+        of_file = of_copy.astype(np.int32)
+        spans = Spans(files, of_file, offsets, sizes, is_deflated, origins=origins)
         return Places(self.root, [self.names[row] for row in rows], spans)
 
     def _copies(self, numbers: Sequence[int]) -> list[tuple[Path, npt.NDArray[np.int64]]]:
         """Return the copies of some shards' pictures, and where in them each picture begins."""
-        cache = cache_folder("tables")
-        digest = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:16]
+        entry = self.entry
         without = "processes that start together copy the same pictures, each for itself"
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with lock_file(cache / f"{digest}.lock", "copies these pictures", without):
+            entries.use(entry, f"{self.root}: the pictures inside")
+            with lock_file(entry / "lock", "copies these pictures", without):
                 return [
-                    picture_blob.copy_pictures(shard.file.path, shard.columns["file"], cache)
+                    picture_blob.copy_pictures(shard.file.path, shard.columns["file"], entry)
                     for shard in (self.shards[number] for number in numbers)
                 ]
         except OSError as error:
             raise UserError(
-                f"data.root: the pictures of {self.root} cannot be copied into the cache {cache} "
+                f"data.root: the pictures of {self.root} cannot be copied into the cache {entry} "
                 f"({error}); make room, or set XDG_CACHE_HOME to another folder"
             ) from error

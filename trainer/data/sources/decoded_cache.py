@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.files import sync, write_json
+from trainer.base.files import sync, write_json, write_text
 from trainer.data.pictures import decoding
 from trainer.data.pictures.parallel import in_parallel
 from trainer.data.pictures.places import Place, Places
@@ -25,6 +26,7 @@ from trainer.data.sources.picture_plan import Plan, Target
 from trainer.data.stored import entries
 
 _ENTRY = "entry.json"
+_PIECE_BYTES = 2**22
 
 Errors = Mapping[int, str]
 """what is wrong with pictures that cannot be decoded, by their position in the plan's part"""
@@ -77,12 +79,40 @@ def load(entry: Path) -> DecodedPictures | None:
         return None
 
 
-def write(entry: Path, plan: Plan, check: Callable[[], None], exclusive: bool) -> DecodedPictures:
+def is_whole(entry: Path) -> bool:
+    """Return whether the pixels have the checksums that they had when they were decoded.
+
+    Entries of older versions have none, and are whole where their sizes are right.
+    """
+    if load(entry) is None:
+        return False
+    noted = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
+    return all(
+        _checksum(entry / name) == checksum
+        for name, checksum in noted.get("pixels_crc32", {}).items()
+    )
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of the pixels in a .npy file, some megabytes at a time."""
+    checksum = 0
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while piece := file.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def write(
+    entry: Path, root: Path, plan: Plan, check: Callable[[], None], exclusive: bool
+) -> DecodedPictures:
     """Decode the pictures of each part into a new folder, and note those that are broken.
 
     If two processes do it at the same time, one of them wins.
 
     Args:
+        root: of the pictures, for who looks into the cache.
         check: called at the end; if it raises, nothing is kept.
         exclusive: whether the caller keeps other processes of this machine away, so that unfinished
             folders are left over from killed ones.
@@ -96,13 +126,17 @@ def write(entry: Path, plan: Plan, check: Callable[[], None], exclusive: bool) -
     temporary = entry.with_name(f".{entry.name}.{platform.node()}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        errors = {
-            part: _write_pixels(temporary / f"{part}.npy", known.listed.places, plan.target)
-            for part, known in plan.parts.items()
-        }
+        errors, checksums = {}, {}
+        for part, known in plan.parts.items():
+            path = temporary / f"{part}.npy"
+            errors[part], checksums[path.name] = _write_pixels(
+                path, known.listed.places, plan.target
+            )
         check()
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        write_json(temporary / _ENTRY, {"errors": errors, "size_bytes": sizes})
+        noted = {"errors": errors, "size_bytes": sizes, "pixels_crc32": checksums}
+        write_json(temporary / _ENTRY, noted)
+        write_text(temporary / entries.ABOUT, f"{root}: images of {plan.target.describe()}\n")
         if entry.exists() and not load(entry):
             shutil.rmtree(entry)
         try:
@@ -118,8 +152,12 @@ def write(entry: Path, plan: Plan, check: Callable[[], None], exclusive: bool) -
     return decoded
 
 
-def _write_pixels(path: Path, places: Places, target: Target) -> Errors:
-    """Write the pixels one after the other; return what is wrong with broken pictures."""
+def _write_pixels(path: Path, places: Places, target: Target) -> tuple[Errors, int]:
+    """Write the pixels one after the other.
+
+    Returns:
+        What is wrong with broken pictures, and the CRC-32 of the pixels.
+    """
 
     def decode(place: Place) -> npt.NDArray[np.uint8] | str:
         try:
@@ -136,6 +174,7 @@ def _write_pixels(path: Path, places: Places, target: Target) -> Errors:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))  # as a .npy file has them
 
     errors: dict[int, str] = {}
+    checksum = 0
     with path.open("wb") as file:
         # NumPy pads a header, so that the number of images can grow in its place.
         _write_header(file, len(places), target)
@@ -145,11 +184,12 @@ def _write_pixels(path: Path, places: Places, target: Target) -> Errors:
                 errors[position] = pixels
             else:
                 file.write(pixels.data)
+                checksum = zlib.crc32(pixels.data, checksum)
         file.seek(0)
         _write_header(file, len(places) - len(errors), target)
         assert file.tell() == begin
     sync(path)
-    return errors
+    return errors, checksum
 
 
 def _write_header(file: IO[bytes], count: int, target: Target) -> None:

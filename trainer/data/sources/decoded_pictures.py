@@ -37,7 +37,7 @@ from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
 from trainer.data.sources.plan_file import WrittenPlan
-from trainer.data.sources.source_data import LabelledImages, SourceData, SourceSplit
+from trainer.data.sources.source_data import Cached, LabelledImages, SourceData, SourceSplit
 from trainer.data.stored import entries
 from trainer.data.unread_images import UnreadImages
 from trainer.ranks import processes
@@ -80,9 +80,9 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         UserError: pictures are broken and are not to be skipped, a class has too few, or the cache
             cannot be written.
     """
-    root, cache = pictures.root, cache_folder("folder")
+    root, cache = pictures.root, _notes_of(config)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        entries.use(cache, f"{root}: what its pictures contain and become")
         lock = _index(config, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with lock_file(lock, "decodes these pictures", without) as exclusive:
@@ -123,14 +123,16 @@ def _prepare(
         if not decoded:
             check = partial(_check_unchanged, pictures, states)
             try:
-                decoded = decoded_cache.write(entry, plan, check=check, exclusive=exclusive)
-                entries.hold(entry)
-                entries.prune(entry.parent, config.cache_limit_gb * 1e9)
+                decoded = decoded_cache.write(
+                    entry, pictures.root, plan, check=check, exclusive=exclusive
+                )
             except OSError as error:
                 raise UserError(
                     f"data.root: {pictures.root} cannot be decoded into {entry.parent} ({error}); "
                     "make room, or set data.cache_dir to another folder"
                 ) from error
+        entries.hold(entry)
+        entries.keep_within_limit(config)
         errors += [error for part in decoded.errors.values() for error in part.values()]
     picture_messages.check_errors(errors, len(pictures), config)
     if decoded and not only:
@@ -153,7 +155,7 @@ def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     not_yet = "not read yet" if stored_pictures.needs_stored(config) else "not decoded yet"
     return (
         f"pictures of {len(pictures.class_names)} classes in {root}, {not_yet}: {counts}; a run "
-        f"does it at its start, into {cache_folder('folder')}"
+        f"does it at its start, into {entries.folder_of(config)}"
     )
 
 
@@ -194,7 +196,7 @@ def read_part(config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
     prepared = _load(config, only)
     written = prepared.written
     return SourceSplit(
-        data=_read_parts(prepared, config, limit_bytes)[only],
+        data=_read_parts(prepared, config, limit_bytes, only)[only],
         class_names=written.class_names,
         origin=f"data.root {written.root} (only its {only} images)",
     )
@@ -230,7 +232,7 @@ def _read_contents(
 
 
 def _read_parts(
-    prepared: _Prepared, config: DataConfig, limit_bytes: float
+    prepared: _Prepared, config: DataConfig, limit_bytes: float, only: str | None = None
 ) -> dict[str, LabelledImages]:
     """Return the images of all parts; those that are decoded for each batch are not read."""
     written, decoded = prepared.written, prepared.decoded
@@ -247,6 +249,7 @@ def _read_parts(
             image_size=target.image_size,
             channels=target.channels,
             grey_range=target.grey_range,
+            is_whole=only is None,
         )
         images = {**opened}
         content = {part: f"{plan.key}/{part}/{one.identity}" for part, one in opened.items()}
@@ -255,6 +258,7 @@ def _read_parts(
         left, groups = prepared.positions(part), written.groups.get(part)
         known = known.select(left)
         where = f"{written.root / part}" if written.kind == "folder" else f"{written.root}: {part}"
+        cached = Cached(content[part], _notes_of(config))
         parts[part] = LabelledImages(
             images=images[part],
             labels=known.listed.labels,
@@ -264,7 +268,7 @@ def _read_parts(
             groups=None if groups is None else groups[left],
             weights=known.listed.weights,
             sha256=known.sha256,
-            content=content[part],
+            cached=cached,
         )
     return parts
 
@@ -279,7 +283,7 @@ def _load(config: DataConfig, only: str | None = None) -> _Prepared:
     if not prepared:
         raise UserError(
             f"data.root: the pictures of {config.root} are no longer decoded in "
-            f"{cache_folder('folder')}; start again"
+            f"{entries.folder_of(config)}; start again"
         )
     return prepared
 
@@ -297,13 +301,19 @@ def _index(config: DataConfig, only: str | None = None) -> Path:
     # A part that is listed by itself has its own: the index would lose the files of the others.
     # What can be read depends on the limit and on the decoders.
     able = (config.max_megapixels, formats.decoder_versions())
-    return cache_folder("folder") / f"index-{_hash(config, only, able)}.npz"
+    return _notes_of(config) / f"index-{_hash(config, only, able)}.npz"
 
 
 def _plan(config: DataConfig, only: str | None) -> Path:
     # Of this machine: others may share the cache and have other files in a folder of this name.
     keys = {key: value for key, value in asdict(config).items() if key not in _LATER_KEYS}
-    return cache_folder("folder") / f"plan-{_hash(config, only, keys, platform.node())}.npz"
+    return _notes_of(config) / f"plan-{_hash(config, only, keys, platform.node())}.npz"
+
+
+def _notes_of(config: DataConfig) -> Path:
+    """Return the entry of the cache for what is noted of the pictures of a root."""
+    root = Path(config.root).expanduser() if config.root else Path(config.name)
+    return cache_folder("folder") / entries.name_of("notes", root)
 
 
 def _hash(config: DataConfig, *more: object) -> str:

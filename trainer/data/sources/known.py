@@ -28,6 +28,7 @@ from trainer.data.sources.known_sets.verification import (
 )
 from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.source_data import SourceData
+from trainer.ranks import processes
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def lacks_files(known: KnownSet, root: str | None) -> bool:
 
 
 def read(known: ArraySet, root: str | None, limit_bytes: float = math.inf) -> SourceData:
-    """Read a set of arrays from the first location that has it, and verify every byte.
+    """Read a set of arrays from the first location that has it; one process verifies every byte.
 
     Args:
         limit_bytes: of images in memory.
@@ -96,8 +97,9 @@ def read(known: ArraySet, root: str | None, limit_bytes: float = math.inf) -> So
     """
     location = _find(known, root)
     files = _files_in(known, location.folder)
-    for file, path in files:
-        verify(known, file, path, KNOWN.values())
+    if processes.launched_local_rank() == 0:  # once on each machine, and the others hear of it
+        for file, path in files:
+            verify(known, file, path, KNOWN.values())
     parts = known.read(_by_name(files), limit_bytes)
     return SourceData(
         train=parts["train"],

@@ -76,6 +76,11 @@ class Target:
     grey_range: GreyRange | None
     resize: Fit
 
+    def describe(self) -> str:
+        """Return it in words."""
+        height, width = self.image_size
+        return f"{height} x {width} pixels and {self.channels} channel{'s' * (self.channels > 1)}"
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:

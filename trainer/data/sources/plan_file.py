@@ -85,6 +85,7 @@ def write(path: Path, pictures: PictureList, plan: Plan, made_from: str) -> None
             part: {
                 "root": str(known.listed.places.root),
                 "files": _files(known.listed.places.spans),
+                "origins": _origins(known.listed.places.spans),
             }
             for part, known in plan.parts.items()
         },
@@ -125,6 +126,10 @@ def _files(spans: Spans | None) -> list[str] | None:
     return None if spans is None else [str(file) for file in spans.files]
 
 
+def _origins(spans: Spans | None) -> tuple[str, ...] | None:
+    return None if spans is None else spans.origins
+
+
 def _to_columns(known: KnownPictures) -> dict[str, npt.NDArray[Any]]:
     return _list_columns(known.listed) | {"sizes": known.sizes, "sha256": known.sha256}
 
@@ -153,7 +158,9 @@ def _from_columns(part: str, about: Mapping[str, Any], columns: Arrays) -> Known
     spans = None
     if about["files"] is not None:
         files = tuple(map(Path, about["files"]))
-        spans = Spans(files, *(column(name) for name in _OF_SPANS))
+        origins = _tuple(about.get("origins"))  # older files have none
+        columns_of_spans = {name: column(name) for name in _OF_SPANS}
+        spans = Spans(files=files, origins=origins, **columns_of_spans)
     places = Places(Path(about["root"]), PackedNames(column("names"), column("name_ends")), spans)
     groups = None
     if f"{part}/groups" in columns:

@@ -21,6 +21,7 @@ from trainer.base.locks import lock_file
 from trainer.data.sources import arrow_file, delimited
 from trainer.data.sources.archive import SUFFIXES, is_archive
 from trainer.data.sources.download import DownloadError, cache_folder, download_file
+from trainer.data.stored import entries
 
 _DIGITS = {"sha256": 64, "md5": 32}
 
@@ -83,7 +84,7 @@ def fetch(root: str) -> Path:
         return locate(root)
     path = address.path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        entries.use(path.parent, address.address)
         without = "processes that start together download the same file, each for itself"
         with lock_file(path.parent / ".lock", f"downloads {address.address}", without) as alone:
             if not path.is_file() and not _take_unchecked(address):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,19 @@ from trainer.base.errors import UserError
 from trainer.data.pictures import packed_names
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.unread_images import UnreadImages
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Where the cache has what is known of images.
+
+    Args:
+        name: of the images and labels; other ones have another name.
+        notes: the entry in which what is measured of them may be kept.
+    """
+
+    name: str
+    notes: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +43,7 @@ class LabelledImages:
             of a source; None if there are no groups.
         weights: of each image, float64 (n,); None: all weigh the same.
         sha256: of the bytes of each image's picture, uint8 (n, 32), where each has its own.
-        content: names images and labels that the cache has; None: they come from elsewhere.
+        cached: what the cache has of these images; None: they come from elsewhere.
     """
 
     images: npt.NDArray[np.uint8] | UnreadImages
@@ -40,7 +54,7 @@ class LabelledImages:
     groups: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float64] | None = None
     sha256: npt.NDArray[np.uint8] | None = None
-    content: str | None = None
+    cached: Cached | None = None
 
     def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
         """Return the images at `positions`, which are all different, in this order."""
@@ -56,7 +70,7 @@ class LabelledImages:
             groups=None if self.groups is None else self.groups[positions],
             weights=None if self.weights is None else self.weights[positions],
             sha256=None if self.sha256 is None else self.sha256[positions],
-            content=None,
+            cached=None,
         )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_text
 from trainer.config import augmentations
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.high_bit_depth import GreyRange
@@ -45,6 +44,7 @@ def open_stored(
     image_size: tuple[int, int],
     channels: int,
     grey_range: GreyRange | None,
+    is_whole: bool = False,
 ) -> dict[str, StoredPictures]:
     """Open the pictures of all parts; none is read yet.
 
@@ -53,6 +53,8 @@ def open_stored(
         root: of the pictures: each has its own file in the cache.
         image_size: height and width of the images.
         channels, grey_range: of the images, as chosen for the pictures to train on.
+        is_whole: whether these are all pictures of the root, so that others in its cache are of no
+            more use.
 
     Raises:
         UserError: what data.cache asks for cannot be written.
@@ -68,6 +70,7 @@ def open_stored(
         np.concatenate([*sizes.values()]),
         _size_bytes(config, form, sizes),
         limit_bytes,
+        is_whole=is_whole,
     )
     opened, first = {}, 0
     for part, known in parts.items():
@@ -100,25 +103,25 @@ def _keeper(
     sizes: npt.NDArray[np.int64],
     size_bytes: int,
     limit_bytes: float,
+    *,
+    is_whole: bool,
 ) -> tuple[Keeper, Choice]:
     folder = entries.folder_of(config)
-    entry = folder / entries.stored_name(root, form.key)
+    entry = folder / entries.name_of("stored", root, form.key)
     try:
         choice = choose(config, size_bytes, limit_bytes, entry)
+        if choice.kind == "disk":
+            entries.use(entry, f"{root}: {form}")
+        if processes.launched_local_rank() == 0:
+            growth_bytes = max(0, size_bytes - entries.size_of(entry))
+            entries.keep_within_limit(config, growth_bytes if choice.kind == "disk" else 0)
         if choice.kind == "memory":
             return InMemory(limit_bytes), choice
         if choice.kind == "none":
             return Nowhere(), choice
-        entry.mkdir(parents=True, exist_ok=True)
-        entries.hold(entry)
-        about = entry / entries.ABOUT
-        if not about.exists():
-            write_text(about, f"{root}: {form}\n")
-            entries.hold(entry)
-        slots = open_slots(entry, sha256, form.most_bytes(sizes))
-        if processes.launched_local_rank() == 0:
-            entries.remove_leftovers(folder)
-            entries.prune(folder, config.cache_limit_gb * 1e9)
+        others = sum(one.size_bytes for one in entries.list_entries(folder) if one.path != entry)
+        most_bytes = config.cache_limit_gb * 1e9 - others
+        slots = open_slots(entry, sha256, form.most_bytes(sizes), most_bytes, is_whole=is_whole)
     except OSError as error:
         if config.cache == "auto":
             reason = f"{folder} cannot be written ({error.strerror or error})"

@@ -79,5 +79,6 @@ def find_archived(folder: Path) -> ArchivedFiles | None:
         np.concatenate([one.size_bytes for one in spans]),
         np.concatenate([one.is_deflated for one in spans]),
         np.concatenate(checksums) if len(checksums) == len(spans) else None,
+        tuple(f"{path}: " for path in paths),
     )
     return ArchivedFiles(folder, joined, rows, twice)

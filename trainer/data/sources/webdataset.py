@@ -109,6 +109,7 @@ def _read_shards(shards: Sequence[Path]) -> _Samples:
         np.concatenate(offsets),
         np.concatenate(sizes),
         np.zeros(len(names), np.bool_),
+        origins=tuple(f"{path}: " for path in shards),
     )
     return _Samples(names, labels, spans)
 

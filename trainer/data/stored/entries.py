@@ -1,7 +1,9 @@
-"""List and remove what the cache of pictures has: an entry is a folder of decoded pictures.
+"""List and remove what the cache of pictures has, in entries: an entry is a folder.
 
-Who uses an entry *holds* it, by a lock of the kernel that ends with the process; an entry that is
-held is never removed. The time of its folder says when it was last used.
+It has decoded pictures of one root, what was noted of them, a copy of archives or tables that can
+be read at random, or a download. Who uses an entry *holds* it, by a lock of the kernel that ends
+with the process; an entry that is held is never removed. The time of its folder says when it was
+last used.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +23,13 @@ from typing import Literal
 
 from trainer.config.schema import DataConfig
 from trainer.data.sources.download import cache_folder
-from trainer.data.stored.slots import SLOTS
 
-_NAMES = re.compile(r"stored-[0-9a-f]{16}-[0-9a-f]{16}|[0-9a-f]{32}")
+Kind = Literal["stored", "images", "notes", "archives", "tables", "remote"]
+
+_NAMES = re.compile(r"(stored)-[0-9a-f]{16}-[0-9a-f]{16}|(notes)-[0-9a-f]{16}|[0-9a-f]{32}")
+_OTHERS: tuple[Kind, ...] = ("archives", "tables", "remote")
+"""folders beside the usual one of pictures"""
+_OTHER_NAMES = re.compile(r"(.*-)?[0-9a-f]{16}")
 ABOUT = "about.txt"
 """in an entry says what it is of"""
 _GOING = "going-"
@@ -38,7 +45,9 @@ class Entry:
 
     Args:
         path: its folder.
-        kind: stored: pictures in their stored form, filled as they are needed; images: of one size.
+        kind: stored: pictures in their stored form, filled as they are needed; images: of one
+            size; notes: what pictures contain and become; archives, tables: pictures out of them;
+            remote: downloads.
         about: what it is of, in words.
         size_bytes: that it takes on the disk.
         used_s: when it was last used, in seconds since 1970.
@@ -46,7 +55,7 @@ class Entry:
     """
 
     path: Path
-    kind: Literal["stored", "images"]
+    kind: Kind
     about: str
     size_bytes: int
     used_s: float
@@ -58,10 +67,26 @@ def folder_of(config: DataConfig) -> Path:
     return Path(config.cache_dir).expanduser() if config.cache_dir else cache_folder("folder")
 
 
-def stored_name(root: Path, form_key: str) -> str:
-    """Return the name of the entry for the pictures of a root in a stored form."""
-    root_key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return f"stored-{root_key}-{form_key}"
+def name_of(kind: Kind, root: Path, more: str = "") -> str:
+    """Return the name of the entry for what comes from a root."""
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return "-".join(filter(None, (kind, key, more)))
+
+
+def use(entry: Path, about: str) -> None:
+    """Make an entry if it is not there, say what it is of, and hold it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        entry.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+            hold(entry)
+            break
+    text = f"{about}\n"
+    if not (file := entry / ABOUT).exists() or file.stat().st_size < len(text.encode()):
+        file.write_text(text, encoding="utf-8")  # only for people: half of it harms nobody
 
 
 def hold(entry: Path) -> None:
@@ -83,15 +108,47 @@ def hold(entry: Path) -> None:
         os.utime(entry)
 
 
+def size_of(entry: Path) -> int:
+    """Return how many bytes of the disk an entry takes; 0 where there is none."""
+    return sum(file.stat().st_blocks * 512 for file in entry.rglob("*"))
+
+
 def list_entries(folder: Path) -> list[Entry]:
-    """Return the entries of a cache, those that were used last at the end."""
-    found = []
+    """Return the entries of a cache, those that were used last at the end.
+
+    Args:
+        folder: of pictures; what the usual one has beside it counts as well.
+    """
+    found = [_describe(path, _kind_of(name)) for path, name in _matches(folder, _NAMES)]
+    if folder == cache_folder("folder"):
+        for kind in _OTHERS:
+            others = _matches(cache_folder(kind), _OTHER_NAMES)
+            found += [_describe(path, kind) for path, _ in others]
+    entries = [entry for entry in found if entry]
+    return sorted(entries, key=lambda entry: (entry.used_s, entry.path))
+
+
+def _matches(folder: Path, names: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
     with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if _NAMES.fullmatch(path.name) and path.is_dir():
-                with contextlib.suppress(FileNotFoundError):  # another process removes it
-                    found.append(_describe(path))
-    return sorted(found, key=lambda entry: (entry.used_s, entry.path))
+            if (match := names.fullmatch(path.name)) and path.is_dir():
+                yield path, match
+
+
+def _kind_of(name: re.Match[str]) -> Kind:
+    return "stored" if name[1] else "notes" if name[2] else "images"
+
+
+def keep_within_limit(config: DataConfig, growth_bytes: int = 0) -> None:
+    """Prune the caches of a run: the usual one and data.cache_dir, each to data.cache_limit_gb.
+
+    Args:
+        growth_bytes: what the run will add to data.cache_dir.
+    """
+    limit_bytes, own = config.cache_limit_gb * 1e9, folder_of(config)
+    for folder in {own, cache_folder("folder")}:
+        remove_leftovers(folder)
+        prune(folder, limit_bytes - growth_bytes * (folder == own))
 
 
 def prune(folder: Path, limit_bytes: float) -> list[Entry]:
@@ -111,13 +168,19 @@ def prune(folder: Path, limit_bytes: float) -> list[Entry]:
 
 
 def remove(entry: Path) -> bool:
-    """Remove an entry unless a process holds it; return whether it is gone."""
+    """Remove an entry; one that a process holds, or of another user, stays.
+
+    Returns:
+        Whether it is gone.
+    """
     try:
         descriptor = os.open(entry, os.O_RDONLY)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
     try:
-        if entry in _held or not _can_lock(descriptor):
+        if entry in _held or not _can_lock(descriptor) or not _may_remove(entry):
             return False
         # In one step, so that nobody finds half of it.
         going = entry.with_name(f"{_GOING}{entry.name}-{os.getpid()}")
@@ -128,24 +191,33 @@ def remove(entry: Path) -> bool:
     return True
 
 
+def _may_remove(entry: Path) -> bool:
+    """Return whether the system lets this user empty an entry, and remove it."""
+    above = entry.parent.stat()
+    owners = (0, entry.stat().st_uid, above.st_uid)
+    if above.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+        return False
+    return all(os.access(path, os.W_OK) for path in (entry, entry.parent))
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed while they removed an entry have left."""
-    for path in folder.glob(f"{_GOING}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    above = [cache_folder(kind) for kind in _OTHERS] if folder == cache_folder("folder") else []
+    for place in (folder, *above):
+        for path in place.glob(f"{_GOING}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _describe(path: Path) -> Entry:
-    size_bytes = sum(status.st_blocks * 512 for status in _files(path))
-    kind: Literal["stored", "images"] = "stored" if (path / SLOTS).exists() else "images"
-    about = "images of one size"
-    if (path / ABOUT).exists():
-        about = (path / ABOUT).read_text(encoding="utf-8").strip()
-    return Entry(path, kind, about, size_bytes, path.stat().st_mtime, _is_held(path))
-
-
-def _files(path: Path) -> Iterator[os.stat_result]:
-    for file in path.rglob("*"):
-        yield file.stat()
+def _describe(path: Path, kind: Kind) -> Entry | None:
+    """Describe an entry; None if it was removed meanwhile, or this user may not look into it."""
+    try:
+        size_bytes = size_of(path)
+        about = "images of one size"
+        if (path / ABOUT).exists():
+            about = (path / ABOUT).read_text(encoding="utf-8").strip()
+        return Entry(path, kind, about, size_bytes, path.stat().st_mtime, _is_held(path))
+    except (FileNotFoundError, PermissionError):
+        return None
 
 
 def _is_held(entry: Path) -> bool | None:

@@ -84,7 +84,8 @@ class StoredForm:
         content = place.read()
         if hashlib.sha256(content).digest() != sha256:
             raise UserError(f"{place}: was changed since the run began; start again")
-        return self._encode(ReadPlace(place.file, place.member, content=content), size)
+        read = ReadPlace(place.file, place.member, origin=place.origin, content=content)
+        return self._encode(read, size)
 
     def read_pixels(self, picture: Path, max_megapixels: int) -> Bytes:
         """Return the image that is stored of a picture: uint8 (height, width, channels).

@@ -13,6 +13,7 @@ The file is read, not mapped, for the reasons that `raw_images` gives.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import struct
 import weakref
@@ -42,6 +43,7 @@ class Slots:
         sha256: of the file of each picture, uint8 (n, 32).
         offset_bytes, most_bytes: where the slot of each picture begins and how long its bytes may
             be, int64 (n,).
+        limit_bytes: of the disk, that all slots may take.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Slots:
         sha256: npt.NDArray[np.uint8],
         offset_bytes: npt.NDArray[np.int64],
         most_bytes: npt.NDArray[np.int64],
+        limit_bytes: float = math.inf,
     ) -> None:
         self.path = entry / SLOTS
         self.sha256 = sha256
         self.offset_bytes = offset_bytes
         self.most_bytes = most_bytes
+        self.limit_bytes = limit_bytes
         self._lengths = np.zeros(len(offset_bytes), dtype=np.int64)
         """of the slots that this process has checked; 0: not yet"""
         self._descriptor = os.open(self.path, os.O_RDWR)
@@ -113,7 +117,7 @@ class Slots:
         """Keep the bytes of a picture; where that fails, as on a full disk, go on without."""
         start = int(self.offset_bytes[number])
         assert 0 < len(stored) <= self.most_bytes[number]
-        if self._has_failed:
+        if self._has_failed or not self._has_room(len(stored)):
             return
         try:
             self._write(stored.data, start + _HEAD.size)
@@ -124,14 +128,27 @@ class Slots:
             return
         self._lengths[number] = len(stored)
 
+    def _has_room(self, size_bytes: int) -> bool:
+        taken_bytes = os.fstat(self._descriptor).st_blocks * 512
+        if taken_bytes + size_bytes <= self.limit_bytes:
+            return True
+        self._give_up(
+            f"the cache has the {self.limit_bytes / 1e9:,.2f} GB that it may have here by "
+            "data.cache_limit_gb"
+        )
+        return False
+
     def _warn(self, what: str, error: OSError) -> None:
-        """Say once that the cache fails, which costs time only; nothing more is written."""
+        self._give_up(f"cannot be {what} ({error.strerror or error})")
+
+    def _give_up(self, why: str) -> None:
+        """Say once that nothing more is written, which costs time only."""
         if not self._has_failed:
             self._has_failed = True
             log.warning(
-                "%s: cannot be %s (%s): pictures that are not in this cache yet are decoded each "
-                "time they are needed; data.cache_dir names a folder elsewhere",
-                self.path, what, error.strerror or error,
+                "%s: %s: pictures that are not in this cache yet are decoded each time they are "
+                "needed; data.cache_dir names a folder elsewhere",
+                self.path, why,
             )  # fmt: skip
 
     def _write(self, content: memoryview, begin: int) -> None:
@@ -141,13 +158,21 @@ class Slots:
 
 
 def open_slots(
-    entry: Path, sha256: npt.NDArray[np.uint8], most_bytes: npt.NDArray[np.int64]
+    entry: Path,
+    sha256: npt.NDArray[np.uint8],
+    most_bytes: npt.NDArray[np.int64],
+    limit_bytes: float = math.inf,
+    *,
+    is_whole: bool = False,
 ) -> Slots:
     """Open the slots of pictures in an entry, a folder; it gets more slots where necessary.
 
     Args:
         sha256: of the bytes of each picture, uint8 (n, 32).
         most_bytes: that will be stored of each, int64 (n,).
+        limit_bytes: of the disk, that the slots may take.
+        is_whole: whether other pictures are of no more use: when they have more slots than these,
+            the file is written anew without them. Who has the old one open keeps it.
 
     Raises:
         OSError: the entry cannot be written.
@@ -157,12 +182,15 @@ def open_slots(
     without = "processes that start together may write into each other's slots, and decode again"
     with lock_file(entry / "lock", "adds pictures to this cache", without):
         rows = _read_index(entry)
+        if is_whole:
+            rows = _without_others(entry, rows, names)
         found = _find(rows, names)
         if (found < 0).any():
             rows = _with_more(rows, names[found < 0], most_bytes[found < 0])
             _write_index(entry, rows)
             found = _find(rows, names)
-        return Slots(entry, sha256, rows["offset_bytes"][found], rows["most_bytes"][found])
+        offset_bytes, most_bytes = rows["offset_bytes"][found], rows["most_bytes"][found]
+        return Slots(entry, sha256, offset_bytes, most_bytes, limit_bytes)
 
 
 def check(entry: Path) -> dict[str, int]:
@@ -171,14 +199,44 @@ def check(entry: Path) -> dict[str, int]:
     counts = {"pictures": len(rows), "kept": 0, "damaged": 0}
     if not len(rows):
         return counts
-    sha256 = np.array([np.frombuffer(name.ljust(32, b"\0"), np.uint8) for name in rows["sha256"]])
-    slots = Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
+    slots = _slots_of(entry, rows)
     for number in range(len(rows)):
         if slots.read(number) is not None:
             counts["kept"] += 1
         elif not slots.is_empty(number):
             counts["damaged"] += 1
     return counts
+
+
+def _slots_of(entry: Path, rows: npt.NDArray[np.void]) -> Slots:
+    sha256 = np.ascontiguousarray(rows["sha256"]).view(np.uint8).reshape(len(rows), 32)
+    return Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
+
+
+def _without_others(
+    entry: Path, rows: npt.NDArray[np.void], names: npt.NDArray[np.bytes_]
+) -> npt.NDArray[np.void]:
+    """Return the rows of some pictures; the others go, with their slots, if theirs are more."""
+    others = np.isin(rows["sha256"], names, invert=True)
+    if 2 * rows["most_bytes"][others].sum() <= rows["most_bytes"].sum():
+        return rows
+    old = _slots_of(entry, rows)
+    kept = rows[:0]
+    if not others.all():
+        kept = _with_more(kept, rows["sha256"][~others], rows["most_bytes"][~others])
+    was = dict(zip(rows["sha256"].tolist(), range(len(rows)), strict=True))
+    # Without an index there are no slots: a kill leaves an empty entry.
+    (entry / INDEX).unlink()
+    (entry / SLOTS).unlink()
+    if not len(kept):
+        return kept
+    _write_index(entry, kept)
+    new = _slots_of(entry, kept)
+    for number, name in enumerate(kept["sha256"].tolist()):
+        stored = old.read(was[name])
+        if stored is not None:
+            new.write(number, stored)
+    return kept
 
 
 def _read_index(entry: Path) -> npt.NDArray[np.void]:

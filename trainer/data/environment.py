@@ -1,0 +1,23 @@
+"""Describe what rounds numbers and makes pixels here: what may differ after a resume."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.base import numerics
+from trainer.config.schema import RunConfig
+from trainer.data.pictures import formats
+from trainer.data.sources.stored_pictures import needs_stored
+
+
+def describe_environment(device: torch.device, config: RunConfig) -> numerics.Environment:
+    """Describe the machine and the versions that decide on a run's bits.
+
+    Pictures that were decoded before the run are fingerprinted by their pixels. Where each batch
+    decodes them, the fingerprint has only their files, and the decoders count here.
+    """
+    found = numerics.describe(device, config.train.evaluation_batch_size)
+    if config.data.has_pictures and needs_stored(config.data):
+        versions = zip(formats.DECODERS, formats.decoder_versions(), strict=True)
+        found["picture decoders"] = ", ".join(f"{name} {own}" for name, own in versions if own)
+    return found
