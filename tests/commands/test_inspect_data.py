@@ -19,7 +19,9 @@ from tests.data.picture_folders import write_digits, write_pictures
 from tests.distributed.launch import run_forked
 from tests.runs import DIGITS, train_here, words
 from trainer.commands.inspect_data.label_errors import find_suspects
+from trainer.config import command_line
 from trainer.data import near_copies
+from trainer.data.loading import load
 from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
@@ -316,6 +318,13 @@ def test_nearly_equal_images_in_different_parts_are_found(tmp_path: Path, capsys
     assert "2 of test that are nearly in train too" in output
     section = re.sub('src="[^"]*"', "", page.read_text().partition("<h2>Nearly equal")[2])
     assert re.search("train/cat/03.png.{,200}test/cat/copy.jpg", section, re.DOTALL)
+    # What it has seen is known to a run of the same configuration.
+    config = command_line.parse(of_folder(root)).data
+    exact, near = load(config, 0).warnings
+    assert "1 of 19 test pictures is an exact copy of a training picture" in exact
+    assert "2 of 19 test pictures look nearly the same as training pictures" in near
+    assert "test/cat/copy.jpg (in training train/cat/03.png)" in near
+    assert "exact.png" not in near
 
 
 def test_hashes_that_differ_in_three_bits_are_all_found() -> None:

@@ -31,7 +31,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_python_gets_an_error_of_the_user_that_names_the_picture(
     root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"own/train/(cat|dog)/01\d\.png: is not a picture") as caught:
+    with pytest.raises(
+        UserError, match=r"own/train/(cat|dog)/01\d\.png: is not a picture"
+    ) as caught:
         train(
             RECIPE,
             output_dir=str(tmp_path / "run"),

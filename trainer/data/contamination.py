@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data import near_copies
+from trainer.data.near_copies import Looks
 from trainer.data.pictures.names import MOST_NAMED
 from trainer.data.sources.source_data import Subset
 
@@ -47,6 +49,44 @@ def _describe(train: Subset, judged: Subset, part: str) -> str | None:
         f"picture{'s' * (len(copies) != 1)}{about}, so that {part} results say less of new "
         f"pictures: {', '.join(named)}"
     )
+
+
+def describe_near(train: Subset, validation: Subset, test: Subset, looks: Looks) -> tuple[str, ...]:
+    """Say which validation and test pictures look nearly the same as those that are trained on.
+
+    Args:
+        looks: of the images of the three, one after the other.
+
+    Returns:
+        As `describe`, without the exact copies that it names.
+    """
+    ends = np.cumsum([len(one.positions) for one in (train, validation, test)]).tolist()
+    trained = looks[: ends[0]]
+    found = []
+    for judged, part, begin, end in (
+        (validation, "validation", ends[0], ends[1]),
+        (test, "test", ends[1], ends[2]),
+    ):
+        near = near_copies.find_pairs(trained, looks[begin:end])
+        ours, theirs = _keys(train), _keys(judged)
+        if ours is not None and theirs is not None:
+            near = near.select(np.flatnonzero(~np.isin(theirs, ours)[near.others]))
+        rows, first = np.unique(near.others, return_index=True)
+        if not len(rows):
+            continue
+        named = [
+            f"{_name(judged, row)} (in training {_name(train, int(near.ones[pair]))})"
+            for row, pair in zip(
+                rows[:MOST_NAMED].tolist(), first[:MOST_NAMED].tolist(), strict=True
+            )
+        ]
+        named += [f"and {len(rows) - MOST_NAMED:,} more"] * (len(rows) > MOST_NAMED)
+        found.append(
+            f"data.root: {len(rows):,} of {end - begin:,} {part} pictures look nearly the same as "
+            f"training pictures, so that {part} results may say less of new pictures: "
+            f"{', '.join(named)}; inspect-data --page shows them"
+        )
+    return tuple(found)
 
 
 def _rows_of(wanted: Keys, keys: Keys) -> npt.NDArray[np.int64]:

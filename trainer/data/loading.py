@@ -12,13 +12,14 @@ import torch
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data import contamination, measurements
+from trainer.data import contamination, measurements, near_copies
 from trainer.data.augment.policy import check_channels
 from trainer.data.dataset import Dataset, Images, ImageSet
 from trainer.data.scaling import choose_scaling, fixed_scaling
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import Cached, LabelledImages, SourceData, Subset, check
 from trainer.data.split import Indices, split, take, take_fold
+from trainer.ranks import processes
 
 
 def load(config: DataConfig, seed: int) -> Dataset:
@@ -65,9 +66,19 @@ def build_dataset(
         + (f", fold {config.fold} of {config.folds} for the test" if config.folds else ""),
         grey_range=source.grey_range,
         train_weights=weights,
-        warnings=contamination.describe(*subsets),
+        warnings=_warnings(subsets),
     )
     return dataset, subsets
+
+
+def _warnings(subsets: tuple[Subset, Subset, Subset]) -> tuple[str, ...]:
+    """Return what the user should know of the images, which one process says for all."""
+    if processes.launched_rank() > 0:
+        return ()
+    cached = name_choice(subsets)
+    looks = near_copies.load(cached) if cached else None
+    near = () if looks is None else contamination.describe_near(*subsets, looks)
+    return (*contamination.describe(*subsets), *near)
 
 
 def _weights_to_draw_by(config: DataConfig, train: Subset) -> npt.NDArray[np.float64] | None:

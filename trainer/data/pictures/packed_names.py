@@ -63,7 +63,9 @@ class PackedNames(Sequence[str]):
 
 
 def pack(names: Sequence[str]) -> PackedNames:
-    """Put names into arrays."""
+    """Put names into arrays; packed ones that are in their order stay what they are."""
+    if isinstance(names, PackedNames) and names.order is None:
+        return names
     encoded = list(encode(names))
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), dtype=np.int64)
     return PackedNames(np.frombuffer(b"".join(encoded), np.uint8), ends)
