@@ -3,10 +3,12 @@
     python benchmarks/photos.py loaders --root DIR      batches alone, beside other loaders
     python benchmarks/photos.py training --root DIR     a small net, from files and from memory
     python benchmarks/photos.py start --root DIR        until the first step, first and later
+    python benchmarks/photos.py million --root DIR      start and memory with very many pictures
 
-DIR has train/CLASS/*.jpg; nothing else should run. torchvision and timm come, next to a CPU build
-of torch, from the folder `timm` of the environment, where launch/environment.sh puts them. Each
-command puts its figures into benchmarks/results/photos.json; photos.md is written from all.
+DIR has train/CLASS/*.jpg, for `million` what photo_files.py writes; nothing else should run.
+torchvision and timm come, next to a CPU build of torch, from the folder `timm` of the environment,
+where launch/environment.sh puts them. Each command puts its figures into
+benchmarks/results/photos.json; photos.md is written from all.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 import apart
 import page
 import paired
+import photo_million
 from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Place, Task
 from photo_loaders.training import IN_MEMORY, PLACES
 from turns import Process
@@ -230,6 +233,7 @@ STUDIES = {
     "loaders": ("Batches alone", measure_loaders, loaders_section),
     "training": ("Training a small net", measure_training, training_section),
     "start": ("Until the first step", measure_start, start_section),
+    "million": ("A million small pictures", photo_million.measure, photo_million.section),
 }
 
 
@@ -254,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
         help="some loaders, or places of data.cache",
     )
     parser.add_argument("--rounds", type=int, default=5, help="at least 2, as there are quartiles")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of training, of million")
     parser.add_argument("--workers", type=int, default=processes.usable_cores())
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=64)

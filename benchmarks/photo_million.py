@@ -1,0 +1,150 @@
+"""Start on very many small pictures, and keep training: the time and the memory of each rank."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import apart
+import page
+
+FORMS = ("files", "shards")
+"""folders that photo_files.py makes"""
+PROCESSES = (1, 2)
+
+_NET = ["--model.name", "lenet", "--model.args", "{}", "--optimizer.name", "sgd"]
+_NET += ["--optimizer.lr", "0.01", "--train.precision", "fp32", "--train.microbatches", "2"]
+_NET += ["--data.image_size", "32", "--data.image_size_schedule", "null", "--data.store_size"]
+_NET += ["null", "--data.scaling", "imagenet", "--data.augment", "[random_resized_crop, flip]"]
+_LIMIT_MB = 500
+_NET += ["--threads", "1", "--data.memory_limit_mb", str(_LIMIT_MB)]
+_WARM_UP_S = 1e-9
+_LOOKED_EVERY_S = 0.1
+_MEASURED_EVERY_S = 2.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_MB = 2**20
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure each form that there is, on one and two processes, when its index is warm."""
+    root = Path(arguments.root)
+    cases = []
+    for form in FORMS:
+        if not (root / form).is_dir():
+            continue
+        for processes in (0, *PROCESSES):  # the first one makes the index
+            with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+                seconds = arguments.seconds if processes else _WARM_UP_S
+                case = _train(root / form, Path(folder) / "run", max(1, processes), seconds)
+            if processes:
+                cases.append({"form": form, "processes": processes, **case})
+    return {"cases": cases, "seconds": arguments.seconds}
+
+
+def section(figures: dict[str, Any]) -> list[str]:
+    """Return the lines of the page."""
+    rows = [
+        [
+            case["form"],
+            str(case["processes"]),
+            f"{case['first_step_s']:.1f} s",
+            f"{case['first_step_cpu_s']:.1f} s",
+            f"{max(case['pss_mb']):,.0f} MB",
+            f"{max(case['private_mb']):,.0f} MB",
+            f"{growth_mb(case['private_mb']):+,.0f} MB",
+            f"{case['steps']:,}",
+        ]
+        for case in figures["cases"]
+    ]
+    heads = ["form", "processes", "to the first step", "CPU time until then", "largest rank, PSS"]
+    heads += ["private", "later less earlier", "steps"]
+    text = (
+        "Whole processes of `train.py` on the pictures of `photo_files.py`, whose index is in the "
+        f"cache, for {figures['seconds']:g} s of training with data.memory_limit_mb {_LIMIT_MB}, so "
+        "that they are kept on the disk. The first step is seen when metrics.jsonl has it. Memory "
+        "is what the system says in smaps_rollup, every two seconds: the proportional share (PSS) "
+        "and what only this process has; the last column but one is the median of the second half "
+        "of these less that of the first."
+    )
+    return [text, "", *page.table(heads, rows)]
+
+
+def growth_mb(samples: list[float]) -> float:
+    """Return the median of the second half of samples less that of the first."""
+    half = len(samples) // 2
+    return statistics.median(samples[half:]) - statistics.median(samples[:half] or samples)
+
+
+def _train(root: Path, run: Path, processes: int, seconds: float) -> dict[str, Any]:
+    """Train for some seconds; return the time of the first step, and the largest rank's memory."""
+    words = [*_NET, "--processes", str(processes), "--train.max_seconds", str(seconds)]
+    command = apart.train_command("photos", run, *words, root=str(root))
+    start_s, first = time.monotonic(), {}
+    pss_mb, private_mb, measured_s = [], [], 0.0
+    log = run.with_suffix(".log")
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, env=apart.environment(), stdout=subprocess.DEVNULL, stderr=errors
+        ) as started,
+    ):
+        while started.poll() is None:
+            time.sleep(_LOOKED_EVERY_S)
+            if not first and _steps(run):
+                family = _family(started.pid)
+                first = {
+                    "first_step_s": time.monotonic() - start_s,
+                    "first_step_cpu_s": sum(map(_cpu_s, family)),
+                }
+            if first and time.monotonic() - measured_s > _MEASURED_EVERY_S:
+                measured_s = time.monotonic()
+                memory = [_memory_mb(process) for process in _family(started.pid)]
+                pss_mb.append(max(pss for pss, _ in memory))
+                private_mb.append(max(private for _, private in memory))
+    if started.returncode != 75 or not first:
+        sys.exit(f"{command}: {log.read_text()}")
+    return {**first, "steps": _steps(run), "pss_mb": pss_mb, "private_mb": private_mb}
+
+
+def _steps(run: Path) -> int:
+    """Return how many steps metrics.jsonl has."""
+    try:
+        return (run / "metrics.jsonl").read_text(encoding="utf-8").count('"event": "step"')
+    except FileNotFoundError:
+        return 0
+
+
+def _family(parent: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [parent]
+    for process in found:
+        try:
+            found += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+        except FileNotFoundError:  # it has ended
+            continue
+    return found
+
+
+def _cpu_s(process: int) -> float:
+    try:
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / _TICKS_PER_S
+
+
+def _memory_mb(process: int) -> tuple[float, float]:
+    """Return the proportional and the private memory of a process."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0, 0.0
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 / _MB for line in lines}
+    return sizes.get("Pss", 0.0), sizes.get("Private_Clean", 0.0) + sizes.get("Private_Dirty", 0.0)
