@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.commands.command import Capture, run_command
+from tests.data.picture_folders import prepared, write_pictures
 from tests.data.stored.known import open_pictures, write_photographs
 from trainer.data.stored.slots import SLOTS
 
@@ -62,3 +64,25 @@ def test_a_cache_that_is_not_there_is_empty(tmp_path: Path, capsys: Capture) -> 
     code, _, errors = run_command(capsys, "cache", "--prune", "all")
     assert code == 2
     assert "'all' is not a number of GB" in errors
+
+
+def test_copies_and_notes_are_listed_and_damaged_images_are_found(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "own")
+    with tarfile.open(tmp_path / "own.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "own", "own")
+    prepared(tmp_path / "own.tar.gz")
+    (pixels,) = (tmp_path / "cache").rglob("train.npy")
+    for is_whole in (True, False):
+        code, output, _ = run_command(capsys, "cache", "--check", "--json")
+        assert code == 0
+        found = {entry["kind"]: entry for entry in json.loads(output)["entries"]}
+        assert set(found) == {"images", "notes", "archives"}
+        assert all(entry["in_use"] and entry["size_bytes"] > 0 for entry in found.values())
+        assert found["images"]["check"] == {"whole": is_whole, "removed": False}  # it is in use
+        assert found["images"]["of"].startswith(f"{tmp_path / 'own.tar.gz'}: images of 12 x 10")
+        content = bytearray(pixels.read_bytes())
+        content[-1] ^= 1
+        pixels.write_bytes(content)

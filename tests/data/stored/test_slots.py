@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,55 @@ def test_the_oldest_entries_go_and_those_in_use_stay(tmp_path: Path) -> None:
     assert [entry.path.name for entry in entries.list_entries(cache)] == [names[0], names[3]]
     assert [entry.is_held for entry in entries.list_entries(cache)] == [True, False]
     assert (cache / "plan-0.npz").exists()
+
+
+def test_the_entries_of_another_user_stay_and_are_no_error() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user for a moment")
+    with tempfile.TemporaryDirectory() as place:
+        cache = Path(place) / "cache"
+        for number in range(2):
+            (cache / f"{number:032x}").mkdir(parents=True)
+            (cache / f"{number:032x}" / "train.npy").write_bytes(bytes(100_000))
+        (cache / f"{1:032x}").chmod(0o700)
+        for path in (Path(place), cache):
+            path.chmod(0o777)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            kept = [entry.path.name for entry in entries.list_entries(cache)]
+            entries.use(cache / f"{0:032x}", "theirs too")
+            os._exit(0 if kept == [f"{0:032x}"] and entries.prune(cache, 0) == [] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(entries.list_entries(cache)) == 2
+
+
+def test_slots_take_no_more_than_the_limit(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = open_pictures(root, cache="none")[0:COUNT]
+    for _ in range(2):
+        pictures = open_pictures(root, cache="disk", cache_limit_gb=40e-6)
+        assert torch.equal(pictures[0:COUNT], expected)
+    kept = check(entry_of(root))["kept"]
+    assert 0 < kept < COUNT
+    assert (entry_of(root) / SLOTS).stat().st_blocks * 512 <= 40_000
+    assert "by data.cache_limit_gb: pictures that are not in this cache yet" in caplog.text
+
+
+def test_slots_of_pictures_that_are_gone_are_given_back(tmp_path: Path) -> None:
+    sha256 = np.random.default_rng(0).integers(0, 256, (5, 32), dtype=np.uint8)
+    stored = [np.full(10_000, number, np.uint8) for number in range(5)]
+    most_bytes = np.full(5, 10_000)
+    before = open_slots(tmp_path, sha256, most_bytes)
+    for number, content in enumerate(stored):
+        before.write(number, content)
+    open_slots(tmp_path, sha256[:3], most_bytes[:3], is_whole=True)
+    assert (tmp_path / SLOTS).stat().st_size > 50_000  # it is not worth while yet
+    open_slots(tmp_path, sha256[3:], most_bytes[3:])
+    after = open_slots(tmp_path, sha256[3:], most_bytes[3:], is_whole=True)
+    assert (tmp_path / SLOTS).stat().st_size < 21_000
+    for number in (3, 4):
+        assert np.array_equal(after.read(number - 3), stored[number])
+        assert np.array_equal(before.read(number), stored[number])
 
 
 HOLDING = """

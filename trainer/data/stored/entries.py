@@ -86,7 +86,9 @@ def use(entry: Path, about: str) -> None:
             break
     text = f"{about}\n"
     if not (file := entry / ABOUT).exists() or file.stat().st_size < len(text.encode()):
-        file.write_text(text, encoding="utf-8")  # only for people: half of it harms nobody
+        # Only for people: half of it harms nobody. It may be somebody else's entry.
+        with contextlib.suppress(PermissionError):
+            file.write_text(text, encoding="utf-8")
 
 
 def hold(entry: Path) -> None:
@@ -129,7 +131,7 @@ def list_entries(folder: Path) -> list[Entry]:
 
 
 def _matches(folder: Path, names: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         for path in folder.iterdir():
             if (match := names.fullmatch(path.name)) and path.is_dir():
                 yield path, match
