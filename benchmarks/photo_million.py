@@ -70,8 +70,8 @@ def section(figures: dict[str, Any]) -> list[str]:
         f"cache, for {figures['seconds']:g} s of training with data.memory_limit_mb {_LIMIT_MB}, "
         "so that they are kept on the disk. The first step is seen when metrics.jsonl has it. "
         "Memory is what the system says in smaps_rollup, every two seconds: the proportional "
-        "share (PSS) and what only this process has; the last column but one is the median of the second half "
-        "of these less that of the first."
+        "share (PSS) and what only this process has; the last column but one is the median of "
+        "the second half of these less that of the first."
     )
     return [text, "", *page.table(heads, rows)]
 
