@@ -186,7 +186,7 @@ def _read(place: Place, max_megapixels: int, *, whole: bool) -> _Row:
             return read_ns, sha256, info, f"{place}: {kind}"
         content = place.read()
         sha256 = hashlib.sha256(content).digest()
-        place = ReadPlace(place.file, place.member, content=content)
+        place = ReadPlace(place.file, place.member, origin=place.origin, content=content)
         info = decoding.read_info(place, max_megapixels)
         if whole and info.lowest is None:  # otherwise it was decoded to find its values
             read = decoding.open_upright if info.channels in (1, 3) else decoding.read_bands
