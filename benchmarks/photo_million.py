@@ -86,7 +86,8 @@ def _train(root: Path, run: Path, processes: int, seconds: float) -> dict[str, A
     """Train for some seconds; return the time of the first step, and the largest rank's memory."""
     words = [*_NET, "--processes", str(processes), "--train.max_seconds", str(seconds)]
     command = apart.train_command("photos", run, *words, root=str(root))
-    start_s, first = time.monotonic(), {}
+    start_s = time.monotonic()
+    first: dict[str, float] = {}
     pss_mb, private_mb, measured_s = [], [], 0.0
     log = run.with_suffix(".log")
     with (
