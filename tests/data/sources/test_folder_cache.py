@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         prepared(tmp_path / "own", cache_dir=str(elsewhere))
 
 
-def test_undecoded_pictures_are_described_without_decoding(tmp_path: Path, cache: Path) -> None:
+def test_unprepared_pictures_are_described_without_decoding(tmp_path: Path, cache: Path) -> None:
     config = DataConfig(name="folder", root=str(write_pictures(tmp_path / "own")))
     words = reading.describe_undecoded(config)
     assert words is not None

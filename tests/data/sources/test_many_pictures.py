@@ -12,7 +12,7 @@ from tests.data.picture_folders import write_pictures
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.pictures.packed_names import PackedNames
-from trainer.data.sources import decoded_pictures, picture_index, reading
+from trainer.data.sources import picture_index, prepared_pictures, reading
 from trainer.data.sources.source_data import SourceData
 
 COUNT = 2000
@@ -48,7 +48,7 @@ def test_a_later_start_asks_for_no_file_again(
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", count)
         patch.setattr(picture_index, "_read", None)
-        patch.setattr(decoded_pictures, "make_plan", None)
+        patch.setattr(prepared_pictures, "make_plan", None)
         reading.prepare(config)
         second = load(config, 0)
     assert second.fingerprint == first.fingerprint

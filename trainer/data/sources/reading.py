@@ -12,12 +12,12 @@ from trainer.config.schema import DataConfig
 from trainer.data.sources import (
     archive,
     arrow_shards,
-    decoded_pictures,
     digits,
     idx,
     known,
     listing,
     npy,
+    prepared_pictures,
     remote,
     table,
     user_dataset,
@@ -94,7 +94,7 @@ def describe_undecoded(config: DataConfig) -> str | None:
         return f"{root}, not decompressed yet; a run does it at its start, into the cache"
     if _is_table(config) and (uncopied := table.describe_uncopied(_root(config), config)):
         return uncopied
-    return decoded_pictures.describe_undecoded(_list_pictures(config), config)
+    return prepared_pictures.describe_undecoded(_list_pictures(config), config)
 
 
 @_explain_unreadable()
@@ -106,7 +106,7 @@ def read(config: DataConfig) -> SourceData:
     """
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
     if config.has_pictures:
-        return decoded_pictures.read(config, limit_bytes)
+        return prepared_pictures.read(config, limit_bytes)
     published = KNOWN.get(config.name)
     if isinstance(published, ArraySet):
         return known.read(published, config.root, limit_bytes)
@@ -158,14 +158,14 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
 @_explain_unreadable()
 def read_picture_contents(config: DataConfig) -> Contents | None:
     """Return what pictures are before they are made fit; None if the source has no pictures."""
-    return decoded_pictures.read_contents(config) if config.has_pictures else None
+    return prepared_pictures.read_contents(config) if config.has_pictures else None
 
 
 def _read_part(config: DataConfig, part: str) -> SourceSplit:
     """Decode and read a part that there is."""
     _decode(config, part)
     limit_bytes = memory.image_limit_bytes(config.memory_limit_mb)
-    return decoded_pictures.read_part(config, limit_bytes, part)
+    return prepared_pictures.read_part(config, limit_bytes, part)
 
 
 def _decode(config: DataConfig, part: str | None = None) -> None:
@@ -175,9 +175,9 @@ def _decode(config: DataConfig, part: str | None = None) -> None:
         if config.name in ("folder", "table"):
             assert config.root, "the rules of a configuration have seen to it"
             remote.fetch(config.root)
-        decoded_pictures.prepare(_list_pictures(config, part), config, part)
+        prepared_pictures.prepare(_list_pictures(config, part), config, part)
     except (UserError, OSError):
-        decoded_pictures.forget(config, part)  # the others must not read an older plan
+        prepared_pictures.forget(config, part)  # the others must not read an older plan
         raise
 
 

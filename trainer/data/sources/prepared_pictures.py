@@ -8,12 +8,9 @@ until a batch asks for them. All processes then `read` the plan, and do not list
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,32 +21,22 @@ from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
-from trainer.data.pictures import formats
 from trainer.data.sources import (
     decoded_cache,
+    notes,
     picture_index,
     picture_messages,
     plan_file,
     stored_pictures,
 )
 from trainer.data.sources.decoded_cache import DecodedPictures
-from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_index import Contents
-from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, make_plan
+from trainer.data.sources.picture_plan import PictureList, Plan, make_plan
 from trainer.data.sources.plan_file import WrittenPlan
 from trainer.data.sources.source_data import Cached, LabelledImages, SourceData, SourceSplit
 from trainer.data.stored import entries
 from trainer.data.unread_images import UnreadImages
 from trainer.ranks import processes
-
-# What a run does with images when they have been planned.
-_LATER_KEYS = (
-    *("train_size", "test_size", "validation_size", "validation", "folds", "fold", "scaling"),
-    "sampling",
-    *("augment", "test_augment", "mixup", "cutmix", "image_size_schedule", "prefetch"),
-    *("store_size", "store_format", "store_quality"),
-    *("memory_limit_mb", "cache", "cache_dir", "cache_limit_gb"),
-)
 
 log = logging.getLogger("lockstep")
 
@@ -80,15 +67,15 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         UserError: pictures are broken and are not to be skipped, a class has too few, or the cache
             cannot be written.
     """
-    root, cache = pictures.root, _notes_of(config)
+    root, cache = pictures.root, notes.entry_of(config)
     try:
         entries.use(cache, f"{root}: what its pictures contain and become")
-        lock = _index(config, only).with_suffix(".lock")
+        lock = notes.index_of(config, only).with_suffix(".lock")
         without = "processes that start together decode the same pictures, each for itself"
         with lock_file(lock, "decodes these pictures", without) as exclusive:
             if exclusive:
-                remove_leftovers(_index(config, only))
-                remove_leftovers(_plan(config, only))
+                remove_leftovers(notes.index_of(config, only))
+                remove_leftovers(notes.plan_of(config, only))
             contents, plan, decoded = _prepare(pictures, config, only, exclusive=exclusive)
     except OSError as error:
         raise UserError(
@@ -110,8 +97,8 @@ def _prepare(
     is_stored = stored_pictures.needs_stored(config)
     # A batch cannot leave out a picture.
     whole = is_stored and config.on_bad == "skip"
-    contents, states = _read_contents(pictures, config, _index(config, only), whole=whole)
-    plan_path, made_from = _plan(config, only), plan_file.digest_inputs(pictures, contents)
+    contents, states = _read_contents(pictures, config, notes.index_of(config, only), whole=whole)
+    plan_path, made_from = notes.plan_of(config, only), plan_file.digest_inputs(pictures, contents)
     written = plan_file.read(plan_path)
     is_planned = written is not None and written.made_from == made_from
     plan = written.plan if written and is_planned else make_plan(config, pictures, contents)
@@ -144,7 +131,7 @@ def _prepare(
 
 def describe_undecoded(pictures: PictureList, config: DataConfig) -> str | None:
     """Return, in words, what `prepare` would have to read; None if it was done before."""
-    root, index = pictures.root, _index(config)
+    root, index = pictures.root, notes.index_of(config)
     if picture_index.is_up_to_date([part.places for part in pictures.parts.values()], index):
         contents, _ = _read_contents(pictures, config, index, remember=False)
         prepared, made_from = _find(config), plan_file.digest_inputs(pictures, contents)
@@ -204,13 +191,13 @@ def read_part(config: DataConfig, limit_bytes: float, only: str) -> SourceSplit:
 
 def forget(config: DataConfig, only: str | None = None) -> None:
     """Forget the plan, as the pictures are no longer as they were then."""
-    if (plan := _plan(config, only)).is_file():
+    if (plan := notes.plan_of(config, only)).is_file():
         plan.unlink()
 
 
 def read_contents(config: DataConfig) -> Contents:
     """Return what each picture is in its file, after `prepare`, in the order of the list."""
-    return picture_index.load_contents(_index(config))
+    return picture_index.load_contents(notes.index_of(config))
 
 
 def _read_contents(
@@ -258,7 +245,7 @@ def _read_parts(
         left, groups = prepared.positions(part), written.groups.get(part)
         known = known.select(left)
         where = f"{written.root / part}" if written.kind == "folder" else f"{written.root}: {part}"
-        cached = Cached(content[part], _notes_of(config))
+        cached = Cached(content[part], notes.entry_of(config))
         parts[part] = LabelledImages(
             images=images[part],
             labels=known.listed.labels,
@@ -290,36 +277,11 @@ def _load(config: DataConfig, only: str | None = None) -> _Prepared:
 
 def _find(config: DataConfig, only: str | None = None) -> _Prepared | None:
     """Return what `prepare` has left in the cache; None if it is not there."""
-    written = plan_file.read(_plan(config, only))
+    written = plan_file.read(notes.plan_of(config, only))
     if not written or stored_pictures.needs_stored(config):
         return _Prepared(written, None) if written else None
     decoded = decoded_cache.load(entries.folder_of(config) / written.plan.key)
     return _Prepared(written, decoded) if decoded else None
-
-
-def _index(config: DataConfig, only: str | None = None) -> Path:
-    # A part that is listed by itself has its own: the index would lose the files of the others.
-    # What can be read depends on the limit and on the decoders.
-    able = (config.max_megapixels, formats.decoder_versions())
-    return _notes_of(config) / f"index-{_hash(config, only, able)}.npz"
-
-
-def _plan(config: DataConfig, only: str | None) -> Path:
-    # Of this machine: others may share the cache and have other files in a folder of this name.
-    keys = {key: value for key, value in asdict(config).items() if key not in _LATER_KEYS}
-    return _notes_of(config) / f"plan-{_hash(config, only, keys, platform.node())}.npz"
-
-
-def _notes_of(config: DataConfig) -> Path:
-    """Return the entry of the cache for what is noted of the pictures of a root."""
-    root = Path(config.root).expanduser() if config.root else Path(config.name)
-    return cache_folder("folder") / entries.name_of("notes", root)
-
-
-def _hash(config: DataConfig, *more: object) -> str:
-    root = os.fsencode(os.path.realpath(Path(config.root).expanduser())) if config.root else b""
-    content = root + repr((FORMAT, config.name, *more)).encode()
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_unchanged(pictures: PictureList, states: Mapping[str, npt.NDArray[np.int64]]) -> None:
