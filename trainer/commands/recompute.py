@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model.weights", metavar="FILE", help="where the weights are here that the run began with"
     )
+    parser.add_argument("--train.teacher", metavar="RUN", help="where the run's teacher is here")
     for key, what in CODE.items():
         parser.add_argument(
             f"--{key}",
@@ -105,7 +106,8 @@ def recompute(
     from trainer.ranks.process_group import join_process_group
 
     given = {
-        key: getattr(arguments, key) for key in (*CODE, "data.root", "model.weights", "threads")
+        key: getattr(arguments, key)
+        for key in (*CODE, "data.root", "model.weights", "train.teacher", "threads")
     }
     changes = {key: value for key, value in given.items() if value is not None}
     config = recomputation.configuration(arguments.folder, changes)

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.config import augmentations, plugins
 from trainer.config.data_rules import AUGMENT_RULE
-from trainer.config.plugins import KINDS, TIMM
+from trainer.config.plugins import KINDS, NETWORKS, TIMM
 from trainer.config.schema import RunConfig, flatten
 
 
@@ -21,7 +21,7 @@ def check_names(config: RunConfig) -> None:
     Raises:
         UserError: names the key and the nearest names.
     """
-    for kind in KINDS.keys() - {"model"}:
+    for kind in KINDS.keys() - set(NETWORKS):
         for name in plugins.names_in(config, kind):
             if _is_known(kind, name):
                 continue

@@ -42,15 +42,21 @@ class Kind:
     built_in: tuple[str, ...] = ()
     """Lockstep's own names; those of networks are in the package `models`"""
     changes_weights: bool = True
+    registered_as: str | None = None
+    """the kind that it is registered as, where that is another one"""
 
 
 KINDS = {
     "model": Kind("model.name", "network"),
+    "teacher": Kind("train.teacher_model", "teacher's network", registered_as="model"),
     "dataset": Kind("data.name", "data set", get_args(DataName)),
     "augmentation": Kind("data.augment", "augmentation", ("none", *ALL_TRANSFORMS)),
     "optimizer": Kind("optimizer.name", "optimiser", get_args(OptimizerName)),
     "tracker": Kind("tracking.plugin", "tracker", changes_weights=False),
 }
+
+NETWORKS = ("model", "teacher")
+"""kinds whose built-in names are those of the package `models` and of timm"""
 
 CODE = {kind.key: kind.word for kind in KINDS.values() if kind.changes_weights}
 """keys that may name users' code which decides on the weights, and what they name"""
@@ -145,7 +151,7 @@ def is_file(name: str) -> bool:
 
 def is_built_in(kind: str, name: str) -> bool:
     """Return whether a name is one of Lockstep's own, or of a library."""
-    if kind == "model":
+    if kind in NETWORKS:
         import models
 
         return name in models.names() or name.startswith(TIMM)
@@ -189,8 +195,12 @@ def unknown_name_error(kind: str, name: str) -> UserError:
     )
 
 
+def _registry(kind: str) -> str:
+    return KINDS[kind].registered_as or kind
+
+
 def _by_name(kind: str, name: str) -> Plugin | None:
-    found = [one for one in _registered if (one.kind, one.name) == (kind, name)]
+    found = [one for one in _registered if (one.kind, one.name) == (_registry(kind), name)]
     return found[-1] if found else None
 
 
@@ -282,7 +292,7 @@ def _in_file(kind: str, name: str) -> Plugin:
     members = vars(module)
     for one in _registered:
         names = [word for word, member in members.items() if member is one.member]
-        if one.kind == kind and (wanted in names or (names and one.name == wanted)):
+        if one.kind == _registry(kind) and (wanted in names or (names and one.name == wanted)):
             return one
     if callable(members.get(wanted)):
         return Plugin(kind, wanted, members[wanted])

@@ -27,6 +27,7 @@ PINNED_KEYS = (
     "data.mean",
     "data.deviation",
     "model.weights_sha256",
+    "train.teacher_sha256",
 )
 """keys whose null is filled in at the first start and then belongs to the run"""
 
@@ -47,15 +48,16 @@ def extends(ours: RunConfig, theirs: RunConfig) -> bool:
 def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
     """Return a line for each key that changes the run: `key: ours against theirs`.
 
-    Weights of one digest may come from two places.
+    Weights and a teacher of one digest may come from two places.
     """
-    weights = (ours.model, theirs.model)
-    digests = {model.weights_sha256 for model in weights}
-    same_weights = len(digests) == 1 and None not in digests and all(m.weights for m in weights)
-    free_keys = FREE_KEYS | ({"model.weights"} if same_weights else set())
-    pairs = zip(flatten(ours).items(), flatten(theirs).values(), strict=True)
+    mine, other = flatten(ours), flatten(theirs)
+    moved = {
+        key
+        for key in ("model.weights", "train.teacher")
+        if mine[key] and other[key] and mine[f"{key}_sha256"] == other[f"{key}_sha256"] is not None
+    }
     return [
-        f"{key}: {mine!r} against {other!r}"
-        for (key, mine), other in pairs
-        if key not in free_keys and mine != other
+        f"{key}: {mine[key]!r} against {other[key]!r}"
+        for key in mine
+        if key not in FREE_KEYS | moved and mine[key] != other[key]
     ]

@@ -88,6 +88,17 @@ class TrainConfig:
     names, such as '[conv1.*, layer1.*]'; null: none"""
     unfreeze_epoch: int | None = None
     """the epoch from which the frozen parameters are trained too; null: never"""
+    teacher: str | None = None
+    """distillation: a finished run's folder, or its model.safetensors, whose answers are learnt
+    beside the labels; null: none"""
+    teacher_model: str | None = None
+    """name of its network where that is not Lockstep's own: the code runs only where it is named"""
+    teacher_sha256: str | None = None
+    """of its file, which must be that one; null: filled in at the first start"""
+    teacher_weight: float = 0.5
+    """share of the loss that the teacher's answers have, the labels have the rest"""
+    temperature: float = 1.0
+    """by which its logits and the network's are divided before they are compared"""
     clip_norm: float | None = None
     """limit of the gradient, as train.clip_mode measures it; null: none"""
     clip_mode: Literal["norm", "value", "agc"] = "norm"

@@ -168,6 +168,7 @@ def _different_part(key: str, rank: int, other: str | None, first: str | None) -
         "data.root": "images",
         "model.safetensors": "weights",
         "model.weights": "weights",
+        "train.teacher": "weights",
     }.get(key, "lines of code")
     return UserError(
         f"{key}: the {kind} of rank {rank} differ from those of rank 0 "

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
-from trainer.config.schema import ModelConfig, RunConfig
+from trainer.config.schema import ModelConfig, RunConfig, replace
 from trainer.data import loading
 from trainer.data.sources import reading
 from trainer.network import weights_sources
@@ -19,6 +19,7 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
+from trainer.training.teacher import load_teacher
 
 log = logging.getLogger("lockstep")
 
@@ -51,11 +52,18 @@ def build_engine(
     collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
     dataset = collectives.run_on_all_ranks(accelerator, lambda: loading.load(data, seed))
     model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
+    teacher = collectives.run_on_all_ranks(accelerator, lambda: load_teacher(config, dataset))
+    if teacher:
+        config = replace(config, {"train.teacher_sha256": teacher.file_sha256})
     # Before anything that is done together: how often it is done depends on them.
     code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
-    parts = {"data.root": dataset.fingerprint, "model.weights": config.model.weights_sha256}
+    parts = {
+        "data.root": dataset.fingerprint,
+        "model.weights": config.model.weights_sha256,
+        "train.teacher": config.train.teacher_sha256,
+    }
     collectives.check_same_parts(accelerator, {**parts, **code})
-    return Engine(accelerator, config, dataset, model, checkpoints, stop)
+    return Engine(accelerator, config, dataset, model, checkpoints, stop, teacher)
 
 
 def _find_weights(model: ModelConfig, resumes: bool) -> PretrainedWeights | None:

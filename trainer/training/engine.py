@@ -35,6 +35,7 @@ from trainer.training.snapshot import Snapshot
 from trainer.training.step import StepResult, TrainStep
 from trainer.training.step_log import StepLog, epoch_means
 from trainer.training.stopping import AskedToStop, StopCheck
+from trainer.training.teacher import LoadedTeacher, Teacher
 from trainer.training.weight_selection import WeightSelection
 
 LOG_SECONDS = 1.0
@@ -60,6 +61,7 @@ class Engine:
     Args:
         config: with `threads` and `train.microbatches` filled in.
         dataset: its images are moved to the device if they fit.
+        teacher: that fits it, whose answers are learnt too; None: only the labels are.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Engine:
         model: nn.Module,
         checkpoints: Checkpoints,
         stop: StopRequest,
+        teacher: LoadedTeacher | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.config = config
@@ -85,9 +88,11 @@ class Engine:
         accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)
         # When the weights have their memory: images may take what is left.
         self.data = dataset.move_if_it_fits(accelerator.device)
+        self.teacher = Teacher(accelerator, teacher, self.data) if teacher else None
         self.train_step = TrainStep(
             accelerator, self.module, self.optimizer, config.train, config.seed,
             self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
+            self.teacher,
         )  # fmt: skip
         ranks = (accelerator.num_processes, accelerator.process_index)
         self.batches = Batches(self.data, config, accelerator.device, *ranks)

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from trainer.data.batches import Batch
 from trainer.training import reduction
+from trainer.training.loss import training_loss
 from trainer.training.step import TrainStep
 
 
@@ -94,8 +94,8 @@ class SampleWatch:
             return
         index, targets = self._coming.pop(0)
         logits = logits.float()
-        smoothing = self.train_step.config.label_smoothing
-        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+        step = self.train_step
+        losses = training_loss(step.config, logits, targets, step.taught, "none")
         norms, total = [], self._zeros()
         with self._preserve(module):
             for loss in losses:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
@@ -21,7 +20,9 @@ from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import reduction, sharpness
 from trainer.training.clipping import clip_gradients
+from trainer.training.loss import training_loss
 from trainer.training.reduction import Vectors
+from trainer.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TrainStep:
         config: with `microbatches` filled in.
         frozen_norms: modules whose buffers no step changes.
         head: parameters that adaptive clipping leaves out.
+        teacher: whose answers are learnt too; None: only the labels are.
 
     Attributes:
         model: what a step calls: the module, or DDP around it if the reduction is fast and there
@@ -70,6 +72,7 @@ class TrainStep:
         seed: int,
         frozen_norms: Collection[nn.Module] = (),
         head: Collection[nn.Parameter] = (),
+        teacher: Teacher | None = None,
     ) -> None:
         assert config.microbatches is not None
         self.accelerator = accelerator
@@ -78,6 +81,9 @@ class TrainStep:
         self.config = config
         self.seed = seed
         self.head = head
+        self.teacher = teacher
+        self.taught: torch.Tensor | None = None
+        """what the teacher answers for the micro-batch: (n, classes)"""
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
@@ -204,10 +210,9 @@ class TrainStep:
         if len(targets) == 0:
             return torch.zeros(2, device=self.accelerator.device)
         with profiler_ranges.label("forward"):
+            self.taught = self.teacher.answer(images) if self.teacher else None
             logits = (self.model if overlapped else self.module)(images).float()
-            smoothing = self.config.label_smoothing
-            summed = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
-            loss = summed / total
+            loss = training_loss(self.config, logits, targets, self.taught) / total
         with profiler_ranges.label("backward"):
             # DDP takes the mean over the ranks, but the sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
