@@ -192,8 +192,6 @@ def check(data: DataConfig, require: Require) -> None:
     )
     for key in (
         "image_size",
-        "crop_share",
-        "interpolation",
         "channels",
         "grey_range",
         "image_size_schedule",

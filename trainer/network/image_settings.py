@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
-from trainer.config.schema import DataConfig, Interpolation
+from trainer.config.schema import DataConfig, Interpolation, RunConfig
+from trainer.network import weights_sources
+from trainer.network.hub import NotAtHandError
 from trainer.network.pretrained import Preprocessing
 
 
@@ -46,7 +49,21 @@ def fill_in(data: DataConfig, known: Preprocessing) -> DataConfig:
     return dataclasses.replace(data, **changes)
 
 
-def find_doubts(data: DataConfig, image_size: tuple[int, int], known: Preprocessing) -> list[str]:
+def complete(config: RunConfig) -> RunConfig:
+    """Fill in what a new run would, as far as this machine has its weights.
+
+    Raises:
+        UserError: there are no such weights.
+    """
+    try:
+        weights = weights_sources.find(config.model, download=False)
+    except NotAtHandError:
+        weights = None
+    known = weights.preprocessing if weights else Preprocessing()
+    return dataclasses.replace(config, data=fill_in(config.data, known))
+
+
+def find_doubts(data: DataConfig, image_size: Sequence[int], known: Preprocessing) -> list[str]:
     """Return warnings about images that are much smaller than what the weights were trained on.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 from accelerate import Accelerator
@@ -11,10 +12,10 @@ from trainer.config import plugins
 from trainer.config.schema import ModelConfig, RunConfig, replace
 from trainer.data import loading
 from trainer.data.sources import reading
-from trainer.network import weights_sources
+from trainer.network import image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
-from trainer.network.pretrained import PretrainedWeights
+from trainer.network.pretrained import Preprocessing, PretrainedWeights
 from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
@@ -48,9 +49,14 @@ def build_engine(
         accelerator, lambda: _find_weights(config.model, resumes), one_first=True
     )
     config = weights_sources.pin(config, weights)
+    known = weights.preprocessing if weights else Preprocessing()
+    if not resumes:
+        config = dataclasses.replace(config, data=image_settings.fill_in(config.data, known))
     data, seed = config.data, config.seed
     collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
     dataset = collectives.run_on_all_ranks(accelerator, lambda: loading.load(data, seed))
+    doubts = image_settings.find_doubts(data, dataset.train.images.shape[2:], known)
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *doubts))
     model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
     teacher = collectives.run_on_all_ranks(accelerator, lambda: load_teacher(config, dataset))
     if teacher:

@@ -15,7 +15,8 @@ from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import find_warnings
 from trainer.config.run_status import RunStatus, State
-from trainer.config.schema import RunConfig, replace
+from trainer.config.schema import DataConfig, RunConfig, replace
+from trainer.data.pictures.resizing import MIDDLE, fit_of
 from trainer.data.scaling import choose_scaling
 from trainer.data.stored.pictures import StoredPictures
 from trainer.network import model_state, new_model
@@ -41,6 +42,19 @@ def _describe_pictures(engine: Engine) -> dict[str, str]:
         return {}
     choice = images.store.choice
     return {"pictures": f"{images.store.form}, {choice.describe()}"}
+
+
+def _describe_preprocessing(data: DataConfig) -> dict[str, str]:
+    """Return what is unusual in how images are cut and scaled, as weights may want it."""
+    parts = []
+    if data.has_pictures and (fit := fit_of(data)) != MIDDLE:
+        parts.append(str(fit))
+    if data.scaling == "pretrained":
+        mean, deviation = (
+            " ".join(f"{one:.4g}" for one in value or ()) for value in (data.mean, data.deviation)
+        )
+        parts.append(f"mean {mean} and deviation {deviation} of pixels from 0 to 1")
+    return {"images": "; ".join(parts)} if parts else {}
 
 
 def _describe_weights(config: RunConfig, engine: Engine) -> dict[str, str]:
@@ -220,6 +234,7 @@ class Session:
             "model": f"{config.model.name}, {parameters:,} parameters",
             **_describe_weights(config, engine),
             "data": f"{dataset.name}, {images}, from {dataset.source}",
+            **_describe_preprocessing(config.data),
             "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
             f"{len(dataset.test):,} test",
             **_describe_pictures(engine),

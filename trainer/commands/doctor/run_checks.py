@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.user_augmentations import TRIED
 from trainer.data.dataset import Dataset
 from trainer.data.sources import reading
-from trainer.network import model_state, weights_sources
+from trainer.network import image_settings, model_state, weights_sources
 from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
 from trainer.network.trial import trial
@@ -68,6 +69,8 @@ def open_folder(config: RunConfig, count: int) -> OpenedRun:
 
 def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     """Read the data and build the model; return None if one of them is not there."""
+    with contextlib.suppress(UserError):  # the message comes where the weights are used
+        config = image_settings.complete(config)
     dataset = findings.attempt("data", lambda: _load_data(config, findings))
     if dataset is None:
         return None

@@ -93,6 +93,7 @@ def _inspect(
         page,
     )
     from trainer.finished import trained_model
+    from trainer.network import image_settings
 
     processes.set_threads(config.threads or processes.default_threads())
     stored = None
@@ -103,6 +104,10 @@ def _inspect(
             lambda: trained_model.load(folder, arguments.model, config.train.memory_format),
         )
         config = dataclasses.replace(config, data=stored.fill_in(config.data))
+    else:
+        config = collectives.run_on_all_ranks(
+            accelerator, lambda: image_settings.complete(config), one_first=True
+        )
     inspected = collectives.run_on_all_ranks(
         accelerator, lambda: image_statistics.load(config), one_first=True
     )

@@ -95,7 +95,9 @@ def _shape(
 def _data_shape(config: RunConfig) -> dict[str, Any]:
     from trainer.data import loading
     from trainer.data.sources import reading
+    from trainer.network import image_settings
 
+    config = image_settings.complete(config)
     lacking = reading.describe_missing(config.data) or reading.describe_undecoded(config.data)
     if lacking:
         raise UserError(
