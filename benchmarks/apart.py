@@ -58,15 +58,20 @@ def train_command(
     return python_command("train.py", *words, *more, processes=processes)
 
 
-def run(command: Sequence[str], exit_code: int = 0) -> tuple[str, float]:
+def run(
+    command: Sequence[str], exit_code: int = 0, *, search: Sequence[Path] = ()
+) -> tuple[str, float]:
     """Run a command; return what it prints, and its seconds.
+
+    Args:
+        search: where it looks for modules, too.
 
     Raises:
         SystemExit: it ended with another exit code; has what it wrote as errors.
     """
     start_s = time.perf_counter()
     finished = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False
+        command, env=environment(*search), capture_output=True, text=True, check=False
     )
     elapsed_s = time.perf_counter() - start_s
     if finished.returncode != exit_code:

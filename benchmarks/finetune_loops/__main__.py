@@ -1,0 +1,27 @@
+"""Run one training: python -m finetune_loops NAME TASK, which is a JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from finetune_loops import Task
+from finetune_loops.others import LOOPS
+from tests.models.timm_worker import define_missing_operators
+
+
+def main() -> None:
+    """Train, and print the seconds and the accuracies as the last line."""
+    name, text = sys.argv[1:]
+    task = Task(**json.loads(text))
+    torch.manual_seed(task.seed)
+    torch.set_num_threads(task.workers)
+    library = define_missing_operators()
+    print(json.dumps(LOOPS[name](task)))
+    del library  # it would have taken the operators with it
+
+
+if __name__ == "__main__":
+    main()
