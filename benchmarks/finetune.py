@@ -81,7 +81,7 @@ def points(runs: dict[str, Any]) -> list[tuple[int, float, float, float, int]]:
             for key in ("train_s", "validation_accuracy", "accuracy")
         ]
         found.append((int(epochs), *means, len(seeds)))
-    return sorted(found, key=lambda point: point[1])  # type: ignore[return-value]
+    return sorted(found, key=lambda point: point[1])
 
 
 def draw(figures: page.Figures, path: Path) -> None:

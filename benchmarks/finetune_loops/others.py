@@ -34,7 +34,7 @@ def plain(task: Task) -> dict[str, float]:
                 logits = net(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), targets, label_smoothing=parts.LABEL_SMOOTHING)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return {"train_s": time.perf_counter() - start_s, **parts.test(net, task)}
@@ -87,7 +87,7 @@ def _Autocast(vision: Any) -> Any:  # noqa: N802
     class Autocast(vision.Callback):  # type: ignore[misc]
         def before_batch(self) -> None:
             self.context = parts.autocast()
-            self.context.__enter__()
+            self.context.__enter__()  # type: ignore[no-untyped-call]
 
         def after_pred(self) -> None:
             self.context.__exit__(None, None, None)

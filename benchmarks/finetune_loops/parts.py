@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from finetune_loops import Task
-from trainer.network import packaged_weights
+from trainer.network import memory_layout, packaged_weights
 
 NET = "tf_efficientnet_lite0"
 """timm's name of the net"""
@@ -32,7 +32,8 @@ def build_net(classes: int) -> nn.Module:
     missing, left_over = net.load_state_dict(body, strict=False)
     assert not left_over, left_over
     assert all(name.startswith(HEAD) for name in missing), missing
-    return net.to(memory_format=torch.channels_last)
+    memory_layout.set_layout(net, torch.channels_last)
+    return net
 
 
 def scale() -> list[Any]:
@@ -47,7 +48,10 @@ def for_training(task: Task) -> Callable[..., Any]:
     from torchvision import transforms
 
     crop = transforms.RandomResizedCrop(task.image_size, AREA)
-    return transforms.Compose([crop, transforms.RandomHorizontalFlip(), *scale()])
+    composed: Callable[..., Any] = transforms.Compose(
+        [crop, transforms.RandomHorizontalFlip(), *scale()]
+    )
+    return composed
 
 
 def for_evaluation(task: Task) -> Callable[..., Any]:
@@ -55,7 +59,10 @@ def for_evaluation(task: Task) -> Callable[..., Any]:
     from torchvision import transforms
 
     resize = transforms.Resize(task.image_size)
-    return transforms.Compose([resize, transforms.CenterCrop(task.image_size), *scale()])
+    composed: Callable[..., Any] = transforms.Compose(
+        [resize, transforms.CenterCrop(task.image_size), *scale()]
+    )
+    return composed
 
 
 def read(task: Task, part: str, transform: Callable[..., Any]) -> Any:
