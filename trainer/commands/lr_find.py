@@ -135,10 +135,10 @@ def _train(session: Session, rates: Sequence[float]) -> list[float]:
     from trainer.training.stopping import AskedToStop
 
     engine = build_unsaved_engine(session.accelerator, session.config, session.stop)
-    engine.start_epoch(1)
-    batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
     losses: list[float] = []
     try:
+        engine.start_epoch(1)
+        batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
         with progress_bar("lr-find", len(rates), enabled=session.is_main) as progress:
             for lr, batch in zip(rates, batches, strict=False):
                 set_learning_rate(engine.optimizer, lr)

@@ -133,6 +133,7 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     skipped = again.plan.run.skipped_steps
     engine.state.skipped_steps = [other for other in skipped if other != step]
     engine.fit((epoch, step - 1))
+    engine.start_epoch(epoch)  # if the step is the epoch's first
     in_epoch = step - 1 - (epoch - 1) * engine.batches.steps
     batch = next(engine.batches.iter_epoch(epoch, in_epoch))
     is_main = again.accelerator.is_main_process
@@ -157,8 +158,8 @@ def _rows(engine: Engine, batch: Batch, watch: SampleWatch, in_epoch: int) -> li
     """Return what is known of this rank's samples."""
     samples, own = engine.batches.sampler.global_batch(in_epoch)
     names = engine.data.class_names
-    pictures = _pictures(engine, batch)
     indices = samples[own] % len(engine.data.train)
+    pictures = _pictures(engine, batch, indices)
     columns = (indices.tolist(), batch.targets.tolist(), watch.figures, pictures)
     return [
         {
@@ -183,13 +184,19 @@ def _class_of(target: int | list[float], names: Sequence[str]) -> str:
     return " + ".join(f"{100 * share:.0f} % {name}" for share, name in reversed(shares))
 
 
-def _pictures(engine: Engine, batch: Batch) -> list[str]:
-    """Return the images as the network saw them, with the pixels' scaling undone, as addresses."""
+def _pictures(engine: Engine, batch: Batch, indices: torch.Tensor) -> list[str]:
+    """Return the images as the network saw them, with the pixels' scaling undone, as addresses.
+
+    Args:
+        indices: of the training images, int64 (n,).
+    """
     import torch
 
     from trainer.data.dataset import drawable
     from trainer.run.report.pages import image_uri
 
+    if engine.batches.data is not engine.data:  # a batch has features, of images as they are
+        return [image_uri(image) for image in engine.data.train.pictures(indices.numpy())]
     scaling = engine.data.scaling
     pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
     return [image_uri(image) for image in drawable(pixels.round().clamp(0, 255).to(torch.uint8))]

@@ -88,6 +88,9 @@ class TrainConfig:
     names, such as '[conv1.*, layer1.*]'; null: none"""
     unfreeze_epoch: int | None = None
     """the epoch from which the frozen parameters are trained too; null: never"""
+    cache_features: bool = False
+    """only of train.freeze: backbone, without augmentation: compute once what the frozen backbone
+    makes of the images, and train the head on that"""
     teacher: str | None = None
     """distillation: a finished run's folder, or its model.safetensors, whose answers are learnt
     beside the labels; null: none"""

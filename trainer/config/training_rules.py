@@ -73,6 +73,27 @@ def _check_train(config: RunConfig, require: Require) -> None:
         unfreeze_epoch is None or 2 <= unfreeze_epoch <= train.epochs,
         f"null or from 2 to train.epochs, which is {train.epochs}",
     )
+    if train.cache_features:
+        _check_cached_features(config, require)
+
+
+def _check_cached_features(config: RunConfig, require: Require) -> None:
+    """Make sure that the backbone gets the same images in each epoch in which it is frozen."""
+    train, data = config.train, config.data
+    needed = {
+        "train.freeze is backbone": train.freeze == "backbone",
+        "data.augment is none": data.augment in ("none", []),
+        "data.mixup is 0": not data.mixup,
+        "data.cutmix is 0": not data.cutmix,
+        "train.teacher is null, as it answers for images": train.teacher is None,
+        "data.image_size_schedule has data.image_size before train.unfreeze_epoch": all(
+            data.height_and_width == [size[0], size[-1]]
+            for first_epoch, *size in data.image_size_schedule or ()
+            if train.unfreeze_epoch is None or first_epoch < train.unfreeze_epoch
+        ),
+    }
+    for condition, is_met in needed.items():
+        require("train.cache_features", is_met, f"false unless {condition}")
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:

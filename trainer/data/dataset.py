@@ -59,7 +59,8 @@ class ImageSet:
     """Images and their classes, fetched a whole batch at a time.
 
     Args:
-        images: uint8 (n, channels, height, width), contiguous, or still in their file.
+        images: uint8 (n, channels, height, width), contiguous, or still in their file; or in their
+            place features, float32 (n, features, 1, 1).
         targets: int64 (n,), the class of each image.
     """
 

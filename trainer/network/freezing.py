@@ -41,6 +41,7 @@ class Freezing:
     def __init__(self, module: nn.Module, config: TrainConfig, num_classes: int) -> None:
         self.module = module
         self.unfreeze_epoch = config.unfreeze_epoch
+        self.caches_features = config.cache_features
         self.parameters: list[nn.Parameter] = []
         self.norms: list[nn.Module] = []
         patterns = [BACKBONE] if config.freeze == BACKBONE else config.freeze
@@ -76,7 +77,8 @@ class Freezing:
         until = "for the whole run"
         if self.unfreeze_epoch is not None:
             until = f"before epoch {self.unfreeze_epoch}"
-        return f"{frozen:,} of {total:,} parameters, {until}"
+        once = "; what they make of the images is computed once" if self.caches_features else ""
+        return f"{frozen:,} of {total:,} parameters, {until}{once}"
 
     def is_frozen(self, epoch: int) -> bool:
         """Return whether there is anything frozen in an epoch, counted from 1."""

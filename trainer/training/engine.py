@@ -25,6 +25,7 @@ from trainer.network.parameter_names import head_parameters
 from trainer.network.pass_effects import TrainedParameters
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
+from trainer.training.cached_features import CachedFeatures
 from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
 from trainer.training.parameter_groups import set_learning_rate
@@ -94,13 +95,15 @@ class Engine:
             self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
             self.teacher,
         )  # fmt: skip
-        ranks = (accelerator.num_processes, accelerator.process_index)
-        self.batches = Batches(self.data, config, accelerator.device, *ranks)
+        self.batches = self._make_batches(self.data)
         check_warmup(config.schedule, config.train.epochs * self.batches.steps)
         self.stop_check = StopCheck(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = WeightSelection(
             accelerator, self.module, self.data, config, self.stop_check, block_samples
         )
+        self.cached = None
+        if config.train.cache_features:
+            self.cached = CachedFeatures(accelerator, self.module, self.data, config, block_samples)
         # Again, because code of plug-ins may have changed it since the processes met.
         numerics.choose_precision(config.train.precision)
         self.inexact_kernels = numerics.choose_kernels(config.train.reduction == "exact")
@@ -155,20 +158,31 @@ class Engine:
         state, done = self.state, self._steps_done_in_epoch()
         last_epoch, last_step = self.until or (None, 0)
         left = last_step - state.step if state.epoch == last_epoch else None
+        self.step_log.start_clock()
+        self.start_epoch(state.epoch)
         if self.observer:
             self.observer.epoch_started(state.epoch, self.batches.steps, done)
-        self.start_epoch(state.epoch)
-        self.step_log.start_clock()
         with contextlib.closing(self.batches.iter_epoch(state.epoch, done)) as batches:
             self._do_steps(itertools.islice(batches, left), done)
 
     def start_epoch(self, epoch: int) -> None:
         """Put the model into training mode, with what is frozen in an epoch; a collective."""
-        if self.freezing.set_epoch(epoch):
-            self.train_step.choose_parameters(self.freezing.frozen_norms())
+        changed, module, data = self.freezing.set_epoch(epoch), self.module, self.data
+        if self.cached and self.freezing.is_frozen(epoch):
+            module, data = self.cached.network, self.cached.dataset(self.stop_check)
+        elif self.cached:
+            self.cached.forget()
+        if changed or module is not self.train_step.module:
+            self.train_step.choose_parameters(module, self.freezing.frozen_norms())
+            self.selection.validate_with(module, data)
+            self.batches = self._make_batches(data)
             self.trained = TrainedParameters(self.module)
         self.freezing.set_training_mode()
         self.optimizer.train()
+
+    def _make_batches(self, data: Dataset) -> Batches:
+        ranks = (self.accelerator.num_processes, self.accelerator.process_index)
+        return Batches(data, self.config, self.accelerator.device, *ranks)
 
     def _do_steps(self, batches: Iterable[Batch], done: int) -> None:
         """Do the steps of an epoch after those that are done."""

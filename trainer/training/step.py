@@ -76,7 +76,6 @@ class TrainStep:
     ) -> None:
         assert config.microbatches is not None
         self.accelerator = accelerator
-        self.module = module
         self.optimizer = optimizer
         self.config = config
         self.seed = seed
@@ -87,10 +86,15 @@ class TrainStep:
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
-        self.choose_parameters(frozen_norms)
+        self.choose_parameters(module, frozen_norms)
 
-    def choose_parameters(self, frozen_norms: Collection[nn.Module]) -> None:
-        """Train the parameters that require a gradient now, from the next step on; a collective."""
+    def choose_parameters(self, module: nn.Module, frozen_norms: Collection[nn.Module]) -> None:
+        """Train the parameters that require a gradient now, from the next step on; a collective.
+
+        Args:
+            module: what is trained: the network, or its head on features.
+        """
+        self.module = module
         self.buffers = StepBuffers(self.module, frozen_norms)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]

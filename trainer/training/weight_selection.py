@@ -14,6 +14,7 @@ from trainer.base.errors import NonFiniteLossError
 from trainer.base.tensor_files import Tensors
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset, ImageSet
+from trainer.data.scaling import Scaling
 from trainer.network import model_state
 from trainer.training import averaging, batch_norm_statistics, evaluation
 from trainer.training.metrics import Predictions
@@ -53,6 +54,11 @@ class WeightSelection:
             config.train, module, self._recompute_statistics, validates=len(dataset.validation) > 0
         )
         self.best: Tensors = {}
+        self.validate_with(module, dataset)
+
+    def validate_with(self, module: nn.Module, dataset: Dataset) -> None:
+        """Validate by this network on these images: the whole one, or its head on features."""
+        self.validated = (module, dataset)
 
     def validate(self, state: RunState) -> dict[str, float | None]:
         """Validate the weights at the end of an epoch; a collective.
@@ -64,7 +70,8 @@ class WeightSelection:
         with profiler_ranges.label("validation"), averaged:
             if not len(self.data.validation):
                 return record
-            found = self._predict(self.data.validation, state.step)
+            module, data = self.validated
+            found = self._predict(module, data.validation, data.scaling, state.step)
             state.last_accuracy = found.accuracy
             if state.best_accuracy is None or found.accuracy > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
@@ -81,9 +88,10 @@ class WeightSelection:
         chosen = self._chosen(state)
         if chosen:
             model_state.load(self.module, chosen)
-        plain, augmented = self._predict(self.data.test, state.step), None
+        asked = (self.module, self.data.test, self.data.scaling, state.step)
+        plain, augmented = self._predict(*asked), None
         if self.config.data.test_augment == "flip":
-            augmented = self._predict(self.data.test, state.step, mirrored=True)
+            augmented = self._predict(*asked, mirrored=True)
         return plain, augmented
 
     def _chosen(self, state: RunState) -> Tensors:
@@ -93,9 +101,17 @@ class WeightSelection:
             return averaged
         return self.best or averaged
 
-    def _predict(self, images: ImageSet, step: int, *, mirrored: bool = False) -> Predictions:
+    def _predict(
+        self,
+        module: nn.Module,
+        images: ImageSet,
+        scaling: Scaling,
+        step: int,
+        *,
+        mirrored: bool = False,
+    ) -> Predictions:
         found = evaluation.predict(
-            self.accelerator, self.module, images, self.data.scaling, self.between_blocks, mirrored,
+            self.accelerator, module, images, scaling, self.between_blocks, mirrored,
             block_samples=self.block_samples, seed=self.config.seed,
             prefetch=self.config.data.prefetch,
         )  # fmt: skip
