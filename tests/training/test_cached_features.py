@@ -104,7 +104,7 @@ def test_it_is_computed_again_and_a_step_is_explained_by_the_images(
 
 def test_the_fast_reduction_on_pictures_that_are_read_for_each_block(tmp_path: Path) -> None:
     """DDP is set up for the head, and again for the whole network."""
-    root = write_digits(tmp_path / "pictures", 60, 10)
+    root = write_digits(tmp_path / "pictures", 60, 50)
     words = (
         *(*CACHED, "--data.name", "folder", "--data.root", str(root), "--data.cache", "none"),
         *("--data.train_size", "null", "--train.batch_size", "27", "--train.epochs", "2"),
