@@ -41,15 +41,15 @@ def write_report() -> Iterator[Callable[..., None]]:
 
     The pictures take longer than a test's training; see `report`.
     """
-    from trainer.run import final_files
+    from trainer.run import final_report
 
-    original = final_files.write_report
+    original = final_report.write_report
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(final_files, "write_report", lambda *_: None)
+        patch.setattr(final_report, "write_report", lambda *_: None)
         yield original
 
 
 @pytest.fixture
 def report(write_report: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at the report of a run in this process."""
-    monkeypatch.setattr("trainer.run.final_files.write_report", write_report)
+    monkeypatch.setattr("trainer.run.final_report.write_report", write_report)

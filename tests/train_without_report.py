@@ -9,10 +9,9 @@ from trainer.commands.train import train
 from trainer.ranks import exit_codes
 
 if __name__ == "__main__":
-    for name, function in (("run_report", "write_report"), ("features", "write_features")):
-        # Not a patch: that would import torch before the arguments are read, as train.py does not.
-        module = ModuleType(f"trainer.run.report.{name}")
-        setattr(module, function, lambda *_: None)
-        sys.modules[module.__name__] = module
+    # Not a patch: that would import torch before the arguments are read, as train.py does not.
+    module = ModuleType("trainer.run.final_report")
+    module.write_report = lambda *_: None
+    sys.modules[module.__name__] = module
     with exit_codes.program():
         train(sys.argv[1:])

@@ -143,10 +143,10 @@ def _do_task(task: str, output: str) -> None:
 
 
 def _run_python(*words: str) -> None:
-    from trainer.run import final_files
+    from trainer.run import final_report
 
     # The pictures take longer than a test's training.
-    final_files.write_report = lambda *_: None
+    final_report.write_report = lambda *_: None
     if words[0] == "-m":
         sys.argv = list(words[1:])
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

@@ -45,6 +45,7 @@ def test_killed_in_its_report_a_run_is_finished_and_the_report_is_written_later(
     pictures = {"report.html", "curves.png", "confusion.png", "calibration.png", "mistakes.png"}
     assert after.keys() - before.keys() == pictures | {"features.png"}
     assert before.items() <= after.items()
+    assert b"training images were looked at" in after["report.html"]
     train_here(tmp_path / "run", *keys)
     assert "report.html" not in capsys.readouterr().out
 
@@ -99,7 +100,8 @@ def test_a_page_of_fewer_epochs_does_not_stay(
 
     words = ["--schedule.name", "constant", "--data.train_size", "300", "--train.epochs"]
     assert train_here(tmp_path / "run", *words, "1") == 0
-    assert (tmp_path / "run" / "report.html").exists()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "training images were looked at" in page
     monkeypatch.setattr("trainer.run.report.run_report.write_report", fail)
     assert train_here(tmp_path / "run", *words, "2") == 0
     assert Run(tmp_path / "run", 0).json("results.json")["train"]["epochs"] == 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.commands.options import add_model_option
@@ -18,6 +19,10 @@ from trainer.config import command_line, stored_config
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
 from trainer.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.data.dataset import ImageSet
+    from trainer.finished.trained_model import TrainedModel
 
 ALLOWED = ("data.root", "data.memory_limit_mb", "threads")
 
@@ -58,7 +63,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
-    from trainer.run.report import run_report
+    from trainer.run.report import mistakes, neighbours, run_report
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
@@ -72,14 +77,21 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
             f"data.root: the test images of {found.source} are not those that {arguments.run} was "
             "tested on, so its pictures would be of others; name the folder of those images"
         )
-    features = arguments.run / "features.png"
+    train = _training_images(arguments.run, stored, config, found.fingerprint)
+    features, device = arguments.run / "features.png", torch.device("cpu")
     try:
         features.unlink(missing_ok=True)
-        write_features(features, stored.module, images, stored.scaling, torch.device("cpu"))
-        run_report.write_report(arguments.run, images.pictures)
+        write_features(features, stored.module, images, stored.scaling, device)
         classes = len(stored.class_names)
+        nearest = None
+        if train is not None:
+            asked = mistakes.read_worst(arguments.run)["index"]
+            nearest = neighbours.find(
+                stored.module, classes, train, images, asked, stored.scaling, device
+            )
+        run_report.write_report(arguments.run, images.pictures, nearest)
         if classes > MOST_CLASSES_IN_FULL:
-            columns = run_report.read_predictions(arguments.run / "predictions.npz")
+            columns = mistakes.read_predictions(arguments.run / "predictions.npz")
             answers = LabelledPredictions(
                 *(columns[key] for key in ("target", "predicted", "probability"))
             )
@@ -88,3 +100,20 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         raise UserError(
             f"{arguments.run}: its report cannot be written ({type(error).__name__}: {error})"
         ) from error
+
+
+def _training_images(
+    run: Path, stored: TrainedModel, config: RunConfig, fingerprint: str | None
+) -> ImageSet | None:
+    """Return what the run was trained on; None, and say so, if these images are not that.
+
+    Args:
+        fingerprint: of the images that were found.
+    """
+    from trainer.finished import evaluation_images
+    from trainer.finished.run_record import are_images_of_run
+
+    if are_images_of_run(run, fingerprint, None):
+        return evaluation_images.load(stored, config, "train").images
+    print("without the training images, so none are shown beside the mistakes")
+    return None

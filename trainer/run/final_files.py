@@ -1,4 +1,4 @@
-"""The files that a trained run ends with: model, predictions, results and report."""
+"""The files that a trained run ends with: model, predictions and results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from trainer.data.scaling import encode_scaling
 from trainer.data.stored.form import quality_of
 from trainer.network import model_state
 from trainer.run import results
-from trainer.run.report import run_report
-from trainer.run.report.attempt import attempt
-from trainer.run.report.features import write_features
 from trainer.training.engine import Engine
-from trainer.training.metrics import MOST_CLASSES_IN_FULL, Predictions
+from trainer.training.metrics import Predictions
 
 
 def write(
@@ -55,23 +52,6 @@ def write(
         (folder / name).unlink(missing_ok=True)
     write_json(folder / "results.json", found)
     return found
-
-
-def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None:
-    """Write confusion.npz of many classes, the pictures and the page, or warn of what fails."""
-    data, path = engine.data, folder / "features.png"
-    classes = len(data.class_names)
-
-    def write_feature_picture() -> None:
-        path.unlink(missing_ok=True)  # of fewer epochs
-        device = engine.accelerator.device
-        write_features(path, engine.module, data.test, data.scaling, device)
-
-    if classes > MOST_CLASSES_IN_FULL:
-        matrix = folder / "confusion.npz"
-        attempt(matrix.name, lambda: results.write_confusion(matrix, predictions, classes))
-    attempt(path.name, write_feature_picture)
-    attempt("the report", lambda: run_report.write_report(folder, data.test.pictures))
 
 
 def _model_metadata(config: RunConfig, engine: Engine) -> tuple[dict[str, Any], Tensors]:

@@ -24,7 +24,7 @@ from trainer.network.memory_layout import describe_layout
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.preemption import StopRequest
-from trainer.run import console, final_files
+from trainer.run import console, final_files, final_report
 from trainer.run.metrics_log import MetricsLog
 from trainer.run.recorder import Hooks, Recorder
 from trainer.run.run_folder import OpenedRun, RunFolder, run_folder_of
@@ -276,7 +276,7 @@ class Session:
         self._write_status("finished", exit_codes.FINISHED)
         self.results = results
         # Whatever goes wrong from here on, the run is finished.
-        final_files.write_report(self.path, engine, predictions)
+        final_report.write_report(self.path, engine, predictions)
         self.recorder.finish(results)
         console.print_results(results, self.path)
 

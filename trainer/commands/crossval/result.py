@@ -26,7 +26,7 @@ from trainer.data.measurements import fingerprint_of
 from trainer.data.sources import reading
 from trainer.data.split import Indices, take_fold
 from trainer.run.console import class_table
-from trainer.run.report import pages, plots, run_report
+from trainer.run.report import mistakes, pages, plots, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.results import write_confusion
 from trainer.training.metrics import LabelledPredictions, count_confusion, per_class_results
@@ -127,7 +127,7 @@ def _gather(
         _, index = take_fold(each.data, labels, each.seed, groups=groups)
         path = folder_of(each) / "predictions.npz"
         try:
-            columns = run_report.read_predictions(path)
+            columns = mistakes.read_predictions(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
@@ -258,13 +258,13 @@ def _write_page(
     names = [row["name"] for row in pooled["per_class"]]
     confusion = count_confusion(columns["target"], columns["predicted"], len(names))
     plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
-    mistakes = run_report.worst_mistakes(columns)
+    worst = mistakes.worst_mistakes(columns)
     page = pages.render(
         "crossval.html",
         found=found,
         results={"test": pooled},
         **run_report.describe_classes(pooled, confusion, names),
-        mistakes=run_report.describe_mistakes(mistakes, pictures(mistakes["index"]), names),
+        mistakes=mistakes.describe_mistakes(worst, pictures(worst["index"]), names),
         confusion=pages.file_uri(path / "confusion.png"),
         facts=_facts(found),
         config_text=(path / "recipe.yaml").read_text(encoding="utf-8"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from trainer.base.timeouts import run_with_timeout
+
+T = TypeVar("T")
 
 LIMIT_S = 300.0
 """how long pictures and a page may take at the end of a run"""
@@ -13,9 +16,10 @@ LIMIT_S = 300.0
 log = logging.getLogger("lockstep")
 
 
-def attempt(what: str, write: Callable[[], None]) -> None:
-    """Write something that a run can do without: warn if it fails or takes too long."""
+def attempt(what: str, make: Callable[[], T]) -> T | None:
+    """Make something that a run can do without: warn if it fails or takes too long."""
     try:
-        run_with_timeout(LIMIT_S, write)
+        return run_with_timeout(LIMIT_S, make)
     except (Exception, SystemExit) as error:
         log.warning("%s could not be written: %s: %s", what, type(error).__name__, error)
+        return None

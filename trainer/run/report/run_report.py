@@ -16,15 +16,20 @@ from trainer.run.console import worst_rows
 from trainer.run.metrics_log import by_event, read_records
 from trainer.run.report import pages, plots
 from trainer.run.report.curves import draw_curves
+from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
+from trainer.run.report.neighbours import Neighbours
 from trainer.run.report.pages import duration, percent
 from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration_bins, count_confusion
 
-MOST_MISTAKES = 24
 MOST_ROWS = 50
 """of the worst classes, if there are too many for a page"""
 
 
-def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray]) -> None:
+def write_report(
+    output_dir: Path,
+    pictures: Callable[[np.ndarray], np.ndarray],
+    neighbours: Neighbours | None = None,
+) -> None:
     """Write the pictures and report.html into `output_dir`.
 
     Reads config.yaml, metrics.jsonl, results.json, predictions.npz and, if there is one,
@@ -33,6 +38,7 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
     Args:
         pictures: gives the test images at some positions in file order, int64 (n,), as uint8
             (n, height, width) or (n, height, width, 3).
+        neighbours: the training images to be shown beside the mistakes.
 
     Raises:
         OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
@@ -59,7 +65,8 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
         "report.html",
         results=results,
         **describe_classes(results["test"], confusion, names),
-        mistakes=describe_mistakes(mistakes, images, names),
+        mistakes=describe_mistakes(mistakes, images, names, neighbours),
+        neighbours=neighbours,
         curves=[pages.image_uri(picture) for picture in curves],
         pictures={
             name: pages.file_uri(output_dir / f"{name}.png")
@@ -77,41 +84,6 @@ def write_report(output_dir: Path, pictures: Callable[[np.ndarray], np.ndarray])
         command=_command(output_dir),
     )
     write_text(output_dir / "report.html", page)
-
-
-def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """Read the columns of predictions.npz: index, target, predicted, probability, each (n,)."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in ("index", "target", "predicted", "probability")}
-
-
-def worst_mistakes(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rows of the most confident wrong answers, the most confident first."""
-    wrong = np.flatnonzero(columns["target"] != columns["predicted"])
-    order = np.argsort(-columns["probability"][wrong], kind="stable")
-    return {name: column[wrong[order[:MOST_MISTAKES]]] for name, column in columns.items()}
-
-
-def describe_mistakes(
-    columns: dict[str, np.ndarray], images: np.ndarray, names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return what a page shows of mistakes.
-
-    Args:
-        columns: from `worst_mistakes`.
-        images: their images, uint8 (n, height, width) or (n, height, width, 3).
-        names: of the classes.
-    """
-    return [
-        {
-            "picture": pages.image_uri(image),
-            "index": int(columns["index"][place]),
-            "true": names[columns["target"][place]],
-            "predicted": names[columns["predicted"][place]],
-            "probability": float(columns["probability"][place]),
-        }
-        for place, image in enumerate(images)
-    ]
 
 
 def describe_classes(

@@ -99,7 +99,7 @@ class WandbTracker(AccelerateTracker):
         """Return the most frequent mistakes: the whole matrix is too large for a table."""
         import wandb
 
-        from trainer.run.report.run_report import read_predictions
+        from trainer.run.report.mistakes import read_predictions
         from trainer.training.metrics import count_confusion
 
         columns = read_predictions(self.folder / "predictions.npz")

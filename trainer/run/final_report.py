@@ -1,0 +1,40 @@
+"""The report that a finished run ends with; whatever goes wrong with it costs a warning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.run import results
+from trainer.run.report import mistakes, neighbours, run_report
+from trainer.run.report.attempt import attempt
+from trainer.run.report.features import write_features
+from trainer.run.report.neighbours import Neighbours
+from trainer.training.engine import Engine
+from trainer.training.metrics import MOST_CLASSES_IN_FULL, Predictions
+
+
+def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None:
+    """Write confusion.npz of many classes, the pictures and the page, or warn of what fails.
+
+    Args:
+        engine: with the chosen weights.
+    """
+    data, path, device = engine.data, folder / "features.png", engine.accelerator.device
+    classes = len(data.class_names)
+
+    def write_feature_picture() -> None:
+        path.unlink(missing_ok=True)  # of fewer epochs
+        write_features(path, engine.module, data.test, data.scaling, device)
+
+    def find_neighbours() -> Neighbours | None:
+        asked = mistakes.read_worst(folder)["index"]
+        return neighbours.find(
+            engine.module, classes, data.train, data.test, asked, data.scaling, device
+        )
+
+    if classes > MOST_CLASSES_IN_FULL:
+        matrix = folder / "confusion.npz"
+        attempt(matrix.name, lambda: results.write_confusion(matrix, predictions, classes))
+    attempt(path.name, write_feature_picture)
+    nearest = attempt("the report's nearest training images", find_neighbours)
+    attempt("the report", lambda: run_report.write_report(folder, data.test.pictures, nearest))
