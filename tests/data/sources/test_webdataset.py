@@ -13,7 +13,7 @@ import pytest
 from tests.data.archives import picture, write_tar
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
-from trainer.data.sources import listing
+from trainer.data.sources import archive, listing, webdataset
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -112,6 +112,26 @@ def test_a_compressed_shard_is_the_same_set(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(shard.read_bytes()))
     shard.unlink()
     assert prepared(packed).fingerprint == prepared(packed.parent).fingerprint == fingerprint
+
+
+def test_an_unchanged_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_CLOCK_STEP_NS", 0)  # as if it were older
+    own = tmp_path / "own"
+    write_shards(own, labels=("cat", "dog"), count=8)
+    first = listing.list_pictures(own).parts["train"]
+
+    def fail(*_: object) -> None:
+        raise AssertionError("read again")
+
+    for name in ("_find_samples", "_read_labels"):
+        monkeypatch.setattr(webdataset, name, fail)
+    again = listing.list_pictures(own).parts["train"]
+    assert list(again.places) == list(first.places)
+    assert again.labels.tolist() == first.labels.tolist() == [0] * 4 + [1] * 4
+    monkeypatch.undo()
+    write_shards(own, labels=("dog", "cat"), count=8)
+    changed = listing.list_pictures(own).parts["train"]
+    assert changed.places.names[0] == again.places.names[4] == "part/000001.PNG"
 
 
 def test_a_zip_is_no_shard(tmp_path: Path) -> None:

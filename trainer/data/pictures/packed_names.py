@@ -71,6 +71,14 @@ def pack(names: Sequence[str]) -> PackedNames:
     return PackedNames(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
 
+def join(several: Sequence[PackedNames]) -> PackedNames:
+    """Return all names, one sequence after the other; each must be in the order of its arrays."""
+    assert all(names.order is None for names in several)
+    begins = np.cumsum([0, *(len(names.blob) for names in several)])
+    ends = [names.ends + begin for names, begin in zip(several, begins.tolist(), strict=False)]
+    return PackedNames(np.concatenate([names.blob for names in several]), np.concatenate(ends))
+
+
 def encode(names: Sequence[str]) -> Iterator[bytes]:
     """Return each name in UTF-8; of packed ones without making a `str` of it."""
     return names.encode() if isinstance(names, PackedNames) else map(str.encode, names)

@@ -68,11 +68,13 @@ def list_archive(path: Path) -> Members:
     if not path.is_file():
         raise UserError(f"data.root: there is no file {path}")
     if path.name.lower().endswith(".zip"):
-        return _remembered(path, path, lambda: list_zip(path))
+        columns = remembered(path, path, "members", lambda: _to_columns(list_zip(path)))
+        return _to_members(path, path, columns)
     was_there = is_decompressed(path)
     file = decompress(path)
     try:
-        members = _remembered(path, file, lambda: list_tar(file, path))
+        columns = remembered(path, file, "members", lambda: _to_columns(list_tar(file, path)))
+        members = _to_members(path, file, columns)
         assert members.spans
         return replace(members, spans=replace(members.spans, origins=(f"{path}: ",)))
     except UserError:
@@ -151,30 +153,44 @@ def _key(path: Path) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:24]
 
 
-def _remembered(path: Path, file: Path, read: Callable[[], Members]) -> Members:
-    """Return the members as they are noted in the cache; otherwise read them and note them.
+def remembered(path: Path, file: Path, what: str, read: Callable[[], Arrays]) -> Arrays:
+    """Return what is known of an archive as it is noted in the cache; otherwise read and note it.
 
     Args:
         file: where the members lie: the archive, or what it was decompressed to.
+        what: what is known, for the name of the note.
+        read: returns it, with `offset_bytes` and `size_bytes` of what lies in `file`.
+
+    Raises:
+        UserError: the cache cannot be written.
     """
-    index = _entry_of(path) / f"members-{_key(path)}.npz"
+    index = _entry_of(path) / f"{what}-{_key(path)}.npz"
     if index.exists():
         entries.use(index.parent, f"{path.parent}: archives")
-    if found := _load(path, file, index):
+    if found := _load(file, index):
         return found
     state, read_ns = state_of(path), time.time_ns()
-    members = read()
+    columns = read()
     # A later change would not show in the state if it came within the same tick of the clock.
     if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
         try:
             entries.use(index.parent, f"{path.parent}: archives")
-            write_arrays(index, _to_columns(members))
+            write_arrays(index, columns)
         except OSError as error:
             raise UserError(
                 f"{path}: its list of members cannot be written into the cache {index.parent} "
                 f"({error}); make room, or set XDG_CACHE_HOME to another folder"
             ) from error
-    return members
+    return columns
+
+
+def _load(file: Path, index: Path) -> Arrays | None:
+    """Return what is noted; None if that, or what it is of, is damaged."""
+    columns = read_arrays(index)
+    if columns is None:
+        return None
+    end_bytes = (columns["offset_bytes"] + columns["size_bytes"]).max(initial=0)
+    return columns if end_bytes <= file.stat().st_size else None
 
 
 def _to_columns(members: Members) -> Arrays:
@@ -192,17 +208,14 @@ def _to_columns(members: Members) -> Arrays:
     return columns if spans.checksums is None else {**columns, "checksums": spans.checksums}
 
 
-def _load(path: Path, file: Path, index: Path) -> Members | None:
-    """Return the members that an index has; None if it, or what it is of, is damaged."""
-    columns = read_arrays(index)
-    if columns is None:
-        return None
-    offset_bytes, size_bytes = columns["offset_bytes"], columns["size_bytes"]
-    if (offset_bytes + size_bytes).max(initial=0) > file.stat().st_size:
-        return None
+def _to_members(path: Path, file: Path, columns: Arrays) -> Members:
     names = list(PackedNames(columns["names"], columns["name_ends"]))
     folders = frozenset(PackedNames(columns["folders"], columns["folder_ends"]))
     spans = Spans.in_one_file(
-        file, offset_bytes, size_bytes, columns["is_deflated"], columns.get("checksums")
+        file,
+        columns["offset_bytes"],
+        columns["size_bytes"],
+        columns["is_deflated"],
+        columns.get("checksums"),
     )
     return Members(path, names, folders, spans=spans)

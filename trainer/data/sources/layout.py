@@ -198,19 +198,24 @@ def _find_classes(members: Members, prefix: str) -> dict[str, _Class]:
 
 def _sort_files(members: Members, prefix: str, by_folder: Mapping[str, _Class]) -> None:
     """Put the files of a part into their classes, sorted by name."""
-    begin = len(prefix)
+    begin, folder, last = len(prefix), "", _Class("")
     for number, name in enumerate(members.names):
-        if not name.startswith(prefix):
-            continue
-        if (end := name.find("/", begin)) >= 0:
-            one = by_folder[name[begin:end]]
-            (one.pictures if is_picture(name) else one.others).append(number)
-            if not name.isascii():
-                _check_name(members, name)
-        elif name in members.broken_links:
-            raise _broken_link(members, name)
-        elif is_picture(name):
-            raise UserError(f"data.root: {members.describe(name)} is not in the folder of a class")
+        # Those of one class mostly come together.
+        if not folder or not name.startswith(folder):
+            if not name.startswith(prefix):
+                continue
+            end = name.find("/", begin)
+            if end < 0:
+                if name in members.broken_links:
+                    raise _broken_link(members, name)
+                if is_picture(name):
+                    where = members.describe(name)
+                    raise UserError(f"data.root: {where} is not in the folder of a class")
+                continue
+            folder, last = name[: end + 1], by_folder[name[begin:end]]
+        (last.pictures if is_picture(name) else last.others).append(number)
+        if not name.isascii():
+            _check_name(members, name)
     for one in by_folder.values():
         for numbers in (one.pictures, one.others):
             numbers.sort(key=members.names.__getitem__)

@@ -10,17 +10,20 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from trainer.base.array_files import Arrays
 from trainer.base.errors import UserError
 from trainer.data.pictures.decoding import SUFFIXES as PICTURE_SUFFIXES
 from trainer.data.pictures.names import PARTS, describe, join_some, normalize_class_name
-from trainer.data.pictures.packed_names import pack
+from trainer.data.pictures.packed_names import PackedNames, join, pack
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places, Spans
-from trainer.data.sources.archive import is_tar, list_archive
+from trainer.data.sources import archive
 from trainer.data.sources.members import Members
 from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.shards import common_folder, divide
@@ -31,16 +34,23 @@ _LONGEST_LABEL_BYTES = 1000
 
 @dataclass(frozen=True, eq=False)
 class _Samples:
-    """The pictures of some shards: names and spans, and what the .cls of each says."""
+    """The pictures of some shards, those of each sorted by name.
 
-    names: list[str]
-    labels: list[str]
+    Args:
+        names, spans: of each.
+        labels: what the .cls files say, each once.
+        label_of: which of `labels` each picture has, int64 (n,).
+    """
+
+    names: PackedNames
     spans: Spans
+    labels: tuple[str, ...]
+    label_of: npt.NDArray[np.int64]
 
 
 def is_shard(members: Members) -> bool:
     """Return whether an archive is a shard: a .tar with members that end in .cls."""
-    return is_tar(members.root.name) and any(
+    return archive.is_tar(members.root.name) and any(
         name.lower().endswith(".cls") for name in members.names
     )
 
@@ -89,29 +99,48 @@ def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -
 
 
 def _read_shards(shards: Sequence[Path]) -> _Samples:
-    names: list[str] = []
-    labels: list[str] = []
-    files: list[Path] = []
-    file, offsets, sizes = [], [], []
-    for number, path in enumerate(shards):
-        members = list_archive(path)
-        assert members.spans
-        pictures, classes = _pair(path, members.names)
-        names += [members.names[picture] for picture in pictures]
-        labels += _read_labels(path, members, classes)
-        files += members.spans.files  # a compressed one lies in the cache
-        file.append(np.full(len(pictures), number, np.int32))
-        offsets.append(members.spans.offset_bytes[pictures])
-        sizes.append(members.spans.size_bytes[pictures])
+    files = [archive.decompress(path) for path in shards]
+    found = [
+        archive.remembered(path, file, "samples", partial(_find_samples, path))
+        for path, file in zip(shards, files, strict=True)
+    ]
+    several = [tuple(PackedNames(one["labels"], one["label_ends"])) for one in found]
+    numbers = {label: number for number, label in enumerate(sorted(set().union(*several)))}
+    label_of = [
+        np.array([numbers[label] for label in labels], np.int64)[one["label_of"]]
+        for labels, one in zip(several, found, strict=True)
+    ]
+    names = join([PackedNames(one["names"], one["name_ends"]) for one in found])
     spans = Spans(
         tuple(files),
-        np.concatenate(file),
-        np.concatenate(offsets),
-        np.concatenate(sizes),
+        np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, label_of))),
+        np.concatenate([one["offset_bytes"] for one in found]),
+        np.concatenate([one["size_bytes"] for one in found]),
         np.zeros(len(names), np.bool_),
         origins=tuple(f"{path}: " for path in shards),
     )
-    return _Samples(names, labels, spans)
+    return _Samples(names, spans, tuple(numbers), np.concatenate(label_of))
+
+
+def _find_samples(path: Path) -> Arrays:
+    """Return the columns of a shard's pictures, sorted by name, and of their labels."""
+    members = archive.list_archive(path)
+    assert members.spans
+    pairs = list(zip(*_pair(path, members.names), strict=True))
+    pairs.sort(key=lambda pair: members.names[pair[0]])
+    pictures = np.array([picture for picture, _ in pairs], np.int64)
+    labels = _read_labels(path, members, [label for _, label in pairs])
+    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    names, distinct = pack([members.names[picture] for picture, _ in pairs]), pack(tuple(numbers))
+    return {
+        "names": names.blob,
+        "name_ends": names.ends,
+        "offset_bytes": members.spans.offset_bytes[pictures],
+        "size_bytes": members.spans.size_bytes[pictures],
+        "labels": distinct.blob,
+        "label_ends": distinct.ends,
+        "label_of": np.array([numbers[label] for label in labels], np.int64),
+    }
 
 
 _SUFFIXES = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix != ".npy")
@@ -211,12 +240,10 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 def _label(root: Path, samples: _Samples, numbers: Mapping[str, int]) -> ListedPictures:
     """Return pictures sorted by class, then by shard and name."""
-    labels = np.array([numbers[label] for label in samples.labels], np.int64)
-    names = samples.names
-    by_name = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-    # Which is stable: a million keys of three values would take seconds, and much memory.
-    order = by_name[np.lexsort((samples.spans.file[by_name], labels[by_name]))]
-    places = Places(root, names, samples.spans).select(order)
+    of_labels = np.array([numbers[label] for label in samples.labels], np.int64)
+    labels = of_labels[samples.label_of]
+    order = np.argsort(labels, kind="stable")
+    places = Places(root, samples.names, samples.spans).select(order)
     return ListedPictures(replace(places, names=pack(places.names)), labels[order])
 
 

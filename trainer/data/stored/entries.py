@@ -69,7 +69,7 @@ def folder_of(config: DataConfig) -> Path:
 
 def name_of(kind: Kind, root: Path, more: str = "") -> str:
     """Return the name of the entry for what comes from a root."""
-    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return "-".join(filter(None, (kind, key, more)))
 
 
