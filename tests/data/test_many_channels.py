@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tifffile
+import torch
 from PIL import Image
+from pyarrow import parquet
 
 from tests.commands.command import Capture, run_command
 from tests.data.picture_folders import prepared
+from tests.data.picture_tables import prepared as prepared_table
+from tests.data.picture_tables import write_csv
 from tests.runs import train_here
 from trainer.base.errors import UserError
 from trainer.data.pictures import decoding
@@ -216,3 +221,33 @@ def test_jpeg_has_no_such_form(tmp_path: Path) -> None:
     root = write_set(tmp_path / "data")
     with pytest.raises(UserError, match=r"data\.store_format: JPEG has 1 or 3 channels"):
         prepared(root, store_format="jpeg")
+
+
+@pytest.mark.parametrize("ending", ["npy", "tif"])
+@pytest.mark.parametrize("kind", ["files", "inside"])
+def test_a_table_may_name_or_hold_pictures_of_many_bands(
+    tmp_path: Path, ending: str, kind: str
+) -> None:
+    root = write_set(tmp_path / "photos", ending=ending)
+    rows = [
+        (path, path.parent.name, path.parent.parent.name)
+        for path in sorted(root.rglob(f"*.{ending}"))
+    ]
+    if kind == "files":
+        lines = [f"{path.relative_to(tmp_path)},{label},{part}" for path, label, part in rows]
+        table = write_csv(tmp_path, lines, "file,label,part")
+    else:
+        table = tmp_path / "all.parquet"
+        columns = {
+            "image": [{"bytes": path.read_bytes(), "path": path.name} for path, _, _ in rows],
+            "label": [label for _, label, _ in rows],
+            "part": [part for _, _, part in rows],
+        }
+        parquet.write_table(pa.table(columns), table)
+    data = prepared_table(table)
+    assert data.class_names == ("forest", "water")
+    assert data.train.images.shape == (16, 5, 9, 12)
+    pixels, targets = data.train.fetch(torch.arange(16))
+    assert sorted(targets.tolist()) == [0] * 8 + [1] * 8
+    for row, target in zip(pixels, targets, strict=True):
+        assert (row[-1] == 200 * target).all()
