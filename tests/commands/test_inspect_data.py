@@ -22,6 +22,8 @@ from trainer.commands.inspect_data.label_errors import find_suspects
 from trainer.config import command_line
 from trainer.data import near_copies
 from trainer.data.loading import load
+from trainer.network import image_settings
+from trainer.network.pretrained import Preprocessing
 from trainer.training.metrics import Predictions
 
 FOLDER = REPOSITORY / "configs" / "folder.yaml"
@@ -319,7 +321,7 @@ def test_nearly_equal_images_in_different_parts_are_found(tmp_path: Path, capsys
     section = re.sub('src="[^"]*"', "", page.read_text().partition("<h2>Nearly equal")[2])
     assert re.search("train/cat/03.png.{,200}test/cat/copy.jpg", section, re.DOTALL)
     # What it has seen is known to a run of the same configuration.
-    config = command_line.parse(of_folder(root)).data
+    config = image_settings.fill_in(command_line.parse(of_folder(root)).data, Preprocessing())
     exact, near = load(config, 0).warnings
     assert "1 of 19 test pictures is an exact copy of a training picture" in exact
     assert "2 of 19 test pictures look nearly the same as training pictures" in near

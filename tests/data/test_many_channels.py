@@ -24,7 +24,7 @@ from tests.data.picture_tables import write_csv
 from tests.runs import train_here
 from trainer.base.errors import UserError
 from trainer.data.pictures import decoding
-from trainer.data.pictures.resizing import resize
+from trainer.data.pictures.resizing import Fit, resize
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -91,7 +91,7 @@ def test_bands_are_resized_one_by_one(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pixels)
     image = decoding.decode(tmp_path / "a.npy", 5, (4, 4))
     for band in range(5):
-        assert np.array_equal(image[band], resize(pixels[..., [band]], (4, 4), "crop")[..., 0])
+        assert np.array_equal(image[band], resize(pixels[..., [band]], (4, 4), Fit("crop"))[..., 0])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

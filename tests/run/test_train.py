@@ -60,7 +60,7 @@ def test_results_are_those_of_the_contract(digits: Run) -> None:
     assert (train["microbatches"], train["device"], train["precision"]) == (4, "cpu", "fp32")
     assert train["seconds"] > 0
     assert train["samples_per_second"] == pytest.approx(5 * 1293 / train["seconds"])
-    assert results["model"] == {"name": "quicknet", "parameters": 14458}
+    assert results["model"] == {"name": "quicknet", "parameters": 14458, "weights": None}
     data = results["data"]
     assert (data["name"], data["train"], data["validation"], data["test"]) == (
         "digits", 1293, 144, 360,

@@ -53,7 +53,7 @@ def block_of(model: nn.Module, images: ImageSet, **train: Any) -> int:
 
 
 # But for those of users' own pictures, of whose sizes nothing is known.
-OF_OWN_PICTURES = ("folder", "photos")
+OF_OWN_PICTURES = ("finetune", "folder", "photos")
 RECIPES = [
     path for path in (REPOSITORY / "configs").glob("*.yaml") if path.stem not in OF_OWN_PICTURES
 ]

@@ -27,7 +27,7 @@ Indices = npt.NDArray[np.int64]
 LONGEST_SIDE = 128
 """in pixels, if nobody has chosen a size"""
 
-FORMAT = 4
+FORMAT = 5
 """of the cache: the index, the plan and the pixels"""
 
 _TEST_ONE_IN = 5

@@ -17,6 +17,7 @@ from trainer.data.pictures import formats
 from trainer.data.pictures.packed_names import PackedNames, pack
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
 from trainer.data.pictures.places import Places, Spans
+from trainer.data.pictures.resizing import Fit
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.picture_plan import FORMAT, PictureList, Plan, Target
 
@@ -106,6 +107,7 @@ def read(path: Path) -> WrittenPlan | None:
         return None
     head = json.loads(str(columns["head"]))
     target = {name: _tuple(value) for name, value in head["target"].items()}
+    target["resize"] = Fit(**target["resize"])
     parts = {part: _from_columns(part, about, columns) for part, about in head["parts"].items()}
     return WrittenPlan(
         root=Path(head["root"]),
