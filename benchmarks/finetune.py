@@ -1,6 +1,6 @@
 """Fine-tuning a pretrained net on photographs: accuracy against seconds, beside other trainers.
 
-    python benchmarks/finetune.py --root DIR [NAME ...] [--epochs 1 2 4 6 12] [--seeds 0 ...]
+    python benchmarks/finetune.py --root DIR [NAME ...] [--epochs 1 2 4 8 16] [--seeds 0 ...]
 
 DIR has train/, validation/ and test/ with CLASS/*.jpg; nothing else should run. ImageNet's weights
 come from the extra `pretrained`; timm and torchvision, next to a CPU build of torch, from the
@@ -27,7 +27,7 @@ import page
 from finetune_loops import LOOPS, OURS, Task
 
 PROCESSES = 2
-EPOCHS = [1, 2, 4, 6, 12]
+EPOCHS = [1, 2, 4, 8, 16]
 FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai")]
 
 INTRODUCTION = """
@@ -51,10 +51,7 @@ def is_installed(name: str) -> bool:
 
 def train_ours(task: Task, more: list[str]) -> dict[str, float]:
     """Train by the recipe; return seconds and accuracies."""
-    # Images grow at the share of the epochs at which they do in the recipe.
-    small = task.epochs // 2
-    sizes = [[1, 128], [small + 1, 160]] if small else [[1, 160]]
-    words = ["--train.epochs", str(task.epochs), "--data.image_size_schedule", json.dumps(sizes)]
+    words = ["--train.epochs", str(task.epochs)]
     words += ["--seed", str(task.seed), "--threads", "1", *more]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
