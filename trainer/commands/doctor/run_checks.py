@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from trainer.data.sources import reading
 from trainer.network import image_settings, model_state, weights_sources
 from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
+from trainer.network.pretrained import Preprocessing, PretrainedWeights
 from trainer.network.trial import trial
 from trainer.ranks import processes
 from trainer.run.run_folder import OpenedRun, RunFolder
@@ -69,8 +70,9 @@ def open_folder(config: RunConfig, count: int) -> OpenedRun:
 
 def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     """Read the data and build the model; return None if one of them is not there."""
-    with contextlib.suppress(UserError):  # the message comes where the weights are used
-        config = image_settings.complete(config)
+    start, error = _find_weights(config.model)
+    known = start.preprocessing if start else Preprocessing()
+    config = dataclasses.replace(config, data=image_settings.fill_in(config.data, known))
     dataset = findings.attempt("data", lambda: _load_data(config, findings))
     if dataset is None:
         return None
@@ -82,13 +84,15 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     if pretrained:
         # Nothing is downloaded here; sizes and memory are the same without.
         config = replace(config, {"model.args": config.model.args | {"pretrained": False}})
-    if config.model.weights and not _are_at_hand(config.model):
+    if isinstance(error, NotAtHandError) and weights_sources.may_be_downloaded(config.model):
         text = f"{config.model.weights}: these weights are not in the cache"
         findings.append(Finding("model", "warning", text, f"{FROM_HUB}; {NOT_CHECKED}"))
         return None
 
     def build() -> nn.Module:
-        return build_model(config, dataset, weights_sources.find(config.model, download=False))
+        if error:
+            raise error
+        return build_model(config, dataset, start)
 
     model = findings.attempt("model", build)
     if model is None:
@@ -109,15 +113,12 @@ def load(config: RunConfig, findings: Findings) -> LoadedRun | None:
     return LoadedRun(config, dataset, model, weights, needs) if needs else None
 
 
-def _are_at_hand(model: ModelConfig) -> bool:
-    """Return False where a run would have to ask the hub for its weights."""
+def _find_weights(model: ModelConfig) -> tuple[PretrainedWeights | None, UserError | None]:
+    """Return the weights to start from as far as this machine has them, and what is wrong."""
     try:
-        weights_sources.find(model, download=False)
-    except NotAtHandError:
-        return not weights_sources.may_be_downloaded(model)
-    except UserError:
-        pass  # the message comes where they are used
-    return True
+        return weights_sources.find(model, download=False), None
+    except UserError as error:
+        return None, error
 
 
 def _load_data(config: RunConfig, findings: Findings) -> Dataset | None:

@@ -15,8 +15,8 @@ from trainer.data.sources.picture_plan import FORMAT
 from trainer.data.stored import entries
 
 _LATER_KEYS = (
-    *("train_size", "test_size", "validation_size", "validation", "folds", "fold", "scaling"),
-    "sampling",
+    *("train_size", "test_size", "validation_size", "validation", "folds", "fold"),
+    *("scaling", "mean", "deviation", "sampling"),
     *("augment", "test_augment", "mixup", "cutmix", "image_size_schedule", "prefetch"),
     *("store_size", "store_format", "store_quality"),
     *("memory_limit_mb", "cache", "cache_dir", "cache_limit_gb"),
