@@ -91,7 +91,7 @@ def autocast() -> torch.autocast:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: Iterable[Any]) -> float:
-    """Return the share of pictures that a net classifies rightly."""
+    """Return the share of pictures that a net classifies correctly."""
     net.eval()
     right = count = 0
     for images, targets in batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -53,6 +54,16 @@ def write_json(path: Path, value: Any) -> None:
 def to_json(value: Any) -> str:
     """Return `value` as JSON, as all files have it."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file; a large one is read piece by piece.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -197,8 +197,7 @@ def _pictures(engine: Engine, batch: Batch, indices: torch.Tensor) -> list[str]:
 
     if engine.batches.data is not engine.data:  # a batch has features, of images as they are
         return [image_uri(image) for image in engine.data.train.pictures(indices.numpy())]
-    scaling = engine.data.scaling
-    pixels: torch.Tensor = batch.images * scaling.deviation + scaling.mean
+    pixels = engine.data.scaling.undo(batch.images)
     return [image_uri(image) for image in drawable(pixels.round().clamp(0, 255).to(torch.uint8))]
 
 

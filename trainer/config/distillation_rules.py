@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-
+from trainer.config.data_rules import Require
 from trainer.config.schema import TrainConfig
+from trainer.config.weights_rules import is_sha256
 
 
-def check(train: TrainConfig, require: Callable[[str, bool, str], None]) -> None:
+def check(train: TrainConfig, require: Require) -> None:
     """Check the keys, by `require` of `rules`."""
     require("train.teacher", train.teacher != "", "a name (is a variable of the shell not set?)")
     sha256, has_none = train.teacher_sha256, train.teacher is None
     require(
         "train.teacher_sha256",
-        sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256) is not None,
+        sha256 is None or is_sha256(sha256),
         "null or 64 digits from 0 to f",
     )
     for key, value in (("model", train.teacher_model), ("sha256", sha256)):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
+from trainer.config.data_rules import Require
 from trainer.config.schema import ModelConfig
 
 HUB_NAME = r"hf:(?P<repository>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revision>[A-Za-z0-9_./-]+))?"
 
 
-def check(model: ModelConfig, require: Callable[[str, bool, str], None]) -> None:
+def is_sha256(text: str) -> bool:
+    """Return whether a text may be a SHA-256, as these files write it."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def check(model: ModelConfig, require: Require) -> None:
     """Check the keys, by `require` of `rules`."""
     weights, sha256 = model.weights, model.weights_sha256
     require("model.weights", weights != "", "a name (is a variable of the shell not set?)")
@@ -21,7 +26,7 @@ def check(model: ModelConfig, require: Callable[[str, bool, str], None]) -> None
     )
     require(
         "model.weights_sha256",
-        sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256) is not None,
+        sha256 is None or is_sha256(sha256),
         "null or 64 digits from 0 to f",
     )
     require(

@@ -79,6 +79,10 @@ class Scaling:
             some.copy_(piece).sub_(self.mean).div_(self.deviation)
         return scaled
 
+    def undo(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the pixels of scaled images: float32, from 0 to 255 but for rounding."""
+        return images * self.deviation + self.mean
+
     def to(self, device: torch.device | str) -> Scaling:
         """Return the same scaling on `device`."""
         return Scaling(self.mean.to(device), self.deviation.to(device))

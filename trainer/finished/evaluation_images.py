@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig, RunConfig
 from trainer.data import loading
 from trainer.data.dataset import ImageSet
-from trainer.data.pictures.names import join_some, normalize_class_name
+from trainer.data.pictures.names import PARTS, join_some, normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import SourceData, SourceSplit, check_counts, check_range
 from trainer.data.split import take
@@ -27,9 +27,6 @@ from trainer.finished.trained_model import TrainedModel
 
 By = Literal["name", "number", "position"]
 """how labels were matched with the model's classes"""
-
-SPLITS = ("train", "validation", "test")
-"""in the order in which data are divided"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +80,7 @@ def load_parts(stored: TrainedModel, config: RunConfig) -> dict[str, EvaluationI
     try:
         source, fingerprint = _read_source(data, seed)
     except UserError:
-        split_by_split = {split: reading.read_split(data, split) for split in SPLITS}
+        split_by_split = {split: reading.read_split(data, split) for split in PARTS}
         parts = {
             split: _first(data, found, split) for split, found in split_by_split.items() if found
         }
@@ -94,7 +91,7 @@ def load_parts(stored: TrainedModel, config: RunConfig) -> dict[str, EvaluationI
         subsets = loading.divide(data, source, seed, source.class_names)
         parts = {
             split: SourceSplit(subset.select(), source.class_names, source.origin)
-            for split, subset in zip(SPLITS, subsets, strict=True)
+            for split, subset in zip(PARTS, subsets, strict=True)
         }
     return {
         split: _fit(stored, found, fingerprint)
@@ -160,7 +157,7 @@ def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> Sour
         chosen = source.test.select(np.arange(used))
     else:
         subsets = loading.divide(config, source, seed, source.class_names)
-        chosen = subsets[SPLITS.index(split)].select()
+        chosen = subsets[PARTS.index(split)].select()
     return SourceSplit(chosen, source.class_names, source.origin)
 
 

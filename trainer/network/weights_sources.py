@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_values
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from models import timm_models
 from trainer.base.errors import UserError
+from trainer.base.files import sha256_of
 from trainer.base.strict_json import check_type, error_text, parse_json, read_json
 from trainer.base.tensor_files import read_metadata
 from trainer.config.schema import ModelConfig, RunConfig, replace
@@ -19,7 +19,6 @@ from trainer.network.pretrained import Preprocessing, PretrainedWeights
 
 PRETRAINED = "pretrained"
 _TIMM_HUB_PREFIXES = ("timm:hf-hub:", "timm:hf_hub:")
-_READ_AT_ONCE_BYTES = 2**22
 
 
 def find(model: ModelConfig, *, download: bool = True) -> PretrainedWeights | None:
@@ -159,7 +158,7 @@ def _described(
     try:
         if advice := torch_files.how_to_convert(weights):
             raise UserError(f"{weights}: {advice}")
-        sha256 = _digest(weights)
+        sha256 = sha256_of(weights)
         found = PretrainedWeights(source, source, weights.resolve(), sha256)
         text = read_metadata(found.file).get("model")
         if text is not None:
@@ -210,12 +209,3 @@ def _class_names(settings: Mapping[str, Any], config: Path) -> tuple[str, ...] |
         names = [by_number.get(str(number)) for number in range(len(by_number))]
     check_type(names, list[str] | None, f"{config}: the names of its classes")
     return None if names is None else tuple(names)
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_AT_ONCE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()

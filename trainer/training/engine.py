@@ -89,11 +89,10 @@ class Engine:
         accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)
         # When the weights have their memory: images may take what is left.
         self.data = dataset.move_if_it_fits(accelerator.device)
-        self.teacher = Teacher(accelerator, teacher, self.data) if teacher else None
         self.train_step = TrainStep(
             accelerator, self.module, self.optimizer, config.train, config.seed,
             self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
-            self.teacher,
+            Teacher(accelerator, teacher, self.data) if teacher else None,
         )  # fmt: skip
         self.batches = self._make_batches(self.data)
         check_warmup(config.schedule, config.train.epochs * self.batches.steps)

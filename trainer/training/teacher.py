@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 
 from trainer.base.errors import UserError
+from trainer.base.files import sha256_of
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.pictures.names import join_some, normalize_class_name
@@ -64,14 +64,13 @@ class Teacher:
         Args:
             images: scaled as the run does it, float32 (n, channels, height, width); not changed.
         """
-        pixels = images * self.scaling.deviation + self.scaling.mean
+        pixels = self.scaling.undo(images)
         if pixels.shape[2:] != self.image_size:
             pixels = F.interpolate(
                 pixels, self.image_size, mode="bilinear", antialias=True, align_corners=False
             )
         self._start.restore()
-        inputs = (pixels - self.own_scaling.mean) / self.own_scaling.deviation
-        logits: torch.Tensor = self.module(inputs).float()
+        logits: torch.Tensor = self.module(self.own_scaling.apply(pixels)).float()
         return logits.index_select(1, self.order)
 
 
@@ -87,7 +86,7 @@ def load_teacher(config: RunConfig, dataset: Dataset) -> LoadedTeacher | None:
         return None
     try:
         file = stored_network.weights_file(Path(train.teacher))
-        sha256 = _sha256(file)
+        sha256 = sha256_of(file)
         if train.teacher_sha256 is not None and train.teacher_sha256 != sha256:
             raise UserError(
                 f"{file}: is another file than the run's teacher: its SHA-256 is {sha256}, and "
@@ -148,8 +147,3 @@ def _order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:
         f"its classes are not those of this run: it {' and '.join(parts)}; a teacher answers for "
         "the same classes, in any order"
     )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

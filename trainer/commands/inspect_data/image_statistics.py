@@ -19,11 +19,10 @@ from trainer.data import loading, near_copies
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.near_copies import Looks
 from trainer.data.pictures import packed_names
+from trainer.data.pictures.names import PARTS
 from trainer.data.sources import reading
 from trainer.data.sources.picture_index import Contents
 from trainer.data.sources.source_data import Cached
-
-SPLITS = ("train", "validation", "test")
 
 Place = tuple[str, int]
 """a split and a position in it"""
@@ -38,7 +37,7 @@ class Seen:
     Args:
         digests: of the pixels, bytes of 16, (n,).
         looks: what they look like, (n,).
-        begins: the first row of each of SPLITS, and how many rows there are.
+        begins: the first row of each of PARTS, and how many rows there are.
     """
 
     digests: npt.NDArray[np.bytes_]
@@ -46,15 +45,15 @@ class Seen:
     begins: list[int]
 
     def part(self, name: str) -> Seen:
-        """Return the rows of one of SPLITS."""
-        number = SPLITS.index(name)
+        """Return the rows of one of PARTS."""
+        number = PARTS.index(name)
         begin, end = self.begins[number : number + 2]
         return Seen(self.digests[begin:end], self.looks[begin:end], [0, end - begin])
 
     def place(self, row: int) -> Place:
         """Return the image of a row."""
         number = int(np.searchsorted(self.begins, row, side="right")) - 1
-        return SPLITS[number], row - self.begins[number]
+        return PARTS[number], row - self.begins[number]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class InspectedImages:
     """All images of a run, and where they come from.
 
     Args:
-        splits: by the names in SPLITS, each in file order.
+        splits: by the names in PARTS, each in file order.
         names: of each image of a split, for people: its file, or its number in the file of all.
         contents: what the pictures are before they are resized; None if there are none.
         cached: where the cache has them; None: they are no pictures.
@@ -98,9 +97,9 @@ def load(config: RunConfig) -> InspectedImages:
     """
     reading.prepare(config.data)
     dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
-    splits = dict(zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True))
+    splits = dict(zip(PARTS, (dataset.train, dataset.validation, dataset.test), strict=True))
     names: dict[str, Sequence[str]] = {}
-    for part, subset in zip(SPLITS, subsets, strict=True):
+    for part, subset in zip(PARTS, subsets, strict=True):
         positions, files = subset.positions, subset.data.names
         if files is None:
             names[part] = [f"{subset.split} image {i}" for i in positions.tolist()]
@@ -152,7 +151,7 @@ def compute(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]
             "channels": channels,
         },
         "classes": [
-            {"name": name} | {part: counts[part][label] for part in SPLITS}
+            {"name": name} | {part: counts[part][label] for part in PARTS}
             for label, name in enumerate(dataset.class_names)
         ],
         "pictures": _file_statistics(inspected.contents),
@@ -198,8 +197,8 @@ def _duplicates(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, 
         if end - begin > 1
     ]
     groups = [[seen.place(row) for row in rows] for rows in sorted(equal)]
-    found: dict[str, Any] = dict.fromkeys(SPLITS, 0)
-    pairs = list(combinations(SPLITS, 2))
+    found: dict[str, Any] = dict.fromkeys(PARTS, 0)
+    pairs = list(combinations(PARTS, 2))
     found |= {f"{second}_in_{first}": 0 for first, second in pairs}
     for group in groups:
         counts = Counter(part for part, _ in group)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer.commands.inspect_data.image_statistics import SPLITS, InspectedImages, Seen
+from trainer.commands.inspect_data.image_statistics import InspectedImages, Seen
 from trainer.data import near_copies
+from trainer.data.pictures.names import PARTS
 
 
 def report(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def report(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     count, other_class, pairs = 0, 0, []
-    for first, second in combinations(SPLITS, 2):
+    for first, second in combinations(PARTS, 2):
         ones, others = seen.part(first), seen.part(second)
         near = near_copies.find_pairs(ones.looks, others.looks)
         differ = np.flatnonzero(ones.digests[near.ones] != others.digests[near.others])
