@@ -23,11 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import models
 from trainer.base import numerics, seeding
+from trainer.base.flat_buffer import BufferLayout
 from trainer.config.schema import OptimizerConfig, RunConfig, TrainConfig
 from trainer.data import sampling
 from trainer.data.sampling import microbatch_sizes
 from trainer.ranks import process_group
-from trainer.training import optimizers, reduction
+from trainer.training import exchange, optimizers
 from trainer.training.step import StepResult, TrainStep
 
 Step = Callable[[int, torch.Tensor, torch.Tensor, Sequence[int]], object]
@@ -112,11 +113,13 @@ def bare_loop(case: Case, pieces: int) -> Step:
 def reduction_only(case: Case) -> Step:
     """Return the exchange of gradients between the ranks, and nothing else."""
     vector = torch.zeros(sum(parameter.numel() for parameter in case.build()[0].parameters()))
+    layout = BufferLayout([vector])
+    buffer = layout.pack([vector])
     rank, count = case.accelerator.process_index, case.accelerator.num_processes
     block = sampling.rank_microbatches(rank, count, case.microbatches)
 
     def step(number: int, images: torch.Tensor, targets: torch.Tensor, sizes: object) -> None:
-        reduction.sum_over_ranks([((block.start, block.stop), [vector])], case.microbatches)
+        exchange.sum_over_ranks(layout, [((block.start, block.stop), buffer)], case.microbatches)
 
     return step
 

@@ -7,22 +7,25 @@ import random
 import signal
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
-from trainer.base.flat_tensors import layout, pack, unpack
 from trainer.data.sampling import rank_microbatches
-from trainer.training.reduction import Accumulator, sum_over_ranks
+from trainer.training import exchange
+from trainer.training.step_sum import StepSum
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
-Outcome = tuple[list[list[float]], int]
+Case = dict[str, Any]
+"""each: micro-batches of a rank, length: of the vector, types, bucket_bytes, small_bytes"""
 
 
 def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -32,70 +35,110 @@ def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
     return tree(leaves[:half]) + tree(leaves[half:])
 
 
-def make_leaves(count: int, types: int) -> list[list[torch.Tensor]]:
-    """Make tensors of up to three types and very different sizes: any other order would show."""
+def make_leaves(count: int, length: int, types: int) -> list[list[torch.Tensor]]:
+    """Make tensors of up to four types and very different sizes: any other order would show."""
     generator = torch.Generator().manual_seed(count)
 
     def leaf() -> list[torch.Tensor]:
-        scale = 10.0 ** torch.randint(-3, 4, (5,), generator=generator)
+        scale = 10.0 ** torch.randint(-3, 4, (length,), generator=generator)
         return [
-            torch.randn(5, generator=generator) * scale,
+            torch.randn(length, generator=generator) * scale,
             torch.randn(2, 3, 1, 1, generator=generator).to(memory_format=torch.channels_last),
             torch.randint(-9, 9, (3,), generator=generator),
             torch.randn(2, 2, generator=generator, dtype=torch.float64) * scale[0],
+            torch.randn(length, generator=generator).to(torch.bfloat16),
         ][: types + 1]
 
     return [leaf() for _ in range(count)]
 
 
-def sums_of_a_rank(
-    rank: int, processes: int, store: Path, counts: list[int], types: int
-) -> list[Outcome]:
-    """Return the root on this rank for each number of leaves, and how often all had to gather.
+def sum_on_a_rank(number: int, rank: int, processes: int, case: Case) -> list[bytes]:
+    """Return the bits of the root on this rank.
 
     The ranks come to each exchange in a different order, some of them late.
     """
+    count = processes * case["each"]
+    leaves = make_leaves(count, case["length"], case["types"])
+    sums = StepSum(count)
+    for index in rank_microbatches(rank, processes, count):
+        sums.add(index, leaves[index])
+    exchange.BUCKET_BYTES, exchange.SMALL_BYTES = case["bucket_bytes"], case["small_bytes"]
+    time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.002, 0.005]))
+    root = sums.finish()
+    assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
+    assert [tensor.shape for tensor in root] == [tensor.shape for tensor in leaves[0]]
+    return bits(root)
+
+
+def bits(tensors: list[torch.Tensor]) -> list[bytes]:
+    return [one.flatten().view(torch.uint8).numpy().tobytes() for one in tensors]
+
+
+def be_rank(rank: int, processes: int, store: Path, connection: Any) -> None:
+    """Do the cases that come, until there are none."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)  # a rank has failed or the tests are gone: it would wait for ever
     where = f"file://{store}"
     dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
-    outcomes = []
-    try:
-        for number, count in enumerate(counts):
-            leaves = make_leaves(count, types)
-            sums = Accumulator(count)
-            for index in rank_microbatches(rank, processes, count):
-                sums.add(index, pack(leaves[index]))
-            time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.005, 0.02]))
-            with patch.object(dist, "all_gather", wraps=dist.all_gather) as gather:
-                root = unpack(sum_over_ranks(sums.nodes, count), layout(leaves[0]))
-            assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
-            outcomes.append(([tensor.flatten().tolist() for tensor in root], gather.call_count))
-    finally:
-        dist.destroy_process_group()
-    return outcomes
+    for number, case in enumerate(iter(connection.recv, None)):
+        connection.send(sum_on_a_rank(number, rank, processes, case))
+    dist.destroy_process_group()
 
 
-def set_alarm() -> None:
-    """End this process if a rank has failed or the tests are gone: it would wait for ever."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(30)
-
-
-@pytest.mark.parametrize(
-    ("processes", "types"), [(1, 3), (2, 3), (3, 3), (4, 3), (6, 3), (8, 3), (2, 1), (3, 1), (2, 2)]
-)
-def test_every_rank_has_the_bits_of_the_tree(processes: int, types: int, tmp_path: Path) -> None:
-    """Butterfly if the blocks are subtrees, otherwise their exchange (6 leaves on 2 ranks).
-
-    Rank 0 is this process, the others are forked from it.
-    """
-    counts = [processes * each for each in range(1, 14)]
-    task = (processes, tmp_path / "store", counts, types)
+@pytest.fixture(scope="module", params=[1, 2, 3, 4, 5, 6, 7, 8, 12])
+def sum_on_all(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[int, Callable[[Case], list[list[bytes]]]]]:
+    """The number of processes, and what gives the bits of the sum on each of them."""
+    processes = request.param
+    store = tmp_path_factory.mktemp("store") / "store"
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, fork, set_alarm) as pool:
-        others = [pool.submit(sums_of_a_rank, rank, *task) for rank in range(1, processes)]
-        ranks = [sums_of_a_rank(0, *task), *(other.result() for other in others)]
-    for count, outcomes in zip(counts, zip(*ranks, strict=True), strict=True):
-        parts = zip(*make_leaves(count, types), strict=True)
-        root = [tree([tensor.flatten() for tensor in part]).tolist() for part in parts]
-        exchanged = processes == 1 or count.bit_count() == processes.bit_count() == 1
-        assert outcomes == ((root, 0 if exchanged else types),) * processes
+    ends, ranks = [], []
+    for rank in range(processes):
+        here, there = fork.Pipe()
+        ranks.append(fork.Process(target=be_rank, args=(rank, processes, store, there)))
+        ends.append(here)
+        ranks[-1].start()
+        there.close()
+
+    def sum_case(case: Case) -> list[list[bytes]]:
+        for end in ends:
+            end.send(case)
+        return [end.recv() for end in ends]
+
+    yield processes, sum_case
+    for end in ends:
+        end.send(None)
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0] * processes
+
+
+cases = st.fixed_dictionaries(
+    {
+        "each": st.integers(1, 9),
+        "length": st.sampled_from([1, 15, 16, 17, 100, 1000, 2500]),
+        "types": st.sampled_from([0, 1, 3, 4]),
+        "bucket_bytes": st.sampled_from([64, 1024, 4096, 2**20]),
+        "small_bytes": st.sampled_from([0, 300, 2000, 2**20]),
+    }
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(case=cases)
+def test_every_rank_has_the_bits_of_the_tree(
+    sum_on_all: tuple[int, Callable[[Case], list[list[bytes]]]], case: Case
+) -> None:
+    """Pieces of any size, cut or whole; blocks that are subtrees or several of them."""
+    processes, sum_case = sum_on_all
+    leaves = make_leaves(processes * case["each"], case["length"], case["types"])
+    root = bits([tree(list(part)) for part in zip(*leaves, strict=True)])
+    assert sum_case(case) == [root] * processes

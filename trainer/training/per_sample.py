@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from trainer.data.batches import Batch
-from trainer.training import reduction
 from trainer.training.loss import training_loss
 from trainer.training.step import TrainStep
+from trainer.training.step_sum import StepSum
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SampleWatch:
         self.figures: list[SampleFigures] = []
         """of this rank's samples, in their order"""
         self._samples = sum(batch.microbatch_sizes)
-        self._sums = reduction.Accumulator(train_step.microbatches)
+        self._sums = StepSum(train_step.microbatches)
         own_sizes = [batch.microbatch_sizes[index] for index in train_step.own]
         pieces = zip(train_step.own, torch.split(batch.targets, own_sizes), strict=True)
         self._coming = [(index, targets) for index, targets in pieces if len(targets)]
@@ -86,7 +86,7 @@ class SampleWatch:
         """
         for index in self._empty:
             self._sums.add(index, [self._zeros()])
-        (total,) = reduction.sum_over_ranks(self._sums.nodes, self.train_step.microbatches)
+        (total,) = self._sums.finish()
         return float(total.norm())
 
     def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:

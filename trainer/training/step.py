@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.base import out_of_memory, profiler_ranges, seeding
-from trainer.base.flat_tensors import invert_permutation, layout, memory_order, pack, unpack
+from trainer.base.flat_tensors import invert_permutation, memory_order
 from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
-from trainer.training import reduction, sharpness
+from trainer.training import sharpness
 from trainer.training.clipping import clip_gradients
 from trainer.training.loss import training_loss
-from trainer.training.reduction import Vectors
+from trainer.training.step_sum import StepSum
 from trainer.training.teacher import Teacher
 
 
@@ -178,7 +178,7 @@ class TrainStep:
         buffers = self.buffers
         buffers.start_step()
         own_sizes = [sizes[index] for index in self.own]
-        sums = reduction.Accumulator(self.microbatches)
+        sums = StepSum(self.microbatches)
         pieces = zip(
             self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
         )
@@ -194,13 +194,11 @@ class TrainStep:
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
                 leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
-                packed = layout(leaf)
-                sums.add(index, pack(leaf))
+                sums.add(index, leaf)
                 del leaf  # the next micro-batch needs the memory
         with profiler_ranges.label("reduction"):
             with profiler_ranges.label("exchange"):
-                root = reduction.sum_over_ranks(sums.nodes, self.microbatches)
-            measured, *total = unpack(root, packed)
+                measured, *total = sums.finish()
             buffers.finish(total[: len(changes)])
             if not overlapped:
                 self._set_gradients(total[len(changes) :])
@@ -228,7 +226,7 @@ class TrainStep:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _take_gradients(self) -> Vectors:
+    def _take_gradients(self) -> list[torch.Tensor]:
         """Return a mask of the parameters with a gradient, and all gradients, zeros for the rest.
 
         Their dimensions are permuted into the order of the parameters' memory.
@@ -247,7 +245,7 @@ class TrainStep:
         ]
         return [mask, *filled]
 
-    def _set_gradients(self, total: Vectors) -> None:
+    def _set_gradients(self, total: list[torch.Tensor]) -> None:
         """Give the sums to the parameters; a parameter without a gradient on any rank gets none."""
         mask, *gradients = total
         # Reading the mask waits for the device; a rank with every gradient knows the sum already.

@@ -1,0 +1,186 @@
+"""Sum between processes along the tree: each rank adds up a piece, then all gather the pieces.
+
+Ranks meet in groups. First pairs of neighbours: each rank sends one half of what it has and adds
+the other half to its own, so that a pair then has the sum of the pair's micro-batches, each rank a
+half of it. Then pairs of pairs do the same with their halves, and so on while the number of groups
+is even (recursive halving). The last groups, an odd number of them, do it all at once: each of the
+m ranks adds up an m-th. Then the pieces are gathered in the opposite order (recursive doubling).
+Thakur, Rabenseifner, Gropp: Optimization of Collective Communication Operations in MPICH, 2005.
+
+So a rank sends 2 (W - 1) / W of the vector, where its block of micro-batches is a subtree. Where it
+is not, as with 6 micro-batches on 2 processes, the ranks keep and send several nodes of the tree
+until they can be added. Whoever adds two nodes, their operands are those of the tree; addition
+commutes, so it does not matter which of the two is in the rank's own memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from trainer.base.flat_buffer import UNIT_BYTES, BufferLayout
+from trainer.training.reduction import Accumulator, LeafRange, subtrees
+
+BUCKET_BYTES = 8 * 2**20
+"""of the vector that are summed at a time, so that what is received takes little memory"""
+SMALL_BYTES = 2**18
+"""pieces below it are not cut: another round of messages takes longer than sending all of them"""
+
+Nodes = Sequence[tuple[LeafRange, torch.Tensor]]
+"""of the tree, each with a buffer"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks that exchange with each other in a round.
+
+    Args:
+        members: in the order of their micro-batches.
+        place: this rank's among them.
+        stride: how many ranks each member stands for: those that have the sum of the same leaves.
+    """
+
+    members: tuple[int, ...]
+    place: int
+    stride: int
+
+    def blocks(self, leaves: int, processes: int) -> list[range]:
+        """Return the leaves that each member brings."""
+        each = leaves // processes
+        firsts = [member - member % self.stride for member in self.members]
+        return [range(first * each, (first + self.stride) * each) for first in firsts]
+
+
+@functools.lru_cache(maxsize=64)
+def groups(rank: int, processes: int) -> tuple[Group, ...]:
+    """Return the groups of a rank, in the order of the rounds."""
+    found = []
+    stride = 1
+    while stride < processes:
+        rest = processes // stride
+        size = rest if rest % 2 else 2
+        place = rank // stride % size
+        members = tuple(rank + (number - place) * stride for number in range(size))
+        found.append(Group(members, place, stride))
+        stride *= size
+    return tuple(found)
+
+
+def sum_over_ranks(layout: BufferLayout, nodes: Nodes, leaves: int) -> torch.Tensor:
+    """Return the tree's root from the nodes of each process; the same bits on all of them.
+
+    A collective: all ranks of the default process group call it, each with the nodes of its own
+    block of leaves. It uses their buffers; the root is in the first one.
+    """
+    buffer = nodes[0][1]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for end in range(layout.size_bytes, 0, -BUCKET_BYTES):
+            sum_bytes(layout, nodes, leaves, max(0, end - BUCKET_BYTES), end)
+    return buffer
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a node's buffer: of this rank's own buffers, or one that it has received."""
+
+    data: torch.Tensor
+    is_own: bool
+
+
+def sum_bytes(layout: BufferLayout, nodes: Nodes, leaves: int, begin: int, end: int) -> None:
+    """Sum the bytes from `begin` to `end` over all ranks, into the buffer of the first node."""
+    root = nodes[0][1]
+    pieces = [(node, _Piece(buffer[begin:end], is_own=True)) for node, buffer in nodes]
+    gathers: list[tuple[Group, list[tuple[int, int]]]] = []
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    for group in groups(rank, processes):
+        cuts = _cut(begin, end, group)
+        if cuts is None:
+            cuts = [(begin, end)] * len(group.members)
+        else:
+            gathers.append((group, cuts))
+        blocks = [subtrees(leaves, block) for block in group.blocks(leaves, processes)]
+        received = _exchange_pieces(group, blocks, pieces, begin, cuts)
+        low, high = cuts[group.place]
+        finish = Accumulator(leaves, functools.partial(_add, layout, low))
+        for place, block in enumerate(blocks):
+            if place == group.place:
+                for node, piece in pieces:
+                    own = piece.data[low - begin : high - begin]
+                    finish.add_node(node, _Piece(own, piece.is_own))
+            else:
+                for node, data in zip(block, received[place].chunk(len(block)), strict=True):
+                    finish.add_node(node, _Piece(data, is_own=False))
+        pieces = finish.nodes
+        begin, end = low, high
+    for group, cuts in reversed(gathers):
+        _gather(group, root, cuts)
+
+
+def _cut(begin: int, end: int, group: Group) -> list[tuple[int, int]] | None:
+    """Return what each member is to add up; None: everybody all of it."""
+    units = -(-(end - begin) // UNIT_BYTES)
+    size = len(group.members)
+    if end - begin < SMALL_BYTES or units < size:
+        return None
+    bounds = [begin + number * units // size * UNIT_BYTES for number in range(size)] + [end]
+    return list(itertools.pairwise(bounds))
+
+
+def _exchange_pieces(
+    group: Group,
+    blocks: Sequence[Sequence[LeafRange]],
+    pieces: Sequence[tuple[LeafRange, _Piece]],
+    begin: int,
+    cuts: Sequence[tuple[int, int]],
+) -> dict[int, torch.Tensor]:
+    """Send each member its piece of this rank's nodes; return theirs, joined, by their places."""
+    received = {}
+    operations = []
+    low, high = cuts[group.place]
+    for place, member in enumerate(group.members):
+        if place == group.place:
+            continue
+        its = slice(cuts[place][0] - begin, cuts[place][1] - begin)
+        sent = [piece.data[its] for _, piece in pieces]
+        message = sent[0] if len(sent) == 1 else torch.cat(sent)
+        received[place] = torch.empty(
+            len(blocks[place]) * (high - low), dtype=torch.uint8, device=message.device
+        )
+        operations += [
+            dist.P2POp(dist.isend, message, member),
+            dist.P2POp(dist.irecv, received[place], member),
+        ]
+    _wait(operations)
+    return received
+
+
+def _gather(group: Group, root: torch.Tensor, cuts: Sequence[tuple[int, int]]) -> None:
+    """Send this rank's piece of the root to the other members, and receive theirs."""
+    pieces = [root[low:high] for low, high in cuts]
+    operations = []
+    for place, member in enumerate(group.members):
+        if place != group.place:
+            operations += [
+                dist.P2POp(dist.isend, pieces[group.place], member),
+                dist.P2POp(dist.irecv, pieces[place], member),
+            ]
+    _wait(operations)
+
+
+def _wait(operations: list[dist.P2POp]) -> None:
+    for request in dist.batch_isend_irecv(operations):
+        request.wait()
+
+
+def _add(layout: BufferLayout, begin: int, left: _Piece, right: _Piece) -> _Piece:
+    """Add two pieces of nodes, into this rank's own buffer if one is there."""
+    if right.is_own and not left.is_own:
+        left, right = right, left
+    layout.add(begin, left.data, right.data)
+    return left
