@@ -70,7 +70,7 @@ def main() -> None:
     processes.set_threads(case["threads"])
     dataset = random_images(case["steps"] * case["batch_size"])
     model = build_model(config, dataset)
-    engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest())
+    engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest(), {})
     with tempfile.TemporaryDirectory() as folder:
         metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         if accelerator.is_main_process:

@@ -102,6 +102,8 @@ def check_same(run: Run, undisturbed: Run) -> None:
     """Check that weights and records are the same, without a gap or a repetition."""
     assert run.exit_code == 0, run.errors
     assert run.digest == undisturbed.digest
+    receipts = [(one.folder / "receipt.json").read_bytes() for one in (run, undisturbed)]
+    assert receipts[0] == receipts[1]
     assert run.metrics("step") == undisturbed.metrics("step")
     changing = {"seconds", "samples_per_second"}
     epochs = [

@@ -12,6 +12,7 @@ from tests.distributed.launch import run_worker
 from tests.nets import catalog
 from tests.network.test_trial import RIGHT, configured
 from trainer.checkpoint.writing import Checkpoints
+from trainer.config import plugins
 from trainer.config.schema import CheckpointConfig
 from trainer.data.loading import load
 from trainer.network import model_state
@@ -58,7 +59,8 @@ def test_a_resume_changes_nothing(name: str, tmp_path: Path) -> None:
     def engine(folder: str) -> Engine:
         checkpoints = Checkpoints(tmp_path / folder, CheckpointConfig())
         model = build_model(config, dataset)
-        return Engine(accelerator, config, dataset, model, checkpoints, StopRequest())
+        code = plugins.fingerprints(config)
+        return Engine(accelerator, config, dataset, model, checkpoints, StopRequest(), code)
 
     def end(engine: Engine) -> list[Any]:
         engine.fit()

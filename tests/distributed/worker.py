@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
+from trainer.config import plugins
 from trainer.config.schema import CheckpointConfig, RunConfig, replace
 from trainer.data.dataset import ImageSet
 from trainer.data.loading import load
@@ -65,7 +66,8 @@ def _engine(accelerator: Accelerator, changes: dict[str, Any], checkpoints: Chec
     config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
     dataset = load(config.data, config.seed)
     model = build_model(config, dataset)
-    return Engine(accelerator, config, dataset, model, checkpoints, StopRequest())
+    code = plugins.fingerprints(config)
+    return Engine(accelerator, config, dataset, model, checkpoints, StopRequest(), code)
 
 
 def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: int) -> list[int]:

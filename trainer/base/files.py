@@ -56,6 +56,11 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
+def canonical_json(value: Any) -> bytes:
+    """Return `value` as JSON whose bytes depend only on it, to be digested."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file; a large one is read piece by piece.
 

@@ -14,6 +14,7 @@ None depends on the rank, the process count, the time, or on how often another s
     mixup            who is mixed with whom, how, and how much             (step)
     forward          what a model draws in a step: dropout and the like    (step, micro-batch)
     evaluation       what it draws while images are judged                 (first image of a block)
+    segments         which parts of a finished run are computed again
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ Stream = Literal[
     "mixup",
     "forward",
     "evaluation",
+    "segments",
 ]
 
 # SplitMix64's constants as signed numbers: torch has no unsigned arithmetic.

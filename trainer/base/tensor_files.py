@@ -113,10 +113,14 @@ def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         if tensors[name].is_floating_point():
-            digest.update(
-                copy_to_cpu(tensors[name]).reshape(-1).view(torch.uint8).numpy().tobytes()
-            )
+            digest.update(bytes_of(tensors[name]))
     return digest.hexdigest()
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a tensor, little-endian and C-contiguous; a copy only if it must be."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
 
 
 def write_tensors(

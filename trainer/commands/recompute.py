@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ from trainer.config.schema import RunConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.finished.recomputation import Plan, RecordComparison
+    from trainer.finished.recomputation import Plan
+    from trainer.finished.record_comparison import RecordComparison
     from trainer.training.engine import Engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the run's folder, what may be different here, and how strictly to compare."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    """Add what may be different here, and how strictly to compare."""
     parser.add_argument("--data.root", metavar="DIR", help="where the run's images are here")
     parser.add_argument(
         "--model.weights", metavar="FILE", help="where the weights are here that the run began with"
@@ -74,11 +75,13 @@ class Recomputation:
         # Kernels without a deterministic form are met while they compute.
         inexact = [f"{name} has no deterministic form here" for name in self.engine.inexact_kernels]
         difference, tolerance = self.comparison.first_difference, self.comparison.tolerance
+        parted = self.comparison.parted
         return {
             "run": str(self.plan.run.folder),
             "agrees": difference is None,
             "in_bits": difference is None and tolerance is None,
             "first_difference": difference,
+            "parted": dataclasses.asdict(parted) if parted else None,
             "processes": self.accelerator.num_processes,
             "threads": self.config.threads,
             "not_promised": list(dict.fromkeys([*self.not_promised, *inexact])),
@@ -88,21 +91,24 @@ class Recomputation:
 
 
 @contextlib.contextmanager
-def recompute(
-    arguments: argparse.Namespace, make_plan: Callable[[], Plan], what: str
-) -> Iterator[Recomputation]:
-    """Build the engine of the run where the plan starts; compute inside of this context.
+def join(
+    arguments: argparse.Namespace, config: RunConfig, where: Path
+) -> Iterator[tuple[Accelerator, RunConfig]]:
+    """Join the other processes, to compute a run inside of this context.
 
     Args:
-        make_plan: called on rank 0 only.
+        config: that of the run.
+        where: its folder or receipt.
+
+    Returns:
+        The processes, and the configuration with what the arguments change.
 
     Raises:
-        UserError: an argument is out of range, there is no such run, or equal bits cannot be
-            promised here and there is no --tolerance.
+        UserError: an argument is out of range, or the run cannot be computed again.
     """
     _check(arguments)
     from trainer.finished import recomputation
-    from trainer.ranks import collectives, processes
+    from trainer.ranks import processes
     from trainer.ranks.process_group import join_process_group
 
     given = {
@@ -110,17 +116,35 @@ def recompute(
         for key in (*CODE, "data.root", "model.weights", "train.teacher", "threads")
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    config = recomputation.configuration(arguments.folder, changes)
+    config = recomputation.configuration(config, where, changes)
     with join_process_group(config) as accelerator:
         processes.apply_pins(config)
-        plan = collectives.run_on_main_rank(accelerator, make_plan)
-        engine, not_promised = recomputation.build(accelerator, config, plan, arguments.tolerance)
-        is_main = accelerator.is_main_process
-        with progress_bar(what, plan.end[1] - engine.state.step, enabled=is_main) as progress:
-            tolerance = arguments.tolerance if not_promised else None
-            comparison = recomputation.RecordComparison(plan.run, tolerance, progress)
-            engine.observer = comparison if is_main else None
-            yield Recomputation(accelerator, config, plan, engine, comparison, not_promised)
+        yield accelerator, config
+
+
+@contextlib.contextmanager
+def recompute(
+    accelerator: Accelerator, config: RunConfig, plan: Plan, tolerance: float | None, what: str
+) -> Iterator[Recomputation]:
+    """Build the engine of the run where the plan starts; compute inside of this context.
+
+    Raises:
+        UserError: equal bits cannot be promised here and there is no tolerance.
+    """
+    from trainer.finished import recomputation
+    from trainer.finished.record_comparison import LinkComparison, RecordComparison
+
+    engine, not_promised = recomputation.build(accelerator, config, plan, tolerance)
+    is_main = accelerator.is_main_process
+    with progress_bar(what, plan.end[1] - engine.state.step, enabled=is_main) as progress:
+        comparison = (
+            RecordComparison(plan.run, tolerance if not_promised else None, progress)
+            if plan.run.steps
+            else LinkComparison(plan.run, progress)
+        )
+        engine.observer = comparison if is_main else None
+        yield Recomputation(accelerator, config, plan, engine, comparison, not_promised)
+    accelerator.free_memory()
 
 
 def conclude(report: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:

@@ -22,6 +22,8 @@ from trainer.base.strict_json import nan_to_null
 from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recompute
 from trainer.commands.options import check_output, report_write_errors
+from trainer.config import stored_config
+from trainer.ranks import collectives
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,7 @@ STEPS_BEFORE = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
     recompute.add_arguments(parser)
     parser.add_argument(
         "--step", type=int, required=True, metavar="N",
@@ -65,14 +68,18 @@ def run(arguments: argparse.Namespace) -> None:
     check_output("--page", page)
     if page and folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
-    make = partial(make_plan, folder, step)
+    stored = stored_config.read_folder(folder)
     # A compiled network must be able to go backward more than once, as the samples ask for.
     with (
         compiled_functions.patch(donated_buffer=False),
-        recompute.recompute(arguments, make, f"to step {step}") as again,
+        recompute.join(arguments, stored, folder) as (accelerator, config),
     ):
-        way = step - again.engine.state.step
-        samples, gradient_norm = _compute(again)
+        make = partial(make_plan, folder, step)
+        plan = collectives.run_on_main_rank(accelerator, make)
+        asked = (accelerator, config, plan, arguments.tolerance)
+        with recompute.recompute(*asked, f"to step {step}") as again:
+            way = step - again.engine.state.step
+            samples, gradient_norm = _compute(again)
     if not again.accelerator.is_main_process:  # rank 0 has the exit code
         return
     record, start, train = again.plan.run, again.plan.start, again.config.train

@@ -36,7 +36,26 @@ def read(path: Path) -> RunConfig:
     Raises:
         UserError: names the file and the key that is wrong.
     """
-    values = _parse(read_text(path), path)
+    return _checked(_parse(read_text(path), path), path)
+
+
+def from_flat(flat: dict[str, Any], path: Path) -> RunConfig:
+    """Return the configuration with these dotted keys, and defaults for the others.
+
+    Args:
+        path: of the file that they are from.
+
+    Raises:
+        UserError: names the file and the key that is wrong.
+    """
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, key = name.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[key] = value
+    return _checked(values, path)
+
+
+def _checked(values: Any, path: Path) -> RunConfig:
     _say_what_was_meant(values)
     try:
         config = _build(RunConfig, values, "")

@@ -18,6 +18,7 @@ from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import step_folders, step_of
 from trainer.config.run_status import read_status
 from trainer.run.metrics_log import by_event, read_records
+from trainer.run.receipt import Receipt
 from trainer.run.run_folder import read_results
 from trainer.training.observer import Record
 
@@ -38,6 +39,8 @@ class RunRecord:
     """and by the epoch"""
     results: dict[str, Any] | None
     """results.json, of a finished run"""
+    receipt: Receipt | None = None
+    """receipt.json, of a finished run that has one"""
 
     @property
     def last_step(self) -> int:
@@ -63,8 +66,11 @@ class RunRecord:
         ]
 
 
-def read(folder: Path) -> RunRecord:
+def read(folder: Path, receipt: Receipt | None = None) -> RunRecord:
     """Read the record of the run in a folder.
+
+    Args:
+        receipt: its own, where it has been read.
 
     Raises:
         UserError: there is no run, a file is damaged, or the run is before its first step.
@@ -74,7 +80,7 @@ def read(folder: Path) -> RunRecord:
     epochs = {record["epoch"]: record for record in lines[1]}
     if not steps:
         raise UserError(f"{folder}: its run is before step 1: there is nothing to compute again")
-    return RunRecord(folder, steps, epochs, _results(folder))
+    return RunRecord(folder, steps, epochs, _results(folder), receipt)
 
 
 def _results(folder: Path) -> dict[str, Any] | None:

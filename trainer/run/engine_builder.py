@@ -69,7 +69,7 @@ def build_engine(
         "train.teacher": config.train.teacher_sha256,
     }
     collectives.check_same_parts(accelerator, {**parts, **code})
-    return Engine(accelerator, config, dataset, model, checkpoints, stop, teacher)
+    return Engine(accelerator, config, dataset, model, checkpoints, stop, code, teacher)
 
 
 def _find_weights(model: ModelConfig, resumes: bool) -> PretrainedWeights | None:

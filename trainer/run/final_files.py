@@ -14,7 +14,8 @@ from trainer.data.pictures.resizing import MIDDLE, fit_of
 from trainer.data.scaling import encode_scaling
 from trainer.data.stored.form import quality_of
 from trainer.network import model_state
-from trainer.run import results
+from trainer.run import receipt, results
+from trainer.run.metrics_log import read_records
 from trainer.training.engine import Engine
 from trainer.training.metrics import Predictions
 
@@ -27,7 +28,7 @@ def write(
     augmented: Predictions | None,
     final_sha256: str,
 ) -> dict[str, Any]:
-    """Write model.safetensors, predictions.npz and results.json.
+    """Write model.safetensors, predictions.npz, receipt.json and results.json.
 
     Args:
         engine: with the chosen weights.
@@ -47,6 +48,10 @@ def write(
         "weights_sha256": weights_sha256(weights),
         "final_weights_sha256": final_sha256,
     }
+    records = read_records(folder / "metrics.jsonl")
+    issued = receipt.make(config, found, engine.snapshot.fingerprints, records)
+    receipt.write(folder, issued)
+    found["receipt_sha256"] = issued["sha256"] if issued else None
     for name in ("report.html", "confusion.npz"):
         # Those of a run of fewer epochs must not stay next to these results.
         (folder / name).unlink(missing_ok=True)

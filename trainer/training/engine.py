@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from accelerate import Accelerator
 from torch import nn
@@ -14,7 +14,6 @@ from trainer.base import numerics, profiler_ranges
 from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import Checkpoints
-from trainer.config import plugins
 from trainer.config.schema import RunConfig
 from trainer.data.batches import Batch, Batches
 from trainer.data.dataset import Dataset
@@ -62,6 +61,7 @@ class Engine:
     Args:
         config: with `threads` and `train.microbatches` filled in.
         dataset: its images are moved to the device if they fit.
+        code: SHA-256 of users' code, as `plugins.fingerprints` gives it.
         teacher: that fits it, whose answers are learnt too; None: only the labels are.
     """
 
@@ -73,6 +73,7 @@ class Engine:
         model: nn.Module,
         checkpoints: Checkpoints,
         stop: StopRequest,
+        code: Mapping[str, str | None],
         teacher: LoadedTeacher | None = None,
     ) -> None:
         self.accelerator = accelerator
@@ -112,7 +113,7 @@ class Engine:
             self.module,
             self.optimizer,
             self.selection.average,
-            {"data.root": dataset.fingerprint, **plugins.fingerprints(config)},
+            {"data.root": dataset.fingerprint, **code},
             self.environment,
         )
         self.run_checkpoints = RunCheckpoints(accelerator, self.snapshot, checkpoints)
@@ -215,19 +216,17 @@ class Engine:
             "train_loss": loss,
             "train_accuracy": accuracy,
             **self.selection.validate(state),
-            "weights_sha256": None,
             "seconds": state.epoch_seconds,
             "samples_per_second": count / state.epoch_seconds,
         }
         if self.config.schedule.plateau_epochs is not None:
             state.note_plateau(self.config.schedule.plateau_epochs)
-        if self.observer:
-            record["weights_sha256"] = model_state.digest(self.module)
-            self.observer.epoch_done(record)
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = state.loss_sum = state.hits = 0.0
         state.trained_samples = state.epoch_samples = 0
         state.epoch += 1
+        if self.observer:
+            self.observer.epoch_done(record | self.snapshot.digests(state, self.selection.best))
         every = self.config.checkpoint
         if (every.every_epochs and (state.epoch - 1) % every.every_epochs == 0) or (
             every.every_steps and state.step % every.every_steps == 0

@@ -14,13 +14,14 @@ from torch import nn
 from trainer.base import numerics
 from trainer.base.errors import UserError
 from trainer.base.numerics import Environment
-from trainer.base.tensor_files import Specs, Tensors
+from trainer.base.tensor_files import Specs, Tensors, weights_sha256
 from trainer.checkpoint.reading import Checkpoint
 from trainer.network import model_state
 from trainer.training import resume_checks
 from trainer.training.averaging import WeightAverage
 from trainer.training.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.training.run_state import RunState
+from trainer.training.state_digest import state_sha256
 
 Files = dict[str, Tensors]
 
@@ -68,6 +69,14 @@ class Snapshot:
             "environment": self.environment,
         }
         return files, small
+
+    def digests(self, state: RunState, best_weights: Tensors) -> dict[str, str]:
+        """Return what metrics.jsonl records of the end of an epoch, of the weights and of all."""
+        files, small = self.collect(state, best_weights)
+        return {
+            "weights_sha256": weights_sha256(files["model"]),
+            "state_sha256": state_sha256(files, small),
+        }
 
     def check_fingerprints(self, fingerprints: dict[str, str | None], where: Path) -> None:
         """Check that a checkpoint or a run was made from what is here.

@@ -1,0 +1,44 @@
+"""The digest of all that a run's next step depends on, at the end of an epoch.
+
+It covers what a checkpoint there contains: weights and buffers, the optimiser's state, the average,
+the best weights so far, and the position; not times, and nothing of the machine. Random state is
+none, as every stream is a function of the position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.base.files import canonical_json
+from trainer.base.tensor_files import Tensors, bytes_of, tensor_specs
+
+POSITION_KEYS = (
+    "epoch", "step", "last_accuracy", "best_accuracy", "best_epoch", "best_step",
+    "plateaus", "plateau_epoch",
+)  # fmt: skip
+"""of `RunState`"""
+
+
+def state_sha256(files: Mapping[str, Tensors], small: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a state.
+
+    For each file and tensor, in the order of their names, it goes over a line of JSON with both
+    names, the type and the shape, and over the tensor's bytes, little-endian and C-contiguous; then
+    over a line with the small values.
+
+    Args:
+        files: tensors of each file of a checkpoint, by its name, as `Snapshot.collect` gives them.
+        small: the small values, likewise, or state.json of a checkpoint.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        specs = tensor_specs(files[file])
+        for name in sorted(files[file]):
+            digest.update(canonical_json([file, name, *specs[name]]) + b"\n")
+            digest.update(bytes_of(files[file][name]))
+    run = {key: small["run"][key] for key in POSITION_KEYS}
+    others = {key: small[key] for key in ("optimizer", "scaler")}
+    digest.update(canonical_json({"run": run, **others}) + b"\n")
+    return digest.hexdigest()
