@@ -13,47 +13,43 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.base import kernels
+
 Environment = dict[str, str]
 
-KERNEL_VARIABLES = re.compile(
-    "ATEN_CPU_CAPABILITY|CUBLAS_WORKSPACE_CONFIG|(DNNL|ONEDNN)_(MAX_CPU_ISA|CPU_ISA_HINTS"
-    "|DEFAULT_FPMATH_MODE)|MKL_(CBWR|DISABLE_FAST_MM|DOMAIN_NUM_THREADS|DYNAMIC"
-    "|ENABLE_INSTRUCTIONS|NUM_STRIPES|SERVICE_FORCE_INTEL)|OMP_(DYNAMIC|THREAD_LIMIT)|MIOPEN_.+"
-    "|NPY_(DIS|EN)ABLE_CPU_FEATURES|OPENBLAS_CORETYPE|NVIDIA_TF32_OVERRIDE"
-    "|PYTORCH_(JIT|JIT_DISABLE|MIOPEN_.+|TENSOREXPR.*)"
-    "|TORCH_(ALLOW_TF32_CUBLAS_OVERRIDE|BLAS_PREFER_.+|CUDNN_USE_HEURISTIC_MODE_B"
-    "|CUDNN_V8_API_DISABLED|LINALG_PREFER_.+|LINEAR_FLATTEN_3D|MKLDNN_.+|ROCM_.+)"
-    "|(TORCH_COMPILE|TORCHDYNAMO|TORCHINDUCTOR)_(?!.*(CACHE|DEBUG|LOG|REPRO|THREADS|VERBOSE)).+"
-)
-"""environment variables that choose among the kernels of torch and of the libraries below it; the
-last line is for nets that compile themselves"""
-
-OUR_VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_DETERMINISTIC": "1"}
-"""those that Lockstep sets, the same in every run"""
+ANY_PROCESSOR = "any x86-64 with AVX2 (portable kernels)"
 
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
-def describe(device: torch.device, evaluation_batch_size: int | None) -> Environment:
+def describe(
+    device: torch.device, evaluation_batch_size: int | None, *, is_portable: bool = False
+) -> Environment:
     """Describe what affects rounding or the random streams and may differ after a resume.
 
     Args:
         evaluation_batch_size: `train.evaluation_batch_size`, which the machine may limit.
+        is_portable: whether the run has portable kernels, so that the processor does not matter.
     """
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
-        "processor": _processor(),
+        "processor": ANY_PROCESSOR if is_portable else _processor(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "CUDA": str(torch.version.cuda) if on_gpu else "none",
         "cuDNN": str(torch.backends.cudnn.version()) if on_gpu else "none",  # type: ignore[no-untyped-call]
-        "kernel variables": " ".join(_kernel_variables()) or "none",
+        "kernel variables": " ".join(kernels.kernel_variables()) or "none",
         "float32": _float32(device),
         "train.evaluation_batch_size": str(evaluation_batch_size or "null"),
     }
+
+
+def is_portable(environment: Environment) -> bool:
+    """Return whether an environment is one of portable kernels."""
+    return environment.get("processor") == ANY_PROCESSOR
 
 
 def differences(ours: Environment, theirs: Environment) -> list[str]:
@@ -62,15 +58,6 @@ def differences(ours: Environment, theirs: Environment) -> list[str]:
         f"{name} {ours[name]} against {theirs[name]}"
         for name in ours
         if name in theirs and ours[name] != theirs[name]
-    ]
-
-
-def _kernel_variables() -> list[str]:
-    """Return those that are set, as `NAME=value`, in the order of their names."""
-    return [
-        f"{name}={value}"
-        for name, value in sorted(os.environ.items())
-        if KERNEL_VARIABLES.fullmatch(name) and OUR_VARIABLES.get(name) != value
     ]
 
 

@@ -1,8 +1,8 @@
 """Test a finished run's chosen weights again, on its own images or on others.
 
 The run's test set gives the figures of results.json, to the bit on the same kind of machine, on any
-number of processes. Keys of the data, threads, train.precision and train.evaluation_batch_size may
-follow, as for train.py.
+number of processes. Keys of the data, threads, train.precision, train.kernels and
+train.evaluation_batch_size may follow, as for train.py.
 
 example: python -m trainer evaluate runs/digits --split validation
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "validation", "train")
 
 # The images and the machine may be different; the rest belongs to the weights.
-ALLOWED = ("data.", "threads", "train.precision", "train.evaluation_batch_size")
+ALLOWED = ("data.", "threads", "train.precision", "train.kernels", "train.evaluation_batch_size")
 
 log = logging.getLogger("lockstep")
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.base import kernels
 from trainer.base.errors import UserError
+from trainer.config import stored_config
+
+log = logging.getLogger("lockstep")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,25 @@ def positive_integer(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def choose_kernels_of(run: Path) -> None:
+    """Compute with the kernels of a finished run, if this machine has them; before torch comes.
+
+    Args:
+        run: its folder, or its model.safetensors, which may have been moved away from it.
+
+    Raises:
+        UserError: its configuration is damaged.
+    """
+    folder = run if run.is_dir() else run.parent
+    if not (folder / "config.yaml").is_file():
+        return
+    asked = stored_config.read_folder(folder).train.kernels
+    try:
+        kernels.choose(asked)
+    except UserError as error:
+        log.warning("equal to rounding, not in bits: %s", error)
 
 
 def check_output(option: str, path: Path | None, *suffixes: str) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_model_option, positive_integer
+from trainer.commands.options import add_model_option, choose_kernels_of, positive_integer
 from trainer.config.schema import DataConfig, RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
+    choose_kernels_of(arguments.run)
     with join_process_group(RunConfig()) as accelerator:
         from trainer.finished import trained_model
 

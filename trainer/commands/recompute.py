@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base import kernels
 from trainer.base.errors import DifferentRunError, UserError
 from trainer.base.terminal import print_report, progress_bar
 from trainer.commands.options import add_json_option
+from trainer.config import stored_config
 from trainer.config.plugins import CODE
 from trainer.config.schema import RunConfig
 
@@ -107,6 +109,7 @@ def join(
         UserError: an argument is out of range, or the run cannot be computed again.
     """
     _check(arguments)
+    kernels.choose(stored_config.read_folder(arguments.folder).train.kernels)
     from trainer.finished import recomputation
     from trainer.ranks import processes
     from trainer.ranks.process_group import join_process_group

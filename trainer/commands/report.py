@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
-from trainer.commands.options import add_model_option
+from trainer.commands.options import add_model_option, choose_kernels_of
 from trainer.config import command_line, stored_config
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if processes.launched_rank() > 0:
         return
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
+    choose_kernels_of(arguments.run)
     folder = RunFolder(arguments.run)
     opening = folder.open(stored_config.read_folder(arguments.run), {})
     try:

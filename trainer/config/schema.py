@@ -71,6 +71,9 @@ class TrainConfig:
     """micro-batches a process computes one after the other, where train.microbatches is null"""
     microbatches: int | None = None
     """equal pieces of a batch; null: processes x accumulation, then pinned"""
+    kernels: Literal["native", "portable"] = "native"
+    """native: the fastest of this processor; portable: the same bits on every x86-64 processor with
+    AVX2, in fp32 on CPUs, by processes of one thread"""
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
     evaluation_batch_size: int | None = None

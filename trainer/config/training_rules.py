@@ -28,6 +28,10 @@ _ONLY_OF = {
 _GROUP_KEYS = ("lr_factor", "weight_decay")
 
 
+_NOT_PORTABLE = ("rmsprop",)
+"""optimisers with operations that processors round differently: docs/lockstep.md"""
+
+
 def check(config: RunConfig, require: Require) -> None:
     """Check the keys of the sections train, optimizer and schedule together.
 
@@ -35,6 +39,8 @@ def check(config: RunConfig, require: Require) -> None:
         UserError: names the first key that is wrong, its value and what it may be.
     """
     _check_train(config, require)
+    if config.train.kernels == "portable":
+        _check_portable(config, require)
     _check_optimizer(config.optimizer)
     _check_schedule(config, require)
 
@@ -75,6 +81,20 @@ def _check_train(config: RunConfig, require: Require) -> None:
     )
     if train.cache_features:
         _check_cached_features(config, require)
+
+
+def _check_portable(config: RunConfig, require: Require) -> None:
+    """Refuse what has other bits on another processor even with portable kernels."""
+    where = "where train.kernels is portable"
+    require("threads", config.threads in (None, 1), f"null or 1 {where}")
+    require("train.precision", config.train.precision == "fp32", f"fp32 {where}")
+    require("train.reduction", config.train.reduction == "exact", f"exact {where}")
+    name = config.optimizer.name
+    require(
+        "optimizer.name",
+        name not in _NOT_PORTABLE,
+        f"another than {name} {where}: processors round its square roots differently",
+    )
 
 
 def _check_cached_features(config: RunConfig, require: Require) -> None:

@@ -16,7 +16,11 @@ def describe_environment(device: torch.device, config: RunConfig) -> numerics.En
     Pictures that were decoded before the run are fingerprinted by their pixels. Where each batch
     decodes them, the fingerprint has only their files, and the decoders count here.
     """
-    found = numerics.describe(device, config.train.evaluation_batch_size)
+    found = numerics.describe(
+        device,
+        config.train.evaluation_batch_size,
+        is_portable=config.train.kernels == "portable",
+    )
     if config.data.has_pictures and needs_stored(config.data):
         versions = zip(formats.DECODERS, formats.decoder_versions(), strict=True)
         found["picture decoders"] = ", ".join(f"{name} {own}" for name, own in versions if own)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from trainer.base import portable_math
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors, TensorSpec, read_specs, read_tensors
 from trainer.config.schema import ScalingKind
@@ -159,7 +160,9 @@ class PixelSums:
             total, squares = (sums.sum(together, keepdim=True) for sums in (total, squares))
         total, squares = total.double(), squares.double()
         mean = total / count
-        deviation = ((count * squares - total.square()).clamp(min=0)).sqrt() / count
+        deviation = (
+            portable_math.square_root((count * squares - total.square()).clamp(min=0)) / count
+        )
         deviation[deviation == 0] = 1
         return Scaling(mean.float(), deviation.float())
 

@@ -191,7 +191,8 @@ def check_same_start(
         How the environments differ from rank 0's; with any difference bits cannot be equal.
 
     Raises:
-        UserError: the weights or the images differ, so the ranks would not train the same model.
+        UserError: the weights or the images differ, so the ranks would not train the same model;
+            or portable kernels cannot have the same bits.
     """
     if accelerator.num_processes == 1:
         return []
@@ -202,7 +203,7 @@ def check_same_start(
 
 def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
     """Compare weights, images and environment of each rank, as `check_same_start` describes."""
-    from trainer.base.numerics import differences
+    from trainer.base.numerics import differences, is_portable
 
     found = []
     for rank, (other_weights, other_images, other_environment) in enumerate(starts):
@@ -214,5 +215,10 @@ def compare_starts(starts: Sequence[tuple[str, str, Environment]]) -> list[str]:
                 f"them from torch's generators, which are seeded, or get them by model.weights"
             )
         lines = differences(starts[0][2], other_environment)
+        if lines and is_portable(other_environment):
+            raise UserError(
+                f"train.kernels: portable cannot have the same bits on rank {rank} as on rank 0, "
+                f"which has {'; '.join(lines)}; make these the same on all machines"
+            )
         found += [f"rank 0 against rank {rank}: {line}" for line in lines]
     return found

@@ -58,7 +58,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     """Join the process group, on the GPUs if there are any, otherwise on the CPU.
 
     Raises:
-        UserError: fp16 without a GPU, or tf32 without one that has it.
+        UserError: fp16 without a GPU, tf32 without one that has it, or portable kernels on a GPU.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -72,6 +72,11 @@ def create_accelerator(config: RunConfig) -> Accelerator:
         raise UserError(
             f"train.precision: {asked} needs a GPU, and this run is on the CPU; "
             f"use fp32, or bf16 to try lower precision"
+        )
+    if config.train.kernels == "portable" and not cpu:
+        raise UserError(
+            "train.kernels: portable computes on CPUs, and this process would use a GPU; set "
+            "ACCELERATE_USE_CPU=true, or choose train.kernels: native"
         )
     keep_freed_memory()
     # An earlier run in the same process may have had another precision.

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from trainer.base import kernels
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
 from trainer.ranks import launch_settings
@@ -44,11 +45,14 @@ def _launched(variable: str, default: int) -> int:
 def check_launch(config: RunConfig) -> None:
     """Make sure that the launch fits the configuration, before anything is loaded or waited for.
 
+    Called before torch is imported, as it chooses the kernels.
+
     Raises:
-        UserError: as `check_count` and `launch_settings.check_settings`.
+        UserError: as `check_count`, `launch_settings.check_settings` and `kernels.choose`.
     """
     check_count(config)
     launch_settings.check_settings(config)
+    kernels.choose(config.train.kernels)
 
 
 def check_count(config: RunConfig) -> None:
@@ -134,7 +138,8 @@ def oversubscription_warning(threads: int) -> str | None:
 
 def default_pins(config: RunConfig, count: int) -> dict[str, int]:
     """Return values for the pinned keys that nobody has set, with this many processes."""
-    return {"threads": default_threads(), "train.microbatches": count * config.train.accumulation}
+    threads = 1 if config.train.kernels == "portable" else default_threads()
+    return {"threads": threads, "train.microbatches": count * config.train.accumulation}
 
 
 def apply_pins(config: RunConfig) -> None:

@@ -89,6 +89,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
             "microbatches": config.train.microbatches,
             "device": engine.environment["device"],
             "precision": config.train.precision,
+            "kernels": config.train.kernels,
         },
         "model": {
             "name": config.model.name,

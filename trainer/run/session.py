@@ -230,7 +230,8 @@ class Session:
             "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
             "precision": train.precision,
             "kernels": f"{describe_layout(engine.module)}, "
-            + ("deterministic" if train.reduction == "exact" else "whichever is fastest"),
+            + ("deterministic" if train.reduction == "exact" else "whichever is fastest")
+            + ", portable" * (train.kernels == "portable"),
             "model": f"{config.model.name}, {parameters:,} parameters",
             **_describe_weights(config, engine),
             "data": f"{dataset.name}, {images}, from {dataset.source}",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.heads import find_head
+from trainer.base import portable_math
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table
 from trainer.config import plugins
@@ -116,7 +117,7 @@ def _layer_factors(
         return {}
     layers = layers_of(model, num_classes)
     last = max(layers.values())
-    return {name: layer_decay ** (last - layer) for name, layer in layers.items()}
+    return {name: portable_math.power(layer_decay, last - layer) for name, layer in layers.items()}
 
 
 def layers_of(model: nn.Module, num_classes: int) -> dict[str, int]:

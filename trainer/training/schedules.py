@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from trainer.base import portable_math
 from trainer.base.errors import UserError
 from trainer.config.schema import ScheduleConfig
 
@@ -62,15 +63,17 @@ def learning_rate(
             return peak
         case "piecewise":
             milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones or []]
-            return peak * config.factor ** sum(step > milestone for milestone in milestones)
+            return peak * portable_math.power(
+                config.factor, sum(step > milestone for milestone in milestones)
+            )
         case "plateau":
-            return peak * config.factor**plateaus
+            return peak * portable_math.power(config.factor, plateaus)
         case "linear":
             shape = 1.0 - progress
         case "cosine" | "one_cycle":
             shape = _half_cosine(progress)
         case "polynomial":
-            shape = (1.0 - progress) ** config.power
+            shape = portable_math.power(1.0 - progress, config.power)
         case "restarts":
             assert config.cycle_epochs is not None
             first_steps = max(1, round(config.cycle_epochs * steps_per_epoch))
@@ -90,4 +93,4 @@ def _progress_in_cycle(done: int, first_steps: int, factor: float) -> float:
 
 def _half_cosine(progress: float) -> float:
     """Fall from 1 to 0 as `progress` goes from 0 to 1."""
-    return (1.0 + math.cos(math.pi * progress)) / 2.0
+    return (1.0 + portable_math.cos(math.pi * progress)) / 2.0

@@ -117,6 +117,11 @@ class Snapshot:
         """
         state = RunState(**saved.state["run"])
         changes = numerics.differences(saved.state["environment"], self.environment)
+        if changes and numerics.is_portable(self.environment):
+            raise UserError(
+                f"{saved.folder}: train.kernels: portable cannot go on here in the same bits: "
+                f"{'; '.join(changes)}; go on where these are as they were"
+            )
         state.note_rounding(f"from step {state.step}: {change}" for change in changes)
         model_state.load(self.module, files["model"])
         if self.average:

@@ -16,6 +16,7 @@ from tests.nets import catalog
 from tests.runs import contents, words
 from trainer import __main__
 from trainer.base.timeouts import has_abandoned_call
+from trainer.commands import doctor
 from trainer.commands.doctor import diagnosis, machine, run_checks
 from trainer.commands.doctor.finding import Finding
 from trainer.config.schema import DataConfig
@@ -160,7 +161,7 @@ def test_weights_and_biases_without_and_with_a_key(monkeypatch: pytest.MonkeyPat
 def test_data_that_take_too_long_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "LOADING_LIMIT_S", 0.05)
     monkeypatch.setattr(run_checks, "load", lambda *_: time.sleep(0.5))
-    found = {finding.name: finding for finding in diagnosis.diagnose(words(tmp_path / "run"))}
+    found = {finding.name: finding for finding in doctor.diagnose(words(tmp_path / "run"))}
     assert found["data"].state == "warning"
     assert "not read within 0.05 s" in found["data"].text
     while has_abandoned_call():  # it would end the process of the next test
@@ -173,7 +174,7 @@ def test_a_model_that_takes_too_long_to_build_is_not_blamed_on_the_data(
     loading.load(DataConfig(name="digits"), seed=0)  # imports what takes time
     monkeypatch.setattr(diagnosis, "LOADING_LIMIT_S", 2.0)
     monkeypatch.setattr(run_checks, "build_model", lambda *_: time.sleep(2.5))
-    found = {finding.name: finding for finding in diagnosis.diagnose(words(tmp_path / "run"))}
+    found = {finding.name: finding for finding in doctor.diagnose(words(tmp_path / "run"))}
     assert found["data"].state == "ok"
     assert "not built and tried within 2 s" in found["model"].text
     while has_abandoned_call():

@@ -14,7 +14,8 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, own_words
 from tests.runs import words
 from trainer.base.errors import RankError
-from trainer.commands.doctor import diagnosis, rank_checks, resources
+from trainer.commands import doctor
+from trainer.commands.doctor import rank_checks, resources
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.config.schema import RunConfig
 from trainer.ranks import process_group
@@ -140,10 +141,10 @@ def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("1/2 clients joined")
 
     monkeypatch.setattr(process_group, "create_accelerator", fail_to_meet)
-    (problem,) = [one for one in diagnosis.diagnose([]) if one.state == "problem"]
+    (problem,) = [one for one in doctor.diagnose([]) if one.state == "problem"]
     assert problem.name == "processes"
     assert "have not met within 0.2 s (RuntimeError: 1/2 clients joined)" in problem.text
     assert "MASTER_ADDR must be reachable" in problem.advice
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RankError, match=r"have not met within 0\.2 s .*refused"):
-        diagnosis.diagnose([])
+        doctor.diagnose([])

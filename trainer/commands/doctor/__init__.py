@@ -20,8 +20,10 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import print_report
 from trainer.base.timeouts import has_abandoned_call
 from trainer.commands.doctor import machine
-from trainer.commands.doctor.finding import Finding
+from trainer.commands.doctor.finding import Finding, Findings
 from trainer.commands.options import add_json_option
+from trainer.config import command_line
+from trainer.config.schema import RunConfig
 from trainer.ranks import exit_codes, processes
 
 LINE_WIDTH = 100
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run would fail.
     """
-    findings = _diagnose(arguments.configuration)
+    findings = diagnose(arguments.configuration)
     # Rank 0 has the exit code too: a launcher ends all others when the first of them fails.
     if processes.launched_rank() > 0:
         return
@@ -56,13 +58,28 @@ def run(arguments: argparse.Namespace) -> None:
     _report(findings, arguments.json)
 
 
-def _diagnose(words: Sequence[str]) -> list[Finding]:
+def diagnose(words: Sequence[str]) -> list[Finding]:
+    """Check everything; a collective if there are several processes.
+
+    Args:
+        words: the configuration as on train.py's command line; empty for the machine only.
+
+    Returns:
+        The findings of all ranks on rank 0, nothing on the others.
+
+    Raises:
+        RankError: on the first rank of another machine, where it has not met rank 0.
+        LostRankError, OwnError: a rank has failed.
+    """
+    findings = Findings()
+    asked = findings.attempt("configuration", lambda: command_line.parse(words)) if words else None
+    kernels = machine.check_kernels(asked or RunConfig())
     try:
-        from trainer.commands.doctor.diagnosis import diagnose
+        from trainer.commands.doctor.diagnosis import check_machine_and_run
     except (ImportError, OSError) as error:  # OSError: a library of the system is missing
         advice = "install into this environment: pip install -c constraints.txt -e ."
-        return [machine.versions(), Finding("imports", "problem", str(error), advice)]
-    return diagnose(words)
+        return [*findings, machine.versions(), Finding("imports", "problem", str(error), advice)]
+    return check_machine_and_run(asked, findings, kernels)
 
 
 def _report(findings: list[Finding], as_json: bool) -> None:

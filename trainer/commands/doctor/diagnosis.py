@@ -15,7 +15,6 @@ from trainer.commands.doctor import machine, rank_checks, resources, run_checks
 from trainer.commands.doctor.finding import Finding, Findings, merge
 from trainer.commands.doctor.rank_checks import RankReport
 from trainer.commands.doctor.run_checks import LoadedRun
-from trainer.config import command_line
 from trainer.config.run_status import RunStatus
 from trainer.config.schema import RunConfig
 from trainer.data.environment import describe_environment
@@ -26,25 +25,21 @@ LOADING_LIMIT_S = 9.0
 """to read the data and build the model: other ranks wait for it, and the doctor has a limit"""
 
 
-def diagnose(words: Sequence[str]) -> list[Finding]:
-    """Check everything; a collective if there are several processes.
+def check_machine_and_run(
+    asked: RunConfig | None, findings: Findings, kernels: Finding
+) -> list[Finding]:
+    """Check everything but the configuration and its kernels, as `doctor.diagnose` describes.
 
     Args:
-        words: the configuration as on train.py's command line; empty for the machine only.
-
-    Returns:
-        The findings of all ranks on rank 0, nothing on the others.
-
-    Raises:
-        RankError: on the first rank of another machine, where it has not met rank 0.
-        LostRankError, OwnError: a rank has failed.
+        asked: the run's configuration; None for the machine only.
+        findings: of the configuration, to which all others are added.
+        kernels: what was found about them before torch was imported.
     """
-    findings = Findings()
-    asked = findings.attempt("configuration", lambda: command_line.parse(words)) if words else None
     config = asked or RunConfig()
     variables, devices = machine.check_launch_variables(config), machine.check_devices()
     findings += [
-        machine.check_processes(config), variables, machine.cores(), machine.versions(), devices
+        machine.check_processes(config), variables, machine.cores(), machine.versions(), kernels,
+        devices,
     ]  # fmt: skip
     # Processes can meet even where the recipe asks for another number of them.
     can_meet = machine.check_processes(RunConfig()).state == "ok"

@@ -8,6 +8,7 @@ import platform
 import re
 from importlib import metadata, util
 
+from trainer.base import kernels
 from trainer.base.errors import UserError
 from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor.finding import Finding
@@ -97,6 +98,21 @@ def versions() -> Finding:
         except metadata.PackageNotFoundError:
             found.append(f"no {name}")
     return Finding("versions", "ok", ", ".join(found))
+
+
+def check_kernels(config: RunConfig) -> Finding:
+    """Choose the run's kernels, and say whether other processors have the same; before torch."""
+    if config.train.kernels == "portable":
+        try:
+            kernels.choose("portable")
+        except UserError as error:
+            return Finding("kernels", "problem", str(error))
+        text = "portable: the same bits on every x86-64 processor with AVX2"
+        return Finding("kernels", "ok", text)
+    missing = kernels.missing_features()
+    would = f"need {' and '.join(missing)}" if missing else "would work here"
+    text = f"native: bits of this kind of processor; train.kernels: portable {would}"
+    return Finding("kernels", "ok", text)
 
 
 def check_devices() -> Finding:

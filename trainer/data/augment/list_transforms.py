@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from trainer.base.portable_math import square_root
 from trainer.data.augment import colours, operations, transforms
 from trainer.data.augment.canvas import Canvas
 from trainer.data.augment.draws import Draw, between, choose, spread_ratios
@@ -51,7 +52,7 @@ def draw_parts(
     numbers = draw(4).double()
     areas = between(numbers[:, 0], area)
     ratios = spread_ratios(numbers[:, 1], aspect) / shapes
-    sides = torch.stack([areas * ratios, areas / ratios], 1).sqrt().clamp(max=1)
+    sides = square_root(torch.stack([areas * ratios, areas / ratios], 1)).clamp(max=1)
     return sides, numbers[:, 2:]
 
 
@@ -194,8 +195,8 @@ def _erase(
     numbers = numbers[chosen]
     pixels = between(numbers[:, 1], area) * (height * width)
     ratios = spread_ratios(numbers[:, 2].double(), aspect).float()
-    heights = (pixels * ratios).sqrt().round().clamp(1, height)
-    widths = (pixels / ratios).sqrt().round().clamp(1, width)
+    heights = square_root(pixels * ratios).round().clamp(1, height)
+    widths = square_root(pixels / ratios).round().clamp(1, width)
     top = (numbers[:, 3] * (height - heights + 1)).long()
     left = (numbers[:, 4] * (width - widths + 1)).long()
     levels = (numbers[:, 5:] * 256).to(torch.uint8)

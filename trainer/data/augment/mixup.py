@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from trainer.base import seeding
+from trainer.base import portable_math, seeding
 from trainer.data.augment.transforms import rectangles
 
 
@@ -61,7 +61,7 @@ def cutmix_masks(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size
         centres: as in `Pairs`, (n, 2).
         shape: of the images, (n, channels, height, width).
     """
-    side, (down, right) = (1 - weights).sqrt(), centres.unbind(1)
+    side, (down, right) = portable_math.square_root(1 - weights), centres.unbind(1)
     height, width = ((side * pixels).round().long() for pixels in shape[2:])
     top = (down * shape[2]).long() - height // 2
     left = (right * shape[3]).long() - width // 2

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.base import seeding
+from trainer.base.portable_math import square_root
 from trainer.config.augmentations import own_augmentations_of, transforms_of
 from trainer.data.augment import transforms
 from trainer.data.augment.user_augmentations import UserAugmentations
@@ -81,7 +82,7 @@ def _crop(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     wide = 1 + (CROP_LARGEST_ASPECT - 1) * signed.abs()
     # Equally often wide and high.
     aspects = torch.where(signed < 0, 1 / wide, wide)
-    sides = torch.stack([areas * aspects, areas / aspects], 1).sqrt().clamp(max=1)
+    sides = square_root(torch.stack([areas * aspects, areas / aspects], 1)).clamp(max=1)
     return transforms.crop(sides, numbers[:, 2:], *images.shape[2:])
 
 
@@ -108,8 +109,8 @@ def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     chosen, area, aspect, top, left = numbers[:, :5].unbind(1)
     pixels = _between(area, ERASE_AREAS) * (height * width)
     ratio = _between(aspect, ERASE_ASPECTS)
-    heights = (pixels * ratio).sqrt().round().clamp(1, height)
-    widths = (pixels / ratio).sqrt().round().clamp(1, width)
+    heights = square_root(pixels * ratio).round().clamp(1, height)
+    widths = square_root(pixels / ratio).round().clamp(1, width)
     erased = transforms.rectangles(
         images.shape,
         (top * (height - heights + 1)).long(),
