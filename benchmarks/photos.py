@@ -63,12 +63,13 @@ def is_installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def started(
-    module: str, places: Mapping[str, Place], arguments: argparse.Namespace
+    module: str, places: Mapping[str, Place], threads: int, arguments: argparse.Namespace
 ) -> Iterator[dict[str, Process]]:
     """Start a process for each name, `python -m MODULE NAME TASK SOCKET`.
 
     Args:
         places: data.cache of each, where it is ours.
+        threads: that each computes with.
     """
     with (
         tempfile.TemporaryDirectory(prefix="photos-") as folder,
@@ -81,6 +82,7 @@ def started(
                 image_size=arguments.image_size,
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
+                threads=threads,
                 epochs=WARM_UP_EPOCHS + arguments.rounds,
                 seed=0,
                 folder=str(Path(folder) / name),
@@ -88,17 +90,17 @@ def started(
             )
             words = ["-m", module, name, json.dumps(dataclasses.asdict(task))]
             process = Process(
-                words, search_path(name), Path(folder) / f"{name}.log", arguments.workers
+                words, search_path(name), Path(folder) / f"{name}.log", threads
             )
             found[name] = stack.enter_context(process)
         yield found
 
 
 def take_turns(
-    module: str, places: Mapping[str, Place], arguments: argparse.Namespace
+    module: str, places: Mapping[str, Place], threads: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Return the seconds of the epochs of all contenders, and their versions."""
-    with started(module, places, arguments) as contenders:
+    with started(module, places, threads, arguments) as contenders:
         versions = {name: process.wait_until_ready() for name, process in contenders.items()}
         epochs = {name: process.epoch for name, process in contenders.items()}
         seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
@@ -130,7 +132,8 @@ def measure_loaders(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in (arguments.only or LOADERS) and is_installed(name)
     }
     left_out = [name for name in LOADERS if not is_installed(name)]
-    return {**take_turns("photo_loaders", places, arguments), "left_out": left_out}
+    # The process that takes the batches has one, as `threads` is by default, and so do all workers.
+    return {**take_turns("photo_loaders", places, 1, arguments), "left_out": left_out}
 
 
 def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -138,6 +141,7 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
     return take_turns(
         "photo_loaders.training",
         {place: place for place in PLACES if place in (arguments.only or PLACES)},
+        arguments.workers,
         arguments,
     )
 

@@ -13,10 +13,12 @@ from trainer.config import rules, schema
 from trainer.data import loading
 from trainer.data.batches import Batches
 from trainer.data.sources import reading
+from trainer.ranks import caller_settings
 
 
 def batches(task: Task) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
     """Return the batches of one epoch after the other."""
+    caller_settings.keep_freed_memory()  # as in a session
     config = schema.RunConfig(
         seed=task.seed,
         data=data_config(task),

@@ -36,7 +36,7 @@ def main() -> None:
     config = schema.RunConfig(
         seed=task.seed,
         output_dir=str(Path(task.folder) / "run"),
-        threads=task.workers,
+        threads=task.threads,
         data=data_config(task),
         model=schema.ModelConfig(name="quicknet"),
         train=schema.TrainConfig(

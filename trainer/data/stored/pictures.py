@@ -38,6 +38,8 @@ class PictureStore:
         self.form = form
         self.choice = choice
         self.sizes = form.sizes(known.sizes)
+        self.has_decoded = True
+        """whether pictures had to be decoded lately, those that will be asked for too"""
         self._keeper = keeper
         self._first = first
 
@@ -51,6 +53,7 @@ class PictureStore:
         stored = self._keeper.read(self._first + position)
         if stored is None:
             stored = self._make(position, (height, width))
+        self.has_decoded |= self.form.quality is not None
         return self.form.pixels(stored, (height, width))
 
     def rows(self, position: int, top: int, bottom: int) -> Bytes:
@@ -70,6 +73,7 @@ class PictureStore:
             stored = self.form.make(place, sha256.tobytes(), size)
         except (UserError, OSError) as error:
             raise RankError(str(error)) from error
+        self.has_decoded = True
         self._keeper.write(self._first + position, stored)
         return stored
 
@@ -152,11 +156,16 @@ class StoredPictures(UnreadImages):
                 rows = self.store.rows(places[number], top, bottom)
                 resizing.resize_into(images[number], rows[:, left:right], self.resize.interpolation)
 
-        _for_each(count, fill)
+        threads = processes.decoding_threads()
+        if not self.store.has_decoded:
+            # To cut pixels takes no longer than what the thread that computes does with them.
+            threads = max(1, threads - 1)
+        self.store.has_decoded = False
+        _for_each(count, fill, threads)
         return images
 
 
-def _for_each(count: int, do: Callable[[int], None]) -> None:
+def _for_each(count: int, do: Callable[[int], None], threads: int) -> None:
     """Call a function for all numbers below `count`, in threads; the first error is raised."""
     numbers = itertools.count()  # whose `next` is one step of the interpreter
 
@@ -169,7 +178,7 @@ def _for_each(count: int, do: Callable[[int], None]) -> None:
                     pass  # the other threads have nothing left to do
                 raise
 
-    threads = min(processes.decoding_threads(), count)
+    threads = min(threads, count)
     if threads <= 1:
         work()
         return
