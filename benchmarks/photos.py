@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import statistics
@@ -31,21 +32,32 @@ import apart
 import page
 import paired
 import photo_million
+import yaml
 from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Place, Task
-from photo_loaders.training import IN_MEMORY, PLACES
 from turns import Process
 
 from trainer.ranks import processes
 from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
 
+IN_MEMORY: Place = "memory"
+PLACES: dict[Place, str] = {
+    IN_MEMORY: "in memory",
+    "disk": "from the cache on the disk",
+    "none": "from the originals",
+}
+"""values of data.cache, and what the page calls them"""
+TRAINED_EPOCHS = 3
+
 TIMM = Path(sys.prefix) / "timm"
 WARM_UP_EPOCHS = 1
+THREADS = 1
+"""of the process that takes the batches, as `threads` is by default"""
 
 INTRODUCTION = """
-Photographs are cropped at random, resized to a square, mirrored half of the time and scaled. Each
-contender has its own process and does one epoch when it is its turn; ratios are formed within a
-round: their median, and the quartiles in brackets. The first epoch is not counted: in it our caches
-are filled, and the system has read every file once.
+Photographs are cropped at random, resized to a square, mirrored half of the time and scaled.
+Contenders take turns, by an epoch each, or by a training of three; ratios are formed within a
+round: their median, and the quartiles in brackets. The first epoch of a process is not counted: in
+it our caches are filled, and the system has read every file once.
 """.strip()
 
 
@@ -63,13 +75,12 @@ def is_installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def started(
-    module: str, places: Mapping[str, Place], threads: int, arguments: argparse.Namespace
+    places: Mapping[str, Place], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Process]]:
-    """Start a process for each name, `python -m MODULE NAME TASK SOCKET`.
+    """Start a process for each loader's name.
 
     Args:
         places: data.cache of each, where it is ours.
-        threads: that each computes with.
     """
     with (
         tempfile.TemporaryDirectory(prefix="photos-") as folder,
@@ -82,37 +93,24 @@ def started(
                 image_size=arguments.image_size,
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
-                threads=threads,
                 epochs=WARM_UP_EPOCHS + arguments.rounds,
                 seed=0,
                 folder=str(Path(folder) / name),
                 cache=place,
             )
-            words = ["-m", module, name, json.dumps(dataclasses.asdict(task))]
-            process = Process(
-                words, search_path(name), Path(folder) / f"{name}.log", threads
-            )
+            words = ["-m", "photo_loaders", name, json.dumps(dataclasses.asdict(task))]
+            process = Process(words, search_path(name), Path(folder) / f"{name}.log", THREADS)
             found[name] = stack.enter_context(process)
         yield found
 
 
-def take_turns(
-    module: str, places: Mapping[str, Place], threads: int, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Return the seconds of the epochs of all contenders, and their versions."""
-    with started(module, places, threads, arguments) as contenders:
-        versions = {name: process.wait_until_ready() for name, process in contenders.items()}
-        epochs = {name: process.epoch for name, process in contenders.items()}
-        seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
-        for process in contenders.values():
-            process.finish()
+def task_of(arguments: argparse.Namespace) -> dict[str, int]:
+    """Return what an epoch is."""
     return {
         "images": count_photos(arguments.root),
         "image_size": arguments.image_size,
         "batch_size": arguments.batch_size,
         "workers": arguments.workers,
-        "seconds": seconds,
-        "versions": versions,
     }
 
 
@@ -131,19 +129,64 @@ def measure_loaders(arguments: argparse.Namespace) -> dict[str, Any]:
         for name, one in LOADERS.items()
         if name in (arguments.only or LOADERS) and is_installed(name)
     }
+    with started(places, arguments) as contenders:
+        versions = {name: process.wait_until_ready() for name, process in contenders.items()}
+        epochs = {name: process.epoch for name, process in contenders.items()}
+        seconds = paired.take_turns(epochs, arguments.rounds, WARM_UP_EPOCHS)
+        for process in contenders.values():
+            process.finish()
     left_out = [name for name in LOADERS if not is_installed(name)]
-    # The process that takes the batches has one, as `threads` is by default, and so do all workers.
-    return {**take_turns("photo_loaders", places, 1, arguments), "left_out": left_out}
+    return {**task_of(arguments), "seconds": seconds, "versions": versions, "left_out": left_out}
 
 
 def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure epochs of a small net."""
-    return take_turns(
-        "photo_loaders.training",
-        {place: place for place in PLACES if place in (arguments.only or PLACES)},
-        arguments.workers,
-        arguments,
-    )
+    """Measure epochs of a small net, on a process of one thread for each core."""
+    with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+        numbers = itertools.count()
+
+        def train(place: Place) -> float:
+            run = Path(folder) / f"run-{next(numbers)}"
+            recipe = Path(folder) / f"{place}.yaml"
+            recipe.write_text(yaml.safe_dump(training_recipe(place, folder, arguments)))
+            words = {"root": str(Path(arguments.root).resolve()), "processes": arguments.workers}
+            apart.run(apart.train_command(recipe, run, "--threads", "1", **words))
+            events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+            return min(
+                float(one["seconds"])
+                for one in events
+                if one["event"] == "epoch" and one["epoch"] > WARM_UP_EPOCHS
+            )
+
+        contenders: dict[str, Callable[[], float]] = {
+            place: functools.partial(train, place)
+            for place in PLACES
+            if place in (arguments.only or PLACES)
+        }
+        seconds = paired.take_turns(contenders, arguments.rounds, warm_up=0)
+    return {**task_of(arguments), "seconds": seconds}
+
+
+def training_recipe(place: Place, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the configuration of a training whose steps take longer than its photographs."""
+    return {
+        "data": {
+            "name": "folder",
+            "image_size": arguments.image_size,
+            "validation_size": 0,
+            "augment": [{"random_resized_crop": {"area": [0.08, 1.0]}}, "flip"],
+            "scaling": "imagenet",
+            "cache": place,
+            "cache_dir": str(Path(folder) / "cache"),
+        },
+        "model": {"name": "quicknet"},
+        "train": {
+            "epochs": TRAINED_EPOCHS,
+            "batch_size": arguments.batch_size,
+            "microbatches": arguments.workers,
+            "precision": "bf16",
+        },
+        "checkpoint": {"every_epochs": None},
+    }
 
 
 def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +272,8 @@ def task_line(figures: dict[str, Any]) -> str:
     """Say what an epoch is."""
     return (
         f"{figures['images']:,} photographs an epoch, {figures['image_size']} pixels, batches of "
-        f"{figures['batch_size']}, {figures['workers']} worker processes or threads."
+        f"{figures['batch_size']}, {figures['workers']} worker processes, "
+        "or threads, or processes of a thread."
     )
 
 

@@ -24,8 +24,6 @@ class Task:
     batch_size: int
     workers: int
     """worker processes of the others; as many threads decode in ours"""
-    threads: int
-    """of the process that takes the batches"""
     epochs: int
     seed: int
     folder: str

@@ -32,7 +32,7 @@ def main() -> None:
     """Load, an epoch each turn."""
     name, text, descriptor = sys.argv[1:]
     task = Task(**json.loads(text))
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(1)  # as `threads` is by default; each worker has one too
     turns = Turns(int(descriptor), importlib.metadata.version(LOADERS[name].package))
     loader = make_loader(name, task)
     for _ in range(task.epochs):

@@ -10,6 +10,7 @@ such as an attribute of a module or its own generator. The run's network is not 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection
 
 import torch
@@ -30,6 +31,9 @@ ADVICE = (
     "parameters, and it has to draw by torch's functions without a generator of its own"
 )
 
+_LEVELS = 2**18
+"""of colour in a piece: what is looked for shows in a few large images as in many"""
+
 NOT_DONE = (
     "whether the network gives equal bits on other processes and after a resume has not been "
     "tried, as there is too little memory for it"
@@ -48,7 +52,7 @@ def try_network(
 
     Args:
         config: with `train.microbatches` filled in.
-        dataset: its first batch is what is computed with, without augmentation.
+        dataset: its first images are what is computed with, without augmentation.
         model: as `build_model` returned it.
         autocast: as the run's forward passes have it.
         inexact_kernels: grows by the operations that have no deterministic form here.
@@ -92,12 +96,17 @@ def _freeze(network: nn.Module, config: RunConfig, dataset: Dataset) -> Freezing
 
 
 def _pieces(config: RunConfig, dataset: Dataset, device: torch.device) -> list[Piece]:
-    """Return the first images of the first epoch, as a largest and a smallest micro-batch."""
+    """Return the first images of the first epoch, as a largest and a smallest micro-batch.
+
+    Of large images there are fewer than in these.
+    """
     count, train = len(dataset.train), config.train
     assert train.microbatches is not None
     sizes = microbatch_sizes(min(train.batch_size, count), train.microbatches)[:1]
     if train.microbatches > 1:
         sizes.append(smallest_microbatch(count, train.batch_size, train.microbatches))
+    most = max(4, _LEVELS // math.prod(dataset.train.images.shape[1:]))
+    sizes = [min(size, most) for size in sizes]
     order = torch.from_numpy(seeding.permutation(config.seed, 1, count))
     samples = order[torch.arange(sum(sizes)) % count].to(dataset.train.images.device)
     pixels, targets = dataset.train.fetch(samples)
