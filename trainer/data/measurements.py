@@ -75,7 +75,8 @@ def _measure_once(
     sets: Sequence[ImageSet], kind: ScalingKind, seed: int, cached: Cached, fixed: Scaling | None
 ) -> Measurements:
     """Return what the cache knows of the images, or measure them."""
-    name = hashlib.sha256(repr((_FORMAT, SAMPLE, cached.name, kind, seed)).encode()).hexdigest()[:32]
+    decides = (_FORMAT, SAMPLE, cached.name, kind, seed)
+    name = hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
     path = cached.notes / f"measured-{name}.npz"
     if known := _load(path):
         return known
