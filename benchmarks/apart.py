@@ -33,11 +33,14 @@ def environment(*search: Path) -> dict[str, str]:
 
 def python_command(file: str, *words: str, processes: int = 1) -> list[str]:
     """Return the command that runs a file of the repository, by torchrun on several processes."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", str(processes)]
-    return [*launcher, str(REPOSITORY / file), *words]
+    command = [sys.executable, str(REPOSITORY / file), *words]
+    return by_torchrun(command, processes) if processes > 1 else command
+
+
+def by_torchrun(command: Sequence[str], processes: int) -> list[str]:
+    """Return the command that runs a Python program as this many processes."""
+    options = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return [command[0], *options, *command[1:]]
 
 
 def train_command(
@@ -50,12 +53,13 @@ def train_command(
         output: the run's folder.
         more: words that follow.
         root: data.root.
-        processes: started by torchrun if there are several.
+        processes: how many it starts.
     """
     config = recipe if isinstance(recipe, Path) else REPOSITORY / "configs" / f"{recipe}.yaml"
     words = ["--config", str(config), "--output_dir", str(output), "--tracking.wandb", "disabled"]
     words += ["--data.root", root] if root else []
-    return python_command("train.py", *words, *more, processes=processes)
+    words += ["--processes", str(processes)]
+    return python_command("train.py", *words, *more)
 
 
 def run(

@@ -52,7 +52,10 @@ class Recipe:
     def command(self, folder: Path, processes: int) -> list[str]:
         """Return the command that trains in `folder`."""
         words = ["--threads", "1", "--checkpoint.every_steps", str(self.every_steps), *self.more]
-        return apart.train_command(self.config, folder, *words, root=self.root, processes=processes)
+        command = apart.train_command(
+            self.config, folder, *words, root=self.root, processes=processes
+        )
+        return apart.by_torchrun(command, processes) if processes > 1 else command
 
 
 RECIPES = {

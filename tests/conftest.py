@@ -24,6 +24,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # threads would keep them busy with waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Runs of one process start faster; tests of several say how many.
+os.environ.setdefault("LOCKSTEP_PROCESSES", "1")
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,9 @@ def train(
     """Do a run, or what is left of it: as `python train.py --config RECIPE`, to the same bits.
 
     The same call goes on with a run that was stopped; of a finished one it gives the results.
+    Unlike train.py it starts no processes, because what they did to the variables of your program,
+    as in a hook, would be lost, and because one that has computed cannot be forked. So on several
+    cores or GPUs train.py is faster, or torchrun with your script.
 
     Args:
         recipe: a YAML file, or a whole configuration.
@@ -82,7 +85,7 @@ def train(
         NonFiniteLossError: a loss is infinite or not a number.
     """
     config = command_line.combine(recipe, changes)
-    processes.check_launch(config)
+    processes.check_launch(config, starts_others=False)
     from trainer.ranks import caller_settings
     from trainer.run.training_run import run_training
 

@@ -120,7 +120,7 @@ def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:
         (["--trace", "configs"], "--trace: configs is a folder"),
         (["--model.name", "lenet7"], "model.name, model.args: no model is called 'lenet7'"),
         (["--train.epochz", "1"], "did you mean train.epochs?"),
-        (["--processes", "2"], "processes: this run must have 2, but 1 were started"),
+        (["--processes", "3"], "train.microbatches: 4 do not divide by 3 processes"),
     ],
     ids=arguments_id,
 )

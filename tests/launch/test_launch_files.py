@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -117,20 +116,6 @@ def test_two_machines_form_one_group(probe: Path) -> None:
     options += ["--main_process_port", free_port()]
     machines = [start("nodes.yaml", probe, *options, "--machine_rank", str(m)) for m in (0, 1)]
     assert lines_of(*machines) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
-
-
-def test_the_script_for_cpu_processes_trains_with_as_many(tmp_path: Path) -> None:
-    # Without an environment next to it the script takes the python3 of the search path.
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    run = tmp_path / "a run"
-    recipe = REPOSITORY / "configs" / "digits.yaml"
-    command = [str(LAUNCH / "cpu_processes.sh"), "2", "--config", str(recipe)]
-    options = ["--train.epochs", "1", "--output_dir", str(run), "--tracking.wandb", "disabled"]
-    subprocess.run([*command, *options], env=os.environ | {"PATH": path}, check=True, timeout=200)
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert results["train"]["processes"] == 2
-    assert results["test"]["samples"] == 360
-    assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["threads"] == 1
 
 
 @pytest.mark.parametrize("file", FILES)

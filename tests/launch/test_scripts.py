@@ -303,11 +303,3 @@ class TestTestScript:
 
     def test_ci_fails_with_the_tests(self, place: Place) -> None:
         assert place.run(".ci/run", EXIT_CODE="1").returncode == 1
-
-
-@pytest.mark.parametrize("count", [[], ["0"], ["two"], ["--config"]])
-def test_cpu_processes_wants_a_count(place: Place, count: list[str]) -> None:
-    result = place.run("launch/cpu_processes.sh", *count)
-    assert result.returncode == 2
-    assert "usage:" in result.stderr
-    assert not place.calls()

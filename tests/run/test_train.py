@@ -137,7 +137,7 @@ def test_a_finished_run_says_so_and_changes_nothing(
     [
         (["--seed", "1"], "seed: 1 against 0"),
         (["--resume", "none"], "resume: none"),
-        (["--processes", "2"], "processes: this run must have 2, but 1 were started"),
+        (["--processes", "3"], "train.microbatches: 4 do not divide by 3 processes"),
         (["--resume", "nowhere/step-1"], "resume: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -269,7 +269,7 @@ def test_more_threads_than_cores_are_warned_of(
     threads = len(os.sched_getaffinity(0)) + 1
     few = ["--threads", str(threads), "--train.epochs", "1", "--data.train_size", "200"]
     assert train_here(tmp_path / "run", *few) == 0
-    assert f"threads: 1 processes of {threads} threads share" in caplog.text
+    assert f"threads: 1 process of {threads} threads share" in caplog.text
 
 
 def test_the_labs_example_reaches_what_the_lab_reaches(shared_data: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _evaluate(
 
     folder, split = arguments.run, arguments.split
     # As in the run: rounding depends on them.
-    processes.set_threads(config.threads or processes.default_threads())
+    processes.set_threads(config.threads or processes.DEFAULT_THREADS)
     numerics.choose_kernels(config.train.reduction == "exact")
 
     def load() -> tuple[evaluation_images.EvaluationImages, trained_model.TrainedModel]:

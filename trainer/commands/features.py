@@ -100,7 +100,7 @@ def _embed(
     from trainer.finished import embeddings, evaluation_images, trained_model
 
     # As in an evaluation, so that the features are those behind its answers.
-    processes.set_threads(config.threads or processes.default_threads())
+    processes.set_threads(config.threads or processes.DEFAULT_THREADS)
     numerics.choose_kernels(config.train.reduction == "exact")
 
     def load() -> tuple[TrainedModel, dict[str, evaluation_images.EvaluationImages]]:

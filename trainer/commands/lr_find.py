@@ -66,9 +66,15 @@ def run(arguments: argparse.Namespace) -> None:
     folder = folder_of(config)
     plot: Path = arguments.plot or folder.with_name(f"{folder.name}-lr_find.png")
     processes.check_launch(config)
+    from trainer.ranks import local_processes
     from trainer.run.session import Session
 
-    with Session(config) as session:  # which never opens its folder
+    local_processes.run(config, lambda: _find(Session(config), arguments, plot))
+
+
+def _find(entered: Session, arguments: argparse.Namespace, plot: Path) -> None:
+    """Do the test, and print on rank 0 what was found; a collective."""
+    with entered as session:  # which never opens its folder
         collectives.run_on_main_rank(session.accelerator, lambda: _check_writable(plot))
         rates = learning_rates(arguments.lowest, arguments.highest, arguments.steps)
         losses = _train(session, rates)

@@ -1,4 +1,4 @@
-"""What the commands' options have in common: --json, --model, positive integers, files to write."""
+"""What the commands' arguments have in common: --json, --model, numbers, files, a run's values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from trainer.base import kernels
 from trainer.base.errors import UserError
 from trainer.config import stored_config
+from trainer.config.schema import RunConfig, folder_of
+from trainer.ranks import processes
 
 log = logging.getLogger("lockstep")
 
@@ -72,6 +74,21 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
     if wrong or path.is_dir() or not path.absolute().parent.is_dir():
         ending = f" that ends in {' or '.join(suffixes)}" if suffixes else ""
         raise UserError(f"{option}: {path} must be a file{ending} in an existing folder")
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """Return `config` with what an earlier start of its run has filled in.
+
+    Of processes that a launcher has started rank 0 alone does so, later: only it sees the folder.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    if processes.is_launched():
+        return config
+    from trainer.run.run_folder import RunFolder
+
+    return RunFolder(folder_of(config)).complete(config)
 
 
 @contextlib.contextmanager

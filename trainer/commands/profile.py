@@ -2,7 +2,7 @@
 
 After a warm-up, this many steps of the run are timed as they are, and as many again under torch's
 profiler. Keys of the configuration follow, as for train.py. The run's folder is neither read nor
-changed; the steps are the run's first ones. Behind a launcher rank 0 reports. Open the trace in
+changed; the steps are the run's first ones. Of several processes rank 0 reports. Open the trace in
 chrome://tracing or at ui.perfetto.dev. "self" is without what an operator calls, and its MB are
 those that it allocates less those that it frees.
 
@@ -75,6 +75,13 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     if arguments.memory:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    import trainer.run.engine_builder  # noqa: F401 - before the processes are started
+    from trainer.ranks import local_processes
+
+    local_processes.run(config, lambda: _run(config, arguments))
+
+
+def _run(config: RunConfig, arguments: argparse.Namespace) -> None:
     from trainer.ranks.process_group import join_process_group
 
     with join_process_group(config) as accelerator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from trainer.base import kernels
 from trainer.base.errors import DifferentRunError, UserError
 from trainer.base.terminal import print_report, progress_bar
 from trainer.commands.options import add_json_option
-from trainer.config import stored_config
 from trainer.config.plugins import CODE
 from trainer.config.schema import RunConfig
 
@@ -92,6 +91,24 @@ class Recomputation:
         }
 
 
+def in_processes(
+    arguments: argparse.Namespace, config: RunConfig, where: Path, work: Callable[[], None]
+) -> None:
+    """Do `work`, which joins the other processes, in as many as the run may have here.
+
+    Args:
+        config: that of the run.
+        where: its folder or receipt.
+
+    Raises:
+        UserError: as `join`.
+    """
+    changed = _change(arguments, config, where)
+    from trainer.ranks import local_processes
+
+    local_processes.run(changed, work)
+
+
 @contextlib.contextmanager
 def join(
     arguments: argparse.Namespace, config: RunConfig, where: Path
@@ -108,21 +125,27 @@ def join(
     Raises:
         UserError: an argument is out of range, or the run cannot be computed again.
     """
-    _check(arguments)
-    kernels.choose(stored_config.read_folder(arguments.folder).train.kernels)
-    from trainer.finished import recomputation
+    config = _change(arguments, config, where)
     from trainer.ranks import processes
     from trainer.ranks.process_group import join_process_group
+
+    with join_process_group(config) as accelerator:
+        processes.apply_pins(config)
+        yield accelerator, config
+
+
+def _change(arguments: argparse.Namespace, config: RunConfig, where: Path) -> RunConfig:
+    """Return the configuration of a run with what the arguments change."""
+    _check(arguments)
+    kernels.choose(config.train.kernels)
+    from trainer.finished import recomputation
 
     given = {
         key: getattr(arguments, key)
         for key in (*CODE, "data.root", "model.weights", "train.teacher", "threads")
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    config = recomputation.configuration(config, where, changes)
-    with join_process_group(config) as accelerator:
-        processes.apply_pins(config)
-        yield accelerator, config
+    return recomputation.configuration(config, where, changes)
 
 
 @contextlib.contextmanager

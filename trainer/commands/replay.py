@@ -1,8 +1,8 @@
 """Compute a step of a run again and list its samples, the worst first, with losses and gradients.
 
 The run is computed from the nearest checkpoint before the step, or from its start; nothing in its
-folder is changed. Any launcher may start it, on any number of processes that divides the run's
-micro-batches. Exit code 3: a loss on the way is not the one in metrics.jsonl; 2: equal bits cannot
+folder is changed. Like a training it uses the machine's cores or GPUs, and any launcher may start
+it. Exit code 3: a loss on the way is not the one in metrics.jsonl; 2: equal bits cannot
 be promised here.
 
 example: python -m trainer replay runs/digits --step 97 --page step-97.html
@@ -23,6 +23,7 @@ from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recompute
 from trainer.commands.options import check_output, report_write_errors
 from trainer.config import stored_config
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives
 
 if TYPE_CHECKING:
@@ -61,14 +62,18 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or step, or equal bits cannot be promised.
         DifferentRunError: on rank 0, if a loss is not the recorded one.
     """
-    import torch._functorch.config as compiled_functions
-
-    folder, step = arguments.folder, arguments.step
-    page: Path | None = arguments.page
+    folder, page = arguments.folder, arguments.page
     check_output("--page", page)
     if page and folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     stored = stored_config.read_folder(folder)
+    recompute.in_processes(arguments, stored, folder, lambda: _run(arguments, stored))
+
+
+def _run(arguments: argparse.Namespace, stored: RunConfig) -> None:
+    import torch._functorch.config as compiled_functions
+
+    folder, step, page = arguments.folder, arguments.step, arguments.page
     # A compiled network must be able to go backward more than once, as the samples ask for.
     with (
         compiled_functions.patch(donated_buffer=False),

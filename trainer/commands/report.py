@@ -69,7 +69,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     from trainer.run.results import write_confusion
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
 
-    processes.set_threads(config.threads or processes.default_threads())
+    processes.set_threads(config.threads or processes.DEFAULT_THREADS)
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
     found = evaluation_images.load(stored, config, "test")
     images = found.images

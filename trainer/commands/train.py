@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from trainer.commands import options
 from trainer.config import command_line
 from trainer.ranks import processes
 
@@ -31,8 +32,10 @@ def train(arguments: Sequence[str]) -> None:
         UserError: names the key, the file or the process count that is wrong.
     """
     config = command_line.parse(arguments)
-    processes.check_launch(config)
+    known = options.complete(config)
+    processes.check_launch(known)
     # Torch and its company take seconds to import: only after --help and a mistyped key.
+    from trainer.ranks import local_processes
     from trainer.run.training_run import run_training
 
-    run_training(config)
+    local_processes.run(known, lambda: run_training(config))

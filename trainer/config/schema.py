@@ -70,7 +70,8 @@ class TrainConfig:
     accumulation: int = 1
     """micro-batches a process computes one after the other, where train.microbatches is null"""
     microbatches: int | None = None
-    """equal pieces of a batch; null: processes x accumulation, then pinned"""
+    """equal pieces of a batch; null: processes x accumulation, then pinned; without a launcher that
+    is one process, or as many as processes says"""
     kernels: Literal["native", "portable"] = "native"
     """native: the fastest of this processor; portable: the same bits on every x86-64 processor with
     AVX2, in fp32 on CPUs, by processes of one thread"""
@@ -222,9 +223,10 @@ class RunConfig:
     resume: str = "auto"
     """auto: go on where output_dir stands; none: only an empty folder; or a checkpoint's path"""
     processes: int | None = None
-    """how many processes this run must have; null: as launched"""
+    """how many processes this run has; null: as many as a launcher has started, or without one as
+    this machine has cores or GPUs and divide train.microbatches"""
     threads: int | None = None
-    """threads of each process; null: cores / processes of this machine, then pinned"""
+    """threads of each process; null: 1, or of a run that was started with more those"""
     timeout_seconds: float = 600.0
     """how long processes wait for each other before the run fails and names the missing one"""
     data: DataConfig = field(default_factory=DataConfig)

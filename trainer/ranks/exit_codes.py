@@ -29,7 +29,7 @@ from trainer.base.errors import (
     UserError,
 )
 from trainer.ranks.preemption import end_with_launcher
-from trainer.ranks.processes import launched_count, launched_rank
+from trainer.ranks.processes import is_started_here, launched_count, launched_rank
 
 FINISHED = 0
 FAILED = 1
@@ -66,6 +66,8 @@ def exit_code_for(error: BaseException | None) -> int:
 @contextlib.contextmanager
 def program() -> Iterator[None]:
     """Run the block as a whole program, also under a launcher, and exit with its code."""
+    # Read when OpenMP is loaded: threads that wait for each other leave the cores to other runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     end_with_launcher()
     _silence_other_ranks()
     with output_streams.ignore_write_errors(), exit_with_code():
@@ -90,7 +92,7 @@ def exit_with_code() -> Iterator[None]:
         _tell_launcher(text, first=not isinstance(error, LostRankError))
         if prints:
             print(text, file=sys.stderr, flush=True)
-        elif exit_code_for(error) == USER_CAN_FIX:
+        elif exit_code_for(error) == USER_CAN_FIX and not is_started_here():
             # A launcher ends all ranks when the first one fails: rank 0 has to speak before that.
             time.sleep(SILENT_RANK_WAITS_S)
         sys.exit(exit_code_for(error))
@@ -112,7 +114,7 @@ def _message_of(error: BaseException) -> tuple[str, bool] | None:
             where = error.filename or "a file of the run"
             return f"{where}: {error.strerror}; make room and start again", True
         case KeyboardInterrupt():
-            return "interrupted", True
+            return "interrupted", launched_rank() == 0
         case _:
             own = user_code_errors.as_user_error(error)
             if own is None:

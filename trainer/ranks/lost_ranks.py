@@ -26,10 +26,14 @@ from trainer.base.timeouts import run_with_timeout
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch._C._distributed_c10d import Store
+    from torch._C._distributed_c10d import Store, TCPStore
 
 FAILURE_KEY = "lockstep/failure"
 """in the launcher's store: the rank that has failed, and why"""
+
+_HOST_KEY = "lockstep/host/"
+
+_SAID_KEY = "lockstep/said"
 
 PATIENCE_S = 10.0
 """for the other ranks to notice too; launchers kill after thirty seconds"""
@@ -57,7 +61,7 @@ def is_known_to_all(error: BaseException) -> bool:
 def note_host(accelerator: Accelerator) -> None:
     """Note in the store which machine this rank runs on."""
     if accelerator.num_processes > 1:
-        default_store().set(f"lockstep/host/{accelerator.process_index}", platform.node())
+        default_store().set(f"{_HOST_KEY}{accelerator.process_index}", platform.node())
 
 
 def diagnose(
@@ -130,7 +134,7 @@ def _ask_others(error: BaseException, text: str, rank: int, count: int) -> LostR
     first = _first_failure(store, message)
     # A rank whose own code has failed reports it itself.
     own = " failed first (" in first
-    return LostRankError(first, prints=not own and store.add("lockstep/said", 1) == 1)
+    return LostRankError(first, prints=not own and store.add(_SAID_KEY, 1) == 1)
 
 
 def _close_connections(error: BaseException) -> None:
@@ -154,6 +158,16 @@ def default_store() -> Store:
     return store
 
 
+def note_death(store: TCPStore, text: str) -> None:
+    """Note in a launcher's store how a rank died, for a launcher that says it itself."""
+    for key in store.list_keys():
+        prefix, of_group, _ = key.partition(_HOST_KEY)
+        if of_group:
+            store.add(f"{prefix}{_SAID_KEY}", 1)  # no rank says it again
+            store.compare_set(f"{prefix}{FAILURE_KEY}", "", text)
+            return
+
+
 def _first_failure(store: Store, message: str) -> str:
     """Return the first failure that a rank noted in the store, or note this one as the first."""
     first: str = store.compare_set(FAILURE_KEY, "", message).decode()
@@ -170,4 +184,4 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _describe_rank(store: Store, rank: int) -> str:
-    return f"rank {rank} on {store.get(f'lockstep/host/{rank}').decode()}"
+    return f"rank {rank} on {store.get(f'{_HOST_KEY}{rank}').decode()}"

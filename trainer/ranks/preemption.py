@@ -30,6 +30,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._interrupted = False
         self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
@@ -45,8 +46,10 @@ class StopRequest:
             signal.signal(*self._handlers_before.popitem())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self.signal = signal.Signals(number)
         outer = getattr(self._handlers_before.get(self.signal), "__self__", None)
         if isinstance(outer, StopRequest):  # of the command that this run is a part of

@@ -50,8 +50,12 @@ def runs_on_cpu() -> bool:
     """Tell whether runs of this process use the CPU: there is no GPU, or it is not wanted."""
     import torch
 
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return asked or not torch.accelerator.is_available()
+    return wants_cpu() or not torch.accelerator.is_available()
+
+
+def wants_cpu() -> bool:
+    """Tell whether the user has asked for the CPU."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def create_accelerator(config: RunConfig) -> Accelerator:

@@ -14,6 +14,14 @@ from trainer.ranks.cgroups import cpu_quota
 
 LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
+STARTED_HERE = "lockstep"
+"""TORCHELASTIC_RUN_ID of processes that a command has started by itself"""
+
+LIMIT_VARIABLE = "LOCKSTEP_PROCESSES"
+"""how many of these at most"""
+
+DEFAULT_THREADS = 1
+
 log = logging.getLogger("lockstep")
 
 
@@ -42,25 +50,137 @@ def _launched(variable: str, default: int) -> int:
     return int(value) if value.isdecimal() else default
 
 
-def check_launch(config: RunConfig) -> None:
+def is_launched() -> bool:
+    """Tell whether a launcher has started this process; Accelerate's, also if it is the only one.
+
+    The last variable is one that Accelerate's launcher always sets, and Accelerate itself does not.
+    """
+    names = ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
+    return any(name in os.environ for name in names)
+
+
+def is_started_here() -> bool:
+    """Tell whether this process was started by a command itself, without a launcher."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == STARTED_HERE
+
+
+def check_launch(config: RunConfig, *, starts_others: bool = True) -> None:
     """Make sure that the launch fits the configuration, before anything is loaded or waited for.
 
     Called before torch is imported, as it chooses the kernels.
 
+    Args:
+        starts_others: whether without a launcher the processes are started afterwards.
+
     Raises:
         UserError: as `check_count`, `launch_settings.check_settings` and `kernels.choose`.
     """
-    check_count(config)
+    check_count(config, starts_others=starts_others)
     launch_settings.check_settings(config)
     kernels.choose(config.train.kernels)
 
 
-def check_count(config: RunConfig) -> None:
-    """Compare `processes` with the number of processes that were started.
+def may_start_several(config: RunConfig) -> bool:
+    """Tell whether a command may start more than one process for this configuration."""
+    asked, microbatches = config.processes, config.train.microbatches
+    wanted = (microbatches or 1) if asked is None else asked
+    return not is_launched() and wanted > 1
+
+
+def count_to_start(config: RunConfig, gpus: int) -> int:
+    """Return how many processes a command that was started without a launcher has on this machine.
+
+    Args:
+        gpus: that the run would use; 0: it is on the CPU.
 
     Raises:
-        UserError: they differ, or only some of a launcher's variables are set.
+        UserError: more are asked for than there are GPUs, or than this system can start.
     """
+    if not may_start_several(config):
+        return 1
+    if sys.platform != "linux":
+        if config.processes is None:
+            return 1
+        raise UserError(
+            f"processes: {config.processes} need a launcher on {sys.platform}, torchrun"
+        )
+    if config.processes is not None and 0 < gpus < config.processes:
+        raise UserError(
+            f"processes: {config.processes}, but this machine has {gpus} GPU{'s' * (gpus > 1)}; "
+            f"ask for as many at most, or set ACCELERATE_USE_CPU=true"
+        )
+    return choose_count(
+        config.processes,
+        config.train.microbatches,
+        threads=config.threads or DEFAULT_THREADS,
+        cores=usable_cores(),
+        gpus=gpus,
+        limit=_limit(),
+    )
+
+
+def choose_count(
+    asked: int | None,
+    microbatches: int | None,
+    *,
+    threads: int,
+    cores: int,
+    gpus: int,
+    limit: int | None = None,
+) -> int:
+    """Return how many processes a machine starts for a run: never more than its configuration has.
+
+    Args:
+        asked: `processes`, which is what is started; None: as many as divide the micro-batches
+            and as there are GPUs or, without any, cores for their threads.
+        microbatches: None: one process's own, since the machine must not choose the run.
+        limit: upper bound where none are asked for.
+    """
+    if asked is not None:
+        return asked
+    room = min(gpus or cores // threads, microbatches or 1, limit or microbatches or 1)
+    return max(n for n in range(1, max(room, 1) + 1) if (microbatches or 1) % n == 0)
+
+
+def idle_warning(config: RunConfig, gpus: int) -> str | None:
+    """Say that the machine would be mostly idle, as a run does not say into what it divides.
+
+    Args:
+        gpus: that the run would use; 0: it is on the CPU.
+    """
+    counted = config.processes is not None or config.train.microbatches is not None
+    room = gpus or usable_cores() // (config.threads or DEFAULT_THREADS)
+    if counted or is_launched() or min(room, _limit() or room) < 2:
+        return None
+    return (
+        f"train.microbatches: null, so this run has one process, though there are "
+        f"{room} {'GPUs' if gpus else 'cores'}; a number, such as 4, lets it use as many"
+    )
+
+
+def _limit() -> int | None:
+    value = os.environ.get(LIMIT_VARIABLE)
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{LIMIT_VARIABLE}: must be a number from 1, found {value!r}; or unset it")
+    return int(value)
+
+
+def check_count(config: RunConfig, *, starts_others: bool = True) -> None:
+    """Compare `processes` with the number of processes that were started.
+
+    Args:
+        starts_others: as for `check_launch`.
+
+    Raises:
+        UserError: they differ, or only some of a launcher's variables are set; or so many cannot
+            share the micro-batches.
+    """
+    if starts_others and not is_launched():
+        if config.processes is not None and config.train.microbatches is not None:
+            check_microbatches(config, config.processes)
+        return
     count = launched_count()
     world_size = os.environ.get("WORLD_SIZE")
     lacking = [name for name in LAUNCH_VARIABLES if not os.environ.get(name)]
@@ -68,12 +188,12 @@ def check_count(config: RunConfig) -> None:
         raise UserError(
             f"WORLD_SIZE: is {world_size!r}, as if by a launcher, which would also have set "
             f"{', '.join(lacking or LAUNCH_VARIABLES)}; unset it, or start with a launcher "
-            f"(launch/cpu_processes.sh N, or torchrun --nproc_per_node N)"
+            f"(torchrun --nproc_per_node N)"
         )
     if config.processes not in (None, count):
         raise UserError(
             f"processes: this run must have {config.processes}, but {count} were started; "
-            f"launch it with that many (launch/cpu_processes.sh N, or torchrun --nproc_per_node N)"
+            f"launch it with that many (torchrun --nproc_per_node N), or do python train.py"
         )
 
 
@@ -106,11 +226,6 @@ def usable_cores() -> int:
     return min(cores, _launched("SLURM_CPUS_ON_NODE", cores))
 
 
-def default_threads() -> int:
-    """Return the cores that this process may use, divided by the processes of this machine."""
-    return max(1, usable_cores() // local_count())
-
-
 def decoding_threads() -> int:
     """Return how many threads of this process decode pictures, however many compute."""
     return max(1, usable_cores() // local_count())
@@ -126,20 +241,24 @@ def set_threads(threads: int) -> None:
         log.warning("%s", warning)
 
 
-def oversubscription_warning(threads: int) -> str | None:
-    """Say that this many threads a process are more than the cores; None if they are not."""
-    if threads * local_count() <= usable_cores():
+def oversubscription_warning(threads: int, count: int | None = None) -> str | None:
+    """Say that this many threads a process are more than the cores; None if they are not.
+
+    Args:
+        count: processes of this machine; None: as launched.
+    """
+    count = count or local_count()
+    if threads * count <= usable_cores():
         return None
     return (
-        f"threads: {local_count()} processes of {threads} threads share {usable_cores()} cores, "
-        f"which is slow"
+        f"threads: {count} process{'es' * (count > 1)} of {threads} thread{'s' * (threads > 1)} "
+        f"share {usable_cores()} core{'s' * (usable_cores() > 1)}, which is slow"
     )
 
 
 def default_pins(config: RunConfig, count: int) -> dict[str, int]:
     """Return values for the pinned keys that nobody has set, with this many processes."""
-    threads = 1 if config.train.kernels == "portable" else default_threads()
-    return {"threads": threads, "train.microbatches": count * config.train.accumulation}
+    return {"threads": DEFAULT_THREADS, "train.microbatches": count * config.train.accumulation}
 
 
 def apply_pins(config: RunConfig) -> None:

@@ -61,6 +61,23 @@ class RunFolder:
     def inspect(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
         """Do what `open` does, without locking the folder."""
         stored = _stored_config(self.path)
+        config = fill_pinned(self._match(config, stored), pins)
+        validate(config)
+        status = self._stored_status() if stored else RunStatus()
+        longer = stored is not None and extends(config, stored)
+        return OpenedRun(config, status.state == "finished" and not longer, status)
+
+    def complete(self, config: RunConfig) -> RunConfig:
+        """Return `config` with what an earlier start has filled in, if there was one.
+
+        Raises:
+            UserError: the folder holds another run.
+        """
+        # False too where nobody may look, which is an error when the folder is opened.
+        is_run = os.access(self.path / "config.yaml", os.F_OK)
+        return self._match(config, _stored_config(self.path) if is_run else None)
+
+    def _match(self, config: RunConfig, stored: RunConfig | None) -> RunConfig:
         if stored and config.resume == "none":
             raise UserError(
                 f"resume: none, but {self.path} holds a run; choose another output_dir, "
@@ -70,11 +87,7 @@ class RunFolder:
             config = _match_stored_run(config, run_folder_of(Path(config.resume)), "resume")
         if stored:
             config = _match_stored_run(config, self.path, "output_dir")
-        config = fill_pinned(config, pins)
-        validate(config)
-        status = self._stored_status() if stored else RunStatus()
-        longer = stored is not None and extends(config, stored)
-        return OpenedRun(config, status.state == "finished" and not longer, status)
+        return config
 
     def remove_leftovers(self) -> None:
         """Remove the files that a killed process was writing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,22 @@ def test_what_works_leaves_nothing_behind(doctor: Doctor, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_processes_that_the_command_starts(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = doctor(*words(tmp_path / "run", "--processes", "60", "--train.microbatches", "60"))
+    assert found["processes"][0]["text"] == "60, which train.py starts by itself"
+    assert found["threads"][0]["text"].startswith("threads: 60 processes of 1 thread share")
+    monkeypatch.delenv("LOCKSTEP_PROCESSES")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
+    found = doctor(*words(tmp_path / "run"))
+    assert found["processes"][0]["text"] == "4, which train.py starts by itself"
+    found = doctor(*words(tmp_path / "run", "--train.microbatches", "null"))
+    (finding,) = found["processes"]
+    assert finding["state"] == "warning"
+    assert "this run has one process, though there are 6 cores" in finding["text"]
+
+
 def test_the_network_is_tried(doctor: Doctor, tmp_path: Path) -> None:
     found = doctor(*words(tmp_path / "run"))
     assert found["trial"][0]["text"] == "equal bits on two processes, and resumed"
@@ -52,7 +69,7 @@ def test_the_machine_only(doctor: Doctor) -> None:
 
 def test_keys_without_a_file_are_for_the_default_recipe(doctor: Doctor) -> None:
     more = ["--processes", "3", "--data.name", "digits", "--data.train_size", "500"]
-    doctor.fails("processes", "processes: this run must have 3, but 1 were started", *more)
+    doctor.fails("processes", "train.microbatches: 4 do not divide by 3 processes", *more)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +77,7 @@ def test_keys_without_a_file_are_for_the_default_recipe(doctor: Doctor) -> None:
     [
         ("configuration", "did you mean seed?", ["--seeed", "3"]),
         ("configuration", "optimizer.lr: must be positive", ["--optimizer.lr", "-1"]),
-        ("processes", "this run must have 2, but 1 were started", ["--processes", "2"]),
+        ("processes", "4 do not divide by 3 processes", ["--processes", "3"]),
         ("devices", "train.precision: fp16 needs a GPU", ["--train.precision", "fp16"]),
         ("data", "data.root: there is no folder", ["--data.name", "npy", "--data.root", "/none"]),
         ("data", "data.root: /none", ["--data.name", "fashion_mnist", "--data.root", "/none"]),
@@ -121,7 +138,7 @@ def test_more_threads_than_cores(doctor: Doctor, tmp_path: Path) -> None:
     assert doctor.code == 0
     (finding,) = found["threads"]
     assert finding["state"] == "warning"
-    assert finding["text"].startswith("threads: 1 processes of 512 threads share")
+    assert finding["text"].startswith("threads: 1 process of 512 threads share")
 
 
 def test_known_data_that_would_be_downloaded(
@@ -226,11 +243,13 @@ def test_unknown_arguments_of_other_commands_are_still_errors(capsys: Capture) -
 
 
 def test_the_text_for_people(capsys: Capture, tmp_path: Path) -> None:
-    more = ["--processes", "2"]
+    more = ["--processes", "3"]
     code, output, errors = run_command(capsys, "doctor", *words(tmp_path / "run"), *more)
     assert code == 2
     lines = output.splitlines()
-    assert lines[0].startswith("PROBLEM  processes         processes: this run must have 2, but 1")
+    assert lines[0].startswith(
+        "PROBLEM  processes         train.microbatches: 4 do not divide by 3"
+    )
     assert "ok       model             quicknet, 14,458 parameters" in lines
     # A path is not broken.
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100

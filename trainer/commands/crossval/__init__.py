@@ -54,7 +54,16 @@ def run(arguments: argparse.Namespace) -> None:
     folds = [fold_config(asked, arguments.folds, number) for number in numbers]
     for each in folds or [fold_config(asked, arguments.folds, 1)]:
         rules.validate(each)
-    processes.check_launch(asked)
+    known = asked if processes.is_launched() else fill_pinned(asked, _stored_pins(asked, folds))
+    processes.check_launch(known)
+    import trainer.run.training_run  # noqa: F401 - before the processes are started
+    from trainer.ranks import local_processes
+
+    local_processes.run(known, lambda: _run(arguments, asked, folds))
+
+
+def _run(arguments: argparse.Namespace, asked: RunConfig, folds: Sequence[RunConfig]) -> None:
+    """Do what `run` does, in each process; a collective."""
     from trainer.ranks.preemption import StopRequest
 
     stop = StopRequest()  # between two folds, where no run listens

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.base.errors import RankError
+from trainer.base.errors import RankError, UserError
 from trainer.base.timeouts import run_with_timeout
 from trainer.commands.doctor import machine, rank_checks, resources, run_checks
 from trainer.commands.doctor.finding import Finding, Findings, merge
@@ -41,6 +41,7 @@ def check_machine_and_run(
         machine.check_processes(config), variables, machine.cores(), machine.versions(), kernels,
         devices,
     ]  # fmt: skip
+    started = _started_count(config)
     # Processes can meet even where the recipe asks for another number of them.
     can_meet = machine.check_processes(RunConfig()).state == "ok"
     accelerator = None
@@ -48,7 +49,7 @@ def check_machine_and_run(
         accelerator = rank_checks.connect_ranks(config, findings)
     if accelerator is None:
         if processes.launched_rank() == 0:
-            return _check_run(asked, findings, None)
+            return _check_run(asked, findings, None, started)
         problems = [finding.text for finding in findings if finding.state == "problem"]
         # Rank 0 may not be there to say it.
         if problems and processes.launched_local_rank() == 0:
@@ -56,7 +57,7 @@ def check_machine_and_run(
         return []
     lost_ranks.note_host(accelerator)
     try:
-        found = _check_run(asked, findings, accelerator)
+        found = _check_run(asked, findings, accelerator, started)
     except RuntimeError as error:
         raise (lost_ranks.diagnose(accelerator, error) or error) from error
     process_group.leave(accelerator)
@@ -64,18 +65,20 @@ def check_machine_and_run(
 
 
 def _check_run(
-    asked: RunConfig | None, findings: Findings, accelerator: Accelerator | None
+    asked: RunConfig | None, findings: Findings, accelerator: Accelerator | None, started: int
 ) -> list[Finding]:
     """Check the run and compare the ranks.
 
     Args:
         asked, findings: of this rank.
         accelerator: None if this rank could not meet the others.
+        started: how many processes train.py would start.
     """
     is_main = accelerator is None or accelerator.is_main_process
-    opened = _open_folder(asked, findings, accelerator)
+    opened = _open_folder(asked, findings, accelerator, started)
     config = opened.config if opened else asked or RunConfig()
-    findings.append(machine.check_threads(config.threads or processes.default_threads()))
+    threads = config.threads or processes.DEFAULT_THREADS
+    findings.append(machine.check_threads(threads, max(started, processes.local_count())))
     if is_main:
         findings.append(machine.check_weights_and_biases(config.tracking.wandb))
     start, needed_bytes = None, 0
@@ -94,21 +97,29 @@ def _check_run(
             findings.append(resources.check_gpu_memory(run.needs, device))
             needed_bytes = run.needs.checkpoint  # of which a copy is made outside the GPU
     if accelerator is None or accelerator.num_processes == 1:
-        return _conclude([RankReport(asked, start, needed_bytes, findings)])
+        return _conclude([RankReport(asked, start, started * needed_bytes, findings)])
     findings.append(rank_checks.measure_all_reduce(accelerator))
     ranks = gather_object([RankReport(asked, start, needed_bytes, findings)])
     return _conclude(ranks) if is_main else []
 
 
+def _started_count(config: RunConfig) -> int:
+    """Return how many processes train.py starts; 1 where it would refuse to."""
+    try:
+        return machine.count_to_start(config)
+    except UserError:
+        return 1
+
+
 def _open_folder(
-    asked: RunConfig | None, findings: Findings, accelerator: Accelerator | None
+    asked: RunConfig | None, findings: Findings, accelerator: Accelerator | None, started: int
 ) -> OpenedRun | None:
     """Return the run as rank 0 finds it in its folder, on all ranks; None without a run."""
 
     def look() -> OpenedRun | None:
         if asked is None:
             return None
-        count = accelerator.num_processes if accelerator else processes.launched_count()
+        count = max(started, processes.launched_count())
         found = findings.attempt("output_dir", lambda: run_checks.open_folder(asked, count))
         pins = processes.default_pins(asked, count)
         return found or OpenedRun(fill_pinned(asked, pins), False, RunStatus())

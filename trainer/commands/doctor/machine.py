@@ -19,7 +19,7 @@ from trainer.run.tracking import weights_and_biases as wandb_tracking
 
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LOCKSTEP_DATA"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LOCKSTEP_DATA", processes.LIMIT_VARIABLE),
     *("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_NODEID"),
     *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS_ON_NODE"),
 )
@@ -47,9 +47,10 @@ def check_launch_variables(config: RunConfig) -> Finding:
 
 
 def check_processes(config: RunConfig) -> Finding:
-    """Check how many processes there are, and that they know of each other."""
+    """Check how many processes there are, or will be, and that they know of each other."""
     try:
         processes.check_count(config)
+        planned = count_to_start(config)
     except UserError as error:
         return Finding("processes", "problem", str(error))
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
@@ -63,10 +64,29 @@ def check_processes(config: RunConfig) -> Finding:
     count, local = processes.launched_count(), processes.local_count()
     if count > 1:
         return Finding("processes", "ok", f"{count}, {local} of them on this machine")
-    by = ", as accelerate launch does with MULTI_CPU or --cpu" * (
-        "ACCELERATE_MIXED_PRECISION" in os.environ
-    )
-    return Finding("processes", "ok", f"1{by}")
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return Finding("processes", "ok", "1, as accelerate launch does with MULTI_CPU or --cpu")
+    if planned > 1:
+        return Finding("processes", "ok", f"{planned}, which train.py starts by itself")
+    if idle := processes.idle_warning(config, gpus()):
+        return Finding("processes", "warning", idle)
+    return Finding("processes", "ok", "1")
+
+
+def count_to_start(config: RunConfig) -> int:
+    """Return how many processes train.py would start here; 1 of those that a launcher has started.
+
+    Raises:
+        UserError: it would not start so many.
+    """
+    return processes.count_to_start(config, gpus() if processes.may_start_several(config) else 0)
+
+
+def gpus() -> int:
+    """Return how many GPUs a run would use."""
+    import torch
+
+    return 0 if process_group.runs_on_cpu() else torch.accelerator.device_count()
 
 
 def cores() -> Finding:
@@ -77,16 +97,20 @@ def cores() -> Finding:
     return Finding("cores", "ok", text)
 
 
-def check_threads(count: int) -> Finding:
-    """Compare the run's `threads` with the cores."""
-    too_many = processes.oversubscription_warning(count)
+def check_threads(threads: int, count: int) -> Finding:
+    """Compare the run's `threads` with the cores.
+
+    Args:
+        count: processes of this machine.
+    """
+    too_many = processes.oversubscription_warning(threads, count)
     if too_many:
         advice = (
             "start fewer processes, or a new run with fewer threads; "
             "of a batch system, ask for more cores"
         )
         return Finding("threads", "warning", too_many, advice)
-    return Finding("threads", "ok", f"{count} for each process")
+    return Finding("threads", "ok", f"{threads} for each process")
 
 
 def versions() -> Finding:

@@ -95,7 +95,7 @@ def _inspect(
     from trainer.finished import trained_model
     from trainer.network import image_settings
 
-    processes.set_threads(config.threads or processes.default_threads())
+    processes.set_threads(config.threads or processes.DEFAULT_THREADS)
     stored = None
     if folder:
         numerics.choose_kernels(config.train.reduction == "exact")

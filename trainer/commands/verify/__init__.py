@@ -3,9 +3,9 @@
 Compared are the loss of every step, the figures and digests of every epoch, every tensor of every
 checkpoint, and the weights and test results at the end. Before that the run's receipt.json is
 compared with the run's other files. A receipt alone, without its run, is enough to compute the run
-from its start. Nothing in the folder is changed. Any launcher may start it, on any number of
-processes that divides the run's micro-batches. Exit code 3: the run differs, and the first
-difference is printed; 2: equal bits cannot be promised here.
+from its start. Nothing in the folder is changed. Like a training it uses the machine's cores or
+GPUs, and any launcher may start it. Exit code 3: the run differs, and the first difference is
+printed; 2: equal bits cannot be promised here.
 
 example: python -m trainer verify runs/digits
          python -m trainer verify runs/digits --segment 2
@@ -21,9 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base import kernels
 from trainer.base.errors import UserError
+from trainer.base.kernels import Kernels
+from trainer.base.strict_json import read_json
 from trainer.commands import recompute
 from trainer.commands.verify import computing, verdict
+from trainer.config import stored_config
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,11 +65,27 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or segment, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where something differs; on all where the receipt was changed.
     """
+    kernels.choose(_kernels_of(arguments.run))
     from trainer.finished import segments
-    from trainer.ranks import collectives
 
     source = segments.open_source(arguments.run)
     _check(arguments, source)
+    recompute.in_processes(arguments, source.config, source.path, lambda: _run(arguments, source))
+
+
+def _kernels_of(run: Path) -> Kernels:
+    """Return the kernels of a run, by its folder or receipt, before torch is imported."""
+    if not run.is_file():
+        return stored_config.read_folder(run).train.kernels
+    asked = read_json(run).get("configuration")
+    portable = isinstance(asked, dict) and asked.get("train.kernels") == "portable"
+    return "portable" if portable else "native"
+
+
+def _run(arguments: argparse.Namespace, source: Source) -> None:
+    from trainer.finished import segments
+    from trainer.ranks import collectives
+
     with recompute.join(arguments, source.config, source.path) as (accelerator, config):
         found = collectives.run_on_main_rank(accelerator, partial(segments.read, source))
         parts, chosen = _compute(arguments, accelerator, config, found)
