@@ -27,6 +27,11 @@ class Source:
     """None: of an older version, or the run is not finished"""
 
     @property
+    def receipt_path(self) -> Path:
+        """Where the receipt is, if there is one."""
+        return self.path if self.is_receipt else self.path / NAME
+
+    @property
     def is_receipt(self) -> bool:
         """Whether nothing but the receipt is to be used, wherever it lies."""
         return not self.path.is_dir()

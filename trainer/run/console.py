@@ -18,7 +18,10 @@ from typing import Any, Self
 from trainer.base.terminal import format_table, percent, print_line, progress_bar
 from trainer.config.schema import LAB_TEST_SAMPLES
 
-FILES = ("report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors")
+FILES = (
+    "report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors",
+    "receipt.json",
+)  # fmt: skip
 MOST_CLASSES = 100
 """in a table on the screen; if there are more, the WORST_CLASSES"""
 WORST_CLASSES = 20

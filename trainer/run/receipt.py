@@ -38,7 +38,6 @@ from trainer.run.metrics_log import by_event
 from trainer.training.observer import Record
 
 NAME = "receipt.json"
-SIGNATURE = "receipt.json.sig"
 FORMAT_VERSION = 1
 
 HEAD = ("format_version", "configuration", "fingerprints", "skipped_steps")
@@ -63,7 +62,7 @@ def write(folder: Path, receipt: Receipt | None) -> None:
     Args:
         receipt: None: the run has none.
     """
-    (folder / SIGNATURE).unlink(missing_ok=True)
+    signature_of(folder / NAME).unlink(missing_ok=True)
     if receipt is None:
         (folder / NAME).unlink(missing_ok=True)
         log.warning("no %s: a version of Lockstep that had none did a part of this run", NAME)
@@ -128,6 +127,11 @@ def seal(receipt: Receipt) -> Receipt:
     whole |= {"chain": links, "result": result}
     order = (*HEAD, "chain", "result", "made_with")
     return {**{key: whole[key] for key in order}, "sha256": _sha256(whole)}
+
+
+def signature_of(path: Path) -> Path:
+    """Return where the signature of a receipt is, if it is signed."""
+    return path.with_name(f"{path.name}.sig")
 
 
 def to_text(receipt: Receipt) -> str:

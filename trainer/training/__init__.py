@@ -7,6 +7,7 @@
   figures, `weight_selection` validates and chooses the weights,
   `averaging` and `batch_norm_statistics` average them.
 - `run_checkpoints` connects all of it with the checkpoints: `snapshot` is what goes into one,
+  `state_digest` its digest at the end of an epoch,
   `resume_checks` says whether one fits, `run_state` where a run is.
 - `stopping` makes the ranks stop together, `observer` is what the room above gets to see,
   `per_sample` computes again what a sample did in a step.

@@ -88,6 +88,7 @@ def write_run(
         "model": {"name": "lab_cnn", "parameters": 29034},
         "weights_sha256": "ab" * 32,
         "final_weights_sha256": "cd" * 32,
+        "receipt_sha256": "12" * 32,
         "data": {
             "name": "fashion_mnist",
             "fingerprint": "ef" * 32,
@@ -201,6 +202,7 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
     assert f"python train.py {again}" in page.text
     assert "ab" * 32 in page.text
     assert "cd" * 32 in page.text
+    assert "12" * 32 in page.text
     assert "torch 2.13.0" in page.text
     config = (tmp_path / "config.yaml").read_text(encoding="utf-8")
     assert " ".join(config.split()) in page.text

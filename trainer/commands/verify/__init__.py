@@ -3,9 +3,9 @@
 Compared are the loss of every step, the figures and digests of every epoch, every tensor of every
 checkpoint, and the weights and test results at the end. Before that the run's receipt.json is
 compared with the run's other files. A receipt alone, without its run, is enough to compute the run
-from its start. Nothing in the folder is changed. Like a training it uses the machine's cores or
-GPUs, and any launcher may start it. Exit code 3: the run differs, and the first difference is
-printed; 2: equal bits cannot be promised here.
+from its start. Nothing in the folder is changed, but for the signature that --sign asks for. Like a
+training it uses the machine's cores or GPUs, and any launcher may start it. Exit code 3: the run
+differs, and the first difference is printed; 2: equal bits cannot be promised here.
 
 example: python -m trainer verify runs/digits
          python -m trainer verify runs/digits --segment 2
@@ -56,6 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="S", help="of --sample; default: another one each time"
     )
+    parser.add_argument(
+        "--signers", type=Path, metavar="FILE",
+        help="whose signature the receipt must have: ssh-keygen's file of allowed signers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY",
+        help="where all agrees, sign the receipt with this key of SSH's, into receipt.json.sig",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -66,11 +74,17 @@ def run(arguments: argparse.Namespace) -> None:
         DifferentRunError: on rank 0, where something differs; on all where the receipt was changed.
     """
     kernels.choose(_kernels_of(arguments.run))
-    from trainer.finished import segments
+    from trainer.finished import segments, signatures
 
     source = segments.open_source(arguments.run)
     _check(arguments, source)
-    recompute.in_processes(arguments, source.config, source.path, lambda: _run(arguments, source))
+    _check_signing(arguments, source)
+    signer = None
+    if arguments.signers:
+        signer = signatures.signer_of(source.receipt_path, arguments.signers)
+    recompute.in_processes(
+        arguments, source.config, source.path, lambda: _run(arguments, source, signer)
+    )
 
 
 def _kernels_of(run: Path) -> Kernels:
@@ -82,8 +96,8 @@ def _kernels_of(run: Path) -> Kernels:
     return "portable" if portable else "native"
 
 
-def _run(arguments: argparse.Namespace, source: Source) -> None:
-    from trainer.finished import segments
+def _run(arguments: argparse.Namespace, source: Source, signer: str | None) -> None:
+    from trainer.finished import segments, signatures
     from trainer.ranks import collectives
 
     with recompute.join(arguments, source.config, source.path) as (accelerator, config):
@@ -94,8 +108,10 @@ def _run(arguments: argparse.Namespace, source: Source) -> None:
     report = {
         **verdict.combine(parts, found, accelerator.num_processes, config.threads),
         **chosen,
-        "receipt": _about_receipt(source, found),
+        "receipt": _about_receipt(source, found, signer),
     }
+    if arguments.sign and report["agrees"]:
+        report["receipt"]["signature"] = str(signatures.sign(source.receipt_path, arguments.sign))
     recompute.conclude(report, verdict.lines_of(report), as_json=arguments.json)
 
 
@@ -124,6 +140,21 @@ def _check(arguments: argparse.Namespace, source: Source) -> None:
             f"--tolerance: needs the run's folder: {source.path} has digests of the losses, and "
             f"digests are equal or not"
         )
+
+
+def _check_signing(arguments: argparse.Namespace, source: Source) -> None:
+    """Check the arguments that are about a signature.
+
+    Raises:
+        UserError: there is nothing to sign, or nothing to sign it with.
+    """
+    for option in ("sign", "signers"):
+        if getattr(arguments, option) and source.receipt is None:
+            raise UserError(f"--{option}: {source.path} has no receipt")
+    if arguments.sign and not arguments.sign.is_file():
+        raise UserError(f"--sign: {arguments.sign}: there is no such file")
+    if arguments.sign and arguments.tolerance is not None:
+        raise UserError("--sign: is for a run that agrees in bits, so without --tolerance")
 
 
 def _compute(
@@ -185,7 +216,12 @@ def _compute(
     return parts, {}
 
 
-def _about_receipt(source: Source, found: Segments) -> dict[str, Any] | None:
+def _about_receipt(source: Source, found: Segments, signer: str | None) -> dict[str, Any] | None:
     if source.receipt is None:
         return None
-    return {"sha256": source.receipt["sha256"], "contradictions": found.contradictions}
+    return {
+        "sha256": source.receipt["sha256"],
+        "signed_by": signer,
+        "signature": None,
+        "contradictions": found.contradictions,
+    }

@@ -59,7 +59,9 @@ def lines_of(report: dict[str, Any]) -> list[str]:
             f"{', '.join(report['checkpoints']) or 'none'}",
         ]
     if receipt:
-        lines.append(f"receipt {receipt['sha256']}: whole")
+        by = f", signed by {receipt['signed_by']}" if receipt["signed_by"] else ""
+        lines.append(f"receipt {receipt['sha256']}: whole{by}")
+        lines += [f"signed: {receipt['signature']}"] if receipt["signature"] else []
         lines += [f"contradicts its run: {text}" for text in receipt["contradictions"]]
     lines += [f"equal at best to rounding: {reason}" for reason in report["not_promised"]]
     if report["tolerance"] is not None:
