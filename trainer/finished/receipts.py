@@ -204,7 +204,7 @@ def _in_results(receipt: Receipt, run: RunRecord) -> Iterator[str]:
         if ours[key] != theirs.get(key):
             yield f"{key} is {ours[key]}, but {theirs.get(key)} in results.json"
     data, fingerprints = results["data"], receipt["fingerprints"]
-    for key, name in (("data.root", "fingerprint"), ("data.test", "test_fingerprint")):
+    for key, name in (("data.root", "fingerprint"), ("test", "test_fingerprint")):
         if fingerprints.get(key) != data.get(name):
             yield f"fingerprints: {key} is not the data.{name} in results.json"
     if receipt["skipped_steps"] != run.skipped_steps:
@@ -225,7 +225,7 @@ def _in_weights(receipt: Receipt, run: RunRecord) -> Iterator[str]:
 
 def _in_checkpoints(receipt: Receipt, stops: list[Checkpoint]) -> Iterator[str]:
     ends = {(link["epoch"] + 1, link["step"]): link for link in receipt["chain"]}
-    code = {key: own for key, own in receipt["fingerprints"].items() if key != "data.test"}
+    code = {key: own for key, own in receipt["fingerprints"].items() if key != "test"}
     for saved in stops:
         if code != {key: own for key, own in saved.state["fingerprints"].items() if own}:
             yield f"fingerprints are not those of {saved.folder.name}"

@@ -95,7 +95,7 @@ def make(
         "configuration": configuration_of(config, results["train"]["processes"]),
         "fingerprints": {
             **{key: value for key, value in fingerprints.items() if value is not None},
-            "data.test": results["data"]["test_fingerprint"],
+            "test": results["data"]["test_fingerprint"],
         },
         "skipped_steps": results["train"]["skipped_steps"],
     }
