@@ -65,7 +65,8 @@ def main() -> None:
     large = [measure_large(LARGE_PARAMETERS) for _ in range(arguments.rounds)]
     large_s, size_bytes = statistics.median(one for one, _ in large), large[0][1]
     lines = [
-        "The digests at the end of an epoch, of the weights alone and of the whole state, on rank 0;",
+        "The digests at the end of an epoch, of the weights alone and of the whole state, on rank "
+        "0;",
         f"medians of {arguments.rounds}:",
         "",
         f"- the default recipe, an epoch of 45 steps on one process: "

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.checkpoints import forge_state
 from tests.commands.command import Capture, run_command
 from tests.commands.test_verify import forge_weights
 from tests.distributed.launch import run_forked
@@ -229,6 +230,26 @@ def test_a_manipulated_epoch_is_found_by_its_segment(own: Path, capsys: Capture)
     assert "first in segment 2: segment 1 agrees; others were not computed" in output
     assert "agreed before it: the end of epoch 2" in output
     assert verify(capsys, own, "--segment", "4")[0] == 3, "as its files contradict each other"
+
+
+def test_a_step_that_was_left_out_without_need(own: Path, capsys: Capture) -> None:
+    """Files and receipt fit each other, and so does all that is computed without this step."""
+    for name in ("step-00000015", "step-00000020", "step-00000025", "step-00000030"):
+        shutil.rmtree(own / "checkpoints" / name)
+    forge_state(
+        own / "checkpoints" / "step-00000010",
+        lambda state: state["run"].update(skipped_steps=[13]),
+    )
+    status = own / "status.json"
+    status.write_text(status.read_text().replace("finished", "stopped"))
+    assert train_here(own, *SHORT, *CONSTANT, "--train.epochs", "6") == 0
+    assert json.loads((own / "receipt.json").read_text())["skipped_steps"] == [13]
+    for path in (own, own / "receipt.json"):
+        code, output, _ = verify(capsys, path)
+        assert code == 3
+        difference = "step 13 (epoch 3) was left out, though its loss is finite"
+        assert f"first difference: {difference}" in output
+        assert "contradicts its run" not in output
 
 
 def test_a_sample_is_drawn_by_its_seed(run: Path, capsys: Capture) -> None:

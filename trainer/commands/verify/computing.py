@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,48 @@ def _advance(again: Recomputation, until: Position) -> bool:
         )
 
     while not differs() and (here := (engine.state.epoch, engine.state.step)) < until:
-        engine.fit(min(until, (here[0] + 1, here[0] * engine.batches.steps)))
+        target = min(until, (here[0] + 1, here[0] * engine.batches.steps))
+        for step in again.plan.run.skipped_steps:
+            if here[1] < step <= target[1]:
+                engine.fit((here[0], step - 1))
+                _check_left_out(again, step)
+        engine.fit(target)
         if (engine.state.epoch, engine.state.step) == here:
             break  # it ends here, before the run did
     return not differs()
+
+
+def _check_left_out(again: Recomputation, step: int) -> None:
+    """Do the next step, which the run has left out, to see that its loss is not finite; undo it.
+
+    A run may leave no other step out: which ones it trains on is not for it to choose.
+    """
+    from trainer.checkpoint.reading import Checkpoint
+    from trainer.checkpoint.sharing import NAMES
+
+    engine = again.engine
+    files, small = engine.snapshot.collect(engine.state, engine.selection.best)
+    before = Checkpoint(again.plan.run.folder, copy.deepcopy(small))
+    tensors = {
+        name: {key: tensor.detach().clone() for key, tensor in files.get(name, {}).items()}
+        for name in NAMES
+    }
+    observer, engine.observer = engine.observer, None
+    skipped = engine.state.skipped_steps
+    engine.state.skipped_steps = [other for other in skipped if other != step]
+    try:
+        engine.fit((engine.state.epoch, step))
+        is_finite = True
+    except NonFiniteLossError as error:
+        is_finite = error.step != step
+    engine.observer = observer
+    engine.state, engine.selection.best = engine.snapshot.restore(before, tensors)
+    engine.step_log.clear()
+    engine.next_log_step = 0
+    if is_finite:
+        epoch = engine.state.epoch
+        difference = f"step {step} (epoch {epoch}) was left out, though its loss is finite"
+        again.comparison.note(difference, epoch=epoch, step=step)
 
 
 def _compare_checkpoint(again: Recomputation, saved: Checkpoint) -> None:
