@@ -252,6 +252,31 @@ def test_a_step_that_was_left_out_without_need(own: Path, capsys: Capture) -> No
         assert "contradicts its run" not in output
 
 
+def test_a_step_that_had_to_be_left_out(tmp_path: Path, capsys: Capture) -> None:
+    """It is computed and undone, and the epoch after it comes out as it was."""
+    plugin = tmp_path / "spoiled.py"
+    plugin.write_text(
+        "from models.quicknet import QuickNet\n\nclass Spoiled(QuickNet):\n"
+        "    def forward(self, images):\n"
+        "        bad = self.training and len(images) < 12 and images.mean() > 0\n"
+        "        return super().forward(images) * (float('nan') if bad else 1)\n"
+    )
+    name = ["--model.name", f"{plugin}:Spoiled"]
+    words = [*SHORT, *CONSTANT, *name, "--train.epochs", "3", "--train.ema_decay", "0.9"]
+    folder = tmp_path / "run"
+    assert train_here(folder, *words, "--train.on_nonfinite", "rollback") == 0
+    skipped = json.loads((folder / "receipt.json").read_text())["skipped_steps"]
+    assert skipped
+    assert skipped[-1] < 15
+    shutil.copy(folder / "receipt.json", tmp_path / "receipt.json")
+    for path in (folder, tmp_path / "receipt.json"):
+        code, output, errors = verify(capsys, path, *name)
+        assert code == 0, output + errors
+    code, _, errors = verify(capsys, tmp_path / "receipt.json")
+    assert code == 2
+    assert "to run it, name it yourself: --model.name" in errors
+
+
 def test_a_sample_is_drawn_by_its_seed(run: Path, capsys: Capture) -> None:
     code, output, _ = verify(capsys, run, "--sample", "2", "--seed", "5")
     drawn = segments.sample(6, 2, 5)
