@@ -1,6 +1,6 @@
 """What `python train.py` does with a machine's cores: one run, two at once, small pieces, a start.
 
-    python benchmarks/starter.py [--root DIR]       5 minutes; nothing else should run
+    python benchmarks/starter.py [--root DIR]       15 minutes; nothing else should run
 
 Whole processes, in turn. The page is benchmarks/results/starter.md.
 """

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.faults.running import LONG, start
-from tests.runs import Run, train_apart, words
+from tests.runs import Run, train_apart, train_here, words
 from trainer.base.errors import UserError
 from trainer.commands import options
 from trainer.config import command_line, stored_config
@@ -116,7 +116,8 @@ def test_one_exit_code_of_all(codes: list[int], code: int) -> None:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train_apart(tmp_path_factory.mktemp("one") / "run", *SHORT, "--threads", "null")
+    folder = tmp_path_factory.mktemp("one") / "run"
+    return Run(folder, train_here(folder, *SHORT, "--threads", "null"))
 
 
 def test_two_and_four_processes_give_the_bits_of_one(one: Run, tmp_path: Path) -> None:
@@ -168,11 +169,8 @@ def test_a_killed_rank_is_named_and_ends_the_others(tmp_path: Path) -> None:
 
 
 def test_no_rank_outlives_the_command(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = start(folder, *LONG, "--processes", "2")
+    process = start(tmp_path / "run", *LONG, "--processes", "2")
     ranks = psutil.Process(process.pid).children()
     process.kill()
     process.wait()
     assert psutil.wait_procs(ranks, timeout=30)[1] == []
-    again = train_apart(folder, *LONG, "--processes", "4")
-    assert again.exit_code == 0, again.errors

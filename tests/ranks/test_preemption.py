@@ -43,6 +43,9 @@ def test_other_signals_after_sigint_are_only_remembered(stop: StopRequest) -> No
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.signal is signal.SIGTERM
+    # As a terminal's Ctrl-C and the command that forwards it come one after the other.
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_the_signals_are_given_back() -> None:

@@ -107,8 +107,9 @@ class _Launch:
             with self._forward_signals():
                 for rank in range(self.count):
                     arguments = (self._variables(rank, port), listener, work)
-                    self.ranks.append(context.Process(target=_be_rank, args=arguments))
-                    self.ranks[-1].start()
+                    process = context.Process(target=_be_rank, args=arguments)
+                    process.start()
+                    self.ranks.append(process)
                 store = TCPStore(
                     "127.0.0.1",
                     port,
@@ -154,7 +155,7 @@ class _Launch:
                     self.deadline_s = min(self.deadline_s, time.monotonic() + INTERRUPTED_S)
             for process in self.ranks:
                 # Not as a second SIGINT, which would end them at once.
-                if process.pid and process.is_alive():
+                if process.pid and process.exitcode is None:
                     os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
 
         before = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
@@ -208,7 +209,11 @@ class _Launch:
     def _conclude(self, codes: Sequence[int]) -> int:
         """Return the exit code of a run with these of its ranks, negative ones of signals."""
         if self.stopped_by and any(code < 0 and self._was_asked(-code) for code in codes):
-            # As of one process that has not begun: by the signal itself.
+            # As of one process that has not begun.
+            if self.stopped_by is signal.SIGINT:
+                if codes[0] < 0:  # or rank 0 has said it
+                    print("interrupted", file=sys.stderr, flush=True)
+                return exit_codes.FAILED
             signal.signal(self.stopped_by, signal.SIG_DFL)
             os.kill(os.getpid(), self.stopped_by)
         return common_exit_code(codes)
