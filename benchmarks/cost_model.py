@@ -6,19 +6,22 @@ seconds, sizes in bytes; a message is the vector of the gradients, four bytes a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import page
+
+from trainer.training import exchange
 
 GRADIENT_BYTES = 4
 """of a parameter"""
 ADAM_BYTES = 28
 """of a parameter in an update: reads of weight, gradient and two moments, writes of three"""
 ADDING_PASSES = 3
-"""over the vector in each round of the butterfly: two reads and a write"""
+"""over what a rank adds: two reads and a write"""
 PACKING_PASSES = 2
 """over the vector in each step: gradients that lie apart become one vector"""
 BACKWARD_SHARE = 2 / 3
@@ -50,17 +53,9 @@ def fit_link(sizes_bytes: Sequence[float], seconds: Sequence[float]) -> Link:
     return Link(float(latency_s), 1 / float(s_per_byte))
 
 
-def butterfly_s(link: Link, size_bytes: float, processes: int) -> float:
-    """Return the time of recursive doubling over equal links: each round sends the whole vector."""
-    return math.log2(processes) * link.message_s(size_bytes)
-
-
-def ideal_step_s(
-    alone_s: float, optimiser_s: float, link: Link, size_bytes: float, processes: int
-) -> float:
+def ideal_step_s(alone_s: float, optimiser_s: float, exchange_s: float, processes: int) -> float:
     """Return a step of several processes from that of one: all but the optimiser is divided."""
-    divided_s = (alone_s - optimiser_s) / processes
-    return divided_s + optimiser_s + butterfly_s(link, size_bytes, processes)
+    return (alone_s - optimiser_s) / processes + optimiser_s + exchange_s
 
 
 # ---------------------------------------------------------------------- what was not
@@ -82,6 +77,8 @@ class Cluster:
     tree_inside_s: float
     """latency of a level of NCCL's tree, its first chunk included"""
     tree_network_s: float
+    overlaps: bool = True
+    """whether an exchange and a backward pass can run at once"""
 
 
 H100 = Cluster(
@@ -116,15 +113,42 @@ class Net:
         return ADAM_BYTES * self.parameters / cluster.memory_bytes_per_s
 
 
+@dataclass(frozen=True)
+class Round:
+    """A round of the exchange along the tree: what one rank does."""
+
+    ranks: int
+    """from the first to the last of those that meet"""
+    sent_bytes: float
+    added_bytes: float
+
+
+def rounds(size_bytes: float, processes: int) -> list[Round]:
+    """Return the rounds that sum a bucket, if each rank's micro-batches are a subtree."""
+    found, gathers = [], []
+    for group in exchange.groups(0, processes):
+        members = len(group.members)
+        ranks = group.stride * members
+        is_cut = size_bytes >= exchange.SMALL_BYTES
+        piece_bytes = size_bytes / members if is_cut else size_bytes
+        moved_bytes = (members - 1) * piece_bytes
+        found.append(Round(ranks, moved_bytes, moved_bytes))
+        if is_cut:
+            gathers.append(Round(ranks, moved_bytes, 0.0))
+        size_bytes = piece_bytes
+    return found + gathers[::-1]
+
+
 def exact_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
-    """Return the butterfly: neighbours inside a machine first, then across the network."""
+    """Return the exchange along the tree, all buckets one after the other."""
     if gpus == 1:
         return 0.0
-    pass_s = size_bytes / cluster.memory_bytes_per_s
-    total_s = PACKING_PASSES * pass_s
-    for number in range(int(math.log2(gpus))):
-        link = cluster.inside if 2**number < cluster.gpus_per_node else cluster.network
-        total_s += cluster.call_s + link.message_s(size_bytes) + ADDING_PASSES * pass_s
+    total_s = PACKING_PASSES * size_bytes / cluster.memory_bytes_per_s
+    for begin, end in exchange.buckets(int(size_bytes)):
+        for one in rounds(end - begin, gpus):
+            link = cluster.inside if one.ranks <= cluster.gpus_per_node else cluster.network
+            total_s += cluster.call_s + link.message_s(one.sent_bytes)
+            total_s += ADDING_PASSES * one.added_bytes / cluster.memory_bytes_per_s
     return total_s
 
 
@@ -151,23 +175,33 @@ def fast_reduction_s(cluster: Cluster, size_bytes: float, gpus: int) -> float:
 
 
 def exact_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
-    """Return a step with `reduction: exact`, whose exchange begins after the last backward pass.
+    """Return a step with `reduction: exact`, one micro-batch to a GPU.
 
     Args:
         samples: of one GPU.
     """
-    reduction_s = exact_reduction_s(cluster, net.size_bytes, gpus)
-    return _with_logging(
-        net.compute_s(samples) + reduction_s + net.optimiser_s(cluster), cluster, gpus
-    )
+    last_bytes = min(end for _, end in exchange.buckets(net.size_bytes))
+    return _overlapped_step_s(exact_reduction_s, last_bytes, cluster, net, samples, gpus)
 
 
 def fast_step_s(cluster: Cluster, net: Net, samples: float, gpus: int) -> float:
-    """Return a step with `reduction: fast`, whose exchange hides behind the backward pass."""
-    hidden_s = BACKWARD_SHARE * net.compute_s(samples)
-    whole_s = fast_reduction_s(cluster, net.size_bytes, gpus)
-    last_s = fast_reduction_s(cluster, min(net.size_bytes, LAST_BUCKET_BYTES), gpus)
-    shown_s = max(last_s, whole_s - hidden_s)
+    """Return a step with `reduction: fast`, likewise."""
+    last_bytes = min(net.size_bytes, LAST_BUCKET_BYTES)
+    return _overlapped_step_s(fast_reduction_s, last_bytes, cluster, net, samples, gpus)
+
+
+def _overlapped_step_s(
+    reduction_s: Callable[[Cluster, float, int], float],
+    last_bytes: float,
+    cluster: Cluster,
+    net: Net,
+    samples: float,
+    gpus: int,
+) -> float:
+    """Return a step whose exchange hides behind the backward pass, all but its last bucket."""
+    hidden_s = BACKWARD_SHARE * net.compute_s(samples) if cluster.overlaps else 0.0
+    whole_s = reduction_s(cluster, net.size_bytes, gpus)
+    shown_s = max(reduction_s(cluster, last_bytes, gpus), whole_s - hidden_s)
     return _with_logging(net.compute_s(samples) + shown_s + net.optimiser_s(cluster), cluster, gpus)
 
 
@@ -232,7 +266,42 @@ def cluster_tables(cluster: Cluster = H100) -> list[str]:
         *page.table(
             ["net", "longer exchange", more_samples], (_doubling_row(cluster, net) for net in NETS)
         ),
+        "",
+        f"How much depends on the assumptions: the efficiency of `exact` on {GPUS[-1]} GPUs.",
+        "",
+        *page.table(
+            ["net", *doubts(cluster)],
+            (
+                [_name(net), *(_efficiency(other, net) for other in doubts(cluster).values())]
+                for net in NETS
+            ),
+        ),
     ]
+
+
+def doubts(cluster: Cluster) -> dict[str, Cluster]:
+    """Return less favourable clusters, by what they have."""
+
+    def with_links(inside: Link, network: Link, *, overlaps: bool = True) -> Cluster:
+        return dataclasses.replace(cluster, inside=inside, network=network, overlaps=overlaps)
+
+    def halve(link: Link) -> Link:
+        return Link(link.latency_s, link.bytes_per_s / 2)
+
+    inside, network = cluster.inside, cluster.network
+    slow = Link(cluster.tree_inside_s, inside.bytes_per_s)
+    slow_network = Link(cluster.tree_network_s, network.bytes_per_s)
+    return {
+        "as above": cluster,
+        "half the bandwidths": with_links(halve(inside), halve(network)),
+        "a message takes as long as a level of NCCL's tree": with_links(slow, slow_network),
+        "nothing overlaps": with_links(inside, network, overlaps=False),
+        "all three": with_links(halve(slow), halve(slow_network), overlaps=False),
+    }
+
+
+def _efficiency(cluster: Cluster, net: Net) -> str:
+    return f"{100 * speed_up('exact', cluster, net, BATCH, GPUS[-1]) / GPUS[-1]:.0f} %"
 
 
 def _name(net: Net) -> str:

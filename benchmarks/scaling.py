@@ -4,10 +4,11 @@
     python benchmarks/scaling.py batch                batch sizes; 35 minutes
     python benchmarks/scaling.py images [--root DIR]  small sets and one of 2 million; 4 minutes
     python benchmarks/scaling.py profile              the parts of a step; 2 minutes
+    python benchmarks/scaling.py exchange             the exchange by itself; 2 minutes
     python benchmarks/scaling.py model                the cost model's tables for clusters
     python benchmarks/scaling.py report               the page again
 
-The first four put their figures into benchmarks/results/scaling.json and write scaling.md from all
+The first five put their figures into benchmarks/results/scaling.json and write scaling.md from all
 that are there. `model` prints what docs/scaling.md shows. The synthetic set is in the folder for
 temporary files (TMPDIR) while it is used: 1.6 GB. Nothing else should run.
 """
@@ -18,6 +19,7 @@ import argparse
 
 import cost_model
 import page
+import scaling_exchange
 import scaling_images
 import scaling_profile
 import scaling_steps
@@ -27,6 +29,7 @@ COMMANDS = {
     "batch": (scaling_steps.batch, scaling_steps.batch_page),
     "images": (scaling_images.images, scaling_images.images_page),
     "profile": (scaling_profile.profiles, scaling_profile.profiles_page),
+    "exchange": (scaling_exchange.exchanges, scaling_exchange.exchanges_page),
 }
 """what measures, and what writes its section"""
 TITLES = {
@@ -34,6 +37,7 @@ TITLES = {
     "batch": "Batch sizes",
     "images": "Numbers of images",
     "profile": "Where the time of a step goes",
+    "exchange": "The exchange by itself",
 }
 
 
@@ -69,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     one["images"].add_argument("--seconds", type=float, default=20.0, help="of training")
     one["images"].add_argument("--root", help="data.root of Fashion-MNIST")
     one["profile"].add_argument("--steps", type=int, default=40, help="of an epoch")
+    one["exchange"].add_argument("--processes", type=int, nargs="+", default=[2, 3, 4, 6, 8])
+    one["exchange"].add_argument("--floats", type=int, nargs="+", default=[10**5, 10**6, 10**7])
+    one["exchange"].add_argument("--rounds", type=int, default=5)
     return parser
 
 

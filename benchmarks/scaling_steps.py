@@ -101,7 +101,7 @@ def prediction(models: Figures) -> list[str]:
         exchange_s = link.message_s(sizes[name])
         two_s = _median(found, "two")
         divided_s = ideal_step_s(
-            _median(found, "one"), _median(found, "optimiser"), link, sizes[name], processes=2
+            _median(found, "one"), _median(found, "optimiser"), exchange_s, processes=2
         )
         part_s = _median(found, "part") + exchange_s
         cells = [name, f"{exchange_s * 1e3:.1f} ms", _milliseconds(found, "reduction")]

@@ -32,16 +32,15 @@ def test_a_fit_finds_the_link_that_made_the_times() -> None:
 
 
 def test_one_process_exchanges_nothing() -> None:
-    assert cost_model.butterfly_s(Link(1.0, 1.0), 100, processes=1) == 0
     assert cost_model.exact_reduction_s(H100, NET.size_bytes, 1) == 0
     assert cost_model.fast_reduction_s(H100, NET.size_bytes, 1) == 0
     assert cost_model.speed_up("exact", H100, NET, 1024, 1) == 1
-    assert cost_model.ideal_step_s(1.0, 0.2, Link(1.0, 1.0), 8, processes=1) == 1.0
+    assert cost_model.ideal_step_s(1.0, 0.2, 0.0, processes=1) == 1.0
 
 
 def test_the_optimiser_is_not_divided() -> None:
-    step_s = cost_model.ideal_step_s(1.0, 0.2, Link(0.0, math.inf), 8, processes=4)
-    assert step_s == pytest.approx(0.2 + 0.8 / 4)
+    step_s = cost_model.ideal_step_s(1.0, 0.2, 0.01, processes=4)
+    assert step_s == pytest.approx(0.2 + 0.8 / 4 + 0.01)
 
 
 @pytest.mark.parametrize("reduction", ["exact", "fast"])
@@ -57,12 +56,26 @@ def test_gpus_are_never_more_times_as_fast_than_there_are(reduction: str) -> Non
         assert 0 < cost_model.speed_up(reduction, H100, NET, 8192, gpus) < gpus
 
 
-def test_each_doubling_of_the_machines_costs_the_exact_sum_one_message_more() -> None:
-    times = [cost_model.exact_reduction_s(H100, NET.size_bytes, gpus) for gpus in (8, 16, 32)]
-    adding_s = cost_model.ADDING_PASSES * NET.size_bytes / H100.memory_bytes_per_s
-    message_s = H100.call_s + H100.network.message_s(NET.size_bytes) + adding_s
-    assert times[1] - times[0] == pytest.approx(message_s)
-    assert times[2] - times[1] == pytest.approx(message_s)
+@pytest.mark.parametrize("processes", [2, 3, 8, 12, 48, 512])
+def test_a_rank_sends_less_than_twice_the_vector(processes: int) -> None:
+    """As many bytes as the lower bound of an all-reduce, if all of its pieces are cut."""
+    size_bytes = 2.0**30 * 3
+    rounds = cost_model.rounds(size_bytes, processes)
+    sent = sum(one.sent_bytes for one in rounds) / size_bytes
+    assert sent == pytest.approx(2 * (processes - 1) / processes)
+    added = sum(one.added_bytes for one in rounds) / size_bytes
+    assert added == pytest.approx((processes - 1) / processes)
+
+
+def test_small_vectors_are_exchanged_whole() -> None:
+    assert [one.sent_bytes for one in cost_model.rounds(100.0, 8)] == [100.0] * 3
+
+
+def test_between_machines_each_rank_sends_its_piece_of_a_machines_sum() -> None:
+    """An eighth of the vector twice, by each of the eight ports."""
+    rounds = cost_model.rounds(2.0**30, 64)
+    outside = sum(one.sent_bytes for one in rounds if one.ranks > 8)
+    assert outside == pytest.approx(2 / 8 * 2.0**30, rel=0.15)
 
 
 def test_a_large_all_reduce_sends_the_vector_twice_whatever_the_count() -> None:
@@ -72,11 +85,22 @@ def test_a_large_all_reduce_sends_the_vector_twice_whatever_the_count() -> None:
         assert seconds == pytest.approx(2 * size_bytes / 400e9, rel=0.02)
 
 
-def test_an_exchange_hides_behind_a_long_backward_pass_but_for_its_last_bucket() -> None:
-    one_s = cost_model.fast_step_s(H100, NET, 10_000, 1)
-    many_s = cost_model.fast_step_s(H100, NET, 10_000, 64)
-    bucket_s = cost_model.fast_reduction_s(H100, cost_model.LAST_BUCKET_BYTES, 64)
-    assert bucket_s <= many_s - one_s <= 2 * bucket_s
+@pytest.mark.parametrize("reduction", ["exact", "fast"])
+def test_an_exchange_hides_behind_a_long_backward_pass_but_for_its_last_bucket(
+    reduction: str,
+) -> None:
+    step_s = cost_model.STEPS[reduction]
+    one_s = step_s(H100, NET, 10_000, 1)
+    more_s = step_s(H100, NET, 10_000, 64) - one_s
+    together_s = step_s(dataclasses.replace(H100, overlaps=False), NET, 10_000, 64) - one_s
+    assert 0 < more_s < together_s
+
+
+def test_each_doubt_costs_efficiency() -> None:
+    sure, *others = cost_model.doubts(H100).values()
+    efficiency = [cost_model.speed_up("exact", one, NET, 8192, 512) for one in (sure, *others)]
+    assert all(other < efficiency[0] for other in efficiency[1:])
+    assert min(efficiency) == efficiency[-1]
 
 
 @pytest.mark.parametrize("reduction", ["exact", "fast"])

@@ -92,10 +92,10 @@ RUNS: list[dict[str, Any]] = [
 SMALL = {"data.train_size": 200, "train.batch_size": 64, "optimizer.lr": 1e-3}
 
 
-def train(processes: int, folder: Path, runs: list[dict[str, Any]]) -> Any:
+def train(processes: int, folder: Path, runs: list[dict[str, Any]], **more: Any) -> Any:
     runs = [COMMON | run for run in runs]
     output = folder / f"out-{processes}"
-    return run_worker(processes, output, name="train", runs=runs, folder=str(folder))
+    return run_worker(processes, output, name="train", runs=runs, folder=str(folder), **more)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,20 @@ def test_the_process_count_changes_nothing(processes: int, single: Any, tmp_path
     """Weights, buffers, the optimiser's state, and the losses of the predictions."""
     several = train(processes, tmp_path, RUNS)
     for run, one, other in zip(RUNS, single, several, strict=True):
+        assert other == one, run
+
+
+def test_gradients_that_leave_during_the_backward_pass_change_nothing(
+    single: Any, tmp_path: Path
+) -> None:
+    """As those of large networks do: without some gradients, frozen, in two passes of a step."""
+    chosen = [
+        (run, outcome)
+        for run, outcome in zip(RUNS, single, strict=True)
+        if run in (QUICKNET, VGG, ODD_MODEL) or run.keys() & {"train.sam_rho", "train.freeze"}
+    ]
+    several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=2048)
+    for (run, one), other in zip(chosen, several, strict=True):
         assert other == one, run
 
 

@@ -25,7 +25,7 @@ from trainer.training.step_sum import StepSum
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 Case = dict[str, Any]
-"""each: micro-batches of a rank, length: of the vector, types, bucket_bytes, small_bytes"""
+"""each: micro-batches of a rank; length of the vector; types; bucket_bytes; early; small_bytes"""
 
 
 def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -55,15 +55,23 @@ def make_leaves(count: int, length: int, types: int) -> list[list[torch.Tensor]]
 def sum_on_a_rank(number: int, rank: int, processes: int, case: Case) -> list[bytes]:
     """Return the bits of the root on this rank.
 
-    The ranks come to each exchange in a different order, some of them late.
+    The ranks come to each exchange in a different order, some of them late; some begin it early.
     """
     count = processes * case["each"]
     leaves = make_leaves(count, case["length"], case["types"])
-    sums = StepSum(count)
-    for index in rank_microbatches(rank, processes, count):
-        sums.add(index, leaves[index])
     exchange.BUCKET_BYTES, exchange.SMALL_BYTES = case["bucket_bytes"], case["small_bytes"]
-    time.sleep(random.Random(f"{number}/{rank}").choice([0.0, 0.0, 0.002, 0.005]))
+    chance = random.Random(f"{number}/{rank}")
+    sums = StepSum(count)
+    *others, last = rank_microbatches(rank, processes, count)
+    for index in others:
+        sums.add(index, leaves[index])
+    time.sleep(chance.choice([0.0, 0.0, 0.002, 0.005]))
+    if processes > 1 and case["early"] and chance.random() < 0.8:
+        arriving = sums.begin_last(last, leaves[last])
+        for place in chance.sample(range(len(leaves[last])), len(leaves[last])):
+            arriving.put(place, leaves[last][place])
+    else:
+        sums.add(last, leaves[last])
     root = sums.finish()
     assert [tensor.dtype for tensor in root] == [tensor.dtype for tensor in leaves[0]]
     assert [tensor.shape for tensor in root] == [tensor.shape for tensor in leaves[0]]
@@ -120,6 +128,7 @@ cases = st.fixed_dictionaries(
         "length": st.sampled_from([1, 15, 16, 17, 100, 1000, 2500]),
         "types": st.sampled_from([0, 1, 3, 4]),
         "bucket_bytes": st.sampled_from([64, 1024, 4096, 2**20]),
+        "early": st.booleans(),
         "small_bytes": st.sampled_from([0, 300, 2000, 2**20]),
     }
 )

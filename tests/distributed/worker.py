@@ -6,31 +6,41 @@ The task is a JSON object {"name": ..., ...}; rank 0 writes the outcome.
 from __future__ import annotations
 
 import json
+import os
 import time
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
-from trainer.config.schema import CheckpointConfig, RunConfig, replace
+from trainer.config.schema import CheckpointConfig, RunConfig, TrainConfig, replace
 from trainer.data.dataset import ImageSet
 from trainer.data.loading import load
 from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.ranks import collectives, process_group
 from trainer.ranks.preemption import StopRequest
-from trainer.training import evaluation
+from trainer.training import evaluation, exchange
 from trainer.training.engine import Engine
+from trainer.training.step import TrainStep
 from trainer.training.step_log import StepLog
 
 
-def train_each(accelerator: Accelerator, runs: list[dict[str, Any]], folder: str) -> list[Any]:
+def train_each(
+    accelerator: Accelerator,
+    runs: list[dict[str, Any]],
+    folder: str,
+    bucket_bytes: int | None = None,
+) -> list[Any]:
     """Train each run on the digits; return digests of weights, optimiser state and predictions."""
+    _exchange_early(bucket_bytes)
     outcomes = []
     for number, changes in enumerate(runs):
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
@@ -70,6 +80,13 @@ def _engine(accelerator: Accelerator, changes: dict[str, Any], checkpoints: Chec
     return Engine(accelerator, config, dataset, model, checkpoints, StopRequest(), code)
 
 
+def _exchange_early(bucket_bytes: int | None) -> None:
+    """Exchange in buckets of this size, as between machines of one process each."""
+    if bucket_bytes is not None:
+        exchange.BUCKET_BYTES, exchange.SMALL_BYTES = bucket_bytes, bucket_bytes // 4
+        os.environ["LOCAL_WORLD_SIZE"] = "1"
+
+
 def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: int) -> list[int]:
     """Return the bytes that the results of this many steps keep alive until the next log point."""
     outcomes = []
@@ -88,6 +105,61 @@ def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: in
         unique = {storage.data_ptr(): storage.nbytes() for storage in storages}
         outcomes.append(sum(unique.values()))
     return outcomes
+
+
+def measure_steps(
+    accelerator: Accelerator, each: list[int], bucket_bytes: int
+) -> list[dict[str, float]]:
+    """Do steps of a net of eight equal layers, for each number of micro-batches to a rank.
+
+    Returns:
+        The most memory that a step takes, in gradients of the whole net, and the share of the
+        vector whose exchange has begun before the first layer gets its gradient.
+    """
+    _exchange_early(bucket_bytes)
+    return [_measure_steps(accelerator, own) for own in each]
+
+
+def _measure_steps(accelerator: Accelerator, own: int) -> dict[str, float]:
+    module = nn.Sequential(*[nn.Linear(256, 256, bias=False) for _ in range(8)])
+    gradient_bytes = sum(parameter.nbytes for parameter in module.parameters())
+    optimizer = accelerator.prepare_optimizer(torch.optim.SGD(module.parameters(), 0.1))
+    config = TrainConfig(microbatches=own * accelerator.num_processes)
+    train_step = TrainStep(accelerator, module, optimizer, config, seed=0)
+    begun_bytes = 0
+    shares: list[float] = []
+
+    def sum_bytes(*arguments: Any) -> None:
+        nonlocal begun_bytes
+        begun_bytes += arguments[4] - arguments[3]
+        actual_sum(*arguments)
+
+    def note_share(*_: object) -> None:
+        end_s = time.monotonic() + 10
+        is_last = len(shares) % own == own - 1
+        while step == 2 and is_last and begun_bytes < gradient_bytes / 2:
+            if not train_step.early or time.monotonic() > end_s:
+                break
+            time.sleep(0.001)
+        shares.append(begun_bytes / gradient_bytes)
+
+    actual_sum, images = exchange.sum_bytes, torch.randn(own, 256)
+    module[0].register_full_backward_pre_hook(note_share)
+    for step in (1, 2):  # the first one finds out how the gradients come
+        begun_bytes = 0
+        module.zero_grad()  # those of the step before count too
+        with (
+            patch.object(exchange, "sum_bytes", sum_bytes),
+            torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+            ) as profiler,
+        ):
+            sizes = [1] * own * accelerator.num_processes
+            train_step(step, images, torch.zeros(own, dtype=torch.int64), sizes)
+    changes = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    most = max(accumulate(event.nbytes() for event in changes))
+    return {"gradients": most / gradient_bytes, "begun": shares[-1]}
 
 
 def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
@@ -130,6 +202,7 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
 TASKS = {
     "train": train_each,
     "measure": measure_each,
+    "measure steps": measure_steps,
     "predict": predict_each,
     "wait": wait_for_each,
 }

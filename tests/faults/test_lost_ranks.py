@@ -25,9 +25,25 @@ def start_ranks(
     return process, ranks_of(process)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_is_killed_is_named(victim: int, tmp_path: Path) -> None:
-    launched, ranks = start_ranks(tmp_path / "run")
+EARLY = """
+import os
+from models.quicknet import QuickNet
+from trainer.training import exchange
+
+exchange.BUCKET_BYTES = 2048
+os.environ["LOCAL_WORLD_SIZE"] = "1"
+
+class Early(QuickNet):
+    pass
+"""
+"""exchanges gradients in a thread during the backward pass, as large networks on several machines"""
+
+
+@pytest.mark.parametrize(("victim", "is_early"), [(0, False), (1, False), (1, True)])
+def test_a_rank_that_is_killed_is_named(victim: int, is_early: bool, tmp_path: Path) -> None:
+    (tmp_path / "early.py").write_text(EARLY)
+    early = ["--model.name", f"{tmp_path / 'early.py'}:Early"] if is_early else []
+    launched, ranks = start_ranks(tmp_path / "run", *early)
     ranks[victim].kill()
     output, _ = launched.communicate(timeout=60)
     assert launched.returncode == 1

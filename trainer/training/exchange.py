@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +26,9 @@ import torch.distributed as dist
 from trainer.base.flat_buffer import UNIT_BYTES, BufferLayout
 from trainer.training.reduction import Accumulator, LeafRange, subtrees
 
-BUCKET_BYTES = 8 * 2**20
+BUCKET_BYTES = 16 * 2**20
 """of the vector that are summed at a time, so that what is received takes little memory"""
-SMALL_BYTES = 2**18
+SMALL_BYTES = 2**19
 """pieces below it are not cut: another round of messages takes longer than sending all of them"""
 
 Nodes = Sequence[tuple[LeafRange, torch.Tensor]]
@@ -79,9 +79,15 @@ def sum_over_ranks(layout: BufferLayout, nodes: Nodes, leaves: int) -> torch.Ten
     """
     buffer = nodes[0][1]
     if dist.is_initialized() and dist.get_world_size() > 1:
-        for end in range(layout.size_bytes, 0, -BUCKET_BYTES):
-            sum_bytes(layout, nodes, leaves, max(0, end - BUCKET_BYTES), end)
+        for begin, end in buckets(layout.size_bytes):
+            sum_bytes(layout, nodes, leaves, begin, end)
     return buffer
+
+
+def buckets(size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a vector that are summed one after the other, in bytes: the last first."""
+    for end in range(size_bytes, 0, -BUCKET_BYTES):
+        yield max(0, end - BUCKET_BYTES), end
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
 from trainer.training.clipping import clip_gradients
+from trainer.training.early_exchange import EarlyExchange, can_overlap
 from trainer.training.loss import training_loss
 from trainer.training.step_sum import StepSum
 from trainer.training.teacher import Teacher
@@ -86,6 +87,8 @@ class TrainStep:
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
+        self.early: EarlyExchange | None = None
+        """of a network whose gradients are exchanged while others are computed"""
         self.choose_parameters(module, frozen_norms)
 
     def choose_parameters(self, module: nn.Module, frozen_norms: Collection[nn.Module]) -> None:
@@ -106,6 +109,12 @@ class TrainStep:
             handler = self.accelerator.ddp_handler
             arguments = handler.to_kwargs() if handler else {}
             self.model = DistributedDataParallel(self.module, **arguments)
+        if self.early:
+            self.early.remove()
+        is_early = self.config.reduction == "exact" and can_overlap(
+            self.parameters, self.accelerator
+        )
+        self.early = EarlyExchange(self.parameters, self.orders) if is_early else None
 
     def __call__(
         self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
@@ -188,11 +197,18 @@ class TrainStep:
             seeding.seed_all(self.seed, "forward", step, index)
             # DDP exchanges gradients only in each rank's last backward pass.
             ddp = cast("DistributedDataParallel", self.model)
-            waits = overlapped and index != self.own[-1]
-            with ddp.no_sync() if waits else contextlib.nullcontext():
+            is_last = index == self.own[-1]
+            early = self.early if is_last and self.early and self.early.is_safe else None
+            if early:
+                loss_and_accuracy = torch.empty(2, device=self.accelerator.device)
+                early.begin(sums, index, [loss_and_accuracy, *buffers.changes(0.0, first=False)])
+            with ddp.no_sync() if overlapped and not is_last else contextlib.nullcontext():
                 measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
+                if early:
+                    self.some_missing |= early.complete([measured, *changes])
+                    continue
                 leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
                 sums.add(index, leaf)
                 del leaf  # the next micro-batch needs the memory
@@ -215,7 +231,8 @@ class TrainStep:
             self.taught = self.teacher.answer(images) if self.teacher else None
             logits = (self.model if overlapped else self.module)(images).float()
             loss = training_loss(self.config, logits, targets, self.taught) / total
-        with profiler_ranges.label("backward"):
+        watched = self.early.watch_pass() if self.early else contextlib.nullcontext()
+        with profiler_ranges.label("backward"), watched:
             # DDP takes the mean over the ranks, but the sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
         classes = targets if targets.ndim == 1 else targets.argmax(1)

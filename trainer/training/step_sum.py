@@ -9,6 +9,7 @@ import torch
 
 from trainer.base.flat_buffer import BufferLayout
 from trainer.training import exchange
+from trainer.training.arriving_leaf import ArrivingLeaf
 from trainer.training.reduction import Accumulator
 
 
@@ -23,13 +24,11 @@ class StepSum:
 
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves
+        self._last: ArrivingLeaf | None = None
 
     def add(self, index: int, leaf: Sequence[torch.Tensor]) -> None:
         """Add leaf `index` of this rank's block; they come in their order and are alike."""
-        if not hasattr(self, "_layout"):
-            self._layout = BufferLayout(leaf)
-            # No method of this object: the circle would keep its buffers until it is found.
-            self._sums = Accumulator(self._leaves, functools.partial(_add, self._layout))
+        self._prepare(leaf)
         if self._sums.completes((index, index + 1)):
             (first, _), left = self._sums.nodes.pop()
             self._layout.add_tensors(left, leaf)
@@ -37,13 +36,42 @@ class StepSum:
         else:
             self._sums.add_node((index, index + 1), self._layout.pack(leaf))
 
+    def begin_last(self, index: int, like: Sequence[torch.Tensor]) -> ArrivingLeaf:
+        """Begin this rank's last leaf, whose tensors come one by one; a collective, to its end.
+
+        Args:
+            like: tensors of its types and shapes.
+        """
+        self._prepare(like)
+        node, chain = (index, index + 1), []
+        while self._sums.completes(node):
+            (first, _), left = self._sums.nodes.pop()
+            chain.append(left)
+            node = (first, node[1])
+        is_new = not chain
+        if is_new:
+            chain.append(self._layout.allocate())
+        self._sums.add_node(node, chain[-1])
+        self._last = ArrivingLeaf(
+            self._layout, chain, self._sums.nodes, self._leaves, is_new=is_new
+        )
+        return self._last
+
     def finish(self) -> list[torch.Tensor]:
         """Return the sum of all leaves, with the same bits on all ranks; a collective.
 
         The tensors are views of one buffer.
         """
+        if self._last:
+            return self._layout.views(self._last.finish())
         root = exchange.sum_over_ranks(self._layout, self._sums.nodes, self._leaves)
         return self._layout.views(root)
+
+    def _prepare(self, like: Sequence[torch.Tensor]) -> None:
+        if not hasattr(self, "_layout"):
+            self._layout = BufferLayout(like)
+            # No method of this object: the circle would keep its buffers until it is found.
+            self._sums = Accumulator(self._leaves, functools.partial(_add, self._layout))
 
 
 def _add(layout: BufferLayout, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
