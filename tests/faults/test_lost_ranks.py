@@ -36,7 +36,7 @@ os.environ["LOCAL_WORLD_SIZE"] = "1"
 class Early(QuickNet):
     pass
 """
-"""exchanges gradients in a thread during the backward pass, as large networks on several machines"""
+"""exchanges gradients in a thread during the backward pass, as large ones on several machines"""
 
 
 @pytest.mark.parametrize(("victim", "is_early"), [(0, False), (1, False), (1, True)])
