@@ -18,7 +18,8 @@ from tests.conftest import REPOSITORY
 from trainer.commands.train import train
 from trainer.ranks import exit_codes
 
-DIGITS = REPOSITORY / "configs" / "digits.yaml"
+DIGITS = REPOSITORY / "tests" / "recipes" / "digits.yaml"
+"""the recipe with native kernels, as torch is imported here already"""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,19 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment, launcher
+from tests.golden import running
 from tests.runs import DIGITS, Run, check_same, train_apart
 from trainer.base import kernels, numerics, portable_math
 from trainer.base.errors import UserError
 from trainer.config import command_line
 
 PORTABLE = ["--train.kernels", "portable", "--train.epochs", "1", "--data.augment", "rotate_crop"]
+
+RECIPE = REPOSITORY / "configs" / "digits.yaml"
 
 OTHER_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2"}
 """makes glibc take its functions for older processors, which round differently"""
@@ -63,7 +67,7 @@ def test_another_launcher_and_c_library_give_the_same(run: Run, tmp_path: Path) 
 
 
 def test_commands_compute_with_the_kernels_of_the_run(run: Run, tmp_path: Path) -> None:
-    verified = command("verify", str(run.folder), "--json")
+    verified = command("verify", str(run.folder / "receipt.json"), "--json")
     assert verified.returncode == 0, verified.stderr
     assert json.loads(verified.stdout)["in_bits"]
     evaluated = command("evaluate", str(run.folder), "--json")
@@ -119,7 +123,7 @@ def test_a_process_of_the_api_may_start_with_the_variables(tmp_path: Path) -> No
     program = """
 import sys, torch
 from trainer.api import UserError, train
-settings = {"tracking": {"wandb": "disabled"}, "train": {"kernels": "portable", "epochs": 1}}
+settings = {"tracking": {"wandb": "disabled"}, "train": {"epochs": 1}}
 try:
     train("configs/digits.yaml", output_dir=sys.argv[1], **settings)
 except UserError as error:
@@ -157,3 +161,40 @@ def test_functions_are_rounded_correctly() -> None:
     for kind in (torch.float32, torch.float64):
         values = torch.rand(1000, dtype=kind)
         assert np.array_equal(portable_math.square_root(values).numpy(), np.sqrt(values.numpy()))
+
+
+def test_optimisers_and_networks_whose_bits_differ_are_refused(tmp_path: Path) -> None:
+    """Each operator is noted while they are tried, before the first step."""
+    plugin = tmp_path / "rooted.py"
+    plugin.write_text("""
+from models.lab import LabCNN
+
+class Rooted(LabCNN):
+    def forward(self, images):
+        return super().forward(images.square().add(1.0) ** 0.5)
+""")
+    for words, message in (
+        (["--optimizer.name", "torch:NAdam"], "optimizer.name: torch:NAdam computes sqrt,"),
+        (
+            ["--model.name", f"{plugin}:Rooted", "--model.args", "{}"],
+            f"model.name: {plugin}:Rooted computes sqrt, which processors round differently",
+        ),
+    ):
+        run = train_apart(tmp_path / "run", *PORTABLE, *words)
+        assert run.exit_code == 2
+        assert message in run.errors
+
+
+def test_the_recipe_of_the_tests_is_that_of_the_readme() -> None:
+    ours, theirs = (yaml.safe_load(path.read_text()) for path in (DIGITS, RECIPE))
+    assert theirs["train"].pop("kernels") == "portable"
+    assert ours == theirs
+
+
+def test_the_digest_in_the_readme(tmp_path: Path) -> None:
+    """As anybody gets it who has these versions."""
+    if running.versions() != json.loads(running.FILE.read_text())["versions"]:
+        pytest.skip("the digest is of other versions")
+    run = train_apart(tmp_path / "run", "--train.kernels", "portable")
+    assert run.exit_code == 0, run.errors
+    assert run.digest in (REPOSITORY / "README.md").read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ import pytest
 from PIL import Image
 
 from tests.commands.command import Capture, run_command
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import environment
 from tests.runs import train_here
 from trainer.finished import comparison
+
+STEP = ["--step", "3", "--operators"]
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300"]
 
@@ -199,3 +205,30 @@ def test_a_bad_output(run: Path, tmp_path: Path, capsys: Capture, name: str) -> 
     assert (code, output) == (2, "")
     assert errors.startswith("--output: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_operator_that_differs(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """On the same machine none does; with other kernels one of the forward or backward pass."""
+    files = [tmp_path / f"{name}.json" for name in ("here", "again", "there")]
+    for file in files[:2]:
+        code, _, errors = run_command(capsys, "replay", run, *STEP, file)
+        assert code == 0, errors
+    words = [sys.executable, "-m", "trainer", "replay", run, *STEP, files[2], "--tolerance", "0.9"]
+    there = subprocess.run(
+        [str(word) for word in words], cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env=environment(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41"),
+    )  # fmt: skip
+    assert there.returncode == 0, there.stderr
+    code, output, errors = compare(capsys, "--operators", *files[:2])
+    assert (code, errors) == (0, "")
+    assert output.startswith("bit-identical: ")
+    code, output, _ = compare(capsys, "--operators", files[0], files[2], "--json")
+    assert code == 0
+    found = json.loads(output)
+    assert not found["identical"] and found["name"].startswith("aten.")
+    ours, theirs = (json.loads(files[i].read_text())["operators"] for i in (0, 2))
+    place = found["position"] - 1
+    assert ours[:place] == theirs[:place] and ours[place] != theirs[place]
+    assert any("ATEN_CPU_CAPABILITY=default" in line for line in found["expected_because"])
+    code, _, errors = compare(capsys, "--operators", run / "results.json", files[0])
+    assert code == 2 and "step" in errors

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.commands.command import Capture, run_command
-from tests.runs import train_here
+from tests.runs import DIGITS, train_here
 from trainer.base.errors import UserError
 from trainer.config.rules import validate
 from trainer.config.schema import DataConfig, RunConfig
@@ -240,7 +240,7 @@ def test_a_cross_validation_of_groups_is_gathered(tmp_path: Path, capsys: Captur
     patients(tmp_path / "data", count=8)
     keys = of_folder(tmp_path / "data")
     keys += ["--data.groups", PATTERN, "--train.epochs", "1", "--data.validation_size", "0"]
-    words = ["--config", "configs/digits.yaml", "--output_dir", str(tmp_path / "folds"), *keys]
+    words = ["--config", str(DIGITS), "--output_dir", str(tmp_path / "folds"), *keys]
     code, _, errors = run_command(capsys, "crossval", *words, "--folds", "3", "--threads", "1")
     assert code == 0, errors
     found = json.loads((tmp_path / "folds/crossval.json").read_text())

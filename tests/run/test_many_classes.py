@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 from tests.commands.command import run_command
 from tests.offline_run import OfflineRun
 from tests.run.tracking.test_tensorboard import points
-from tests.runs import Run, train_apart
+from tests.runs import DIGITS, Run, train_apart
 from trainer import api
 from trainer.config.schema import RunConfig
 
@@ -150,7 +150,7 @@ def test_results_of_ten_thousand_classes_can_be_read(
 def test_counts_of_the_smallest_classes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys = ["--config", "configs/digits.yaml", "--data.name", "npy", "--data.root", data]
+    keys = ["--config", str(DIGITS), "--data.name", "npy", "--data.root", data]
     page = tmp_path / "page.html"
     code, output, errors = run_command(
         capsys, "inspect-data", *keys, "--data.validation_size", "0", "--page", page

@@ -1,5 +1,8 @@
 """Say whether runs are bit-identical, or where they diverge; draw their curves over each other.
 
+With --operators the two are files of `replay --operators`, of one step of one run on two machines,
+and the first operator is named that gives other bits.
+
 example: python -m trainer compare runs/one runs/two --output comparison.html
 """
 
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.base.errors import UserError
 from trainer.base.files import write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent, print_report
@@ -35,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write the curves of all runs over each other: .png, a picture, or .html, "
         "a page with the table too",
     )
+    parser.add_argument(
+        "--operators",
+        action="store_true",
+        help="the two RUN are files of replay --operators: name the first operator that differs",
+    )
     add_json_option(parser)
 
 
@@ -46,6 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
             written.
     """
     check_output("--output", arguments.output, ".html", ".png")
+    if arguments.operators:
+        _compare_operators(arguments)
+        return
     from trainer.finished import comparison
 
     runs = [comparison.read(folder) for folder in (arguments.run, *arguments.others)]
@@ -53,6 +65,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write(arguments.output, runs, found)
     print_report(found, _lines(found), as_json=arguments.json)
+
+
+def _compare_operators(arguments: argparse.Namespace) -> None:
+    from trainer.finished import operator_records
+
+    if len(arguments.others) > 1 or arguments.output:
+        raise UserError("--operators: compares two files, and draws nothing")
+    paths = (arguments.run, arguments.others[0])
+    found = operator_records.compare(*map(operator_records.read, paths))
+    print_report(found, operator_records.lines_of(found), as_json=arguments.json)
 
 
 def compare_all(runs: Sequence[RunFiles]) -> dict[str, Any]:

@@ -49,10 +49,7 @@ def choose_kernels_of(run: Path) -> None:
     Raises:
         UserError: its configuration is damaged.
     """
-    folder = run if run.is_dir() else run.parent
-    if not (folder / "config.yaml").is_file():
-        return
-    asked = stored_config.read_folder(folder).train.kernels
+    asked = stored_config.kernels_of(run)
     try:
         kernels.choose(asked)
     except UserError as error:

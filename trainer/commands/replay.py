@@ -11,6 +11,7 @@ example: python -m trainer replay runs/digits --step 97 --page step-97.html
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import DifferentRunError, NonFiniteLossError, UserError
+from trainer.base.files import write_json
 from trainer.base.strict_json import nan_to_null
 from trainer.base.terminal import format_table, percent, progress_bar
 from trainer.commands import recompute
@@ -53,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write a page with the pictures, HTML"
     )
+    parser.add_argument(
+        "--operators", type=Path, metavar="FILE.json",
+        help="write a digest of what each operator of the step gives on rank 0; compare "
+        "--operators finds the first one where two such files, of two machines, part",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -64,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     folder, page = arguments.folder, arguments.page
     check_output("--page", page)
+    check_output("--operators", arguments.operators, ".json")
     if page and folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     stored = stored_config.read_folder(folder)
@@ -84,7 +92,7 @@ def _run(arguments: argparse.Namespace, stored: RunConfig) -> None:
         asked = (accelerator, config, plan, arguments.tolerance)
         with recompute.recompute(*asked, f"to step {step}") as again:
             way = step - again.engine.state.step
-            samples, gradient_norm = _compute(again)
+            samples, gradient_norm = _compute(again, arguments.operators)
     if not again.accelerator.is_main_process:  # rank 0 has the exit code
         return
     record, start, train = again.plan.run, again.plan.start, again.config.train
@@ -130,14 +138,18 @@ def make_plan(folder: Path, step: int) -> Plan:
 # ---------------------------------------------------------------------- the step
 
 
-def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
+def _compute(again: Recomputation, operators: Path | None) -> tuple[list[dict[str, Any]], float]:
     """Go to the step and do it; a collective.
+
+    Args:
+        operators: where rank 0 writes what each operator gave; None: nowhere.
 
     Returns:
         On rank 0 the samples of all ranks, the worst first; on all ranks the gradient's norm.
     """
     from accelerate.utils import gather_object
 
+    from trainer.base.operators import OperatorRecord
     from trainer.training.per_sample import SampleWatch
 
     engine, (epoch, step) = again.engine, again.plan.end
@@ -149,14 +161,20 @@ def _compute(again: Recomputation) -> tuple[list[dict[str, Any]], float]:
     in_epoch = step - 1 - (epoch - 1) * engine.batches.steps
     batch = next(engine.batches.iter_epoch(epoch, in_epoch))
     is_main = again.accelerator.is_main_process
+    record = OperatorRecord()
     with progress_bar("gradients", len(batch.targets), enabled=is_main) as progress:
         watch = SampleWatch(engine.train_step, batch, progress.update)
         try:
-            with watch.observe_step():
+            with watch.observe_step(), record if operators else contextlib.nullcontext():
                 engine.fit((epoch, step))
         except NonFiniteLossError as error:
             if error.step != step:
                 raise DifferentRunError(f"{error}; the run had no such loss") from error
+    if operators and is_main:
+        where = {"run": str(again.plan.run.folder), "step": step}
+        found = where | {"environment": engine.environment, "operators": record.calls}
+        with report_write_errors("--operators", operators):
+            write_json(operators, found)
     rows = gather_object(_rows(engine, batch, watch, in_epoch))
 
     def badness(row: dict[str, Any]) -> tuple[float, int]:

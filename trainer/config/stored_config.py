@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from trainer.base.errors import UserError
-from trainer.base.strict_json import check_type, describe_value, read_text
+from trainer.base.kernels import Kernels
+from trainer.base.strict_json import check_type, describe_value, parse_json, read_text
 from trainer.config.rules import validate
 from trainer.config.schema import DataConfig, RunConfig
 
@@ -63,6 +64,24 @@ def _checked(values: Any, path: Path) -> RunConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return config
+
+
+def kernels_of(run: Path) -> Kernels:
+    """Return `train.kernels` of a run, native where nothing says it; imports nothing heavy.
+
+    Args:
+        run: its folder, its receipt, or its model.safetensors, which may have been moved.
+
+    Raises:
+        UserError: its configuration is damaged.
+    """
+    if run.suffix == ".json" and run.is_file():
+        found = parse_json(read_text(run), run)
+        configuration = found.get("configuration") if isinstance(found, dict) else None
+        values = configuration if isinstance(configuration, dict) else {}
+        return "portable" if values.get("train.kernels") == "portable" else "native"
+    folder = run if run.is_dir() else run.parent
+    return read_folder(folder).train.kernels if (folder / "config.yaml").is_file() else "native"
 
 
 def _parse(text: str, path: Path) -> Any:

@@ -84,7 +84,12 @@ class Engine:
         self.freezing = Freezing(self.module, config.train, len(dataset.class_names))
         self.freezing.set_epoch(config.train.epochs)  # what is trained in the end
         self.optimizer = accelerator.prepare_optimizer(
-            optimizers.build(config.optimizer, self.module, len(dataset.class_names))
+            optimizers.build(
+                config.optimizer,
+                self.module,
+                len(dataset.class_names),
+                portable=config.train.kernels == "portable",
+            )
         )
         self.freezing.set_epoch(1)
         accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)

@@ -16,7 +16,9 @@ from trainer.training.compiler_import import plain_step, skip_compiler_import
 from trainer.training.parameter_groups import parameter_groups
 
 
-def build(config: OptimizerConfig, model: nn.Module, num_classes: int) -> torch.optim.Optimizer:
+def build(
+    config: OptimizerConfig, model: nn.Module, num_classes: int, *, portable: bool = False
+) -> torch.optim.Optimizer:
     """Build the optimiser over the parameters that require a gradient.
 
     Adam and AdamW use torch's fused kernels, which round alike on every CPU; the fused kernel of
@@ -25,6 +27,7 @@ def build(config: OptimizerConfig, model: nn.Module, num_classes: int) -> torch.
     Args:
         num_classes: by which the head is known, where `optimizer.groups` or `optimizer.layer_decay`
             ask for it.
+        portable: whether every processor has to give the same bits: train.kernels.
 
     Raises:
         UserError: names the key of what is wrong with the groups, the arguments or an optimiser
@@ -42,7 +45,7 @@ def build(config: OptimizerConfig, model: nn.Module, num_classes: int) -> torch.
         "muon": (Muon, momentum | {"nesterov": config.nesterov}),
     }
     if config.name not in kinds:
-        return other_optimizers.build(config, groups)
+        return other_optimizers.build(config, groups, portable=portable)
     kind, arguments = kinds[config.name]
     try:
         return skip_compiler_import(kind)(groups, config.lr, **arguments | config.args)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from trainer.base.errors import UserError
+from trainer.base.operators import PortabilityCheck
 from trainer.config import plugins
 from trainer.config.plugins import Plugin
 from trainer.config.schema import OptimizerConfig
@@ -21,11 +23,14 @@ from trainer.training.optimizer_state import (
 )
 
 
-def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def build(
+    config: OptimizerConfig, groups: list[dict[str, Any]], *, portable: bool
+) -> torch.optim.Optimizer:
     """Build the optimiser that `optimizer.name` stands for, and try it on copies of the parameters.
 
     Args:
         groups: of parameters, each with its `weight_decay`.
+        portable: whether every processor has to give the same bits.
 
     Raises:
         UserError: it cannot be built or does no step, would not do the same step on every process,
@@ -37,11 +42,14 @@ def build(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.
         if of_library
         else plugins.find("optimizer", config.name)
     )
-    with plugin.explain_errors():
+    check = PortabilityCheck()
+    with plugin.explain_errors(), check if portable else contextlib.nullcontext():
         optimizer = plugin.member(groups, lr=config.lr, **config.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
         _check(plugin, optimizer)
+    if doubt := check.describe():
+        raise UserError(f"optimizer.name: {config.name} {doubt}; choose another, such as muon")
     if of_library and config.weight_decay and "weight_decay" not in optimizer.defaults:
         raise UserError(f"optimizer.weight_decay: {config.name} has none; it must be 0")
     return optimizer

@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.base import kernels
 from trainer.base.errors import UserError
-from trainer.base.kernels import Kernels
-from trainer.base.strict_json import read_json
 from trainer.commands import recompute
 from trainer.commands.verify import computing, verdict
 from trainer.config import stored_config
@@ -73,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such run or segment, or equal bits cannot be promised.
         DifferentRunError: on rank 0, where something differs; on all where the receipt was changed.
     """
-    kernels.choose(_kernels_of(arguments.run))
+    kernels.choose(stored_config.kernels_of(arguments.run))
     from trainer.finished import segments, signatures
 
     source = segments.open_source(arguments.run)
@@ -85,15 +83,6 @@ def run(arguments: argparse.Namespace) -> None:
     recompute.in_processes(
         arguments, source.config, source.path, lambda: _run(arguments, source, signer)
     )
-
-
-def _kernels_of(run: Path) -> Kernels:
-    """Return the kernels of a run, by its folder or receipt, before torch is imported."""
-    if not run.is_file():
-        return stored_config.read_folder(run).train.kernels
-    asked = read_json(run).get("configuration")
-    portable = isinstance(asked, dict) and asked.get("train.kernels") == "portable"
-    return "portable" if portable else "native"
 
 
 def _run(arguments: argparse.Namespace, source: Source, signer: str | None) -> None:

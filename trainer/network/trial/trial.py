@@ -18,6 +18,7 @@ from torch import nn
 
 from trainer.base import out_of_memory, seeding
 from trainer.base.errors import UserError
+from trainer.base.operators import PortabilityCheck
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sampling import microbatch_sizes, smallest_microbatch
@@ -73,12 +74,20 @@ def try_network(
         autocast=autocast,
         evaluated=config.train.evaluation_batch_size,
     )
+    check = PortabilityCheck()
+    is_portable = config.train.kernels == "portable"
     try:
-        found = list(dict.fromkeys(find_differences(task)))
+        with check if is_portable else contextlib.nullcontext():
+            found = list(dict.fromkeys(find_differences(task)))
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
         if not out_of_memory.is_out_of_memory(error):
             raise
         return [NOT_DONE]
+    if doubt := check.describe():
+        raise UserError(
+            f"model.name: {config.model.name} {doubt}; choose another network or train.kernels: "
+            f"native"
+        )
     if found and config.train.reduction == "exact" and not inexact_kernels:
         raise UserError(
             f"model.name: {config.model.name}: equal bits cannot be promised (tried before the "

@@ -1,0 +1,6 @@
+"""Golden digests: what runs with portable kernels give, written down for the pinned torch.
+
+python -m tests.golden                              compute all and compare
+python -m tests.golden --emulate Haswell EPYC       the same on processors that qemu emulates
+python -m tests.golden --write                      write them down, after torch was exchanged
+"""
