@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import run_worker
+from tests.distributed.launch import environment, run_worker
 from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, changes, matrix, pairs
 
 COMMON = {"train.epochs": 1, "train.batch_size": 128, "data.train_size": 500, "optimizer.lr": 0.01}
@@ -75,6 +80,15 @@ RUNS: list[dict[str, Any]] = [
         "optimizer.layer_decay": 0.7,
         "optimizer.groups": {"backbone": {"lr_factor": 0.5, "weight_decay": 0.1}},
     },
+    # As configs/finetune.yaml has it, and its first layers frozen.
+    {
+        "model.name": "efficientnet_lite0",
+        "optimizer.name": "adamw",
+        "optimizer.groups": {"backbone": {"lr_factor": 0.5}},
+        "train.precision": "bf16",
+        "train.ema_decay": 0.9,
+        "train.freeze": ["conv_stem.*", "bn1.*", "blocks.0.*"],
+    },
     QUICKNET
     | {
         "train.sam_rho": 0.05,
@@ -87,6 +101,13 @@ RUNS: list[dict[str, Any]] = [
     # Four steps: three of mixup and one of cutmix.
     QUICKNET | {"data.augment": "crop_rotate_erase", "data.cutmix": 1.0, "data.mixup": 0.2},
 ]
+
+WITH_TIMM = """
+import runpy
+from tests.models.timm_worker import define_missing_operators
+kept = define_missing_operators()
+runpy.run_module("tests.train_without_report", run_name="__main__")
+"""
 
 # 180 training samples in steps of 64, 64 and 52.
 SMALL = {"data.train_size": 200, "train.batch_size": 64, "optimizer.lr": 1e-3}
@@ -123,6 +144,28 @@ def test_gradients_that_leave_during_the_backward_pass_change_nothing(
     several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=2048)
     for (run, one), other in zip(chosen, several, strict=True):
         assert other == one, run
+
+
+def test_a_net_of_timm_has_the_same_bits_on_any_number_of_processes(tmp_path: Path) -> None:
+    apart = Path(sys.prefix) / "timm"
+    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
+    words = {
+        "model.name": "timm:resnet10t", "optimizer.name": "adamw", "optimizer.lr": "1e-3",
+        "train.freeze": "backbone", "train.unfreeze_epoch": "2", "train.epochs": "2",
+        "model.args": "{}", "train.kernels": "native", "tracking.wandb": "disabled",
+    }  # fmt: skip
+    digests = set()
+    for count in (1, 2, 4):
+        recipe = str(REPOSITORY / "configs" / "digits.yaml")
+        command = [sys.executable, "-c", WITH_TIMM, "--config", recipe]
+        command += ["--processes", str(count), "--output_dir", str(tmp_path / f"{count}")]
+        command += [word for key, value in words.items() for word in (f"--{key}", value)]
+        path = os.pathsep.join([str(REPOSITORY), str(apart)])
+        subprocess.run(command, env=environment(PYTHONPATH=path), check=True, capture_output=True)
+        results = json.loads((tmp_path / f"{count}" / "results.json").read_text())
+        digests.add(results["final_weights_sha256"])
+    assert len(digests) == 1
 
 
 @pytest.fixture(scope="module")
