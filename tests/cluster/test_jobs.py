@@ -91,9 +91,9 @@ def undisturbed(model: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 def test_two_nodes_do_the_run_of_one_process(
-    slurm: Slurm, undisturbed: Run, tmp_path: Path
+    slurm: Slurm, undisturbed: Run, model: list[str], tmp_path: Path
 ) -> None:
-    run = Job(slurm, tmp_path / "run", TWO_NODES, "--processes", "2").end()
+    run = Job(slurm, tmp_path / "run", TWO_NODES, "--processes", "2", *model).end()
     check_same(run, undisturbed)
     assert run.output.count("test accuracy") == 1, "only rank 0 prints"
 

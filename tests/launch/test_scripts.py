@@ -281,10 +281,11 @@ class TestTestScript:
         place.program("id", "#!/bin/sh\necho 0\n")
 
     @pytest.mark.usefixtures("root")
-    def test_ci_installs_slurm_and_a_browser_before_the_tests(self, place: Place) -> None:
+    def test_ci_installs_slurm_qemu_and_a_browser_before_the_tests(self, place: Place) -> None:
         assert place.run(".ci/run").returncode == 0
-        slurm, browser = place.calls()[-3:-1]
+        slurm, emulator, browser = place.calls()[-4:-1]
         assert slurm.endswith("slurm-wlm munge")
+        assert emulator.endswith("qemu-user-static")
         assert browser.endswith("chromium")
 
     @pytest.mark.usefixtures("root")

@@ -243,10 +243,8 @@ def _source(kind: str, name: str) -> bytes:
     from trainer.config import user_files
 
     if is_file(name):
-        file = _file_of(name)
-        if not user_files.has_run(file):
-            find(kind, name)
-        return user_files.source(file)
+        find(kind, name)  # an interpreter that goes on from run to run may have an older version
+        return user_files.source(_file_of(name))
     source = _lines_of(find(kind, name).member)
     if source is None:
         raise UserError(

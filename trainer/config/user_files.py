@@ -79,11 +79,6 @@ def import_file(file: Path) -> ModuleType:
     return module
 
 
-def has_run(file: Path) -> bool:
-    """Return whether the code of a file has run in this process."""
-    return _names(file)[1] in sys.modules
-
-
 def source(file: Path) -> bytes:
     """Return the code of a file that has run, then names and digests of the files it has imported.
 
