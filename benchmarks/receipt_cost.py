@@ -35,7 +35,7 @@ def measure_share(training: Training) -> tuple[float, float]:
 
 
 def measure_large(parameters: int) -> tuple[float, int]:
-    """Return the seconds of the digest of so many parameters, momentum and best weights.
+    """Return the seconds of a digest over this many parameters, momentum and best weights.
 
     Returns:
         With them the size of all that in bytes.

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(floats: int, case: dict[str, Any]) -> dict[str, list[float]]:
-    """Return the seconds of an exchange of so many floats in each round, by its way."""
+    """Return the seconds of an exchange of this many floats in each round, by its way."""
     processes = dist.get_world_size()
     leaves = processes * case["each"]
     vector = torch.zeros(floats)

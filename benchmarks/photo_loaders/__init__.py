@@ -27,7 +27,7 @@ class Task:
     epochs: int
     seed: int
     folder: str
-    """for the files of ours: its cache, and its run"""
+    """for the cache of ours"""
     cache: Place
     """data.cache, of ours"""
 

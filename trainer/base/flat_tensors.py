@@ -1,4 +1,4 @@
-"""Pack many tensors into a few vectors, which are added and sent faster."""
+"""Pack many tensors into a few vectors, which are copied and added faster."""
 
 from __future__ import annotations
 

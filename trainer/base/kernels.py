@@ -69,7 +69,7 @@ def choose(kernels: Kernels) -> None:
         words = " ".join(f"{name}={value}" for name, value in PORTABLE_VARIABLES.items())
         raise UserError(
             "train.kernels: portable has to be chosen before torch is imported, and this process "
-            "has imported torch with native kernels; start Python anew and train before anything "
+            "has imported torch with native kernels; start Python again and train before anything "
             f"imports torch, or start it with {words}, or choose train.kernels: native"
         )
 
@@ -107,7 +107,7 @@ def _check_processor() -> None:
     if missing := missing_features():
         raise UserError(
             f"train.kernels: portable needs a processor with AVX2 and FMA under Linux on x86-64, "
-            f"and here is no {' and no '.join(missing)}; choose train.kernels: native"
+            f"and there is no {' and no '.join(missing)}; choose train.kernels: native"
         )
 
 
