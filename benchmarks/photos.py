@@ -34,6 +34,7 @@ import paired
 import photo_million
 import yaml
 from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Place, Task
+from photo_loaders.others import AREA
 from turns import Process
 
 from trainer.ranks import processes
@@ -173,7 +174,7 @@ def training_recipe(place: Place, folder: str, arguments: argparse.Namespace) ->
             "name": "folder",
             "image_size": arguments.image_size,
             "validation_size": 0,
-            "augment": [{"random_resized_crop": {"area": [0.08, 1.0]}}, "flip"],
+            "augment": [{"random_resized_crop": {"area": list(AREA)}}, "flip"],
             "scaling": "imagenet",
             "cache": place,
             "cache_dir": str(Path(folder) / "cache"),

@@ -29,6 +29,7 @@ from trainer.ranks import collectives, process_group
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation, exchange
 from trainer.training.engine import Engine
+from trainer.training.optimizer_state import optimizer_state
 from trainer.training.step import TrainStep
 from trainer.training.step_log import StepLog
 
@@ -48,13 +49,7 @@ def train_each(
         engine.fit()
         weights = model_state.digest(engine.module)
         predictions, _ = engine.test()
-        state = engine.optimizer.optimizer.state_dict()["state"]
-        momenta = {
-            f"{index}.{name}": value
-            for index, values in state.items()
-            for name, value in values.items()
-            if isinstance(value, torch.Tensor)
-        }
+        momenta, _ = optimizer_state(engine.optimizer.optimizer)
         outcomes.append(
             {
                 "weights": weights,

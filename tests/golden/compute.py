@@ -37,6 +37,7 @@ from trainer.ranks.preemption import StopRequest  # noqa: E402
 from trainer.run.results import test_results  # noqa: E402
 from trainer.training.engine import Engine  # noqa: E402
 from trainer.training.loss import distillation_loss  # noqa: E402
+from trainer.training.optimizer_state import optimizer_state  # noqa: E402
 from trainer.training.schedules import learning_rate  # noqa: E402
 
 CLASSES = 4
@@ -76,13 +77,7 @@ def train(accelerator: Accelerator, changes: cases.Changes) -> str:
     engine.fit()
     last = model_state.digest(engine.module)
     predictions, augmented = engine.test()
-    state = engine.optimizer.optimizer.state_dict()["state"]
-    tensors = {
-        f"{number}.{key}": value
-        for number, values in state.items()
-        for key, value in values.items()
-        if isinstance(value, torch.Tensor)
-    }
+    tensors, _ = optimizer_state(engine.optimizer.optimizer)
     return sha256(
         last,
         model_state.digest(engine.module),

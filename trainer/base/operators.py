@@ -10,6 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from trainer.base.tensor_files import bytes_of
+
 NOT_PORTABLE = frozenset({"sqrt", "_foreach_sqrt", "atan", "tan", "linalg_cholesky_ex"})
 """operators that processors round differently with portable kernels too: of MKL's vector and
 linear algebra libraries, whose code for a processor goes by its maker"""
@@ -78,8 +80,7 @@ def name_of(func: torch._ops.OpOverload) -> str:
 
 def digest(tensor: torch.Tensor) -> str:
     """Return the first half of the SHA-256 of a tensor's bytes, in the order of its indices."""
-    values = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()[:32]
+    return hashlib.sha256(bytes_of(tensor)).hexdigest()[:32]
 
 
 def _is_view(func: torch._ops.OpOverload) -> bool:

@@ -92,46 +92,32 @@ class Recomputation:
 
 
 def in_processes(
-    arguments: argparse.Namespace, config: RunConfig, where: Path, work: Callable[[], None]
+    arguments: argparse.Namespace, config: RunConfig, where: Path, work: Callable[[RunConfig], None]
 ) -> None:
     """Do `work`, which joins the other processes, in as many as the run may have here.
 
     Args:
-        config: that of the run.
+        config: that of the run; `work` gets it with what the arguments change.
         where: its folder or receipt.
-
-    Raises:
-        UserError: as `join`.
-    """
-    changed = _change(arguments, config, where)
-    from trainer.ranks import local_processes
-
-    local_processes.run(changed, work)
-
-
-@contextlib.contextmanager
-def join(
-    arguments: argparse.Namespace, config: RunConfig, where: Path
-) -> Iterator[tuple[Accelerator, RunConfig]]:
-    """Join the other processes, to compute a run inside of this context.
-
-    Args:
-        config: that of the run.
-        where: its folder or receipt.
-
-    Returns:
-        The processes, and the configuration with what the arguments change.
 
     Raises:
         UserError: an argument is out of range, or the run cannot be computed again.
     """
-    config = _change(arguments, config, where)
+    changed = _change(arguments, config, where)
+    from trainer.ranks import local_processes
+
+    local_processes.run(changed, lambda: work(changed))
+
+
+@contextlib.contextmanager
+def join(config: RunConfig) -> Iterator[Accelerator]:
+    """Join the other processes, to compute a run inside of this context."""
     from trainer.ranks import processes
     from trainer.ranks.process_group import join_process_group
 
     with join_process_group(config) as accelerator:
         processes.apply_pins(config)
-        yield accelerator, config
+        yield accelerator
 
 
 def _change(arguments: argparse.Namespace, config: RunConfig, where: Path) -> RunConfig:

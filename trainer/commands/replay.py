@@ -75,17 +75,17 @@ def run(arguments: argparse.Namespace) -> None:
     if page and folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     stored = stored_config.read_folder(folder)
-    recompute.in_processes(arguments, stored, folder, lambda: _run(arguments, stored))
+    recompute.in_processes(arguments, stored, folder, partial(_run, arguments))
 
 
-def _run(arguments: argparse.Namespace, stored: RunConfig) -> None:
+def _run(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch._functorch.config as compiled_functions
 
     folder, step, page = arguments.folder, arguments.step, arguments.page
     # A compiled network must be able to go backward more than once, as the samples ask for.
     with (
         compiled_functions.patch(donated_buffer=False),
-        recompute.join(arguments, stored, folder) as (accelerator, config),
+        recompute.join(config) as accelerator,
     ):
         make = partial(make_plan, folder, step)
         plan = collectives.run_on_main_rank(accelerator, make)

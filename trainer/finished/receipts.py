@@ -78,8 +78,9 @@ def read(path: Path) -> Receipt:
     for key, hint in _PARTS.items():
         check_type(receipt.get(key), hint, f"{path}: {key}")
     _check_parts(receipt, path)
-    difference = _first_fault(receipt)
-    if difference is None and text != receipts.to_text(receipts.seal(receipt)):
+    sealed = receipts.seal(receipt)
+    difference = _first_fault(receipt, sealed)
+    if difference is None and text != receipts.to_text(sealed):
         # Compared as text, as a key that comes twice would be read as the last one.
         difference = "it has something that no receipt has"
     if difference:
@@ -108,9 +109,12 @@ def _check_parts(receipt: Receipt, path: Path) -> None:
     check_type(receipt["fingerprints"].get("data.root"), str, f"{path}: fingerprints.data.root")
 
 
-def _first_fault(receipt: Receipt) -> str | None:
-    """Say which digest of a receipt is wrong first; None if all are right."""
-    sealed = receipts.seal(receipt)
+def _first_fault(receipt: Receipt, sealed: Receipt) -> str | None:
+    """Say which digest of a receipt is wrong first; None if all are right.
+
+    Args:
+        sealed: the same with the right ones.
+    """
     for link, right in zip(receipt["chain"], sealed["chain"], strict=True):
         if link["sha256"] != right["sha256"]:
             what = f"the link of epoch {link['epoch']}"

@@ -29,7 +29,7 @@ from typing import Any
 
 import models
 import trainer
-from trainer.base.files import canonical_json, write_text
+from trainer.base.files import canonical_json, sha256_of, write_text
 from trainer.base.strict_json import nan_to_null
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import RunConfig, flatten
@@ -187,8 +187,7 @@ def code_sha256() -> str:
         folder = Path(str(package.__file__)).parent
         for path in sorted(folder.rglob("*.py")):
             name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{name} {content}\n".encode())
+            digest.update(f"{name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

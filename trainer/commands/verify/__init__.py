@@ -81,15 +81,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.signers:
         signer = signatures.signer_of(source.receipt_path, arguments.signers)
     recompute.in_processes(
-        arguments, source.config, source.path, lambda: _run(arguments, source, signer)
+        arguments, source.config, source.path, partial(_run, arguments, source, signer)
     )
 
 
-def _run(arguments: argparse.Namespace, source: Source, signer: str | None) -> None:
+def _run(
+    arguments: argparse.Namespace, source: Source, signer: str | None, config: RunConfig
+) -> None:
     from trainer.finished import segments, signatures
     from trainer.ranks import collectives
 
-    with recompute.join(arguments, source.config, source.path) as (accelerator, config):
+    with recompute.join(config) as accelerator:
         found = collectives.run_on_main_rank(accelerator, partial(segments.read, source))
         parts, chosen = _compute(arguments, accelerator, config, found)
     if not accelerator.is_main_process:  # rank 0 has the exit code

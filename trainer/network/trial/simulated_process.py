@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from trainer.base import seeding
-from trainer.base.tensor_files import Tensors
+from trainer.base.tensor_files import Tensors, bytes_of
 from trainer.network import model_state
 from trainer.network.buffers_in_passes import StepBuffers, preserve_state, save_values
 from trainer.network.freezing import Freezing
@@ -142,9 +142,8 @@ class Process:
 
 def bits_of(tensor: torch.Tensor) -> str:
     """Return a digest of type, shape and bits."""
-    found = tensor.detach().to_dense().cpu().contiguous()
-    digest = hashlib.sha256(found.reshape(-1).view(torch.uint8).numpy().data)
-    return f"{found.dtype} {tuple(found.shape)} {digest.hexdigest()}"
+    digest = hashlib.sha256(bytes_of(tensor.detach().to_dense()))
+    return f"{tensor.dtype} {tuple(tensor.shape)} {digest.hexdigest()}"
 
 
 def _bits_in(value: object) -> Bits:
