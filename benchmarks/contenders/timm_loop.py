@@ -10,10 +10,10 @@ import time
 
 import torch
 from torch import nn
+from torchvision_operators import define_missing_operators
 from turns import Turns
 
 from contenders.task import LEARNING_RATE, Parts, Task
-from tests.models.timm_worker import define_missing_operators
 
 LOG_INTERVAL = 50
 """steps, the default of train.py"""

@@ -6,10 +6,10 @@ import json
 import sys
 
 import torch
+from torchvision_operators import define_missing_operators
 
 from finetune_loops import Task
 from finetune_loops.others import LOOPS
-from tests.models.timm_worker import define_missing_operators
 
 
 def main() -> None:

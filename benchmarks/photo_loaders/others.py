@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchvision_operators import define_missing_operators
 
 from photo_loaders import Task
-from tests.models.timm_worker import define_missing_operators
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)

@@ -104,7 +104,7 @@ RUNS: list[dict[str, Any]] = [
 
 WITH_TIMM = """
 import runpy
-from tests.models.timm_worker import define_missing_operators
+from benchmarks.torchvision_operators import define_missing_operators
 kept = define_missing_operators()
 runpy.run_module("tests.train_without_report", run_name="__main__")
 """

@@ -23,7 +23,7 @@ MILLIONS = {0: 4.652, 1: 5.417, 2: 6.092, 3: 8.197, 4: 13.007}
 
 COMPARE = """
 import json, torch, models
-from tests.models.timm_worker import define_missing_operators
+from benchmarks.torchvision_operators import define_missing_operators
 library = define_missing_operators()
 import timm
 found = []

@@ -151,7 +151,7 @@ def test_a_schedule_free_optimiser_is_evaluated_with_its_mean_and_goes_on(tmp_pa
 
 TIMM = """
 import json, sys
-from tests.models.timm_worker import define_missing_operators
+from benchmarks.torchvision_operators import define_missing_operators
 kept = define_missing_operators()
 import timm, torch
 from timm.optim import param_groups_layer_decay
