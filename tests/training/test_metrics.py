@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.training.metrics import (
-    Predictions,
-    calibration_bins,
-    count_confusion,
-    per_class_results,
-)
+from trainer.training.metrics import Predictions, calibration_bins, per_class_results
 
 
 def predictions(target: list[int], predicted: list[int]) -> Predictions:
@@ -67,22 +62,6 @@ def test_the_matrix_of_many_classes_is_left_out(classes: int, in_full: bool) -> 
     assert (results["confusion"] is not None) == in_full
     assert results["worst_class"] == "0"
     assert [results["per_class"][place]["correct"] for place in (0, 1, 255)] == [1, 0, 1]
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1), st.data())
-def test_cells_are_those_of_the_matrix(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
-    target, predicted = np.array(pairs).T
-    whole = np.zeros((6, 6), int)
-    for true, guess in pairs:
-        whole[true, guess] += 1
-    found = count_confusion(target, predicted, 6)
-    assert found.matrix().tolist() == whole.tolist()
-    assert found.support().tolist() == whole.sum(1).tolist()
-    chosen = np.array(sorted(data.draw(st.sets(st.integers(0, 5), min_size=1))))
-    assert found.matrix(chosen).tolist() == whole[np.ix_(chosen, chosen)].tolist()
-    counts = [int(found.count[cell]) for cell in found.mistakes()]
-    others = whole[~np.eye(6, dtype=bool)]
-    assert counts == sorted(others[others > 0].tolist(), reverse=True)
 
 
 def test_ten_thousand_classes_take_no_square_of_memory() -> None:

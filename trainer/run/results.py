@@ -13,13 +13,9 @@ from trainer.base.files import write_file
 from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, ModelConfig, RunConfig
 from trainer.data.measurements import fingerprint_of
 from trainer.training.averaging import chooses_final_mean
+from trainer.training.confusion import count_confusion
 from trainer.training.engine import Engine
-from trainer.training.metrics import (
-    LabelledPredictions,
-    Predictions,
-    count_confusion,
-    per_class_results,
-)
+from trainer.training.metrics import LabelledPredictions, Predictions, per_class_results
 
 
 def test_results(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.training.confusion import count_confusion
+
 CALIBRATION_BINS = 15
 MOST_CLASSES_IN_FULL = 256
 """with a confusion matrix in results.json: it grows with their square"""
@@ -89,55 +91,6 @@ def calibration_bins(correct: np.ndarray, probability: np.ndarray) -> Calibratio
     count = sums(None)
     with np.errstate(invalid="ignore"):
         return CalibrationBins(count, sums(probability) / count, sums(correct) / count)
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """The non-empty cells of a confusion matrix, row by row; arrays of shape (cells,).
-
-    With many classes there are at most as many as images, while the matrix would fill the memory.
-    """
-
-    classes: int
-    true: np.ndarray
-    """the true class, int64"""
-    predicted: np.ndarray
-    """the predicted class, int64"""
-    count: np.ndarray
-    """the images, int64, above 0"""
-
-    def matrix(self, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Return the matrix of counts, int32: rows true, columns predicted.
-
-        Args:
-            chosen: its classes, in rising order; None: all.
-        """
-        chosen = np.arange(self.classes) if chosen is None else chosen
-        place = np.full(self.classes, -1)
-        place[chosen] = np.arange(len(chosen))
-        rows, columns = place[self.true], place[self.predicted]
-        inside = (rows >= 0) & (columns >= 0)
-        # The system keeps no page for zeros that are never written to.
-        found = np.zeros((len(chosen), len(chosen)), np.int32)
-        found[rows[inside], columns[inside]] = self.count[inside]
-        return found
-
-    def support(self) -> np.ndarray:
-        """Return the number of images of each true class, int64 (classes,)."""
-        found = np.zeros(self.classes, np.int64)
-        np.add.at(found, self.true, self.count)
-        return found
-
-    def mistakes(self) -> np.ndarray:
-        """Return the positions of the cells of wrong predictions, those of most images first."""
-        wrong = np.flatnonzero(self.true != self.predicted)
-        return wrong[np.argsort(-self.count[wrong], kind="stable")]
-
-
-def count_confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
-    """Count how often each class was predicted as each, from classes of shape (n,)."""
-    cells, count = np.unique(target * np.int64(classes) + predicted, return_counts=True)
-    return Confusion(classes, *np.divmod(cells, classes), count)
 
 
 def per_class_results(

@@ -17,7 +17,8 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from trainer.run.report import curves, plots
-from trainer.training.metrics import Confusion, calibration_bins, count_confusion
+from trainer.training.confusion import Confusion, count_confusion
+from trainer.training.metrics import calibration_bins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -29,7 +29,8 @@ from trainer.run.console import class_table
 from trainer.run.report import mistakes, pages, plots, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.results import write_confusion
-from trainer.training.metrics import LabelledPredictions, count_confusion, per_class_results
+from trainer.training.confusion import count_confusion
+from trainer.training.metrics import LabelledPredictions, per_class_results
 
 CONFIDENCE = 0.95
 

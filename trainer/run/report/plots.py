@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from trainer.base.files import write_file
-from trainer.training.metrics import CalibrationBins, Confusion
+from trainer.training.confusion import Confusion
+from trainer.training.metrics import CalibrationBins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

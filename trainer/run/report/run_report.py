@@ -19,7 +19,8 @@ from trainer.run.report.curves import draw_curves
 from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
 from trainer.run.report.neighbours import Neighbours
 from trainer.run.report.pages import duration, percent
-from trainer.training.metrics import CALIBRATION_BINS, Confusion, calibration_bins, count_confusion
+from trainer.training.confusion import Confusion, count_confusion
+from trainer.training.metrics import CALIBRATION_BINS, calibration_bins
 
 MOST_ROWS = 50
 """of the worst classes, if there are too many for a page"""

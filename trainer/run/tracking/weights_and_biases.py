@@ -100,7 +100,7 @@ class WandbTracker(AccelerateTracker):
         import wandb
 
         from trainer.run.report.mistakes import read_predictions
-        from trainer.training.metrics import count_confusion
+        from trainer.training.confusion import count_confusion
 
         columns = read_predictions(self.folder / "predictions.npz")
         confusion = count_confusion(columns["target"], columns["predicted"], len(names))
