@@ -80,11 +80,16 @@ class WithoutTree(TrainStep):
     """The same engine with the tree removed: one backward pass straight into the optimiser."""
 
     def __call__(
-        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+        self,
+        step: int,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        weights: torch.Tensor | None = None,
     ) -> StepResult:
         self.optimizer.zero_grad()
         seeding.seed_torch(self.seed, "forward", step, 0)
-        measured = self._backward(images, targets, sum(sizes), overlapped=False)
+        measured = self._backward(images, targets, weights, sum(sizes), overlapped=False)
         self.optimizer.step()
         return StepResult(loss=measured[0], accuracy=measured[1])
 

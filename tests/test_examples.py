@@ -26,7 +26,7 @@ def command_of(example: str) -> list[str]:
 
 
 def test_there_is_an_example_of_each_part() -> None:
-    parts = ("augmentation", "data", "model", "optimizer", "tracker")
+    parts = ("augmentation", "data", "loss", "model", "optimizer", "schedule", "tracker")
     assert [f"own_{part}.py" for part in parts] == EXAMPLES
 
 

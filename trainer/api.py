@@ -23,8 +23,10 @@ from trainer.config import command_line
 from trainer.config.plugins import (
     register_augmentation,
     register_dataset,
+    register_loss,
     register_model,
     register_optimizer,
+    register_schedule,
     register_tracker,
 )
 from trainer.config.schema import RunConfig, folder_of
@@ -50,8 +52,10 @@ __all__ = [
     "UserError",
     "register_augmentation",
     "register_dataset",
+    "register_loss",
     "register_model",
     "register_optimizer",
+    "register_schedule",
     "register_tracker",
     "train",
 ]

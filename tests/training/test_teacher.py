@@ -20,7 +20,7 @@ from trainer.config.schema import TrainConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network.stored_network import StoredNetwork
-from trainer.training.loss import distillation_loss, training_loss
+from trainer.training.loss import TrainingLoss, distillation_loss
 from trainer.training.teacher import LoadedTeacher, Teacher
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0]])
@@ -35,14 +35,15 @@ def test_the_loss_is_a_share_of_the_labels_and_one_of_the_teacher() -> None:
 
     ours, theirs = soften(LOGITS), soften(TEACHER_LOGITS)
     divergence = 16 * (theirs * np.log(theirs / ours)).sum(1)
-    found = distillation_loss(LOGITS, TEACHER_LOGITS, 4.0, "none")
+    found = distillation_loss(LOGITS, TEACHER_LOGITS, 4.0)
     np.testing.assert_allclose(found.numpy(), divergence, rtol=1e-5)
 
     config = TrainConfig(teacher="run", teacher_weight=0.25, temperature=4.0)
     labels = nn.functional.cross_entropy(LOGITS, TARGETS, reduction="none").numpy()
-    each = training_loss(config, LOGITS, TARGETS, TEACHER_LOGITS, "none")
+    loss = TrainingLoss(config)
+    each = loss.of_samples(LOGITS, TARGETS, TEACHER_LOGITS)
     np.testing.assert_allclose(each.numpy(), 0.75 * labels + 0.25 * divergence, rtol=1e-5)
-    summed = training_loss(config, LOGITS, TARGETS, TEACHER_LOGITS)
+    summed = loss.sum(LOGITS, TARGETS, TEACHER_LOGITS)
     np.testing.assert_allclose(summed.item(), each.sum().item(), rtol=1e-6)
 
 

@@ -9,6 +9,8 @@ None depends on the rank, the process count, the time, or on how often another s
     initialisation   the model's first weights
     order            the permutation of the training samples, or their
                      draw by weights                                      (epoch)
+    balance          the order of a class's samples, where all classes
+                     are drawn equally often                              (pass, sample)
     augmentation     the transform of a sample    (epoch, sample; of a list also the place in it)
     own augmentation the numbers of users' transforms                     (likewise)
     mixup            who is mixed with whom, how, and how much             (step)
@@ -38,6 +40,7 @@ Stream = Literal[
     "scaling",
     "initialisation",
     "order",
+    "balance",
     "augmentation",
     "own augmentation",
     "mixup",
@@ -92,6 +95,21 @@ def uniform(
     state = (state ^ _shift_right(state, 30)) * _FIRST_FACTOR
     state = (state ^ _shift_right(state, 27)) * _SECOND_FACTOR
     return _shift_right(state, 40).float() * 2.0**-24
+
+
+def sort_keys(seed: int, stream: Stream, counters: np.ndarray) -> np.ndarray:
+    """Return a hash of each counter, by which things can be put into a random order: uint64 (n,).
+
+    It is SplitMix64's output, as of `uniform`.
+
+    Args:
+        counters: uint64 (n,).
+    """
+    state = counters * np.uint64(_GOLDEN_GAMMA % 2**64) + np.uint64(integer(seed, stream))
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(_FIRST_FACTOR % 2**64)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(_SECOND_FACTOR % 2**64)
+    found: np.ndarray = state ^ (state >> np.uint64(31))
+    return found
 
 
 def seed_torch(seed: int, stream: Stream, *position: int) -> None:

@@ -85,9 +85,9 @@ class DataConfig:
     """table: the column of what must not be divided, if it is there; null: none"""
     weight_column: str = "weight"
     """table: the column of the weights of data.sampling"""
-    sampling: Literal["uniform", "weights"] = "uniform"
-    """which training images an epoch takes: each once; or as many as there are, each time drawn
-    from all of them in proportion to their weights"""
+    sampling: Literal["uniform", "balanced", "weights"] = "uniform"
+    """which training images an epoch takes: each once; or as many as there are, of each class
+    equally many; or each time drawn from all of them in proportion to their weights"""
     train_size: int | None = None
     """how many training images, the first in file order; null: all"""
     test_size: int | None = None

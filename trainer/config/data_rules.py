@@ -187,8 +187,8 @@ def check(data: DataConfig, require: Require) -> None:
     )
     require(
         "data.sampling",
-        data.sampling == "uniform" or data.has_pictures,
-        "uniform unless data.name is table",
+        data.sampling != "weights" or data.has_pictures,
+        "uniform or balanced unless data.name is table",
     )
     for key in (
         "image_size",

@@ -1,4 +1,4 @@
-"""Find what users add to a run: networks, data sets, augmentations, optimisers, trackers.
+"""Find what users add to a run, such as networks, data sets, losses and optimisers.
 
 Each is a function or a class. A configuration names it as `path/to/file.py:name` or, in the
 process that has registered it, by its registered name. A new kind is one line of `KINDS`.
@@ -21,7 +21,7 @@ from trainer.base import user_code_errors
 from trainer.base.errors import UserError
 from trainer.config.augmentations import ALL_TRANSFORMS, own_augmentations_of
 from trainer.config.data_names import DataName
-from trainer.config.schema import OptimizerName, RunConfig, flatten
+from trainer.config.schema import LossName, OptimizerName, RunConfig, ScheduleName, flatten
 
 Member = TypeVar("Member", bound=Callable[..., Any])
 
@@ -51,7 +51,9 @@ KINDS = {
     "teacher": Kind("train.teacher_model", "teacher's network", registered_as="model"),
     "dataset": Kind("data.name", "data set", get_args(DataName)),
     "augmentation": Kind("data.augment", "augmentation", ("none", *ALL_TRANSFORMS)),
+    "loss": Kind("train.loss", "loss", get_args(LossName)),
     "optimizer": Kind("optimizer.name", "optimiser", get_args(OptimizerName)),
+    "schedule": Kind("schedule.name", "schedule", get_args(ScheduleName)),
     "tracker": Kind("tracking.plugin", "tracker", changes_weights=False),
 }
 
@@ -115,9 +117,27 @@ def register_augmentation(name: str, *, numbers: int = 0) -> Callable[[Member], 
     return _register("augmentation", name, numbers)
 
 
+def register_loss(name: str) -> Callable[[Member], Member]:
+    """Decorator of a function `(logits, targets, ...) -> losses`; the rest is `train.loss_args`.
+
+    Logits are float32 (n, classes), targets the classes, int64 (n,), or where images are mixed
+    their shares, float32 (n, classes); losses float32 (n,), one for each sample. Of a class the
+    arguments make an object that is called in this way.
+    """
+    return _register("loss", name)
+
+
 def register_optimizer(name: str) -> Callable[[Member], Member]:
     """Decorator of a torch.optim.Optimizer `(params, lr, ...)`; the rest is `optimizer.args`."""
     return _register("optimizer", name)
+
+
+def register_schedule(name: str) -> Callable[[Member], Member]:
+    """Decorator of a function `(step, total_steps, steps_per_epoch) -> factor` of optimizer.lr.
+
+    Steps are counted from 0 after the warm-up, and `total_steps` are those after it.
+    """
+    return _register("schedule", name)
 
 
 def register_tracker(name: str) -> Callable[[Member], Member]:

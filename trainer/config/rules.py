@@ -13,7 +13,13 @@ from math import inf
 from typing import Any
 
 from trainer.base.errors import UserError
-from trainer.config import data_rules, distillation_rules, training_rules, weights_rules
+from trainer.config import (
+    data_rules,
+    distillation_rules,
+    loss_rules,
+    training_rules,
+    weights_rules,
+)
 from trainer.config.schema import RunConfig, averaged_epochs, flatten
 
 LARGEST_EVALUATION_BATCH = 100_000
@@ -138,6 +144,7 @@ def validate(config: RunConfig) -> None:
     weights_rules.check(config.model, require)
     training_rules.check(config, require)
     distillation_rules.check(config.train, require)
+    loss_rules.check(config, require)
 
 
 def is_unicode(text: str) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "Interpolation",
+    "LossName",
     "ModelConfig",
     "OptimizerConfig",
     "OptimizerName",
@@ -40,6 +41,7 @@ OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
 ScheduleName = Literal[
     "constant", "linear", "cosine", "polynomial", "one_cycle", "restarts", "piecewise", "plateau"
 ]
+LossName = Literal["cross_entropy", "focal", "bce", "asymmetric"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 
@@ -85,8 +87,20 @@ class TrainConfig:
     of mantissa; fp16 and tf32 need a GPU"""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
+    loss: LossName | str = "cross_entropy"
+    """what is made small: cross_entropy; focal, which counts hard images more; bce, one binary
+    cross entropy for each class against the others; asymmetric, the same without the easy
+    negatives; or your own, path/to/file.py:name"""
+    loss_args: dict[str, Any] = field(default_factory=dict)
+    """arguments of the loss, such as '{"gamma": 1.5}' of focal; a JSON object that replaces"""
     label_smoothing: float = 0.0
-    """share of the target spread evenly over all classes"""
+    """share of the target spread evenly over all classes, of Lockstep's own losses"""
+    class_weights: Literal["auto"] | list[float] | None = None
+    """of the classes in the mean loss: auto: by the effective number of their training images; a
+    list: a number for each, in their order; null: all alike"""
+    logit_adjustment: float = 0.0
+    """strength of logit adjustment, 1 usual: the logarithm of a class's share of the training
+    images is added to its logit in training, so that rare classes are not overlooked; 0: none"""
     freeze: Literal["backbone"] | list[str] | None = None
     """parameters that are not trained: backbone, all but the head; or a list of patterns of their
     names, such as '[conv1.*, layer1.*]'; null: none"""
@@ -157,8 +171,8 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run."""
 
-    name: ScheduleName = "constant"
-    """shape after the warm-up"""
+    name: ScheduleName | str = "constant"
+    """shape after the warm-up; or your own, path/to/file.py:name"""
     warmup_epochs: float = 0.0
     """rise to optimizer.lr: linear from near zero; of one_cycle a cosine from a 25th of it"""
     warmup_steps: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 
 from trainer.base import out_of_memory, profiler_ranges
 from trainer.config.schema import RunConfig
+from trainer.data import class_balance
 from trainer.data.augment import mixup
 from trainer.data.augment.policy import Augmentation
 from trainer.data.augment.user_augmentations import TRIED
@@ -30,6 +32,9 @@ class Batch:
     """their classes: int64, (n,); mixed: the weights of the classes, float32, (n, classes)"""
     microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
+    weights: torch.Tensor | None = None
+    """of the samples in the step's mean loss: float32 (n,), which add up to 1 over all processes;
+    None: all alike"""
 
 
 def fetch_pixels(
@@ -104,6 +109,8 @@ class _Plan:
     pairs: mixup.Pairs | None = None
     partners: torch.Tensor | None = None
     """which of `wanted` each sample is mixed with: int64 (n,), on the CPU"""
+    weights: torch.Tensor | None = None
+    """of this rank's samples in the step's mean loss: float32 (n,), on the CPU"""
 
 
 class Batches:
@@ -136,6 +143,12 @@ class Batches:
         if self.augmentation.user_defined.plugins:
             first = torch.arange(min(TRIED, len(dataset.train)), device=dataset.train.images.device)
             self.augmentation.user_defined.check(self._to_device(dataset.train.fetch(first)[0]))
+        by_class = class_balance.class_weights(config, dataset)
+        self.sample_weights = None
+        """of each training image, by its class, in the loss: float64 (n,)"""
+        classes = dataset.train.targets.cpu().numpy()
+        if by_class is not None:
+            self.sample_weights = by_class[classes]
         self.sampler = EpochSampler(
             dataset.train,
             batch_size=config.train.batch_size,
@@ -144,6 +157,7 @@ class Batches:
             num_replicas=num_replicas,
             rank=rank,
             weights=dataset.train_weights,
+            classes=classes if config.data.sampling == "balanced" else None,
         )
 
     @property
@@ -169,7 +183,8 @@ class Batches:
                     images, targets = self._augment(plan.wanted, next(fetched), epoch)
                     if plan.pairs:
                         images, targets = self._mix(plan, images, targets)
-                yield Batch(images, targets, plan.microbatch_sizes)
+                weights = None if plan.weights is None else self._to_device(plan.weights)
+                yield Batch(images, targets, plan.microbatch_sizes, weights)
 
     def _iter_plans(self, epoch: int, first_step: int) -> Iterator[_Plan]:
         for step in range(first_step, self.steps):
@@ -179,7 +194,7 @@ class Batches:
         samples, own = self.sampler.global_batch(step)
         sizes = self.sampler.microbatch_sizes(step)
         if not (self.mixup or self.cutmix):
-            return _Plan(sizes, own, samples[own])
+            return _Plan(sizes, own, samples[own], weights=self._weigh(samples, own))
         number = (epoch - 1) * self.steps + step + 1
         pairs = mixup.draw_pairs(self.seed, number, len(samples), self.mixup, self.cutmix)
         partners = pairs.partners[own]
@@ -187,7 +202,35 @@ class Batches:
         wanted = torch.cat([samples[own], samples[partners[~is_own]]])
         after_own = own.stop - own.start - 1 + (~is_own).cumsum(0)
         places = torch.where(is_own, partners - own.start, after_own)
-        return _Plan(sizes, own, wanted, pairs, places)
+        shares = mixup.shares_of_samples(pairs, *self.image_size(epoch))
+        weights = self._weigh(samples, own, pairs.partners, shares)
+        return _Plan(sizes, own, wanted, pairs, places, weights)
+
+    def _weigh(
+        self,
+        samples: torch.Tensor,
+        own: slice,
+        partners: torch.Tensor | None = None,
+        shares: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """Return the weights of this rank's samples in the step's mean loss; None: all alike.
+
+        Every rank knows the classes of all samples of the step, so that all divide by one sum.
+
+        Args:
+            samples: of the step, over all processes: int64 (samples,).
+            partners: the position of the one that each is mixed with.
+            shares: how much of each its own class is.
+        """
+        if self.sample_weights is None:
+            return None
+        weights = self.sample_weights[(samples % len(self.sample_weights)).numpy()]
+        if partners is not None and shares is not None:
+            kept = shares.double().numpy()
+            weights = weights * kept + weights[partners.numpy()] * (1.0 - kept)
+        # Rounded once, whatever the order. Where all samples have the weight 0, nothing is learnt.
+        total = math.fsum(weights.tolist()) or 1.0
+        return torch.from_numpy(weights[own] / total).float()
 
     def _explain_lack_of_memory(self, plan: _Plan) -> contextlib.AbstractContextManager[None]:
         """Raise a RankError if the images of a step do not fit into the memory."""

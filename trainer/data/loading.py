@@ -83,7 +83,7 @@ def _warnings(subsets: tuple[Subset, Subset, Subset]) -> tuple[str, ...]:
 
 def _weights_to_draw_by(config: DataConfig, train: Subset) -> npt.NDArray[np.float64] | None:
     """Return the weights of the training images; None where each comes once in an epoch."""
-    if config.sampling == "uniform":
+    if config.sampling != "weights":
         return None
     if train.data.weights is None:
         raise UserError(

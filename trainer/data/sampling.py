@@ -13,6 +13,9 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from trainer.base import seeding
 
+_SEGMENT_BITS = 30
+"""of a key to sort by: the pass of a class"""
+
 
 def microbatch_sizes(samples: int, microbatches: int) -> list[int]:
     """Divide samples into micro-batches: sizes differ by at most one, the larger ones come first.
@@ -50,7 +53,60 @@ def draw_by_weight(
     count = len(weights)
     bounds = np.cumsum(weights / weights.max())
     points = seeding.generator(seed, "order", epoch).random(count) * bounds[-1]
-    drawn = np.searchsorted(bounds, points, side="right")
+    return _number_draws(np.searchsorted(bounds, points, side="right"))
+
+
+def draw_balanced(seed: int, epoch: int, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Draw as many samples as there are, of each class equally many, up to one.
+
+    The samples of a class come in passes: all of them in a random order, then all again in another
+    one, on and on from epoch to epoch. So over the epochs each has come equally often, up to one,
+    and a large class loses none of its samples.
+
+    Args:
+        epoch: from 1.
+        classes: of the samples, int64 (n,).
+
+    Returns:
+        Draws, as of `draw_by_weight`.
+    """
+    count = len(classes)
+    present, sizes = np.unique(classes, return_counts=True)
+    number = np.arange(len(present))
+    # Of n draws an epoch each class has n / classes, rounded so that they are n together.
+    before = ((epoch - 1) * count + number) // len(present)
+    after = (epoch * count + number) // len(present)
+    passes = np.where(after > before, (after - 1) // sizes - before // sizes + 1, 0)
+    # A row for each sample in each pass that this epoch has a part of.
+    segment_class = np.repeat(number, passes)
+    segment_pass = (before // sizes)[segment_class] + _count_up(passes)
+    lengths = sizes[segment_class]
+    segment = np.repeat(np.arange(len(lengths)), lengths)
+    place = _count_up(lengths)
+    by_class = np.argsort(classes, kind="stable")
+    sample = by_class[(np.cumsum(sizes) - sizes)[segment_class[segment]] + place]
+    counters = (segment_pass[segment] * count + sample).astype(np.uint64)
+    keys = seeding.sort_keys(seed, "balance", counters) >> np.uint64(_SEGMENT_BITS)
+    keys |= segment.astype(np.uint64) << np.uint64(64 - _SEGMENT_BITS)
+    shuffled = sample[np.argsort(keys, kind="stable")]
+    position = segment_pass[segment] * lengths[segment] + place
+    chosen = (before[segment_class[segment]] <= position) & (
+        position < after[segment_class[segment]]
+    )
+    order = seeding.generator(seed, "order", epoch).permutation(count)
+    return _number_draws(shuffled[chosen][order])
+
+
+def _count_up(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return 0, 1, ... for each of some lengths, one after the other."""
+    ends = np.cumsum(lengths)
+    found: npt.NDArray[np.int64] = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    return found
+
+
+def _number_draws(drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Add n to the second draw of a sample, 2 n to the third, of n draws: int64 (n,)."""
+    count = len(drawn)
     by_sample = np.argsort(drawn, kind="stable")
     ordered = drawn[by_sample]
     earlier = np.arange(count) - np.searchsorted(ordered, ordered)
@@ -63,17 +119,18 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
     """Yield the indices of this rank's samples, int64 (n,), for each optimiser step of an epoch.
 
     `set_epoch` sets the epoch, from 1. Its order is permutation(seed, epoch), or with weights the
-    draws of `draw_by_weight`, whatever the process count. Step s takes the samples
-    [s * batch_size, (s + 1) * batch_size) of the order, and a rank takes its block of micro-batches
-    out of them. Unlike its base class it neither pads nor drops: over all ranks every sample of the
-    order comes exactly once per epoch. The last step may be short, and a rank's part of it may be
-    empty.
+    draws of `draw_by_weight`, with classes those of `draw_balanced`, whatever the process count.
+    Step s takes the samples [s * batch_size, (s + 1) * batch_size) of the order, and a rank takes
+    its block of micro-batches out of them. Unlike its base class it neither pads nor drops: over
+    all ranks every sample of the order comes exactly once per epoch. The last step may be short,
+    and a rank's part of it may be empty.
 
     Args:
         dataset: only its length counts.
         batch_size: samples of one step, all processes together.
         microbatches: pieces of a batch, a multiple of `num_replicas`, the process count.
-        weights: of the samples, as `draw_by_weight` takes them; None: each comes once.
+        weights: of the samples, as `draw_by_weight` takes them.
+        classes: of the samples, as `draw_balanced` takes them. Without both each comes once.
     """
 
     def __init__(
@@ -86,6 +143,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         num_replicas: int,
         rank: int,
         weights: npt.NDArray[np.float64] | None = None,
+        classes: npt.NDArray[np.int64] | None = None,
     ) -> None:
         if microbatches % num_replicas:
             raise ValueError(f"{microbatches} micro-batches do not divide by {num_replicas} ranks")
@@ -96,6 +154,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         self.batch_size = batch_size
         self.microbatches = microbatches
         self.weights = weights
+        self.classes = classes
         self._draw = functools.lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
@@ -126,9 +185,11 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         return order[first : first + sum(sizes)], own
 
     def _draw_order(self, epoch: int) -> torch.Tensor:
-        if self.weights is None:
-            return _permutation(self.seed, epoch, self.samples)
-        return torch.from_numpy(draw_by_weight(self.seed, epoch, self.weights))
+        if self.weights is not None:
+            return torch.from_numpy(draw_by_weight(self.seed, epoch, self.weights))
+        if self.classes is not None:
+            return torch.from_numpy(draw_balanced(self.seed, epoch, self.classes))
+        return _permutation(self.seed, epoch, self.samples)
 
 
 @functools.lru_cache(maxsize=1)

@@ -147,6 +147,7 @@ class Session:
                     self.accelerator.device,
                     self.accelerator.autocast,
                     engine.inexact_kernels,
+                    engine.train_step.loss.try_mean,
                 ),
             )
         differing = collectives.check_same_start(

@@ -25,12 +25,13 @@ from trainer.network.pass_effects import TrainedParameters
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
 from trainer.training.cached_features import CachedFeatures
+from trainer.training.loss import build_loss
 from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
 from trainer.training.parameter_groups import set_learning_rate
 from trainer.training.run_checkpoints import RunCheckpoints
 from trainer.training.run_state import RunState
-from trainer.training.schedules import check_warmup, learning_rate
+from trainer.training.schedules import Schedule
 from trainer.training.snapshot import Snapshot
 from trainer.training.step import StepResult, TrainStep
 from trainer.training.step_log import StepLog, epoch_means
@@ -99,9 +100,10 @@ class Engine:
             accelerator, self.module, self.optimizer, config.train, config.seed,
             self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
             Teacher(accelerator, teacher, self.data) if teacher else None,
+            build_loss(config, self.data, accelerator.device),
         )  # fmt: skip
         self.batches = self._make_batches(self.data)
-        check_warmup(config.schedule, config.train.epochs * self.batches.steps)
+        self.schedule = Schedule(config, self.batches.steps)
         self.stop_check = StopCheck(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = WeightSelection(
             accelerator, self.module, self.data, config, self.stop_check, block_samples
@@ -199,7 +201,7 @@ class Engine:
                 result = StepResult.skipped(self.accelerator.device)
             else:
                 result = self.train_step(
-                    state.step, batch.images, batch.targets, batch.microbatch_sizes
+                    state.step, batch.images, batch.targets, batch.microbatch_sizes, batch.weights
                 )
                 if self.selection.average:
                     self.selection.average.step_done(state.step)
@@ -247,11 +249,7 @@ class Engine:
         return state.epoch <= self.config.train.epochs
 
     def _set_learning_rate(self) -> float:
-        steps, config = self.batches.steps, self.config
-        total = config.train.epochs * steps
-        lr = learning_rate(
-            config.schedule, config.optimizer.lr, self.state.step, total, steps, self.state.plateaus
-        )
+        lr = self.schedule.rate(self.state.step, self.state.plateaus)
         set_learning_rate(self.optimizer, lr)
         return lr
 

@@ -1,43 +1,115 @@
-"""The loss of a step: what the labels say and, where there is a teacher, what it answers."""
+"""The loss of a step: what the labels say and, where there is a teacher, what it answers.
+
+A step's loss is a mean over the samples of all processes. Where classes have weights it is the
+weighted mean: each sample's loss times its weight, over the sum of the weights of the whole step.
+"""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import RunConfig, TrainConfig
+from trainer.data import class_balance
+from trainer.data.dataset import Dataset
+from trainer.training import losses
+from trainer.training.own_loss import OwnLoss
 
-Reduction = Literal["sum", "none"]
+
+def build_loss(config: RunConfig, dataset: Dataset, device: torch.device) -> TrainingLoss:
+    """Return the loss of a run; a loss of the user's own is tried first.
+
+    Raises:
+        UserError: names train.loss and what is wrong with it.
+    """
+    added = class_balance.logit_adjustment(config, dataset)
+    adjustment = None if added is None else torch.tensor(added, device=device)
+    loss = TrainingLoss(config.train, adjustment)
+    if isinstance(loss.of_labels, OwnLoss):
+        loss.of_labels.check(
+            len(dataset.class_names),
+            shares=bool(config.data.mixup or config.data.cutmix),
+            portable=config.train.kernels == "portable",
+        )
+    return loss
 
 
-def training_loss(
-    config: TrainConfig,
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    teacher_logits: torch.Tensor | None,
-    reduction: Reduction = "sum",
-) -> torch.Tensor:
-    """Return the loss of some samples: its sum, or with "none" each sample's, (n,).
+class TrainingLoss:
+    """The loss that a run is trained with.
 
     Args:
-        logits: float32, (n, classes).
-        targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
-        teacher_logits: float32, (n, classes); None: there is no teacher.
+        config: for `train.loss` and its arguments, label smoothing, and the teacher's share.
+        adjustment: added to the logits before the loss of the labels, float32 (classes,), on the
+            device; None: nothing.
+
+    Raises:
+        UserError: as `losses.build`.
     """
-    smoothing = config.label_smoothing
-    loss = F.cross_entropy(logits, targets, reduction=reduction, label_smoothing=smoothing)
-    if teacher_logits is None:
-        return loss
-    distilled = distillation_loss(logits, teacher_logits, config.temperature, reduction)
-    return (1.0 - config.teacher_weight) * loss + config.teacher_weight * distilled
+
+    def __init__(self, config: TrainConfig, adjustment: torch.Tensor | None = None) -> None:
+        self.config = config
+        self.adjustment = adjustment
+        self.of_labels = losses.build(config)
+
+    def of_samples(
+        self, logits: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the loss of each sample: float32 (n,).
+
+        Args:
+            logits: float32, (n, classes).
+            targets: as of `losses`.
+            taught: a teacher's logits, float32, (n, classes); None: there is no teacher.
+        """
+        return self._add_teacher(
+            self.of_labels(self._adjust(logits), targets), logits, taught, total=False
+        )
+
+    def sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the sum of the losses of some samples; arguments as of `of_samples`."""
+        adjusted = self._adjust(logits)
+        if self.config.loss == "cross_entropy":  # torch's own sum, whose last bit is another
+            found = F.cross_entropy(
+                adjusted, targets, reduction="sum", label_smoothing=self.config.label_smoothing
+            )
+        else:
+            found = self.of_labels(adjusted, targets).sum()
+        return self._add_teacher(found, logits, taught, total=True)
+
+    def try_mean(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of some samples, without a teacher, before the first step.
+
+        Raises:
+            UserError: it is the user's own, and not finite where the logits are.
+        """
+        found = self.of_samples(logits, targets, None)
+        if isinstance(self.of_labels, OwnLoss):
+            self.of_labels.check_values(found.detach(), logits.detach())
+        return found.mean()
+
+    def _adjust(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.adjustment is None else logits + self.adjustment
+
+    def _add_teacher(
+        self, found: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor | None, *, total: bool
+    ) -> torch.Tensor:
+        """Return the mean of the labels' loss and the teacher's, by their shares.
+
+        A teacher is compared with what the network answers, without an adjustment.
+        """
+        if taught is None:
+            return found
+        distilled = distillation_loss(logits, taught, self.config.temperature)
+        share = self.config.teacher_weight
+        return (1.0 - share) * found + share * (distilled.sum() if total else distilled)
 
 
 def distillation_loss(
-    logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float, reduction: Reduction
+    logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return how far the answers are from a teacher's, with the shapes of `training_loss`.
+    """Return how far each answer is from a teacher's: float32 (n,).
 
     It is the Kullback-Leibler divergence of the softened answers, times the temperature's square,
     so that gradients keep their size: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural
@@ -51,5 +123,4 @@ def distillation_loss(
     divergence = F.kl_div(
         log_probabilities, teacher_log_probabilities, reduction="none", log_target=True
     ).sum(1)
-    scaled = divergence * temperature**2
-    return scaled.sum() if reduction == "sum" else scaled
+    return divergence * temperature**2

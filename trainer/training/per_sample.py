@@ -2,7 +2,7 @@
 
 A sample's gradient is that of its own loss through the whole micro-batch, in training mode: batch
 norm's statistics connect the samples, so it depends on the others too. The mean of the samples'
-gradients is the step's gradient.
+gradients, by their weights where they have some, is the step's gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from trainer.data.batches import Batch
-from trainer.training.loss import training_loss
 from trainer.training.step import TrainStep
 from trainer.training.step_sum import StepSum
 
@@ -28,7 +27,7 @@ class SampleFigures:
     microbatch: int
     """its index, from 0"""
     loss: float
-    """not yet divided by the number of samples"""
+    """not yet divided by the number of samples, nor weighed"""
     gradient_norm: float
     """of the gradient of that loss, over all parameters"""
     predicted: int
@@ -52,11 +51,19 @@ class SampleWatch:
         self.sample_done = sample_done
         self.figures: list[SampleFigures] = []
         """of this rank's samples, in their order"""
-        self._samples = sum(batch.microbatch_sizes)
         self._sums = StepSum(train_step.microbatches)
         own_sizes = [batch.microbatch_sizes[index] for index in train_step.own]
-        pieces = zip(train_step.own, torch.split(batch.targets, own_sizes), strict=True)
-        self._coming = [(index, targets) for index, targets in pieces if len(targets)]
+        targets, samples = batch.targets, sum(batch.microbatch_sizes)
+        weights = torch.full((len(targets),), 1.0 / samples, device=targets.device)
+        if batch.weights is not None:
+            weights = batch.weights
+        pieces = zip(
+            train_step.own,
+            torch.split(targets, own_sizes),
+            torch.split(weights, own_sizes),
+            strict=True,
+        )
+        self._coming = [piece for piece in pieces if len(piece[1])]
         self._empty = [
             index for index, size in zip(train_step.own, own_sizes, strict=True) if not size
         ]
@@ -92,16 +99,16 @@ class SampleWatch:
     def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
         if not self._coming:  # the second pass of a step with train.sam_rho
             return
-        index, targets = self._coming.pop(0)
+        index, targets, weights = self._coming.pop(0)
         logits = logits.float()
         step = self.train_step
-        losses = training_loss(step.config, logits, targets, step.taught, "none")
+        losses = step.loss.of_samples(logits, targets, step.taught)
         norms, total = [], self._zeros()
         with self._preserve(module):
-            for loss in losses:
+            for loss, weight in zip(losses, weights, strict=True):
                 gradient = torch.cat([piece.flatten().float() for piece in self._gradients(loss)])
                 norms.append(float(gradient.norm()))
-                total += gradient / self._samples
+                total += gradient * weight
                 self.sample_done()
         self._sums.add(index, [total])
         probabilities, predicted = logits.detach().softmax(1).max(1)

@@ -21,7 +21,7 @@ from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
 from trainer.training.clipping import clip_gradients
 from trainer.training.early_exchange import EarlyExchange, can_overlap
-from trainer.training.loss import training_loss
+from trainer.training.loss import TrainingLoss
 from trainer.training.step_sum import StepSum
 from trainer.training.teacher import Teacher
 
@@ -31,7 +31,7 @@ class StepResult:
     """Figures of a step over the samples of all processes: scalars that stay on the device."""
 
     loss: torch.Tensor
-    """mean over the step's samples"""
+    """mean over the step's samples, whatever their weights"""
     accuracy: torch.Tensor
     """share of them whose largest class was predicted, before the update"""
 
@@ -57,6 +57,7 @@ class TrainStep:
         frozen_norms: modules whose buffers no step changes.
         head: parameters that adaptive clipping leaves out.
         teacher: whose answers are learnt too; None: only the labels are.
+        loss: of the samples; None: what `config` says, without an adjustment of the logits.
 
     Attributes:
         model: what a step calls: the module, or DDP around it if the reduction is fast and there
@@ -74,6 +75,7 @@ class TrainStep:
         frozen_norms: Collection[nn.Module] = (),
         head: Collection[nn.Parameter] = (),
         teacher: Teacher | None = None,
+        loss: TrainingLoss | None = None,
     ) -> None:
         assert config.microbatches is not None
         self.accelerator = accelerator
@@ -82,6 +84,7 @@ class TrainStep:
         self.seed = seed
         self.head = head
         self.teacher = teacher
+        self.loss = loss or TrainingLoss(config)
         self.taught: torch.Tensor | None = None
         """what the teacher answers for the micro-batch: (n, classes)"""
         self.microbatches = config.microbatches
@@ -117,7 +120,12 @@ class TrainStep:
         self.early = EarlyExchange(self.parameters, self.orders) if is_early else None
 
     def __call__(
-        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+        self,
+        step: int,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        weights: torch.Tensor | None = None,
     ) -> StepResult:
         """Do one step.
 
@@ -126,31 +134,38 @@ class TrainStep:
             images: this rank's samples, scaled: float32, (n, channels, height, width).
             targets: their classes, int64, (n,); or shares of the classes, float32, (n, classes).
             sizes: samples in each micro-batch of the step, over all processes.
+            weights: of this rank's samples in the step's mean loss, float32 (n,), which add up to 1
+                over all processes; None: all alike.
 
         Raises:
             RankError: a micro-batch does not fit into the memory.
         """
         with seeding.preserve_other_generators(), self._explain_memory(max(sizes)):
-            measured = self._compute_gradients(step, images, targets, sizes)
+            measured = self._compute_gradients(step, images, targets, sizes, weights)
             if self.config.sam_rho is not None:
                 with sharpness.climb(self.parameters, self.config.sam_rho):
                     self.buffers.start_step()
-                    self._compute_gradients(step, images, targets, sizes)
+                    self._compute_gradients(step, images, targets, sizes, weights)
                     self.buffers.restore()  # those of the first pass count
             return self._update(measured)
 
     def _compute_gradients(
-        self, step: int, images: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+        self,
+        step: int,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Leave the step's gradients and buffers in place; return loss and accuracy: (2,)."""
         self._clear_gradients()
         # DDP needs a backward pass on every rank, which a short step with empty pieces lacks.
         overlapped = self.model is not self.module and sizes[-1] > 0
         if self.microbatches > 1:
-            return self._sum_microbatches(step, images, targets, sizes, overlapped)
+            return self._sum_microbatches(step, images, targets, sizes, weights, overlapped)
         # A sum of one: its gradients and its buffers are in place already.
         seeding.seed_all(self.seed, "forward", step, 0)
-        return self._backward(images, targets, sum(sizes), overlapped)
+        return self._backward(images, targets, weights, sum(sizes), overlapped)
 
     def _update(self, measured: torch.Tensor) -> StepResult:
         """Take the optimiser's step with the gradients; `measured` is loss and accuracy: (2,)."""
@@ -181,6 +196,7 @@ class TrainStep:
         images: torch.Tensor,
         targets: torch.Tensor,
         sizes: Sequence[int],
+        weights: torch.Tensor | None,
         overlapped: bool,
     ) -> torch.Tensor:
         """Leave the sums in gradients and buffers; return loss and accuracy: (2,)."""
@@ -188,10 +204,17 @@ class TrainStep:
         buffers.start_step()
         own_sizes = [sizes[index] for index in self.own]
         sums = StepSum(self.microbatches)
+        by_piece: Sequence[torch.Tensor | None] = [None] * len(own_sizes)
+        if weights is not None:
+            by_piece = torch.split(weights, own_sizes)
         pieces = zip(
-            self.own, torch.split(images, own_sizes), torch.split(targets, own_sizes), strict=True
+            self.own,
+            torch.split(images, own_sizes),
+            torch.split(targets, own_sizes),
+            by_piece,
+            strict=True,
         )
-        for index, piece, piece_targets in pieces:
+        for index, piece, piece_targets, piece_weights in pieces:
             if index != self.own[0]:
                 buffers.restore()
             seeding.seed_all(self.seed, "forward", step, index)
@@ -203,7 +226,9 @@ class TrainStep:
                 loss_and_accuracy = torch.empty(2, device=self.accelerator.device)
                 early.begin(sums, index, [loss_and_accuracy, *buffers.changes(0.0, first=False)])
             with ddp.no_sync() if overlapped and not is_last else contextlib.nullcontext():
-                measured = self._backward(piece, piece_targets, sum(sizes), overlapped)
+                measured = self._backward(
+                    piece, piece_targets, piece_weights, sum(sizes), overlapped
+                )
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
                 if early:
@@ -222,7 +247,12 @@ class TrainStep:
         return measured.clone()
 
     def _backward(
-        self, images: torch.Tensor, targets: torch.Tensor, total: int, overlapped: bool
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None,
+        total: int,
+        overlapped: bool,
     ) -> torch.Tensor:
         """Leave the gradients in the parameters; return the parts of loss and accuracy: (2,)."""
         if len(targets) == 0:
@@ -230,11 +260,16 @@ class TrainStep:
         with profiler_ranges.label("forward"):
             self.taught = self.teacher.answer(images) if self.teacher else None
             logits = (self.model if overlapped else self.module)(images).float()
-            loss = training_loss(self.config, logits, targets, self.taught) / total
+            if weights is None:
+                loss = weighted = self.loss.sum(logits, targets, self.taught) / total
+            else:
+                losses = self.loss.of_samples(logits, targets, self.taught)
+                loss, weighted = losses.detach().sum() / total, (losses * weights).sum()
         watched = self.early.watch_pass() if self.early else contextlib.nullcontext()
         with profiler_ranges.label("backward"), watched:
             # DDP takes the mean over the ranks, but the sum is wanted.
-            self.accelerator.backward(loss * self.accelerator.num_processes if overlapped else loss)
+            ranks = self.accelerator.num_processes
+            self.accelerator.backward(weighted * ranks if overlapped else weighted)
         classes = targets if targets.ndim == 1 else targets.argmax(1)
         hits = (logits.argmax(1) == classes).sum()
         return torch.stack([loss.detach(), hits / total])

@@ -61,17 +61,40 @@ def cutmix_masks(weights: torch.Tensor, centres: torch.Tensor, shape: torch.Size
         centres: as in `Pairs`, (n, 2).
         shape: of the images, (n, channels, height, width).
     """
+    height, width = shape[2:]
+    return rectangles(shape, *_boxes(weights, centres, height, width))
+
+
+def _boxes(
+    weights: torch.Tensor, centres: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the first row and column, and the rows and columns, of the boxes of cutmix."""
     side, (down, right) = portable_math.square_root(1 - weights), centres.unbind(1)
-    height, width = ((side * pixels).round().long() for pixels in shape[2:])
-    top = (down * shape[2]).long() - height // 2
-    left = (right * shape[3]).long() - width // 2
-    return rectangles(shape, top, left, height, width)
+    rows, columns = ((side * pixels).round().long() for pixels in (height, width))
+    top = (down * height).long() - rows // 2
+    left = (right * width).long() - columns // 2
+    return top, left, rows, columns
 
 
 def remaining_fraction(replaced: torch.Tensor) -> torch.Tensor:
     """Return the fraction of each image's pixels that are not `replaced`: float32, (n,)."""
     pixels = math.prod(replaced.shape[1:])
     return (pixels - replaced.sum((1, 2, 3))) / pixels
+
+
+def shares_of_samples(pairs: Pairs, height: int, width: int) -> torch.Tensor:
+    """Return the share of each sample itself in its mixed target: float32 (samples,).
+
+    Args:
+        height, width: of the images, in pixels.
+    """
+    if pairs.centres is None:
+        return pairs.weights
+    top, left, rows, columns = _boxes(pairs.weights, pairs.centres, height, width)
+    inside_rows = (top + rows).clamp(0, height) - top.clamp(0, height)
+    inside_columns = (left + columns).clamp(0, width) - left.clamp(0, width)
+    pixels = height * width
+    return (pixels - inside_rows * inside_columns) / pixels
 
 
 def mix(values: torch.Tensor, partners: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -38,6 +37,7 @@ class Task:
         build: the network as the run has it at its start, on the device.
         freeze: gives what freezes the parameters of such a network that are never trained.
         pieces: one micro-batch, or two where a step of the run has several.
+        loss: the mean loss of logits and targets.
         autocast: around forward passes.
         evaluated: most images at once in an evaluation; None: as many as in a micro-batch.
     """
@@ -46,7 +46,7 @@ class Task:
     freeze: Callable[[nn.Module], Freezing]
     pieces: Sequence[Piece]
     seed: int
-    label_smoothing: float
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     autocast: Callable[[], contextlib.AbstractContextManager[None]]
     evaluated: int | None = None
 
@@ -92,8 +92,7 @@ class Process:
         self.called.clear()
         with self.task.autocast():
             logits = self.module(images.clone())
-        smoothing = self.task.label_smoothing
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        loss = self.task.loss(logits.float(), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         self.trained.check()
         found, gradients = {"the loss": bits_of(loss)}, {}

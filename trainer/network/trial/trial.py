@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Collection
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from trainer.base import out_of_memory, seeding
@@ -48,6 +49,7 @@ def try_network(
     device: torch.device,
     autocast: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     inexact_kernels: Collection[str] = (),
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
 ) -> list[str]:
     """Examine the network of a run; what differs is refused where bits are promised.
 
@@ -57,6 +59,7 @@ def try_network(
         model: as `build_model` returned it.
         autocast: as the run's forward passes have it.
         inexact_kernels: grows by the operations that have no deterministic form here.
+        loss: the run's mean loss of logits and targets.
 
     Returns:
         What differs, where no bits are promised: with `train.reduction: fast`, or such operations;
@@ -70,7 +73,7 @@ def try_network(
         freeze=lambda network: _freeze(network, config, dataset),
         pieces=_pieces(config, dataset, device),
         seed=config.seed,
-        label_smoothing=config.train.label_smoothing,
+        loss=loss,
         autocast=autocast,
         evaluated=config.train.evaluation_batch_size,
     )
