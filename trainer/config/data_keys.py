@@ -77,8 +77,12 @@ class DataConfig:
     file_column: str = "file"
     """table: the column of the pictures' files, or of the pictures; where there is no column file,
     image"""
-    label_column: str = "label"
-    """table: the column of the classes, by name or number"""
+    label_column: str | list[str] = "label"
+    """table: the column of the classes, by name or number; or with data.multi_label a list of
+    columns of 0 and 1, whose names are the classes"""
+    multi_label: bool = False
+    """whether a picture may have several labels, or none: cells such as cat|dog in a table, or a
+    column for each class; equal pictures in the folders of several classes; arrays of 0 and 1"""
     part_column: str | None = "part"
     """table: the column that says train, validation or test, if it is there; null: none"""
     group_column: str | None = "group"

@@ -14,6 +14,6 @@ DataName = Literal[
     "emnist", "emnist_letters", "emnist_digits", "emnist_bymerge", "emnist_byclass",
     "cifar10", "cifar100", "svhn",
     "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
-    "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+    "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist", "chestmnist",
     PictureSetName,
 ]  # fmt: skip

@@ -6,14 +6,18 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import Any, get_args
 
 from trainer.config import augmentations
 from trainer.config.augmentations import TRANSFORMS, transforms_of
 from trainer.config.data_keys import DataConfig
+from trainer.config.data_names import DataName
 
 Require = Callable[[str, bool, str], None]
 """called with a key, whether its value is right, and what would be"""
+
+WITH_SEVERAL_LABELS = ("folder", "table", "npy", "chestmnist")
+"""sets, besides your own, whose images may have several labels"""
 
 LARGEST_SIDE = 4096
 """of an image in pixels; what a file claims is not to fill the memory"""
@@ -53,6 +57,10 @@ def _is_without_repetition(names: list[str]) -> bool:
     return len(set(names)) == len(names)
 
 
+def _are_columns(names: list[str]) -> bool:
+    return len(names) >= 2 and all(names) and _is_without_repetition(names)
+
+
 # Rules for a value by itself: the keys, what is right, and that in words.
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.memory_limit_mb", lambda value: value is None or value >= 0, "null, 0 or more"),
@@ -75,6 +83,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         f"null, or a list of [first_epoch, size] or [first_epoch, height, width] with rising "
         f"epochs, the first of them 1, and sizes from 1 to {LARGEST_PICTURE_SIDE:,}, such as "
         f"[[1, 96], [30, 128]]",
+    ),
+    (
+        "data.label_column",
+        lambda value: isinstance(value, str) or _are_columns(value),
+        "the name of a column, or a list of at least 2 different ones",
     ),
     ("data.validation_size", lambda value: value is None or value >= 0, "null, 0 or more"),
     ("data.folds", lambda value: value is None or value >= 2, "null or at least 2"),
@@ -180,6 +193,7 @@ def check(data: DataConfig, require: Require) -> None:
         is_table or not isinstance(data.groups, str) or re.compile(data.groups).groups == 1,
         "a pattern with one pair of brackets, such as ^(s[0-9]+)_, or a folder level such as 1",
     )
+    _check_labels(data, require)
     require(
         "data.image_size_schedule",
         data.image_size_schedule is None or data.scaling != "per_pixel",
@@ -203,3 +217,26 @@ def check(data: DataConfig, require: Require) -> None:
             is_right,
             "null unless data.name is folder, table or a set of photographs",
         )
+
+
+def _check_labels(data: DataConfig, require: Require) -> None:
+    """Check what says how many labels an image may have."""
+    require(
+        "data.multi_label",
+        not data.multi_label
+        or data.name in WITH_SEVERAL_LABELS
+        or data.name not in get_args(DataName),
+        f"false where data.name is {data.name}, whose images have one label each; several have "
+        f"those of {', '.join(WITH_SEVERAL_LABELS)} and of your own functions",
+    )
+    require(
+        "data.multi_label",
+        data.multi_label or data.name != "chestmnist",
+        "true where data.name is chestmnist, whose images have several labels",
+    )
+    is_list = isinstance(data.label_column, list)
+    require(
+        "data.label_column",
+        not is_list or data.multi_label,
+        "one column unless data.multi_label is true",
+    )

@@ -200,11 +200,6 @@ def names_in(config: RunConfig, kind: str) -> list[str]:
 
 def unknown_name_error(kind: str, name: str) -> UserError:
     """Return the message for an unknown name: the nearest known names, and all."""
-    if (kind, name) == ("dataset", "chestmnist"):
-        return UserError(
-            "data.name: an image of chestmnist has any number of its 14 diseases; sets with more "
-            "than one class to an image cannot be trained on"
-        )
     known = [*KINDS[kind].built_in, *(one.name for one in _registered if one.kind == kind)]
     close = get_close_matches(name, known)
     nearest = f"; did you mean {' or '.join(close)}?" if close else ";"

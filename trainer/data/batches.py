@@ -29,7 +29,8 @@ class Batch:
     images: torch.Tensor
     """augmented and scaled: float32, (n, channels, height, width)"""
     targets: torch.Tensor
-    """their classes: int64, (n,); mixed: the weights of the classes, float32, (n, classes)"""
+    """their classes: int64, (n,); several labels: uint8, (n, classes), 0 or 1; mixed: the
+    weights of the classes, float32, (n, classes)"""
     microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
     weights: torch.Tensor | None = None

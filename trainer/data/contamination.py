@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from trainer.data import near_copies
+from trainer.data.label_matrix import Labels
 from trainer.data.near_copies import Looks
 from trainer.data.pictures.names import MOST_NAMED
 from trainer.data.sources.source_data import Subset
@@ -100,13 +103,23 @@ def _count_other_class(
     trained: tuple[Subset, Keys, npt.NDArray[np.int64]],
     judged: tuple[Subset, Keys, npt.NDArray[np.int64]],
 ) -> int:
-    """Count the copies that are trained on, but never with their own class."""
+    """Count the copies that are trained on, but never with their own class or labels."""
 
     def pair(subset: Subset, keys: Keys, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        labels = subset.data.labels[subset.positions[rows]].astype(np.int64)
-        return labels * len(shared) + np.searchsorted(shared, keys[rows])
+        labels = subset.data.labels[subset.positions[rows]]
+        classes = np.searchsorted(distinct, _one_number(labels))
+        return classes * len(shared) + np.searchsorted(shared, keys[rows])
 
+    of_all = [one.data.labels[one.positions[rows]] for one, _, rows in (trained, judged)]
+    distinct = np.unique(np.concatenate([_one_number(labels) for labels in of_all]))
     return int((~np.isin(pair(*judged), pair(*trained))).sum())
+
+
+def _one_number(labels: Labels) -> npt.NDArray[Any]:
+    """Return labels, or of images that may have several each row, as one value that sorts."""
+    if labels.ndim == 1:
+        return labels
+    return np.ascontiguousarray(labels).view(f"S{labels.shape[1]}")[:, 0]
 
 
 def _keys(subset: Subset) -> Keys | None:

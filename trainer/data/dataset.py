@@ -61,7 +61,8 @@ class ImageSet:
     Args:
         images: uint8 (n, channels, height, width), contiguous, or still in their file; or in their
             place features, float32 (n, features, 1, 1).
-        targets: int64 (n,), the class of each image.
+        targets: int64 (n,), the class of each image; of those that may have several labels uint8
+            (n, classes), 0 or 1.
     """
 
     images: Images

@@ -110,7 +110,9 @@ def divide(
     Raises:
         UserError: there are fewer images than asked for, or they cannot be divided like this.
     """
-    labels, groups = source.train.labels.astype(np.int64), source.train.groups
+    labels, groups = source.train.labels, source.train.groups
+    if labels.ndim == 1:
+        labels = labels.astype(np.int64)
     used = take("data.train_size", config.train_size, len(labels))
     if config.folds is None:
         size = take("data.test_size", config.test_size, len(source.test.labels))
@@ -148,7 +150,8 @@ def load_training(config: DataConfig) -> tuple[ImageSet, Indices | None]:
 
 def image_set(data: LabelledImages) -> ImageSet:
     """Convert images and labels to what a model is trained or evaluated on."""
-    targets = torch.from_numpy(data.labels.astype(np.int64))
+    kind = np.int64 if data.labels.ndim == 1 else np.uint8
+    targets = torch.from_numpy(data.labels.astype(kind))
     if not isinstance(data.images, np.ndarray):
         return ImageSet(cast("Images", data.images), targets)
     images = torch.from_numpy(data.images)

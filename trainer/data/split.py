@@ -1,7 +1,11 @@
-"""Choose the training images that are held out, for validation or as a fold."""
+"""Choose the training images that are held out, for validation or as a fold.
+
+Images that may have several labels are drawn by their strata, as `label_matrix` has them.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +14,9 @@ import numpy.typing as npt
 from trainer.base import seeding
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
+from trainer.data import label_matrix
 from trainer.data.group_folds import divide_groups
+from trainer.data.label_matrix import Labels
 
 Indices = npt.NDArray[np.int64]
 
@@ -33,7 +39,7 @@ def take(key: str, size: int | None, found: int) -> int:
 
 def take_fold(
     config: DataConfig,
-    labels: Indices,
+    labels: Labels,
     seed: int,
     class_names: Sequence[str] | None = None,
     groups: Indices | None = None,
@@ -45,7 +51,7 @@ def take_fold(
 
     Args:
         config: with `folds` and `fold`.
-        labels: the classes of the images to divide, int64 (n,).
+        labels: the classes of the images to divide, int64 (n,), or uint8 (n, classes).
         class_names: for messages; None: the numbers.
         groups: the numbers of their groups, int64 (n,); None: each image is its own.
 
@@ -53,8 +59,10 @@ def take_fold(
         UserError: a class has fewer images than there are folds, or there are too few groups.
     """
     assert config.folds is not None and config.fold is not None
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < config.folds:
+    counts = label_matrix.count_images(labels, 0)
+    classes = np.flatnonzero(counts)
+    counts = counts[classes]
+    if len(counts) and counts.min() < config.folds:
         raise UserError(
             f"data.folds: {config.folds} folds need as many training images of every class, found "
             f"{counts.min()} of class {_name(classes[counts.argmin()], class_names)}; use fewer "
@@ -66,13 +74,18 @@ def take_fold(
 
     state = seeding.integer(seed, "folds") % 2**32  # scikit-learn takes no larger one
     divided = StratifiedKFold(config.folds, shuffle=True, random_state=state)
-    rest, held_out = list(divided.split(labels, labels))[config.fold - 1]
+    strata = label_matrix.strata(labels, least=config.folds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a stratum with fewer images than folds
+        rest, held_out = list(divided.split(strata, strata))[config.fold - 1]
+    if (lost := label_matrix.first_lacking(labels, rest)) is not None:
+        raise UserError(_lost_message(config.fold, lost, class_names))
     return rest, held_out
 
 
 def split(
     config: DataConfig,
-    labels: Indices,
+    labels: Labels,
     seed: int,
     class_names: Sequence[str] | None = None,
     groups: Indices | None = None,
@@ -84,7 +97,7 @@ def split(
     held out, about as many images as that, stratified as far as possible.
 
     Args:
-        labels: the classes of the images to divide, int64 (n,).
+        labels: the classes of the images to divide, int64 (n,), or uint8 (n, classes).
         class_names: for messages; None: the numbers.
         groups: the numbers of their groups, int64 (n,); None: each image is its own.
 
@@ -105,15 +118,21 @@ def split(
         return _hold_groups_out(config, held_out, labels, groups, seed, class_names)
     if config.validation == "first" or held_out == 0:
         return positions[held_out:], positions[:held_out]
-    counts = np.unique(labels, return_counts=True)[1]
+    strata = label_matrix.strata(labels)
+    counts = np.unique(strata, return_counts=True)[1]
     one_of_each = size is None and counts.max() > 1 and (counts.min() < 2 or held_out < len(counts))
-    if not one_of_each:
-        _check_stratified(labels, held_out, class_names)
-    validation = _draw_stratified(labels, held_out, seed, one_of_each=one_of_each)
+    if not one_of_each and labels.ndim == 1:
+        _check_stratified(strata, held_out, class_names)
+    keep_single = labels.ndim == 2
+    validation = _draw_stratified(
+        strata, held_out, seed, one_of_each=one_of_each, keep_single=keep_single
+    )
     return np.setdiff1d(positions, validation, assume_unique=True), validation
 
 
-def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: bool) -> Indices:
+def _draw_stratified(
+    labels: Indices, held_out: int, seed: int, *, one_of_each: bool, keep_single: bool
+) -> Indices:
     """Draw `held_out` images, of each class by its share; return their positions in file order.
 
     Shares are rounded by largest remainders, and ties are broken at random. scikit-learn is not
@@ -121,11 +140,14 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: 
 
     Args:
         one_of_each: draw at least one of every class, but none of a class with only one.
+        keep_single: draw a class with only one image last.
     """
     generator = seeding.generator(seed, "split")
     classes, counts = np.unique(labels, return_counts=True)
     quotas, remainders = np.divmod(counts * held_out, len(labels))
     shuffled = generator.permutation(len(classes))
+    if keep_single:
+        remainders = np.where(counts > 1, remainders, -1)
     fullest = shuffled[np.argsort(-remainders[shuffled], kind="stable")]
     quotas[fullest[: held_out - quotas.sum()]] += 1
     if one_of_each:
@@ -141,7 +163,7 @@ def _draw_stratified(labels: Indices, held_out: int, seed: int, *, one_of_each: 
 def _take_group_fold(
     folds: int,
     fold: int,
-    labels: Indices,
+    labels: Labels,
     groups: Indices,
     seed: int,
     class_names: Sequence[str] | None,
@@ -153,26 +175,33 @@ def _take_group_fold(
             f"data.folds: {folds} folds need as many groups of training images, found {found}; use "
             "fewer folds"
         )
-    fold_of = divide_groups(folds, labels, groups, seeding.integer(seed, "folds"))
+    strata = label_matrix.strata(labels)
+    fold_of = divide_groups(folds, strata, groups, seeding.integer(seed, "folds"))
     rest, held_out = np.flatnonzero(fold_of != fold - 1), np.flatnonzero(fold_of == fold - 1)
     if not len(held_out):
         raise UserError(
             f"data.folds: the {found} groups of training images cannot be divided into {folds} "
             f"folds, fold {fold} would be empty; use fewer folds"
         )
-    if (lost := _first_lost(labels, rest)) is not None:
+    if (lost := label_matrix.first_lacking(labels, rest)) is not None:
         raise UserError(
-            f"data.folds: fold {fold} has all images of class {_name(lost, class_names)}, so that "
-            f"none are left to train on; its images must be of more groups, best of {folds}, the "
-            "number of folds"
+            f"{_lost_message(fold, lost, class_names)}; its images must be of more groups, best of "
+            f"{folds}, the number of folds"
         )
     return rest, held_out
+
+
+def _lost_message(fold: int, lost: int, class_names: Sequence[str] | None) -> str:
+    return (
+        f"data.folds: fold {fold} has all images of class {_name(lost, class_names)}, so that "
+        "none are left to train on"
+    )
 
 
 def _hold_groups_out(
     config: DataConfig,
     held_out: int,
-    labels: Indices,
+    labels: Labels,
     groups: Indices,
     seed: int,
     class_names: Sequence[str] | None,
@@ -192,31 +221,26 @@ def _hold_groups_out(
     is_small = 2 * held_out <= len(labels)
     share = min(held_out, len(labels) - held_out) / len(labels)
     folds = min(found, max(2, round(1 / share)), _MOST_FOLDS)
-    fold_of = divide_groups(folds, labels, groups, seeding.integer(seed, "split"))
-    numbers, in_all = np.unique(labels, return_inverse=True, return_counts=True)[1:]
-    classes = len(in_all)
-    in_folds = np.bincount(fold_of * classes + numbers, minlength=folds * classes)
-    inside = in_folds.reshape(folds, classes)
-    inside = inside if is_small else in_all - inside
+    strata = label_matrix.strata(labels)
+    fold_of = divide_groups(folds, strata, groups, seeding.integer(seed, "split"))
+    inside = label_matrix.count_by_fold(labels, fold_of, folds)
+    inside = inside[:, inside.any(0)]
+    in_all, sizes = inside.sum(0), np.bincount(fold_of, minlength=folds)
+    if not is_small:
+        inside, sizes = in_all - inside, len(labels) - sizes
     usable = np.flatnonzero(inside.any(1) & (inside < in_all).all(1))
     if not len(usable):
-        lost = _first_lost(labels, np.flatnonzero((fold_of != 0) == is_small))
+        lost = label_matrix.first_lacking(labels, (fold_of != 0) == is_small)
         named = "some class" if lost is None else f"class {_name(lost, class_names)}"
         raise UserError(
             f"data.validation_size: none of the divisions by groups leaves images of {named} to "
             "train on; its images must be of at least 2 groups, or hold out 0"
         )
     # Of those that the seed has made, the one with most classes, then the nearest size.
-    sizes, has = inside[usable].sum(1), (inside[usable] > 0).sum(1)
-    best = usable[np.lexsort((np.abs(sizes - held_out), -has))[0]]
+    has = (inside[usable] > 0).sum(1)
+    best = usable[np.lexsort((np.abs(sizes[usable] - held_out), -has))[0]]
     is_held_out = (fold_of == best) == is_small
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-
-
-def _first_lost(labels: Indices, kept: Indices) -> int | None:
-    """Return the first class that has no image among those that are kept; None if all have."""
-    lost = np.setdiff1d(labels, labels[kept])
-    return int(lost[0]) if len(lost) else None
 
 
 def _check_stratified(labels: Indices, held_out: int, class_names: Sequence[str] | None) -> None:

@@ -106,6 +106,11 @@ def _fit(stored: TrainedModel, found: SourceSplit, fingerprint: str | None) -> E
     Raises:
         UserError: they do not fit its images or classes.
     """
+    if found.data.labels.ndim == 2:
+        raise UserError(
+            f"data.multi_label: the images of {found.origin} may have several labels, and the "
+            "model knows one class for each"
+        )
     labels, by = match_labels(found, stored.class_names)
     images = loading.image_set(replace(found.data, labels=labels))
     shape, wanted = tuple(images.images.shape[1:]), (stored.channels, *stored.image_size)

@@ -111,7 +111,7 @@ def test_pictures_are_copied_once_and_a_killed_copy_is_made_again(
         ([None, 1, 0, 1], {}, r"a\.parquet, row 0 \(from 0\): has no label"),
         ([0, 1, 0, 2], {}, r"row 3 \(from 0\): the label 2 has no name; .* names for 0 to 1"),
         ([0, 1, 0, -1], {}, r"row 3 \(from 0\): the label -1 has no name"),
-        ([[0], [1], [0], [0, 1]], {}, r"column label .*several labels are not supported yet"),
+        ([[0], [1], [0], [0, 1]], {}, r"column label .*several labels .* data\.multi_label: true"),
         ([0.5, 1.0, 0.0, 1.0], {}, r"data\.label_column: the column label .* type double"),
         ([0, 1, 0, 1], {"image": [1, 2, 3, 4]}, r"data\.file_column: the column image .* int64"),
         (

@@ -11,7 +11,6 @@ import pytest
 from tests.data import known_files
 from tests.data.known_files import colour_images, published_here
 from trainer.base.errors import UserError
-from trainer.config.plugins import unknown_name_error
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 from trainer.data.sources import known
@@ -112,8 +111,20 @@ def test_medmnist_brings_its_own_validation_images(
     assert labels.tolist() == [0, 1] * 5
 
 
-def test_chestmnist_has_no_single_class_to_an_image() -> None:
-    assert "14 diseases" in str(unknown_name_error("dataset", "chestmnist"))
+def test_chestmnist_has_any_number_of_labels_to_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.eye(14, dtype=np.uint8)[np.arange(30) % 14]
+    labels[::7], labels[::5, 3] = 0, 1
+    arrays = {
+        f"{part}_images": np.zeros((30, 28, 28), np.uint8) for part in ("train", "val", "test")
+    }
+    arrays |= {f"{part}_labels": labels for part in ("train", "val", "test")}
+    np.savez(tmp_path / "chestmnist.npz", **arrays)
+    monkeypatch.setitem(KNOWN, "chestmnist", published_here(KNOWN["chestmnist"], tmp_path))
+    data = load(DataConfig(name="chestmnist", root=str(tmp_path), multi_label=True), 0)
+    assert data.class_names[0] == "atelectasis"
+    assert data.validation.targets.tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "pathmnist"])

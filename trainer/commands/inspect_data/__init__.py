@@ -143,7 +143,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if pictures := found["pictures"]:
         yield f"files       {_file_text(pictures)}"
     yield ""
-    yield from _counts(found["classes"])
+    yield from _counts(found)
     yield ""
     yield from _duplicates(found["duplicates"])
     yield ""
@@ -166,11 +166,13 @@ def _file_text(pictures: dict[str, Any]) -> str:
     )
 
 
-def _counts(classes: list[dict[str, Any]]) -> Iterator[str]:
-    parts = ("train", "validation", "test")
-    total = {"name": "all"} | {part: sum(row[part] for row in classes) for part in parts}
+def _counts(found: dict[str, Any]) -> Iterator[str]:
+    parts, classes = ("train", "validation", "test"), found["classes"]
+    totals = [{"name": "all"} | found["images"]]
+    if any(found["without_label"].values()):
+        totals.insert(0, {"name": "no label"} | found["without_label"])
     shown = [classes[place] for place in shown_classes(classes)]
-    rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*shown, total]]
+    rows = [(row["name"], *(f"{row[part]:,}" for part in parts)) for row in [*shown, *totals]]
     yield from format_table([("class", *parts), *rows])
     if len(shown) < len(classes):
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
-from trainer.data import loading, near_copies
+from trainer.data import label_matrix, loading, near_copies
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.near_copies import Looks
 from trainer.data.pictures import packed_names
@@ -80,13 +80,19 @@ class InspectedImages:
             "part": part,
             "position": position,
             "name": self.names[part][position],
-            "class": self.dataset.class_names[self.label(place)],
+            "class": " | ".join(self._names(place)) or "no label",
         }
 
-    def label(self, place: Place) -> int:
-        """Return the number of an image's class."""
+    def label(self, place: Place) -> Hashable:
+        """Return what is equal for images of the same class, or of the same labels."""
+        return tuple(self._names(place))
+
+    def _names(self, place: Place) -> list[str]:
         part, position = place
-        return int(self.splits[part].targets[position])
+        label = self.splits[part].targets[position].numpy()
+        if label.ndim:
+            return label_matrix.names_of(label, self.dataset.class_names)
+        return [self.dataset.class_names[int(label)]]
 
 
 def load(config: RunConfig) -> InspectedImages:
@@ -139,7 +145,7 @@ def compute(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]
     dataset = inspected.dataset
     channels, *image_size = dataset.train.images.shape[1:]
     counts = {
-        part: np.bincount(images.targets.numpy(), minlength=len(dataset.class_names)).tolist()
+        part: label_matrix.count_images(images.targets.numpy(), len(dataset.class_names)).tolist()
         for part, images in inspected.splits.items()
     }
     return {
@@ -154,6 +160,11 @@ def compute(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]
             {"name": name} | {part: counts[part][label] for part in PARTS}
             for label, name in enumerate(dataset.class_names)
         ],
+        "images": {part: len(images) for part, images in inspected.splits.items()},
+        "without_label": {
+            part: int((images.targets.numpy() == 0).all(1).sum()) if images.targets.ndim == 2 else 0
+            for part, images in inspected.splits.items()
+        },
         "pictures": _file_statistics(inspected.contents),
         "duplicates": _duplicates(inspected, seen, most),
     }

@@ -88,6 +88,11 @@ def find_suspects(predictions: Predictions, classes: int) -> np.ndarray:
 
 def _check_fit(stored: TrainedModel, inspected: InspectedImages) -> None:
     dataset = inspected.dataset
+    if dataset.test.targets.ndim == 2:
+        raise UserError(
+            "data.multi_label: labels that are most likely wrong are found where each image has "
+            "one; look at the images by their configuration, without the run"
+        )
     shape = tuple(dataset.test.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)
     if shape != wanted or dataset.class_names != stored.class_names:

@@ -33,7 +33,8 @@ def report(inspected: InspectedImages, seen: Seen, most: int) -> dict[str, Any]:
         )
         found[f"{second}_in_{first}"] = len(np.unique(near.others))
         count += len(differ)
-        other_class += int((labels != other_labels).sum())
+        differs = labels != other_labels
+        other_class += int((differs.any(1) if differs.ndim == 2 else differs).sum())
         nearest = zip(near.bits[:most], near.ones[:most], near.others[:most], strict=True)
         pairs += [(int(bits), (first, int(one)), (second, int(two))) for bits, one, two in nearest]
     pairs.sort(key=lambda pair: pair[0])

@@ -13,6 +13,7 @@ from trainer.base.files import write_text
 from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
 from trainer.commands.options import report_write_errors
 from trainer.config.schema import RunConfig
+from trainer.data import label_matrix
 from trainer.data.augment.policy import Augmentation
 from trainer.data.batches import fetch_augmented
 from trainer.data.dataset import ImageSet
@@ -50,7 +51,7 @@ def write(
     images = [*suspects, *(image for group in (*groups, *near) for image in group)]
     labels = inspected.splits["train"].targets.numpy()
     samples: list[list[Place]] = [
-        [("train", position) for position in np.flatnonzero(labels == label)[:SAMPLES].tolist()]
+        [("train", place) for place in label_matrix.with_label(labels, label)[:SAMPLES].tolist()]
         for label in classes
     ]
     shown = [(image["part"], image["position"]) for image in images]

@@ -116,7 +116,10 @@ def mix_targets(
     """Return the fractions of the classes: float32, (n, classes).
 
     Args:
-        targets, partners: the classes of the samples and of their partners, int64, (n,).
+        targets, partners: the classes of the samples and of their partners, int64, (n,); of those
+            that may have several labels uint8, (n, classes), 0 or 1.
         weights: of `targets`, (n,).
     """
+    if targets.ndim == 2:
+        return mix(targets.float(), partners.float(), weights)
     return mix(F.one_hot(targets, classes).float(), F.one_hot(partners, classes).float(), weights)

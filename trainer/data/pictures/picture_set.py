@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.label_matrix import Labels
 from trainer.data.pictures import packed_names
 from trainer.data.pictures.places import Places
 
@@ -18,14 +19,15 @@ class ListedPictures:
 
     Args:
         places: where they are; nobody has looked into them.
-        labels: the numbers of their classes, int64 (n,).
+        labels: the numbers of their classes, int64 (n,); of those that may have several, uint8
+            (n, classes).
         groups: what must not be divided (a patient, an animal, a film), a name for each picture;
             None if there are no groups.
         weights: of each picture, float64 (n,); None: all weigh the same.
     """
 
     places: Places
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     groups: Sequence[str] | None = None
     weights: npt.NDArray[np.float64] | None = None
 

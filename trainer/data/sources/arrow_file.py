@@ -69,8 +69,11 @@ class ArrowFile:
         """
         try:
             stored = json.loads((self.schema.metadata or {})[b"huggingface"])
-            names = stored["info"]["features"][column]["names"]
-        except (KeyError, TypeError, ValueError):
+            feature = stored["info"]["features"][column]
+            if isinstance(feature, list):  # of several labels, as older versions write it
+                (feature,) = feature
+            names = feature.get("feature", feature)["names"]
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None

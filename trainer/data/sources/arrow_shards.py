@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +22,17 @@ from trainer.config.schema import DataConfig
 from trainer.data.pictures.names import PARTS, guess_part, is_ignored, is_picture
 from trainer.data.pictures.places import Places, Spans
 from trainer.data.sources import picture_blob
+from trainer.data.sources.arrow_columns import check_types, is_text, paths_of, texts_of
 from trainer.data.sources.arrow_file import SUFFIXES, ArrowFile
 from trainer.data.sources.download import cache_folder
-from trainer.data.sources.table_rows import Role, Rows, choose_columns
+from trainer.data.sources.table_rows import (
+    Role,
+    Rows,
+    choose_columns,
+    class_columns,
+    join_flags,
+)
 from trainer.data.stored import entries
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ROWS_AT_ONCE = 2**16
 
@@ -87,7 +90,7 @@ def read_rows(root: Path, config: DataConfig) -> Rows:
     _check_alike(shards)
     parts = _parts_by_name(shards) if config.part_column == DataConfig().part_column else None
     is_inside = shards[0].has_bytes()
-    columns: dict[Role, list[str]] = {role: [] for role in shards[0].columns}
+    columns: dict[Role, list[str]] = {role: [] for role in (*shards[0].columns, "label")}
     if parts:
         columns["part"] = []
     begins = [0]
@@ -108,7 +111,8 @@ def read_rows(root: Path, config: DataConfig) -> Rows:
         raise UserError(f"data.root: {root} has no rows")
     folder = root if root.is_dir() else root.parent
     inside = _InsidePictures(root, shards, bounds, columns["file"]) if is_inside else None
-    return Rows(root, columns, folder, where, shards[0].class_names, inside)
+    has_class_columns = shards[0].class_columns is not None
+    return Rows(root, columns, folder, where, shards[0].class_names, inside, has_class_columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +123,14 @@ class _Shard:
         name: relative to the folder of all shards.
         columns: the names of those that count.
         class_names: of the labels, if they are numbers and the file has names for them.
+        class_columns: those of the classes, where each has its own; None: one has the labels.
     """
 
     file: ArrowFile
     name: str
     columns: dict[Role, str]
     class_names: tuple[str, ...] | None
+    class_columns: tuple[str, ...] | None
 
     def has_bytes(self) -> bool:
         """Return whether the pictures are inside, as that of the first row tells."""
@@ -133,7 +139,7 @@ class _Shard:
         column = self.columns["file"]
         kind = self.file.schema.field(column).type
         if not pa.types.is_struct(kind):
-            return not _is_text(kind)
+            return not is_text(kind)
         for batch in self.file.iter_batches([column], 1):
             if batch.num_rows:
                 return bool(picture_blob.bytes_of(batch, column)[0].is_valid)
@@ -145,14 +151,22 @@ class _Shard:
         column = names["file"]
         is_struct = self.file.schema.field(column).type.num_fields > 0
         wanted = [name for role, name in names.items() if role != "file"]
+        wanted += self.class_columns or ()
         wanted += [f"{column}.path"] if is_struct else [column] * (not is_inside)
-        texts: dict[Role, list[str]] = {role: [] for role in names}
+        texts: dict[Role, list[str]] = {role: [] for role in (*names, "label")}
         for batch in self.file.iter_batches(wanted, _ROWS_AT_ONCE):
             for role, name in names.items():
                 if role != "file":
-                    texts[role] += _texts(batch.column(name))
+                    texts[role] += texts_of(batch.column(name))
                 elif is_struct or not is_inside:
-                    texts["file"] += _paths(batch.column(name))
+                    texts["file"] += paths_of(batch.column(name))
+            if self.class_columns:
+                rows = zip(
+                    *(texts_of(batch.column(name)) for name in self.class_columns), strict=True
+                )
+                for flags in rows:
+                    where = f"{self.file.path}, row {len(texts['label'])} (from 0)"
+                    texts["label"].append(join_flags(flags, self.class_columns, where))
         if is_inside:
             paths = texts["file"] or [""] * len(texts["label"])
             texts["file"] = [
@@ -168,44 +182,12 @@ class _Shard:
 def _open(root: Path, path: Path, config: DataConfig) -> _Shard:
     file = ArrowFile(path)
     columns = choose_columns(config, file.schema.names, path)
-    _check_types(file, columns)
+    class_names = class_columns(config)
+    of_classes: list[tuple[Role, str]] = [("label", name) for name in class_names or ()]
+    check_types(file, [*columns.items(), *of_classes], several=config.multi_label)
     name = path.relative_to(root).as_posix() if root.is_dir() else path.name
-    return _Shard(file, name, columns, file.class_names(columns["label"]))
-
-
-def _check_types(file: ArrowFile, columns: dict[Role, str]) -> None:
-    import pyarrow as pa
-
-    for role, name in columns.items():
-        kind = file.schema.field(name).type
-        if role == "file":
-            fields = [kind.field(number).name for number in range(kind.num_fields)]
-            is_right = fields and {"bytes", "path"} <= set(fields)
-            is_right = is_right or _is_text(kind) or pa.types.is_binary(kind)
-            is_right = is_right or pa.types.is_large_binary(kind)
-            rule = "a picture's bytes, a struct {bytes, path}, or the name of a file"
-        else:
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if role == "label" and pa.types.is_nested(kind):
-                raise UserError(
-                    f"{file.path}: the column {name} has the type {kind}; several labels are not "
-                    "supported yet"
-                )
-            is_right = _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-            is_right = is_right or (role == "weight" and pa.types.is_floating(kind))
-            rule = "numbers" if role == "weight" else "text or whole numbers"
-        if not is_right:
-            raise UserError(
-                f"data.{role}_column: the column {name} of {file.path} has the type {kind}; it "
-                f"must be {rule}"
-            )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    named = class_names or file.class_names(columns["label"])
+    return _Shard(file, name, columns, named, class_names)
 
 
 def _check_alike(shards: Sequence[_Shard]) -> None:
@@ -237,20 +219,6 @@ def _guess_parts(name: str) -> Iterator[str]:
     for word in (re.split(r"[-_.]", file)[0], *reversed(folders)):
         if part := guess_part(word):
             yield part
-
-
-def _texts(column: pa.Array) -> list[str]:
-    import pyarrow as pa
-
-    return [text or "" for text in column.cast(pa.string()).to_pylist()]
-
-
-def _paths(column: pa.Array) -> list[str]:
-    import pyarrow as pa
-    from pyarrow import compute
-
-    is_struct = pa.types.is_struct(column.type)
-    return _texts(compute.struct_field(column, ["path"]) if is_struct else column)
 
 
 @dataclass(frozen=True, eq=False)

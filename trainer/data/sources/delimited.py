@@ -12,7 +12,13 @@ import numpy as np
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.sources.table_rows import Role, Rows, choose_columns
+from trainer.data.sources.table_rows import (
+    Role,
+    Rows,
+    choose_columns,
+    class_columns,
+    join_flags,
+)
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -30,6 +36,7 @@ def read_rows(path: Path, config: DataConfig) -> Rows:
         UserError: the table cannot be read, or lacks a column; names the line.
     """
     lines: list[int] = []
+    class_names = class_columns(config)
     with _open(path) as file:
         first = file.readline()
         delimiter = next((one for one in _DELIMITERS[path.suffix.lower()] if one in first), ",")
@@ -42,6 +49,9 @@ def read_rows(path: Path, config: DataConfig) -> Rows:
             chosen = choose_columns(config, header, path)
             places = {role: header.index(name) for role, name in chosen.items()}
             columns: dict[Role, list[str]] = {role: [] for role in places}
+            flag_places = [header.index(name) for name in class_names or ()]
+            if class_names:
+                columns["label"] = []
             for row in reader:
                 if not any(row):
                     continue
@@ -54,12 +64,23 @@ def read_rows(path: Path, config: DataConfig) -> Rows:
                 lines.append(reader.line_num)
                 for role, place in places.items():
                     columns[role].append(row[place])
+                if class_names:
+                    where = f"{path}, line {reader.line_num}"
+                    flags = [row[place] for place in flag_places]
+                    columns["label"].append(join_flags(flags, class_names, where))
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     if not lines:
         raise UserError(f"{path}: has a header, and no rows")
     numbers = np.array(lines)
-    return Rows(path, columns, path.parent, lambda row: f"{path}, line {numbers[row]}")
+    return Rows(
+        path,
+        columns,
+        path.parent,
+        lambda row: f"{path}, line {numbers[row]}",
+        class_names,
+        has_class_columns=class_names is not None,
+    )
 
 
 @contextmanager

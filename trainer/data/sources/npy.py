@@ -49,16 +49,22 @@ def locate(folder: Path) -> list[Path]:
     return paths
 
 
-def read_folder(folder: Path, limit_bytes: float = math.inf) -> SourceData:
+def read_folder(
+    folder: Path, limit_bytes: float = math.inf, *, several: bool = False
+) -> SourceData:
     """Read any data set of four NumPy files, in data.root.
 
     Args:
         limit_bytes: a file with more bytes of features stays on the disk.
+        several: whether an image may have several labels.
     """
     paths = locate(folder)
     train, test = (
         LabelledImages(
-            read_features(features, limit_bytes), read_targets(targets), str(features), str(targets)
+            read_features(features, limit_bytes),
+            read_targets(targets, several=several),
+            str(features),
+            str(targets),
         )
         for features, targets in (paths[:2], paths[2:])
     )
@@ -107,18 +113,41 @@ def to_images(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uin
     return np.array(pixels.transpose(0, 3, 1, 2), order="C")
 
 
-def to_labels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.integer[Any]]:
-    """Copy targets in memory as labels: integers (n,).
+def to_labels(
+    values: npt.NDArray[Any], where: Path | str, *, several: bool = False
+) -> npt.NDArray[np.integer[Any]]:
+    """Copy targets in memory as labels: integers (n,), or of several uint8 (n, classes).
 
     Raises:
-        UserError: another shape or type.
+        UserError: another shape or type, or of several another value than 0 and 1.
     """
+    if several:
+        return _to_matrix(values, where)
     if values.ndim != 1 or values.dtype.kind not in "ui":
+        columns = values.ndim == 2 and values.dtype.kind in "bui"
         raise UserError(
             f"{where}: found the type {values.dtype} and the shape {values.shape}; targets are "
             "integers of one dimension, one class for each image"
+            + "; a column of 0 and 1 for each class needs data.multi_label: true"
+            * columns
         )
     return np.array(values)
+
+
+def _to_matrix(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[np.uint8]:
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "buif":
+        raise UserError(
+            f"{where}: found the type {values.dtype} and the shape {values.shape}; where "
+            "data.multi_label is true targets are 0 or 1, (images, classes), of 2 classes or more"
+        )
+    wrong = ~np.isin(values, (0, 1))
+    if wrong.any():
+        image, label = np.argwhere(wrong)[0].tolist()
+        raise UserError(
+            f"{where}: value {values[image, label]} at image {image}, class {label}; where "
+            "data.multi_label is true targets are 0 or 1"
+        )
+    return np.array(values, dtype=np.uint8)
 
 
 def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[Any]:
@@ -142,13 +171,13 @@ def _with_channels(values: npt.NDArray[Any], where: Path | str) -> npt.NDArray[A
     return values
 
 
-def read_targets(path: Path) -> npt.NDArray[np.integer[Any]]:
-    """Read labels, integers (n,).
+def read_targets(path: Path, *, several: bool = False) -> npt.NDArray[np.integer[Any]]:
+    """Read labels, as `to_labels` returns them.
 
     Raises:
-        UserError: another shape or type, or a damaged file.
+        UserError: as `to_labels`, or a damaged file.
     """
-    return to_labels(_open(path), path)
+    return to_labels(_open(path), path, several=several)
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.data.label_matrix import names_of
 from trainer.data.pictures.names import MOST_NAMED, join_some, normalize_class_name
 from trainer.data.pictures.packed_names import pack
 from trainer.data.pictures.picture_set import ListedPictures
@@ -53,12 +54,13 @@ def _by_level(
     part: str, listed: ListedPictures, class_names: tuple[str, ...], level: int
 ) -> Iterator[str]:
     """Yield the path of each picture's folder at this level, below its class."""
-    for name, label in zip(listed.places.names, listed.labels.tolist(), strict=True):
+    for name, label in zip(listed.places.names, listed.labels, strict=True):
+        own = names_of(label, class_names) if label.ndim else [class_names[label]]
         folders = name.split("/")[:-1]
         begin = int(folders[:1] == [part])
         while begin < len(folders):
             begin += 1
-            if normalize_class_name(folders[begin - 1]) == class_names[label]:
+            if normalize_class_name(folders[begin - 1]) in own:
                 break
         below = folders[begin : begin + level]
         if len(below) < level:

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
+from trainer.data import label_matrix
 from trainer.data.pictures import formats
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.picture_set import KnownPictures, ListedPictures
 from trainer.data.pictures.resizing import Fit, fit_of
-from trainer.data.sources import picture_groups
+from trainer.data.sources import equal_pictures, picture_groups
 from trainer.data.sources.picture_index import Contents
 
 Indices = npt.NDArray[np.int64]
@@ -108,6 +109,9 @@ def make_plan(config: DataConfig, pictures: PictureList, contents: Mapping[str, 
     """
     grouped = picture_groups.name_groups(pictures.parts, pictures.class_names, config.groups)
     pictures = replace(pictures, parts=grouped)
+    if config.multi_label:
+        merged, contents = equal_pictures.merge(grouped, contents, len(pictures.class_names))
+        pictures = replace(pictures, parts=merged)
     # Of each part the rows of its list.
     rows = {part: _readable(pictures, part, contents[part]) for part in pictures.parts}
     origins = {part: part for part in rows}
@@ -117,7 +121,7 @@ def make_plan(config: DataConfig, pictures: PictureList, contents: Mapping[str, 
     parts = {}
     for part, origin in origins.items():
         listed, known = pictures.parts[origin], contents[origin]
-        order = rows[part][_take_turns(listed.labels[rows[part]])]
+        order = rows[part][_take_turns(label_matrix.strata(listed.labels)[rows[part]])]
         parts[part] = KnownPictures(listed.select(order), known.sizes[order], known.sha256[order])
         rows[part] = order
     first = next(iter(parts))
@@ -178,13 +182,12 @@ def _readable(pictures: PictureList, part: str, contents: Contents) -> Indices:
     """Return the rows of a part that are pictures; every class that is listed must have some."""
     listed = pictures.parts[part]
     readable = np.flatnonzero(contents.is_picture)
-    lost = np.flatnonzero(~np.isin(listed.labels, listed.labels[readable]))
-    if len(lost):
-        row = int(lost[0])
+    if (lost := label_matrix.first_lacking(listed.labels, readable)) is not None:
+        row = int(label_matrix.with_label(listed.labels, lost)[0])
         place = listed.places[row]
         where = f"file in {place.file.parent}"
         if pictures.kind != "folder":
-            where = f"picture of class {pictures.class_names[listed.labels[row]]} in {part}"
+            where = f"picture of class {pictures.class_names[lost]} in {part}"
         raise UserError(f"data.root: no {where} can be read: {contents.errors[row]}")
     return readable
 
@@ -220,29 +223,59 @@ def _split_off_test(
         UserError: a class has too few.
     """
     listed = pictures.parts["train"]
-    labels = listed.labels[rows]
     keys = _draw_keys(contents.sha256[rows])
     if listed.groups is not None:
         is_test = _choose_test_groups(pictures, rows, keys)
         return rows[~is_test], rows[is_test]
-    is_test = np.zeros(len(rows), bool)
+    labels = listed.labels[rows]
+    if labels.ndim == 2:
+        is_test, whole = _choose_test_of_several(labels, keys), None
+    else:
+        is_test, whole = _choose_test(label_matrix.strata(labels), keys, least=1)
+    if whole is not None or not is_test.any():
+        of_class = np.arange(len(rows)) if whole is None else whole
+        where = str(pictures.root) if whole is None else _where(pictures, rows[whole.min()])
+        raise UserError(
+            f"data.root: there is no {'part' if pictures.kind == 'table' else 'folder'} test, "
+            f"and of the {len(of_class)} pictures in {where} none would be left to train on; at "
+            "least 2 must differ"
+        )
+    return rows[~is_test], rows[is_test]
+
+
+def _choose_test(
+    classes: Indices, keys: npt.NDArray[np.uint64], least: int
+) -> tuple[npt.NDArray[np.bool_], Indices | None]:
+    """Return which pictures are tested on, and those of the first class that has too few.
+
+    Args:
+        classes: one for each picture.
+        keys: by `_draw_keys`; equal pictures have equal keys.
+        least: how many of a class are tested on, if it has few.
+    """
+    is_test, too_few = np.zeros(len(classes), bool), None
     # By class, then by key.
-    order = np.lexsort((*keys.T[::-1], labels))
-    ends = np.cumsum(np.bincount(labels, minlength=len(pictures.class_names)))
-    for begin, end in pairwise([0, *ends.tolist()]):
+    order = np.lexsort((*keys.T[::-1], classes))
+    for begin, end in pairwise([0, *np.cumsum(np.bincount(classes)).tolist()]):
         of_class, count = order[begin:end], end - begin
-        last = max(1, round(count / _TEST_ONE_IN))
-        # Equal pictures have equal keys.
+        last = max(least, round(count / _TEST_ONE_IN)) if count else 0
         while 0 < last < count and (keys[of_class[last]] == keys[of_class[last - 1]]).all():
             last += 1
-        if last == count:
-            raise UserError(
-                f"data.root: there is no {'part' if pictures.kind == 'table' else 'folder'} test, "
-                f"and of the {count} pictures in {_where(pictures, rows[of_class.min()])} none "
-                "would be left to train on; at least 2 must differ"
-            )
-        is_test[of_class[:last]] = True
-    return rows[~is_test], rows[is_test]
+        if last < count:
+            is_test[of_class[:last]] = True
+        elif count and too_few is None:
+            too_few = of_class
+    return is_test, too_few
+
+
+def _choose_test_of_several(
+    labels: label_matrix.Labels, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.bool_]:
+    """Return which pictures are tested on, of each stratum its share; arguments as above."""
+    _, first, places = np.unique(keys[:, 0], return_index=True, return_inverse=True)
+    strata = label_matrix.strata(labels)[first][places]  # so that equal pictures stay together
+    is_test = _choose_test(strata, keys, least=0)[0]
+    return is_test if is_test.any() else _choose_test(np.zeros_like(strata), keys, least=1)[0]
 
 
 def _choose_test_groups(
@@ -255,12 +288,14 @@ def _choose_test_groups(
     groups = picture_groups.join_groups(groups, keys[:, 0])
     ranks = np.empty(len(rows), np.int64)
     ranks[np.lexsort(keys.T[::-1])] = np.arange(len(rows))
-    counts = np.bincount(listed.labels, minlength=len(pictures.class_names))
+    strata = label_matrix.strata(listed.labels)
+    counts = np.bincount(strata, minlength=len(pictures.class_names))
     wanted = np.round(counts / _TEST_ONE_IN).astype(np.int64).clip(min=1)
-    is_test = picture_groups.choose_test_groups(listed.labels, groups, ranks, wanted)
-    tested = np.bincount(listed.labels[is_test], minlength=len(counts))
-    if (lacking := (tested == 0) & (counts > 0)).any():
-        label = int(lacking.argmax())
+    is_test = picture_groups.choose_test_groups(strata, groups, ranks, wanted)
+    label = label_matrix.first_lacking(listed.labels, ~is_test)
+    if label is None and (listed.labels.ndim == 1 or not is_test.any()):
+        label = label_matrix.first_lacking(listed.labels, is_test)
+    if label is not None:
         raise UserError(
             f"data.groups: there is no {'part' if pictures.kind == 'table' else 'folder'} test, "
             f"and the groups cannot be divided so that class {pictures.class_names[label]} is on "

@@ -21,6 +21,7 @@ from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
 from trainer.config.schema import DataConfig
+from trainer.data import label_matrix
 from trainer.data.sources import (
     decoded_cache,
     notes,
@@ -295,10 +296,10 @@ def _check_unchanged(pictures: PictureList, states: Mapping[str, npt.NDArray[np.
 
 def _check_classes(class_names: tuple[str, ...], plan: Plan, decoded: DecodedPictures) -> None:
     for part, known in plan.parts.items():
-        labels = known.listed.labels
-        lacking = np.setdiff1d(labels, labels[decoded.positions(part, len(known))])
-        if len(lacking):
+        left = decoded.positions(part, len(known))
+        lacking = label_matrix.first_lacking(known.listed.labels, left)
+        if lacking is not None:
             raise UserError(
-                f"data.root: none of the pictures of class {class_names[int(lacking[0])]} in "
-                f"{part} can be read"
+                f"data.root: none of the pictures of class {class_names[lacking]} in {part} can "
+                "be read"
             )

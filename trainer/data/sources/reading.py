@@ -115,7 +115,7 @@ def read(config: DataConfig) -> SourceData:
     if config.name == "idx":
         return idx.read_folder(_root(config), limit_bytes)
     if config.name == "npy":
-        return npy.read_folder(_root(config), limit_bytes)
+        return npy.read_folder(_root(config), limit_bytes, several=config.multi_label)
     return digits.read()
 
 

@@ -35,7 +35,8 @@ class LabelledImages:
 
     Args:
         images: uint8 (n, channels, height, width), in memory or not.
-        labels: integers (n,), of any integer type.
+        labels: integers (n,), of any integer type; of images that may have several uint8
+            (n, classes), 0 or 1.
         images_file: the file of the images, for messages.
         labels_file: the file of the labels, for messages.
         names: of each image's picture, where each has its own.
@@ -98,7 +99,7 @@ class SourceData:
 
     Args:
         class_names: None if the source does not know them: then they are the numbers from 0 to
-            the largest training label.
+            the largest training label, or of the columns of labels.
         origin: where the files came from, in words.
         validation: images that the source itself sets apart for it; None if they are held out
             of `train`.
@@ -144,6 +145,9 @@ def check(data: SourceData) -> tuple[str, ...]:
                 f"{part.images_file} of {_size(part)}; all images must have the same size"
             )
     class_names = data.class_names or _numbered(data.train)
+    if data.train.labels.ndim == 2:
+        _check_columns(data.train, parts, class_names)
+        return class_names
     for part in parts:
         check_range(part, len(class_names))
     return class_names
@@ -174,6 +178,8 @@ def _size(part: LabelledImages) -> str:
 
 def _numbered(train: LabelledImages) -> tuple[str, ...]:
     """Name the classes by their numbers, up to the largest label, which must not be absurd."""
+    if train.labels.ndim == 2:
+        return tuple(map(str, range(train.labels.shape[1])))
     position = int(train.labels.argmax())
     classes = int(train.labels[position]) + 1
     if classes > len(train.labels):
@@ -187,6 +193,24 @@ def _numbered(train: LabelledImages) -> tuple[str, ...]:
             "there must be at least 2"
         )
     return tuple(map(str, range(classes)))
+
+
+def _check_columns(
+    train: LabelledImages, parts: Sequence[LabelledImages], class_names: Sequence[str]
+) -> None:
+    """Make sure that images that may have several labels have a column for each class.
+
+    Raises:
+        UserError: names the file, what was found and what would be right.
+    """
+    for part in parts:
+        if part.labels.shape[1:] != (len(class_names),):
+            raise UserError(
+                f"{part.labels_file}: found labels of the shape {part.labels.shape}; with "
+                f"{len(class_names)} classes it must be ({len(part.images)}, {len(class_names)})"
+            )
+    if not train.labels.any():
+        raise UserError(f"{train.labels_file}: no image to train on has a label")
 
 
 def check_range(part: LabelledImages, classes: int) -> None:

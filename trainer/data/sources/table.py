@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.pictures.names import PARTS, describe, guess_part, join_some, normalize_class_name
+from trainer.data import label_matrix
+from trainer.data.pictures.names import PARTS, describe, guess_part, join_some
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places
 from trainer.data.sources import arrow_file, arrow_shards, delimited, remote
@@ -22,6 +22,7 @@ from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_groups import is_pattern
 from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.table_archives import ArchivedFiles, find_archived
+from trainer.data.sources.table_labels import RowLabels, read_labels
 from trainer.data.sources.table_rows import Rows
 
 Positions = npt.NDArray[np.int64]
@@ -132,10 +133,9 @@ def _list(
         class_part: the one whose labels are the classes, of which there must be two; None: all.
     """
     names = rows.columns["file"] if rows.inside else _names_of(rows)
-    labels, texts = _labels_of(rows), rows.columns
-    repeated = _find_repeats(rows, names, labels, np.concatenate(list(parts.values())))
-    class_names = _class_names(rows, labels, parts, class_part)
-    numbers = {name: number for number, name in enumerate(class_names)}
+    labels, texts = read_labels(rows, several=config.multi_label), rows.columns
+    repeated = _find_repeats(rows, names, labels.texts(), np.concatenate(list(parts.values())))
+    class_names = labels.class_names(rows, parts, class_part)
     absent = [] if rows.inside else _find_absent(rows, names)
     archived = find_archived(rows.folder) if len(absent) == len(names) else None
     if archived:
@@ -148,15 +148,16 @@ def _list(
     listed = {}
     for part, positions in parts.items():
         used = [row for row in positions.tolist() if row not in missing and row not in repeated]
-        lost = {labels[row] for row in positions.tolist()} - {labels[row] for row in used}
+        lost = labels.classes_of(positions) - labels.classes_of(np.array(used, dtype=np.int64))
         if lost:
             raise UserError(
                 f"{rows.table}: none of the files of class {describe(min(lost))} in {part} is there"
             )
-        used.sort(key=lambda row: (numbers[labels[row]], row if rows.inside else names[row]))
+        used.sort(key=lambda row: row if rows.inside else names[row])
+        used = _sort_by_class(used, labels, class_names)
         listed[part] = ListedPictures(
             _places_of(rows, names, used, archived),
-            np.array([numbers[labels[row]] for row in used], dtype=np.int64),
+            labels.to_labels(np.array(used, dtype=np.int64), class_names),
             _groups_of(rows, used, config) if "group" in texts else None,
             _weights_of(rows, used) if "weight" in texts else None,
         )
@@ -168,6 +169,13 @@ def _list(
         makes_test=class_part is not None and "test" not in parts,
         warnings=tuple(warnings),
     )
+
+
+def _sort_by_class(used: Sequence[int], labels: RowLabels, class_names: Sequence[str]) -> list[int]:
+    """Return rows sorted by class, and within it in their order."""
+    rows = np.array(used, dtype=np.int64)
+    classes = label_matrix.strata(labels.to_labels(rows, class_names))
+    return [int(row) for row in rows[np.argsort(classes, kind="stable")]]
 
 
 def _places_of(
@@ -187,52 +195,6 @@ def _names_of(rows: Rows) -> list[str]:
             raise UserError(f"{rows.where(row)}: names no file, found {text!r}")
         names.append(posixpath.normpath(text))
     return names
-
-
-def _labels_of(rows: Rows) -> list[str]:
-    """Return the names of the rows' classes."""
-    known = rows.class_names
-    meanings: dict[str, str] = {}
-    for row, text in enumerate(rows.columns["label"]):
-        if text in meanings:
-            continue
-        name = normalize_class_name(text)
-        if not name:
-            raise UserError(f"{rows.where(row)}: has no label")
-        if known is not None:
-            if not (re.fullmatch(r"[0-9]{1,9}", name) and int(name) < len(known)):
-                raise UserError(
-                    f"{rows.where(row)}: the label {name} has no name; the table has names for 0 "
-                    f"to {len(known) - 1}"
-                )
-            name = known[int(name)]
-        meanings[text] = name
-    return [meanings[text] for text in rows.columns["label"]]
-
-
-def _class_names(
-    rows: Rows, labels: Sequence[str], parts: dict[str, Positions], class_part: str | None
-) -> tuple[str, ...]:
-    """Return the classes: in the order of the table's own list of names, otherwise sorted."""
-    shown = [class_part] if class_part else list(parts)
-    found = {labels[row] for part in shown for row in parts[part].tolist()}
-    for part, positions in parts.items():
-        for row in positions.tolist():
-            if labels[row] not in found:
-                raise UserError(
-                    f"{rows.where(row)}: the class {describe(labels[row])} is in {part} and has no "
-                    f"row in {class_part}"
-                )
-    if class_part and len(found) < 2:
-        raise UserError(
-            f"{rows.table}: the rows to train on must be of at least 2 classes; all are of "
-            f"{describe(min(found))}"
-        )
-    if rows.class_names is not None:
-        return tuple(name for name in rows.class_names if name in found)
-    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in found):
-        return tuple(sorted(found, key=lambda name: (int(name), name)))
-    return tuple(sorted(found))
 
 
 def _find_repeats(

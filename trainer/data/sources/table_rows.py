@@ -20,6 +20,12 @@ Role = Literal["file", "label", "part", "group", "weight"]
 REQUIRED: tuple[Role, ...] = ("file", "label")
 OPTIONAL: tuple[Role, ...] = ("part", "group", "weight")
 
+SEPARATOR = "|"
+"""between the labels of a picture that has several"""
+
+_FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+"""what a class's own column says, in lower case"""
+
 _OTHER_DEFAULTS: dict[Role, str] = {"file": "image"}
 """taken where the default is not there: what a table with the pictures inside calls them"""
 
@@ -45,6 +51,7 @@ class Rows:
         folder: where the files are.
         where: names a row, from 0, in a message.
         class_names: those of the labels 0, 1, ..., where the table has them apart from its rows.
+        has_class_columns: whether they are the names of columns, one for each class.
         inside: the pictures, if they are inside of the table.
     """
 
@@ -54,6 +61,7 @@ class Rows:
     where: Callable[[int], str]
     class_names: tuple[str, ...] | None = None
     inside: InsidePictures | None = None
+    has_class_columns: bool = False
 
     def __len__(self) -> int:
         return len(self.columns["label"])
@@ -65,6 +73,8 @@ def choose_columns(config: DataConfig, found: Sequence[str], table: Path) -> dic
     An optional one is there if the table has it, unless its key is null. Weights count only where
     something is drawn by them. Where data.groups is the name of a column, that has the groups.
 
+    Where each class has its own column, by `class_columns`, there is none of the role label.
+
     Raises:
         UserError: a column is missing or there twice.
     """
@@ -72,6 +82,8 @@ def choose_columns(config: DataConfig, found: Sequence[str], table: Path) -> dic
     for role in (*REQUIRED, *OPTIONAL):
         key = f"{role}_column"
         name = getattr(config, key)
+        if isinstance(name, list):
+            continue
         is_default = name == getattr(defaults, key)
         if role == "group" and isinstance(config.groups, str) and not is_pattern(config.groups):
             key, name, is_default = "groups", config.groups, False
@@ -83,10 +95,43 @@ def choose_columns(config: DataConfig, found: Sequence[str], table: Path) -> dic
             chosen[role] = name
         elif name is not None and (role in REQUIRED or not is_default or role == "weight"):
             raise UserError(f"data.{key}: {table} has no column {name}{_nearest(name, found)}")
-    for name in chosen.values():
+    of_classes = class_columns(config) or ()
+    for name in of_classes:
+        if name not in found:
+            raise UserError(
+                f"data.label_column: {table} has no column {name}{_nearest(name, found)}"
+            )
+    _check_single([*chosen.values(), *of_classes], found, table)
+    return chosen
+
+
+def _check_single(chosen: Sequence[str], found: Sequence[str], table: Path) -> None:
+    for name in chosen:
         if list(found).count(name) > 1:
             raise UserError(f"{table}: has two columns {name}; rename one of them")
-    return chosen
+
+
+def class_columns(config: DataConfig) -> tuple[str, ...] | None:
+    """Return the classes where each has its own column of 0 and 1; None: one has the labels."""
+    return tuple(config.label_column) if isinstance(config.label_column, list) else None
+
+
+def join_flags(flags: Sequence[str], class_names: Sequence[str], where: str) -> str:
+    """Return the numbers of the classes whose columns say 1, as the text of one row's label.
+
+    Raises:
+        UserError: another value than 0 or 1; names the row and the column.
+    """
+    chosen = []
+    for number, flag in enumerate(flags):
+        is_one = _FLAGS.get(flag.strip().lower())
+        if is_one is None:
+            raise UserError(
+                f"{where}: the column {class_names[number]} must be 0 or 1, found {flag!r}"
+            )
+        if is_one:
+            chosen.append(str(number))
+    return SEPARATOR.join(chosen)
 
 
 def _nearest(name: str, found: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ class OwnImages:
     Args:
         train_images: whole numbers 0 to 255, (n, height, width) or (n, height, width,
             channels).
-        train_labels: integers (n,), classes counted from 0.
+        train_labels: integers (n,), classes counted from 0; with data.multi_label 0 or 1,
+            (n, classes).
         test_images: likewise, of the same height and width.
         test_labels: likewise.
         class_names: None: the numbers.
@@ -49,20 +50,22 @@ def read(config: DataConfig) -> SourceData:
         raise plugin.error(f"must return trainer.api.OwnImages, found {type(found).__name__}")
     names = None if found.class_names is None else tuple(map(str, found.class_names))
     return SourceData(
-        train=_part(config.name, "train", found.train_images, found.train_labels),
-        test=_part(config.name, "test", found.test_images, found.test_labels),
+        train=_part(config, "train", found.train_images, found.train_labels),
+        test=_part(config, "test", found.test_images, found.test_labels),
         class_names=names,
         origin=f"the function {config.name}",
     )
 
 
-def _part(name: str, part: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> LabelledImages:
+def _part(
+    config: DataConfig, part: str, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> LabelledImages:
     images_name, labels_name = (
-        f"data.name: {name}, {part}_{what}" for what in ("images", "labels")
+        f"data.name: {config.name}, {part}_{what}" for what in ("images", "labels")
     )
     return LabelledImages(
         npy.to_images(_array(images, images_name), images_name),
-        npy.to_labels(_array(labels, labels_name), labels_name),
+        npy.to_labels(_array(labels, labels_name), labels_name, several=config.multi_label),
         images_name,
         labels_name,
     )

@@ -1,4 +1,4 @@
-"""The 2D sets of MedMNIST v2 whose images have one class each, at 28 x 28 pixels.
+"""The 2D sets of MedMNIST v2, at 28 x 28 pixels; of chestmnist an image may have several labels.
 
 Yang and others: MedMNIST v2, a large-scale lightweight benchmark for 2D and 3D biomedical image
 classification, 2023. MD5 and class names as in version 3.0.2 of the package medmnist.
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.data.raw_images import memory_limit_error
 from trainer.data.sources.known_sets.published import ArraySet, Files, Parts, PublishedFile
+from trainer.data.sources.npy import to_labels
 from trainer.data.sources.source_data import LabelledImages
 
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -45,13 +46,21 @@ def _read(files: Files, limit_bytes: float) -> Parts:
 def _part(
     path: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], name: str
 ) -> LabelledImages:
-    """Convert (n, height, width) or (n, height, width, 3) and labels (n, 1)."""
+    """Convert (n, height, width) or (n, height, width, 3), and labels (n, 1) or 0 and 1 (n, k)."""
     with_channels = images[..., None] if images.ndim == 3 else images
     return LabelledImages(
         images=np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2)),
-        labels=labels[:, 0].astype(np.int64),
+        labels=_labels(labels, f"{path}: {name}_labels"),
         images_file=f"{path}: {name}_images",
         labels_file=f"{path}: {name}_labels",
+    )
+
+
+def _labels(labels: npt.NDArray[np.integer], where: str) -> npt.NDArray[np.integer]:
+    return (
+        labels[:, 0].astype(np.int64)
+        if labels.shape[1] == 1
+        else to_labels(labels, where, several=True)
     )
 
 
@@ -81,6 +90,12 @@ MEDMNIST = (
     _set(
         "octmnist", "c68d92d5b585d8d81f7112f81e2d0842",
         "choroidal neovascularization", "diabetic macular edema", "drusen", "normal",
+    ),
+    # The findings of the reports; an image without any has no label.
+    _set(
+        "chestmnist", "02c8a6516a18b556561a56cbdd36c4a8",
+        "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia",
+        "pneumothorax", "consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia",
     ),
     _set("pneumoniamnist", "28209eda62fecd6e6a2d98b1501bb15f", "normal", "pneumonia"),
     # Five degrees of one disease: learnt as classes, without their order.
