@@ -27,7 +27,7 @@ from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.ranks import collectives, process_group
 from trainer.ranks.preemption import StopRequest
-from trainer.training import evaluation, exchange
+from trainer.training import evaluation, exchange, figures
 from trainer.training.engine import Engine
 from trainer.training.optimizer_state import optimizer_state
 from trainer.training.step import TrainStep
@@ -48,7 +48,7 @@ def train_each(
         engine = _engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()
         weights = model_state.digest(engine.module)
-        predictions, _ = engine.test()
+        predictions = engine.test().test
         momenta, _ = optimizer_state(engine.optimizer.optimizer)
         outcomes.append(
             {
@@ -166,13 +166,16 @@ def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
     outcomes = []
     for size in sizes:
         images = ImageSet(dataset.train.images[:size], dataset.train.targets[:size])
-        predictions = evaluation.predict(accelerator, model, images, dataset.scaling)
+        kept = evaluation.kept_probabilities(len(dataset.class_names))
+        predictions = evaluation.predict(accelerator, model, images, dataset.scaling, kept=kept)
         outcomes.append(
             {
                 "target": predictions.target.tolist(),
                 "predicted": predictions.predicted.tolist(),
                 "probability": predictions.probability.tolist(),
                 "loss": predictions.loss.tolist(),
+                "probabilities": predictions.probabilities.tolist(),
+                "figures": figures.compute(predictions, config.seed),
             }
         )
     return outcomes

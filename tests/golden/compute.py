@@ -36,6 +36,7 @@ from trainer.ranks import process_group, processes  # noqa: E402
 from trainer.ranks.preemption import StopRequest  # noqa: E402
 from trainer.run.results import test_results  # noqa: E402
 from trainer.training.engine import Engine  # noqa: E402
+from trainer.training.figures import FIGURES  # noqa: E402
 from trainer.training.loss import distillation_loss  # noqa: E402
 from trainer.training.optimizer_state import optimizer_state  # noqa: E402
 from trainer.training.schedules import learning_rate  # noqa: E402
@@ -76,15 +77,16 @@ def train(accelerator: Accelerator, changes: cases.Changes) -> str:
     engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest(), code={})
     engine.fit()
     last = model_state.digest(engine.module)
-    predictions, augmented = engine.test()
+    tested = engine.test()
+    figures = test_results(tested.test, tested.augmented, dataset.class_names, config)
     tensors, _ = optimizer_state(engine.optimizer.optimizer)
     return sha256(
         last,
         model_state.digest(engine.module),
         weights_sha256(tensors),
         [engine.state.loss_sum, engine.state.last_accuracy],
-        test_results(predictions, augmented, dataset.class_names, config),
-        predictions.probability,
+        {key: value for key, value in figures.items() if key not in (*FIGURES[1:], "intervals")},
+        tested.test.probability,
     )
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
+from sklearn import metrics
 
 import models
 from tests.conftest import REPOSITORY
 from tests.runs import Run, contents, sha256_of, train_apart, train_here
+from trainer.training.figures import FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,36 @@ def test_predictions_are_the_results(digits: Run) -> None:
         assert arrays["index"].tolist() == list(range(360))
         accuracy = (arrays["predicted"] == arrays["target"]).mean()
         assert ((arrays["probability"] > 0.1) & (arrays["probability"] <= 1)).all()
+        everything = {name: arrays[name] for name in arrays}
     assert accuracy == digits.json("results.json")["test"]["accuracy"]
+    for prefix, count in (("", 360), ("validation_", 144)):
+        whole = everything[f"{prefix}probabilities"]
+        assert (whole.shape, whole.dtype) == ((count, 10), np.float32)
+        assert np.allclose(whole.sum(1), 1, atol=1e-6)
+        assert (whole.argmax(1) == everything[f"{prefix}predicted"]).all()
+        assert (whole.max(1) == everything[f"{prefix}probability"]).all()
+        own = whole[range(count), everything[f"{prefix}target"]]
+        assert np.allclose(-np.log(own), everything[f"{prefix}loss"], atol=1e-5)
+    right = everything["validation_predicted"] == everything["validation_target"]
+    assert right.mean() == digits.json("results.json")["validation"]["chosen_accuracy"]
+
+
+def test_figures_of_the_file_are_those_of_the_results(digits: Run) -> None:
+    """Anybody can compute them again, from predictions.npz by scikit-learn."""
+    arrays, test = np.load(digits.folder / "predictions.npz"), digits.json("results.json")["test"]
+    target, whole = arrays["target"], arrays["probabilities"].astype(np.float64)
+    expected = {
+        "top5_accuracy": metrics.top_k_accuracy_score(target, whole, k=5),
+        "macro_f1": metrics.f1_score(target, arrays["predicted"], average="macro"),
+        "roc_auc": metrics.roc_auc_score(np.eye(10)[target], whole),
+        "average_precision": metrics.average_precision_score(np.eye(10)[target], whole),
+        "log_loss": metrics.log_loss(target, whole),
+        "mcc": metrics.matthews_corrcoef(target, arrays["predicted"]),
+        "ece": test["calibration_error"],
+    }
+    assert {name: test[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert list(test["intervals"]) == list(FIGURES)
+    assert all(low <= test[name] <= high for name, (low, high) in test["intervals"].items())
 
 
 def test_anyone_can_compute_the_digest_and_rebuild_the_model(digits: Run) -> None:

@@ -17,6 +17,7 @@ None depends on the rank, the process count, the time, or on how often another s
     forward          what a model draws in a step: dropout and the like    (step, micro-batch)
     evaluation       what it draws while images are judged                 (first image of a block)
     segments         which parts of a finished run are computed again
+    bootstrap        which images are drawn again for the interval of a figure
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ Stream = Literal[
     "forward",
     "evaluation",
     "segments",
+    "bootstrap",
 ]
 
 # SplitMix64's constants as signed numbers: torch has no unsigned arithmetic.

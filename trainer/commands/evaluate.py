@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         type=Path,
         metavar="FILE.npz",
-        help="where to write index, target, predicted and probability of each image",
+        help="where to write the answer to each image and the probabilities of all classes",
     )
     add_model_option(parser)
     add_json_option(parser)
@@ -189,11 +189,10 @@ def _evaluate(
         prefetch=config.data.prefetch,
     )
     augmented = others[0] if others else None
-    if split == "test":
-        figures = results.test_results(plain, augmented, stored.class_names, config)
-    else:
-        by = config.data.test_augment
-        figures = results.figures(plain, augmented, stored.class_names, by)
+    describe = results.test_results if split == "test" else results.figures_of
+    figures = collectives.run_on_main_rank(
+        accelerator, lambda: describe(plain, augmented, stored.class_names, config)
+    )
     found = {
         "run": str(folder),
         "split": split,

@@ -120,6 +120,9 @@ class TrainConfig:
     """share of the loss that the teacher's answers have, the labels have the rest"""
     temperature: float = 1.0
     """by which its logits and the network's are divided before they are compared"""
+    calibrate: bool = False
+    """temperature scaling: divide the chosen network's logits by the number that fits the
+    validation images best, so that its probabilities can be believed; no answer changes"""
     clip_norm: float | None = None
     """limit of the gradient, as train.clip_mode measures it; null: none"""
     clip_mode: Literal["norm", "value", "agc"] = "norm"

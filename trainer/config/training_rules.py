@@ -63,6 +63,11 @@ def _check_train(config: RunConfig, require: Require) -> None:
         "null where data.validation_size is 0, as there is nothing to judge by",
     )
     require(
+        "train.calibrate",
+        not train.calibrate or config.data.validation_size != 0,
+        "false where data.validation_size is 0, as there is nothing to fit a temperature to",
+    )
+    require(
         "train.clip_mode",
         train.clip_mode == "norm" or train.clip_norm is not None,
         "norm where train.clip_norm is null, as there is no limit",

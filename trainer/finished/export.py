@@ -86,6 +86,8 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
         "store_size": trained.store_size,
         "store_quality": trained.store_quality,
     }
+    if trained.temperature != 1:
+        facts["temperature"] = trained.temperature
     if trained.grey_range:
         facts["grey_range"] = list(trained.grey_range)
     if form == "safetensors":
@@ -101,7 +103,8 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
             "name": OUTPUT_NAME,
             "type": "float32",
             "shape": [BATCH_NAME, len(trained.class_names)],
-            "values": "logits; their softmax is the probabilities",
+            "values": ("logits" if trained.temperature == 1 else "logits over the temperature")
+            + "; their softmax is the probabilities",
         },
         "arithmetic": "float32",
     }
@@ -114,7 +117,7 @@ def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[
     weights = network_tensors(read_tensors(trained.file))
     write_tensors(path, {**weights, **scaling}, {"model": metadata})
     again = trained_model.load(path, trained.name)
-    original, copy = (PixelModel(one.module, one.scaling).eval() for one in (trained, again))
+    original, copy = (PixelModel(one).eval() for one in (trained, again))
     example = torch.zeros(2, trained.channels, *trained.image_size)
     return check_output(copy, original, example, target, same_draws=True)
 

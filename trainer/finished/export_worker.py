@@ -26,8 +26,8 @@ from torch import nn
 from models.construct import place_of
 from trainer.base import seeding
 from trainer.base.errors import UserError
-from trainer.data.scaling import Scaling
 from trainer.finished import trained_model
+from trainer.finished.trained_model import TrainedModel
 
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "pixels", "logits", "batch"
 OPSET = 20
@@ -73,7 +73,7 @@ def write_and_check(task: Mapping[str, Any]) -> dict[str, Any]:
     if form == "onnx":
         _require_onnx()
     trained = trained_model.load(Path(task["file"]), task["model"])
-    model = PixelModel(trained.module, trained.scaling).eval().requires_grad_(False)
+    model = PixelModel(trained).eval().requires_grad_(False)
     shape = (2, trained.channels, *trained.image_size)
     example = torch.zeros(shape, dtype=getattr(torch, task["input_type"]))
     write = _write_onnx if form == "onnx" else _write_torchscript
@@ -85,24 +85,23 @@ def write_and_check(task: Mapping[str, Any]) -> dict[str, Any]:
 class PixelModel(nn.Module):
     """The network after its scaling.
 
-    Args:
-        module: takes scaled images.
-        scaling: what it was trained with.
+    Its logits are divided by the temperature, where there is one.
     """
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, module: nn.Module, scaling: Scaling) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        self.module = module
-        self.register_buffer("mean", scaling.mean)
-        self.register_buffer("deviation", scaling.deviation)
+        self.module = trained.module
+        self.temperature = trained.temperature
+        self.register_buffer("mean", trained.scaling.mean)
+        self.register_buffer("deviation", trained.scaling.deviation)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits (n, classes) of pixels from 0 to 255, (n, channels, height, width)."""
         logits: torch.Tensor = self.module((pixels.to(torch.float32) - self.mean) / self.deviation)
-        return logits
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 def _write_onnx(model: PixelModel, example: torch.Tensor, facts: dict[str, Any], path: Path) -> Run:

@@ -49,6 +49,8 @@ class TrainedModel:
         file: where it came from.
         weights_sha256: as in results.json; of what was loaded, before a mode could change it.
         seed: of the run, for a network that draws random numbers.
+        temperature: by which its logits are divided, so that its probabilities can be believed; 1
+            where the run has not calibrated it.
     """
 
     module: nn.Module
@@ -68,6 +70,7 @@ class TrainedModel:
     file: Path
     weights_sha256: str
     seed: int
+    temperature: float
 
     def to(self, device: torch.device | str) -> TrainedModel:
         """Return the same model on `device`."""
@@ -99,19 +102,22 @@ class TrainedModel:
             prefetch: data.prefetch.
 
         Returns:
-            The plain predictions and, where they are wanted, those with mirror images.
+            The plain predictions, with all probabilities, and, where they are wanted, those with
+            mirror images.
 
         Raises:
             UserError: the weights give a loss that is not finite.
         """
         block_samples = block_samples or self.evaluation_batch_size
         ways = [False, True] if with_mirrored else [False]
+        kept = evaluation.kept_probabilities(len(self.class_names))
         turns = evaluation.turns_per_rank(accelerator, -(-len(images) // block_samples)) * len(ways)
         with progress_bar(what, turns, enabled=accelerator.is_main_process) as progress:
             found = [
                 evaluation.predict(
                     accelerator, self.module, images, self.scaling, progress.update, mirrored,
                     block_samples=block_samples, seed=self.seed, prefetch=prefetch,
+                    kept=None if mirrored else kept, temperature=self.temperature,
                 )
                 for mirrored in ways
             ]  # fmt: skip
@@ -169,7 +175,8 @@ class TrainedModel:
         # What a plug-in remembers and draws must not depend on earlier pictures.
         with preserve_state(self.module), seeding.preserve_generators():
             seeding.seed_all(self.seed, "evaluation", 0)
-            return evaluation.log_probabilities(self.module, inputs).exp().cpu()
+            found = evaluation.log_probabilities(self.module, inputs, temperature=self.temperature)
+            return found.exp().cpu()
 
     def classify(self, picture: Path | str) -> dict[str, float]:
         """Return the probability of each class, by its name, for a picture file of any size.
@@ -213,4 +220,5 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         file=network.file,
         weights_sha256=network.weights_sha256,
         seed=found.get("seed", 0),
+        temperature=found.get("temperature", 1.0),
     )

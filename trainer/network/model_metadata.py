@@ -19,6 +19,9 @@ LARGEST_ARGUMENT = 100_000
 OLD_EVALUATION_BATCH = 500
 """of versions that have not written evaluation_batch_size"""
 
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+"""by which logits are divided"""
+
 _TYPES = {
     "name": str,
     "args": dict[str, Any],
@@ -40,6 +43,7 @@ _TYPES = {
 
 _OPTIONAL_TYPES = {
     "seed": int,
+    "temperature": float,
     "set_parameters": list[str],
     "reshaped_buffers": list[str],
     "passing_buffers": list[str],
@@ -103,6 +107,10 @@ def _check(found: Any, file: Path) -> None:
         "store_quality": (
             found["store_quality"] is None or 1 <= found["store_quality"] <= LARGEST_QUALITY,
             f"null or from 1 to {LARGEST_QUALITY}",
+        ),
+        "temperature": (
+            LOWEST_TEMPERATURE <= found.get("temperature", 1.0) <= HIGHEST_TEMPERATURE,
+            f"from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}",
         ),
         "args": (_are_in_bounds(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}"),
     }

@@ -17,15 +17,14 @@ from trainer.network import model_state
 from trainer.run import receipt, results
 from trainer.run.metrics_log import read_records
 from trainer.training.engine import Engine
-from trainer.training.metrics import Predictions
+from trainer.training.weight_selection import TestedWeights
 
 
 def write(
     folder: Path,
     config: RunConfig,
     engine: Engine,
-    predictions: Predictions,
-    augmented: Predictions | None,
+    tested: TestedWeights,
     final_sha256: str,
 ) -> dict[str, Any]:
     """Write model.safetensors, predictions.npz, receipt.json and results.json.
@@ -39,11 +38,15 @@ def write(
     """
     weights = model_state.tensors_to_write(engine.module)
     metadata, scaling = _model_metadata(config, engine)
+    if tested.calibration:
+        metadata["temperature"] = tested.calibration.temperature
     path = folder / "model.safetensors"
     write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
-    results.write_predictions(folder / "predictions.npz", predictions)
+    results.write_predictions(folder / "predictions.npz", tested.test, tested.validation)
+    class_names = engine.data.class_names
     found = {
-        "test": results.test_results(predictions, augmented, engine.data.class_names, config),
+        "test": results.test_results(tested.test, tested.augmented, class_names, config),
+        "calibration": results.calibration_results(tested),
         **results.run_results(config, engine),
         "weights_sha256": weights_sha256(weights),
         "final_weights_sha256": final_sha256,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from trainer.base.files import write_file
 from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, ModelConfig, RunConfig
 from trainer.data.measurements import fingerprint_of
+from trainer.training import figures
 from trainer.training.averaging import chooses_final_mean
 from trainer.training.confusion import count_confusion
 from trainer.training.engine import Engine
 from trainer.training.metrics import LabelledPredictions, Predictions, per_class_results
+from trainer.training.weight_selection import TestedWeights
 
 
 def test_results(
@@ -27,25 +29,27 @@ def test_results(
     """Return the part `test` of results.json, with `augmented` where `data.test_augment` asks."""
     of_lab = config.data.train_size == LAB_TRAIN_SAMPLES and config.data.folds is None
     lab = of_lab and len(plain) >= LAB_TEST_SAMPLES
-    return figures(plain, augmented, class_names, config.data.test_augment, lab=lab)
+    return figures_of(plain, augmented, class_names, config, lab=lab)
 
 
-def figures(
+def figures_of(
     plain: Predictions,
     augmented: Predictions | None,
     class_names: tuple[str, ...],
-    augmented_by: str,
+    config: RunConfig,
     *,
     lab: bool = False,
 ) -> dict[str, Any]:
     """Return the figures of one set of images.
 
     Args:
+        plain: with the probabilities of all classes.
         lab: whether to add the accuracy over the first LAB_TEST_SAMPLES of them.
     """
     results: dict[str, Any] = _overall(plain, lab) | {"samples": len(plain)}
+    results |= figures.compute(plain, config.seed)
     if augmented is not None:
-        results["augmented"] = {"by": augmented_by} | _overall(augmented, lab)
+        results["augmented"] = {"by": config.data.test_augment} | _overall(augmented, lab)
     return results | per_class_results(plain, class_names)
 
 
@@ -57,6 +61,24 @@ def _overall(predictions: Predictions, lab: bool) -> dict[str, float]:
     return shares | {
         "loss": predictions.mean_loss,
         "calibration_error": predictions.calibration_error,
+    }
+
+
+def calibration_results(tested: TestedWeights) -> dict[str, Any] | None:
+    """Return the part `calibration` of results.json; None: the probabilities are not calibrated."""
+    found = tested.calibration
+    if found is None or tested.validation is None:
+        return None
+    pairs = {
+        "validation": (found.validation_before, tested.validation),
+        "test": (found.test_before, tested.test),
+    }
+    return {"temperature": found.temperature} | {
+        part: {
+            "ece": [one.calibration_error for one in both],
+            "log_loss": [one.mean_loss for one in both],
+        }
+        for part, both in pairs.items()
     }
 
 
@@ -115,19 +137,30 @@ def _starting_weights(model: ModelConfig) -> dict[str, str | None] | None:
     return {"source": model.weights, "sha256": model.weights_sha256}
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions.npz: index, target, predicted, probability, each of shape (n,)."""
+def write_predictions(
+    path: Path, predictions: Predictions, validation: Predictions | None = None
+) -> None:
+    """Write predictions.npz: index, target, predicted, probability and loss, each of shape (n,).
 
-    def write(temporary: Path) -> None:
-        np.savez(
-            temporary,
-            index=np.arange(len(predictions)),
-            target=predictions.target,
-            predicted=predictions.predicted,
-            probability=predictions.probability,
-        )
+    With them `probabilities` (n, classes), and of the validation images, where there are some, all
+    of these again with the prefix validation_.
+    """
+    columns = _columns(predictions)
+    if validation is not None:
+        columns |= {f"validation_{name}": each for name, each in _columns(validation).items()}
+    write_file(path, lambda temporary: np.savez(temporary, **cast(Any, columns)))
 
-    write_file(path, write)
+
+def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    assert predictions.probabilities is not None
+    return {
+        "index": np.arange(len(predictions)),
+        "target": predictions.target,
+        "predicted": predictions.predicted,
+        "probability": predictions.probability,
+        "loss": predictions.loss,
+        "probabilities": predictions.probabilities,
+    }
 
 
 def write_confusion(path: Path, answers: LabelledPredictions, classes: int) -> None:

@@ -267,18 +267,16 @@ class Session:
             StoppedOnRequest: asked to stop meanwhile; the same command tests again.
         """
         final_sha256 = model_state.digest(engine.module)
-        predictions, augmented = engine.test()
+        tested = engine.test()
         if not self.recorder:
             return
         self.recorder.sync()
         self._warn_of_rounding(engine)
-        results = final_files.write(
-            self.path, self.config, engine, predictions, augmented, final_sha256
-        )
+        results = final_files.write(self.path, self.config, engine, tested, final_sha256)
         self._write_status("finished", exit_codes.FINISHED)
         self.results = results
         # Whatever goes wrong from here on, the run is finished.
-        final_report.write_report(self.path, engine, predictions)
+        final_report.write_report(self.path, engine, tested.test)
         self.recorder.finish(results)
         console.print_results(results, self.path)
 

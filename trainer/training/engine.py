@@ -26,7 +26,6 @@ from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation_size, optimizers
 from trainer.training.cached_features import CachedFeatures
 from trainer.training.loss import build_loss
-from trainer.training.metrics import Predictions
 from trainer.training.observer import Observer
 from trainer.training.parameter_groups import set_learning_rate
 from trainer.training.run_checkpoints import RunCheckpoints
@@ -37,7 +36,7 @@ from trainer.training.step import StepResult, TrainStep
 from trainer.training.step_log import StepLog, epoch_means
 from trainer.training.stopping import AskedToStop, StopCheck
 from trainer.training.teacher import LoadedTeacher, Teacher
-from trainer.training.weight_selection import WeightSelection
+from trainer.training.weight_selection import TestedWeights, WeightSelection
 
 LOG_SECONDS = 1.0
 
@@ -277,11 +276,8 @@ class Engine:
 
     # ------------------------------------------------------------------ test
 
-    def test(self) -> tuple[Predictions, Predictions | None]:
+    def test(self) -> TestedWeights:
         """Classify the test set with the chosen weights; everything is saved already.
-
-        Returns:
-            The plain predictions, and those with `data.test_augment`.
 
         Raises:
             StoppedOnRequest: asked to by a signal or by `train.max_seconds`.

@@ -18,7 +18,7 @@ from trainer.data.dataset import ImageSet
 from trainer.data.prefetch import Sent, Transfer
 from trainer.data.scaling import Scaling
 from trainer.network.buffers_in_passes import preserve_state, save_values
-from trainer.training.metrics import Predictions
+from trainer.training.metrics import MANY_CLASSES, Predictions
 
 BLOCK_SAMPLES = 500
 """in a block, unless that takes too much memory: `evaluation_size`"""
@@ -70,6 +70,11 @@ def iter_rank_blocks(
                 yield turn, blocks[number], scaling.apply(pixels)
 
 
+def kept_probabilities(classes: int) -> tuple[int, torch.dtype]:
+    """Return in which type all probabilities of some classes are kept: 4 bytes, or 2 of many."""
+    return classes, torch.float32 if classes < MANY_CLASSES else torch.float16
+
+
 def explain_memory(
     block_samples: int, device: torch.device
 ) -> contextlib.AbstractContextManager[None]:
@@ -82,7 +87,7 @@ def explain_memory(
 
 
 def log_probabilities(
-    model: nn.Module, inputs: torch.Tensor, mirrored: bool = False
+    model: nn.Module, inputs: torch.Tensor, mirrored: bool = False, temperature: float = 1.0
 ) -> torch.Tensor:
     """Return the log-probability of each class: float32, (n, classes).
 
@@ -90,11 +95,17 @@ def log_probabilities(
         model: in evaluation mode; it may change its input.
         inputs: scaled images, (n, channels, height, width).
         mirrored: take the mean of the probabilities of each image and its mirror image.
+        temperature: by which logits are divided.
     """
     mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
-    found: torch.Tensor = model(inputs).float().log_softmax(1)
+
+    def log_softmax(pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(pixels).float()
+        return (logits if temperature == 1 else logits / temperature).log_softmax(1)
+
+    found = log_softmax(inputs)
     if mirror is not None:
-        others = model(mirror).float().log_softmax(1)
+        others = log_softmax(mirror)
         found = torch.logaddexp(found, others) - math.log(2.0)
     return found
 
@@ -111,6 +122,8 @@ def predict(
     block_samples: int = BLOCK_SAMPLES,
     seed: int = 0,
     prefetch: int = 0,
+    kept: tuple[int, torch.dtype] | None = None,
+    temperature: float = 1.0,
 ) -> Predictions:
     """Classify every image once; a collective, all ranks return the same.
 
@@ -125,6 +138,9 @@ def predict(
         block_samples: images at once, the same on all ranks; rounding may depend on it.
         seed: of the run; what the model draws follows from it and from the block.
         prefetch: data.prefetch; it changes no bit.
+        kept: how many classes there are, and the type in which the probabilities of all of them
+            are returned too, such as `kept_probabilities` says; None: they are not.
+        temperature: by which logits are divided.
 
     Raises:
         RankError: they do not fit into the memory.
@@ -136,6 +152,7 @@ def predict(
     index = torch.full((size,), -1, dtype=torch.int64, device=device)
     predicted = torch.zeros(size, dtype=torch.int64, device=device)
     floats = torch.zeros(size, 2, device=device)
+    whole = torch.zeros(size, kept[0], dtype=kept[1], device=device) if kept else None
     # The counts in a plug-in's buffers would depend on how many blocks a rank has.
     largest = min(block_samples, count)
     with preserve_state(model), seeding.preserve_generators(), explain_memory(largest, device):
@@ -143,17 +160,23 @@ def predict(
         for turn, samples, inputs in iter_rank_blocks(
             accelerator, images, scaling, blocks, between_blocks, model, seed, prefetch
         ):
-            found = log_probabilities(model, inputs, mirrored)
+            found = log_probabilities(model, inputs, mirrored, temperature)
             best_log_probability, best = found.max(1)
             place = slice(turn * block_samples, turn * block_samples + len(samples))
             index[place], predicted[place] = samples, best
             floats[place, 0] = best_log_probability.exp()
             floats[place, 1] = F.nll_loss(found, targets[samples], reduction="none")
+            if whole is not None:
+                whole[place] = found.exp().to(whole.dtype)
     index, predicted, floats = accelerator.gather((index, predicted, floats))
     order = torch.argsort(index)[len(index) - count :]
+    probabilities = None
+    if whole is not None:
+        probabilities = accelerator.gather(whole)[order].cpu().numpy()
     return Predictions(
         target=images.targets.cpu().numpy(),
         predicted=predicted[order].cpu().numpy(),
         probability=floats[order, 0].cpu().numpy(),
         loss=floats[order, 1].cpu().numpy(),
+        probabilities=probabilities,
     )

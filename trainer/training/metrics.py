@@ -11,6 +11,8 @@ import numpy as np
 from trainer.training.confusion import count_confusion
 
 CALIBRATION_BINS = 15
+MANY_CLASSES = 100
+"""from which on probabilities are kept as float16"""
 MOST_CLASSES_IN_FULL = 256
 """with a confusion matrix in results.json: it grows with their square"""
 
@@ -41,6 +43,9 @@ class Predictions(LabelledPredictions):
 
     loss: np.ndarray
     """cross entropy of the sample, without label smoothing, float32"""
+    probabilities: np.ndarray | None = None
+    """of all classes, where they were asked for: float32, or float16 from MANY_CLASSES on,
+    (n, classes)"""
 
     @property
     def mean_loss(self) -> float:
@@ -82,8 +87,7 @@ def calibration_bins(correct: np.ndarray, probability: np.ndarray) -> Calibratio
         correct: whether each prediction is right, bool (n,), n above 0.
         probability: of the predicted class, (n,).
     """
-    place = np.ceil(probability * np.float64(CALIBRATION_BINS)).astype(np.int64) - 1
-    place = place.clip(0, CALIBRATION_BINS - 1)
+    place = calibration_places(probability)
 
     def sums(values: np.ndarray | None) -> np.ndarray:
         return np.bincount(place, values, CALIBRATION_BINS)
@@ -91,6 +95,12 @@ def calibration_bins(correct: np.ndarray, probability: np.ndarray) -> Calibratio
     count = sums(None)
     with np.errstate(invalid="ignore"):
         return CalibrationBins(count, sums(probability) / count, sums(correct) / count)
+
+
+def calibration_places(probability: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability (n,), from 0, int64 (n,)."""
+    place = np.ceil(probability * np.float64(CALIBRATION_BINS)).astype(np.int64) - 1
+    return place.clip(0, CALIBRATION_BINS - 1)
 
 
 def per_class_results(

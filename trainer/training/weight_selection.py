@@ -5,20 +5,38 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from trainer.base import profiler_ranges
-from trainer.base.errors import NonFiniteLossError
+from trainer.base.errors import NonFiniteLossError, UserError
 from trainer.base.tensor_files import Tensors
 from trainer.config.schema import RunConfig
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network import model_state
+from trainer.ranks import collectives
 from trainer.training import averaging, batch_norm_statistics, evaluation
+from trainer.training.calibration import Calibration, fit_temperature
 from trainer.training.metrics import Predictions
 from trainer.training.run_state import RunState
+
+
+@dataclass(frozen=True)
+class TestedWeights:
+    """What the chosen weights say of images; probabilities are calibrated if a run asks for it."""
+
+    test: Predictions
+    """with the probabilities of all classes"""
+    augmented: Predictions | None
+    """the same images with `data.test_augment`"""
+    validation: Predictions | None
+    """as `test`; None: there are no validation images"""
+    calibration: Calibration | None
+    """None: probabilities are the network's own"""
 
 
 class WeightSelection:
@@ -45,6 +63,11 @@ class WeightSelection:
         block_samples: int,
     ) -> None:
         self.accelerator = accelerator
+        if config.train.calibrate and not len(dataset.validation):
+            raise UserError(
+                "train.calibrate: must be false, as there are no validation images to fit a "
+                "temperature to"
+            )
         self.module = module
         self.data = dataset
         self.config = config
@@ -79,20 +102,48 @@ class WeightSelection:
                 self.best = model_state.copy_tensors(self.module)
         return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
 
-    def test(self, state: RunState) -> tuple[Predictions, Predictions | None]:
-        """Load the chosen weights, and classify the test images with them; a collective.
-
-        Returns:
-            The plain predictions, and those with `data.test_augment`.
-        """
+    def test(self, state: RunState) -> TestedWeights:
+        """Load the chosen weights, and classify the test images with them; a collective."""
         chosen = self._chosen(state)
         if chosen:
             model_state.load(self.module, chosen)
-        asked = (self.module, self.data.test, self.data.scaling, state.step)
-        plain, augmented = self._predict(*asked), None
+        classes, step = len(self.data.class_names), state.step
+        kept = evaluation.kept_probabilities(classes)
+
+        def classify(images: ImageSet, temperature: float = 1.0) -> Predictions:
+            return self._predict(
+                self.module, images, self.data.scaling, step, kept=kept, temperature=temperature
+            )
+
+        calibration = self._calibrate(state) if self.config.train.calibrate else None
+        temperature = calibration.temperature if calibration else 1.0
+        augmented = None
         if self.config.data.test_augment == "flip":
-            augmented = self._predict(*asked, mirrored=True)
-        return plain, augmented
+            augmented = self._predict(
+                self.module, self.data.test, self.data.scaling, step, mirrored=True,
+                temperature=temperature,
+            )  # fmt: skip
+        held_out = self.data.validation
+        return TestedWeights(
+            test=classify(self.data.test, temperature),
+            augmented=augmented,
+            validation=classify(held_out, temperature) if len(held_out) else None,
+            calibration=calibration,
+        )
+
+    def _calibrate(self, state: RunState) -> Calibration:
+        """Fit the temperature on the validation images; a collective."""
+        asked = (self.module, self.data.validation, self.data.scaling, state.step)
+        classes = len(self.data.class_names)
+        before = self._predict(*asked, kept=(classes, torch.float32))
+
+        def fit() -> float:
+            assert before.probabilities is not None
+            return fit_temperature(before.target, before.probabilities)
+
+        temperature = collectives.run_on_main_rank(self.accelerator, fit)
+        tested = self._predict(self.module, self.data.test, self.data.scaling, state.step)
+        return Calibration(temperature, before, tested)
 
     def _chosen(self, state: RunState) -> Tensors:
         """Return the best on validation, or the last; nothing if the model has them already."""
@@ -109,11 +160,13 @@ class WeightSelection:
         step: int,
         *,
         mirrored: bool = False,
+        kept: tuple[int, torch.dtype] | None = None,
+        temperature: float = 1.0,
     ) -> Predictions:
         found = evaluation.predict(
             self.accelerator, module, images, scaling, self.between_blocks, mirrored,
             block_samples=self.block_samples, seed=self.config.seed,
-            prefetch=self.config.data.prefetch,
+            prefetch=self.config.data.prefetch, kept=kept, temperature=temperature,
         )  # fmt: skip
         if not math.isfinite(found.mean_loss):
             raise NonFiniteLossError(

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from trainer.checkpoint.reading import Checkpoint
     from trainer.commands.recompute import Recomputation
     from trainer.finished.run_record import Position
-    from trainer.training.metrics import Predictions
-
-    Tested = tuple[Predictions, Predictions | None]
+    from trainer.training.weight_selection import TestedWeights
 
 DIGESTS = {
     "final_weights_sha256": "the weights after the last step",
@@ -148,7 +146,7 @@ def _last_epoch(saved: Checkpoint) -> int:
     return epoch if run["epoch_samples"] else epoch - 1
 
 
-def _compare_results(again: Recomputation, tested: Tested, found: dict[str, Any]) -> None:
+def _compare_results(again: Recomputation, tested: TestedWeights, found: dict[str, Any]) -> None:
     from trainer.run.results import test_results
 
     engine, comparison, results = again.engine, again.comparison, again.plan.run.results
@@ -156,7 +154,7 @@ def _compare_results(again: Recomputation, tested: Tested, found: dict[str, Any]
     for key, what in DIGESTS.items():
         if not comparison.agrees(key, found[key], results.get(key)):
             comparison.note(f"{what}: {results.get(key)} in the run, {found[key]} here")
-    test = test_results(tested[0], tested[1], engine.data.class_names, engine.config)
+    test = test_results(tested.test, tested.augmented, engine.data.class_names, engine.config)
     stored = results["test"]
     for key, value in json.loads(json.dumps(test)).items():  # as JSON brings it back
         # What the version that did the run did not write, or this one does not, cannot differ.
