@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -33,21 +34,36 @@ def has_emulator() -> bool:
     return shutil.which(EMULATOR) is not None
 
 
-def compute(names: Sequence[str], processor: str | None = None, **env: str) -> dict[str, str]:
-    """Return the digests of cases.
+def stream(
+    names: Sequence[str], processor: str | None = None, **env: str
+) -> Iterator[tuple[str, str]]:
+    """Compute the digests of cases, and yield each name and digest as it comes.
 
     Args:
         processor: a model of qemu's; None: this machine's.
     """
     emulator = [EMULATOR, "-cpu", processor] if processor else []
-    done = subprocess.run(
-        [*emulator, sys.executable, "-m", "tests.golden.compute", *names],
-        cwd=REPOSITORY,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-3000:]}")
-    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [*emulator, sys.executable, "-m", "tests.golden.compute", *names],
+            cwd=REPOSITORY,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith('["'):
+                name, digest = json.loads(line)
+                yield name, digest
+        if process.wait():
+            errors.seek(0)
+            raise RuntimeError(f"exit code {process.returncode}: {errors.read()[-3000:]}")
+
+
+def compute(names: Sequence[str], processor: str | None = None, **env: str) -> dict[str, str]:
+    """Return the digests of cases; arguments as of `stream`."""
+    return dict(stream(names, processor, **env))
