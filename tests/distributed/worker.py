@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from itertools import accumulate, islice
 from pathlib import Path
@@ -15,13 +16,15 @@ from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from trainer.base.tensor_files import weights_sha256
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import CheckpointConfig, RunConfig, TrainConfig, replace
-from trainer.data.dataset import ImageSet
+from trainer.data import measurements, shared_images
+from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.loading import load
 from trainer.network import model_state
 from trainer.network.new_model import build_model
@@ -197,9 +200,44 @@ def wait_for_each(accelerator: Accelerator, seconds: float, calls: str) -> Any:
     return accelerator.gather(torch.tensor([[from_main, of_rank_1]])).tolist()
 
 
+def load_once(accelerator: Accelerator, kind: str) -> list[Any]:
+    """Load the digits once for both ranks; return what each has of them, and in which memory.
+
+    Args:
+        kind: "at once": both load; "other machine": the second rank believes to be on another one.
+    """
+    config, loads = replace(RunConfig(), {"data.name": "digits"}), list[int]()
+
+    def load_and_count() -> Dataset:
+        loads.append(1)
+        return load(config.data, config.seed)
+
+    if kind == "other machine" and not accelerator.is_main_process:
+        shared_images._BOOT_ID = Path(os.devnull)
+    dataset = shared_images.load_once(accelerator, load_and_count, at_once=kind == "at once")
+    sets = (dataset.train, dataset.validation, dataset.test)
+    found = {
+        "sha256": [measurements.fingerprint_of(images) for images in sets],
+        "classes": len(dataset.class_names),
+        "loads": len(loads),
+        "shared_bytes": _mapped_bytes("Rss"),
+        "own_bytes": _mapped_bytes("Pss"),
+    }
+    accelerator.wait_for_everyone()  # so that the other one still maps it
+    return gather_object([found])
+
+
+def _mapped_bytes(key: str) -> int:
+    """Return Linux's figure of the mappings of shared images in this process."""
+    mappings = re.split(r"\n(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text())
+    shared = [text for text in mappings if "memfd:lockstep" in text.partition("\n")[0]]
+    return sum(int(re.findall(rf"\n{key}: +(\d+)", text)[0]) * 1024 for text in shared)
+
+
 TASKS = {
     "train": train_each,
     "measure": measure_each,
+    "load once": load_once,
     "measure steps": measure_steps,
     "predict": predict_each,
     "wait": wait_for_each,

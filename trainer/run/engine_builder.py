@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import ModelConfig, RunConfig, replace
-from trainer.data import loading
+from trainer.data import loading, shared_images
 from trainer.data.sources import reading
 from trainer.network import image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
@@ -35,7 +35,8 @@ def build_engine(
 ) -> Engine:
     """Load the images, build the model, and return the engine at the start of a run; a collective.
 
-    The files are found or downloaded by one process of each machine first, and then read by all.
+    The files are found or downloaded by one process of each machine first. It also reads the
+    images, unless they stay in files: those all open.
 
     Args:
         config: with `threads` and `train.microbatches` filled in.
@@ -54,7 +55,10 @@ def build_engine(
         config = dataclasses.replace(config, data=image_settings.fill_in(config.data, known))
     data, seed = config.data, config.seed
     collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
-    dataset = collectives.run_on_all_ranks(accelerator, lambda: loading.load(data, seed))
+    # Pictures are mostly left in files, which all can open at the same time.
+    dataset = shared_images.load_once(
+        accelerator, lambda: loading.load(data, seed), at_once=data.has_pictures
+    )
     doubts = image_settings.find_doubts(data, dataset.train.images.shape[2:], known)
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *doubts))
     model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
