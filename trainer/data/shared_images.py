@@ -125,7 +125,7 @@ def _tensors(dataset: Dataset) -> list[torch.Tensor] | None:
 
 
 def _write(descriptor: int, tensor: torch.Tensor, offset_bytes: int) -> None:
-    left = memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    left = tensor.contiguous().flatten().view(torch.uint8).numpy().data
     while left:
         count = os.pwrite(descriptor, left, offset_bytes)
         left, offset_bytes = left[count:], offset_bytes + count
