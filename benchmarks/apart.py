@@ -44,7 +44,7 @@ def by_torchrun(command: Sequence[str], processes: int) -> list[str]:
 
 
 def train_command(
-    recipe: str | Path, output: Path, *more: str, root: str | None = None, processes: int = 1
+    recipe: str | Path, output: Path, *more: str, root: str | None = None, processes: int | None = 1
 ) -> list[str]:
     """Return the command of a training.
 
@@ -53,12 +53,12 @@ def train_command(
         output: the run's folder.
         more: words that follow.
         root: data.root.
-        processes: how many it starts.
+        processes: how many it starts; None: as many as without a word about it.
     """
     config = recipe if isinstance(recipe, Path) else REPOSITORY / "configs" / f"{recipe}.yaml"
     words = ["--config", str(config), "--output_dir", str(output), "--tracking.wandb", "disabled"]
     words += ["--data.root", root] if root else []
-    words += ["--processes", str(processes)]
+    words += ["--processes", str(processes)] if processes else []
     return python_command("train.py", *words, *more)
 
 

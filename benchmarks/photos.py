@@ -199,7 +199,9 @@ def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
             run = Path(folder) / f"run-{next(numbers)}"
             os.environ["XDG_CACHE_HOME"] = str(Path(folder) / cache)
             words = ["--train.max_seconds", "1e-9"]
-            command = apart.train_command("photos", run, *words, root=arguments.root)
+            command = apart.train_command(
+                "photos", run, *words, root=arguments.root, processes=None
+            )
             return apart.run(command, STOPPED_ON_REQUEST)[1]
 
         contenders: dict[str, Callable[[], float]] = {
@@ -263,8 +265,9 @@ def start_section(figures: dict[str, Any]) -> list[str]:
         for name, title in titles.items()
     ]
     text = (
-        f"`configs/photos.yaml` on {figures['images']:,} photographs, whole processes, until the "
-        "first optimiser step is done and saved."
+        f"`configs/photos.yaml` on {figures['images']:,} photographs to train on, by "
+        "`python train.py --config configs/photos.yaml --data.root DIR`, which starts a process "
+        "for each core: whole processes, until the first optimiser step is done and saved."
     )
     return [text, "", *page.table(["process", "time"], rows)]
 

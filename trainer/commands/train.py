@@ -34,8 +34,11 @@ def train(arguments: Sequence[str]) -> None:
     config = command_line.parse(arguments)
     known = options.complete(config)
     processes.check_launch(known)
-    # Torch and its company take seconds to import: only after --help and a mistyped key.
-    from trainer.ranks import local_processes
-    from trainer.run.training_run import run_training
+    from trainer.data.sources import head_start
+
+    with head_start.look_into_pictures(known.data):
+        # Torch and its company take seconds to import: only after --help and a mistyped key.
+        from trainer.ranks import local_processes
+        from trainer.run.training_run import run_training
 
     local_processes.run(known, lambda: run_training(config))

@@ -25,6 +25,7 @@ from trainer.config.schema import ScalingKind
 from trainer.data.dataset import ImageSet, UndecodedImages
 from trainer.data.scaling import PixelSums, Scaling
 from trainer.data.sources.source_data import Cached
+from trainer.ranks import processes
 
 SAMPLE = 256
 """training pictures, drawn by the seed, that the scaling is fitted on where none is decoded yet;
@@ -88,7 +89,8 @@ def _measure_once(
                 return known
             if exclusive:
                 remove_leftovers(path)
-            found = _measure(sets, kind, seed, fixed)
+            with processes.use_all_cores():
+                found = _measure(sets, kind, seed, fixed)
             _write(path, found)
             return found
     except OSError as error:

@@ -109,6 +109,8 @@ def _check_sizes(config: RunConfig, tried: nn.Module, data: Mapping[str, Any]) -
     """
     for _, *size in config.data.image_size_schedule or []:
         height, width = size[0], size[-1]
+        if (height, width) == data["image_size"]:  # tried already
+            continue
         try:
             models.check_output(tried, **{**data, "image_size": (height, width)})
         except ValueError as error:

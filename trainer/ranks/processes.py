@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 from trainer.base import kernels
 from trainer.base.errors import UserError
@@ -226,9 +228,24 @@ def usable_cores() -> int:
     return min(cores, _launched("SLURM_CPUS_ON_NODE", cores))
 
 
+_others_wait = False
+"""whether the other processes of this machine have nothing to do meanwhile"""
+
+
+@contextlib.contextmanager
+def use_all_cores() -> Iterator[None]:
+    """Decode with the cores of all processes of this machine while the others wait for this one."""
+    global _others_wait  # noqa: PLW0603 - the cores are those of the whole process
+    _others_wait = True
+    try:
+        yield
+    finally:
+        _others_wait = False
+
+
 def decoding_threads() -> int:
     """Return how many threads of this process decode pictures, however many compute."""
-    return max(1, usable_cores() // local_count())
+    return max(1, usable_cores() // (1 if _others_wait else local_count()))
 
 
 def set_threads(threads: int) -> None:

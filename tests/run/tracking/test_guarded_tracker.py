@@ -47,6 +47,7 @@ def test_calls_come_from_one_thread_with_copies(stopped: bool) -> None:
         return made[0]
 
     guarded = GuardedTracker("mine", start)
+    assert made == []  # the first step does not wait for it
     record = dict(RECORD)
     guarded.log([record, record | {"step": 2}])
     guarded.finish(None, stopped=stopped)
@@ -99,6 +100,7 @@ def test_an_interrupt_does_not_wait_for_a_tracker_again(monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     guarded = GuardedTracker("hanging", Hanging)
+    guarded.log([])  # it starts
     with monkeypatch.context() as patch:
         patch.setattr(tracker.Future, "result", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -122,7 +124,9 @@ def test_a_file_that_is_edited_before_the_start_is_one_warning(
     config = replace(RunConfig(), keys)
     trackers.check(config)
     file.write_text("1 / 0\n")
-    assert len(list(trackers.start(config, tmp_path, "abc123", 0))) == 1
+    (own,) = trackers.start(config, tmp_path, "abc123", 0)
+    assert caplog.messages == []  # it starts with the first record
+    own.log([RECORD])
     (warning,) = caplog.messages
     assert "is off from here on" in warning
     assert "does not run: ZeroDivisionError" in warning

@@ -106,6 +106,8 @@ def read_contents(
 ) -> tuple[list[Contents], list[npt.NDArray[np.int64]]]:
     """Return what pictures contain; read those that are new or may have changed.
 
+    What was read before an interrupt is remembered, too.
+
     Args:
         index: where it is remembered; a missing or damaged file counts as empty.
         max_megapixels: data.max_megapixels; a picture with more cannot be read.
@@ -136,12 +138,18 @@ def read_contents(
 
     unread = np.flatnonzero(rows < 0).tolist()
     found.contents.is_decoded[unread] = whole
-    results, written_s = in_parallel(read, unread, "reading pictures"), time.monotonic()
-    for done, (position, row) in enumerate(zip(unread, results, strict=True), 1):
-        _put(found, position, row)
-        if remember and time.monotonic() - written_s > _WRITE_EVERY_S:
+    results, written_s, done = in_parallel(read, unread, "reading pictures"), time.monotonic(), 0
+    try:
+        for position, row in zip(unread, results, strict=True):
+            _put(found, position, row)
+            done += 1
+            if remember and time.monotonic() - written_s > _WRITE_EVERY_S:
+                _write(index, found.select(np.sort(np.append(known, unread[:done]))))
+                written_s = time.monotonic()
+    except (KeyboardInterrupt, SystemExit):
+        if remember:
             _write(index, found.select(np.sort(np.append(known, unread[:done]))))
-            written_s = time.monotonic()
+        raise
     if remember and (_is_there(states)[unread].any() or len(stored.states) != len(states)):
         _write(index, found)
     split = [np.arange(begin, end) for begin, end in pairwise(begins)]

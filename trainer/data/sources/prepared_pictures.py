@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers
-from trainer.base.locks import lock_file
+from trainer.base.locks import lock_file, try_lock
 from trainer.config.schema import DataConfig
 from trainer.data import label_matrix
 from trainer.data.sources import (
@@ -38,6 +38,8 @@ from trainer.data.sources.source_data import Cached, LabelledImages, SourceData,
 from trainer.data.stored import entries
 from trainer.data.unread_images import UnreadImages
 from trainer.ranks import processes
+
+_WITHOUT_LOCK = "processes that start together decode the same pictures, each for itself"
 
 log = logging.getLogger("lockstep")
 
@@ -70,10 +72,9 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
     """
     root, cache = pictures.root, notes.entry_of(config)
     try:
-        entries.use(cache, f"{root}: what its pictures contain and become")
+        _use_notes(pictures, config)
         lock = notes.index_of(config, only).with_suffix(".lock")
-        without = "processes that start together decode the same pictures, each for itself"
-        with lock_file(lock, "decodes these pictures", without) as exclusive:
+        with lock_file(lock, "decodes these pictures", _WITHOUT_LOCK) as exclusive:
             if exclusive:
                 remove_leftovers(notes.index_of(config, only))
                 remove_leftovers(notes.plan_of(config, only))
@@ -91,14 +92,38 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
         picture_messages.warn(pictures, contents, plan.target.grey_range)
 
 
+def look_into(pictures: PictureList, config: DataConfig) -> None:
+    """Note what the pictures contain, which `prepare` needs first; not while others prepare them.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    _use_notes(pictures, config)
+    index, whole = notes.index_of(config), _needs_whole(config)
+    if lock := try_lock(index.with_suffix(".lock"), _WITHOUT_LOCK):
+        try:
+            _read_contents(pictures, config, index, whole=whole)
+        finally:
+            lock.release()
+
+
+def _use_notes(pictures: PictureList, config: DataConfig) -> None:
+    about = f"{pictures.root}: what its pictures contain and become"
+    entries.use(notes.entry_of(config), about)
+
+
+def _needs_whole(config: DataConfig) -> bool:
+    """Return whether broken pixels must be known beforehand: a batch cannot leave out a picture."""
+    return stored_pictures.needs_stored(config) and config.on_bad == "skip"
+
+
 def _prepare(
     pictures: PictureList, config: DataConfig, only: str | None, *, exclusive: bool
 ) -> tuple[Mapping[str, Contents], Plan, DecodedPictures | None]:
     """Do what `prepare` does, inside of its lock; return what the pictures contain and become."""
     is_stored = stored_pictures.needs_stored(config)
-    # A batch cannot leave out a picture.
-    whole = is_stored and config.on_bad == "skip"
-    contents, states = _read_contents(pictures, config, notes.index_of(config, only), whole=whole)
+    index, whole = notes.index_of(config, only), _needs_whole(config)
+    contents, states = _read_contents(pictures, config, index, whole=whole)
     plan_path, made_from = notes.plan_of(config, only), plan_file.digest_inputs(pictures, contents)
     written = plan_file.read(plan_path)
     is_planned = written is not None and written.made_from == made_from

@@ -16,6 +16,7 @@ from trainer.data.sources import (
     idx,
     known,
     listing,
+    notes,
     npy,
     prepared_pictures,
     remote,
@@ -85,16 +86,34 @@ def describe_undecoded(config: DataConfig) -> str | None:
     """
     if not config.has_pictures:
         return None
-    published = KNOWN.get(config.name)
-    if isinstance(published, PictureSet) and (
-        unlisted := known.describe_unlisted(published, config.root)
-    ):
+    if unlisted := _describe_unlisted(config):
         return unlisted
+    return prepared_pictures.describe_undecoded(_list_pictures(config), config)
+
+
+def _describe_unlisted(config: DataConfig) -> str | None:
+    """Say what has to be decompressed or copied before pictures can be listed; None for nothing."""
+    published = KNOWN.get(config.name)
+    if isinstance(published, PictureSet):
+        return known.describe_unlisted(published, config.root)
     if config.name == "folder" and not archive.is_decompressed(root := _root(config)):
         return f"{root}, not decompressed yet; a run does it at its start, into the cache"
-    if _is_table(config) and (uncopied := table.describe_uncopied(_root(config), config)):
-        return uncopied
-    return prepared_pictures.describe_undecoded(_list_pictures(config), config)
+    return table.describe_uncopied(_root(config), config) if _is_table(config) else None
+
+
+@_explain_unreadable()
+def look_into_pictures(config: DataConfig) -> None:
+    """Note what pictures contain that are on this machine, as far as `prepare` would do it first.
+
+    Where it was done before, or another process does it now, it is left to `prepare`.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    if not config.has_pictures or notes.index_of(config).exists():
+        return
+    if not (describe_missing(config) or _describe_unlisted(config)):
+        prepared_pictures.look_into(_list_pictures(config), config)
 
 
 @_explain_unreadable()

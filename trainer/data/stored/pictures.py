@@ -1,4 +1,7 @@
-"""Decode, cut and resize the pictures of a batch in threads, straight into its tensor."""
+"""Decode, cut and resize the pictures of a batch in threads, straight into its tensor.
+
+Torch is imported only for a batch: see `raw_images`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trainer.base.errors import RankError, UserError
 from trainer.data.pictures import resizing
@@ -18,6 +21,9 @@ from trainer.data.stored.form import Bytes, StoredForm
 from trainer.data.stored.keeping import Choice, Keeper
 from trainer.data.unread_images import Indices, UnreadImages
 from trainer.ranks import processes
+
+if TYPE_CHECKING:
+    import torch
 
 
 class PictureStore:
@@ -113,6 +119,8 @@ class StoredPictures(UnreadImages):
 
     def sizes(self, index: torch.Tensor) -> torch.Tensor:
         """Return the stored height and width of pictures: int64 (k, 2)."""
+        import torch
+
         return torch.from_numpy(self.store.sizes[self.positions[index.numpy()]])
 
     def fetch_crops(
@@ -141,6 +149,8 @@ class StoredPictures(UnreadImages):
     def _fetch(
         self, positions: Indices, boxes: Indices | None, image_size: tuple[int, int]
     ) -> torch.Tensor:
+        import torch
+
         count, channels = len(positions), self.store.form.channels
         images = torch.empty((count, channels, *image_size), dtype=torch.uint8)
         places = positions.tolist()

@@ -140,8 +140,11 @@ class Process:
 
 
 def bits_of(tensor: torch.Tensor) -> str:
-    """Return a digest of type, shape and bits."""
-    digest = hashlib.sha256(bytes_of(tensor.detach().to_dense()))
+    """Return a digest of type, shape and bits, however the tensor lies in memory."""
+    dense = tensor.detach().to_dense()
+    if dense.ndim == 4:  # mostly channels_last, whose bytes are then not copied
+        dense = dense.permute(0, 2, 3, 1)
+    digest = hashlib.sha256(bytes_of(dense))
     return f"{tensor.dtype} {tuple(tensor.shape)} {digest.hexdigest()}"
 
 

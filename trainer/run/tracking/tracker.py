@@ -27,11 +27,11 @@ log = logging.getLogger("lockstep")
 class Tracker(Protocol):
     """Follows a run, on rank 0; a class under `@register_tracker` is one.
 
-    A registered class is created where a run starts or goes on, as `(config, folder, step)`: the
-    keys of the configuration in dotted form, the run's folder, and the step after which the run
-    goes on, 0 at its start. All calls come from one thread, which is not the main one. A tracker
-    that also has `mark_stopped()` gets this call before `finish(None)` where the run was stopped to
-    go on later.
+    A registered class is created with the first record of a run that starts or goes on, as
+    `(config, folder, step)`: the keys of the configuration in dotted form, the run's folder, and
+    the step after which the run goes on, 0 at its start. All calls come from one thread, which is
+    not the main one. A tracker that also has `mark_stopped()` gets this call before `finish(None)`
+    where the run was stopped to go on later.
     """
 
     def log(self, record: Record) -> None:
@@ -47,6 +47,8 @@ class Tracker(Protocol):
 class GuardedTracker:
     """A tracker whose calls have a time limit; the first that fails ends it, never the training.
 
+    It starts with its first record: the first step does not wait for a library or a server.
+
     Args:
         abandon: cleans up after one that has failed.
     """
@@ -60,12 +62,12 @@ class GuardedTracker:
         # One thread for all calls, as libraries keep their current run in it; a daemon, as Python's
         # exit must not wait for a call that hangs.
         threading.Thread(target=self._work, name=f"tracker {name}", daemon=True).start()
+        self._start: Callable[[], Tracker] | None = start
         self._tracker: Tracker | None = None
-        self._tracker = self._call(start, START_TIMEOUT_S)
 
     def log(self, records: Sequence[Record]) -> None:
         """Hand on copies of records of metrics.jsonl."""
-        tracker, copies = self._tracker, copy.deepcopy(records)
+        tracker, copies = self._begin(), copy.deepcopy(records)
 
         def log(tracker: Tracker) -> None:
             for record in copies:
@@ -81,7 +83,7 @@ class GuardedTracker:
             results: the content of results.json, or None if the run ended early.
             stopped: whether it was stopped to go on later, which is not a failure.
         """
-        tracker, copied = self._tracker, copy.deepcopy(results)
+        tracker, copied = self._begin(), copy.deepcopy(results)
 
         def finish(tracker: Tracker) -> None:
             if stopped and hasattr(tracker, "mark_stopped"):
@@ -91,6 +93,13 @@ class GuardedTracker:
         if tracker is not None:
             self._call(lambda: finish(tracker), FINISH_TIMEOUT_S)
         self._end()
+
+    def _begin(self) -> Tracker | None:
+        """Start unless that was done; return None if the tracker has failed."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._tracker = self._call(start, START_TIMEOUT_S)
+        return self._tracker
 
     def _work(self) -> None:
         while (waiting := self._calls.get()) is not None:

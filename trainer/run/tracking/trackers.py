@@ -32,7 +32,7 @@ def check(config: RunConfig) -> None:
 
 
 def start(config: RunConfig, folder: Path, run_id: str, step: int) -> Iterator[GuardedTracker]:
-    """Start to follow a run, or go on, on rank 0; yield each tracker that has started.
+    """Follow a run from its start, or go on, on rank 0; yield each tracker.
 
     Args:
         run_id: the run's at trackers that accept one, from `weights_and_biases.run_id`.
