@@ -65,8 +65,8 @@ def section(figures: dict[str, Any]) -> list[str]:
     heads = ["form", "to the first step, without an index", "with one", "CPU time of that"]
     heads += ["largest rank, PSS", "private", "later less earlier", "steps"]
     text = (
-        f"Whole processes of `train.py` on the pictures of `photo_files.py`, {figures['processes']} "
-        "ranks of a thread each: a start with an empty cache, and one with its index, which goes "
+        "Whole processes of `train.py` on the pictures of `photo_files.py`, "
+        f"{figures['processes']} ranks of a thread each: a start with an empty cache, and one with its index, which goes "
         f"on for {figures['seconds']:g} s of training. With data.memory_limit_mb {_LIMIT_MB} the "
         "pictures are kept on the disk. The first step is seen when metrics.jsonl has it. Memory "
         "is what the system says in smaps_rollup, every two seconds: the proportional share (PSS) "
