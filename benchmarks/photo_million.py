@@ -66,12 +66,12 @@ def section(figures: dict[str, Any]) -> list[str]:
     heads += ["largest rank, PSS", "private", "later less earlier", "steps"]
     text = (
         "Whole processes of `train.py` on the pictures of `photo_files.py`, "
-        f"{figures['processes']} ranks of a thread each: a start with an empty cache, and one with its index, which goes "
-        f"on for {figures['seconds']:g} s of training. With data.memory_limit_mb {_LIMIT_MB} the "
-        "pictures are kept on the disk. The first step is seen when metrics.jsonl has it. Memory "
-        "is what the system says in smaps_rollup, every two seconds: the proportional share (PSS) "
-        "and what only this process has; the last column but one is the median of the second half "
-        "of these less that of the first."
+        f"{figures['processes']} ranks of a thread each: a start with an empty cache, and one with "
+        f"its index, which goes on for {figures['seconds']:g} s of training. With "
+        f"data.memory_limit_mb {_LIMIT_MB} the pictures are kept on the disk. The first step is "
+        "seen when metrics.jsonl has it. Memory is what the system says in smaps_rollup, every two "
+        "seconds: the proportional share (PSS) and what only this process has; the last column but "
+        "one is the median of the second half of these less that of the first."
     )
     return [text, "", *page.table(heads, rows)]
 
