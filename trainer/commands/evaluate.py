@@ -32,7 +32,7 @@ from trainer.run.run_folder import read_results
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.training.metrics import Predictions
+    from trainer.training.weight_selection import Found
 
 SPLITS = ("test", "validation", "train")
 
@@ -145,7 +145,7 @@ def _why_other(
     )
 
 
-def _write(path: Path, predictions: Predictions) -> None:
+def _write(path: Path, predictions: Found) -> None:
     from trainer.run.results import write_predictions
 
     with report_write_errors("--predictions", path):
@@ -154,7 +154,7 @@ def _write(path: Path, predictions: Predictions) -> None:
 
 def _evaluate(
     accelerator: Accelerator, config: RunConfig, arguments: argparse.Namespace
-) -> tuple[dict[str, Any], Predictions]:
+) -> tuple[dict[str, Any], Found]:
     """Return the figures and the predictions behind them, on every rank; a collective."""
     from trainer.base import numerics
     from trainer.data.measurements import fingerprint_of

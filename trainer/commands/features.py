@@ -105,6 +105,11 @@ def _embed(
 
     def load() -> tuple[TrainedModel, dict[str, evaluation_images.EvaluationImages]]:
         stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
+        if stored.thresholds is not None and (arguments.knn or arguments.probe):
+            raise UserError(
+                "--knn, --probe: answer with one class for each image, and this model's images may "
+                "have several labels; only --output works with data.multi_label: true"
+            )
         parts = evaluation_images.load_parts(stored, config)
         if "train" not in parts and (arguments.knn or arguments.probe):
             raise UserError(

@@ -4,7 +4,8 @@ Pictures may have any size; they are made upright, grey or RGB, and resized like
 images. Of a folder all pictures in it and below are taken, by the rules of a training: links are
 followed, hidden files and folders are skipped. Prints CSV, or one JSON object per line. Each
 picture goes through the model by itself, in float32, so its result does not depend on the others
-or on the number of processes.
+or on the number of processes. Of a model of several labels all are named that reach their
+thresholds, with | between them, in JSON as lists.
 
 example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert --json
 """
@@ -205,6 +206,8 @@ def _predict(
     """Return what is printed for a picture, and its mean brightness, or what is wrong with it."""
     import numpy as np
 
+    from trainer.training.label_metrics import apply_thresholds
+
     try:
         # A read from a pipe or a device may never return.
         if file.exists() and not file.is_file():
@@ -221,12 +224,15 @@ def _predict(
         raise UserError(
             f"{file}: the model gives no probabilities for it, as its logits are not finite"
         )
-    best = int(probabilities.argmax())
-    row = {
-        "file": str(file),
-        "class": stored.class_names[best],
-        "probability": _shortest(probabilities[best]),
-    }
+    row: dict[str, Any] = {"file": str(file)}
+    if stored.thresholds is not None:
+        chosen = np.flatnonzero(apply_thresholds(probabilities, np.array(stored.thresholds)))
+        row["class"] = [stored.class_names[label] for label in chosen]
+        row["probability"] = [_shortest(value) for value in probabilities[chosen]]
+    else:
+        best = int(probabilities.argmax())
+        row["class"] = stored.class_names[best]
+        row["probability"] = _shortest(probabilities[best])
     if arguments.json:  # otherwise too much to keep, of many classes and pictures
         row["probabilities"] = probabilities  # as Python floats they would take ten times as much
     return row, float(pixels.float().mean())
@@ -265,4 +271,6 @@ def _print(
     writer = csv.writer(output, lineterminator="\n")
     columns = ("file", "class", "probability")
     writer.writerow(columns)
-    writer.writerows([row[column] for column in columns] for row in rows)
+    for row in rows:
+        cells = (row[column] for column in columns)
+        writer.writerow("|".join(map(str, c)) if isinstance(c, list) else c for c in cells)

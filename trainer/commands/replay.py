@@ -211,6 +211,8 @@ def _class_of(target: int | list[float], names: Sequence[str]) -> str:
     if isinstance(target, int):
         return names[target]
     shares = sorted(((share, name) for share, name in zip(target, names, strict=True) if share))
+    if not shares:
+        return "no label"
     return " + ".join(f"{100 * share:.0f} % {name}" for share, name in reversed(shares))
 
 

@@ -85,13 +85,13 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         write_features(features, stored.module, images, stored.scaling, device)
         classes = len(stored.class_names)
         nearest = None
-        if train is not None:
+        if train is not None and not images.has_several_labels:
             asked = mistakes.read_worst(arguments.run)["index"]
             nearest = neighbours.find(
                 stored.module, classes, train, images, asked, stored.scaling, device
             )
         run_report.write_report(arguments.run, images.pictures, nearest)
-        if classes > MOST_CLASSES_IN_FULL:
+        if classes > MOST_CLASSES_IN_FULL and not images.has_several_labels:
             columns = mistakes.read_predictions(arguments.run / "predictions.npz")
             answers = LabelledPredictions(
                 *(columns[key] for key in ("target", "predicted", "probability"))

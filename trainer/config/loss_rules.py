@@ -26,6 +26,8 @@ def check(config: RunConfig, require: Require) -> None:
     """
     train, sampling = config.train, config.data.sampling
     _check_arguments(train)
+    if config.data.multi_label:
+        _check_several_labels(config, require)
     adjustment, weights = train.logit_adjustment, train.class_weights
     require("train.logit_adjustment", 0 <= adjustment < inf, "0 or more, such as 1")
     require(
@@ -49,6 +51,30 @@ def check(config: RunConfig, require: Require) -> None:
         weights != "auto" or sampling != "balanced",
         "null or a list where data.sampling is balanced: all classes are equally frequent already",
     )
+
+
+def _check_several_labels(config: RunConfig, require: Require) -> None:
+    """Refuse what asks which one class an image has, where it may have several labels."""
+    train, where = config.train, "where data.multi_label is true"
+    require(
+        "train.loss",
+        train.loss not in ("cross_entropy", "focal"),
+        f"bce, asymmetric or one of your own {where}: {train.loss} takes one class of each image",
+    )
+    is_own = train.loss not in _ARGUMENTS
+    require(
+        "train.class_weights",
+        train.class_weights is None or not is_own,
+        f"null {where} and train.loss is your own",
+    )
+    refused = {
+        "train.logit_adjustment": (not train.logit_adjustment, "0"),
+        "train.teacher": (train.teacher is None, "null"),
+        "train.calibrate": (not train.calibrate, "false"),
+        "data.sampling": (config.data.sampling != "balanced", "uniform or weights"),
+    }
+    for key, (is_right, right) in refused.items():
+        require(key, is_right, f"{right} {where}: it is about images of one class each")
 
 
 def _check_arguments(train: TrainConfig) -> None:

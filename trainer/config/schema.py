@@ -94,7 +94,8 @@ class TrainConfig:
     loss_args: dict[str, Any] = field(default_factory=dict)
     """arguments of the loss, such as '{"gamma": 1.5}' of focal; a JSON object that replaces"""
     label_smoothing: float = 0.0
-    """share of the target spread evenly over all classes, of Lockstep's own losses"""
+    """share of the target spread evenly over all classes, of several labels over yes and no; of
+    Lockstep's own losses"""
     class_weights: Literal["auto"] | list[float] | None = None
     """of the classes in the mean loss: auto: by the effective number of their training images; a
     list: a number for each, in their order; null: all alike"""

@@ -29,8 +29,8 @@ class Batch:
     images: torch.Tensor
     """augmented and scaled: float32, (n, channels, height, width)"""
     targets: torch.Tensor
-    """their classes: int64, (n,); several labels: uint8, (n, classes), 0 or 1; mixed: the
-    weights of the classes, float32, (n, classes)"""
+    """their classes: int64, (n,); several labels, 0 or 1, or mixed: the weights of the classes,
+    float32, (n, classes)"""
     microbatch_sizes: list[int]
     """samples in each micro-batch of the step, over all processes"""
     weights: torch.Tensor | None = None
@@ -64,7 +64,7 @@ def fetch_pixels(
     height, width = image_size
     boxes = augmentation.draw_boxes(samples, epoch, images.sizes(indices), width / height)
     pixels = images.fetch_crops(indices, boxes, image_size)
-    return pixels, train.targets.index_select(0, indices)
+    return pixels, train.fetch_targets(indices)
 
 
 def fetch_augmented(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trainer.base import portable_math
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig
+from trainer.data import label_matrix
 from trainer.data.dataset import Dataset
 
 Floats = npt.NDArray[np.float64]
@@ -50,18 +51,13 @@ def class_weights(config: RunConfig, dataset: Dataset) -> Floats | None:
         UserError: there are other classes than weights, or only such of weight 0 have images.
     """
     wanted = config.train.class_weights
-    if wanted is None:
+    if wanted is None or config.data.multi_label:
         return None
     counts = expected_counts(dataset)
     if wanted == "auto":
         numbers = [1.0 - portable_math.power(BETA, max(count, 1.0)) for count in counts.tolist()]
         return np.array([numbers[0] / number for number in numbers])
-    names = dataset.class_names
-    if len(wanted) != len(names):
-        raise UserError(
-            f"train.class_weights: {len(wanted)} weights for {len(names):,} classes; give one for "
-            f"each, in the order {_join(names)}"
-        )
+    _check_number(wanted, dataset.class_names)
     weights = np.array(wanted, np.float64)
     if not weights[counts > 0].any():
         raise UserError(
@@ -69,6 +65,35 @@ def class_weights(config: RunConfig, dataset: Dataset) -> Floats | None:
             "above"
         )
     return weights
+
+
+def positive_weights(config: RunConfig, dataset: Dataset) -> list[float] | None:
+    """Return what each label counts where an image has it; None: as much as where it has not.
+
+    They are `train.class_weights` of images with several labels. Those of `auto` are the number of
+    images without the label over that of images with it, as the documentation of torch's
+    BCEWithLogitsLoss suggests for pos_weight; of a label that no image has it is 1.
+
+    Raises:
+        UserError: there are other labels than weights.
+    """
+    wanted = config.train.class_weights
+    if wanted is None or not config.data.multi_label:
+        return None
+    if wanted == "auto":
+        count = len(dataset.train)
+        counts = label_matrix.count_images(dataset.train.targets.cpu().numpy(), 0).tolist()
+        return [(count - one) / one if 0 < one < count else 1.0 for one in counts]
+    _check_number(wanted, dataset.class_names)
+    return [float(weight) for weight in wanted]
+
+
+def _check_number(weights: Sequence[float], names: Sequence[str]) -> None:
+    if len(weights) != len(names):
+        raise UserError(
+            f"train.class_weights: {len(weights)} weights for {len(names):,} classes; give one for "
+            f"each, in the order {_join(names)}"
+        )
 
 
 def logit_adjustment(config: RunConfig, dataset: Dataset) -> list[float] | None:

@@ -74,7 +74,17 @@ class ImageSet:
     def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and targets of a batch, in the order of `indices`, int64 (batch,)."""
         # On a CPU this is several times as fast as indexing.
-        return self.images.index_select(0, indices), self.targets.index_select(0, indices)
+        return self.images.index_select(0, indices), self.fetch_targets(indices)
+
+    def fetch_targets(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the targets of a batch as losses take them: int64 (n,) or float32 (n, classes)."""
+        found = self.targets.index_select(0, indices)
+        return found.float() if self.has_several_labels else found
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.targets.ndim == 2
 
     def to(self, device: torch.device | str) -> ImageSet:
         """Return the same set on `device`; targets stay with images that do not move."""

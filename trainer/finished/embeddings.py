@@ -30,12 +30,12 @@ class Embeddings:
 
     Args:
         features: float32, (n, features).
-        targets: the classes of the images, int64, (n,).
+        targets: the classes of the images, int64, (n,), or their labels, uint8, (n, classes).
         names: of each image's picture, where each has its own.
     """
 
     features: npt.NDArray[np.float32]
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.integer[Any]]
     names: Sequence[str] | None
 
     def __len__(self) -> int:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig, RunConfig
 from trainer.data import loading
 from trainer.data.dataset import ImageSet
+from trainer.data.label_matrix import Labels
 from trainer.data.pictures.names import PARTS, join_some, normalize_class_name
 from trainer.data.sources import reading
 from trainer.data.sources.source_data import SourceData, SourceSplit, check_counts, check_range
@@ -106,10 +106,15 @@ def _fit(stored: TrainedModel, found: SourceSplit, fingerprint: str | None) -> E
     Raises:
         UserError: they do not fit its images or classes.
     """
-    if found.data.labels.ndim == 2:
+    if found.data.labels.ndim == 2 and stored.thresholds is None:
         raise UserError(
             f"data.multi_label: the images of {found.origin} may have several labels, and the "
-            "model knows one class for each"
+            "model knows one class for each; it must be false"
+        )
+    if found.data.labels.ndim == 1 and stored.thresholds is not None:
+        raise UserError(
+            f"data.multi_label: the images of {found.origin} have one class each, and the model "
+            "knows any number of labels; it must be true"
         )
     labels, by = match_labels(found, stored.class_names)
     images = loading.image_set(replace(found.data, labels=labels))
@@ -169,7 +174,7 @@ def _part(config: DataConfig, seed: int, source: SourceData, split: str) -> Sour
 # ---------------------------------------------------------------------- classes
 
 
-def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[np.int64], By]:
+def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[Labels, By]:
     """Return the labels of images as a model numbers its classes, and how they were matched.
 
     By name if the images have names for their classes. Otherwise a label is a number: it means the
@@ -183,13 +188,15 @@ def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[
         UserError: an image is of a class that the model does not know.
     """
     labels = found.data.labels
+    several = labels.ndim == 2
     if found.class_names is not None:
-        check_range(found.data, len(found.class_names))
+        if not several:
+            check_range(found.data, len(found.class_names))
         numbers = _by_name(found, known)
         by: By = "name"
     else:
         numbers, by = _by_number(known)
-    distinct, places = np.unique(labels, return_inverse=True)
+    distinct = np.flatnonzero(labels.any(0)) if several else np.unique(labels)
     ours = [numbers.get(label) for label in distinct.tolist()]
     if None in ours:
         unknown = [
@@ -198,7 +205,11 @@ def match_labels(found: SourceSplit, known: Sequence[str]) -> tuple[npt.NDArray[
             if number is None
         ]
         raise UserError(_unknown(found, unknown, known, by))
-    return np.array(ours, dtype=np.int64)[places], by
+    if several:
+        matrix = np.zeros((len(labels), len(known)), np.uint8)
+        matrix[:, np.array(ours, np.int64)] = labels[:, distinct]
+        return matrix, by
+    return np.array(ours, dtype=np.int64)[np.searchsorted(distinct, labels)], by
 
 
 def _by_name(found: SourceSplit, known: Sequence[str]) -> dict[int, int]:

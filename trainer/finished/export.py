@@ -86,6 +86,8 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
         "store_size": trained.store_size,
         "store_quality": trained.store_quality,
     }
+    if trained.thresholds is not None:
+        facts["thresholds"] = list(trained.thresholds)
     if trained.temperature != 1:
         facts["temperature"] = trained.temperature
     if trained.grey_range:
@@ -103,11 +105,20 @@ def describe(trained: TrainedModel, form: Format, input_type: InputType) -> dict
             "name": OUTPUT_NAME,
             "type": "float32",
             "shape": [BATCH_NAME, len(trained.class_names)],
-            "values": ("logits" if trained.temperature == 1 else "logits over the temperature")
-            + "; their softmax is the probabilities",
+            "values": _output_values(trained),
         },
         "arithmetic": "float32",
     }
+
+
+def _output_values(trained: TrainedModel) -> str:
+    if trained.thresholds is not None:
+        return (
+            "logits; their sigmoid is the probability of each label, which an image has where it "
+            "reaches the threshold"
+        )
+    logits = "logits" if trained.temperature == 1 else "logits over the temperature"
+    return f"{logits}; their softmax is the probabilities"
 
 
 def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[str, Any]:

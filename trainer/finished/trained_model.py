@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -22,8 +23,8 @@ from trainer.data.scaling import Scaling
 from trainer.data.stored.form import StoredForm
 from trainer.network import model_state, stored_network
 from trainer.network.buffers_in_passes import preserve_state
-from trainer.training import evaluation
-from trainer.training.metrics import Predictions
+from trainer.training import evaluation, label_evaluation
+from trainer.training.weight_selection import Found
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,8 @@ class TrainedModel:
         seed: of the run, for a network that draws random numbers.
         temperature: by which its logits are divided, so that its probabilities can be believed; 1
             where the run has not calibrated it.
+        thresholds: of images that may have several labels, from which probability on each label is
+            predicted, (classes,); None: each image has one class.
     """
 
     module: nn.Module
@@ -71,6 +74,7 @@ class TrainedModel:
     weights_sha256: str
     seed: int
     temperature: float
+    thresholds: tuple[float, ...] | None = None
 
     def to(self, device: torch.device | str) -> TrainedModel:
         """Return the same model on `device`."""
@@ -93,7 +97,7 @@ class TrainedModel:
         block_samples: int | None = None,
         with_mirrored: bool = False,
         prefetch: int = 0,
-    ) -> list[Predictions]:
+    ) -> list[Found]:
         """Classify a set of images by a prepared model; a collective.
 
         Args:
@@ -113,14 +117,20 @@ class TrainedModel:
         kept = evaluation.kept_probabilities(len(self.class_names))
         turns = evaluation.turns_per_rank(accelerator, -(-len(images) // block_samples)) * len(ways)
         with progress_bar(what, turns, enabled=accelerator.is_main_process) as progress:
-            found = [
-                evaluation.predict(
-                    accelerator, self.module, images, self.scaling, progress.update, mirrored,
-                    block_samples=block_samples, seed=self.seed, prefetch=prefetch,
+
+            def predict(mirrored: bool) -> Found:
+                asked = (accelerator, self.module, images, self.scaling, progress.update, mirrored)
+                if self.thresholds is not None:
+                    return label_evaluation.predict(
+                        *asked, thresholds=np.array(self.thresholds), block_samples=block_samples,
+                        seed=self.seed, prefetch=prefetch,
+                    )  # fmt: skip
+                return evaluation.predict(
+                    *asked, block_samples=block_samples, seed=self.seed, prefetch=prefetch,
                     kept=None if mirrored else kept, temperature=self.temperature,
-                )
-                for mirrored in ways
-            ]  # fmt: skip
+                )  # fmt: skip
+
+            found = [predict(mirrored) for mirrored in ways]
         if not math.isfinite(found[0].mean_loss):
             raise UserError(f"{self.file}: its weights give a loss that is {found[0].mean_loss}")
         return found
@@ -169,12 +179,15 @@ class TrainedModel:
             pixels: from 0 to 255, of any type, (n, channels, height, width), on any device.
 
         Returns:
-            The probability of each class, float32, (n, classes), on the CPU.
+            The probability of each class, float32, (n, classes), on the CPU; they add up to 1, but
+            those of labels, of which an image may have several.
         """
         inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
         # What a plug-in remembers and draws must not depend on earlier pictures.
         with preserve_state(self.module), seeding.preserve_generators():
             seeding.seed_all(self.seed, "evaluation", 0)
+            if self.thresholds is not None:
+                return label_evaluation.log_probabilities(self.module, inputs)[0].exp().cpu()
             found = evaluation.log_probabilities(self.module, inputs, temperature=self.temperature)
             return found.exp().cpu()
 
@@ -221,4 +234,5 @@ def load(path: Path, model: str | None = None, memory_format: str = "auto") -> T
         weights_sha256=network.weights_sha256,
         seed=found.get("seed", 0),
         temperature=found.get("temperature", 1.0),
+        thresholds=tuple(found["thresholds"]) if "thresholds" in found else None,
     )

@@ -44,6 +44,7 @@ _TYPES = {
 _OPTIONAL_TYPES = {
     "seed": int,
     "temperature": float,
+    "thresholds": list[float],
     "set_parameters": list[str],
     "reshaped_buffers": list[str],
     "passing_buffers": list[str],
@@ -111,6 +112,11 @@ def _check(found: Any, file: Path) -> None:
         "temperature": (
             LOWEST_TEMPERATURE <= found.get("temperature", 1.0) <= HIGHEST_TEMPERATURE,
             f"from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}",
+        ),
+        "thresholds": (
+            all(0 <= one <= 1 for one in found.get("thresholds", ()))
+            and len(found.get("thresholds", names)) == len(names),
+            "a probability for each class",
         ),
         "args": (_are_in_bounds(found["args"]), f"numbers of at most {LARGEST_ARGUMENT:,}"),
     }

@@ -66,8 +66,6 @@ def build_model(
             `train.batch_size`, where the network fails on the single image of a micro-batch.
     """
     name, data, train = config.model.name, _data_of(dataset), config.train
-    if config.data.multi_label:
-        raise UserError("data.multi_label: images with several labels cannot be trained on yet")
     assert train.microbatches is not None
     model, tried, fit = _build_two(config, dataset, weights, first_pass=False)
     at_first = names_of(tried)

@@ -27,7 +27,7 @@ MOST_CLASSES = 100
 WORST_CLASSES = 20
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
-_TABLE_HEAD = "  epoch   train loss  accuracy   validation loss  accuracy       time   images/s"
+_TABLE_HEAD = "  epoch   train loss  accuracy   validation loss{:>10}       time   images/s"
 
 
 class Progress:
@@ -84,14 +84,17 @@ class Progress:
     def end_epoch(self, record: dict[str, Any]) -> None:
         """Print the epoch's line of the table from its record of metrics.jsonl."""
         self._close_bar()
+        figure = "validation_accuracy"
+        if "validation_average_precision" in record:
+            figure = "validation_average_precision"
         if not self._head_printed:
-            print_line(_TABLE_HEAD)
+            print_line(_TABLE_HEAD.format("accuracy" if figure.endswith("accuracy") else "mAP"))
             self._head_printed = True
         print_line(
             f"{self._place()}  {_number(record.get('train_loss')):>11}"
             f"{percent(record.get('train_accuracy')):>10}"
             f"{_number(record.get('validation_loss')):>18}"
-            f"{percent(record.get('validation_accuracy')):>10}"
+            f"{percent(record.get(figure)):>10}"
             f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
         )
 
@@ -124,6 +127,9 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         test: as the part `test` of results.json.
         images: which they are: test, validation or train.
     """
+    if "subset_accuracy" in test:
+        _print_figures_of_labels(test, images)
+        return
     correct = sum(row["correct"] for row in test["per_class"])
     print_line("")
     head = f"{images} accuracy"
@@ -154,20 +160,56 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         print_line(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
 
 
+def _print_figures_of_labels(test: dict[str, Any], images: str) -> None:
+    """Print mAP, the other figures of images with several labels, and a table of the labels."""
+    print_line("")
+    heads = {
+        f"{images} mAP": ("average_precision", "mean of the labels' average precisions"),
+        "micro F1": ("micro_f1", "of all labels together"),
+        "macro F1": ("macro_f1", "mean over the labels"),
+        "all labels": ("subset_accuracy", f"right of {test['samples']:,} images"),
+    }
+    for head, (key, what) in heads.items():
+        print_line(f"{head:<15}  {percent(test[key])}  ({what})")
+    if "augmented" in test:
+        figure = percent(test["augmented"]["average_precision"])
+        print_line(f"augmented mAP    {figure}  (with mirror images)")
+    print_line("")
+    rows = worst_rows(test["per_class"], figure="average_precision")
+    names = [_clip(row["name"]) for row in rows]
+    width = max(map(len, ["label", *names]))
+    print_line(f"{'label':<{width}}   images        AP  threshold  precision    recall        F1")
+    for name, row in zip(names, rows, strict=True):
+        shares = (row["precision"], row["recall"], row["f1"])
+        cells = "".join(f"{percent(share if row['support'] else None):>10}" for share in shares)
+        mark = "  <- worst" if row["name"] == test["worst_class"] else ""
+        print_line(
+            f"{name:<{width}} {row['support']:>8,}{percent(row['average_precision']):>10}"
+            f"{row['threshold']:>11.3f} {cells}{mark}"
+        )
+    if note := omitted_note(test["per_class"], rows):
+        print_line(note)
+    print_line("")
+
+
 def worst_rows(
-    rows: Sequence[dict[str, Any]], most: int = MOST_CLASSES, worst: int = WORST_CLASSES
+    rows: Sequence[dict[str, Any]],
+    most: int = MOST_CLASSES,
+    worst: int = WORST_CLASSES,
+    figure: str = "accuracy",
 ) -> list[dict[str, Any]]:
     """Return the rows of a table of classes: all, or of many the worst that have images.
 
     Args:
-        rows: each with its `accuracy` and, where there may be classes without images, `support`.
+        rows: each with its figure and, where there may be classes without images, `support`.
         most: up to this many are all shown.
         worst: of more, this many are shown, the worst first; ties go to the first.
+        figure: the one that decides.
     """
     if len(rows) <= most:
         return list(rows)
     with_images = (row for row in rows if row.get("support", 1))
-    return sorted(with_images, key=itemgetter("accuracy"))[:worst]
+    return sorted(with_images, key=itemgetter(figure))[:worst]
 
 
 def class_table(

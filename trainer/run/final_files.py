@@ -17,6 +17,7 @@ from trainer.network import model_state
 from trainer.run import receipt, results
 from trainer.run.metrics_log import read_records
 from trainer.training.engine import Engine
+from trainer.training.label_metrics import LabelPredictions
 from trainer.training.weight_selection import TestedWeights
 
 
@@ -40,6 +41,8 @@ def write(
     metadata, scaling = _model_metadata(config, engine)
     if tested.calibration:
         metadata["temperature"] = tested.calibration.temperature
+    if isinstance(tested.test, LabelPredictions):
+        metadata["thresholds"] = tested.test.thresholds.tolist()
     path = folder / "model.safetensors"
     write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
     results.write_predictions(folder / "predictions.npz", tested.test, tested.validation)

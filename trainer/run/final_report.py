@@ -10,10 +10,12 @@ from trainer.run.report.attempt import attempt
 from trainer.run.report.features import write_features
 from trainer.run.report.neighbours import Neighbours
 from trainer.training.engine import Engine
+from trainer.training.label_metrics import LabelPredictions
 from trainer.training.metrics import MOST_CLASSES_IN_FULL, Predictions
+from trainer.training.weight_selection import Found
 
 
-def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None:
+def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
     """Write confusion.npz of many classes, the pictures and the page, or warn of what fails.
 
     Args:
@@ -32,9 +34,12 @@ def write_report(folder: Path, engine: Engine, predictions: Predictions) -> None
             engine.module, classes, data.train, data.test, asked, data.scaling, device
         )
 
-    if classes > MOST_CLASSES_IN_FULL:
-        matrix = folder / "confusion.npz"
-        attempt(matrix.name, lambda: results.write_confusion(matrix, predictions, classes))
+    if classes > MOST_CLASSES_IN_FULL and isinstance(predictions, Predictions):
+        matrix, answers = folder / "confusion.npz", predictions
+        attempt(matrix.name, lambda: results.write_confusion(matrix, answers, classes))
     attempt(path.name, write_feature_picture)
+    if isinstance(predictions, LabelPredictions):
+        attempt("the report", lambda: run_report.write_report(folder, data.test.pictures))
+        return
     nearest = attempt("the report's nearest training images", find_neighbours)
     attempt("the report", lambda: run_report.write_report(folder, data.test.pictures, nearest))

@@ -16,13 +16,14 @@ from trainer.training import figures
 from trainer.training.averaging import chooses_final_mean
 from trainer.training.confusion import count_confusion
 from trainer.training.engine import Engine
+from trainer.training.label_metrics import LabelPredictions, label_results
 from trainer.training.metrics import LabelledPredictions, Predictions, per_class_results
-from trainer.training.weight_selection import TestedWeights
+from trainer.training.weight_selection import Found, TestedWeights
 
 
 def test_results(
-    plain: Predictions,
-    augmented: Predictions | None,
+    plain: Found,
+    augmented: Found | None,
     class_names: tuple[str, ...],
     config: RunConfig,
 ) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def test_results(
 
 
 def figures_of(
-    plain: Predictions,
-    augmented: Predictions | None,
+    plain: Found,
+    augmented: Found | None,
     class_names: tuple[str, ...],
     config: RunConfig,
     *,
@@ -46,11 +47,29 @@ def figures_of(
         plain: with the probabilities of all classes.
         lab: whether to add the accuracy over the first LAB_TEST_SAMPLES of them.
     """
+    if isinstance(plain, LabelPredictions):
+        return _figures_of_labels(plain, augmented, class_names, config)
     results: dict[str, Any] = _overall(plain, lab) | {"samples": len(plain)}
     results |= figures.compute(plain, config.seed)
     if augmented is not None:
+        assert isinstance(augmented, Predictions)
         results["augmented"] = {"by": config.data.test_augment} | _overall(augmented, lab)
     return results | per_class_results(plain, class_names)
+
+
+def _figures_of_labels(
+    plain: LabelPredictions,
+    augmented: Found | None,
+    class_names: tuple[str, ...],
+    config: RunConfig,
+) -> dict[str, Any]:
+    """Return the figures of one set of images that may have several labels."""
+    results = label_results(plain, class_names, config.seed)
+    if isinstance(augmented, LabelPredictions):
+        overall = {key: getattr(augmented, key) for key in ("accuracy", "average_precision")}
+        by = {"by": config.data.test_augment, "loss": augmented.mean_loss}
+        results["augmented"] = by | overall
+    return results
 
 
 def _overall(predictions: Predictions, lab: bool) -> dict[str, float]:
@@ -67,8 +86,9 @@ def _overall(predictions: Predictions, lab: bool) -> dict[str, float]:
 def calibration_results(tested: TestedWeights) -> dict[str, Any] | None:
     """Return the part `calibration` of results.json; None: the probabilities are not calibrated."""
     found = tested.calibration
-    if found is None or tested.validation is None:
+    if found is None or not isinstance(tested.validation, Predictions):
         return None
+    assert isinstance(tested.test, Predictions)
     pairs = {
         "validation": (found.validation_before, tested.validation),
         "test": (found.test_before, tested.test),
@@ -88,13 +108,14 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
     epochs = state.epoch - 1
     rounding = list(state.rounding)
     mean = chooses_final_mean(config.train, state.epoch)
+    figure = "average_precision" if dataset.test.has_several_labels else "accuracy"
     if config.train.reduction == "fast":
         rounding.append("train.reduction: fast, whose sums depend on the process count")
     return {
         "validation": {
-            "best_accuracy": state.best_accuracy,
+            f"best_{figure}": state.best_accuracy,
             "best_epoch": state.best_epoch,
-            "chosen_accuracy": state.last_accuracy if mean else state.best_accuracy,
+            f"chosen_{figure}": state.last_accuracy if mean else state.best_accuracy,
             "chosen_epoch": epochs if mean else state.best_epoch or epochs,
         },
         "train": {
@@ -137,13 +158,12 @@ def _starting_weights(model: ModelConfig) -> dict[str, str | None] | None:
     return {"source": model.weights, "sha256": model.weights_sha256}
 
 
-def write_predictions(
-    path: Path, predictions: Predictions, validation: Predictions | None = None
-) -> None:
+def write_predictions(path: Path, predictions: Found, validation: Found | None = None) -> None:
     """Write predictions.npz: index, target, predicted, probability and loss, each of shape (n,).
 
     With them `probabilities` (n, classes), and of the validation images, where there are some, all
-    of these again with the prefix validation_.
+    of these again with the prefix validation_. Of images that may have several labels target and
+    predicted are uint8 (n, classes), 0 or 1, there is no probability, and `thresholds` (classes,).
     """
     columns = _columns(predictions)
     if validation is not None:
@@ -151,7 +171,16 @@ def write_predictions(
     write_file(path, lambda temporary: np.savez(temporary, **cast(Any, columns)))
 
 
-def _columns(predictions: Predictions) -> dict[str, np.ndarray]:
+def _columns(predictions: Found) -> dict[str, np.ndarray]:
+    if isinstance(predictions, LabelPredictions):
+        return {
+            "index": np.arange(len(predictions)),
+            "target": predictions.target,
+            "predicted": predictions.predicted,
+            "loss": predictions.loss,
+            "probabilities": predictions.probabilities,
+            "thresholds": predictions.thresholds,
+        }
     assert predictions.probabilities is not None
     return {
         "index": np.arange(len(predictions)),

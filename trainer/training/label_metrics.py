@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.training import bootstrap
+
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.uint8]
 
@@ -28,7 +30,8 @@ class LabelPredictions:
         target: 1 where an image has the label, uint8 (n, classes).
         probabilities: of each label, float32 (n, classes).
         loss: of each image, float32 (n,).
-        thresholds: from which probability on a label is predicted, float64 (classes,).
+        thresholds: from which probability on a label is predicted, float64 (classes,); or of each
+            image, (n, classes), where several networks have answered.
     """
 
     target: Matrix
@@ -140,11 +143,14 @@ def _choose_threshold(target: Matrix, probabilities: npt.NDArray[np.floating[Any
     return float(best[np.abs(best - USUAL_THRESHOLD).argmin()])
 
 
-def label_results(found: LabelPredictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of one set of images, for results.json.
+def label_results(found: LabelPredictions, class_names: Sequence[str], seed: int) -> dict[str, Any]:
+    """Return the figures of one set of images, for results.json, the overall ones with intervals.
 
     A figure without a denominator is 0, as the precision of a label that was never predicted; the
     average precision of a label that no image has is None, and does not count in the mean.
+
+    Args:
+        seed: of the run; the draws of the bootstrap follow from it.
     """
     predicted, target = found.predicted, found.target
     hits = (predicted & target).sum(0, np.int64)
@@ -158,8 +164,9 @@ def label_results(found: LabelPredictions, class_names: Sequence[str]) -> dict[s
             "support": int(support[label]),
             "predicted": int(asked[label]),
             "correct": int(hits[label]),
+            "accuracy": float(recall[label]),
             "average_precision": None if np.isnan(precisions[label]) else float(precisions[label]),
-            "threshold": float(found.thresholds[label]),
+            "threshold": None if found.thresholds.ndim == 2 else float(found.thresholds[label]),
             "precision": float(precision[label]),
             "recall": float(recall[label]),
             "f1": float(f1[label]),
@@ -176,9 +183,71 @@ def label_results(found: LabelPredictions, class_names: Sequence[str]) -> dict[s
         "macro_f1": float(f1.mean()),
         "micro_f1": float(micro[0]),
         "without_label": int((target == 0).all(1).sum()),
+        "intervals": _intervals(found, seed),
         "per_class": per_class,
         "worst_class": _worst(per_class),
+        "confusion": None,
     }
+
+
+def _intervals(found: LabelPredictions, seed: int) -> dict[str, list[float]]:
+    """Return the ends of the intervals at 95 % of the overall figures, by the bootstrap."""
+    target, predicted = found.target, found.predicted
+    right = (target == predicted).all(1).astype(np.float64)
+    hits, asked = (target & predicted).astype(np.float64), predicted.astype(np.float64)
+    support, cuts = target.astype(np.float64), _all_cuts(found)
+    draws: dict[str, list[Floats]] = {name: [] for name in _WITH_INTERVALS}
+    for weights in bootstrap.iter_draws(seed, len(found)):
+        both, either = weights @ hits, weights @ support + weights @ asked
+        draws["accuracy"].append(weights @ right / len(found))
+        draws["macro_f1"].append((2 * both / np.maximum(either, 1)).mean(1))
+        draws["micro_f1"].append(2 * both.sum(1) / np.maximum(either.sum(1), 1))
+        draws["average_precision"].append(_drawn_precisions(weights, cuts))
+    found_ends = {name: bootstrap.interval(np.concatenate(draws[name])) for name in draws}
+    return {name: ends for name, ends in found_ends.items() if ends is not None}
+
+
+_WITH_INTERVALS = ("average_precision", "accuracy", "macro_f1", "micro_f1")
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """The images in the order of a label's probability, the highest first.
+
+    Args:
+        order: their positions, int64 (n,).
+        target: 1 where they have the label, in this order, float64 (n,).
+        ends: the last place of each different probability, int64 (k,).
+    """
+
+    order: npt.NDArray[np.int64]
+    target: Floats
+    ends: npt.NDArray[np.int64]
+
+
+def _all_cuts(found: LabelPredictions) -> list[_Ranked]:
+    ranked = []
+    for target, probabilities in zip(found.target.T, found.probabilities.T, strict=True):
+        order = np.argsort(-probabilities, kind="stable")
+        ends = _cuts(target, probabilities)[1] - 1
+        ranked.append(_Ranked(order, target[order].astype(np.float64), ends))
+    return ranked
+
+
+def _drawn_precisions(weights: Floats, ranked: Sequence[_Ranked]) -> Floats:
+    """Return the mean average precision of each draw, (draws,); NaN where no image has a label."""
+    total, known = np.zeros(len(weights)), np.zeros(len(weights))
+    for one in ranked:
+        ordered = weights[:, one.order]
+        hits = np.cumsum(ordered * one.target, axis=1)[:, one.ends]
+        counts = np.cumsum(ordered, axis=1)[:, one.ends]
+        gained = np.diff(hits, axis=1, prepend=0)
+        positives = hits[:, -1]
+        area = (gained * hits / np.maximum(counts, 1)).sum(1)
+        total += area / np.maximum(positives, 1)
+        known += positives > 0
+    with np.errstate(invalid="ignore"):
+        return total / known
 
 
 def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Floats:

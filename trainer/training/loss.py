@@ -24,11 +24,17 @@ def build_loss(config: RunConfig, dataset: Dataset, device: torch.device) -> Tra
     """
     added = class_balance.logit_adjustment(config, dataset)
     adjustment = None if added is None else torch.tensor(added, device=device)
-    loss = TrainingLoss(config.train, adjustment)
+    weights = class_balance.positive_weights(config, dataset)
+    loss = TrainingLoss(
+        config.train,
+        adjustment,
+        several=config.data.multi_label,
+        positive_weights=None if weights is None else torch.tensor(weights, device=device),
+    )
     if isinstance(loss.of_labels, OwnLoss):
         loss.of_labels.check(
             len(dataset.class_names),
-            shares=bool(config.data.mixup or config.data.cutmix),
+            shares=bool(config.data.mixup or config.data.cutmix or config.data.multi_label),
             portable=config.train.kernels == "portable",
         )
     return loss
@@ -41,15 +47,26 @@ class TrainingLoss:
         config: for `train.loss` and its arguments, label smoothing, and the teacher's share.
         adjustment: added to the logits before the loss of the labels, float32 (classes,), on the
             device; None: nothing.
+        several: whether an image may have several labels.
+        positive_weights: as of `losses.build`, on the device.
 
     Raises:
         UserError: as `losses.build`.
     """
 
-    def __init__(self, config: TrainConfig, adjustment: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        adjustment: torch.Tensor | None = None,
+        *,
+        several: bool = False,
+        positive_weights: torch.Tensor | None = None,
+    ) -> None:
         self.config = config
         self.adjustment = adjustment
-        self.of_labels = losses.build(config)
+        self.several = several
+        build = losses.build_for_labels if several else losses.build
+        self.of_labels = build(config, positive_weights)
 
     def of_samples(
         self, logits: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None
@@ -77,6 +94,17 @@ class TrainingLoss:
         else:
             found = self.of_labels(adjusted, targets).sum()
         return self._add_teacher(found, logits, taught, total=True)
+
+    def count_hits(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return how many samples are answered rightly, a scalar on the device.
+
+        Of several labels all have to be right, each answered by whether it is the more probable.
+        Of a mixed sample the class with the larger share counts.
+        """
+        if self.several:
+            return ((logits > 0) == (targets > 0.5)).all(1).sum()
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        return (logits.argmax(1) == classes).sum()
 
     def try_mean(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of some samples, without a teacher, before the first step.

@@ -9,6 +9,7 @@ a step is in `loss`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,8 +24,24 @@ _SMALLEST_BASE = 1e-6
 """of a power: at 0 the slope of one with an exponent below 1 is infinite"""
 
 
-def build(config: TrainConfig) -> Loss:
+def build_for_labels(config: TrainConfig, positive_weights: torch.Tensor | None) -> Loss:
+    """Return the loss of images that may have several labels; arguments and errors as of `build`.
+
+    Label smoothing spreads its share over the two answers to each label, yes and no.
+    """
+    smoothing = config.label_smoothing
+    loss = build(replace(config, label_smoothing=0.0), positive_weights)
+    if not smoothing or isinstance(loss, OwnLoss):
+        return loss
+    return lambda logits, targets: loss(logits, targets * (1.0 - smoothing) + smoothing / 2)
+
+
+def build(config: TrainConfig, positive_weights: torch.Tensor | None = None) -> Loss:
     """Return the loss that `train.loss` stands for, with its arguments and label smoothing.
+
+    Args:
+        positive_weights: of bce and asymmetric: what the answers for the labels that an image has
+            count, float32 (classes,); None: as much as those for the others.
 
     Raises:
         UserError: it is the user's own, and there is no such function or it is not a loss.
@@ -36,9 +53,16 @@ def build(config: TrainConfig) -> Loss:
         case "focal":
             return partial(focal, smoothing=smoothing, **config.loss_args)
         case "bce":
-            return partial(binary_cross_entropy, smoothing=smoothing)
+            return partial(
+                binary_cross_entropy, smoothing=smoothing, positive_weights=positive_weights
+            )
         case "asymmetric":
-            return partial(asymmetric, smoothing=smoothing, **config.loss_args)
+            return partial(
+                asymmetric,
+                smoothing=smoothing,
+                positive_weights=positive_weights,
+                **config.loss_args,
+            )
         case name:
             return OwnLoss(name, config.loss_args)
 
@@ -58,7 +82,11 @@ def focal(
 
 
 def binary_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, *, smoothing: float = 0.0
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    smoothing: float = 0.0,
+    positive_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the mean over the classes of each one's binary cross entropy, against all others.
 
@@ -66,7 +94,9 @@ def binary_cross_entropy(
     strikes back, 2021, section 2.
     """
     shares = share_targets(targets, logits.shape[1], smoothing)
-    return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean(1)
+    return F.binary_cross_entropy_with_logits(
+        logits, shares, reduction="none", pos_weight=positive_weights
+    ).mean(1)
 
 
 def asymmetric(
@@ -77,6 +107,7 @@ def asymmetric(
     gamma_negative: float = 4.0,
     margin: float = 0.05,
     smoothing: float = 0.0,
+    positive_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the mean over the classes of the asymmetric loss, which lets go of easy negatives.
 
@@ -90,6 +121,8 @@ def asymmetric(
     log_absent = F.logsigmoid(-logits) if margin == 0 else (absent + margin).clamp(max=1.0).log()
     shifted = (torch.sigmoid(logits) - margin).clamp(min=0.0)
     positive = _power(absent, gamma_positive) * F.logsigmoid(logits)
+    if positive_weights is not None:
+        positive = positive * positive_weights
     negative = _power(shifted, gamma_negative) * log_absent
     return -(shares * positive + (1.0 - shares) * negative).mean(1)
 

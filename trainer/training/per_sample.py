@@ -31,7 +31,7 @@ class SampleFigures:
     gradient_norm: float
     """of the gradient of that loss, over all parameters"""
     predicted: int
-    """the most probable class"""
+    """the most probable class, or label"""
     probability: float
     """of that class"""
 
@@ -111,7 +111,8 @@ class SampleWatch:
                 total += gradient * weight
                 self.sample_done()
         self._sums.add(index, [total])
-        probabilities, predicted = logits.detach().softmax(1).max(1)
+        shares = logits.detach().sigmoid() if step.loss.several else logits.detach().softmax(1)
+        probabilities, predicted = shares.max(1)
         columns = (losses.tolist(), norms, predicted.tolist(), probabilities.tolist())
         self.figures += [SampleFigures(index, *row) for row in zip(*columns, strict=True)]
 

@@ -28,9 +28,9 @@ class RunState:
     train_seconds: float = 0.0
     """time spent training in the epochs before"""
     last_accuracy: float | None = None
-    """validation accuracy of the last epoch"""
+    """validation accuracy of the last epoch; of images with several labels average precision"""
     best_accuracy: float | None = None
-    """best validation accuracy so far"""
+    """the best of these so far"""
     best_epoch: int | None = None
     """its epoch; ties go to the first"""
     best_step: int | None = None

@@ -33,7 +33,7 @@ class StepResult:
     loss: torch.Tensor
     """mean over the step's samples, whatever their weights"""
     accuracy: torch.Tensor
-    """share of them whose largest class was predicted, before the update"""
+    """share of them that were answered rightly, before the update"""
 
     @classmethod
     def skipped(cls, device: torch.device) -> StepResult:
@@ -270,8 +270,7 @@ class TrainStep:
             # DDP takes the mean over the ranks, but the sum is wanted.
             ranks = self.accelerator.num_processes
             self.accelerator.backward(weighted * ranks if overlapped else weighted)
-        classes = targets if targets.ndim == 1 else targets.argmax(1)
-        hits = (logits.argmax(1) == classes).sum()
+        hits = self.loss.count_hits(logits, targets)
         return torch.stack([loss.detach(), hits / total])
 
     def _clear_gradients(self) -> None:

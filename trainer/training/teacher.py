@@ -107,6 +107,11 @@ def _check_fit(network: StoredNetwork, dataset: Dataset) -> None:
     Raises:
         UserError: they are of other classes, channels or proportions.
     """
+    if "thresholds" in network.facts:
+        raise UserError(
+            f"{network.file}: was trained on images of several labels (data.multi_label), and "
+            "answers for each label by itself; a teacher says which one class an image has"
+        )
     _order(network.class_names, dataset.class_names)
     channels, height, width = dataset.train.images.shape[1:]
     if network.facts["in_channels"] != channels:

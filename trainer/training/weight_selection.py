@@ -19,21 +19,25 @@ from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network import model_state
 from trainer.ranks import collectives
-from trainer.training import averaging, batch_norm_statistics, evaluation
+from trainer.training import averaging, batch_norm_statistics, evaluation, label_evaluation
 from trainer.training.calibration import Calibration, fit_temperature
+from trainer.training.label_metrics import Floats, LabelPredictions, choose_thresholds
 from trainer.training.metrics import Predictions
 from trainer.training.run_state import RunState
+
+Found = Predictions | LabelPredictions
+"""the latter of images that may have several labels"""
 
 
 @dataclass(frozen=True)
 class TestedWeights:
     """What the chosen weights say of images; probabilities are calibrated if a run asks for it."""
 
-    test: Predictions
-    """with the probabilities of all classes"""
-    augmented: Predictions | None
+    test: Found
+    """with the probabilities of all classes, and the thresholds of labels"""
+    augmented: Found | None
     """the same images with `data.test_augment`"""
-    validation: Predictions | None
+    validation: Found | None
     """as `test`; None: there are no validation images"""
     calibration: Calibration | None
     """None: probabilities are the network's own"""
@@ -68,6 +72,12 @@ class WeightSelection:
                 "train.calibrate: must be false, as there are no validation images to fit a "
                 "temperature to"
             )
+        held_out = dataset.validation
+        if held_out.has_several_labels and len(held_out) and not held_out.targets.any():
+            raise UserError(
+                "data.validation_size: none of the validation images has a label, so that there "
+                "is nothing to judge by; hold out more of them, or 0"
+            )
         self.module = module
         self.data = dataset
         self.config = config
@@ -94,19 +104,28 @@ class WeightSelection:
             if not len(self.data.validation):
                 return record
             module, data = self.validated
-            found = self._predict(module, data.validation, data.scaling, state.step)
-            state.last_accuracy = found.accuracy
-            if state.best_accuracy is None or found.accuracy > state.best_accuracy:
-                state.best_accuracy, state.best_epoch = found.accuracy, state.epoch
+            if data.validation.has_several_labels:
+                labels = self._predict_labels(module, data.validation, data.scaling, state.step)
+                found: Found = labels
+                figure = labels.average_precision or 0.0
+                record["validation_average_precision"] = figure
+            else:
+                found = self._predict(module, data.validation, data.scaling, state.step)
+                figure = found.accuracy
+            state.last_accuracy = figure
+            if state.best_accuracy is None or figure > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = figure, state.epoch
                 state.best_step = state.step
                 self.best = model_state.copy_tensors(self.module)
-        return {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
+        return record | {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
 
     def test(self, state: RunState) -> TestedWeights:
         """Load the chosen weights, and classify the test images with them; a collective."""
         chosen = self._chosen(state)
         if chosen:
             model_state.load(self.module, chosen)
+        if self.data.test.has_several_labels:
+            return self._test_labels(state.step)
         classes, step = len(self.data.class_names), state.step
         kept = evaluation.kept_probabilities(classes)
 
@@ -130,6 +149,20 @@ class WeightSelection:
             validation=classify(held_out, temperature) if len(held_out) else None,
             calibration=calibration,
         )
+
+    def _test_labels(self, step: int) -> TestedWeights:
+        """Choose the thresholds on the validation images, and test by them; a collective."""
+        scaling, held_out = self.data.scaling, self.data.validation
+        validation, thresholds = None, None
+        if len(held_out):
+            validation = self._predict_labels(self.module, held_out, scaling, step)
+            thresholds = choose_thresholds(validation.target, validation.probabilities)
+            validation = validation.with_thresholds(thresholds)
+        asked, augmented = (self.module, self.data.test, scaling, step), None
+        if self.config.data.test_augment == "flip":
+            augmented = self._predict_labels(*asked, thresholds=thresholds, mirrored=True)
+        test = self._predict_labels(*asked, thresholds=thresholds)
+        return TestedWeights(test, augmented, validation, calibration=None)
 
     def _calibrate(self, state: RunState) -> Calibration:
         """Fit the temperature on the validation images; a collective."""
@@ -168,10 +201,25 @@ class WeightSelection:
             block_samples=self.block_samples, seed=self.config.seed,
             prefetch=self.config.data.prefetch, kept=kept, temperature=temperature,
         )  # fmt: skip
-        if not math.isfinite(found.mean_loss):
-            raise NonFiniteLossError(
-                f"the loss of the evaluation after step {step} is {found.mean_loss}"
-            )
+        _check_finite(found, step)
+        return found
+
+    def _predict_labels(
+        self,
+        module: nn.Module,
+        images: ImageSet,
+        scaling: Scaling,
+        step: int,
+        *,
+        thresholds: Floats | None = None,
+        mirrored: bool = False,
+    ) -> LabelPredictions:
+        found = label_evaluation.predict(
+            self.accelerator, module, images, scaling, self.between_blocks, mirrored,
+            thresholds=thresholds, block_samples=self.block_samples, seed=self.config.seed,
+            prefetch=self.config.data.prefetch,
+        )  # fmt: skip
+        _check_finite(found, step)
         return found
 
     def _recompute_statistics(self) -> None:
@@ -180,3 +228,10 @@ class WeightSelection:
             block_samples=self.block_samples, seed=self.config.seed,
             prefetch=self.config.data.prefetch,
         )  # fmt: skip
+
+
+def _check_finite(found: Found, step: int) -> None:
+    if not math.isfinite(found.mean_loss):
+        raise NonFiniteLossError(
+            f"the loss of the evaluation after step {step} is {found.mean_loss}"
+        )

@@ -77,9 +77,10 @@ def _run(arguments: argparse.Namespace, asked: RunConfig, folds: Sequence[RunCon
         ):
             _train(accelerator, asked, folds, stop)
             if arguments.fold is None:
-                from trainer.commands.crossval.result import write_result
+                from trainer.commands.crossval import label_result, result
 
-                found = collectives.run_on_main_rank(accelerator, lambda: write_result(folds))
+                write = (label_result if asked.data.multi_label else result).write_result
+                found = collectives.run_on_main_rank(accelerator, lambda: write(folds))
     finally:
         stop.restore()
     if found and arguments.json and processes.launched_rank() == 0:

@@ -63,13 +63,13 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     Raises:
         UserError: a fold is not finished, or a file of it is not what its run wrote.
     """
-    finished = [_read_fold(folder_of(each)) for each in folds]
+    finished = [read_fold(folder_of(each)) for each in folds]
     path = finished[0].folder.parent
-    recipe = _common_recipe(finished)
+    recipe = common_recipe(finished)
     # Where all folds were finished before, the images have not been prepared here.
     reading.prepare(folds[0].data)
     images, groups = load_training(folds[0].data)
-    columns = _gather(folds, finished, images, groups)
+    columns = gather(folds, finished, images, groups)
     try:
         found = summarise(finished, columns)
     except (KeyError, TypeError) as error:
@@ -85,7 +85,12 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     return found
 
 
-def _read_fold(folder: Path) -> FinishedRun:
+def read_fold(folder: Path) -> FinishedRun:
+    """Read a fold's run.
+
+    Raises:
+        UserError: it is not finished, or its results are damaged.
+    """
     run, path = read_run(folder), folder / "results.json"
     for part in ("data", "model", "train"):
         check_type(run.results.get(part), dict[str, Any], f"{path}: {part}")
@@ -93,7 +98,7 @@ def _read_fold(folder: Path) -> FinishedRun:
     return run
 
 
-def _common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
+def common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     """Return the configuration that the folds have in common.
 
     Raises:
@@ -112,11 +117,12 @@ def _common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     return replace(first.config, common)
 
 
-def _gather(
+def gather(
     folds: Sequence[RunConfig],
     finished: Sequence[FinishedRun],
     images: ImageSet,
     groups: Indices | None,
+    read: Callable[[Path], Columns] = mistakes.read_predictions,
 ) -> Columns:
     """Gather each image's out-of-fold answer: index, target, predicted, probability and fold.
 
@@ -128,7 +134,7 @@ def _gather(
         _, index = take_fold(each.data, labels, each.seed, groups=groups)
         path = folder_of(each) / "predictions.npz"
         try:
-            columns = mistakes.read_predictions(path)
+            columns = read(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
@@ -169,7 +175,7 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
             "samples": len(answers),
             **per_class_results(answers, names),
         },
-        "runs": [_row(each) for each in folds],
+        "runs": [row_of(each) for each in folds],
     }
 
 
@@ -177,7 +183,8 @@ def _answers(columns: Columns) -> LabelledPredictions:
     return LabelledPredictions(columns["target"], columns["predicted"], columns["probability"])
 
 
-def _row(fold: FinishedRun) -> dict[str, Any]:
+def row_of(fold: FinishedRun) -> dict[str, Any]:
+    """Return what crossval.json says of a fold."""
     found = fold.results
     return {
         "fold": found["data"]["fold"],
@@ -267,14 +274,14 @@ def _write_page(
         **run_report.describe_classes(pooled, confusion, names),
         mistakes=mistakes.describe_mistakes(worst, pictures(worst["index"]), names),
         confusion=pages.file_uri(path / "confusion.png"),
-        facts=_facts(found),
+        facts=facts_of(found),
         config_text=(path / "recipe.yaml").read_text(encoding="utf-8"),
-        command=_command(path, found["folds"]),
+        command=command_of(path, found["folds"]),
     )
     write_text(path / "crossval.html", page)
 
 
-def _facts(found: dict[str, Any]) -> dict[str, str]:
+def facts_of(found: dict[str, Any]) -> dict[str, str]:
     """Say what was trained, on which data and how long: label and text."""
     model, data, runs = found["model"], found["data"], found["runs"]
     sizes = sorted({each["train_samples"] for each in runs})
@@ -288,7 +295,7 @@ def _facts(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _command(path: Path, folds: int) -> str:
+def command_of(path: Path, folds: int) -> str:
     """Return the command that repeats the cross-validation in a folder next to it."""
     again = path.with_name(f"{path.name}-again")
     words = ["python", "-m", "trainer", "crossval", "--config", str(path / "recipe.yaml")]

@@ -50,6 +50,7 @@ def find(
         if not len(one):
             continue
         (found,) = stored.predict_set(accelerator, one, f"classifying {part}")
+        assert isinstance(found, Predictions), "images of one class each"
         suspect = find_suspects(found, len(stored.class_names))
         parts.append({"part": part, "samples": len(one), "count": len(suspect)})
         images += [

@@ -117,9 +117,9 @@ def mix_targets(
 
     Args:
         targets, partners: the classes of the samples and of their partners, int64, (n,); of those
-            that may have several labels uint8, (n, classes), 0 or 1.
+            that may have several labels float32, (n, classes), 0 or 1.
         weights: of `targets`, (n,).
     """
     if targets.ndim == 2:
-        return mix(targets.float(), partners.float(), weights)
+        return mix(targets, partners, weights)
     return mix(F.one_hot(targets, classes).float(), F.one_hot(partners, classes).float(), weights)

@@ -129,12 +129,17 @@ def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
 
 
 def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
-    kinds = (("train_accuracy", GREY, "training"), ("validation_accuracy", ORANGE, "validation"))
+    kinds = [("train_accuracy", GREY, "training"), ("validation_accuracy", ORANGE, "validation")]
+    if any("validation_average_precision" in record for record in epochs):
+        kinds = [
+            ("train_accuracy", GREY, "training, all labels right"),
+            ("validation_average_precision", ORANGE, "validation, mAP"),
+        ]
     for key, colour, label in kinds:
         epoch, accuracy = _column(epochs, "epoch", key)
         if not np.isfinite(accuracy).any():
             continue
-        if key == "validation_accuracy":
+        if key.startswith("validation"):
             best = int(np.nanargmax(accuracy))
             label += f", best {100 * accuracy[best]:.2f} % (epoch {epoch[best]:.0f})"
         axes.plot(epoch, accuracy, "o-", color=colour, markersize=4, linewidth=1.8, label=label)

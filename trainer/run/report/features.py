@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainer.data import label_matrix
 from trainer.data.dataset import ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network.buffers_in_passes import preserve_state
@@ -49,7 +50,8 @@ def write_features(
     Args:
         model: on `device`; its mode is restored.
     """
-    index = _first_of_classes(images.targets.cpu())
+    strata = label_matrix.strata(images.targets.cpu().numpy())
+    index = _first_of_classes(torch.from_numpy(strata))
     pixels, _ = images.fetch(index.to(images.images.device))
     found = first_layer(model, scaling.apply(pixels.to(device)))
     if found is not None:

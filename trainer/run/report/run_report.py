@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from trainer.base.files import write_text
 from trainer.config.schema import LAB_TEST_SAMPLES
 from trainer.run.console import worst_rows
 from trainer.run.metrics_log import by_event, read_records
-from trainer.run.report import pages, plots
+from trainer.run.report import label_report, pages, plots
 from trainer.run.report.curves import draw_curves
 from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
 from trainer.run.report.neighbours import Neighbours
-from trainer.run.report.pages import duration, percent
+from trainer.run.report.run_facts import command_of, facts_of
 from trainer.training.confusion import Confusion, count_confusion
 from trainer.training.metrics import CALIBRATION_BINS, calibration_bins
 
@@ -45,6 +44,9 @@ def write_report(
         OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
     """
     results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
+    if "subset_accuracy" in results["test"]:
+        label_report.write(output_dir, results, pictures)
+        return
     config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
     steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
     names = [row["name"] for row in results["test"]["per_class"]]
@@ -80,9 +82,9 @@ def write_report(
             "confidence": float(predictions["probability"].mean(dtype=np.float64)),
         },
         lab_samples=LAB_TEST_SAMPLES,
-        facts=_facts(results),
+        facts=facts_of(results),
         config_text=config_text,
-        command=_command(output_dir),
+        command=command_of(output_dir),
     )
     write_text(output_dir / "report.html", page)
 
@@ -112,30 +114,3 @@ def describe_classes(
         "drawn": plots.MOST_CONFUSED + 1 if many else len(names),
         "in_full": test["confusion"] is not None,
     }
-
-
-def _facts(results: dict[str, Any]) -> dict[str, str]:
-    """Say what was trained, on which data and how long: label and text."""
-    train, data, model = results["train"], results["data"], results["model"]
-    epoch, accuracy = (results["validation"][f"chosen_{key}"] for key in ("epoch", "accuracy"))
-    facts = {
-        "Model": f"{model['name']}, {model['parameters']:,} parameters",
-        "Data": f"{data['name']}: {data['train']:,} training, {data['validation']:,} validation "
-        f"and {data['test']:,} test images",
-        "Training": f"{train['epochs']:,} epochs, {train['steps']:,} steps, "
-        f"{duration(train['seconds'])}, {train['samples_per_second']:,.0f} images/s",
-        "Device": f"{train['device']}, {train['precision']}, processes: {train['processes']}, "
-        f"micro-batches: {train['microbatches']}",
-        "Seed": str(results["seed"]),
-        "Chosen weights": f"those after epoch {epoch}",
-    }
-    if accuracy is not None:
-        facts["Chosen weights"] += f", with {percent(accuracy)} on validation"
-    return facts
-
-
-def _command(output_dir: Path) -> str:
-    """Return the command that repeats the run in a folder next to it."""
-    again = output_dir.with_name(f"{output_dir.name}-again")
-    config = output_dir / "config.yaml"
-    return shlex.join(["python", "train.py", "--config", str(config), "--output_dir", str(again)])

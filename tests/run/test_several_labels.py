@@ -1,0 +1,206 @@
+"""A run on images with several labels: from a table to its files, and what is made of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score
+
+from tests import shapes
+from tests.commands.command import run_command
+from tests.conftest import REPOSITORY
+from tests.runs import Run, train_apart, train_here
+from trainer.finished import trained_model
+
+RECIPE = REPOSITORY / "configs" / "folder.yaml"
+KEYS = (
+    *("--data.name", "table", "--data.multi_label", "true", "--data.augment", "none"),
+    *("--train.loss", "bce", "--train.epochs", "4", "--train.batch_size", "40"),
+    *("--model.args", '{"widths": [16, 32, 32]}', "--data.test_augment", "flip"),
+)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shapes.write_table(tmp_path_factory.mktemp("shapes") / "set", 400, 150)
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("several") / "run"
+    keys = ("--data.root", str(table), *KEYS, "--processes", "1")
+    assert train_here(folder, *keys, config=RECIPE) == 0
+    return Run(folder, 0)
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    code, output, errors = run_command(capsys, *words)
+    assert code == 0, errors
+    return output
+
+
+def test_a_short_training_learns_the_labels_and_writes_them_down(run: Run) -> None:
+    results, test = run.json("results.json"), run.json("results.json")["test"]
+    with np.load(run.folder / "predictions.npz", allow_pickle=False) as arrays:
+        columns = {name: arrays[name] for name in arrays.files}
+    target, shares = columns["target"], columns["probabilities"]
+    assert target.shape == shares.shape == (150, 6)
+    assert sorted(map(tuple, target.tolist())) == sorted(
+        map(tuple, shapes.matrix(range(400, 550)).tolist())
+    )
+    assert test["average_precision"] > 0.85 > 0.3 + target.mean()
+    wanted = average_precision_score(target, shares, average="macro")
+    assert test["average_precision"] == pytest.approx(wanted, abs=1e-9)
+    assert np.array_equal(columns["predicted"], shares >= columns["thresholds"])
+    for average in ("micro", "macro"):
+        wanted = f1_score(target, columns["predicted"], average=average)
+        assert test[f"{average}_f1"] == pytest.approx(wanted)
+    right = (columns["predicted"] == target).all(1).mean()
+    assert test["accuracy"] == test["subset_accuracy"] == right
+    low, high = test["intervals"]["average_precision"]
+    assert low < test["average_precision"] < high
+    assert [row["threshold"] for row in test["per_class"]] == columns["thresholds"].tolist()
+
+    held_out = columns["validation_target"], columns["validation_probabilities"]
+    for label, threshold in enumerate(columns["thresholds"]):
+        answers, asked = held_out[0][:, label], held_out[1][:, label]
+        best = max(f1_score(answers, asked >= one) for one in asked)
+        assert f1_score(answers, asked >= threshold) == pytest.approx(best)
+    epochs = [record["validation_average_precision"] for record in run.metrics("epoch")]
+    assert results["validation"]["best_average_precision"] == max(epochs)
+
+
+def test_the_report_has_a_row_for_each_label(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "report", str(run.folder))
+    page = (run.folder / "report.html").read_text()
+    assert "Per label" in page
+    assert "Worst mistakes" in page
+    assert all(f'scope="row">{name}' in page for name in shapes.NAMES)
+    assert not (run.folder / "confusion.png").exists()
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_the_bits_do_not_depend_on_processes(
+    run: Run, table: Path, tmp_path: Path, processes: int
+) -> None:
+    keys = ("--config", str(RECIPE), "--data.root", str(table), *KEYS)
+    other = train_apart(tmp_path / "run", *keys, "--processes", str(processes))
+    assert other.exit_code == 0, other.errors
+    assert other.digest == run.digest
+    assert other.json("results.json")["test"] == run.json("results.json")["test"]
+
+
+def test_evaluate_gives_the_same_figures(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(command(capsys, "evaluate", str(run.folder), "--json"))
+    assert found["equals_results_json"] is True
+    assert found["test"] == run.json("results.json")["test"]
+    text = command(capsys, "evaluate", str(run.folder), "--split", "validation")
+    assert "validation mAP" in text
+
+
+def test_predict_names_all_labels_above_their_thresholds(
+    run: Run, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(table.parent / f"{number:04}.png") for number in range(400, 420)]
+    rows = list(csv.DictReader(io.StringIO(command(capsys, "predict", str(run.folder), *files))))
+    lines = command(capsys, "predict", str(run.folder), "--json", *files).splitlines()
+    stored = trained_model.load(run.folder)
+    assert stored.thresholds is not None
+    for row, line in zip(rows, map(json.loads, lines), strict=True):
+        shares = line["probabilities"]
+        wanted = [
+            name
+            for name, threshold in zip(stored.class_names, stored.thresholds, strict=True)
+            if shares[name] >= threshold
+        ]
+        assert line["class"] == wanted
+        assert line["probability"] == [shares[name] for name in wanted]
+        assert row["class"] == "|".join(wanted)
+    right = sum(row["class"] == "|".join(shapes.draw(400 + n)[1]) for n, row in enumerate(rows))
+    assert right > 8
+    black = tmp_path / "black.png"
+    Image.new("RGB", (16, 16)).save(black)
+    assert command(capsys, "predict", str(run.folder), str(black)).endswith(f"{black},,\n")
+
+
+def test_an_exported_model_says_what_its_numbers_are(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "model.pt"
+    words = (
+        "export",
+        str(run.folder),
+        "--output",
+        str(target),
+        "--format",
+        "torchscript",
+        "--json",
+    )
+    facts = json.loads(command(capsys, *words))
+    assert "sigmoid" in facts["output"]["values"]
+    assert facts["thresholds"] == list(trained_model.load(run.folder).thresholds or ())
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("--train.loss", "cross_entropy"), ["train.loss", "bce, asymmetric"]),
+        (("--train.loss", "focal"), ["train.loss"]),
+        (("--data.sampling", "balanced"), ["data.sampling"]),
+        (("--train.logit_adjustment", "1"), ["train.logit_adjustment"]),
+        (("--train.class_weights", "[1, 2]"), ["train.class_weights", "6 classes"]),
+        (("--data.name", "digits", "--data.root", "null"), ["data.multi_label"]),
+    ],
+)
+def test_what_asks_for_one_class_is_refused(
+    table: Path,
+    tmp_path: Path,
+    keys: tuple[str, ...],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ("--data.root", str(table), *KEYS, *keys)
+    assert train_here(tmp_path / "run", *asked, config=RECIPE) == 2
+    errors = capsys.readouterr().err
+    assert all(word in errors for word in words), errors
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def trained(table: Path, folder: Path, *keys: str) -> dict[str, Any]:
+    words = ("--data.root", str(table), *KEYS, *keys, "--train.epochs", "2")
+    assert train_here(folder, *words, config=RECIPE) == 0
+    results: dict[str, Any] = Run(folder, 0).json("results.json")
+    return results
+
+
+def test_asymmetric_loss_weights_and_mixed_images_work_together(
+    table: Path, tmp_path: Path
+) -> None:
+    keys = ("--train.loss", "asymmetric", "--train.class_weights", "auto")
+    mixed = ("--data.mixup", "0.2", "--data.cutmix", "0.5", "--data.validation_size", "0")
+    results = trained(table, tmp_path / "run", *keys, *mixed)
+    assert results["test"]["average_precision"] > 0.5
+    assert {row["threshold"] for row in results["test"]["per_class"]} == {0.5}
+
+
+def test_a_cross_validation_answers_for_each_image_once(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--config", str(RECIPE), "--data.root", str(table), *KEYS, "--train.epochs", "1")
+    more = ("--output_dir", str(tmp_path / "cv"), "--tracking.wandb", "disabled", "--threads", "1")
+    text = command(capsys, "crossval", "--folds", "2", *words, *more, "--processes", "1")
+    assert "mean mAP" in text
+    found = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    with np.load(tmp_path / "cv" / "out_of_fold.npz", allow_pickle=False) as arrays:
+        target, shares = arrays["target"], arrays["probabilities"]
+        assert sorted(arrays["index"].tolist()) == list(range(400))
+    wanted = average_precision_score(target, shares, average="macro")
+    assert found["out_of_fold"]["average_precision"] == pytest.approx(wanted)
+    assert "Per label, out of fold" in (tmp_path / "cv" / "crossval.html").read_text()
