@@ -268,3 +268,22 @@ def test_an_entry_is_held_until_its_process_ends_however_it_ends(tmp_path: Path)
         process.kill()
     assert entries.remove(entry)
     assert not entry.exists()
+
+
+def test_what_killed_processes_have_left_goes(root: Path) -> None:
+    expected = open_pictures(root, cache="disk")[0:COUNT]
+    cache = Path(f"{root}-cache")
+    at_once = entry_of(root) / f".{Path(INDEX).stem}.999999.npy"
+    at_once.write_bytes(b"half")
+    notes, images = cache / f"notes-{'0' * 16}", cache / f".{'0' * 32}.host.999999"
+    notes.mkdir()
+    images.mkdir()
+    half, new, users = notes / ".plan-0.1.npz", notes / ".plan-0.2.npz", cache / ".own.1.txt"
+    for path in (half, new, users):
+        path.write_bytes(b"half")
+    for path in (half, users, images):
+        os.utime(path, (0, 0))
+    assert torch.equal(open_pictures(root, cache="disk")[0:COUNT], expected)
+    assert not at_once.exists() and not half.exists() and not images.exists()
+    assert new.exists(), "it may be somebody's work"
+    assert users.exists(), "it is not of this cache"

@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ _OTHERS: tuple[Kind, ...] = ("archives", "tables", "remote")
 _OTHER_NAMES = re.compile(r"(.*-)?[0-9a-f]{16}")
 ABOUT = "about.txt"
 """in an entry says what it is of"""
+_HALF_IMAGES = re.compile(r"\.[0-9a-f]{32}\..+\.\d+")
+"""names of entries while they are filled"""
+_ABANDONED_AFTER_S = 24 * 3600.0
 _GOING = "going-"
 """begins the name of an entry that is being removed"""
 
@@ -203,11 +207,28 @@ def _may_remove(entry: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while they removed an entry have left."""
+    """Remove what processes that were killed have left: half removed entries, half written files.
+
+    A file may be somebody's work, perhaps on another machine, until it is a day old.
+    """
     above = [cache_folder(kind) for kind in _OTHERS] if folder == cache_folder("folder") else []
     for place in (folder, *above):
         for path in place.glob(f"{_GOING}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for entry, _ in _matches(place, _HALF_IMAGES):
+            if _is_abandoned(entry):
+                shutil.rmtree(entry, ignore_errors=True)
+        for entry, _ in _matches(place, _NAMES if place == folder else _OTHER_NAMES):
+            for path in entry.glob(".*"):
+                with contextlib.suppress(OSError):  # it belongs to somebody else
+                    if _is_abandoned(path):
+                        path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime < time.time() - _ABANDONED_AFTER_S
+    return False
 
 
 def _describe(path: Path, kind: Kind) -> Entry | None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.base.files import write_file
+from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
 from trainer.data.stored.form import Bytes
 
@@ -180,7 +180,9 @@ def open_slots(
     """
     names = np.ascontiguousarray(sha256).view("S32").ravel()
     without = "processes that start together may write into each other's slots, and decode again"
-    with lock_file(entry / "lock", "adds pictures to this cache", without):
+    with lock_file(entry / "lock", "adds pictures to this cache", without) as is_exclusive:
+        if is_exclusive:
+            remove_leftovers(entry / INDEX)
         rows = _read_index(entry)
         found = _find(rows, names)
         if is_whole and _has_needless(rows, found):
