@@ -161,6 +161,7 @@ def test_a_picture_that_breaks_during_the_run_is_named(
     assert train_here(tmp_path / "run", *more, config=RECIPE) == 2
     errors = capsys.readouterr().err
     assert "png: is not a picture that can be read (image file is truncated" in errors
+    assert "data.on_bad: skip" in errors
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert train_here(tmp_path / "run", *more, "--data.on_bad", "skip", config=RECIPE) == 0
     assert "20 of 40 pictures cannot be read and are left out" in caplog.text

@@ -61,6 +61,15 @@ def format_table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) 
     return lines
 
 
+def printable(text: str) -> str:
+    """Return text with escapes for what does not print, as the names of files may have it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def print_report(report: Any, lines: Iterable[str], *, as_json: bool) -> None:
     """Print what a command has found: `report` as JSON for programs, or `lines` for people."""
     print(json.dumps(report, indent=2) if as_json else "\n".join(lines), flush=True)

@@ -251,6 +251,15 @@ def test_a_file_that_is_not_a_picture_is_named(tmp_path: Path, content: bytes) -
             call(path)
 
 
+def test_an_empty_file_with_an_odd_name_is_described_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "red\x1b[31m\nline.jpg"
+    path.touch()
+    with pytest.raises(UserError) as caught:
+        read_info(path)
+    reason = "is not a picture that can be read (it is empty, of 0 bytes)"
+    assert str(caught.value) == rf"{tmp_path}/red\x1b[31m\nline.jpg: {reason}"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.png: there is no such file"):
         decode(tmp_path / "none.png", 1, (8, 8))

@@ -39,6 +39,11 @@ def explain_errors(place: Place) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"{place}: may not be read; give yourself access to it") from error
     except UnidentifiedImageError as error:
+        with place.open() as stream:
+            if not stream.read(1):
+                raise UserError(
+                    f"{place}: is not a picture that can be read (it is empty, of 0 bytes)"
+                ) from error
         known = ", ".join(formats.NAMES)
         raise UserError(
             f"{place}: is not a picture that can be read (it is of none of the formats {known})"

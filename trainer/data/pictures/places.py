@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.base.terminal import printable
 from trainer.data.pictures import packed_names
 from trainer.data.pictures.file_states import States, hash_names, read_states
 
@@ -51,8 +52,9 @@ class Place:
     def __str__(self) -> str:
         """Return its name for messages: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
         if self.member is None:
-            return f"{self.file}"
-        return f"{self.file}: {self.member}" if self.origin is None else self.origin + self.member
+            return printable(f"{self.file}")
+        origin = f"{self.file}: " if self.origin is None else self.origin
+        return printable(origin + self.member)
 
     def open(self) -> BinaryIO:
         """Open the bytes of the picture.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trainer.base.errors import UserError
+from trainer.base.terminal import printable
 from trainer.data.pictures.decoding import SUFFIXES
 from trainer.data.pictures.names import (
     PARTS,
@@ -264,7 +265,7 @@ def _files_in(members: Members, prefix: str) -> Iterator[str]:
 
 
 def _left_out(why: str, names: list[str]) -> list[str]:
-    return [f"left out, as they {why}: {join_some(names)}"] if names else []
+    return [f"left out, as they {why}: {join_some([*map(printable, names)])}"] if names else []
 
 
 def _broken_link(members: Members, name: str) -> UserError:

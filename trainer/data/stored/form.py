@@ -85,7 +85,13 @@ class StoredForm:
         if hashlib.sha256(content).digest() != sha256:
             raise UserError(f"{place}: was changed since the run began; start again")
         read = ReadPlace(place.file, place.member, origin=place.origin, content=content)
-        return self._encode(read, size)
+        try:
+            return self._encode(read, size)
+        except UserError as error:
+            raise UserError(
+                f"{error}; repair or remove it, or let a run look at all pictures before it begins "
+                "and leave such out: data.on_bad: skip"
+            ) from error
 
     def read_pixels(self, picture: Path, max_megapixels: int) -> Bytes:
         """Return the image that is stored of a picture: uint8 (height, width, channels).
