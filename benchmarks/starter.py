@@ -1,8 +1,9 @@
 """What `python train.py` does with a machine's cores: one run, two at once, small pieces, a start.
 
-    python benchmarks/starter.py [--root DIR]       15 minutes; nothing else should run
+    python benchmarks/starter.py [ROW ...] [--root DIR]     10 minutes; nothing else should run
 
-Whole processes, in turn. The page is benchmarks/results/starter.md.
+Whole processes, in turn; ROW: only these rows, the others stay as they were measured before. The
+page is benchmarks/results/starter.md.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import apart
 import page
@@ -33,7 +36,8 @@ class Trainings:
 
     def command(self, run: Path, *more: str, processes: int) -> list[str]:
         """Return the command of one, without checkpoints and validation."""
-        words = ["--train.epochs", str(self.epochs), "--checkpoint.every_epochs", "null"]
+        words = ["--train.epochs", str(self.epochs), "--schedule.warmup_epochs", "0"]
+        words += ["--checkpoint.every_epochs", "null"]
         return apart.train_command(
             self.recipe, run, *words, *more, root=self.root, processes=processes
         )
@@ -84,65 +88,97 @@ def compare(
     return medians[0], medians[1], paired.spread(paired.ratios(found["theirs"], found["ours"]))
 
 
-def measure(trainings: Trainings, rounds: int) -> list[list[str]]:
-    """Return the rows of the table."""
-    cores = usable_cores()
-    rows = []
+@dataclass(frozen=True)
+class Row:
+    """Two ways to do something."""
 
-    def add(
-        what: str, ours: Callable[[], float], against: str, theirs: Callable[[], float]
-    ) -> None:
-        ours_s, theirs_s, ratio = compare(rounds, ours, theirs)
-        rows.append([what, f"{ours_s:.2f} s", against, f"{theirs_s:.2f} s", ratio])
-        print(rows[-1], flush=True)
+    what: str
+    ours: Callable[[Trainings, int], float]
+    """seconds of a round, on this many cores"""
+    against: str
+    theirs: Callable[[Trainings, int], float]
 
-    add(
-        f"one run, {cores} processes of one thread",
-        lambda: trainings.train_s(processes=cores),
-        f"one process of {cores} threads",
-        lambda: trainings.train_s("--threads", str(cores), processes=1),
-    )
-    add(
+
+NATIVE = ("--train.kernels", "native")
+PORTABLE = ("--train.kernels", "portable")
+ROWS = {
+    "processes": Row(
+        "one run, {cores} processes of one thread",
+        lambda one, cores: one.train_s(processes=cores),
+        "one process of {cores} threads",
+        lambda one, cores: one.train_s("--threads", str(cores), processes=1),
+    ),
+    "two": Row(
         "one run after the other, twice the time of one",
-        lambda: 2 * trainings.whole_s(1, cores),
-        f"two runs at once, {cores} processes each",
-        lambda: trainings.whole_s(2, cores),
-    )
-    add(
+        lambda one, cores: 2 * one.whole_s(1, cores),
+        "two runs at once, {cores} processes each",
+        lambda one, cores: one.whole_s(2, cores),
+    ),
+    "pieces": Row(
         "one process, four micro-batches",
-        lambda: trainings.train_s(processes=1),
+        lambda one, _: one.train_s(processes=1),
         "eight micro-batches",
-        lambda: trainings.train_s("--train.microbatches", "8", processes=1),
-    )
-    add(
-        f"until the first step, {cores} processes",
-        lambda: trainings.first_step_s(cores, torchrun=False),
+        lambda one, _: one.train_s("--train.microbatches", "8", processes=1),
+    ),
+    "kernels": Row(
+        "{cores} processes, `train.kernels: native`",
+        lambda one, cores: one.train_s(*NATIVE, processes=cores),
+        "`portable`",
+        lambda one, cores: one.train_s(*PORTABLE, processes=cores),
+    ),
+    "start": Row(
+        "until the first step, {cores} processes",
+        lambda one, cores: one.first_step_s(cores, torchrun=False),
         "by torchrun",
-        lambda: trainings.first_step_s(cores, torchrun=True),
+        lambda one, cores: one.first_step_s(cores, torchrun=True),
+    ),
+}
+"""of the table, by the names that the command takes"""
+
+
+def measure(row: Row, trainings: Trainings, rounds: int) -> dict[str, Any]:
+    """Return the cells of a row."""
+    cores = usable_cores()
+    ours_s, theirs_s, ratio = compare(
+        rounds, lambda: row.ours(trainings, cores), lambda: row.theirs(trainings, cores)
     )
-    return rows
+    what, against = (text.format(cores=cores) for text in (row.what, row.against))
+    cells = [what, f"{ours_s:.2f} s", against, f"{theirs_s:.2f} s", ratio]
+    return {"cells": cells, "rounds": rounds, "epochs": trainings.epochs}
+
+
+def lines_of(figures: page.Figures) -> list[str]:
+    """Write the page."""
+    title = "What a command does with a machine's cores"
+    lines = [
+        f"# {title}", "", "    python benchmarks/starter.py", "",
+        "The default recipe; medians of the rounds, and with its quartiles the ratio of a round,",
+        "the right one's time over the left one's. The seconds are those of the training loop, but",
+        "of whole commands where two run at once, and until the first step. Each of eight",
+        "micro-batches has 25 images, each of four 50.", "",
+    ]  # fmt: skip
+    heads = ["this", "time", "against", "time", "ratio", "rounds", "epochs"]
+    rows = [[*row["cells"], str(row["rounds"]), str(row["epochs"])] for row in figures.values()]
+    machines = sorted({row["machine"] for row in figures.values()})
+    return [*lines, *page.table(heads, rows), "", f"On {'; '.join(machines)}."]
 
 
 def main() -> None:
-    """Measure and write the page."""
+    """Measure the rows, and write the page after each."""
     parser = page.parser(__doc__)
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
     parser.add_argument("--root", help="data.root of the runs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2)
-    page.add_output(parser, "starter.md")
+    parser.add_argument("--epochs", type=int, default=1)
+    page.add_output(parser, "starter.json")
     arguments = parser.parse_args()
-    epochs, rounds = arguments.epochs, arguments.rounds
-    rows = measure(Trainings("fashion_mnist", epochs, arguments.root), rounds)
-    lines = [
-        f"The default recipe, {epochs} epochs; medians of {rounds} rounds, and the ratio of each",
-        "round with its quartiles. The first and the third row are the seconds of the training",
-        "loop, the others those of whole commands. Each of eight micro-batches has 25 images, each",
-        "of four 50.",
-        "",
-        *page.table(["this", "time", "against", "time", "ratio"], rows),
-    ]
-    command = page.command_of("starter.py", arguments, parser.parse_args([]))
-    page.write(arguments.output, "What a command does with a machine's cores", command, lines)
+    trainings = Trainings("fashion_mnist", arguments.epochs, arguments.root)
+    figures = page.read_figures(arguments.output)
+    for name in arguments.rows or ROWS:
+        task = partial(measure, ROWS[name], trainings, arguments.rounds)
+        figures[name] = page.measure("python benchmarks/starter.py", task)
+        ordered = {key: figures[key] for key in ROWS if key in figures}
+        page.write_figures(arguments.output, ordered, lines_of(ordered))
 
 
 if __name__ == "__main__":
