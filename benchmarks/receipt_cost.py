@@ -18,7 +18,7 @@ from checkpoint_cost import Training
 
 from trainer.base.tensor_files import Tensors
 from trainer.training.run_state import RunState
-from trainer.training.state_digest import POSITION_KEYS, state_sha256
+from trainer.training.state_digest import POSITION_KEYS, digest_state
 
 LARGE_PARAMETERS = 25_600_000
 """about as many as ResNet-50 has"""
@@ -46,7 +46,7 @@ def measure_large(parameters: int) -> tuple[float, int]:
     }
     small = {"run": dict.fromkeys(POSITION_KEYS), "optimizer": {}, "scaler": None}
     start_s = time.perf_counter()
-    state_sha256(files, small)
+    digest_state(files, small)
     size_bytes = sum(one.nbytes for tensors in files.values() for one in tensors.values())
     return time.perf_counter() - start_s, size_bytes
 

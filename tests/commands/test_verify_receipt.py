@@ -139,27 +139,27 @@ def test_an_edit_is_named(own: Path, capsys: Capture) -> None:
     assert "reads receipts of 1" in errors
     path.write_text(text)
     forge(path, lambda receipt: receipt["result"]["test"].update(accuracy=1.0))
-    code, output, _ = verify(capsys, own, "--sample", "0", "--json")
+    code, output, _ = verify(capsys, own, "--segment", "1", "--json")
     assert code == 3
     assert json.loads(output)["first_difference"].startswith("receipt.json: test is {'accuracy': 1")
 
 
-def test_a_changed_file_of_the_run_is_found_without_computing(own: Path, capsys: Capture) -> None:
+def test_a_changed_file_of_the_run_is_found_by_the_receipt(own: Path, capsys: Capture) -> None:
     before = contents(own)
-    code, output, _ = verify(capsys, own, "--sample", "0")
+    code, output, _ = verify(capsys, own, "--segment", "1")
     assert code == 0
-    assert "nothing was computed: the files agree with the receipt" in output
     assert contents(own) == before
     forge_weights(own / "checkpoints" / "step-00000015", 1e-7)
-    code, output, _ = verify(capsys, own, "--sample", "0")
+    code, output, _ = verify(capsys, own, "--segment", "1")
     assert code == 3
     assert "step-00000015 is not the state at the end of epoch 3" in output
     path = own / "config.yaml"
     path.write_text(path.read_text().replace("weight_decay: 0.01", "weight_decay: 0.5"))
-    code, output, _ = verify(capsys, own, "--sample", "0")
+    code, output, _ = verify(capsys, own, "--segment", "1")
     assert "configuration: optimizer.weight_decay 0.01, but 0.5 in config.yaml" in output
     (own / "receipt.json").unlink()
-    assert "step" not in verify(capsys, own, "--sample", "0")[1], "as of an older version"
+    code, output, _ = verify(capsys, own, "--segment", "1")
+    assert "receipt" not in output, "as of an older version"
 
 
 def test_a_receipt_alone(run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -185,7 +185,9 @@ def test_a_receipt_alone(run: Path, tmp_path: Path, capsys: Capture) -> None:
         assert f"{words[0]}: needs the run's folder" in errors
 
 
-def test_a_run_that_goes_another_way_from_some_epoch_on(own: Path, capsys: Capture) -> None:
+def test_a_run_that_goes_another_way_from_some_epoch_on(
+    own: Path, tmp_path: Path, capsys: Capture
+) -> None:
     """Its last three epochs were computed with another weight decay, and it hides that."""
     for name in ("step-00000020", "step-00000025", "step-00000030"):
         shutil.rmtree(own / "checkpoints" / name)
@@ -199,6 +201,14 @@ def test_a_run_that_goes_another_way_from_some_epoch_on(own: Path, capsys: Captu
         own / "receipt.json",
         lambda receipt: receipt["configuration"].update({"optimizer.weight_decay": 0.01}),
     )
+    alone = tmp_path / "receipt.json"
+    shutil.copy(own / "receipt.json", alone)
+    code, output, _ = verify(capsys, alone)
+    assert code == 3
+    # The loss of the first step is that of equal weights.
+    assert "first difference: step 17 (epoch 4): not the loss or rate in the receipt" in output
+    assert "agreed before it: step 16 (epoch 4)" in output
+    assert "first tensor: classifier.bias of best" in output
     seed = next(seed for seed in range(99) if segments.sample(6, 1, seed) == [6])
     code, output, _ = verify(capsys, own, "--sample", "1", "--seed", str(seed), "--json")
     found = json.loads(output)
@@ -207,7 +217,6 @@ def test_a_run_that_goes_another_way_from_some_epoch_on(own: Path, capsys: Captu
         (6, False), (3, True), (4, False),
     ]  # fmt: skip
     assert found["parting_segment"] == 4
-    # The loss of the first step is that of equal weights.
     assert found["first_difference"].startswith("step 17 (epoch 4): loss ")
     assert found["parted"]["epoch"] == 4
     assert found["parted"]["step"] == 17
@@ -285,7 +294,8 @@ def test_a_sample_is_drawn_by_its_seed(run: Path, capsys: Capture) -> None:
     assert segments.sample(6, 9, 5) == [1, 2, 3, 4, 5, 6]
     assert len({tuple(segments.sample(100, 3, seed)) for seed in range(20)}) == 20
     for words, message in (
-        (["--sample", "-1"], "--sample: must be 0 or more"),
+        (["--sample", "-1"], "--sample: must be 1 or more"),
+        (["--sample", "0"], "--sample: must be 1 or more segments, found 0"),
         (["--seed", "1"], "--seed: is that of --sample"),
         (["--sample", "1", "--segment", "1"], "--sample: draws segments"),
     ):
@@ -324,7 +334,7 @@ def test_a_signature(own: Path, tmp_path: Path, capsys: Capture) -> None:
     signers.write_text(make_key(tmp_path, "ada"))
     others.write_text(make_key(tmp_path, "eve"))
     path = own / "receipt.json"
-    quick = ("--sample", "0", "--seed", "0")
+    quick = ("--segment", "1")
     code, _, errors = verify(capsys, own, *quick, "--signers", signers)
     assert code == 3
     assert "receipt.json: is not signed" in errors
@@ -348,7 +358,7 @@ def test_no_signature_where_something_differs_or_is_missing(
 ) -> None:
     make_key(tmp_path, "ada")
     key = ("--sign", tmp_path / "ada")
-    quick = ("--sample", "0")
+    quick = ("--segment", "1")
     for words, message in (
         (("--sign", tmp_path / "nobody"), "--sign: "),
         ((*key, "--tolerance", "0.1"), "--sign: is for a run that agrees in bits"),

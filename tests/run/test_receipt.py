@@ -63,7 +63,13 @@ def test_the_chain_as_the_documentation_defines_it(run: Run) -> None:
         assert link["records_sha256"] == sha256([rows, *(record[key] for key in figures)])
         assert link["state_sha256"] == record["state_sha256"]
         assert (link["epoch"], link["step"]) == (record["epoch"], own[-1]["step"])
-        kept = ("epoch", "step", "records_sha256", "state_sha256")
+        marks, lines = [], b""
+        for row in rows:
+            lines += json.dumps(row, separators=(",", ":")).encode() + b"\n"
+            marks.append(hashlib.sha256(lines).hexdigest()[:4])
+        assert link["step_marks"] == "".join(marks)
+        assert link["state_marks"] == record["state_marks"]
+        kept = ("epoch", "step", "records_sha256", "state_sha256", "step_marks", "state_marks")
         before = sha256([before, *(link[key] for key in kept)])
         assert link["sha256"] == before
     last = found["result"]
@@ -79,7 +85,7 @@ def test_the_chain_as_the_documentation_defines_it(run: Run) -> None:
 def test_the_state_as_the_documentation_defines_it(run: Run) -> None:
     """From the files of the last checkpoint, with numpy only."""
     checkpoint = max((run.folder / "checkpoints").iterdir())
-    digest = hashlib.sha256()
+    digest, marks = hashlib.sha256(), ""
     for file in ("average", "best", "model", "optimizer"):
         tensors = load_file(checkpoint / f"{file}.safetensors")
         names = {"float32": "F32", "int64": "I64"}
@@ -88,13 +94,15 @@ def test_the_state_as_the_documentation_defines_it(run: Run) -> None:
             line = [file, name, names[str(array.dtype)], list(array.shape)]
             digest.update(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             digest.update(array.tobytes("C"))
+            marks += digest.hexdigest()[:4]
     state = json.loads((checkpoint / "state.json").read_text())
     keys = ("epoch", "step", "last_accuracy", "best_accuracy", "best_epoch", "best_step")
     position = {key: state["run"][key] for key in (*keys, "plateaus", "plateau_epoch")}
     small = {"run": position, "optimizer": state["optimizer"], "scaler": state["scaler"]}
     text = json.dumps(small, sort_keys=True, separators=(",", ":"))
     digest.update(text.encode() + b"\n")
-    assert run.json("receipt.json")["chain"][-1]["state_sha256"] == digest.hexdigest()
+    last = run.json("receipt.json")["chain"][-1]
+    assert (last["state_sha256"], last["state_marks"]) == (digest.hexdigest(), marks)
 
 
 def test_only_what_can_change_the_weights_is_in_its_configuration(run: Run) -> None:
@@ -111,7 +119,7 @@ def test_a_run_that_an_older_version_began_has_none(
     records = list(read_records(run.folder / "metrics.jsonl"))
     config, results = stored_config.read_folder(run.folder), run.json("results.json")
     assert receipt.make(config, results, {}, records) is not None
-    next(record for record in records if record["event"] == "epoch").pop("state_sha256")
+    next(record for record in records if record["event"] == "epoch").pop("state_marks")
     found = receipt.make(config, results, {}, records)
     assert found is None
     (tmp_path / "receipt.json").write_text("of fewer epochs")

@@ -97,7 +97,7 @@ def kernel_variables() -> list[str]:
 def missing_features() -> list[str]:
     """Return what this machine lacks of what portable kernels need; empty: it has all."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return ["Linux on x86-64"]
+        return [f"x86-64 Linux (this is {platform.system()} on {platform.machine()})"]
     found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     flags = found[1].split() if found else []
     return [name.upper() for name in _NEEDED_FEATURES if name not in flags]
@@ -106,8 +106,9 @@ def missing_features() -> list[str]:
 def _check_processor() -> None:
     if missing := missing_features():
         raise UserError(
-            f"train.kernels: portable needs a processor with AVX2 and FMA under Linux on x86-64, "
-            f"and there is no {' and no '.join(missing)}; choose train.kernels: native"
+            f"train.kernels: portable needs x86-64 Linux and a processor with AVX2 and FMA; missing"
+            f" here: {', '.join(missing)}; add --train.kernels native to the command, which gives "
+            f"the bits of this kind of processor"
         )
 
 

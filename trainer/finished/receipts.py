@@ -22,7 +22,7 @@ from trainer.data.scaling import network_tensors
 from trainer.finished.run_record import RunRecord, position
 from trainer.run import receipt as receipts
 from trainer.run.receipt import FORMAT_VERSION, HEAD, LINK, NAME, RESULT, Receipt
-from trainer.training.state_digest import state_sha256
+from trainer.training.state_digest import digest_state
 
 _PARTS = {
     "configuration": dict[str, Any],
@@ -191,6 +191,8 @@ def _in_metrics(receipt: Receipt, run: RunRecord) -> Iterator[str]:
             "step": max((step["step"] for step in own), default=0),
             "records_sha256": receipts.records_sha256(own, record),
             "state_sha256": record.get("state_sha256"),
+            "step_marks": receipts.step_marks(own),
+            "state_marks": record.get("state_marks"),
         }
         for key, value in theirs.items():
             if link[key] != value:
@@ -236,5 +238,5 @@ def _in_checkpoints(receipt: Receipt, stops: list[Checkpoint]) -> Iterator[str]:
         if link := ends.get(position(saved)):
             tensors = {name: saved.tensors(name) for name in NAMES}
             files = {name: own for name, own in tensors.items() if own}
-            if state_sha256(files, saved.state) != link["state_sha256"]:
+            if digest_state(files, saved.state).sha256 != link["state_sha256"]:
                 yield f"{saved.folder.name} is not the state at the end of epoch {link['epoch']}"

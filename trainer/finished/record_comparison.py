@@ -10,9 +10,10 @@ from trainer.base.strict_json import nan_to_null
 from trainer.checkpoint.reading import Checkpoint
 from trainer.finished.run_record import RunRecord
 from trainer.network.model_state import same_bits
-from trainer.run.receipt import records_sha256
+from trainer.run.receipt import marked_steps, records_sha256, step_marks
 from trainer.training.observer import Record
 from trainer.training.snapshot import Files
+from trainer.training.state_digest import first_differing_mark
 
 STEP_KEYS = ("lr", "loss")
 EPOCH_KEYS = (
@@ -156,6 +157,8 @@ class LinkComparison(RecordComparison):
     def __init__(self, run: RunRecord, bar: Any) -> None:
         super().__init__(run, None, bar)
         self._steps: list[Record] = []
+        self.tensor_number: int | None = None
+        """of the first that differs, among all at the end of the epoch that does, from 0"""
 
     def steps_done(self, records: Sequence[Record], progress: Record) -> None:
         """Keep the steps until the end of their epoch."""
@@ -171,14 +174,39 @@ class LinkComparison(RecordComparison):
             "step": self._steps[-1]["step"],
             "records_sha256": records_sha256(self._steps, record),
             "state_sha256": record["state_sha256"],
+            "state_marks": record["state_marks"],
         }
         where = f"the end of epoch {epoch}"
+        self._compare_steps(epoch, link["step_marks"])
         for key, here in found.items():
             if link[key] != here:
                 self.note(f"{where}: {key} {link[key]} in the receipt, {here} here", epoch=epoch)
+        if self.first_difference is not None:
+            number = first_differing_mark(record["state_marks"], link["state_marks"])
+            self.tensor_number = number
         self.note_agreement(where)
         self.epochs += 1
         self._steps = []
+
+    def _compare_steps(self, epoch: int, marks: str) -> None:
+        """Note the first step of an epoch that is not the receipt's."""
+        number = first_differing_mark(step_marks(self._steps), marks)
+        if number is None:
+            return
+        marked = marked_steps(len(self._steps))
+        if number >= len(marked):
+            self.note(f"epoch {epoch} has other steps in the receipt", epoch=epoch)
+            return
+        begin = marked[number - 1] + 1 if number else 0
+        first, last = (self._steps[place]["step"] for place in (begin, marked[number]))
+        if begin:
+            self.note_agreement(f"step {first - 1} (epoch {epoch})")
+        if first == last:
+            text = f"step {first} (epoch {epoch}): not the loss or rate in the receipt"
+            self.note(text, epoch=epoch, step=first)
+        else:
+            text = f"steps {first} to {last} (epoch {epoch}): not the losses in the receipt"
+            self.note(text, epoch=epoch)
 
 
 def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpoint) -> str | None:

@@ -80,7 +80,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     if config.train.kernels == "portable" and not cpu:
         raise UserError(
             "train.kernels: portable computes on CPUs, and this process would use a GPU; set "
-            "ACCELERATE_USE_CPU=true, or choose train.kernels: native"
+            "ACCELERATE_USE_CPU=true, or add --train.kernels native to the command"
         )
     keep_freed_memory()
     # An earlier run in the same process may have had another precision.

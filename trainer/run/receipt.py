@@ -8,7 +8,9 @@
         epoch, step             both counted from 1, at the end of the epoch
         records_sha256          of the epoch's losses and rates, `records_sha256` here
         state_sha256            of all that the next step depends on, `training/state_digest`
-        sha256                  of the link before, and of these four
+        step_marks, state_marks the first digits of digests up to each step and each tensor, which
+                                say where a computation parts from the run
+        sha256                  of the link before, and of these six
     result              the last link: digests of the weights, figures of the test, and `sha256`
     made_with           versions, machine, and the digest of Lockstep's own code
     sha256              of all of the above
@@ -36,14 +38,17 @@ from trainer.config.schema import RunConfig, flatten
 from trainer.network.weights_sources import may_be_downloaded
 from trainer.run.metrics_log import by_event
 from trainer.training.observer import Record
+from trainer.training.state_digest import MARK_DIGITS
 
 NAME = "receipt.json"
 FORMAT_VERSION = 1
 
 HEAD = ("format_version", "configuration", "fingerprints", "skipped_steps")
 """keys whose digest the chain begins with"""
-LINK = ("epoch", "step", "records_sha256", "state_sha256")
+LINK = ("epoch", "step", "records_sha256", "state_sha256", "step_marks", "state_marks")
 """keys that a link's digest is of, after that of the link before"""
+MOST_STEP_MARKS = 256
+"""of an epoch; where it has more steps, every second or third or so has a mark"""
 RESULT = ("final_weights_sha256", "weights_sha256", "test")
 """likewise, of the last one"""
 ANY_PLACE = "FILE"
@@ -88,7 +93,7 @@ def make(
         None where an older version did a part of the run, which has no digests of its state.
     """
     steps, epochs = by_event(records)
-    if any("state_sha256" not in record for record in epochs):
+    if any("state_marks" not in record for record in epochs):
         return None
     receipt: Receipt = {
         "format_version": FORMAT_VERSION,
@@ -105,6 +110,8 @@ def make(
             "step": own[-1]["step"],
             "records_sha256": records_sha256(own, record),
             "state_sha256": record["state_sha256"],
+            "step_marks": step_marks(own),
+            "state_marks": record["state_marks"],
         }
         for record, own in zip(epochs, steps_by_epoch(steps, epochs), strict=True)
     ]
@@ -167,8 +174,32 @@ def records_sha256(steps: Iterable[Record], epoch: Record) -> str:
         steps: the records of its steps.
         epoch: its own record.
     """
-    rows = [[record["step"], record["loss"], record["lr"]] for record in steps]
+    rows = [_row(record) for record in steps]
     return _sha256(nan_to_null([rows, *(epoch[key] for key in EPOCH_FIGURES)]))
+
+
+def step_marks(steps: Sequence[Record]) -> str:
+    """Return the marks of an epoch: first digits of the digest of all its steps up to some.
+
+    Args:
+        steps: the records of its steps.
+    """
+    digest, marks, marked = hashlib.sha256(), list[str](), set(marked_steps(len(steps)))
+    for number, record in enumerate(steps):
+        digest.update(canonical_json(nan_to_null(_row(record))) + b"\n")
+        if number in marked:
+            marks.append(digest.hexdigest()[:MARK_DIGITS])
+    return "".join(marks)
+
+
+def marked_steps(count: int) -> list[int]:
+    """Return which steps of an epoch have a mark, from 0; of this many the last one always has."""
+    every = -(-count // MOST_STEP_MARKS)
+    return sorted({*range(every - 1, count, every), count - 1}) if count else []
+
+
+def _row(record: Record) -> list[Any]:
+    return [record["step"], record["loss"], record["lr"]]
 
 
 def steps_by_epoch(steps: Iterable[Record], epochs: Sequence[Record]) -> list[list[Record]]:

@@ -21,7 +21,7 @@ from trainer.training import resume_checks
 from trainer.training.averaging import WeightAverage
 from trainer.training.optimizer_state import load_optimizer_state, optimizer_state
 from trainer.training.run_state import RunState
-from trainer.training.state_digest import state_sha256
+from trainer.training.state_digest import digest_state
 
 Files = dict[str, Tensors]
 
@@ -73,9 +73,11 @@ class Snapshot:
     def digests(self, state: RunState, best_weights: Tensors) -> dict[str, str]:
         """Return what metrics.jsonl records of the end of an epoch, of the weights and of all."""
         files, small = self.collect(state, best_weights)
+        whole = digest_state(files, small)
         return {
             "weights_sha256": weights_sha256(files["model"]),
-            "state_sha256": state_sha256(files, small),
+            "state_sha256": whole.sha256,
+            "state_marks": whole.marks,
         }
 
     def check_fingerprints(self, fingerprints: dict[str, str | None], where: Path) -> None:

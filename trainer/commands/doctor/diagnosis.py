@@ -41,6 +41,8 @@ def check_machine_and_run(
         machine.check_processes(config), variables, machine.cores(), machine.versions(), kernels,
         devices,
     ]  # fmt: skip
+    if asked and kernels.state == "ok":
+        findings.append(machine.describe_promise(asked))
     started = _started_count(config)
     # Processes can meet even where the recipe asks for another number of them.
     can_meet = machine.check_processes(RunConfig()).state == "ok"

@@ -131,12 +131,35 @@ def check_kernels(config: RunConfig) -> Finding:
             kernels.choose("portable")
         except UserError as error:
             return Finding("kernels", "problem", str(error))
-        text = "portable: the same bits on every x86-64 processor with AVX2"
+        text = (
+            "portable: the same bits on every x86-64 Linux machine with AVX2 and these versions of "
+            "torch and numpy"
+        )
         return Finding("kernels", "ok", text)
     missing = kernels.missing_features()
-    would = f"need {' and '.join(missing)}" if missing else "would work here"
-    text = f"native: bits of this kind of processor; train.kernels: portable {would}"
+    would = f"needs {' and '.join(missing)}" if missing else "would work here"
+    text = f"native: the bits of this kind of processor; train.kernels: portable {would}"
     return Finding("kernels", "ok", text)
+
+
+def describe_promise(config: RunConfig) -> Finding:
+    """Say in three sentences what the bits of a run depend on."""
+    if config.train.reduction == "fast":
+        text = "only to rounding: train.reduction: fast adds in another order on other processes"
+        return Finding("same bits", "ok", text)
+    microbatches = config.train.microbatches
+    counts = "any number of processes that divides its micro-batches"
+    if microbatches:
+        divisors = [str(n) for n in range(1, microbatches + 1) if microbatches % n == 0]
+        counts = f"{', '.join(divisors)} process{'es' * (microbatches > 1)}"
+    where = "machines like this one"
+    if config.train.kernels == "portable":
+        where = "every x86-64 Linux machine with AVX2"
+    text = (
+        f"this run ends with the same weights on {counts} and any cores. Killed, moved and started "
+        f"again, too, on {where}. Its receipt.json lets anybody with the images check that."
+    )
+    return Finding("same bits", "ok", text)
 
 
 def check_devices() -> Finding:

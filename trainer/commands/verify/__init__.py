@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample", type=int, metavar="N",
         help="only N of the segments, drawn at random; after one that differs, others until one is "
-        "found that follows on one that agrees; 0: only compare the files with the receipt",
+        "found that follows on one that agrees",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, metavar="S", help="of --sample; default: another one each time"
@@ -115,16 +115,17 @@ def _check(arguments: argparse.Namespace, source: Source) -> None:
     segment, sample = arguments.segment, arguments.sample
     if segment is not None and sample is not None:
         raise UserError("--sample: draws segments, and --segment names one: give one of them")
-    if sample is not None and sample < 0:
-        raise UserError(f"--sample: must be 0 or more segments, found {sample}")
+    if sample is not None and sample < 1:
+        raise UserError(f"--sample: must be 1 or more segments, found {sample}")
     if arguments.seed is not None and sample is None:
         raise UserError("--seed: is that of --sample, which is not given")
     if not source.is_receipt:
         return
-    if segment is not None or sample:
+    if segment is not None or sample is not None:
+        option = "segment" if sample is None else "sample"
         raise UserError(
-            f"--{'sample' if sample else 'segment'}: needs the run's folder, whose checkpoints a "
-            f"segment begins with; with {source.path} alone, the run is computed from its start"
+            f"--{option}: needs the run's folder, whose checkpoints a segment begins with; with "
+            f"{source.path} alone, the run is computed from its start"
         )
     if arguments.tolerance is not None:
         raise UserError(

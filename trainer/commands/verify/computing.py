@@ -45,6 +45,7 @@ def verify(again: Recomputation) -> dict[str, Any]:
                 )
                 found["checkpoints"].append(saved.folder.name)
         if not _advance(again, plan.end):
+            collectives.run_on_main_rank(again.accelerator, partial(_name_marked_tensor, again))
             return found
         if plan.run.results is None or plan.end[1] < plan.run.last_step:
             return found
@@ -137,6 +138,19 @@ def _name_tensor(again: Recomputation, saved: Checkpoint) -> None:
     if parted and (engine.state.epoch, engine.state.step) == run_record.position(saved):
         files, _ = engine.snapshot.collect(engine.state, engine.selection.best)
         parted.tensor = differing_tensor(files, saved)
+
+
+def _name_marked_tensor(again: Recomputation) -> None:
+    """Note which tensor differs first at the end of the epoch, by the marks of a receipt alone."""
+    from trainer.finished.record_comparison import LinkComparison
+
+    comparison = again.comparison
+    if not isinstance(comparison, LinkComparison) or comparison.tensor_number is None:
+        return
+    files, _ = again.engine.snapshot.collect(again.engine.state, again.engine.selection.best)
+    names = [f"{name} of {file}" for file in sorted(files) for name in sorted(files[file])]
+    if comparison.parted and comparison.tensor_number < len(names):
+        comparison.parted.tensor = names[comparison.tensor_number]
 
 
 def _last_epoch(saved: Checkpoint) -> int:

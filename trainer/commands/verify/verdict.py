@@ -21,7 +21,7 @@ def combine(
     difference = difference or next(iter(found.contradictions), None)
     tolerance = next((part["tolerance"] for part in parts if part["tolerance"] is not None), None)
     reasons = [reason for part in parts for reason in part["not_promised"]]
-    last = max(parts, key=lambda part: part["last_step"], default={})
+    last = max(parts, key=lambda part: part["last_step"])
     return {
         "run": str(found.run.folder),
         "agrees": difference is None,
@@ -32,13 +32,13 @@ def combine(
         "threads": threads,
         "not_promised": list(dict.fromkeys(reasons)),
         "tolerance": tolerance,
-        "largest_difference": max((part["largest_difference"] for part in parts), default=0.0),
-        "first_step": min((part["first_step"] for part in parts), default=None),
-        "last_step": last.get("last_step"),
+        "largest_difference": max(part["largest_difference"] for part in parts),
+        "first_step": min(part["first_step"] for part in parts),
+        "last_step": last["last_step"],
         "steps": sum(part["steps"] for part in parts),
         "epochs": sum(part["epochs"] for part in parts),
         "checkpoints": [name for part in parts for name in part["checkpoints"]],
-        **{key: last.get(key) for key in DIGESTS},
+        **{key: last[key] for key in DIGESTS},
     }
 
 
@@ -46,18 +46,16 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     """Return the lines for people."""
     count, threads, receipt = report["processes"], report["threads"], report["receipt"]
     processes = "1 process" if count == 1 else f"{count} processes"
-    lines = list[str]()
-    if report["first_step"] is not None:
-        steps = f"steps {report['first_step']:,} to {report['last_step']:,}"
-        if "sample" in report:
-            numbers = ", ".join(str(part["segment"]) for part in report["computed"])
-            steps = f"segments {numbers} of {report['segments']} (--seed {report['seed']})"
-        lines += [
-            f"{report['run']}: {steps}, on {processes} of {threads} thread{'s' * (threads != 1)}",
-            f"compared: the losses of {report['steps']:,} steps, the figures of "
-            f"{report['epochs']:,} epochs, checkpoints: "
-            f"{', '.join(report['checkpoints']) or 'none'}",
-        ]
+    steps = f"steps {report['first_step']:,} to {report['last_step']:,}"
+    if "sample" in report:
+        numbers = ", ".join(str(part["segment"]) for part in report["computed"])
+        steps = f"segments {numbers} of {report['segments']} (--seed {report['seed']})"
+    lines = [
+        f"{report['run']}: {steps}, on {processes} of {threads} thread{'s' * (threads != 1)}",
+        f"compared: the losses of {report['steps']:,} steps, the figures of "
+        f"{report['epochs']:,} epochs, checkpoints: "
+        f"{', '.join(report['checkpoints']) or 'none'}",
+    ]
     if receipt:
         by = f", signed by {receipt['signed_by']}" if receipt["signed_by"] else ""
         lines.append(f"receipt {receipt['sha256']}: whole{by}")
@@ -74,8 +72,6 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     for key, what in DIGESTS.items():
         if report[key] and report["in_bits"]:
             lines.append(f"{what}: {report[key]}, as in the run")
-    if report["first_step"] is None:
-        return [*lines, "nothing was computed: the files agree with the receipt"]
     how = "bit-identical" if report["in_bits"] else "equal to the tolerance"
     return [*lines, f"{how}: the run gives what its folder says"]
 
@@ -92,7 +88,7 @@ def _where(report: dict[str, Any]) -> list[str]:
     if parted["tensor"] is not None:
         lines.append(f"first tensor: {parted['tensor']}")
     elif report["receipt"] and report["checkpoints"] == []:
-        lines.append("not known: which tensor, as there is no checkpoint to compare with")
+        lines.append("not known: which tensor, as no checkpoint and no mark shows it")
     if parted["step"] is None and parted["epoch"] is not None:
         lines.append(f"not known: which step of epoch {parted['epoch']}, as no loss shows it")
     return lines
