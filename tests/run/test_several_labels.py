@@ -193,7 +193,7 @@ def test_asymmetric_loss_weights_and_mixed_images_work_together(
 def test_a_cross_validation_answers_for_each_image_once(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--config", str(RECIPE), "--data.root", str(table), *KEYS, "--train.epochs", "1")
+    words = ("--config", str(RECIPE), "--data.root", str(table), *KEYS, "--train.epochs", "2")
     more = ("--output_dir", str(tmp_path / "cv"), "--tracking.wandb", "disabled", "--threads", "1")
     text = command(capsys, "crossval", "--folds", "2", *words, *more, "--processes", "1")
     assert "mean mAP" in text
