@@ -107,7 +107,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
-    parser = _parser()
+    parser = _parser(with_help="--help" in arguments or "-h" in arguments)
     arguments = _replace_recipe_names(arguments)
     try:
         values = parser.parse_args(arguments)
@@ -191,9 +191,10 @@ def _recipe_prefix(arguments: list[str]) -> str:
     return ""
 
 
-def _parser() -> ArgumentParser:
+def _parser(*, with_help: bool = False) -> ArgumentParser:
+    """Make the parser; what the help says of each key is read from the schema's source."""
     program = "lockstep train" if is_console_command() else "train.py"
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=with_help)
     parser = ArgumentParser(
         prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
     )

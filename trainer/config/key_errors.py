@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -84,11 +85,16 @@ def check_not_null(config: RunConfig) -> None:
 def _hints(key: str) -> tuple[Any, ...]:
     """Return the types that a key's value may have, null first."""
     section, _, name = key.rpartition(".")
-    owner = get_type_hints(RunConfig)[section] if section else RunConfig
-    hint = get_type_hints(owner)[name]
+    owner = _hints_of(RunConfig)[section] if section else RunConfig
+    hint = _hints_of(owner)[name]
     if get_origin(hint) not in (Union, types.UnionType):
         return (hint,)
     return tuple(sorted(get_args(hint), key=lambda one: one is not type(None)))
+
+
+@functools.cache
+def _hints_of(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner)
 
 
 def _in_words(hint: Any) -> str:
