@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from trainer.base import garbage
 from trainer.commands import options
 from trainer.config import command_line
 from trainer.ranks import processes
@@ -36,7 +37,7 @@ def train(arguments: Sequence[str]) -> None:
     processes.check_launch(known)
     from trainer.data.sources import head_start
 
-    with head_start.look_into_pictures(known.data):
+    with head_start.look_into_pictures(known.data), garbage.keep_all():
         # Torch and its company take seconds to import: only after --help and a mistyped key.
         from trainer.ranks import local_processes
         from trainer.run.training_run import run_training
