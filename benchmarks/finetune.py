@@ -4,10 +4,10 @@
 
 DIR has train/, validation/ and test/ with CLASS/*.jpg; nothing else should run. ImageNet's weights
 come from the extra `pretrained`; timm and torchvision, next to a CPU build of torch, from the
-folder `timm` of the environment, where launch/environment.sh puts them, and fastai with what it
-needs likewise from the folder `fastai` (benchmarks/README.md). What is not installed is left out.
-Every training is put into benchmarks/results/finetune.json as it ends; finetune.md and finetune.png
-are made from all that are there.
+folder `timm` of the environment, where launch/environment.sh puts them, and fastai and transformers
+likewise from the folders `fastai` and `transformers` (benchmarks/README.md). What is not installed
+is left out. Every training is put into benchmarks/results/finetune.json as it ends; finetune.md and
+finetune.png are made from all that are there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from finetune_loops import LOOPS, OURS, Task
 
 PROCESSES = 2
 EPOCHS = [1, 2, 4, 8, 16]
-FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai")]
+FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai", "transformers")]
 
 INTRODUCTION = """
 Seconds are those of the training alone, with reading and decoding and without evaluations: each
@@ -109,7 +109,7 @@ def draw(figures: page.Figures, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def build_page(figures: page.Figures, command: str) -> list[str]:
+def build_page(figures: page.Figures) -> list[str]:
     """Return the page."""
     heads = ["training", "epochs", "seeds", "seconds", "validation", "test"]
     rows = [
@@ -123,7 +123,8 @@ def build_page(figures: page.Figures, command: str) -> list[str]:
          seeds.values()}
     )  # fmt: skip
     return [
-        "# Fine-tuning beside other trainers", "", f"    {command}", "", INTRODUCTION, "",
+        "# Fine-tuning beside other trainers", "",
+        "    python benchmarks/finetune.py --root DIR", "", INTRODUCTION, "",
         "![Test accuracy against seconds](finetune.png)", "", *page.table(heads, rows), "",
         "Measured on:", "", *(f"- {machine}" for machine in machines),
     ]  # fmt: skip
@@ -163,8 +164,7 @@ def main() -> None:
                 runs = figures.setdefault(name, {}).setdefault(str(epochs), {})
                 runs[str(seed)] = {**found, "machine": page.machine()}
                 draw(figures, arguments.output.with_suffix(".png"))
-                lines = build_page(figures, "python benchmarks/finetune.py --root DIR")
-                page.write_figures(arguments.output, figures, lines)
+                page.write_figures(arguments.output, figures, build_page(figures))
 
 
 if __name__ == "__main__":

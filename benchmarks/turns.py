@@ -58,9 +58,14 @@ class Turns:
             sys.exit("the driver has gone")
         self.start_s = time.perf_counter()
 
-    def report(self) -> None:
-        """End the turn."""
-        seconds = time.perf_counter() - self.start_s
+    def report(self, seconds: float | None = None) -> None:
+        """End the turn.
+
+        Args:
+            seconds: that count; None: all since it began.
+        """
+        if seconds is None:
+            seconds = time.perf_counter() - self.start_s
         self._say({"seconds": seconds, "threads": torch.get_num_threads()})
 
     @contextlib.contextmanager

@@ -27,13 +27,18 @@ def build_net(classes: int) -> nn.Module:
     import timm
 
     net: nn.Module = timm.create_model(NET, num_classes=classes)
+    load_body(net)
+    memory_layout.set_layout(net, torch.channels_last)
+    return net
+
+
+def load_body(net: nn.Module) -> None:
+    """Give a net all but the head of ImageNet's weights."""
     weights = load_file(packaged_weights.resolve("efficientnet_lite0").file)
     body = {name: one for name, one in weights.items() if not name.startswith(HEAD)}
     missing, left_over = net.load_state_dict(body, strict=False)
     assert not left_over, left_over
     assert all(name.startswith(HEAD) for name in missing), missing
-    memory_layout.set_layout(net, torch.channels_last)
-    return net
 
 
 def scale() -> list[Any]:

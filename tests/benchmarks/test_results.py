@@ -7,6 +7,7 @@ from types import ModuleType
 import ablations
 import accuracy
 import faults
+import finetune
 import minutes
 import page
 import photos
@@ -18,7 +19,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
-    "benchmark", [ablations, accuracy, faults, minutes, photos, scaling, throughput]
+    "benchmark", [ablations, accuracy, faults, finetune, minutes, photos, scaling, throughput]
 )
 def test_a_page_says_what_its_figures_say(benchmark: ModuleType) -> None:
     figures = page.RESULTS / f"{benchmark.__name__}.json"
