@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,8 +115,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def taught(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("taught") / "run"
     words = ["--train.epochs", "2", "--train.teacher", str(teacher.folder)]
-    assert train_here(folder, *words, *TAUGHT) == 0
-    return Run(folder, 0)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert train_here(folder, *words, *TAUGHT) == 0
+    return Run(folder, 0, output.getvalue())
 
 
 def test_two_processes_and_a_resumed_run_give_the_same_bits(
@@ -124,6 +128,20 @@ def test_two_processes_and_a_resumed_run_give_the_same_bits(
     assert begun.exit_code == 0, begun.errors
     assert train_here(tmp_path / "run", "--train.epochs", "2", *words) == 0
     check_same(Run(tmp_path / "run", 0), taught)
+
+
+def test_the_teacher_is_named_on_the_screen_and_in_the_results(teacher: Run, taught: Run) -> None:
+    file = teacher.folder / "model.safetensors"
+    expected = {
+        "source": str(teacher.folder),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "weight": 0.6,
+        "temperature": 2.0,
+    }
+    assert taught.json("results.json")["train"]["teacher"] == expected
+    assert teacher.json("results.json")["train"]["teacher"] is None
+    line = f"{teacher.folder}, SHA-256 {expected['sha256'][:12]}; 0.6 of the loss, at temperature 2"
+    assert line in " ".join(taught.output.split())
 
 
 def test_a_taught_run_is_computed_again_also_where_its_teacher_has_moved(

@@ -10,7 +10,13 @@ from typing import Any, cast
 import numpy as np
 
 from trainer.base.files import write_file
-from trainer.config.schema import LAB_TEST_SAMPLES, LAB_TRAIN_SAMPLES, ModelConfig, RunConfig
+from trainer.config.schema import (
+    LAB_TEST_SAMPLES,
+    LAB_TRAIN_SAMPLES,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
 from trainer.data.measurements import fingerprint_of
 from trainer.training import figures
 from trainer.training.averaging import chooses_final_mean
@@ -129,6 +135,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
             "device": engine.environment["device"],
             "precision": config.train.precision,
             "kernels": config.train.kernels,
+            "teacher": _teacher(config.train),
         },
         "model": {
             "name": config.model.name,
@@ -156,6 +163,17 @@ def _starting_weights(model: ModelConfig) -> dict[str, str | None] | None:
     if model.weights is None:
         return None
     return {"source": model.weights, "sha256": model.weights_sha256}
+
+
+def _teacher(train: TrainConfig) -> dict[str, str | float | None] | None:
+    if train.teacher is None:
+        return None
+    return {
+        "source": train.teacher,
+        "sha256": train.teacher_sha256,
+        "weight": train.teacher_weight,
+        "temperature": train.temperature,
+    }
 
 
 def write_predictions(path: Path, predictions: Found, validation: Found | None = None) -> None:

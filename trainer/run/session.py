@@ -9,63 +9,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.base import output_streams, terminal, user_code_errors
+from trainer.base import output_streams, user_code_errors
 from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.rules import find_warnings
 from trainer.config.run_status import RunStatus, State
-from trainer.config.schema import DataConfig, RunConfig, replace
-from trainer.data.pictures.resizing import MIDDLE, fit_of
+from trainer.config.schema import RunConfig, replace
 from trainer.data.scaling import choose_scaling
-from trainer.data.stored.pictures import StoredPictures
-from trainer.network import model_state, new_model
-from trainer.network.memory_layout import describe_layout
+from trainer.network import model_state
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.preemption import StopRequest
-from trainer.run import console, final_files, final_report
+from trainer.run import console, final_files, final_report, header
 from trainer.run.metrics_log import MetricsLog
 from trainer.run.recorder import Hooks, Recorder
 from trainer.run.run_folder import OpenedRun, RunFolder, run_folder_of
 from trainer.run.tracking import trackers, weights_and_biases
-from trainer.training import parameter_groups
 from trainer.training.engine import Engine
 
 log = logging.getLogger("lockstep")
-
-
-def _describe_pictures(engine: Engine) -> dict[str, str]:
-    """Return where pictures are kept and why, if each batch is cut out of them."""
-    images = engine.data.train.images
-    if not isinstance(images, StoredPictures):
-        return {}
-    choice = images.store.choice
-    return {"pictures": f"{images.store.form}, {choice.describe()}"}
-
-
-def _describe_preprocessing(data: DataConfig) -> dict[str, str]:
-    """Return what is unusual in how images are cut and scaled, as weights may want it."""
-    parts = []
-    if data.has_pictures and (fit := fit_of(data)) != MIDDLE:
-        parts.append(str(fit))
-    if data.scaling == "pretrained":
-        mean, deviation = (
-            " ".join(f"{one:.4g}" for one in value or ()) for value in (data.mean, data.deviation)
-        )
-        parts.append(f"mean {mean} and deviation {deviation} of pixels from 0 to 1")
-    return {"images": "; ".join(parts)} if parts else {}
-
-
-def _describe_weights(config: RunConfig, engine: Engine) -> dict[str, str]:
-    """Return what the network starts from, and what of it is not as in its file."""
-    if config.model.weights is None:
-        return {}
-    fit = new_model.fit_of(engine.module)
-    digest = f"SHA-256 {(config.model.weights_sha256 or 'unknown')[:12]}"
-    return {
-        "weights": "; ".join([f"{config.model.weights}, {digest}", *(fit.notes if fit else ())])
-    }
 
 
 class Session:
@@ -176,7 +139,7 @@ class Session:
         self.folder.remove_leftovers()
         self.folder.write_config(self.config)
         self._write_status("running", None)
-        self._print_header(engine, saved)
+        header.show(self.path, self.config, engine, self.trial_warnings, resumes=saved is not None)
         for doubt in (*engine.data.warnings, *find_warnings(self.config)):
             log.warning("%s", doubt)
         self.checkpoints.remove_leftovers()
@@ -219,44 +182,6 @@ class Session:
 
         if run_folder_of(saved.folder) != self.path.resolve():
             collectives.run_on_main_rank(self.accelerator, take)
-
-    def _print_header(self, engine: Engine, saved: Checkpoint | None) -> None:
-        config, train, dataset = self.config, self.config.train, engine.data
-        parameters = sum(p.numel() for p in engine.module.parameters())
-        count = self.accelerator.num_processes
-        images = " x ".join(map(str, dataset.train.images.shape[1:]))
-        facts = {
-            "run": str(self.path) + (f", going on after step {engine.state.step}" if saved else ""),
-            "device": engine.environment["device"],
-            "processes": f"{count}, of {config.threads} thread{'s' * (config.threads != 1)} each",
-            "precision": train.precision,
-            "kernels": f"{describe_layout(engine.module)}, "
-            + ("deterministic" if train.reduction == "exact" else "whichever is fastest")
-            + ", portable" * (train.kernels == "portable"),
-            "model": f"{config.model.name}, {parameters:,} parameters",
-            **_describe_weights(config, engine),
-            "data": f"{dataset.name}, {images}, from {dataset.source}",
-            **_describe_preprocessing(config.data),
-            "samples": f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, "
-            f"{len(dataset.test):,} test",
-            **_describe_pictures(engine),
-            "global batch": f"{train.batch_size} samples, {train.microbatches} micro-batches, "
-            f"{train.reduction} reduction",
-            "optimiser": f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}, "
-            f"{config.schedule.name} schedule, {train.epochs} epochs",
-        }
-        if frozen := engine.freezing.describe():
-            facts["frozen"] = frozen
-        if self.trial_warnings is not None:
-            facts["trial"] = trial.summary(self.trial_warnings)
-        terminal.print_facts(facts)
-        if (fit := new_model.fit_of(engine.module)) and not saved:
-            for line in terminal.format_table(fit.describe()):
-                terminal.print_line(line)
-            terminal.print_line("")
-        if config.optimizer.layer_decay is not None or config.optimizer.groups:
-            for line in parameter_groups.describe(engine.optimizer.optimizer, engine.module):
-                terminal.print_line(line)
 
     # ------------------------------------------------------------------ after the training
 
