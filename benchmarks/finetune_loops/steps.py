@@ -53,7 +53,7 @@ def plain(task: StepsTask, turns: Turns) -> None:
     )
     for _ in range(task.epochs):
         with turns.epoch():
-            for batch in torch.randperm(len(pixels)).split(task.batch_size):
+            for batch in torch.split(torch.randperm(len(pixels)), task.batch_size):
                 images = (pixels[batch].float() - mean) / deviation
                 images = images.contiguous(memory_format=torch.channels_last)
                 with parts.autocast():

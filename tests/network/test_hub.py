@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +19,10 @@ from safetensors.torch import save
 
 import models
 from tests.conftest import REPOSITORY
+from tests.data.picture_folders import write_pictures
 from tests.distributed.launch import environment
 from tests.network.hub_server import Hub, serve
-from tests.runs import DIGITS, train_forked
+from tests.runs import DIGITS, train_forked, words
 
 OF_TIMM = {
     "architecture": "quicknet",
@@ -115,9 +118,9 @@ def test_what_is_not_there_is_said_in_one_line(hub: Hub, tmp_path: Path) -> None
 
 def test_one_of_two_processes_downloads_and_the_commit_is_pinned(hub: Hub, tmp_path: Path) -> None:
     before = len(hub.asked)
-    words = ["--train.epochs", "1", "--data.train_size", "200", "--model.weights", "hf:some/timm"]
+    more = ["--train.epochs", "1", "--data.train_size", "200", "--model.weights", "hf:some/timm"]
     env = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
-    run = train_forked(tmp_path / "run", 2, *words, "--data.scaling", "global", **env)
+    run = train_forked(tmp_path / "run", 2, *more, "--data.scaling", "global", **env)
     assert run.exit_code == 0, run.errors
     got = [line for line in hub.asked[before:] if line.startswith("GET")]
     assert len([line for line in got if line.endswith("model.safetensors")]) == 1
@@ -126,3 +129,39 @@ def test_one_of_two_processes_downloads_and_the_commit_is_pinned(hub: Hub, tmp_p
     assert (
         run.json("results.json")["model"]["weights"]["sha256"] == config["model"]["weights_sha256"]
     )
+
+
+def test_pretrained_of_a_net_of_timm_is_what_timm_has_for_it(tmp_path: Path) -> None:
+    """From its repository, by the settings of timm; later commands find it in the cache."""
+    apart = Path(sys.prefix) / "timm"
+    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
+    root = write_pictures(tmp_path / "pictures", count=8, size=(40, 50), channels=3)
+    run, name = tmp_path / "run", "resnet10t"
+    given = ["--data.name", "folder", "--data.root", str(root), "--data.image_size", "64"]
+    given += ["--model.name", f"timm:{name}", "--model.args", "{}", "--model.weights", "pretrained"]
+    given += ["--train.batch_size", "8", "--train.epochs", "1", "--schedule.name", "constant"]
+    recipe = words(run, *given)
+    commands = [["train", *recipe], ["verify", str(run), "--model.name", f"timm:{name}"]]
+    commands += [["train", *recipe, "--train.epochs", "2"]]
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.network.timm_hub_worker", name, json.dumps(commands)],
+        env=environment(
+            HF_HOME=str(tmp_path / "home"), PYTHONPATH=f"{REPOSITORY}{os.pathsep}{apart}"
+        ),
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert found["codes"] == [0, 0, 0], finished.stderr
+    weights = [one for one in found["asked"] if one.endswith("model.safetensors")]
+    assert len([one for one in weights if one.startswith("GET /timm/resnet10t.")]) == 1
+    assert "head: 1,000 -> 2 classes, new" in finished.stdout
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["weights"] == "pretrained"
+    data = config["data"]  # as timm 1.0 says of resnet10t.c3_in1k
+    assert (data["scaling"], data["crop_share"], data["interpolation"]) == (
+        "pretrained", 0.875, "bicubic"
+    )  # fmt: skip
+    assert data["mean"] == [0.485, 0.456, 0.406]
+    assert json.loads((run / "results.json").read_text())["train"]["epochs"] == 2

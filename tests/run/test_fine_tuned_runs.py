@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from tests.commands.command import Capture, run_command
-from tests.runs import DIGITS, Run, check_same, contents, train_forked, train_here
+from tests.runs import DIGITS, Run, check_same, contents, train_forked, train_here, words
 from trainer.config import stored_config
 
 SHORT = ["--train.epochs", "2", "--data.train_size", "300", "--train.microbatches", "2"]
@@ -66,8 +67,8 @@ def test_two_processes_begin_with_the_same_and_say_what_is_new(tuned: Run, tmp_p
     given = str(tuned.folder.parent / "w.safetensors")
     run = train_forked(tmp_path / "run", 2, *SHORT, "--model.weights", given)
     check_same(run, tuned)
-    for words in ("head: 20 -> 10 classes, new", "3 -> 1 channels, summed", "prefix 'module.'"):
-        assert run.output.count(words) == 1
+    for note in ("head: 20 -> 10 classes, new", "3 -> 1 channels, summed", "prefix 'module.'"):
+        assert run.output.count(note) == 1
 
 
 def test_it_is_verified_and_compared_like_any_other(copy: Path, capsys: Capture) -> None:
@@ -80,8 +81,8 @@ def test_it_is_verified_and_compared_like_any_other(copy: Path, capsys: Capture)
     code, _, errors = run_command(capsys, "verify", copy / "run")
     assert code == 2
     assert "gone: No such file" in errors
-    words = ["verify", copy / "run", "--model.weights", copy / "moved" / "w.safetensors"]
-    assert run_command(capsys, *words)[0] == 0
+    moved = copy / "moved" / "w.safetensors"
+    assert run_command(capsys, "verify", copy / "run", "--model.weights", moved)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["verify", "replay", "resume", "again"])
@@ -126,11 +127,35 @@ def test_it_goes_on_without_the_file_from_a_checkpoint(
 def test_a_run_is_weights_to_start_from(tuned: Run, tmp_path: Path, capsys: Capture) -> None:
     """Its folder or its file, with the classes that both have."""
     for name, given in (("a", tuned.folder), ("b", tuned.folder / "model.safetensors")):
-        words = ["--model.weights", str(given), "--train.epochs", "1"]
-        assert train_here(tmp_path / name, *SHORT, *words) == 0
+        more = ["--model.weights", str(given), "--train.epochs", "1"]
+        assert train_here(tmp_path / name, *SHORT, *more) == 0
     one, two = Run(tmp_path / "a", 0), Run(tmp_path / "b", 0)
     assert one.digest == two.digest
     assert "head: " not in capsys.readouterr().out
     assert run_command(capsys, "compare", one.folder, two.folder)[0] == 0
+    for command in ("verify", "replay"):
+        more = ["--step", "2"] * (command == "replay")
+        code, _, errors = run_command(capsys, command, one.folder, *more)
+        assert code == 0, errors
     started = load_file(tuned.folder / "model.safetensors").keys()
     assert load_file(one.folder / "model.safetensors").keys() == started
+
+
+def test_each_fold_and_a_range_test_begin_with_the_weights(
+    tuned: Run, tmp_path: Path, capsys: Capture
+) -> None:
+    """What they train at first is what a run with these weights does."""
+    given = [*SHORT, "--train.epochs", "1", "--schedule.warmup_epochs", "0"]
+    given += ["--model.weights", str(tuned.folder.parent / "w.safetensors")]
+    code, output, errors = run_command(
+        capsys, "crossval", *words(tmp_path / "folds", *given), "--folds", "2"
+    )
+    assert code == 0, errors
+    assert output.count("head: 20 -> 10 classes, new") == 2
+    for number in (1, 2):
+        results = Run(tmp_path / "folds" / f"fold-{number}", 0).json("results.json")
+        assert results["model"]["weights"] == tuned.json("results.json")["model"]["weights"]
+    rate = ["--lowest", "0.0099999", "--highest", "0.01", "--steps", "20", "--json"]
+    code, output, errors = run_command(capsys, "lr-find", *words(tmp_path / "range", *given), *rate)
+    assert code == 0, errors
+    assert json.loads(output)["loss"][0] == tuned.metrics("step")[0]["loss"]

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
-from tests.runs import Run, train_here
+from tests.runs import Run, train_here, words
 from trainer.base.tensor_files import read_metadata
 from trainer.finished import trained_model
 from trainer.network.packaged_weights import PACKAGES
@@ -76,13 +77,26 @@ def test_pictures_are_cut_alike_in_the_run_and_in_the_finished_model(fine_tuned:
     )
 
 
-def test_the_same_command_has_nothing_left_to_do(
-    fine_tuned: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_command_has_nothing_left_to_do(fine_tuned: Run, capsys: Capture) -> None:
     root = config_of(fine_tuned)["data"]["root"]
     more = ["--data.root", root, "--data.image_size", "32", *SHORT]
     assert train_here(fine_tuned.folder, *more, config=RECIPE) == 0
     assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_it_is_computed_again_and_the_recipe_has_a_range_test(
+    fine_tuned: Run, tmp_path: Path, capsys: Capture
+) -> None:
+    code, _, errors = run_command(capsys, "verify", fine_tuned.folder)
+    assert code == 0, errors
+    root = config_of(fine_tuned)["data"]["root"]
+    more = ["--data.root", root, "--data.image_size", "32", *SHORT, "--steps", "20", "--json"]
+    code, output, errors = run_command(
+        capsys, "lr-find", *words(tmp_path / "run", *more, config=RECIPE)
+    )
+    assert code == 0, errors
+    found = json.loads(output)
+    assert found["loss"][0] == fine_tuned.metrics("step")[0]["loss"]
 
 
 def test_weights_of_a_run_bring_their_images_too(fine_tuned: Run, tmp_path: Path) -> None:
@@ -97,7 +111,7 @@ def test_weights_of_a_run_bring_their_images_too(fine_tuned: Run, tmp_path: Path
 
 
 def test_a_changed_file_of_the_package_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     package = PACKAGES["efficientnet_lite0"]
     (tmp_path / package.folder / "models").mkdir(parents=True)
@@ -111,9 +125,7 @@ def test_a_changed_file_of_the_package_is_refused(
     assert f"and that of {package.name} is {package.sha256}; install it again" in errors
 
 
-def test_a_network_without_such_weights_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_without_such_weights_is_refused(tmp_path: Path, capsys: Capture) -> None:
     more = ["--model.name", "quicknet", "--model.weights", "pretrained"]
     assert train_here(tmp_path / "run", *more) == 2
     assert "not of quicknet; give a file, the folder of a run" in capsys.readouterr().err

@@ -18,6 +18,13 @@ from trainer.network.freezing import Freezing
 NET = ["--model.name", "quicknet", "--model.args", '{"widths": [8, 16, 16]}']
 FROZEN = ["--train.freeze", "backbone", "--train.unfreeze_epoch", "3", "--train.epochs", "3"]
 
+TWO_PHASES = [
+    *(*NET, "--train.freeze", "backbone", "--train.unfreeze_epoch", "2", "--train.epochs", "2"),
+    *("--train.batch_size", "650", "--train.microbatches", "2", "--train.ema_decay", "0.9"),
+    *("--optimizer.groups", '{"backbone": {"lr_factor": 0.5}}'),
+    *("--checkpoint.every_steps", "1", "--checkpoint.keep", "9"),
+]
+
 
 def net() -> nn.Module:
     return nn.Sequential(
@@ -112,22 +119,31 @@ def test_frozen_parts_keep_every_bit_and_have_no_state_until_they_are_trained(
     assert len(all_of_them) > len(held)
 
 
-def test_a_run_goes_on_from_before_and_at_the_unfreezing_as_if_undisturbed(tmp_path: Path) -> None:
-    """Of two steps an epoch, on another number of processes.
+@pytest.fixture(scope="module")
+def two_phases(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of two steps an epoch, with a checkpoint of each: the first two have a frozen backbone."""
+    folder = tmp_path_factory.mktemp("phases") / "run"
+    assert train_here(folder, *TWO_PHASES) == 0
+    return Run(folder, 0)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_run_that_ends_at_the_unfreezing_goes_on_as_if_undisturbed(
+    step: int, processes: int, two_phases: Run, tmp_path: Path
+) -> None:
+    """After the last frozen step and after the first of all, also on more processes.
 
     What would know the epoch wrongly after a resume: the parameters, the modes of the norms, what
-    the sum has, the optimiser.
+    the sum has, the optimiser, the average.
     """
-    more = [*NET, "--train.freeze", "backbone", "--train.unfreeze_epoch", "2", "--train.epochs",
-            "2", "--train.batch_size", "650", "--train.microbatches", "2", "--checkpoint.keep", "9",
-            "--optimizer.groups", '{"backbone": {"lr_factor": 0.5}}',
-            "--checkpoint.every_steps", "1"]  # fmt: skip
-    assert train_here(tmp_path / "whole", *more) == 0
-    whole = Run(tmp_path / "whole", 0)
-    first, at_unfreezing, *_ = sorted((tmp_path / "whole" / "checkpoints").iterdir())
-    assert train_here(tmp_path / "first", *more, "--resume", str(first)) == 0
-    check_same(Run(tmp_path / "first", 0), whole)
-    check_same(train_forked(tmp_path / "on-2", 2, *more, "--resume", str(at_unfreezing)), whole)
+    start = two_phases.folder / "checkpoints" / f"step-{step:08}"
+    more = (*TWO_PHASES, "--resume", str(start))
+    if processes > 1:
+        check_same(train_forked(tmp_path / "run", processes, *more), two_phases)
+    else:
+        assert train_here(tmp_path / "run", *more) == 0
+        check_same(Run(tmp_path / "run", 0), two_phases)
 
 
 def test_the_fast_reduction_sums_what_is_trained_and_nothing_else(tmp_path: Path) -> None:

@@ -184,9 +184,10 @@ def open_slots(
         if is_exclusive:
             remove_leftovers(entry / INDEX)
         rows = _read_index(entry)
-        if is_whole:
-            rows = _without_others(entry, rows, names)
         found = _find(rows, names)
+        if is_whole and _has_needless(rows, found):
+            rows = _without_others(entry, rows, found)
+            found = _find(rows, names)
         if (found < 0).any():
             rows = _with_more(rows, names[found < 0], most_bytes[found < 0])
             _write_index(entry, rows)
@@ -215,17 +216,27 @@ def _slots_of(entry: Path, rows: npt.NDArray[np.void]) -> Slots:
     return Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
 
 
+def _has_needless(rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]) -> bool:
+    """Return whether most of the slots are of others than the rows that were found."""
+    is_wanted = _are_wanted(rows, found)
+    return bool(2 * rows["most_bytes"][~is_wanted].sum() > rows["most_bytes"].sum())
+
+
+def _are_wanted(rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    is_wanted = np.zeros(len(rows), np.bool_)
+    is_wanted[found[found >= 0]] = True
+    return is_wanted
+
+
 def _without_others(
-    entry: Path, rows: npt.NDArray[np.void], names: npt.NDArray[np.bytes_]
+    entry: Path, rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.void]:
-    """Return the rows of some pictures; the others go, with their slots, if theirs are more."""
-    others = np.isin(rows["sha256"], names, invert=True)
-    if 2 * rows["most_bytes"][others].sum() <= rows["most_bytes"].sum():
-        return rows
+    """Return the rows that were found; the others go, with their slots."""
+    is_wanted = _are_wanted(rows, found)
     old = _slots_of(entry, rows)
     kept = rows[:0]
-    if not others.all():
-        kept = _with_more(kept, rows["sha256"][~others], rows["most_bytes"][~others])
+    if is_wanted.any():
+        kept = _with_more(kept, rows["sha256"][is_wanted], rows["most_bytes"][is_wanted])
     was = dict(zip(rows["sha256"].tolist(), range(len(rows)), strict=True))
     # Without an index there are no slots: a kill leaves an empty entry.
     (entry / INDEX).unlink()
