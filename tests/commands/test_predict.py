@@ -70,6 +70,20 @@ def test_json_lines_and_csv(run: Run, photos: Path, capsys: Capture) -> None:
     assert lines[1:] == [[row["file"], row["class"], str(row["probability"])] for row in rows]
 
 
+def test_a_class_that_is_not_probable_enough_is_not_named(
+    run: Run, photos: Path, capsys: Capture
+) -> None:
+    rows = predict(capsys, run.folder, photos)
+    middle = sorted(row["probability"] for row in rows)[len(rows) // 2]
+    asked = (run.folder, photos, "--min_confidence", str(middle))
+    expected = [row["class"] if row["probability"] >= middle else None for row in rows]
+    assert [row["class"] for row in predict(capsys, *asked)] == expected
+    assert 0 < expected.count(None) < len(rows)
+    lines = list(csv.reader(io.StringIO(run_command(capsys, "predict", *asked)[1])))[1:]
+    assert [line[1] for line in lines] == [name or "not sure" for name in expected]
+    assert run_command(capsys, "predict", *asked[:-1], "2")[0] == 2
+
+
 def test_pictures_of_the_test_images_give_their_predictions(
     run: Run, photos: Path, capsys: Capture
 ) -> None:

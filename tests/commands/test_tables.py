@@ -51,6 +51,58 @@ def read_table(path: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
+def sliced(tmp_path_factory: pytest.TempPathFactory, labels: Path) -> Run:
+    """A run that is judged by a column of the table, and by brightness."""
+    folder = tmp_path_factory.mktemp("runs") / "sliced"
+    table = labels.with_name("cameras.csv")
+    rows = [(*row, f"camera {number % 3}") for number, row in enumerate(read_table(labels))]
+    write_table(table, rows, "file", "label", "part", "weight", "camera")
+    keys = ["--data.name", "table", "--data.root", str(table), "--train.epochs", "2"]
+    assert train_here(folder, *keys, "--data.slice_columns", "[camera, brightness, size]") == 0
+    return Run(folder, 0)
+
+
+def test_slices_are_in_the_results_worst_first(sliced: Run) -> None:
+    slices = sliced.json("results.json")["test"]["slices"]
+    assert {row["value"] for row in slices["camera"]} == {f"camera {number}" for number in range(3)}
+    assert [row["value"] for row in slices["size"]] == ["8 x 8"]
+    arrays = np.load(sliced.folder / "predictions.npz")
+    right = arrays["predicted"] == arrays["target"]
+    for rows in slices.values():
+        assert sum(row["samples"] for row in rows) == 100
+        assert sum(row["correct"] for row in rows) == right.sum()
+        accuracies = [row["accuracy"] for row in rows]
+        assert accuracies == sorted(accuracies)
+        assert all(low <= row["accuracy"] <= high for row in rows for low, high in [row["interval"]])
+    assert 2 <= len(slices["brightness"]) <= 4
+
+
+def test_slices_of_a_finished_run(sliced: Run, run: Run, capsys: Capture) -> None:
+    code, output, errors = run_command(capsys, "evaluate", sliced.folder, "--json")
+    assert code == 0, errors
+    found = json.loads(output)
+    assert found["equals_results_json"] is True
+    assert found["test"]["slices"] == sliced.json("results.json")["test"]["slices"]
+    assert run.json("results.json")["test"]["slices"] is None
+    code, output, errors = run_command(capsys, "evaluate", run.folder, "--slices", "part")
+    assert code == 0, errors
+    assert output.splitlines()[-2].split()[:2] != [], "the table is the end of the figures"
+    assert "part" in output
+    assert "the same as in results.json, to the last digit" in output
+
+
+def test_a_slice_that_is_not_there_is_named_before_the_first_step(
+    labels: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    keys = ["--data.name", "table", "--data.root", str(labels)]
+    assert train_here(tmp_path / "run", *keys, "--data.slice_columns", "[hospital]") == 2
+    message = capsys.readouterr().err
+    assert "data.slice_columns: there is no column hospital; the table has file, label" in message
+    assert train_here(tmp_path / "two", "--data.slice_columns", "[size]") == 2
+    assert "data.slice_columns: size is that of pictures" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, labels: Path) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "run"
     keys = ["--data.name", "table", "--data.root", str(labels), "--data.sampling", "weights"]

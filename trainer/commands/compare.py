@@ -1,4 +1,8 @@
-"""Say whether runs are bit-identical, or where they diverge; draw their curves over each other.
+"""Say whether runs are bit-identical, where they diverge, and which one is better; draw curves.
+
+Of finished runs that were tested on the same images it says whether they differ by more than chance
+(McNemar's test; a bootstrap of the differences). --against compares two recipes by several seeds,
+in pairs; two folders of crossval are compared fold by fold.
 
 With --operators the two are files of `replay --operators`, of one step of one run on two machines,
 and the first operator is named that gives other bits.
@@ -30,7 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument(
-        "others", type=Path, nargs="+", metavar="RUN", help="another, to compare with the first"
+        "others", type=Path, nargs="*", metavar="RUN", help="another, to compare with the first"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="runs of another recipe with the same seeds as those before it: compares in pairs",
     )
     parser.add_argument(
         "--output",
@@ -58,9 +69,26 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.operators:
         _compare_operators(arguments)
         return
-    from trainer.finished import comparison
+    from trainer.commands import compare_lines
+    from trainer.finished import comparison, paired_runs
 
-    runs = [comparison.read(folder) for folder in (arguments.run, *arguments.others)]
+    folders = (arguments.run, *arguments.others)
+    if arguments.against:
+        if arguments.output:
+            raise UserError("--output: draws no pairs; leave it out, or leave --against out")
+        firsts, seconds = map(comparison.read, folders), map(comparison.read, arguments.against)
+        pairs = paired_runs.compare_seeds(list(firsts), list(seconds))
+        print_report(pairs, compare_lines.pair_lines(pairs), as_json=arguments.json)
+        return
+    if not arguments.others:
+        raise UserError(f"RUN: name another one to compare {arguments.run} with")
+    if paired_runs.are_cross_validations(folders):
+        if len(folders) > 2 or arguments.output:
+            raise UserError("RUN: of cross-validations compare two, without --output")
+        folds = paired_runs.compare_folds(*folders)
+        print_report(folds, compare_lines.fold_lines(folds), as_json=arguments.json)
+        return
+    runs = [comparison.read(folder) for folder in folders]
     found = compare_all(runs)
     if arguments.output:
         write(arguments.output, runs, found)
@@ -70,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _compare_operators(arguments: argparse.Namespace) -> None:
     from trainer.finished import operator_records
 
-    if len(arguments.others) > 1 or arguments.output:
+    if len(arguments.others) != 1 or arguments.output or arguments.against:
         raise UserError("--operators: compares two files, and draws nothing")
     paths = (arguments.run, arguments.others[0])
     found = operator_records.compare(*map(operator_records.read, paths))
@@ -82,22 +110,42 @@ def compare_all(runs: Sequence[RunFiles]) -> dict[str, Any]:
 
     Returns:
         `runs`, how far each has come and what it has found; `comparisons`, for each of the others
-        its folder `run` and what `comparison.compare` gives; at the top `identical`, whether they
-        all are, and the other keys of the first comparison that finds a difference, or of the
-        first one.
+        its folder `run`, what `comparison.compare` gives, and `test`, what
+        `paired_runs.compare_tests` gives, None where that cannot be; at the top `identical`,
+        whether they all are, and the other keys of the first comparison that finds a difference,
+        or of the first one.
 
     Raises:
         UserError: a file is damaged.
     """
     from trainer.finished.comparison import compare
 
-    comparisons = [{"run": str(other.folder), **compare(runs[0], other)} for other in runs[1:]]
+    comparisons = [
+        {
+            "run": str(other.folder),
+            **compare(runs[0], other),
+            "test": _compare_tests(runs[0], other),
+        }
+        for other in runs[1:]
+    ]
     decisive = next((one for one in comparisons if not one["identical"]), comparisons[0])
     return {
         **{key: value for key, value in decisive.items() if key != "run"},
         "runs": [_row(one) for one in runs],
         "comparisons": comparisons,
     }
+
+
+def _compare_tests(first: RunFiles, other: RunFiles) -> dict[str, Any] | None:
+    """Compare what two runs say of the same test images; None where they have not or are equal."""
+    from trainer.finished import paired_runs
+
+    digests = [run.results.get("weights_sha256") for run in (first, other)]
+    tested = [run.results.get("data", {}).get("test_fingerprint") for run in (first, other)]
+    kept = all((run.folder / "predictions.npz").is_file() for run in (first, other))
+    if not (kept and all(digests) and digests[0] != digests[1] and tested[0] == tested[1]):
+        return None
+    return paired_runs.compare_tests(first, other)
 
 
 def _row(run: RunFiles) -> dict[str, Any]:
@@ -135,6 +183,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
+    from trainer.commands import compare_lines
+
     lines = []
     first, *others = found["runs"]
     for one in found["comparisons"]:
@@ -142,7 +192,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
             lines.append(f"{first['run']} against {one['run']}:")
         lines += _words(one)
     rows = [(row["run"], *_cells(row)) for row in found["runs"]]
-    return [*lines, "", *format_table([("run", *HEAD), *rows])]
+    lines += ["", *format_table([("run", *HEAD), *rows])]
+    for one in found["comparisons"]:
+        if one["test"]:
+            lines += ["", f"{first['run']} against {one['run']}:"] * (len(others) > 1) or [""]
+            lines += compare_lines.test_lines(one["test"])
+    return lines
 
 
 def _words(comparison: dict[str, Any]) -> list[str]:

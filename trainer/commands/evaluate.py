@@ -23,7 +23,7 @@ from trainer.commands.options import (
     report_write_errors,
 )
 from trainer.config import command_line
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, replace
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 from trainer.run.console import print_figures
@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.npz",
         help="where to write the answer to each image and the probabilities of all classes",
     )
+    parser.add_argument(
+        "--slices",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns of the table, size (of pictures) or brightness: the accuracy by each value, "
+        "worst first; default: data.slice_columns of the run",
+    )
     add_model_option(parser)
     add_json_option(parser)
     parser.set_defaults(configuration=[])
@@ -66,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
     check_output("--predictions", path, ".npz")
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
+    if arguments.slices:
+        config = replace(config, {"data.slice_columns": arguments.slices})
     with join_process_group(config) as accelerator:
         found, predictions = _evaluate(accelerator, config, arguments)
         if path:
@@ -157,10 +166,12 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Found]:
     """Return the figures and the predictions behind them, on every rank; a collective."""
     from trainer.base import numerics
+    from trainer.data import slices
     from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
     from trainer.run import results
+    from trainer.training.slices import slice_accuracies
 
     folder, split = arguments.run, arguments.split
     # As in the run: rounding depends on them.
@@ -168,6 +179,7 @@ def _evaluate(
     numerics.choose_kernels(config.train.reduction == "exact")
 
     def load() -> tuple[evaluation_images.EvaluationImages, trained_model.TrainedModel]:
+        slices.check(config.data)
         stored = trained_model.load(folder, arguments.model, config.train.memory_format)
         return evaluation_images.load(stored, config, split), stored
 
@@ -189,10 +201,15 @@ def _evaluate(
         prefetch=config.data.prefetch,
     )
     augmented = others[0] if others else None
-    describe = results.test_results if split == "test" else results.figures_of
-    figures = collectives.run_on_main_rank(
-        accelerator, lambda: describe(plain, augmented, stored.class_names, config)
-    )
+
+    def describe() -> dict[str, Any]:
+        describe = results.test_results if split == "test" else results.figures_of
+        columns = slices.slices_of(config.data, chosen.labelled, chosen.images)
+        return describe(plain, augmented, stored.class_names, config) | {
+            "slices": slice_accuracies(plain, columns) or None
+        }
+
+    figures = collectives.run_on_main_rank(accelerator, describe)
     found = {
         "run": str(folder),
         "split": split,
@@ -222,4 +239,5 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
         return False
     # Mirror images may be asked for only here, and older versions have written every matrix.
     here = {key: value for key, value in found["test"].items() if value is not None}
-    return all(here.get(key, value) == value for key, value in stored.items())
+    # Slices may be by other columns.
+    return all(here.get(key, value) == value for key, value in stored.items() if key != "slices")

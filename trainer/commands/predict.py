@@ -40,6 +40,9 @@ HINT_DIFFERENCE = 64
 BLOCK_PICTURES = 100
 """on each process, before all of them check whether one has met a broken picture"""
 
+NOT_SURE = "not sure"
+"""in place of a class that is not probable enough"""
+
 log = logging.getLogger("lockstep")
 
 
@@ -73,8 +76,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
     )
+    parser.add_argument(
+        "--min_confidence",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="name no class where the most probable one is less probable than this: the class is "
+        "then 'not sure', null in JSON; the run's report shows what is gained",
+    )
     add_model_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+
+def _share(text: str) -> float:
+    """Return the number in an argument, as argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -231,7 +253,8 @@ def _predict(
         row["probability"] = [_shortest(value) for value in probabilities[chosen]]
     else:
         best = int(probabilities.argmax())
-        row["class"] = stored.class_names[best]
+        is_sure = bool(probabilities[best] >= np.float32(arguments.min_confidence))
+        row["class"] = stored.class_names[best] if is_sure else None
         row["probability"] = _shortest(probabilities[best])
     if arguments.json:  # otherwise too much to keep, of many classes and pictures
         row["probabilities"] = probabilities  # as Python floats they would take ten times as much
@@ -272,5 +295,5 @@ def _print(
     columns = ("file", "class", "probability")
     writer.writerow(columns)
     for row in rows:
-        cells = (row[column] for column in columns)
+        cells = (NOT_SURE if row[column] is None else row[column] for column in columns)
         writer.writerow("|".join(map(str, c)) if isinstance(c, list) else c for c in cells)

@@ -5,7 +5,7 @@ Imports nothing heavy, as `schema`, which has the other keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from trainer.config import augmentations
@@ -89,6 +89,9 @@ class DataConfig:
     """table: the column of what must not be divided, if it is there; null: none"""
     weight_column: str = "weight"
     """table: the column of the weights of data.sampling"""
+    slice_columns: list[str] = field(default_factory=list)
+    """by what the test images are judged apart, worst first: columns of the table, such as
+    '[camera, hospital]'; size, of pictures in their files; brightness"""
     sampling: Literal["uniform", "balanced", "weights"] = "uniform"
     """which training images an epoch takes: each once; or as many as there are, of each class
     equally many; or each time drawn from all of them in proportion to their weights"""

@@ -66,6 +66,11 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.memory_limit_mb", lambda value: value is None or value >= 0, "null, 0 or more"),
     ("data.prefetch", lambda value: 0 <= value <= MOST_PREFETCHED, f"from 0 to {MOST_PREFETCHED}"),
     ("data.cache_limit_gb", lambda value: 0 <= value < inf, "0 or more"),
+    (
+        "data.slice_columns",
+        lambda value: len(set(value)) == len(value) and all(value),
+        "a list of columns, each once, such as [camera, brightness]",
+    ),
     ("data.cache_dir", lambda value: value != "", "null or the name of a folder"),
     (
         "data.store_size",

@@ -9,7 +9,7 @@ from trainer.config.schema import CheckpointConfig, RunConfig, TrackingConfig, f
 FREE_KEYS = frozenset(
     {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
     | {"data.memory_limit_mb", "data.cache", "data.cache_dir", "data.cache_limit_gb"}
-    | {"data.max_megapixels", "data.prefetch"}
+    | {"data.max_megapixels", "data.prefetch", "data.slice_columns"}
     | {"train.accumulation", "train.max_seconds", "train.on_nonfinite"}
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}

@@ -70,7 +70,7 @@ def embed(
                     block_samples=block_samples, seed=stored.seed, prefetch=config.data.prefetch,
                 )  # fmt: skip
             targets = part.images.targets.cpu().numpy()
-            found[name] = Embeddings(computed.numpy(), targets, part.names)
+            found[name] = Embeddings(computed.numpy(), targets, part.labelled.names)
     except UserError as error:
         raise UserError(f"{stored.file}: {stored.name} has no features: {error}") from error
     return found

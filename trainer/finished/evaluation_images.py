@@ -20,7 +20,13 @@ from trainer.data.dataset import ImageSet
 from trainer.data.label_matrix import Labels
 from trainer.data.pictures.names import PARTS, join_some, normalize_class_name
 from trainer.data.sources import reading
-from trainer.data.sources.source_data import SourceData, SourceSplit, check_counts, check_range
+from trainer.data.sources.source_data import (
+    LabelledImages,
+    SourceData,
+    SourceSplit,
+    check_counts,
+    check_range,
+)
 from trainer.data.split import take
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
@@ -39,14 +45,14 @@ class EvaluationImages:
         fingerprint: `Dataset.fingerprint` of a run on this source; None if it has too little for a
             run.
         source: where the files came from, in words.
-        names: of each image's picture, where each has its own.
+        labelled: the same images as they were read.
     """
 
     images: ImageSet
     classes_by: By
     fingerprint: str | None
     source: str
-    names: Sequence[str] | None
+    labelled: LabelledImages
 
 
 def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImages:
@@ -124,7 +130,7 @@ def _fit(stored: TrainedModel, found: SourceSplit, fingerprint: str | None) -> E
             f"data.name, data.root: the images of {found.origin} are of (channels, height, width) "
             f"{shape}, and the model takes {wanted}"
         )
-    return EvaluationImages(images, by, fingerprint, found.origin, found.data.names)
+    return EvaluationImages(images, by, fingerprint, found.origin, found.data)
 
 
 def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str | None]:

@@ -139,6 +139,11 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         print_line(f"lab accuracy   {percent(test['lab_accuracy'])}  ({lab})")
     if "augmented" in test:
         print_line(f"augmented      {percent(test['augmented']['accuracy'])}  (with mirror images)")
+    if intervals := test.get("intervals"):
+        low, high = map(percent, intervals["accuracy"])
+        print_line(f"95 % interval  {low} to {high}")
+        balanced, f1 = percent(test["balanced_accuracy"]), percent(test["macro_f1"])
+        print_line(f"balanced       {balanced}  (macro F1 {f1})")
     print_line("")
     rows = worst_rows(test["per_class"])
     names = [_clip(row["name"]) for row in rows]
@@ -158,6 +163,10 @@ def print_figures(test: dict[str, Any], images: str) -> None:
     print_line("")
     if worst is not None:
         print_line(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
+    for name, slices in (test.get("slices") or {}).items():
+        print_line("")
+        for line in slice_lines(name, slices):
+            print_line(line)
 
 
 def _print_figures_of_labels(test: dict[str, Any], images: str) -> None:
@@ -230,6 +239,27 @@ def class_table(
     marks = ["  <- worst" if row["name"] == worst_class else "" for row in shown]
     others = omitted_note(rows, shown)
     return [*map("".join, zip(table, ["", *marks], strict=True)), *([others] if others else [])]
+
+
+def slice_lines(column: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table of the slices by a column, of many only the worst.
+
+    Args:
+        rows: worst first, as `training.slices` gives them.
+    """
+    cells = [
+        (
+            _clip(row["value"]),
+            f"{row['samples']:,}",
+            percent(row["accuracy"]),
+            " to ".join(map(percent, row["interval"])) + "  small" * row["small"],
+        )
+        for row in rows[:WORST_CLASSES]
+    ]
+    head = (_clip(column), "images", "accuracy", "95 % interval")
+    others = len(rows) - len(cells)
+    note = [f"and {others:,} more slices; these are the worst"] if others else []
+    return [*format_table([head, *cells], left=(0, 3)), *note]
 
 
 def omitted_note(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> str | None:

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
-from trainer.config.schema import ModelConfig, RunConfig, replace
-from trainer.data import loading, shared_images
+from trainer.config.schema import DataConfig, ModelConfig, RunConfig, replace
+from trainer.data import loading, shared_images, slices
 from trainer.data.sources import reading
 from trainer.network import image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
@@ -54,7 +54,7 @@ def build_engine(
     if not resumes:
         config = dataclasses.replace(config, data=image_settings.fill_in(config.data, known))
     data, seed = config.data, config.seed
-    collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(data), one_first=True)
+    collectives.run_on_all_ranks(accelerator, lambda: _prepare(data), one_first=True)
     # Pictures are mostly left in files, which all can open at the same time.
     dataset = shared_images.load_once(
         accelerator, lambda: loading.load(data, seed), at_once=data.has_pictures
@@ -74,6 +74,11 @@ def build_engine(
     }
     collectives.check_same_parts(accelerator, {**parts, **code})
     return Engine(accelerator, config, dataset, model, checkpoints, stop, code, teacher)
+
+
+def _prepare(data: DataConfig) -> None:
+    reading.prepare(data)
+    slices.check(data)
 
 
 def _find_weights(model: ModelConfig, resumes: bool) -> PretrainedWeights | None:

@@ -12,12 +12,14 @@ from trainer.base.tensor_files import Tensors, weights_sha256, write_tensors
 from trainer.config.schema import DataConfig, RunConfig
 from trainer.data.pictures.resizing import MIDDLE, fit_of
 from trainer.data.scaling import encode_scaling
+from trainer.data.slices import slices_of_test
 from trainer.data.stored.form import quality_of
 from trainer.network import model_state
 from trainer.run import receipt, results
 from trainer.run.metrics_log import read_records
 from trainer.training.engine import Engine
 from trainer.training.label_metrics import LabelPredictions
+from trainer.training.slices import slice_accuracies
 from trainer.training.weight_selection import TestedWeights
 
 
@@ -47,8 +49,12 @@ def write(
     write_tensors(path, {**weights, **scaling}, {"model": json.dumps(metadata)})
     results.write_predictions(folder / "predictions.npz", tested.test, tested.validation)
     class_names = engine.data.class_names
+    columns = slices_of_test(config.data, config.seed, engine.data.test)
     found = {
-        "test": results.test_results(tested.test, tested.augmented, class_names, config),
+        "test": {
+            **results.test_results(tested.test, tested.augmented, class_names, config),
+            "slices": slice_accuracies(tested.test, columns) or None,
+        },
         "calibration": results.calibration_results(tested),
         **results.run_results(config, engine),
         "weights_sha256": weights_sha256(weights),

@@ -170,14 +170,14 @@ def test_pictures_and_page_are_written(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
             assert picture.width > 300
-    *panels, confusion, calibration = (page.pictures()[place] for place in (0, 1, 2, 3, -1))
+    *panels, confusion, calibration = (page.pictures()[place] for place in (0, 1, 2, 3, -2))
     with Image.open(tmp_path / "curves.png") as picture:
         row = np.hstack([np.asarray(panel) for panel in panels])
         np.testing.assert_array_equal(np.asarray(picture), row)
     for embedded, name in ((confusion, "confusion.png"), (calibration, "calibration.png")):
         with Image.open(tmp_path / name) as picture:
             assert embedded.tobytes() == picture.tobytes()
-    mistakes = page.pictures()[4:-1]
+    mistakes = page.pictures()[4:-2]
     assert len(mistakes) == 19
 
 
@@ -234,7 +234,7 @@ def test_the_page_says_which_equality_holds(tmp_path: Path) -> None:
 
 def test_mistakes_are_the_most_confident_ones_and_right_images(tmp_path: Path) -> None:
     page = report(tmp_path, samples=90)
-    shown = [picture.getpixel((0, 0)) for picture in page.pictures()[4:-1]]
+    shown = [picture.getpixel((0, 0)) for picture in page.pictures()[4:-2]]
     # The samples 5, 8, 11, ... 89 are wrong; their probability rises with the index.
     assert shown == list(range(89, 89 - 3 * 24, -3))
     assert "Shirt → T-shirt/top 99.00 %" in page.text
@@ -263,7 +263,7 @@ def test_no_mistakes_no_validation_no_lab(tmp_path: Path, shape: tuple[int, ...]
     assert "None: every test image was classified correctly." in page.text
     assert "Lab accuracy" not in page.text
     assert "on validation" not in page.text
-    assert len(page.pictures()) == 5
+    assert len(page.pictures()) == 6
 
 
 def test_one_step_and_one_hundred_classes(tmp_path: Path) -> None:

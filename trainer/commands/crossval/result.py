@@ -25,12 +25,15 @@ from trainer.data.loading import load_training
 from trainer.data.measurements import fingerprint_of
 from trainer.data.sources import reading
 from trainer.data.split import Indices, take_fold
+from trainer.finished import stored_predictions
 from trainer.run.console import class_table
 from trainer.run.report import mistakes, pages, plots, run_report
 from trainer.run.report.attempt import attempt
+from trainer.run.report.figure_rows import figure_rows
 from trainer.run.results import write_confusion
 from trainer.training.confusion import count_confusion
-from trainer.training.metrics import LabelledPredictions, per_class_results
+from trainer.training import figures
+from trainer.training.metrics import Predictions, per_class_results
 
 CONFIDENCE = 0.95
 
@@ -47,6 +50,9 @@ CAVEAT = (
 
 DIFFERENT_IN_FOLDS = ("data.fold:", "train.evaluation_batch_size:")
 """keys that may differ; the second may change where a fold lacks memory"""
+
+ANSWERS = ("target", "predicted", "probability", "loss", "probabilities")
+"""the columns of out_of_fold.npz that each fold's predictions.npz has"""
 
 Columns = dict[str, np.ndarray]
 
@@ -122,9 +128,9 @@ def gather(
     finished: Sequence[FinishedRun],
     images: ImageSet,
     groups: Indices | None,
-    read: Callable[[Path], Columns] = mistakes.read_predictions,
+    read: Callable[[Path], Columns] | None = None,
 ) -> Columns:
-    """Gather each image's out-of-fold answer: index, target, predicted, probability and fold.
+    """Gather each image's out-of-fold answer: ANSWERS, index and fold.
 
     `index` is the position among the training images in file order; the rows are in that order.
     """
@@ -134,7 +140,7 @@ def gather(
         _, index = take_fold(each.data, labels, each.seed, groups=groups)
         path = folder_of(each) / "predictions.npz"
         try:
-            columns = read(path)
+            columns = (read or _read_answers)(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
@@ -150,7 +156,9 @@ def gather(
                 f"now; data.root has changed, so train the folds again in an empty folder"
             )
         parts.append(columns | {"index": index, "fold": np.full(len(index), each.data.fold)})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # Folds of older versions have no probabilities.
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     order = np.argsort(whole["index"])
     return {name: column[order] for name, column in whole.items()}
 
@@ -164,6 +172,7 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
     first = folds[0].results
     names = [row["name"] for row in first["test"]["per_class"]]
     answers = _answers(columns)
+    has_all = answers.probabilities is not None
     return {
         "folds": len(folds),
         "seed": first["seed"],
@@ -173,14 +182,20 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
         "out_of_fold": {
             "accuracy": answers.accuracy,
             "samples": len(answers),
+            **(figures.compute(answers, first["seed"]) if has_all else {}),
             **per_class_results(answers, names),
         },
         "runs": [row_of(each) for each in folds],
     }
 
 
-def _answers(columns: Columns) -> LabelledPredictions:
-    return LabelledPredictions(columns["target"], columns["predicted"], columns["probability"])
+def _read_answers(path: Path) -> Columns:
+    found = vars(stored_predictions.read(path))
+    return {name: found[name] for name in ANSWERS if found[name] is not None}
+
+
+def _answers(columns: Columns) -> Predictions:
+    return Predictions(**{name: columns.get(name) for name in ANSWERS})  # type: ignore[arg-type]
 
 
 def row_of(fold: FinishedRun) -> dict[str, Any]:
@@ -272,6 +287,7 @@ def _write_page(
         found=found,
         results={"test": pooled},
         **run_report.describe_classes(pooled, confusion, names),
+        figures=figure_rows(pooled),
         mistakes=mistakes.describe_mistakes(worst, pictures(worst["index"]), names),
         confusion=pages.file_uri(path / "confusion.png"),
         facts=facts_of(found),

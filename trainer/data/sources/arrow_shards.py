@@ -115,6 +115,12 @@ def read_rows(root: Path, config: DataConfig) -> Rows:
     return Rows(root, columns, folder, where, shards[0].class_names, inside, has_class_columns)
 
 
+def column_names(root: Path) -> list[str]:
+    """Return the names of the columns, those of the first shard."""
+    shards = find_shards(root)
+    return list(ArrowFile(shards[0]).schema.names) if shards else []
+
+
 @dataclass(frozen=True, eq=False)
 class _Shard:
     """A file of columns.

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from trainer.data.sources.table_rows import (
     class_columns,
     join_flags,
 )
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -38,14 +41,8 @@ def read_rows(path: Path, config: DataConfig) -> Rows:
     lines: list[int] = []
     class_names = class_columns(config)
     with _open(path) as file:
-        first = file.readline()
-        delimiter = next((one for one in _DELIMITERS[path.suffix.lower()] if one in first), ",")
-        file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
         try:
-            header = [name.strip() for name in next(filter(any, reader), [])]
-            if not header:
-                raise UserError(f"{path}: is empty; its first line names the columns")
+            delimiter, reader, header = _start(file, path)
             chosen = choose_columns(config, header, path)
             places = {role: header.index(name) for role, name in chosen.items()}
             columns: dict[Role, list[str]] = {role: [] for role in places}
@@ -81,6 +78,31 @@ def read_rows(path: Path, config: DataConfig) -> Rows:
         class_names,
         has_class_columns=class_names is not None,
     )
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        UserError: as `read_rows`.
+    """
+    with _open(path) as file:
+        try:
+            return _start(file, path)[2]
+        except csv.Error as error:
+            raise UserError(f"{path}: {error}") from error
+
+
+def _start(file: IO[str], path: Path) -> tuple[str, Reader, list[str]]:
+    """Return what separates the fields, the reader of the rows, and the header before them."""
+    first = file.readline()
+    delimiter = next((one for one in _DELIMITERS[path.suffix.lower()] if one in first), ",")
+    file.seek(0)
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+    header = [name.strip() for name in next(filter(any, reader), [])]
+    if not header:
+        raise UserError(f"{path}: is empty; its first line names the columns")
+    return delimiter, reader, header
 
 
 @contextmanager

@@ -281,6 +281,7 @@ def _read_parts(
             groups=None if groups is None else groups[left],
             weights=known.listed.weights,
             sha256=known.sha256,
+            sizes=known.sizes,
             cached=cached,
         )
     return parts

@@ -21,6 +21,7 @@ from trainer.data.sources import (
     prepared_pictures,
     remote,
     table,
+    table_columns,
     user_dataset,
 )
 from trainer.data.sources.known_sets.published import ArraySet, PictureSet
@@ -178,6 +179,18 @@ def read_without_parts(config: DataConfig) -> SourceSplit | None:
 def read_picture_contents(config: DataConfig) -> Contents | None:
     """Return what pictures are before they are made fit; None if the source has no pictures."""
     return prepared_pictures.read_contents(config) if config.has_pictures else None
+
+
+@_explain_unreadable()
+def columns_of_table(config: DataConfig) -> list[str] | None:
+    """Return the names of the table's columns; None where the source is no table."""
+    return table_columns.column_names(_root(config)) if _is_table(config) else None
+
+
+@_explain_unreadable()
+def column_of_table(config: DataConfig, name: str) -> dict[str, str]:
+    """Return what each picture has in a column of the table, by the picture's name."""
+    return table_columns.read_column(_root(config), config, name)
 
 
 def _read_part(config: DataConfig, part: str) -> SourceSplit:

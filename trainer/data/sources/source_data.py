@@ -44,6 +44,8 @@ class LabelledImages:
             of a source; None if there are no groups.
         weights: of each image, float64 (n,); None: all weigh the same.
         sha256: of the bytes of each image's picture, uint8 (n, 32), where each has its own.
+        sizes: height and width of each image's picture in its file, int32 (n, 2), where each has
+            its own.
         cached: what the cache has of these images; None: they come from elsewhere.
     """
 
@@ -55,6 +57,7 @@ class LabelledImages:
     groups: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float64] | None = None
     sha256: npt.NDArray[np.uint8] | None = None
+    sizes: npt.NDArray[np.int32] | None = None
     cached: Cached | None = None
 
     def select(self, positions: npt.NDArray[np.int64]) -> LabelledImages:
@@ -71,6 +74,7 @@ class LabelledImages:
             groups=None if self.groups is None else self.groups[positions],
             weights=None if self.weights is None else self.weights[positions],
             sha256=None if self.sha256 is None else self.sha256[positions],
+            sizes=None if self.sizes is None else self.sizes[positions],
             cached=None,
         )
 

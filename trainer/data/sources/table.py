@@ -36,7 +36,7 @@ def list_pictures(table: Path, config: DataConfig) -> PictureList:
     Raises:
         UserError: a row or a column is wrong, or nothing is left to train on.
     """
-    rows = _read_rows(table, config)
+    rows = read_rows(table, config)
     parts = _parts_of(rows, config)
     if parts is not None and "train" not in parts:
         raise UserError(
@@ -50,12 +50,12 @@ def list_pictures(table: Path, config: DataConfig) -> PictureList:
 
 def is_without_parts(table: Path, config: DataConfig) -> bool:
     """Return whether nothing says which rows are to train on and which to test on."""
-    return _parts_of(_read_rows(table, _without_weights(config)), config) is None
+    return _parts_of(read_rows(table, _without_weights(config)), config) is None
 
 
 def has_part(table: Path, config: DataConfig, part: str) -> bool:
     """Return whether a table has rows of a part that `list_part` can list."""
-    parts = _parts_of(_read_rows(table, _without_weights(config)), config)
+    parts = _parts_of(read_rows(table, _without_weights(config)), config)
     return part == "test" if parts is None else part in parts
 
 
@@ -70,7 +70,7 @@ def list_part(table: Path, config: DataConfig, part: str) -> PictureList:
     Raises:
         UserError: a row or a column is wrong.
     """
-    rows = _read_rows(table, _without_weights(config))
+    rows = read_rows(table, _without_weights(config))
     parts = _parts_of(rows, config) or {"test": np.arange(len(rows), dtype=np.int64)}
     return _list(rows, config, {part: parts[part]}, class_part=None)
 
@@ -82,7 +82,7 @@ def _without_weights(config: DataConfig) -> DataConfig:
 
 def describe_uncopied(table: Path, config: DataConfig) -> str | None:
     """Return, in words, what `list_pictures` would copy; None for nothing."""
-    rows = _read_rows(table, config)
+    rows = read_rows(table, config)
     if not rows.inside or rows.inside.are_copied():
         return None
     return (
@@ -91,7 +91,12 @@ def describe_uncopied(table: Path, config: DataConfig) -> str | None:
     )
 
 
-def _read_rows(table: Path, config: DataConfig) -> Rows:
+def read_rows(table: Path, config: DataConfig) -> Rows:
+    """Read the rows of a table, however it is stored.
+
+    Raises:
+        UserError: the table cannot be read, or lacks a column.
+    """
     if table.suffix.lower() in delimited.SUFFIXES:
         return delimited.read_rows(table, config)
     if table.is_dir() or table.suffix.lower() in arrow_file.SUFFIXES:
@@ -132,7 +137,7 @@ def _list(
     Args:
         class_part: the one whose labels are the classes, of which there must be two; None: all.
     """
-    names = rows.columns["file"] if rows.inside else _names_of(rows)
+    names = rows.columns["file"] if rows.inside else names_of(rows)
     labels, texts = read_labels(rows, several=config.multi_label), rows.columns
     repeated = _find_repeats(rows, names, labels.texts(), np.concatenate(list(parts.values())))
     class_names = labels.class_names(rows, parts, class_part)
@@ -187,7 +192,7 @@ def _places_of(
     return archived.places(of_rows) if archived else Places(rows.folder, of_rows)
 
 
-def _names_of(rows: Rows) -> list[str]:
+def names_of(rows: Rows) -> list[str]:
     """Return the files, each path written in one way."""
     names = []
     for row, text in enumerate(rows.columns["file"]):

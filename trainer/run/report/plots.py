@@ -14,6 +14,7 @@ import numpy as np
 
 from trainer.base.files import write_file
 from trainer.training.confusion import Confusion
+from trainer.training.coverage import CoverageCurve
 from trainer.training.metrics import CalibrationBins
 
 if TYPE_CHECKING:
@@ -130,6 +131,23 @@ def draw_calibration(bins: CalibrationBins) -> Figure:
         finish(each)
     # Above the axes, as bars may be anywhere in them.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, fontsize=8.5)
+    return figure
+
+
+def draw_coverage(curve: CoverageCurve) -> Figure:
+    """Draw the share of right answers over the share of images that are answered."""
+    figure = new_figure(4.3, 3.2)
+    axes = figure.add_axes((0.16, 0.15, 0.8, 0.74))
+    axes.plot(curve.coverage, curve.accuracy, color=BLUE, linewidth=1.8)
+    axes.set_title("Only the surest answers")
+    axes.set_xlabel("share of the images that are answered")
+    axes.set_ylabel("share of these answers that are right")
+    axes.set_xlim(0, 1)
+    lowest = float(curve.accuracy.min())
+    axes.set_ylim(max(0.0, lowest - 0.1 * (1.02 - lowest)), 1 + 0.02 * (1 - lowest) + 0.002)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(percent_format())
+    finish(axes)
     return figure
 
 

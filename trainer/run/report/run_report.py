@@ -15,10 +15,12 @@ from trainer.run.console import worst_rows
 from trainer.run.metrics_log import by_event, read_records
 from trainer.run.report import label_report, pages, plots
 from trainer.run.report.curves import draw_curves
+from trainer.run.report.figure_rows import figure_rows
 from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
 from trainer.run.report.neighbours import Neighbours
 from trainer.run.report.run_facts import command_of, facts_of
 from trainer.training.confusion import Confusion, count_confusion
+from trainer.training.coverage import THRESHOLDS, coverage_curve
 from trainer.training.metrics import CALIBRATION_BINS, calibration_bins
 
 MOST_ROWS = 50
@@ -61,6 +63,9 @@ def write_report(
     curves = plots.save_row(draw_curves(steps, epochs), output_dir / "curves.png")
     plots.save(plots.draw_confusion(confusion, names), output_dir / "confusion.png")
     plots.save(plots.draw_calibration(bins), output_dir / "calibration.png")
+    coverage = coverage_curve(
+        predictions["target"] == predictions["predicted"], predictions["probability"]
+    )
     answers = (mistakes["target"], mistakes["predicted"], mistakes["probability"])
     plots.save(plots.draw_mistakes(images, *answers, names), output_dir / "mistakes.png")
 
@@ -81,6 +86,9 @@ def write_report(
             "bins": CALIBRATION_BINS,
             "confidence": float(predictions["probability"].mean(dtype=np.float64)),
         },
+        coverage=[(threshold, *coverage.at(threshold)) for threshold in THRESHOLDS],
+        coverage_curve=pages.image_uri(plots.draw_row([plots.draw_coverage(coverage)])[0]),
+        figures=figure_rows(results["test"]),
         lab_samples=LAB_TEST_SAMPLES,
         facts=facts_of(results),
         config_text=config_text,

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 PROJECT = "lockstep"
 """where no project is named"""
-TEST_FIGURES = ("accuracy", "lab_accuracy", "loss", "calibration_error")
+TEST_FIGURES = (
+    "accuracy", "lab_accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision",
+    "loss", "calibration_error",
+)  # fmt: skip
 """of the part `test` of the results, which are logged"""
 PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 MOST_CLASS_CURVES = 256
@@ -56,7 +59,7 @@ class AccelerateTracker:
 
     def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
         """Return the figures of the part `test` of the results."""
-        values = {f"test/{key}": test[key] for key in TEST_FIGURES if key in test}
+        values = {f"test/{key}": test[key] for key in TEST_FIGURES if test.get(key) is not None}
         if "augmented" in test:
             values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
         return values

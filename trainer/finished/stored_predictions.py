@@ -1,0 +1,37 @@
+"""Read the answers that a run has kept in its predictions.npz, which somebody may have sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from trainer.base.errors import UserError
+from trainer.training.metrics import Predictions
+
+_ANSWERS = ("target", "predicted", "probability")
+
+
+def read(path: Path) -> Predictions:
+    """Return the answers in a predictions.npz or an out_of_fold.npz.
+
+    Their losses are NaN and their probabilities None where an older version wrote the file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in _ANSWERS}
+            loss = arrays["loss"] if "loss" in arrays else np.full(len(columns["target"]), np.nan)
+            probabilities = arrays.get("probabilities")
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: damaged or missing ({error})") from error
+    found = Predictions(**columns, loss=loss, probabilities=probabilities)
+    shapes = {array.shape[:1] for array in (*columns.values(), loss)}
+    if probabilities is not None:
+        shapes.add(probabilities.shape[:1])
+    if len(shapes) != 1 or not len(found):
+        raise UserError(f"{path}: damaged, its columns have no rows or not the same number of them")
+    return found
