@@ -50,6 +50,42 @@ def test_the_same_run_twice_is_bit_identical(run: Path, tmp_path: Path, capsys: 
     assert json.loads((run / "results.json").read_text())["final_weights_sha256"] in output
 
 
+def test_a_better_run_is_told_from_another(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """On the same test images, with McNemar's test; and several seeds in pairs."""
+    other, seeds = tmp_path / "longer", [tmp_path / "seed", tmp_path / "longer seed"]
+    longer = ["--train.epochs", "6", "--data.train_size", "1200"]
+    assert train_here(other, *longer) == 0
+    for folder, keys in zip(seeds, (SHORT, longer), strict=True):
+        assert train_here(folder, *keys, "--seed", "1") == 0
+    found = json.loads(compare(capsys, run, other, "--json")[1])["comparisons"][0]["test"]
+    hits = [
+        arrays["predicted"] == arrays["target"]
+        for arrays in (np.load(folder / "predictions.npz") for folder in (run, other))
+    ]
+    assert found["only_first_correct"] == (hits[0] & ~hits[1]).sum()
+    assert found["only_second_correct"] == (hits[1] & ~hits[0]).sum()
+    assert found["differs"]
+    row = found["figures"]["roc_auc"]
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    code, output, _ = compare(capsys, run, other)
+    assert code == 0
+    assert "McNemar's test: p = " in output
+    assert max(map(len, output.splitlines()[-12:])) <= 80
+    assert json.loads(compare(capsys, run, run, "--json")[1])["comparisons"][0]["test"] is None
+
+    pairs = [run, seeds[0], "--against", seeds[1], other]
+    found = json.loads(compare(capsys, *pairs, "--json")[1])
+    assert [pair["seed"] for pair in found["pairs"]] == [0, 1]
+    assert [pair["second"] for pair in found["pairs"]] == [str(other), str(seeds[1])]
+    differences = [pair["figures"]["accuracy"]["difference"] for pair in found["pairs"]]
+    assert found["mean"]["mean"] == pytest.approx(np.mean(differences))
+    assert "mean difference" in compare(capsys, *pairs)[1]
+    code, _, errors = compare(capsys, run, "--against", seeds[1])
+    assert code == 2
+    assert "--against: runs are compared in pairs of one seed" in errors
+    assert compare(capsys, run)[0] == 2
+
+
 def test_different_images_are_named(run: Path, tmp_path: Path, capsys: Capture) -> None:
     """One pixel of a test image: the training is the same."""
     from sklearn.datasets import load_digits

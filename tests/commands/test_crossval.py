@@ -73,6 +73,33 @@ def test_every_used_training_image_is_classified_once(whole: Path) -> None:
         assert result(whole)["out_of_fold"]["accuracy"] == pytest.approx(right.mean())
 
 
+def test_figures_and_probabilities_out_of_fold(
+    whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """And two cross-validations with the same folds are compared."""
+    with np.load(whole / "out_of_fold.npz") as columns:
+        assert columns["probabilities"].shape == (600, 10)
+        assert (columns["probabilities"].argmax(1) == columns["predicted"]).all()
+        right = columns["predicted"] == columns["target"]
+    pooled = result(whole)["out_of_fold"]
+    low, high = pooled["intervals"]["accuracy"]
+    assert low < right.mean() < high
+    assert 0.5 < pooled["roc_auc"] <= 1
+    other = shutil.copytree(whole, tmp_path / "other")
+    code, output, errors = run_command(capsys, "compare", whole, other, "--json")
+    assert code == 0, errors
+    found = json.loads(output)
+    assert [pair["fold"] for pair in found["pairs"]] == [1, 2, 3]
+    assert found["mean"]["p_value"] == found["out_of_fold"]["mcnemar"]["p_value"] == 1.0
+    with np.load(other / "out_of_fold.npz") as columns:
+        changed = dict(columns)
+    changed["fold"] = changed["fold"][::-1]
+    np.savez(other / "out_of_fold.npz", **changed)
+    code, _, errors = run_command(capsys, "compare", whole, other)
+    assert code == 2
+    assert "have other folds or other images" in errors
+
+
 def test_mean_deviation_and_interval(whole: Path) -> None:
     found = result(whole)
     accuracies = [run["accuracy"] for run in found["runs"]]

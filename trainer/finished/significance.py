@@ -50,6 +50,8 @@ def mcnemar_test(only_first: int, only_second: int) -> dict[str, float]:
         `exact_p_value`, that of the exact binomial test, which rejects too seldom.
     """
     count, fewer = only_first + only_second, min(only_first, only_second)
+    if not count:
+        return {"p_value": 1.0, "exact_p_value": 1.0}
 
     def probability(successes: int) -> float:
         ways = math.lgamma(count + 1) - math.lgamma(successes + 1)

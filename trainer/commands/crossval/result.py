@@ -31,8 +31,8 @@ from trainer.run.report import mistakes, pages, plots, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.report.figure_rows import figure_rows
 from trainer.run.results import write_confusion
-from trainer.training.confusion import count_confusion
 from trainer.training import figures
+from trainer.training.confusion import count_confusion
 from trainer.training.metrics import Predictions, per_class_results
 
 CONFIDENCE = 0.95
