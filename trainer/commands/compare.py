@@ -191,13 +191,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         if len(others) > 1:
             lines.append(f"{first['run']} against {one['run']}:")
         lines += _words(one)
-    rows = [(row["run"], *_cells(row)) for row in found["runs"]]
-    lines += ["", *format_table([("run", *HEAD), *rows])]
-    for one in found["comparisons"]:
         if one["test"]:
-            lines += ["", f"{first['run']} against {one['run']}:"] * (len(others) > 1) or [""]
-            lines += compare_lines.test_lines(one["test"])
-    return lines
+            lines += ["", *compare_lines.test_lines(one["test"])]
+    rows = [(row["run"], *_cells(row)) for row in found["runs"]]
+    return [*lines, "", *format_table([("run", *HEAD), *rows])]
 
 
 def _words(comparison: dict[str, Any]) -> list[str]:
