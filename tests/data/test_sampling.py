@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.base import seeding
-from trainer.data.sampling import EpochSampler, draw_by_weight
+from trainer.data.sampling import EpochSampler, draw_balanced, draw_by_weight
 
 
 def samplers(
@@ -22,6 +22,7 @@ def samplers(
     microbatches: int,
     seed: int = 3,
     weights: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
 ) -> list[EpochSampler]:
     return [
         EpochSampler(
@@ -32,6 +33,7 @@ def samplers(
             num_replicas=processes,
             rank=rank,
             weights=weights,
+            classes=classes,
         )
         for rank in range(processes)
     ]
@@ -128,3 +130,53 @@ def test_the_process_count_does_not_change_what_weights_draw(
     together = samplers(size, processes, batch_size, processes * each, weights=weights)
     assert steps_of(single, 2) == steps_of(together, 2)
     assert steps_of(single, 2) == steps_of(single, 2)
+
+
+class_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=7).filter(any)
+
+
+@given(class_sizes, st.integers(1, 30), st.integers(0, 5))
+def test_balanced_draws_are_even_within_classes_and_within_samples(
+    sizes: list[int], epochs: int, seed: int
+) -> None:
+    """Of each class equally many in an epoch, and over the epochs of each sample of a class."""
+    rng = np.random.default_rng(seed)
+    classes = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    count, present = len(classes), np.flatnonzero(sizes)
+    often = np.zeros(count, np.int64)
+    for epoch in range(1, epochs + 1):
+        draws = draw_balanced(seed, epoch, classes)
+        assert len(draws) == count
+        assert len(np.unique(draws)) == count, "each draw has random numbers of its own"
+        drawn = draws % count
+        of_class = np.bincount(classes[drawn], minlength=len(sizes))[present]
+        assert of_class.max() - of_class.min() <= 1
+        repeats = np.bincount(drawn, minlength=count)
+        np.testing.assert_array_equal(
+            np.sort(draws // count),
+            np.sort(np.concatenate([np.arange(number) for number in repeats])),
+        )
+        often += repeats
+        for label in present:
+            own = often[classes == label]
+            assert own.max() - own.min() <= 1
+    assert abs(often.sum() - epochs * count) == 0
+
+
+def test_balanced_draws_differ_by_epoch_and_seed_and_are_mixed() -> None:
+    classes = np.repeat([0, 1], [400, 20])
+    one, again, other, another = (
+        draw_balanced(seed, epoch, classes) for seed, epoch in ((3, 1), (3, 1), (3, 2), (4, 1))
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).mean() > 0.9 and (one != another).mean() > 0.9
+    rare = np.array([(classes[part % 420] == 1).sum() for part in np.split(one, 7)])
+    assert rare.min() > 15 and rare.max() < 45, "of 60 draws about 30"
+
+
+def test_the_ranks_share_the_balanced_draws() -> None:
+    classes = np.repeat([0, 1, 2], [50, 3, 10])
+    wanted = draw_balanced(3, 2, classes).tolist()
+    for processes in (1, 2, 4):
+        ranks = samplers(63, processes, 20, 4, classes=classes)
+        assert list(chain.from_iterable(steps_of(ranks, 2))) == wanted

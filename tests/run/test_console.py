@@ -36,6 +36,8 @@ with Progress(line_every_s=LINE_EVERY_S) as progress:
             "epoch": epoch, "train_loss": 0.4, "train_accuracy": 0.88,
             "validation_loss": None if epoch == 1 else 0.5,
             "validation_accuracy": None if epoch == 1 else 0.81,
+            "validation_balanced_accuracy": None if epoch == 1 else 0.8,
+            "validation_macro_f1": None if epoch == 1 else 1.0,
             "seconds": 12.34, "samples_per_second": 4321.0})
 """
 
@@ -136,9 +138,10 @@ def test_pipe_gets_one_plain_line_an_epoch(tmp_path: Path) -> None:
     assert lines[:2] == ["device     cpu", "processes  2 × 1 thread"]
     epochs = [line for line in lines if re.match(r" +\d/2 ", line)]
     assert len(epochs) == 2
-    assert " ".join(epochs[0].split()) == "1/2 0.4000 88.00 % - - 12.3 s 4,321/s"
-    assert " ".join(epochs[1].split()) == "2/2 0.4000 88.00 % 0.5000 81.00 % 12.3 s 4,321/s"
-    assert sum("train loss" in line for line in lines) == 1
+    assert " ".join(epochs[0].split()) == "1/2 0.4000 88.00 % - - - - 12.3 s 4,321/s"
+    shares = "81.00 % 80.00 % 100.00 %"
+    assert " ".join(epochs[1].split()) == f"2/2 0.4000 88.00 % 0.5000 {shares} 12.3 s 4,321/s"
+    assert sum("macro F1" in line for line in lines) == 1
     assert errors.splitlines() == ["a warning"] * 2
     assert max(map(len, lines)) <= 80
 

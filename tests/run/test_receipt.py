@@ -98,6 +98,7 @@ def test_the_state_as_the_documentation_defines_it(run: Run) -> None:
     state = json.loads((checkpoint / "state.json").read_text())
     keys = ("epoch", "step", "last_accuracy", "best_accuracy", "best_epoch", "best_step")
     position = {key: state["run"][key] for key in (*keys, "plateaus", "plateau_epoch")}
+    position |= {key: state["run"][key] for key in ("best_figure", "best_loss")}  # none is null
     small = {"run": position, "optimizer": state["optimizer"], "scaler": state["scaler"]}
     text = json.dumps(small, sort_keys=True, separators=(",", ":"))
     digest.update(text.encode() + b"\n")

@@ -16,6 +16,7 @@ from tests.training.test_step import IMAGES, TARGETS, Net, weights
 from trainer.config.schema import TrainConfig
 from trainer.data.sampling import microbatch_sizes
 from trainer.training import losses
+from trainer.training.loss import TrainingLoss
 from trainer.training.step import TrainStep
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0], [30.0, -40.0, 5.0], [0.0, 0.0, 0.0]])
@@ -79,6 +80,16 @@ def test_they_meet_where_they_are_equal_and_smoothing_is_linear() -> None:
     np.testing.assert_allclose(other, slope, rtol=1e-4, atol=1e-6)
 
 
+def test_an_adjustment_is_of_the_labels_and_smoothing_of_the_networks_own_answers() -> None:
+    shares = torch.tensor([0.7, 0.25, 0.05])
+    loss = TrainingLoss(TrainConfig(label_smoothing=0.1), shares.log())
+    of_labels = F.cross_entropy(LOGITS + shares.log(), CLASSES, reduction="none")
+    evenly = -LOGITS.log_softmax(1).mean(1)
+    found = loss.of_samples(LOGITS, CLASSES, None)
+    torch.testing.assert_close(found, 0.9 * of_labels + 0.1 * evenly)
+    torch.testing.assert_close(loss.sum(LOGITS, CLASSES, None), found.sum())
+
+
 @pytest.mark.parametrize("microbatches", [1, 3, 5])
 def test_the_gradient_is_that_of_the_weighted_mean_of_the_whole_step(microbatches: int) -> None:
     """In pieces of uneven sizes and uneven weights, a mean of means would be another."""
@@ -101,7 +112,7 @@ def test_the_gradient_is_that_of_the_weighted_mean_of_the_whole_step(microbatche
     assert float(result.loss) == pytest.approx(plain, rel=1e-5)
 
 
-RARE = "examples/own_loss.py:poly"
+OWN = "examples/own_loss.py:poly"
 
 
 def test_the_same_bits_on_any_number_of_processes(tmp_path: Path) -> None:
@@ -114,7 +125,7 @@ def test_the_same_bits_on_any_number_of_processes(tmp_path: Path) -> None:
     runs = [
         common | {"data.mixup": 0.3, "data.cutmix": 1.0},
         common | {"train.class_weights": "auto", "train.loss": "focal"},
-        common | {"train.loss": RARE, "train.logit_adjustment": 1.0},
+        common | {"train.loss": OWN, "train.logit_adjustment": 1.0},
         common | balanced | {"train.loss": "asymmetric"},
         common | {"train.loss": "bce", "train.sam_rho": 0.05},
         common,

@@ -19,6 +19,7 @@ FREE_KEYS = frozenset(
 PINNED_KEYS = (
     "threads",
     "train.microbatches",
+    "train.choose_by",
     "data.image_size",
     "data.channels",
     "data.crop_share",

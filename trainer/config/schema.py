@@ -17,6 +17,7 @@ __all__ = [
     "LAB_TEST_SAMPLES",
     "LAB_TRAIN_SAMPLES",
     "CheckpointConfig",
+    "ChoiceName",
     "DataConfig",
     "Interpolation",
     "LossName",
@@ -32,6 +33,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "averaged_epochs",
+    "default_choice",
     "flatten",
     "folder_of",
     "replace",
@@ -42,6 +44,7 @@ ScheduleName = Literal[
     "constant", "linear", "cosine", "polynomial", "one_cycle", "restarts", "piecewise", "plateau"
 ]
 LossName = Literal["cross_entropy", "focal", "bce", "asymmetric"]
+ChoiceName = Literal["accuracy", "loss", "balanced_accuracy", "macro_f1", "auc", "first_accuracy"]
 TrackerName = Literal["aim", "clearml", "comet_ml", "mlflow", "trackio"]
 
 
@@ -138,8 +141,14 @@ class TrainConfig:
     """choose the mean of the weights at the ends of this many last epochs, below 1 that share of
     train.epochs, with batch-norm statistics computed again, whatever validation says, unless
     train.patience ends the run before; null: none"""
+    choose_by: ChoiceName | None = None
+    """the figure of the validation images by which the best epoch's weights are chosen, and
+    train.patience and schedule.plateau_epochs judge; of equal ones that of the lower loss; auc: the
+    mean ROC-AUC of each class against the rest; first_accuracy: the first of the best accuracy, as
+    older versions did; null: accuracy, or balanced_accuracy where train.class_weights,
+    train.logit_adjustment or data.sampling: balanced attends to rare classes"""
     patience: int | None = None
-    """stop after this many epochs without a better validation accuracy; null: never"""
+    """stop after this many epochs without better weights, as validation judges them; null: never"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """after an infinite loss: stop; or go back to the last checkpoint and leave that step out"""
     max_seconds: float | None = None
@@ -288,6 +297,15 @@ def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
             value = dataclasses.replace(getattr(config, section), **{key: value})
         config = dataclasses.replace(config, **{section or key: value})
     return config
+
+
+def default_choice(config: RunConfig) -> ChoiceName | None:
+    """Return what `train.choose_by` is where it is null; None: there is nothing to choose by."""
+    if config.data.validation_size == 0:
+        return None
+    train = config.train
+    attends = train.class_weights or train.logit_adjustment or config.data.sampling == "balanced"
+    return "balanced_accuracy" if attends and not config.data.multi_label else "accuracy"
 
 
 def averaged_epochs(config: TrainConfig) -> int | None:

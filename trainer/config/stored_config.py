@@ -96,7 +96,12 @@ def _parse(text: str, path: Path) -> Any:
 
 def _say_what_was_meant(values: Any) -> None:
     """Fill in the keys that older versions did not have, where their default means another run."""
+    train = values.get("train") if isinstance(values, dict) else None
     data = values.get("data") if isinstance(values, dict) else None
+    if isinstance(train, dict) and not (
+        isinstance(data, dict) and data.get("validation_size") == 0
+    ):
+        train.setdefault("choose_by", "first_accuracy")
     if not isinstance(data, dict):
         return
     if data.get("name") == "folder":

@@ -58,6 +58,18 @@ def _check_train(config: RunConfig, require: Require) -> None:
         "null where train.ema_decay is given: there is one average",
     )
     require(
+        "train.choose_by",
+        train.choose_by is None or config.data.validation_size != 0,
+        "null where data.validation_size is 0, as there is nothing to judge by",
+    )
+    require(
+        "train.choose_by",
+        train.choose_by in (None, "accuracy", "first_accuracy", "loss")
+        or not config.data.multi_label,
+        "accuracy, which is the mean average precision there, or loss where data.multi_label is "
+        "true",
+    )
+    require(
         "train.patience",
         train.patience is None or config.data.validation_size != 0,
         "null where data.validation_size is 0, as there is nothing to judge by",

@@ -111,29 +111,34 @@ def logit_adjustment(config: RunConfig, dataset: Dataset) -> list[float] | None:
     return [strength * math.log(max(count, 1.0) / total) for count in counts.tolist()]
 
 
-def describe_imbalance(counts: Sequence[int], class_names: Sequence[str]) -> str | None:
-    """Return a warning if a class has less than a tenth of the largest one's images, else None.
+def find_warnings(config: RunConfig, dataset: Dataset) -> tuple[str, ...]:
+    """Return a warning if a class is rare and the configuration does nothing about it."""
+    attends = config.train.class_weights or config.train.logit_adjustment
+    if attends or config.data.sampling != "uniform":
+        return ()
+    found = describe_imbalance(dataset)
+    return () if found is None else (found,)
 
-    Args:
-        counts: training images of each class.
-    """
+
+def describe_imbalance(dataset: Dataset) -> str | None:
+    """Say which classes have less than a tenth of the largest one's images; None if none has."""
+    class_names, targets = dataset.class_names, dataset.train.targets
+    several = targets.ndim == 2  # labels of an image
+    found_counts = targets.sum(0) if several else targets.bincount(minlength=len(class_names))
+    counts: list[int] = found_counts.tolist()
     largest = max(counts)
     rare = [place for place, count in enumerate(counts) if 0 < count < RARE_SHARE * largest]
     if not rare:
         return None
     rare.sort(key=lambda place: counts[place])
-    found = [f"{class_names[place]} has {counts[place]:,}" for place in rare[:_MOST_NAMES]]
-    more = f" and {len(rare) - _MOST_NAMES:,} more classes as few" * (len(rare) > _MOST_NAMES)
+    found = [f"{class_names[place]} {counts[place]:,}" for place in rare[:_MOST_NAMES]]
+    more = f" and {len(rare) - _MOST_NAMES:,} other classes less than a tenth"
     return (
-        f"of {largest:,} training images in the largest class, {class_names[_first(counts)]}, "
-        f"{', '.join(found)}{more}: such classes are often overlooked; "
-        "train.logit_adjustment: 1, train.class_weights: auto or data.sampling: balanced help, and "
-        "train.choose_by: balanced_accuracy (docs/rare_classes.md)"
+        f"rare classes: {class_names[counts.index(largest)]} has {largest:,} training images, "
+        f"{', '.join(found)}{more if len(rare) > _MOST_NAMES else ''}; a network overlooks such "
+        f"classes, and train.logit_adjustment: 1, train.class_weights: auto or data.sampling: "
+        f"balanced help (docs/rare_classes.md)"
     )
-
-
-def _first(counts: Sequence[int]) -> int:
-    return max(range(len(counts)), key=lambda place: counts[place])
 
 
 def _join(names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ TOLERANT_KEYS = ("lr", "loss", "train_loss", "validation_loss")
 
 POSITION_KEYS = (
     "epoch", "step", "loss_sum", "hits", "trained_samples",
-    "last_accuracy", "best_accuracy", "best_epoch", "best_step",
+    "last_accuracy", "best_accuracy", "best_epoch", "best_step", "best_figure", "best_loss",
 )  # fmt: skip
 """of a checkpoint's state.json: without its times and the length of metrics.jsonl"""
 
@@ -218,8 +218,9 @@ def checkpoint_difference(files: Files, small: Mapping[str, Any], saved: Checkpo
     """
     where = saved.folder.name
     for key in POSITION_KEYS:
-        if small["run"][key] != saved.state["run"][key]:
-            return f"{where}: {key} {saved.state['run'][key]} in the run, {small['run'][key]} here"
+        stored = saved.state["run"].get(key)  # older versions had not all
+        if small["run"][key] != stored:
+            return f"{where}: {key} {stored} in the run, {small['run'][key]} here"
     if tensor := differing_tensor(files, saved):
         return tensor
     for key in ("optimizer", "scaler"):

@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from trainer.base import kernels
 from trainer.base.errors import UserError
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, default_choice
 from trainer.ranks import launch_settings
 from trainer.ranks.cgroups import cpu_quota
 
@@ -273,9 +274,13 @@ def oversubscription_warning(threads: int, count: int | None = None) -> str | No
     )
 
 
-def default_pins(config: RunConfig, count: int) -> dict[str, int]:
+def default_pins(config: RunConfig, count: int) -> dict[str, Any]:
     """Return values for the pinned keys that nobody has set, with this many processes."""
-    return {"threads": DEFAULT_THREADS, "train.microbatches": count * config.train.accumulation}
+    return {
+        "threads": DEFAULT_THREADS,
+        "train.microbatches": count * config.train.accumulation,
+        "train.choose_by": default_choice(config),
+    }
 
 
 def apply_pins(config: RunConfig) -> None:

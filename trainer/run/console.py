@@ -27,7 +27,10 @@ MOST_CLASSES = 100
 WORST_CLASSES = 20
 WIDEST_NAME = 21  # so that the table of classes fits into 80 columns
 
-_TABLE_HEAD = "  epoch   train loss  accuracy   validation loss{:>10}       time   images/s"
+_TABLE_HEAD = (
+    "           training          validation",
+    "  epoch     loss accuracy     loss{:>9} balanced macro F1    time  images/s",
+)
 
 
 class Progress:
@@ -88,14 +91,16 @@ class Progress:
         if "validation_average_precision" in record:
             figure = "validation_average_precision"
         if not self._head_printed:
-            print_line(_TABLE_HEAD.format("accuracy" if figure.endswith("accuracy") else "mAP"))
+            for line in _TABLE_HEAD:
+                print_line(line.format("accuracy" if figure.endswith("accuracy") else "mAP"))
             self._head_printed = True
+        shares = (figure, "validation_balanced_accuracy", "validation_macro_f1")
         print_line(
-            f"{self._place()}  {_number(record.get('train_loss')):>11}"
-            f"{percent(record.get('train_accuracy')):>10}"
-            f"{_number(record.get('validation_loss')):>18}"
-            f"{percent(record.get(figure)):>10}"
-            f"{record['seconds']:>9.1f} s{record['samples_per_second']:>9,.0f}/s"
+            f"{self._place()}{_number(record.get('train_loss')):>9}"
+            f"{percent(record.get('train_accuracy')):>9}"
+            f"{_number(record.get('validation_loss')):>9}"
+            + "".join(f"{percent(record.get(key)):>9}" for key in shares)
+            + f"{record['seconds']:>6.1f} s{record['samples_per_second']:>8,.0f}/s"
         )
 
     def _place(self) -> str:

@@ -25,6 +25,8 @@ _TYPES: dict[str, dict[str, Any]] = {
         "train_accuracy": float | None,
         "validation_loss": float | None,
         "validation_accuracy": float | None,
+        "validation_balanced_accuracy": float | None,
+        "validation_macro_f1": float | None,
         "seconds": float | None,
     },
 }

@@ -119,6 +119,8 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
         rounding.append("train.reduction: fast, whose sums depend on the process count")
     return {
         "validation": {
+            "chosen_by": config.train.choose_by,
+            "best_figure": state.best_figure,
             f"best_{figure}": state.best_accuracy,
             "best_epoch": state.best_epoch,
             f"chosen_{figure}": state.last_accuracy if mean else state.best_accuracy,

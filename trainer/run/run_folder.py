@@ -44,7 +44,7 @@ class RunFolder:
         self.path = path
         self._lock: Lock | None = None
 
-    def open(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
+    def open(self, config: RunConfig, pins: dict[str, Any]) -> OpenedRun:
         """Lock the folder for a run; nothing of an earlier run is changed.
 
         Args:
@@ -58,7 +58,7 @@ class RunFolder:
         self._acquire_lock()
         return self.inspect(config, pins)
 
-    def inspect(self, config: RunConfig, pins: dict[str, int]) -> OpenedRun:
+    def inspect(self, config: RunConfig, pins: dict[str, Any]) -> OpenedRun:
         """Do what `open` does, without locking the folder."""
         stored = _stored_config(self.path)
         config = fill_pinned(self._match(config, stored), pins)

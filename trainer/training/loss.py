@@ -6,9 +6,12 @@ weighted mean: each sample's loss times its weight, over the sum of the weights 
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from trainer.config import plugins
 from trainer.config.schema import RunConfig, TrainConfig
 from trainer.data import class_balance
 from trainer.data.dataset import Dataset
@@ -50,6 +53,9 @@ class TrainingLoss:
         several: whether an image may have several labels.
         positive_weights: as of `losses.build`, on the device.
 
+    Label smoothing is about the answers that the network gives later, so its share of the loss is
+    that of the logits without the adjustment; with it, it would outweigh the frequent classes.
+
     Raises:
         UserError: as `losses.build`.
     """
@@ -65,6 +71,10 @@ class TrainingLoss:
         self.config = config
         self.adjustment = adjustment
         self.several = several
+        self.smoothing = 0.0
+        if adjustment is not None and plugins.is_built_in("loss", config.loss):
+            self.smoothing = config.label_smoothing
+            config = dataclasses.replace(config, label_smoothing=0.0)
         build = losses.build_for_labels if several else losses.build
         self.of_labels = build(config, positive_weights)
 
@@ -78,21 +88,20 @@ class TrainingLoss:
             targets: as of `losses`.
             taught: a teacher's logits, float32, (n, classes); None: there is no teacher.
         """
-        return self._add_teacher(
-            self.of_labels(self._adjust(logits), targets), logits, taught, total=False
-        )
+        found = self._of_adjusted(logits, targets)
+        return self._add_teacher(found, logits, taught, total=False)
 
     def sum(
         self, logits: torch.Tensor, targets: torch.Tensor, taught: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the sum of the losses of some samples; arguments as of `of_samples`."""
-        adjusted = self._adjust(logits)
-        if self.config.loss == "cross_entropy":  # torch's own sum, whose last bit is another
+        if self.config.loss == "cross_entropy" and self.adjustment is None:
+            # Torch's own sum, whose last bit is another.
             found = F.cross_entropy(
-                adjusted, targets, reduction="sum", label_smoothing=self.config.label_smoothing
+                logits, targets, reduction="sum", label_smoothing=self.config.label_smoothing
             )
         else:
-            found = self.of_labels(adjusted, targets).sum()
+            found = self._of_adjusted(logits, targets).sum()
         return self._add_teacher(found, logits, taught, total=True)
 
     def count_hits(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -117,8 +126,15 @@ class TrainingLoss:
             self.of_labels.check_values(found.detach(), logits.detach())
         return found.mean()
 
-    def _adjust(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits if self.adjustment is None else logits + self.adjustment
+    def _of_adjusted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return what the labels say of each sample: float32 (n,)."""
+        if self.adjustment is None:
+            return self.of_labels(logits, targets)
+        found = self.of_labels(logits + self.adjustment, targets)
+        if not self.smoothing:
+            return found
+        evenly = torch.full_like(logits, 1.0 / logits.shape[1])
+        return (1.0 - self.smoothing) * found + self.smoothing * self.of_labels(logits, evenly)
 
     def _add_teacher(
         self, found: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor | None, *, total: bool

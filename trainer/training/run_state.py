@@ -30,9 +30,13 @@ class RunState:
     last_accuracy: float | None = None
     """validation accuracy of the last epoch; of images with several labels average precision"""
     best_accuracy: float | None = None
-    """the best of these so far"""
+    """that of the best epoch so far"""
+    best_figure: float | None = None
+    """its figure by train.choose_by; None: by the rule of older versions"""
+    best_loss: float | None = None
+    """its validation loss, by which equal figures are told apart; None: likewise"""
     best_epoch: int | None = None
-    """its epoch; ties go to the first"""
+    """which it is"""
     best_step: int | None = None
     """the last step of that epoch"""
     plateaus: int = 0

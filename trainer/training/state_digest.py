@@ -19,6 +19,8 @@ POSITION_KEYS = (
     "plateaus", "plateau_epoch",
 )  # fmt: skip
 """of `RunState`"""
+CHOICE_KEYS = ("best_figure", "best_loss")
+"""likewise, where they are not null: older versions had none"""
 
 
 MARK_DIGITS = 4
@@ -52,6 +54,7 @@ def digest_state(files: Mapping[str, Tensors], small: Mapping[str, Any]) -> Stat
             digest.update(bytes_of(files[file][name]))
             marks.append(digest.hexdigest()[:MARK_DIGITS])
     run = {key: small["run"][key] for key in POSITION_KEYS}
+    run |= {key: value for key in CHOICE_KEYS if (value := small["run"].get(key)) is not None}
     others = {key: small[key] for key in ("optimizer", "scaler")}
     digest.update(canonical_json({"run": run, **others}) + b"\n")
     return StateDigest(digest.hexdigest(), "".join(marks))

@@ -19,7 +19,13 @@ from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network import model_state
 from trainer.ranks import collectives
-from trainer.training import averaging, batch_norm_statistics, evaluation, label_evaluation
+from trainer.training import (
+    averaging,
+    batch_norm_statistics,
+    choice,
+    evaluation,
+    label_evaluation,
+)
 from trainer.training.calibration import Calibration, fit_temperature
 from trainer.training.label_metrics import Floats, LabelPredictions, choose_thresholds
 from trainer.training.metrics import Predictions
@@ -86,6 +92,8 @@ class WeightSelection:
         self.average = averaging.build(
             config.train, module, self._recompute_statistics, validates=len(dataset.validation) > 0
         )
+        self.choose_by = config.train.choose_by or "accuracy"
+        choice.check(self.choose_by, dataset)
         self.best: Tensors = {}
         self.validate_with(module, dataset)
 
@@ -98,26 +106,23 @@ class WeightSelection:
 
         If they are the best so far, they are kept and noted in `state`.
         """
-        record: dict[str, float | None] = {"validation_loss": None, "validation_accuracy": None}
         averaged = self.average.swap_in(state.epoch) if self.average else contextlib.nullcontext()
         with profiler_ranges.label("validation"), averaged:
             if not len(self.data.validation):
-                return record
+                return dict(choice.NO_FIGURES)
             module, data = self.validated
+            classes = len(data.class_names)
             if data.validation.has_several_labels:
                 labels = self._predict_labels(module, data.validation, data.scaling, state.step)
-                found: Found = labels
-                figure = labels.average_precision or 0.0
-                record["validation_average_precision"] = figure
+                figures, record = choice.judge_labels(labels)
             else:
-                found = self._predict(module, data.validation, data.scaling, state.step)
-                figure = found.accuracy
-            state.last_accuracy = figure
-            if state.best_accuracy is None or figure > state.best_accuracy:
-                state.best_accuracy, state.best_epoch = figure, state.epoch
-                state.best_step = state.step
+                kept = evaluation.kept_probabilities(classes) if self.choose_by == "auc" else None
+                found = self._predict(module, data.validation, data.scaling, state.step, kept=kept)
+                figures = choice.judge(found, classes)
+                record = figures.record()
+            if choice.note(state, figures, self.choose_by):
                 self.best = model_state.copy_tensors(self.module)
-        return record | {"validation_loss": found.mean_loss, "validation_accuracy": found.accuracy}
+        return record
 
     def test(self, state: RunState) -> TestedWeights:
         """Load the chosen weights, and classify the test images with them; a collective."""

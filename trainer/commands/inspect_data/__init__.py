@@ -92,6 +92,7 @@ def _inspect(
         near_duplicates,
         page,
     )
+    from trainer.data import class_balance
     from trainer.finished import trained_model
     from trainer.network import image_settings
 
@@ -121,6 +122,7 @@ def _inspect(
         return
     seen = image_statistics.see(inspected)
     found = image_statistics.compute(inspected, seen, arguments.most) | {
+        "imbalance": class_balance.describe_imbalance(inspected.dataset),
         "near_duplicates": near_duplicates.report(inspected, seen, arguments.most),
         "suspects": suspects,
     }
@@ -144,6 +146,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"files       {_file_text(pictures)}"
     yield ""
     yield from _counts(found)
+    if found["imbalance"]:
+        yield found["imbalance"]
     yield ""
     yield from _duplicates(found["duplicates"])
     yield ""
