@@ -119,7 +119,9 @@ def weights_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor, little-endian and C-contiguous; a copy only if it must be."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    whole = tensor.detach().cpu().contiguous()
+    # One element, or none, counts as contiguous with any stride, which `view` refuses.
+    flat = whole.as_strided((whole.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
 
 

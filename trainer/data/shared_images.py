@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainer.base.tensor_files import bytes_of
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.ranks import collectives, processes
 
@@ -125,7 +126,7 @@ def _tensors(dataset: Dataset) -> list[torch.Tensor] | None:
 
 
 def _write(descriptor: int, tensor: torch.Tensor, offset_bytes: int) -> None:
-    left = tensor.contiguous().flatten().view(torch.uint8).numpy().data
+    left = bytes_of(tensor)
     while left:
         count = os.pwrite(descriptor, left, offset_bytes)
         left, offset_bytes = left[count:], offset_bytes + count
