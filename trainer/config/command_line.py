@@ -72,6 +72,9 @@ def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]
     stored, changes = stored_config.read_folder(folder), _changes(arguments, allowed)
     if "data.name" not in changes:
         plugin_checks.check_code(stored, folder, {}, ["data.name"])
+    if changes.get("data.validation_size") == 0:
+        # What validation images were for belongs to the training, which is over.
+        changes |= {"train.choose_by": None, "train.patience": None, "train.calibrate": False}
     config = replace(stored, changes)
     check_not_null(config)
     validate(config)
