@@ -128,6 +128,8 @@ def test_predict_names_all_labels_above_their_thresholds(
     black = tmp_path / "black.png"
     Image.new("RGB", (16, 16)).save(black)
     assert command(capsys, "predict", str(run.folder), str(black)).endswith(f"{black},,\n")
+    code, _, errors = run_command(capsys, "predict", run.folder, black, "--min_confidence", "0.9")
+    assert (code, errors[:17]) == (2, "--min_confidence:")
 
 
 def test_an_exported_model_says_what_its_numbers_are(

@@ -120,6 +120,11 @@ def run(arguments: argparse.Namespace) -> None:
             accelerator, lambda: trained_model.load(arguments.run, arguments.model)
         )
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
+        if stored.thresholds is not None and arguments.min_confidence:
+            raise UserError(
+                "--min_confidence: must be left out for a model of several labels, which has a "
+                f"threshold for each label, found {arguments.min_confidence}"
+            )
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
         if accelerator.is_main_process:
             _print(rows, stored.class_names, sys.stdout, as_json=arguments.json)

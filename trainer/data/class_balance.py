@@ -133,11 +133,15 @@ def describe_imbalance(dataset: Dataset) -> str | None:
     rare.sort(key=lambda place: counts[place])
     found = [f"{class_names[place]} {counts[place]:,}" for place in rare[:_MOST_NAMES]]
     more = f" and {len(rare) - _MOST_NAMES:,} other classes less than a tenth"
+    keys = "train.class_weights: auto helps"
+    if not several:
+        keys = (
+            "train.logit_adjustment: 1, train.class_weights: auto or data.sampling: balanced help"
+        )
     return (
         f"rare classes: {class_names[counts.index(largest)]} has {largest:,} training images, "
         f"{', '.join(found)}{more if len(rare) > _MOST_NAMES else ''}; a network overlooks such "
-        f"classes, and train.logit_adjustment: 1, train.class_weights: auto or data.sampling: "
-        f"balanced help (docs/rare_classes.md)"
+        f"classes, and {keys} (docs/rare_classes.md)"
     )
 
 
