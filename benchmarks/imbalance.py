@@ -87,13 +87,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = page.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 20)))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--more", nargs="+", default=[], help="words for every run")
+    parser.add_argument("--more", default="", metavar="WORDS", help="for every run, as one argument")
     page.add_output(parser, "imbalance.md")
     arguments = parser.parse_args(words)
     with ThreadPoolExecutor(processes.usable_cores()) as pool:
         runs = {
             way: list(
-                pool.map(lambda seed, way=way: train(way, seed, arguments.more), arguments.seeds)
+                pool.map(lambda seed, way=way: train(way, seed, shlex.split(arguments.more)), arguments.seeds)
             )
             for way in arguments.ways
         }

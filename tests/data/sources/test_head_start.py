@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.data.picture_folders import write_pictures
@@ -22,16 +22,18 @@ def _has_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if the files were older
 
 
-def no_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False
+@pytest.fixture
+def children() -> set[int]:
+    """Those of other tests, which come before."""
+    return _children()
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
 
 
 def test_the_run_reads_no_picture_that_was_read_meanwhile(
-    tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caches: Path, children: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own", ("train",))
     config = DataConfig(name="folder", root=str(root), store_size=4)
@@ -39,14 +41,14 @@ def test_the_run_reads_no_picture_that_was_read_meanwhile(
         deadline_s = time.monotonic() + 60
         while not notes.index_of(config).exists() and time.monotonic() < deadline_s:
             time.sleep(0.01)
-    assert no_children()
+    assert _children() <= children
     monkeypatch.setattr(picture_index, "_read", None)
     reading.prepare(config)
     assert len(reading.read(config).train.labels) == 16
 
 
 def test_what_was_not_read_in_time_is_left_to_the_run(
-    tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caches: Path, children: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own", ("train",))
     config = DataConfig(name="folder", root=str(root), store_size=4)
@@ -63,7 +65,7 @@ def test_what_was_not_read_in_time_is_left_to_the_run(
         with look_into_pictures(config):
             while not fifth.exists():
                 time.sleep(0.01)
-    assert no_children()
+    assert _children() <= children
     assert int(picture_index.load_contents(notes.index_of(config)).is_picture.sum()) == 5
     reading.prepare(config)
     assert len(reading.read(config).train.labels) == 16
@@ -71,11 +73,11 @@ def test_what_was_not_read_in_time_is_left_to_the_run(
 
 @pytest.mark.parametrize("root", ["nowhere", "https://nowhere.invalid/own.zip"])
 def test_errors_are_left_to_the_run(
-    tmp_path: Path, caches: Path, root: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caches: Path, children: set[int], root: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     where = root if "://" in root else str(tmp_path / root)
     with look_into_pictures(DataConfig(name="folder", root=where)):
         time.sleep(0.2)
-    assert no_children()
+    assert _children() <= children
     assert capfd.readouterr() == ("", "")
     assert not caches.exists()
