@@ -28,10 +28,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def disk(undisturbed: Run, tmp_path: Path) -> Iterator[Path]:
-    """Mount a small file system with room for one and three quarters of a checkpoint."""
+    """Mount a small file system with room for nearly two checkpoints."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    failed = mount(folder, int(1.75 * checkpoint_bytes(undisturbed)))
+    failed = mount(folder, int(1.95 * checkpoint_bytes(undisturbed)))
     if failed:
         pytest.skip(f"no small file system can be mounted: {failed}")
     yield folder
