@@ -62,7 +62,8 @@ def test_the_report_shows_the_worst_and_the_most_confused(run: Run) -> None:
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "The 50 worst of 300 classes; all are in results.json." in page
     assert "the whole matrix is in confusion.npz" in page
-    assert page.count('<th scope="row">') == 50
+    rows = [table.count('<th scope="row">') for table in page.split("<table")]
+    assert 50 in rows, rows
 
 
 def test_the_trackers_get_tables_that_they_show(run: Run) -> None:

@@ -72,6 +72,8 @@ def test_results_are_those_of_the_contract(digits: Run) -> None:
     epochs = digits.metrics("epoch")
     best = max(epochs, key=lambda record: record["validation_accuracy"])
     assert results["validation"] == {
+        "chosen_by": "accuracy",
+        "best_figure": best["validation_accuracy"],
         "best_accuracy": best["validation_accuracy"],
         "best_epoch": best["epoch"],
         "chosen_accuracy": best["validation_accuracy"],

@@ -216,7 +216,7 @@ def test_a_run_that_stops_early_ends_with_its_best_epoch(tmp_path: Path) -> None
     assert train_here(tmp_path / "run", *EPOCHS, *more) == 0
     run = Run(tmp_path / "run", 0)
     assert len(run.metrics("epoch")) < 4
-    best = load_file(next(run.folder.glob("checkpoints/*/best.safetensors")))
+    best = load_file(max(run.folder.glob("checkpoints/*/best.safetensors")))
     chosen = load_file(run.folder / "model.safetensors")
     assert all(torch.equal(chosen[name], best[name]) for name in chosen)
 
