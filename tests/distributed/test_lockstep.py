@@ -141,7 +141,7 @@ def test_gradients_that_leave_during_the_backward_pass_change_nothing(
         for run, outcome in zip(RUNS, single, strict=True)
         if run in (QUICKNET, VGG, ODD_MODEL) or run.keys() & {"train.sam_rho", "train.freeze"}
     ]
-    several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=2048)
+    several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=8192)
     for (run, one), other in zip(chosen, several, strict=True):
         assert other == one, run
 
