@@ -87,14 +87,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = page.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 20)))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--more", default="", metavar="WORDS", help="for every run, as one argument")
+    parser.add_argument("--more", default="", metavar="WORDS", help="for every run")
     page.add_output(parser, "imbalance.md")
     arguments = parser.parse_args(words)
+    more = shlex.split(arguments.more)
     with ThreadPoolExecutor(processes.usable_cores()) as pool:
         runs = {
-            way: list(
-                pool.map(lambda seed, way=way: train(way, seed, shlex.split(arguments.more)), arguments.seeds)
-            )
+            way: list(pool.map(lambda seed, way=way: train(way, seed, more), arguments.seeds))
             for way in arguments.ways
         }
     lines = [
