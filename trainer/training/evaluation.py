@@ -6,7 +6,9 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
@@ -86,6 +88,23 @@ def explain_memory(
     )
 
 
+def average_mirrored(
+    answer: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, mirrored: bool
+) -> torch.Tensor:
+    """Return the log-probabilities that `answer` gives for scaled images.
+
+    Args:
+        answer: may change its input.
+        inputs: (n, channels, height, width).
+        mirrored: take the mean of the probabilities of each image and its mirror image.
+    """
+    mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
+    found = answer(inputs)
+    if mirror is not None:
+        found = torch.logaddexp(found, answer(mirror)) - math.log(2.0)
+    return found
+
+
 def log_probabilities(
     model: nn.Module, inputs: torch.Tensor, mirrored: bool = False, temperature: float = 1.0
 ) -> torch.Tensor:
@@ -93,24 +112,67 @@ def log_probabilities(
 
     Args:
         model: in evaluation mode; it may change its input.
-        inputs: scaled images, (n, channels, height, width).
-        mirrored: take the mean of the probabilities of each image and its mirror image.
+        inputs, mirrored: as of `average_mirrored`.
         temperature: by which logits are divided.
     """
-    mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
 
     def log_softmax(pixels: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = model(pixels).float()
         return (logits if temperature == 1 else logits / temperature).log_softmax(1)
 
-    found = log_softmax(inputs)
-    if mirror is not None:
-        others = log_softmax(mirror)
-        found = torch.logaddexp(found, others) - math.log(2.0)
-    return found
+    return average_mirrored(log_softmax, inputs, mirrored)
 
 
 @torch.no_grad()  # the next step could not use tensors that a model keeps from inference mode
+def ask(
+    accelerator: Accelerator,
+    model: nn.Module,
+    images: ImageSet,
+    scaling: Scaling,
+    between_blocks: Callable[[], object],
+    kinds: Sequence[tuple[tuple[int, ...], torch.dtype]],
+    answer: Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]],
+    *,
+    block_samples: int,
+    seed: int,
+    prefetch: int,
+) -> list[npt.NDArray[Any]]:
+    """Ask for every image once; a collective, all ranks return the same, in the images' order.
+
+    A block's arithmetic does not depend on how many processes there are, which take the blocks in
+    turn. The shorter ranks' gaps are filled with index -1, which is dropped after gathering.
+
+    Args:
+        kinds: the shape of each part of an image's answer, and its type.
+        answer: takes the indices of some images and the scaled images; returns the parts of their
+            answers, each (n, *shape).
+        accelerator, model, images, scaling, between_blocks, block_samples, seed, prefetch: as of
+            `predict`.
+
+    Raises:
+        RankError: they do not fit into the memory.
+    """
+    count, device = len(images), accelerator.device
+    blocks = torch.split(torch.arange(count, device=device), block_samples)
+    size = turns_per_rank(accelerator, len(blocks)) * block_samples
+    index = torch.full((size,), -1, dtype=torch.int64, device=device)
+    parts = [torch.zeros(size, *shape, dtype=kind, device=device) for shape, kind in kinds]
+    # The counts in a plug-in's buffers would depend on how many blocks a rank has.
+    largest = min(block_samples, count)
+    with preserve_state(model), seeding.preserve_generators(), explain_memory(largest, device):
+        model.eval()
+        for turn, samples, inputs in iter_rank_blocks(
+            accelerator, images, scaling, blocks, between_blocks, model, seed, prefetch
+        ):
+            place = slice(turn * block_samples, turn * block_samples + len(samples))
+            index[place] = samples
+            for part, found in zip(parts, answer(samples, inputs), strict=True):
+                part[place] = found
+    index, *parts = accelerator.gather((index, *parts))
+    order = torch.argsort(index)[len(index) - count :]
+    return [part[order].cpu().numpy() for part in parts]
+
+
 def predict(
     accelerator: Accelerator,
     model: nn.Module,
@@ -125,10 +187,7 @@ def predict(
     kept: tuple[int, torch.dtype] | None = None,
     temperature: float = 1.0,
 ) -> Predictions:
-    """Classify every image once; a collective, all ranks return the same.
-
-    A block's arithmetic does not depend on how many processes there are, which take the blocks in
-    turn. The shorter ranks' gaps are filled with index -1, which is dropped after gathering.
+    """Classify every image once, as `ask` does; a collective, all ranks return the same.
 
     Args:
         model: prepared for autocast, without DDP's wrapper; its mode is restored.
@@ -145,38 +204,27 @@ def predict(
     Raises:
         RankError: they do not fit into the memory.
     """
-    count, device = len(images), accelerator.device
-    blocks = torch.split(torch.arange(count, device=device), block_samples)
-    targets = images.targets.to(device)
-    size = turns_per_rank(accelerator, len(blocks)) * block_samples
-    index = torch.full((size,), -1, dtype=torch.int64, device=device)
-    predicted = torch.zeros(size, dtype=torch.int64, device=device)
-    floats = torch.zeros(size, 2, device=device)
-    whole = torch.zeros(size, kept[0], dtype=kept[1], device=device) if kept else None
-    # The counts in a plug-in's buffers would depend on how many blocks a rank has.
-    largest = min(block_samples, count)
-    with preserve_state(model), seeding.preserve_generators(), explain_memory(largest, device):
-        model.eval()
-        for turn, samples, inputs in iter_rank_blocks(
-            accelerator, images, scaling, blocks, between_blocks, model, seed, prefetch
-        ):
-            found = log_probabilities(model, inputs, mirrored, temperature)
-            best_log_probability, best = found.max(1)
-            place = slice(turn * block_samples, turn * block_samples + len(samples))
-            index[place], predicted[place] = samples, best
-            floats[place, 0] = best_log_probability.exp()
-            floats[place, 1] = F.nll_loss(found, targets[samples], reduction="none")
-            if whole is not None:
-                whole[place] = found.exp().to(whole.dtype)
-    index, predicted, floats = accelerator.gather((index, predicted, floats))
-    order = torch.argsort(index)[len(index) - count :]
-    probabilities = None
-    if whole is not None:
-        probabilities = accelerator.gather(whole)[order].cpu().numpy()
+    targets = images.targets.to(accelerator.device)
+    kinds: list[tuple[tuple[int, ...], torch.dtype]]
+    kinds = [((), torch.int64), ((), torch.float32), ((), torch.float32)]
+    if kept:
+        kinds.append(((kept[0],), kept[1]))
+
+    def answer(samples: torch.Tensor, inputs: torch.Tensor) -> list[torch.Tensor]:
+        found = log_probabilities(model, inputs, mirrored, temperature)
+        best_log_probability, best = found.max(1)
+        losses = F.nll_loss(found, targets[samples], reduction="none")
+        answers = [best, best_log_probability.exp(), losses]
+        return [*answers, found.exp().to(kept[1])] if kept else answers
+
+    predicted, probability, loss, *whole = ask(
+        accelerator, model, images, scaling, between_blocks, kinds, answer,
+        block_samples=block_samples, seed=seed, prefetch=prefetch,
+    )  # fmt: skip
     return Predictions(
         target=images.targets.cpu().numpy(),
-        predicted=predicted[order].cpu().numpy(),
-        probability=floats[order, 0].cpu().numpy(),
-        loss=floats[order, 1].cpu().numpy(),
-        probabilities=probabilities,
+        predicted=predicted,
+        probability=probability,
+        loss=loss,
+        probabilities=whole[0] if whole else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import nn
 
-from trainer.base import seeding
 from trainer.data.dataset import ImageSet
 from trainer.data.scaling import Scaling
-from trainer.network.buffers_in_passes import preserve_state
 from trainer.training import evaluation
 from trainer.training.label_metrics import USUAL_THRESHOLD, Floats, LabelPredictions
 
@@ -26,23 +23,17 @@ def log_probabilities(
 
     Args:
         model: in evaluation mode; it may change its input.
-        inputs: scaled images, (n, channels, height, width).
-        mirrored: take the mean of the probabilities of each image and its mirror image.
+        inputs, mirrored: as of `evaluation.average_mirrored`.
     """
-    mirror = inputs.flip(3) if mirrored else None  # before the model can change its input
-    logits: torch.Tensor = model(inputs).float()
-    found = F.logsigmoid(logits), F.logsigmoid(-logits)
-    if mirror is None:
-        return found
-    logits = model(mirror).float()
-    others = F.logsigmoid(logits), F.logsigmoid(-logits)
-    yes, no = (
-        torch.logaddexp(one, two) - math.log(2.0) for one, two in zip(found, others, strict=True)
-    )
+
+    def log_sigmoids(pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(pixels).float()
+        return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)])
+
+    yes, no = evaluation.average_mirrored(log_sigmoids, inputs, mirrored)
     return yes, no
 
 
-@torch.no_grad()  # the next step could not use tensors that a model keeps from inference mode
 def predict(
     accelerator: Accelerator,
     model: nn.Module,
@@ -56,7 +47,7 @@ def predict(
     seed: int = 0,
     prefetch: int = 0,
 ) -> LabelPredictions:
-    """Ask for all labels of every image once; a collective, all ranks return the same.
+    """Ask for all labels of every image, as `evaluation.ask` does; a collective.
 
     The loss of an image is the mean over the classes of the binary cross entropy, without weights.
 
@@ -69,32 +60,23 @@ def predict(
     Raises:
         RankError: they do not fit into the memory.
     """
-    (count, classes), device = images.targets.shape, accelerator.device
-    blocks = torch.split(torch.arange(count, device=device), block_samples)
-    targets = images.targets.to(device).float()
-    size = evaluation.turns_per_rank(accelerator, len(blocks)) * block_samples
+    classes = images.targets.shape[1]
+    targets = images.targets.to(accelerator.device).float()
     kept = evaluation.kept_probabilities(classes)[1]
-    index = torch.full((size,), -1, dtype=torch.int64, device=device)
-    losses = torch.zeros(size, device=device)
-    whole = torch.zeros(size, classes, dtype=kept, device=device)
-    largest = min(block_samples, count)
-    explained = evaluation.explain_memory(largest, device)
-    with preserve_state(model), seeding.preserve_generators(), explained:
-        model.eval()
-        for turn, samples, inputs in evaluation.iter_rank_blocks(
-            accelerator, images, scaling, blocks, between_blocks, model, seed, prefetch
-        ):
-            yes, no = log_probabilities(model, inputs, mirrored)
-            place = slice(turn * block_samples, turn * block_samples + len(samples))
-            wanted = targets[samples]
-            index[place] = samples
-            losses[place] = -(wanted * yes + (1.0 - wanted) * no).mean(1)
-            whole[place] = yes.exp().to(kept)
-    index, losses, whole = accelerator.gather((index, losses, whole))
-    order = torch.argsort(index)[len(index) - count :]
+
+    def answer(samples: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        yes, no = log_probabilities(model, inputs, mirrored)
+        wanted = targets[samples]
+        return -(wanted * yes + (1.0 - wanted) * no).mean(1), yes.exp().to(kept)
+
+    loss, probabilities = evaluation.ask(
+        accelerator, model, images, scaling, between_blocks,
+        [((), torch.float32), ((classes,), kept)], answer,
+        block_samples=block_samples, seed=seed, prefetch=prefetch,
+    )  # fmt: skip
     return LabelPredictions(
         target=images.targets.cpu().numpy(),
-        probabilities=whole[order].cpu().numpy(),
-        loss=losses[order].cpu().numpy(),
+        probabilities=probabilities,
+        loss=loss,
         thresholds=np.full(classes, USUAL_THRESHOLD) if thresholds is None else thresholds,
     )
