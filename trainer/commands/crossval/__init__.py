@@ -77,9 +77,9 @@ def _run(arguments: argparse.Namespace, asked: RunConfig, folds: Sequence[RunCon
         ):
             _train(accelerator, asked, folds, stop)
             if arguments.fold is None:
-                from trainer.commands.crossval import label_result, result
+                from trainer.commands.crossval import class_result, label_result
 
-                write = (label_result if asked.data.multi_label else result).write_result
+                write = (label_result if asked.data.multi_label else class_result).write_result
                 found = collectives.run_on_main_rank(accelerator, lambda: write(folds))
     finally:
         stop.restore()

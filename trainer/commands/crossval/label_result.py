@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from trainer.base.files import write_file, write_json, write_text
-from trainer.base.terminal import format_table, percent
+from trainer.base.files import write_text
+from trainer.base.terminal import percent
 from trainer.commands.crossval import result
-from trainer.commands.crossval.result import Columns
+from trainer.commands.crossval.result import Columns, Pictures
 from trainer.commands.summary import FinishedRun
-from trainer.config import command_line
-from trainer.config.schema import RunConfig, folder_of
-from trainer.data.loading import load_training
-from trainer.data.sources import reading
+from trainer.config.schema import RunConfig
 from trainer.run.console import class_table, worst_rows
 from trainer.run.report import label_report, pages, plots
-from trainer.run.report.attempt import attempt
 from trainer.training.label_metrics import LabelPredictions, label_results
 
 _COLUMNS = ("index", "target", "predicted", "probabilities", "loss", "thresholds")
@@ -27,19 +23,8 @@ _COLUMNS = ("index", "target", "predicted", "probabilities", "loss", "thresholds
 
 def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     """Write everything next to the folders of the folds, and print it; as of `result`."""
-    finished = [result.read_fold(folder_of(each)) for each in folds]
-    path = finished[0].folder.parent
-    recipe = result.common_recipe(finished)
-    reading.prepare(folds[0].data)
-    images, groups = load_training(folds[0].data)
-    columns = result.gather(folds, finished, images, groups, _read_predictions)
-    found = summarise(finished, columns)
-    write_json(path / "crossval.json", found)
-    write_file(path / "out_of_fold.npz", lambda file: np.savez(file, **cast(Any, columns)))
-    write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
-    attempt("the report", lambda: _write_page(path, found, columns, images.pictures))
-    print("\n".join(_lines(found, path)), flush=True)
-    return found
+    form = result.Form(_read_predictions, summarise, lambda *_: None, _write_page, _lines)
+    return result.write_result(folds, form)
 
 
 def _read_predictions(path: Path) -> Columns:
@@ -78,9 +63,7 @@ def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
 
 
 def _lines(found: dict[str, Any], path: Path) -> list[str]:
-    precision, pooled = found["average_precision"], found["out_of_fold"]
-    low, high = map(percent, precision["interval"])
-    head = ("images", "mAP", "all labels")
+    pooled, head = found["out_of_fold"], ("images", "mAP", "all labels")
     folds = [
         (
             str(each["fold"]),
@@ -90,7 +73,7 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
         )
         for each in found["runs"]
     ]
-    label_head, *labels = class_table(
+    labels = class_table(
         pooled["per_class"],
         pooled["worst_class"],
         ("images", "AP", "F1"),
@@ -100,29 +83,17 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
             percent(row["f1"] if row["support"] else None),
         ),
     )
-    return [
-        "",
-        *format_table([("fold", *head), *folds]),
-        "",
-        f"mean mAP            {percent(precision['mean'])}",
-        f"standard deviation  {percent(precision['standard_deviation'])}",
-        f"95 % interval       {low} to {high} (Student's t)",
-        "The folds are not independent: the interval is a guide, most likely too narrow.",
-        "",
-        f"{label_head}  out of fold",
-        *labels,
-        "",
-        f"report  {path / 'crossval.html'}",
-    ]
+    table = [("fold", *head), *folds]
+    return result.lines_of("mean mAP", found["average_precision"], table, labels, path)
 
 
 def _write_page(
     path: Path,
     found: dict[str, Any],
     columns: Columns,
-    pictures: Callable[[np.ndarray], np.ndarray],
+    pictures: Pictures,
 ) -> None:
-    """Write crossval.html, after recipe.yaml; `pictures` as of `result`."""
+    """Write crossval.html, after recipe.yaml."""
     pooled = found["out_of_fold"]
     names = [row["name"] for row in pooled["per_class"]]
     asked = label_report.worst_answers(columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -25,15 +26,8 @@ from trainer.data.loading import load_training
 from trainer.data.measurements import fingerprint_of
 from trainer.data.sources import reading
 from trainer.data.split import Indices, take_fold
-from trainer.finished import stored_predictions
-from trainer.run.console import class_table
-from trainer.run.report import mistakes, pages, plots, run_report
+from trainer.run.report import pages
 from trainer.run.report.attempt import attempt
-from trainer.run.report.figure_rows import figure_rows
-from trainer.run.results import write_confusion
-from trainer.training import figures
-from trainer.training.confusion import count_confusion
-from trainer.training.metrics import Predictions, per_class_results
 
 CONFIDENCE = 0.95
 
@@ -51,13 +45,32 @@ CAVEAT = (
 DIFFERENT_IN_FOLDS = ("data.fold:", "train.evaluation_batch_size:")
 """keys that may differ; the second may change where a fold lacks memory"""
 
-ANSWERS = ("target", "predicted", "probability", "loss", "probabilities")
-"""the columns of out_of_fold.npz that each fold's predictions.npz has"""
-
 Columns = dict[str, np.ndarray]
+Pictures = Callable[[np.ndarray], np.ndarray]
 
 
-def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Form:
+    """What a result has of its own: that of one class for each image, or that of several labels.
+
+    Args:
+        read: the answers in a fold's predictions.npz.
+        summarise: what crossval.json contains, of the folds and all answers.
+        write_more: writes other files than crossval.json and out_of_fold.npz.
+        write_page: writes crossval.html and its pictures; is given what shows the training images
+            at some positions in file order, int64 (n,), as uint8 (n, height, width) or
+            (n, height, width, 3).
+        lines: for the screen.
+    """
+
+    read: Callable[[Path], Columns]
+    summarise: Callable[[Sequence[FinishedRun], Columns], dict[str, Any]]
+    write_more: Callable[[Path, dict[str, Any], Columns], None]
+    write_page: Callable[[Path, dict[str, Any], Columns, Pictures], None]
+    lines: Callable[[dict[str, Any], Path], list[str]]
+
+
+def write_result(folds: Sequence[RunConfig], form: Form) -> dict[str, Any]:
     """Write everything next to the folders of the folds, and print it.
 
     Args:
@@ -69,29 +82,27 @@ def write_result(folds: Sequence[RunConfig]) -> dict[str, Any]:
     Raises:
         UserError: a fold is not finished, or a file of it is not what its run wrote.
     """
-    finished = [read_fold(folder_of(each)) for each in folds]
+    finished = [_read_fold(folder_of(each)) for each in folds]
     path = finished[0].folder.parent
-    recipe = common_recipe(finished)
+    recipe = _common_recipe(finished)
     # Where all folds were finished before, the images have not been prepared here.
     reading.prepare(folds[0].data)
     images, groups = load_training(folds[0].data)
-    columns = gather(folds, finished, images, groups)
+    columns = _gather(folds, finished, images, groups, form.read)
     try:
-        found = summarise(finished, columns)
+        found = form.summarise(finished, columns)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     write_json(path / "crossval.json", found)
     write_file(path / "out_of_fold.npz", lambda file: np.savez(file, **cast(Any, columns)))
-    if found["out_of_fold"]["confusion"] is None:
-        classes = len(found["out_of_fold"]["per_class"])
-        write_confusion(path / "confusion.npz", _answers(columns), classes)
+    form.write_more(path, found, columns)
     write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
-    attempt("the report", lambda: _write_page(path, found, columns, images.pictures))
-    print("\n".join(_lines(found, path)), flush=True)
+    attempt("the report", lambda: form.write_page(path, found, columns, images.pictures))
+    print("\n".join(form.lines(found, path)), flush=True)
     return found
 
 
-def read_fold(folder: Path) -> FinishedRun:
+def _read_fold(folder: Path) -> FinishedRun:
     """Read a fold's run.
 
     Raises:
@@ -104,7 +115,7 @@ def read_fold(folder: Path) -> FinishedRun:
     return run
 
 
-def common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
+def _common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     """Return the configuration that the folds have in common.
 
     Raises:
@@ -123,14 +134,14 @@ def common_recipe(folds: Sequence[FinishedRun]) -> RunConfig:
     return replace(first.config, common)
 
 
-def gather(
+def _gather(
     folds: Sequence[RunConfig],
     finished: Sequence[FinishedRun],
     images: ImageSet,
     groups: Indices | None,
-    read: Callable[[Path], Columns] | None = None,
+    read: Callable[[Path], Columns],
 ) -> Columns:
-    """Gather each image's out-of-fold answer: ANSWERS, index and fold.
+    """Gather each image's out-of-fold answer: what `read` gives, index and fold.
 
     `index` is the position among the training images in file order; the rows are in that order.
     """
@@ -140,7 +151,7 @@ def gather(
         _, index = take_fold(each.data, labels, each.seed, groups=groups)
         path = folder_of(each) / "predictions.npz"
         try:
-            columns = (read or _read_answers)(path)
+            columns = read(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
@@ -161,41 +172,6 @@ def gather(
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     order = np.argsort(whole["index"])
     return {name: column[order] for name, column in whole.items()}
-
-
-def summarise(folds: Sequence[FinishedRun], columns: Columns) -> dict[str, Any]:
-    """Return what crossval.json contains; accuracies lie between 0 and 1.
-
-    Args:
-        columns: as out_of_fold.npz has them.
-    """
-    first = folds[0].results
-    names = [row["name"] for row in first["test"]["per_class"]]
-    answers = _answers(columns)
-    has_all = answers.probabilities is not None
-    return {
-        "folds": len(folds),
-        "seed": first["seed"],
-        "model": first["model"],
-        "data": {"name": first["data"]["name"], "samples": len(answers)},
-        "accuracy": spread([each.results["test"]["accuracy"] for each in folds]),
-        "out_of_fold": {
-            "accuracy": answers.accuracy,
-            "samples": len(answers),
-            **(figures.compute(answers, first["seed"]) if has_all else {}),
-            **per_class_results(answers, names),
-        },
-        "runs": [row_of(each) for each in folds],
-    }
-
-
-def _read_answers(path: Path) -> Columns:
-    found = vars(stored_predictions.read(path))
-    return {name: found[name] for name in ANSWERS if found[name] is not None}
-
-
-def _answers(columns: Columns) -> Predictions:
-    return Predictions(**{name: columns.get(name) for name in ANSWERS})  # type: ignore[arg-type]
 
 
 def row_of(fold: FinishedRun) -> dict[str, Any]:
@@ -232,69 +208,35 @@ def spread(accuracies: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _lines(found: dict[str, Any], path: Path) -> list[str]:
-    accuracy, pooled = found["accuracy"], found["out_of_fold"]
-    low, high = map(percent, accuracy["interval"])
-    head = ("images", "accuracy")
-    folds = [
-        (str(each["fold"]), f"{each['samples']:,}", percent(each["accuracy"]))
-        for each in found["runs"]
-    ]
-    class_head, *classes = class_table(
-        pooled["per_class"],
-        pooled["worst_class"],
-        head,
-        lambda row: (f"{row['support']:,}", percent(row["accuracy"] if row["support"] else None)),
-    )
+def lines_of(
+    mean: str,
+    figure: dict[str, Any],
+    folds: Sequence[tuple[str, ...]],
+    classes: Sequence[str],
+    path: Path,
+) -> list[str]:
+    """Return the lines for the screen.
+
+    Args:
+        mean: what `figure`, which `spread` gave, is the mean of.
+        folds, classes: their tables, the latter as lines, each with its head.
+    """
+    low, high = map(percent, figure["interval"])
+    class_head, *rows = classes
     return [
         "",
-        *format_table([("fold", *head), *folds]),
+        *format_table(folds),
         "",
-        f"mean                {percent(accuracy['mean'])}",
-        f"standard deviation  {percent(accuracy['standard_deviation'])}",
+        f"{mean:<20}{percent(figure['mean'])}",
+        f"standard deviation  {percent(figure['standard_deviation'])}",
         f"95 % interval       {low} to {high} (Student's t)",
         "The folds are not independent: the interval is a guide, most likely too narrow.",
         "",
         f"{class_head}  out of fold",
-        *classes,
+        *rows,
         "",
         f"report  {path / 'crossval.html'}",
     ]
-
-
-# ---------------------------------------------------------------------- the page
-
-
-def _write_page(
-    path: Path,
-    found: dict[str, Any],
-    columns: Columns,
-    pictures: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    """Write confusion.png and crossval.html, after recipe.yaml.
-
-    Args:
-        pictures: gives the training images at some positions in file order, int64 (n,), as uint8
-            (n, height, width) or (n, height, width, 3).
-    """
-    pooled = found["out_of_fold"]
-    names = [row["name"] for row in pooled["per_class"]]
-    confusion = count_confusion(columns["target"], columns["predicted"], len(names))
-    plots.save(plots.draw_confusion(confusion, names), path / "confusion.png")
-    worst = mistakes.worst_mistakes(columns)
-    page = pages.render(
-        "crossval.html",
-        found=found,
-        results={"test": pooled},
-        **run_report.describe_classes(pooled, confusion, names),
-        figures=figure_rows(pooled),
-        mistakes=mistakes.describe_mistakes(worst, pictures(worst["index"]), names),
-        confusion=pages.file_uri(path / "confusion.png"),
-        facts=facts_of(found),
-        config_text=(path / "recipe.yaml").read_text(encoding="utf-8"),
-        command=command_of(path, found["folds"]),
-    )
-    write_text(path / "crossval.html", page)
 
 
 def facts_of(found: dict[str, Any]) -> dict[str, str]:
