@@ -143,7 +143,7 @@ def _compare_tests(first: RunFiles, other: RunFiles) -> dict[str, Any] | None:
     digests = [run.results.get("weights_sha256") for run in (first, other)]
     tested = [run.results.get("data", {}).get("test_fingerprint") for run in (first, other)]
     kept = all((run.folder / "predictions.npz").is_file() for run in (first, other))
-    # Of several labels an answer is no class.
+    # McNemar's test compares classes, and with several labels an answer is a set of them.
     if any("subset_accuracy" in run.results.get("test", {}) for run in (first, other)):
         return None
     if not (kept and all(digests) and digests[0] != digests[1] and tested[0] == tested[1]):
