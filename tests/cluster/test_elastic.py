@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -52,7 +53,7 @@ class Node:
     """A node of a run of one or two nodes: a torchrun of one process.
 
     Args:
-        log: of its output.
+        log: of the output of all nodes; rank 0, which prints, may be on any of them.
         port: of the meeting point on the first node.
     """
 
@@ -61,18 +62,13 @@ class Node:
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
         torchrun += ["--rdzv-id", "run", "--rdzv-conf", QUICK, "--local-addr", "127.0.0.1"]
         torchrun += ["--max-restarts", "3"]
-        self.log = log
-        with log.open("w") as file:
+        with log.open("a") as file:
             self.agent = subprocess.Popen(
                 command(folder, *more, launcher=torchrun),
                 env=environment(**OWN_STORE, SLOW_FILE=str(slow)),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-
-    def starts(self) -> list[str]:
-        """Return how many processes the run had at each start, as its header says."""
-        return re.findall(r"^processes +(\d+),", self.log.read_text(), re.MULTILINE)
 
     def die(self) -> None:
         """Kill torchrun and its worker at once, as a power failure does."""
@@ -82,25 +78,34 @@ class Node:
         self.agent.wait()
 
 
+def processes_in_turn(log: Path) -> list[str]:
+    """Return how many processes the run had, as its headers say, each change once.
+
+    On a busy machine torchrun may start again with the same nodes before it hears of a new one.
+    """
+    starts = re.findall(r"^processes +(\d+),", log.read_text(), re.MULTILINE)
+    return [processes for processes, _ in itertools.groupby(starts)]
+
+
 def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW_BY_A_FILE)
     words = [*LONG, "--model.name", f"{tmp_path / 'slow.py'}:Slow"]
     assert train_here(tmp_path / "undisturbed", *words) == 0
-    folder, slow = tmp_path / "run", tmp_path / "file"
+    folder, slow, log = tmp_path / "run", tmp_path / "file", tmp_path / "log"
     (port,) = free_ports(1)
     nodes: list[Node] = []
 
     def add_node() -> None:
-        log = tmp_path / f"node-{len(nodes)}.log"
         nodes.append(Node(log, port, folder, slow, *words))
 
-    def trains_on(*starts: str) -> None:
-        """Wait until the run has had these starts, and has trained since the last."""
-        first = nodes[0]
+    def trains_on(*processes: str) -> None:
+        """Wait until the run has had these numbers of processes, and has trained since."""
+        first = nodes[0].agent
         slow.write_text(WAITING)
-        wait_until(lambda: first.starts() == list(starts) or first.agent.poll() is not None, 120)
-        logs = [node.log.read_text() for node in nodes]
-        assert first.starts() == list(starts), "\n\n".join(logs)
+        wait_until(
+            lambda: processes_in_turn(log) == list(processes) or first.poll() is not None, 120
+        )
+        assert processes_in_turn(log) == list(processes), log.read_text()
         steps = steps_logged(folder)
         slow.write_text(GOING_ON)
         wait_until(lambda: steps_logged(folder) > steps + 11, 60)
@@ -120,7 +125,7 @@ def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
     finally:
         for node in nodes:
             node.agent.kill()
-    output = nodes[0].log.read_text()
+    output = log.read_text()
     assert codes == [0, 0], output
-    assert output.count("going on after step") == 3
+    assert output.count("going on after step") >= 3
     check_same(Run(folder, 0, output, output), Run(tmp_path / "undisturbed", 0))

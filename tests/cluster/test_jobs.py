@@ -25,8 +25,9 @@ from trainer.config import stored_config
 JOB = REPOSITORY / "launch" / "slurm.sbatch"
 TWO_NODES = ["--nodes=2", "--ntasks-per-node=1"]
 
-# The first attempt of a job with SLOW is so slow that it cannot end before it is asked to.
-SLOW = ["--export=ALL,SLOW=yes"]
+# The first attempt of a job with SLOW, the seconds of a step, cannot end before it is asked to.
+SLOW = ["--export=ALL,SLOW=0.2"]
+SLOWER = ["--export=ALL,SLOW=3"]
 SLOW_AT_FIRST = """
 import os, time
 from models.quicknet import QuickNet
@@ -35,7 +36,7 @@ class SlowAtFirst(QuickNet):
     def forward(self, images):
         first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
         if self.training and first and "SLOW" in os.environ:
-            time.sleep(0.2)
+            time.sleep(float(os.environ["SLOW"]))
         return super().forward(images)
 """
 
@@ -125,7 +126,7 @@ def wait_for_the_time_limit(job: Job) -> None:
         (ask_before_they_listen, []),
         (preempt, []),
         # Slurm looks at limits twice a minute; the signal comes within half a minute.
-        (wait_for_the_time_limit, ["--time=1", "--signal=B:USR1@30"]),
+        (wait_for_the_time_limit, [*SLOWER, "--time=1", "--signal=B:USR1@30"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
