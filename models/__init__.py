@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 # Importing a family registers it.
@@ -24,11 +25,39 @@ from models import (  # noqa: F401
     timm_models,
     vgg,
 )
-from models.construct import construct
+from models.construct import check_arguments, construct
 from models.output import check_output, kind_of_output
 from models.registry import find, names
 
-__all__ = ["check_output", "create", "kind_of_output", "names"]
+__all__ = ["check", "check_output", "create", "kind_of_output", "names"]
+
+
+_LIKELY_DATA = {"num_classes": 10, "in_channels": 3, "image_size": (1024, 1024)}
+"""which any network of the registry can be built for"""
+
+
+def check(
+    name: str, arguments: Mapping[str, Any], *, network: Callable[..., Any] | None = None
+) -> None:
+    """Find out what is wrong with a name or with arguments, as far as it shows without the data.
+
+    Arguments as those of `create`. The values of arguments are looked at only of networks in the
+    registry; what a user's code does with them shows when it is called.
+
+    Raises:
+        ValueError: as `create`.
+    """
+    if network is None and _is_of_timm(name):
+        timm_models.check(name, arguments)
+    elif network is not None:
+        check_arguments(name, network, arguments, _LIKELY_DATA)
+    else:
+        with torch.device("meta"):  # without memory for weights, and without drawing them
+            construct(name, find(name), arguments, _LIKELY_DATA)
+
+
+def _is_of_timm(name: str) -> bool:
+    return name.startswith(timm_models.PREFIX)
 
 
 def create(
@@ -54,7 +83,7 @@ def create(
     Raises:
         ValueError: the name or an argument is wrong; the message says what would be right.
     """
-    if network is None and name.startswith(timm_models.PREFIX):
+    if network is None and _is_of_timm(name):
         model = timm_models.create(name, arguments, num_classes, in_channels)
     else:
         data = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}

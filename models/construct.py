@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -29,30 +29,12 @@ def construct(
         data: what the data determine.
 
     Raises:
-        ValueError: an argument is unknown, missing, refused by the constructor, or set by the data;
-            or the result is not a network.
+        ValueError: as `check_arguments`; or the constructor refuses an argument, or returns
+            something else than a network.
     """
+    wanted = check_arguments(name, network, arguments, data)
     try:
-        taken, takes_any = _parameters(network)
-    except (ValueError, TypeError) as error:  # of a function without a signature
-        raise ValueError(f"{name}: nothing says what it takes ({error}).") from error
-    for key in arguments:
-        if key in data:
-            raise ValueError(f"{name} gets {key} = {data[key]} from the data: leave it out.")
-        if key not in taken and not takes_any:
-            accepted = [parameter for parameter in taken if parameter not in data]
-            listing = f"It takes {', '.join(accepted)}." if accepted else "It takes none."
-            raise ValueError(
-                f"{name} has no argument {key!r}{suggestion(str(key), accepted)} {listing}"
-            )
-    passed = {key: value for key, value in data.items() if takes_any or key in taken}
-    passed |= arguments
-    required = [key for key, parameter in taken.items() if parameter.default is parameter.empty]
-    missing = [key for key in required if key not in passed]
-    if missing:
-        raise ValueError(f"{name} needs a value for {', '.join(missing)}.")
-    try:
-        built: object = network(**passed)
+        built: object = network(**{key: data[key] for key in wanted}, **arguments)
     except ValueError as error:  # its own check of a value
         raise ValueError(f"{name}: {describe(error, kind=False)}") from error
     except (Exception, SystemExit) as error:
@@ -61,6 +43,35 @@ def construct(
         kind = type(built).__name__
         raise ValueError(f"{name} returns a {kind}, where a torch.nn.Module must be.")
     return built
+
+
+def check_arguments(
+    name: str, network: Callable[..., Any], arguments: Mapping[str, Any], data: Iterable[str]
+) -> list[str]:
+    """Return which of the names that the data determine a constructor takes; calls nothing.
+
+    Raises:
+        ValueError: an argument is unknown, missing, or set by the data.
+    """
+    try:
+        taken, takes_any = _parameters(network)
+    except (ValueError, TypeError) as error:  # of a function without a signature
+        raise ValueError(f"{name}: nothing says what it takes ({error}).") from error
+    determined = list(data)
+    for key in arguments:
+        if key in determined:
+            raise ValueError(f"{name} gets {key} from the data: leave it out.")
+        if key not in taken and not takes_any:
+            accepted = [parameter for parameter in taken if parameter not in determined]
+            listing = f"It takes {', '.join(accepted)}." if accepted else "It takes none."
+            raise ValueError(
+                f"{name} has no argument {key!r}{suggestion(str(key), accepted)} {listing}"
+            )
+    required = [key for key, parameter in taken.items() if parameter.default is parameter.empty]
+    missing = [key for key in required if key not in determined and key not in arguments]
+    if missing:
+        raise ValueError(f"{name} needs a value for {', '.join(missing)}.")
+    return [key for key in determined if takes_any or key in taken]
 
 
 def describe(error: BaseException, *, kind: bool = True) -> str:

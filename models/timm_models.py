@@ -26,6 +26,19 @@ def create(
     Raises:
         ValueError: timm cannot be imported, has no such network, or refuses the arguments.
     """
+    check(name, arguments)
+    data = {"num_classes": num_classes, "in_chans": in_channels}
+    try:
+        model = _import(name).create_model(name.removeprefix(PREFIX), **data, **arguments)
+    except Exception as error:  # whatever the architecture, a download or a weights file raises
+        message = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} cannot be built with {dict(arguments)}: {message}") from error
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def check(name: str, arguments: Mapping[str, Any]) -> None:
+    """Find out what is wrong without building the network; errors as those of `create`."""
     timm = _import(name)
     timm_name = name.removeprefix(PREFIX)
     # With a colon it is a place where timm looks for weights and configuration, such as hf-hub:.
@@ -35,17 +48,9 @@ def create(
             f"{suggestion(timm_name, timm.list_models())} "
             f"timm.list_models() lists all of them."
         )
-    data = {"num_classes": num_classes, "in_chans": in_channels}
-    for key in arguments:
-        if key in data:
-            raise ValueError(f"{name} gets {key} = {data[key]} from the data: leave it out.")
-    try:
-        model = timm.create_model(timm_name, **data, **arguments)
-    except Exception as error:  # whatever the architecture, a download or a weights file raises
-        message = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name} cannot be built with {dict(arguments)}: {message}") from error
-    assert isinstance(model, nn.Module)
-    return model
+    for key in ("num_classes", "in_chans"):
+        if key in arguments:
+            raise ValueError(f"{name} gets {key} from the data: leave it out.")
 
 
 def pretrained_settings(name: str) -> Mapping[str, Any]:

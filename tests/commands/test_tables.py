@@ -14,6 +14,9 @@ from PIL import Image
 from tests.commands.command import Capture, run_command
 from tests.data.picture_tables import write_shard
 from tests.runs import Run, train_here
+from trainer.config.schema import DataConfig
+from trainer.data.sources import delimited
+from trainer.data.sources.table_rows import Rows
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,8 +133,16 @@ def test_a_run_is_evaluated_inspected_and_computed_again(run: Run, capsys: Captu
 
 
 def test_a_run_is_evaluated_on_other_tables(
-    run: Run, labels: Path, tmp_path: Path, capsys: Capture
+    run: Run, labels: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read_rows, tables = delimited.read_rows, []
+
+    def count(path: Path, config: DataConfig) -> Rows:
+        rows = read_rows(path, config)  # which may lack a column
+        tables.append(path)
+        return rows
+
+    monkeypatch.setattr(delimited, "read_rows", count)
     whole = {
         row["name"]: row for row in found_by(capsys, "evaluate", run.folder)["test"]["per_class"]
     }
@@ -139,7 +150,9 @@ def test_a_run_is_evaluated_on_other_tables(
     few = [(labels.parent / file, label) for file, label, *_ in rows if label == "digit 3"]
     path = write_table(tmp_path / "few.csv", few, "path", "what")
     columns = ["--data.file_column", "path", "--data.label_column", "what"]
+    tables.clear()
     found = found_by(capsys, "evaluate", run.folder, "--data.root", path, *columns)
+    assert tables == [path]
     assert found["data"]["classes_by"] == "name"
     assert found["test"]["samples"] == len(few)
     of_class = {row["name"]: row for row in found["test"]["per_class"]}

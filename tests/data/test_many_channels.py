@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pyarrow import parquet
 from tests.commands.command import Capture, run_command
 from tests.data.picture_folders import prepared
 from tests.data.picture_tables import prepared as prepared_table
-from tests.data.picture_tables import write_csv
+from tests.data.picture_tables import write_csv, write_shard
 from tests.runs import train_here
 from trainer.base.errors import UserError
 from trainer.data.pictures import decoding
@@ -251,3 +252,50 @@ def test_a_table_may_name_or_hold_pictures_of_many_bands(
     assert sorted(targets.tolist()) == [0] * 8 + [1] * 8
     for row, target in zip(pixels, targets, strict=True):
         assert (row[-1] == 200 * target).all()
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "stream.arrow"])
+@pytest.mark.parametrize("channels", [None, 3, 5])
+def test_lists_of_numbers_in_a_table_are_images(
+    tmp_path: Path, name: str, channels: int | None
+) -> None:
+    pixels = [make(channels or 1, seed=number) for number in range(12)]
+    if channels is None:
+        pixels = [image[..., 0] for image in pixels]
+    path = write_shard(tmp_path / name, [0, 1] * 6, image=[one.tolist() for one in pixels])
+    test = prepared_table(path).test
+    for number, image in enumerate(pixels):
+        np.save(tmp_path / f"{number}.npy", image)
+    rows = [f"{number}.npy,{number % 2}" for number in range(12)]
+    files = prepared_table(write_csv(tmp_path, rows, header="file,label")).test
+    assert test.images.shape[1:] == (channels or 1, 9, 12)
+    assert torch.equal(test.images[:], files.images[:])
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([[[1, 2], [3]]], "row 0 (from 0): the column image must be an image of (height, width)"),
+        (
+            [[[1, 2]], [[1, 256]]],
+            "row 1 (from 0): the column image must be an image of .* found 256",
+        ),
+        (
+            [[[1, 2]], [[0.5, 1]]],
+            "row 1 (from 0): the column image must be an image of .* found 0.5",
+        ),
+        ([[[1, 2]], [[None, 1]]], "row 1 (from 0): the column image .* some of its numbers are"),
+        ([[[1, 2]], []], "row 1 (from 0): the column image .* have the lengths 0"),
+        ([[[1, 2]], None], "row 1 (from 0): has no picture"),
+        ([[1, 2], [3, 4]], "the column image of .* has the type list<"),
+        ([[[[[1]]]], [[[[2]]]]], "the column image of .* has the type list<"),
+    ],
+    ids=["ragged", "large", "fraction", "missing", "empty", "null", "flat", "deep"],
+)
+def test_lists_that_are_no_image_are_named(tmp_path: Path, images: Any, said: str) -> None:
+    rows = [*images, *images[:1] * 6]
+    path = write_shard(
+        tmp_path / "a.parquet", [0, 1] * (len(rows) // 2) + [0] * (len(rows) % 2), image=rows
+    )
+    with pytest.raises(UserError, match=re.escape(said).replace(r"\.\*", ".*")):
+        prepared_table(path)

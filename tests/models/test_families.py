@@ -59,6 +59,13 @@ def test_every_registered_network_is_tested_here() -> None:
     assert models.names() == sorted([*SMALLEST, *LARGER])
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_arguments_can_be_checked_before_there_are_data(name: str) -> None:
+    before = torch.random.get_rng_state()
+    models.check(name, LIGHT.get(name, {}))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("name", sorted(SMALLEST))
 @pytest.mark.parametrize("image_size", [(28, 28), (32, 32), (64, 64), (20, 33), (12, 12)])
 @pytest.mark.parametrize("in_channels", [1, 3])

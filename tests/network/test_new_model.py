@@ -64,3 +64,23 @@ def test_the_memory_format_is_chosen_and_said(
     message = capsys.readouterr().err
     assert message.startswith("train.memory_format: the model cannot use channels_last")
     assert "view size is not compatible" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("lenet6", "{}", "no model is called 'lenet6'; did you mean lenet5?"),
+        ("preact_resnet", '{"dept": 20}', "has no argument 'dept'; did you mean depth?"),
+        ("preact_resnet", '{"depth": 21}', "depth is 21, but must be 6n + 2"),
+        ("nowhere.py:Net", "{}", "there is no file"),
+    ],
+    ids=["name", "argument", "value", "file"],
+)
+def test_a_mistake_is_found_before_the_data_are_read(
+    name: str, arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data.name", "folder", "--data.root", str(tmp_path / "none")]
+    words = ["--model.name", name, "--model.args", arguments]
+    assert train_here(tmp_path / "run", *data, *words) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "data.root" not in errors

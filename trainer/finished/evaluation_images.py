@@ -66,11 +66,12 @@ def load(stored: TrainedModel, config: RunConfig, split: str) -> EvaluationImage
         UserError: there are no such images, or they do not fit the model's images or classes.
     """
     data = stored.fill_in(config.data)
-    found, fingerprint = _read(data, config.seed, split)
-    # Without parts a run keeps some pictures for the test; pictures of others are all for it.
-    if split == "test" and not are_images_of_run(stored.file.parent, fingerprint, None):
-        whole = reading.read_without_parts(data)
-        found = _first(data, whole, split) if whole else found
+    with reading.tables_kept():
+        found, fingerprint = _read(data, config.seed, split)
+        # Without parts a run keeps some pictures for the test; pictures of others are all for it.
+        if split == "test" and not are_images_of_run(stored.file.parent, fingerprint, None):
+            whole = reading.read_without_parts(data)
+            found = _first(data, whole, split) if whole else found
     if not len(found.data.labels):
         raise UserError(f"--split: {split} has no images; data.validation_size is 0")
     return _fit(stored, found, fingerprint)
@@ -83,6 +84,17 @@ def load_parts(stored: TrainedModel, config: RunConfig) -> dict[str, EvaluationI
         UserError: as `load`.
     """
     data, seed = stored.fill_in(config.data), config.seed
+    with reading.tables_kept():
+        parts, fingerprint = _read_parts(data, seed)
+    return {
+        split: _fit(stored, found, fingerprint)
+        for split, found in parts.items()
+        if len(found.data.labels)
+    }
+
+
+def _read_parts(data: DataConfig, seed: int) -> tuple[dict[str, SourceSplit], str | None]:
+    """Return all splits that there are, and the fingerprint as `_read` does."""
     try:
         source, fingerprint = _read_source(data, seed)
     except UserError:
@@ -92,18 +104,13 @@ def load_parts(stored: TrainedModel, config: RunConfig) -> dict[str, EvaluationI
         }
         if not parts:
             raise
-        fingerprint = None
-    else:
-        subsets = loading.divide(data, source, seed, source.class_names)
-        parts = {
-            split: SourceSplit(subset.select(), source.class_names, source.origin)
-            for split, subset in zip(PARTS, subsets, strict=True)
-        }
-    return {
-        split: _fit(stored, found, fingerprint)
-        for split, found in parts.items()
-        if len(found.data.labels)
+        return parts, None
+    subsets = loading.divide(data, source, seed, source.class_names)
+    parts = {
+        split: SourceSplit(subset.select(), source.class_names, source.origin)
+        for split, subset in zip(PARTS, subsets, strict=True)
     }
+    return parts, fingerprint
 
 
 def _fit(stored: TrainedModel, found: SourceSplit, fingerprint: str | None) -> EvaluationImages:

@@ -10,7 +10,9 @@ from torch import nn
 import models
 from models import timm_models
 from trainer.base import user_code_errors
+from trainer.base.errors import UserError
 from trainer.config import plugins
+from trainer.config.schema import ModelConfig
 
 
 def create(name: str, arguments: Mapping[str, Any], **data: Any) -> nn.Module:
@@ -32,6 +34,27 @@ def create(name: str, arguments: Mapping[str, Any], **data: Any) -> nn.Module:
         user_code_errors.note_file(timm_models.folder())
         user_code_errors.note_network(name)
     return model
+
+
+def check(model: ModelConfig) -> None:
+    """Find out what is wrong with a network's name and arguments before there are any data.
+
+    Raises:
+        UserError: names the keys, and says what would be right.
+    """
+    name, network = model.name, None
+    try:
+        if plugins.is_user_defined("model", name):
+            network = _check(name, plugins.find("model", name).member)
+        models.check(name, model.args, network=network)
+    except ValueError as error:
+        raise refused(model, error) from error
+
+
+def refused(model: ModelConfig, error: ValueError, hint: str = "") -> UserError:
+    """Return the message that a network cannot be created; `hint`: what else to try."""
+    clear = " (--model.args '{}' clears those of the recipe)" if model.args else ""
+    return UserError(f"model.name, model.args: {error}{clear}{hint}")
 
 
 def _check(name: str, network: Callable[..., Any]) -> Callable[..., Any]:

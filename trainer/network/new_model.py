@@ -284,8 +284,7 @@ def _compare(config: RunConfig, model: nn.Module, again: nn.Module) -> None:
 
 
 def _refused(config: RunConfig, dataset: Dataset, error: ValueError) -> UserError:
-    hint = " (--model.args '{}' clears those of the recipe)" if config.model.args else ""
-    return UserError(f"model.name, model.args: {error}{hint}{_size_hint(config, dataset)}")
+    return creation.refused(config.model, error, _size_hint(config, dataset))
 
 
 def _size_hint(config: RunConfig, dataset: Dataset) -> str:

@@ -12,7 +12,7 @@ from trainer.config import plugins
 from trainer.config.schema import DataConfig, ModelConfig, RunConfig, replace
 from trainer.data import class_balance, loading, shared_images, slices
 from trainer.data.sources import reading
-from trainer.network import image_settings, weights_sources
+from trainer.network import creation, image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
 from trainer.network.pretrained import Preprocessing, PretrainedWeights
@@ -46,6 +46,9 @@ def build_engine(
     Raises:
         UserError: the data, the model or the weights are wrong.
     """
+    # Before the data are read, which may take minutes.
+    collectives.run_on_all_ranks(accelerator, lambda: creation.check(config.model))
+    code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
     weights = collectives.run_on_all_ranks(
         accelerator, lambda: _find_weights(config.model, resumes), one_first=True
     )
@@ -67,7 +70,6 @@ def build_engine(
     if teacher:
         config = replace(config, {"train.teacher_sha256": teacher.file_sha256})
     # Before anything that is done together: how often it is done depends on them.
-    code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
     parts = {
         "data.root": dataset.fingerprint,
         "model.weights": config.model.weights_sha256,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.archives import pack
-from tests.data.picture_tables import HEADER, prepared, write_csv, write_rows
+from tests.data.picture_tables import HEADER, png, prepared, write_csv, write_rows
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.pictures.picture_set import ListedPictures
@@ -128,7 +128,21 @@ def test_the_files_may_be_in_archives_beside_the_table(tmp_path: Path, ending: s
     for number in range(5):
         (photos / f"{number}.png").rename(some / f"{number}.png")
     pack(some, tmp_path / f"a{ending}", below="photos/")
+    alone = (photos / "17.png").read_bytes()
+    (photos / "17.png").unlink()
     pack(photos, tmp_path / "b.tar", below="all/photos/")  # a folder that holds everything
+    shutil.rmtree(photos)
+    photos.mkdir()
+    # The others in archives.
+    (photos / "17.png").write_bytes(alone)
+    data = prepared(path)
+    assert data.fingerprint == first
+    (photos / "17.png").write_bytes(png(1000))
+    assert prepared(path).fingerprint != first
+    (photos / "17.png").write_bytes(alone)
+    stored = prepared(path, store_size=8)
+    assert stored.test.images[:].shape[0] == len(data.test)
+    pack(photos, tmp_path / "d.zip", below="photos/")
     shutil.rmtree(photos)
     assert prepared(path).fingerprint == first
     path = write_csv(tmp_path, [*write_rows(tmp_path / "other"), "photos/x.png,cat,train,film 0,1"])

@@ -111,7 +111,7 @@ class Spans:
 
     Args:
         files: the larger files.
-        file: which of them, int32 (n,).
+        file: which of them, int32 (n,); -1: none, the picture has a file of its own.
         offset_bytes, size_bytes: int64 (n,).
         is_deflated: bool (n,).
         checksums: of the bytes of each, uint32 (n,); None: not known.
@@ -186,9 +186,9 @@ class Places(Sequence[Place]):
         if isinstance(position, slice):
             return self.select(np.arange(len(self), dtype=np.int64)[position])
         name, spans = self.names[position], self.spans
-        if spans is None:
+        file = -1 if spans is None else int(spans.file[position])
+        if spans is None or file < 0:
             return Place(self.root / name)
-        file = spans.file[position]
         return Place(
             spans.files[file],
             name,
@@ -219,6 +219,8 @@ class Places(Sequence[Place]):
             states = read_states(self.root / name for name in self.names)
             return np.hstack([states, np.zeros((len(self), 2), np.int64), names])
         states = read_states(spans.files)[spans.file]
+        alone = np.flatnonzero(spans.file < 0)
+        states[alone] = read_states(self.root / self.names[row] for row in alone.tolist())
         return np.hstack([states, spans.offset_bytes[:, None], spans.size_bytes[:, None], names])
 
     def listed_states(self) -> npt.NDArray[np.int64]:

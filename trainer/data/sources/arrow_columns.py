@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
+from trainer.data.sources.arrow_arrays import are_images, is_list
 from trainer.data.sources.arrow_file import ArrowFile
 from trainer.data.sources.table_rows import SEPARATOR, Role
 
@@ -30,12 +31,15 @@ def check_types(file: ArrowFile, columns: Sequence[tuple[Role, str]], *, several
             fields = [kind.field(number).name for number in range(kind.num_fields)]
             is_right = fields and {"bytes", "path"} <= set(fields)
             is_right = is_right or is_text(kind) or pa.types.is_binary(kind)
-            is_right = is_right or pa.types.is_large_binary(kind)
-            rule = "a picture's bytes, a struct {bytes, path}, or the name of a file"
+            is_right = is_right or pa.types.is_large_binary(kind) or are_images(kind)
+            rule = (
+                "a picture's bytes, a struct {bytes, path}, lists of numbers as (height, width) or "
+                "(height, width, channels), or the name of a file"
+            )
         else:
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
-            if role == "label" and _is_list(kind):
+            if role == "label" and is_list(kind):
                 if not several:
                     raise UserError(
                         f"{file.path}: the column {name} has the type {kind}, several labels for a "
@@ -59,18 +63,11 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
 def texts_of(column: pa.Array) -> list[str]:
     """Return the values of a column as text, "" for none; those of a list joined."""
     import pyarrow as pa
 
-    if _is_list(column.type):
+    if is_list(column.type):
         return [_join(several or ()) for several in column.to_pylist()]
     return [text or "" for text in column.cast(pa.string()).to_pylist()]
 

@@ -148,14 +148,16 @@ class _Shard:
             return not is_text(kind)
         for batch in self.file.iter_batches([column], 1):
             if batch.num_rows:
-                return bool(picture_blob.bytes_of(batch, column)[0].is_valid)
+                return bool(picture_blob.bytes_of(batch.column(column))[0].is_valid)
         return True
 
     def read(self, is_inside: bool) -> dict[Role, list[str]]:
         """Read the rows as text; the files are relative to the folder of all shards."""
+        import pyarrow as pa
+
         names = dict(self.columns)
         column = names["file"]
-        is_struct = self.file.schema.field(column).type.num_fields > 0
+        is_struct = pa.types.is_struct(self.file.schema.field(column).type)
         wanted = [name for role, name in names.items() if role != "file"]
         wanted += self.class_columns or ()
         wanted += [f"{column}.path"] if is_struct else [column] * (not is_inside)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from trainer.base.errors import UserError
 from trainer.base.files import write_file
 from trainer.data.pictures.file_states import state_of
+from trainer.data.sources import arrow_arrays
 from trainer.data.sources.arrow_file import ArrowFile
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ def copy_pictures(table: Path, column: str, folder: Path) -> tuple[Path, npt.NDA
 
     Args:
         table: a file of columns.
-        column: of bytes, or of structs with `bytes`.
+        column: of bytes, of structs with `bytes`, or of lists of numbers.
         folder: of the copies.
 
     Returns:
         The copy, and where in it each picture begins; the last number is where the last one ends.
 
     Raises:
-        UserError: the table is damaged, has a row without a picture, or was changed meanwhile.
+        UserError: the table is damaged, has a row without a picture or with an array that is none,
+            or was changed meanwhile.
         OSError: the copy cannot be written.
     """
     copy = _copy_of(table, column, folder)
@@ -77,7 +79,10 @@ def _write_pictures(file: BinaryIO, table: Path, column: str) -> npt.NDArray[np.
     sizes = [np.zeros(1, dtype=np.int64)]
     row = 0
     for batch in opened.iter_batches([column], _ROWS_AT_ONCE):
-        pictures = bytes_of(batch, column)
+        pictures = batch.column(column)
+        if arrow_arrays.are_images(pictures.type):
+            pictures = arrow_arrays.files_of(pictures, table, column, row)
+        pictures = bytes_of(pictures)
         if pictures.null_count:
             lacking = np.flatnonzero(pictures.is_null().to_numpy(zero_copy_only=False))[0]
             raise UserError(f"{table}, row {row + lacking} (from 0): has no picture")
@@ -91,12 +96,11 @@ def _write_pictures(file: BinaryIO, table: Path, column: str) -> npt.NDArray[np.
     return np.cumsum(np.concatenate(sizes))
 
 
-def bytes_of(batch: pa.RecordBatch, column: str) -> pa.Array:
+def bytes_of(pictures: pa.Array) -> pa.Array:
     """Return a column of pictures as arrays of bytes, with offsets of 64 bits."""
     import pyarrow as pa
     from pyarrow import compute
 
-    pictures = batch.column(column)
     if pa.types.is_struct(pictures.type):
         pictures = compute.struct_field(pictures, ["bytes"])
     return pictures.cast(pa.large_binary())

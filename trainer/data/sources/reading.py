@@ -22,6 +22,7 @@ from trainer.data.sources import (
     remote,
     table,
     table_columns,
+    table_reading,
     user_dataset,
 )
 from trainer.data.sources.known_sets.published import ArraySet, PictureSet
@@ -42,6 +43,9 @@ def _explain_unreadable() -> Iterator[None]:
     except OSError as error:
         where = error.filename or "data.root"
         raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
+
+
+tables_kept = table_reading.rows_kept
 
 
 @_explain_unreadable()
@@ -184,7 +188,11 @@ def read_picture_contents(config: DataConfig) -> Contents | None:
 @_explain_unreadable()
 def columns_of_table(config: DataConfig) -> list[str] | None:
     """Return the names of the table's columns; None where the source is no table."""
-    return table_columns.column_names(_root(config)) if _is_table(config) else None
+    if not _is_table(config):
+        return None
+    if config.root:
+        remote.fetch(config.root)
+    return table_columns.column_names(_root(config))
 
 
 @_explain_unreadable()

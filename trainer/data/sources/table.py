@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,12 @@ from trainer.data import label_matrix
 from trainer.data.pictures.names import PARTS, describe, guess_part, join_some
 from trainer.data.pictures.picture_set import ListedPictures
 from trainer.data.pictures.places import Places
-from trainer.data.sources import arrow_file, arrow_shards, delimited, remote
 from trainer.data.sources.download import cache_folder
 from trainer.data.sources.picture_groups import is_pattern
 from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.table_archives import ArchivedFiles, find_archived
 from trainer.data.sources.table_labels import RowLabels, read_labels
+from trainer.data.sources.table_reading import read_rows, without_weights
 from trainer.data.sources.table_rows import Rows
 
 Positions = npt.NDArray[np.int64]
@@ -50,12 +49,12 @@ def list_pictures(table: Path, config: DataConfig) -> PictureList:
 
 def is_without_parts(table: Path, config: DataConfig) -> bool:
     """Return whether nothing says which rows are to train on and which to test on."""
-    return _parts_of(read_rows(table, _without_weights(config)), config) is None
+    return _parts_of(read_rows(table, without_weights(config)), config) is None
 
 
 def has_part(table: Path, config: DataConfig, part: str) -> bool:
     """Return whether a table has rows of a part that `list_part` can list."""
-    parts = _parts_of(read_rows(table, _without_weights(config)), config)
+    parts = _parts_of(read_rows(table, without_weights(config)), config)
     return part == "test" if parts is None else part in parts
 
 
@@ -70,14 +69,9 @@ def list_part(table: Path, config: DataConfig, part: str) -> PictureList:
     Raises:
         UserError: a row or a column is wrong.
     """
-    rows = read_rows(table, _without_weights(config))
+    rows = read_rows(table, without_weights(config))
     parts = _parts_of(rows, config) or {"test": np.arange(len(rows), dtype=np.int64)}
     return _list(rows, config, {part: parts[part]}, class_part=None)
-
-
-def _without_weights(config: DataConfig) -> DataConfig:
-    """Return the configuration for images that nothing is drawn from."""
-    return replace(config, sampling="uniform")
 
 
 def describe_uncopied(table: Path, config: DataConfig) -> str | None:
@@ -89,26 +83,6 @@ def describe_uncopied(table: Path, config: DataConfig) -> str | None:
         f"{len(rows):,} pictures inside of {table}, not copied yet; a run does it at its start, "
         f"into {cache_folder('tables')}"
     )
-
-
-def read_rows(table: Path, config: DataConfig) -> Rows:
-    """Read the rows of a table, however it is stored.
-
-    Raises:
-        UserError: the table cannot be read, or lacks a column.
-    """
-    if table.suffix.lower() in delimited.SUFFIXES:
-        return delimited.read_rows(table, config)
-    if table.is_dir() or table.suffix.lower() in arrow_file.SUFFIXES:
-        rows = arrow_shards.read_rows(table, config)
-        if not rows.inside and config.root and remote.is_address(config.root):
-            raise UserError(
-                f"data.root: {config.root} names pictures outside of the table, and only the table "
-                "is downloaded; use a table with the pictures inside, or download both"
-            )
-        return rows
-    known = ", ".join((*delimited.SUFFIXES, *arrow_file.SUFFIXES))
-    raise UserError(f"data.root: a table ends in one of {known}; found {table}")
 
 
 def _parts_of(rows: Rows, config: DataConfig) -> dict[str, Positions] | None:
@@ -142,9 +116,9 @@ def _list(
     repeated = _find_repeats(rows, names, labels.texts(), np.concatenate(list(parts.values())))
     class_names = labels.class_names(rows, parts, class_part)
     absent = [] if rows.inside else _find_absent(rows, names)
-    archived = find_archived(rows.folder) if len(absent) == len(names) else None
-    if archived:
-        absent = [row for row, name in enumerate(names) if name not in archived]
+    archived = find_archived(rows.folder) if absent else None
+    in_archives = {row for row in absent if archived and names[row] in archived}
+    absent = [row for row in absent if row not in in_archives]
     missing = _check_missing(rows, names, absent, config)
     warnings = [
         *_left_out("there are no such files", [rows.where(row) for row in sorted(missing)]),
@@ -161,7 +135,7 @@ def _list(
         used.sort(key=lambda row: row if rows.inside else names[row])
         used = _sort_by_class(used, labels, class_names)
         listed[part] = ListedPictures(
-            _places_of(rows, names, used, archived),
+            _places_of(rows, names, used, archived if in_archives else None, in_archives),
             labels.to_labels(np.array(used, dtype=np.int64), class_names),
             _groups_of(rows, used, config) if "group" in texts else None,
             _weights_of(rows, used) if "weight" in texts else None,
@@ -184,12 +158,18 @@ def _sort_by_class(used: Sequence[int], labels: RowLabels, class_names: Sequence
 
 
 def _places_of(
-    rows: Rows, names: Sequence[str], used: Sequence[int], archived: ArchivedFiles | None
+    rows: Rows,
+    names: Sequence[str],
+    used: Sequence[int],
+    archived: ArchivedFiles | None,
+    in_archives: Collection[int],
 ) -> Places:
     if rows.inside:
         return rows.inside.copy(used)
     of_rows = [names[row] for row in used]
-    return archived.places(of_rows) if archived else Places(rows.folder, of_rows)
+    if not archived:
+        return Places(rows.folder, of_rows)
+    return archived.places(of_rows, np.array([row not in in_archives for row in used], np.bool_))
 
 
 def names_of(rows: Rows) -> list[str]:

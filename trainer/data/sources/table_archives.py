@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.data.pictures.names import is_picture
@@ -35,16 +36,29 @@ class ArchivedFiles:
     def __contains__(self, name: str) -> bool:
         return name in self.rows
 
-    def places(self, names: Sequence[str]) -> Places:
+    def places(self, names: Sequence[str], are_outside: npt.NDArray[np.bool_]) -> Places:
         """Return the places of pictures by their names.
 
+        Args:
+            are_outside: which of them have files of their own, bool (n,).
+
         Raises:
-            UserError: several pictures have one of these names.
+            UserError: several pictures in archives have one of these names.
         """
-        if wrong := next((name for name in names if name in self.twice), None):
-            raise UserError(f"{self.twice[wrong]} both have a picture {wrong}; remove one of them")
-        chosen = np.array([self.rows[name] for name in names], dtype=np.int64)
-        return Places(self.folder, names, self.spans.select(chosen))
+        rows = np.zeros(len(names), dtype=np.int64)
+        for number in np.flatnonzero(~are_outside).tolist():
+            name = names[number]
+            if name in self.twice:
+                raise UserError(
+                    f"{self.twice[name]} both have a picture {name}; remove one of them"
+                )
+            rows[number] = self.rows[name]
+        spans = self.spans.select(rows)
+        for column in (spans.offset_bytes, spans.size_bytes, spans.is_deflated):
+            column[are_outside] = 0
+        return Places(
+            self.folder, names, replace(spans, file=np.where(are_outside, -1, spans.file))
+        )
 
 
 def find_archived(folder: Path) -> ArchivedFiles | None:

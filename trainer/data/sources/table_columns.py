@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.config.schema import DataConfig
-from trainer.data.sources import arrow_shards, delimited, table
+from trainer.data.sources import arrow_shards, delimited, table, table_reading
 
 
 def column_names(path: Path) -> list[str]:
@@ -23,6 +23,6 @@ def read_column(path: Path, config: DataConfig, name: str) -> dict[str, str]:
         UserError: the table is not as it should be.
     """
     # A column of weights may be of any type, and is text until something is drawn by it.
-    rows = table.read_rows(path, replace(config, sampling="weights", weight_column=name))
+    rows = table_reading.read_rows(path, replace(config, sampling="weights", weight_column=name))
     names = rows.columns["file"] if rows.inside else table.names_of(rows)
     return dict(zip(names, rows.columns["weight"], strict=True))
