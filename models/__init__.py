@@ -6,11 +6,12 @@ each class: (n, num_classes). Nothing here knows of the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 # Importing a family registers it.
 from models import (  # noqa: F401
@@ -32,6 +33,7 @@ from models.registry import find, names
 __all__ = ["check", "check_output", "create", "kind_of_output", "names"]
 
 
+_INIT = nn.init.__name__
 _LIKELY_DATA = {"num_classes": 10, "in_channels": 3, "image_size": (1024, 1024)}
 """which any network of the registry can be built for"""
 
@@ -52,8 +54,30 @@ def check(
     elif network is not None:
         check_arguments(name, network, arguments, _LIKELY_DATA)
     else:
-        with torch.device("meta"):  # without memory for weights, and without drawing them
+        with _WithoutDraws():
             construct(name, find(name), arguments, _LIKELY_DATA)
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves out random numbers, which take most of the time of a construction.
+
+    To build on the device `meta` for the first time takes seconds of imports.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if (
+            func in (torch.Tensor.uniform_, torch.Tensor.normal_)
+            or getattr(func, "__module__", "") == _INIT
+        ):
+            return named.get("tensor", *args[:1])
+        return func(*args, **named)
 
 
 def _is_of_timm(name: str) -> bool:
