@@ -44,6 +44,7 @@ def test_killed_in_its_report_a_run_is_finished_and_the_report_is_written_later(
     after = contents(killed.folder)
     pictures = {"report.html", "curves.png", "confusion.png", "calibration.png", "mistakes.png"}
     assert after.keys() - before.keys() == pictures | {"features.png"}
+    assert b"receipt.json" in before["README.md"]
     assert before.items() <= after.items()
     assert b"training images were looked at" in after["report.html"]
     train_here(tmp_path / "run", *keys)

@@ -18,6 +18,7 @@ from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
 from tests.runs import Run, train_apart, train_here
 from trainer.finished import trained_model
+from trainer.run.report import pages
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 KEYS = (
@@ -84,6 +85,10 @@ def test_the_report_has_a_row_for_each_label(run: Run, capsys: pytest.CaptureFix
     assert "Worst mistakes" in page
     assert all(f'scope="row">{name}' in page for name in shapes.NAMES)
     assert not (run.folder / "confusion.png").exists()
+    card = (run.folder / "README.md").read_text()
+    precision = run.json("results.json")["test"]["average_precision"]
+    assert f"| mAP | {pages.percent(precision)} |" in card
+    assert all(f"| {name} | " in card for name in shapes.NAMES)
 
 
 @pytest.mark.parametrize("processes", [2])

@@ -28,7 +28,7 @@ def test_a_run_ends_well_and_leaves_every_file(digits: Run) -> None:
     assert digits.json("status.json") == {"state": "finished", "exit_code": 0, "step": 110}
     expected = {"config.yaml", "metrics.jsonl", "status.json", "model.safetensors", "results.json"}
     expected |= {"report.html", "curves.png", "confusion.png", "mistakes.png", "predictions.npz"}
-    expected |= {"calibration.png", "features.png", "receipt.json"}
+    expected |= {"calibration.png", "features.png", "receipt.json", "README.md"}
     names = {path.name for path in digits.folder.iterdir() if path.is_file()}
     assert names - {".lock"} == expected
     assert [path.name for path in sorted((digits.folder / "checkpoints").iterdir())] == [

@@ -1,4 +1,4 @@
-"""Write the report of a finished run again: report.html and its pictures.
+"""Write the report of a finished run again: report.html, its pictures, a missing model card.
 
 A run writes them at its end, after everything else. This is for a run that was killed while it did,
 or to have them drawn by another version. The test images are read again, and must be those that
@@ -64,7 +64,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
-    from trainer.run.report import mistakes, neighbours, run_report
+    from trainer.run.report import explanations, mistakes, model_card, neighbours, run_report
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
@@ -84,13 +84,19 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
         features.unlink(missing_ok=True)
         write_features(features, stored.module, images, stored.scaling, device)
         classes = len(stored.class_names)
-        nearest = None
+        nearest = explained = None
+        if not images.has_several_labels:
+            explained = explanations.find(
+                arguments.run, stored.module, images, stored.scaling, device
+            )
         if train is not None and not images.has_several_labels:
             asked = mistakes.read_worst(arguments.run)["index"]
             nearest = neighbours.find(
                 stored.module, classes, train, images, asked, stored.scaling, device
             )
-        run_report.write_report(arguments.run, images.pictures, nearest)
+        run_report.write_report(arguments.run, images.pictures, nearest, explained)
+        if not (arguments.run / model_card.NAME).exists():  # it may have been edited
+            model_card.write(arguments.run)
         if classes > MOST_CLASSES_IN_FULL and not images.has_several_labels:
             columns = mistakes.read_predictions(arguments.run / "predictions.npz")
             answers = LabelledPredictions(

@@ -20,7 +20,7 @@ from trainer.config.schema import LAB_TEST_SAMPLES
 
 FILES = (
     "report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors",
-    "receipt.json",
+    "receipt.json", "README.md",
 )  # fmt: skip
 MOST_CLASSES = 100
 """in a table on the screen; if there are more, the WORST_CLASSES"""

@@ -64,7 +64,7 @@ def write(
     issued = receipt.make(config, found, engine.snapshot.fingerprints, records)
     receipt.write(folder, issued)
     found["receipt_sha256"] = issued["sha256"] if issued else None
-    for name in ("report.html", "confusion.npz"):
+    for name in ("report.html", "README.md", "confusion.npz"):
         # Those of a run of fewer epochs must not stay next to these results.
         (folder / name).unlink(missing_ok=True)
     write_json(folder / "results.json", found)

@@ -1,11 +1,11 @@
-"""The report that a finished run ends with; whatever goes wrong with it costs a warning."""
+"""The report and the model card that a finished run ends with; their faults cost a warning."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from trainer.run import results
-from trainer.run.report import mistakes, neighbours, run_report
+from trainer.run.report import explanations, mistakes, model_card, neighbours, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.report.features import write_features
 from trainer.run.report.neighbours import Neighbours
@@ -16,7 +16,7 @@ from trainer.training.weight_selection import Found
 
 
 def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
-    """Write confusion.npz of many classes, the pictures and the page, or warn of what fails.
+    """Write the card, confusion.npz of many classes, pictures and page, or warn of what fails.
 
     Args:
         engine: with the chosen weights.
@@ -34,6 +34,7 @@ def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
             engine.module, classes, data.train, data.test, asked, data.scaling, device
         )
 
+    attempt("the model card", lambda: model_card.write(folder))
     if classes > MOST_CLASSES_IN_FULL and isinstance(predictions, Predictions):
         matrix, answers = folder / "confusion.npz", predictions
         attempt(matrix.name, lambda: results.write_confusion(matrix, answers, classes))
@@ -42,4 +43,11 @@ def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
         attempt("the report", lambda: run_report.write_report(folder, data.test.pictures))
         return
     nearest = attempt("the report's nearest training images", find_neighbours)
-    attempt("the report", lambda: run_report.write_report(folder, data.test.pictures, nearest))
+    explained = attempt(
+        "the report's maps of where it looked",
+        lambda: explanations.find(folder, engine.module, data.test, data.scaling, device),
+    )
+    attempt(
+        "the report",
+        lambda: run_report.write_report(folder, data.test.pictures, nearest, explained),
+    )

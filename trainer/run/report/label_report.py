@@ -49,7 +49,7 @@ def write(
         "label_report.html",
         results=results,
         figures=[
-            (head, test[key], what, test["intervals"].get(_interval_of(key)))
+            (head, test[key], what, test["intervals"].get(interval_of(key)))
             for key, (head, what) in FIGURES.items()
         ],
         rows=worst_rows(
@@ -66,7 +66,8 @@ def write(
     write_text(output_dir / "report.html", page)
 
 
-def _interval_of(figure: str) -> str:
+def interval_of(figure: str) -> str:
+    """Return the name of a figure's interval in results.json."""
     return "accuracy" if figure == "subset_accuracy" else figure
 
 

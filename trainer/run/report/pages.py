@@ -1,9 +1,10 @@
-"""Make HTML pages of one file each from the templates: escaped, with their pictures inside."""
+"""Make pages of one file each from the templates: HTML, with its pictures inside, or Markdown."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ import numpy as np
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a page; all text in `values` is escaped.
+    """Render a page. In HTML all text in `values` is escaped, in Markdown by filters.
 
     Args:
-        template: the name of a file in templates/, which extends base.html.
+        template: the name of a file in templates/; one of HTML extends base.html.
     """
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.run.report"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -28,6 +29,9 @@ def render(template: str, **values: Any) -> str:
     environment.filters["percent"] = percent
     environment.filters["duration"] = duration
     environment.filters["count"] = "{:,}".format
+    # Of Markdown; those of HTML are escaped without being asked.
+    environment.filters["markdown"] = markdown
+    environment.filters["code"] = code
     return environment.get_template(template).render(**values)
 
 
@@ -58,6 +62,17 @@ def duration(seconds: float) -> str:
     if minutes < 100:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def markdown(text: object) -> str:
+    """Return text that Markdown shows as it is, in one line, also within a table."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
+
+
+def code(text: object) -> str:
+    """Return text as Markdown's span of code, without the folders of a plug-in's file."""
+    plain = re.sub(r"[^\s'\"]*[/\\](?=[^/\\\s]+\.py:)", "", " ".join(str(text).split()))
+    return f"`{plain.replace('`', chr(39)).replace('|', '/')}`"
 
 
 def _uri(png: bytes) -> str:

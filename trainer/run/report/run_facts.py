@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer.run.report.pages import duration, percent
 
 
-def facts_of(results: dict[str, Any]) -> dict[str, str]:
+def facts_of(results: Mapping[str, Any]) -> dict[str, str]:
     """Say what was trained, on which data and how long: label and text."""
     train, data, model = results["train"], results["data"], results["model"]
     validation = results["validation"]

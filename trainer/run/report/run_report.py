@@ -13,8 +13,9 @@ from trainer.base.files import write_text
 from trainer.config.schema import LAB_TEST_SAMPLES
 from trainer.run.console import worst_rows
 from trainer.run.metrics_log import by_event, read_records
-from trainer.run.report import label_report, pages, plots
+from trainer.run.report import explanations, label_report, pages, plots
 from trainer.run.report.curves import draw_curves
+from trainer.run.report.explanations import Explanations
 from trainer.run.report.figure_rows import figure_rows
 from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
 from trainer.run.report.neighbours import Neighbours
@@ -31,6 +32,7 @@ def write_report(
     output_dir: Path,
     pictures: Callable[[np.ndarray], np.ndarray],
     neighbours: Neighbours | None = None,
+    explained: Explanations | None = None,
 ) -> None:
     """Write the pictures and report.html into `output_dir`.
 
@@ -41,6 +43,7 @@ def write_report(
         pictures: gives the test images at some positions in file order, int64 (n,), as uint8
             (n, height, width) or (n, height, width, 3).
         neighbours: the training images to be shown beside the mistakes.
+        explained: maps of what answers come from.
 
     Raises:
         OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
@@ -75,6 +78,7 @@ def write_report(
         **describe_classes(results["test"], confusion, names),
         mistakes=describe_mistakes(mistakes, images, names, neighbours),
         neighbours=neighbours,
+        explained=explanations.describe(explained, pictures, names) if explained else [],
         curves=[pages.image_uri(picture) for picture in curves],
         pictures={
             name: pages.file_uri(output_dir / f"{name}.png")

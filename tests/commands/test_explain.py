@@ -1,0 +1,98 @@
+"""`python -m trainer explain`: pictures of where an answer comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.command import Capture, run_command
+from tests.stored import write_model
+from trainer.commands.explain import GAP, METHODS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(
+        tmp_path_factory.mktemp("model") / "model.safetensors", image_size=(28, 28), channels=3
+    )
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 60, 3), dtype=np.uint8)
+    path = tmp_path / "a photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_picture_is_written_for_each_method(
+    method: str, model: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ("--method", method, "--output", tmp_path / "out" / "deep", "--json")
+    code, output, errors = run_command(capsys, "explain", model, picture, *words)
+    assert (code, errors) == (0, "")
+    (row,) = json.loads(output)["pictures"]
+    assert row["class"] == row["explained"]
+    assert Path(row["output"]) == tmp_path / "out" / "deep" / (
+        f"a photo-{row['class']}-{method}.png"
+    )
+    with Image.open(row["output"]) as image:
+        pixels = np.asarray(image).astype(int)
+    side = (pixels.shape[1] - GAP) // 2
+    assert pixels.shape == (196, 2 * 196 + GAP, 3)
+    right = pixels[:, side + GAP :]
+    spread = right.max(2) - right.min(2)
+    assert spread.max() > 30, "something is coloured"
+    against = right[..., 2] > right[..., 0] + 20
+    assert against.any() == (method != "gradcam"), "Grad-CAM shows only what speaks for it"
+
+
+def test_by_default_they_lie_next_to_the_model_and_none_replaces_another(
+    model: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "other").mkdir()
+    same_name = tmp_path / "other" / picture.name
+    same_name.write_bytes(picture.read_bytes())
+    words = ("--class", "bee, or wasp")
+    code, output, errors = run_command(capsys, "explain", model, picture, same_name, *words)
+    assert (code, errors) == (0, "")
+    folder = model.parent / "explanations"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a photo-bee, or wasp-gradcam-2.png",
+        "a photo-bee, or wasp-gradcam.png",
+    ]
+    assert all(str(path) in output for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--class", "bee"], "--class: the model has no class 'bee'"),
+        (["--method", "guess"], "invalid choice: 'guess'"),
+        (["--max_megapixels", "0"], "is not a whole number from 1"),
+        (["--output", "PICTURE/x"], "--output: "),
+    ],
+)
+def test_mistakes_are_named(
+    words: list[str], message: str, model: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = [word.replace("PICTURE", str(picture)) for word in words]
+    before = sorted(tmp_path.rglob("*"))
+    code, output, errors = run_command(capsys, "explain", model, picture, *words)
+    assert (code, output) == (2, "")
+    assert message in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_picture_is_refused(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    for path in (broken, tmp_path / "missing.png"):
+        code, output, errors = run_command(capsys, "explain", model, path)
+        assert (code, output) == (2, "")
+        assert str(path) in errors

@@ -1,0 +1,159 @@
+"""Show which parts of pictures the model's answers come from.
+
+Writes a PNG for each picture: as the model sees it, and beside it in grey with colours: red where
+it speaks for the class, blue where it speaks against it. The methods are Grad-CAM (coarse, fast,
+for any net whose last maps keep their place), occlusion (what is lost where a patch is covered)
+and integrated gradients (pixel by pixel). Such a map shows where an answer comes from, not that it
+is right.
+
+example: python -m trainer explain runs/photos mistake.jpg --method occlusion --class shirt
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.base.errors import UserError
+from trainer.base.terminal import print_report
+from trainer.commands.options import (
+    add_json_option,
+    add_model_option,
+    choose_kernels_of,
+    positive_integer,
+    report_write_errors,
+)
+from trainer.commands.predict import list_pictures
+from trainer.config.schema import DataConfig
+from trainer.ranks import processes
+
+if TYPE_CHECKING:
+    from trainer.finished.trained_model import TrainedModel
+
+METHODS = ("gradcam", "occlusion", "integrated_gradients")
+GAP = 12
+"""pixels between the two pictures"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
+    )
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="a picture, or a folder of pictures"
+    )
+    parser.add_argument("--method", choices=METHODS, default="gradcam")
+    parser.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="the class to be explained; default: the most probable one",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the PNG files go; default: explanations/ next to model.safetensors",
+    )
+    parser.add_argument(
+        "--max_megapixels",
+        type=positive_integer,
+        default=DataConfig.max_megapixels,
+        metavar="N",
+        help="a picture of more million pixels is refused; default: %(default)s",
+    )
+    add_model_option(parser)
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the pictures, and say what they explain.
+
+    Raises:
+        UserError: there is no finished run, no such picture or class, or the method does not fit
+            the network.
+    """
+    choose_kernels_of(arguments.run)
+    files = list_pictures(arguments.files, skip=False)
+    from trainer.finished import trained_model
+
+    processes.set_threads(processes.DEFAULT_THREADS)
+    stored = trained_model.load(arguments.run, arguments.model)
+    label = _label_of(arguments.class_name, stored.class_names)
+    folder = arguments.output or stored.file.with_name("explanations")
+    found, taken = [], set[str]()
+    for file in files:
+        row, picture = _explain(stored, file, label, arguments.method, arguments.max_megapixels)
+        name = f"{file.stem[:100]}-{row['explained'][:50]}-{arguments.method}".replace("/", "_")
+        output = folder / f"{_unused(name, taken)}.png"
+        _write(output, picture)
+        found.append(row | {"output": str(output)})
+    lines = [
+        f"{row['file']}  {row['class']} {row['probability']:.2%}: {row['output']}" for row in found
+    ]
+    print_report({"method": arguments.method, "pictures": found}, lines, as_json=arguments.json)
+
+
+def _label_of(name: str | None, class_names: tuple[str, ...]) -> int | None:
+    if name is None:
+        return None
+    if name not in class_names:
+        close = difflib.get_close_matches(name, class_names, n=1)
+        known = f"did you mean {close[0]}?" if close else f"it has {', '.join(class_names[:20])}"
+        raise UserError(f"--class: the model has no class {name!r}; {known}")
+    return class_names.index(name)
+
+
+def _explain(
+    stored: TrainedModel, file: Path, label: int | None, method: Any, max_megapixels: int
+) -> tuple[dict[str, Any], Any]:
+    """Return what is printed for a picture, and the two pictures side by side, uint8."""
+    import numpy as np
+    import torch
+
+    from trainer.data.dataset import drawable
+    from trainer.run.report import heat_maps
+    from trainer.training import attribution
+
+    pixels = stored.read(file, max_megapixels)[None]
+    probabilities = stored.probabilities(pixels)[0]
+    best = int(probabilities.argmax())
+    asked = best if label is None else label
+    heat = attribution.explain(
+        method, stored.module, stored.scaling.apply(pixels), torch.tensor([asked])
+    )[0].numpy()
+    if not np.isfinite(heat).all():
+        raise UserError(f"{file}: the model's gradients are not finite, so nothing can be shown")
+    shown = drawable(pixels)[0]
+    left, right = heat_maps.enlarge(shown), heat_maps.draw(shown, heat)
+    gap = np.full((left.shape[0], GAP, 3), 255, np.uint8)
+    row = {
+        "file": str(file),
+        "class": stored.class_names[best],
+        "probability": float(str(probabilities[best].numpy())),
+        "explained": stored.class_names[asked],
+    }
+    return row, np.concatenate([left, gap, right], axis=1)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return a name that no other picture of this call has, and note it."""
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    taken.add(found)
+    return found
+
+
+def _write(path: Path, picture: Any) -> None:
+    from PIL import Image
+
+    from trainer.base.files import write_file
+
+    with report_write_errors("--output", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))

@@ -1,0 +1,133 @@
+"""Write a run's model card, README.md: what the model is, how good, and how to use and repeat it.
+
+Its front matter is the metadata that the Hugging Face hub reads of a model card:
+https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.base.files import write_text
+from trainer.base.tensor_files import read_metadata
+from trainer.config import stored_config
+from trainer.config.same_run import FREE_KEYS
+from trainer.config.schema import RunConfig, flatten
+from trainer.run.console import worst_rows
+from trainer.run.report import label_report, pages
+from trainer.run.report.figure_rows import figure_rows
+from trainer.run.report.run_facts import facts_of
+
+NAME = "README.md"
+MOST_ROWS = 20
+"""of the classes' table, if there are too many; the worst"""
+MOST_CLASSES_NAMED = 100
+FEW_IMAGES = 30
+"""of a class, from which its figures say little, as of a slice"""
+
+_SHARES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
+_LABEL_SHARES = {"average_precision": "mAP", "micro_f1": "Micro F1", "macro_f1": "Macro F1"}
+
+
+def write(folder: Path) -> None:
+    """Write README.md from config.yaml, results.json and model.safetensors of a finished run.
+
+    Raises:
+        OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
+    """
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    model = json.loads(read_metadata(folder / "model.safetensors")["model"])
+    config = stored_config.read_folder(folder)
+    write_text(folder / NAME, render(folder.resolve().name, results, model, config))
+
+
+def render(
+    name: str, results: Mapping[str, Any], model: Mapping[str, Any], config: RunConfig
+) -> str:
+    """Return the text of the card.
+
+    Args:
+        name: of the model.
+        results: what results.json holds, of an older version, too.
+        model: what model.safetensors holds as its metadata.
+    """
+    test = results["test"]
+    labels = "subset_accuracy" in test
+    head = yaml.safe_dump(front_matter(name, results), sort_keys=False, allow_unicode=True)
+    ranked = "average_precision" if labels else "accuracy"
+    rows = worst_rows(test["per_class"], MOST_ROWS, MOST_ROWS, ranked)
+    classes = [row["name"] for row in test["per_class"]]
+    channels, (height, width) = model["in_channels"], model["image_size"]
+    return pages.render(
+        "model_card.md",
+        front_matter=head,
+        name=name,
+        results=results,
+        labels=labels,
+        figures=_label_rows(test) if labels else figure_rows(test),
+        rows=rows,
+        classes=classes[:MOST_CLASSES_NAMED],
+        class_count=len(classes),
+        rare=[row["name"] for row in test["per_class"] if row["support"] < FEW_IMAGES],
+        few_images=FEW_IMAGES,
+        model=model,
+        input=f"{height} x {width}, {'grey' if channels == 1 else f'{channels} channels'}",
+        facts={key: text for key, text in facts_of(results).items() if key != "Model"},
+        recipe=changed_keys(config),
+    )
+
+
+def front_matter(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card's metadata, with the figures as the hub's `model-index`."""
+    test, data_name = results["test"], Path(results["data"]["name"]).name
+    shares = _LABEL_SHARES if "subset_accuracy" in test else _SHARES
+    metrics = [
+        {"type": key, "value": round(test[key], 6), "name": label}
+        for key, label in shares.items()
+        if test.get(key) is not None
+    ]
+    task = {"type": "image-classification", "name": "Image classification"}
+    dataset = {"type": data_name, "name": data_name, "split": "test"}
+    index = {"task": task, "dataset": dataset, "metrics": metrics}
+    head: dict[str, Any] = {
+        "library_name": "lockstep",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "cnn", "lockstep"],
+        "metrics": [metric["type"] for metric in metrics],
+    }
+    source = (results["model"].get("weights") or {}).get("source") or ""
+    if source.startswith("hf:"):
+        head["base_model"] = source.removeprefix("hf:")
+    return head | {"model-index": [{"name": name, "results": [index]}]}
+
+
+def changed_keys(config: RunConfig) -> dict[str, Any]:
+    """Return the keys that make the run what it is, where they differ from their defaults.
+
+    Places on the machine that it ran on are not among them.
+    """
+    usual = flatten(RunConfig())
+    changed = {
+        key: value
+        for key, value in flatten(config).items()
+        if value != usual[key] and key not in FREE_KEYS
+    }
+    for key in {"model.weights", "train.teacher"} & changed.keys():
+        if not changed[key].startswith("hf:"):
+            changed[key] = Path(changed[key]).name
+    return changed
+
+
+def _label_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for key, (label, meaning) in label_report.FIGURES.items():
+        interval = test["intervals"].get(label_report.interval_of(key))
+        ends = " to ".join(pages.percent(end) for end in interval) if interval else ""
+        value = "" if test[key] is None else pages.percent(test[key])
+        rows.append({"label": label, "value": value, "interval": ends, "meaning": meaning})
+    return rows
