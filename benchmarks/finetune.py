@@ -1,6 +1,6 @@
 """Fine-tuning a pretrained net on photographs: accuracy against seconds, beside other trainers.
 
-    python benchmarks/finetune.py --root DIR [NAME ...] [--epochs 1 2 4 8 16] [--seeds 0 ...]
+    python benchmarks/finetune.py --root DIR [NAME ...] [--epochs 1 2 4 8] [--seeds 0 ...]
 
 DIR has train/, validation/ and test/ with CLASS/*.jpg; nothing else should run. ImageNet's weights
 come from the extra `pretrained`; timm and torchvision, next to a CPU build of torch, from the
@@ -27,7 +27,7 @@ import page
 from finetune_loops import LOOPS, OURS, Task
 
 PROCESSES = 2
-EPOCHS = [1, 2, 4, 8, 16]
+EPOCHS = [1, 2, 4, 8]
 FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai", "transformers")]
 
 INTRODUCTION = """

@@ -15,7 +15,7 @@ from tests.runs import Run, train_here
 from tests.weights import load_weights
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors
-from trainer.network.weights_fit import adapt_channels
+from trainer.network.weight_changes import adapt_channels
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "200"]
 CLASSES = ("cat", "dog", "fox")
@@ -85,6 +85,23 @@ def test_another_head_is_new_and_the_same_on_every_build(tmp_path: Path) -> None
         ("1", "5", "-", "-"),
         ("3", "-", "2", "2"),
     ]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_new_head_with_large_weights_is_halved_until_it_is_quiet(
+    kept: bool, tmp_path: Path
+) -> None:
+    """As of timm's EfficientNets, whose weights grow as classes get fewer."""
+    theirs = net(classes=5)
+    file = saved(tmp_path / "w.safetensors", theirs)
+    model = net(seed=1)
+    torch.nn.init.uniform_(model[3].weight, -0.7, 0.7)
+    built = model[3].weight.detach().clone()
+    load_weights(model, file, ("cat", "dog", "fox"), ("fox", "a", "b", "c", "d") if kept else None)
+    found = model[3].weight
+    assert torch.equal(found[:2], built[:2] / 4)
+    assert 72**-0.5 < found[:2].abs().max() < 2 * 72**-0.5
+    assert torch.equal(found[2], theirs[3].weight[0] if kept else built[2] / 4)
 
 
 def test_rows_of_equal_classes_are_kept(tmp_path: Path) -> None:

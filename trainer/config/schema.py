@@ -109,7 +109,11 @@ class TrainConfig:
     """parameters that are not trained: backbone, all but the head; or a list of patterns of their
     names, such as '[conv1.*, layer1.*]'; null: none"""
     unfreeze_epoch: int | None = None
-    """the epoch from which the frozen parameters are trained too; null: never"""
+    """the epoch from which the frozen parameters are trained too; null, or beyond train.epochs:
+    never"""
+    freeze_statistics: bool = False
+    """batch norms normalise by the statistics that model.weights brought, in training too, and keep
+    them; their scales and shifts are trained"""
     cache_features: bool = False
     """only of train.freeze: backbone, without augmentation: compute once what the frozen backbone
     makes of the images, and train the head on that"""

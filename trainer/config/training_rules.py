@@ -93,8 +93,13 @@ def _check_train(config: RunConfig, require: Require) -> None:
     )
     require(
         "train.unfreeze_epoch",
-        unfreeze_epoch is None or 2 <= unfreeze_epoch <= train.epochs,
-        f"null or from 2 to train.epochs, which is {train.epochs}",
+        unfreeze_epoch is None or unfreeze_epoch >= 2,
+        "null or at least 2",
+    )
+    require(
+        "train.freeze_statistics",
+        not train.freeze_statistics or config.model.weights is not None,
+        "false where model.weights is null: there are no statistics to keep",
     )
     if train.cache_features:
         _check_cached_features(config, require)

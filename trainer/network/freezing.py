@@ -23,11 +23,12 @@ class Freezing:
 
     A norm with running statistics is frozen with its parameters, or where it has none with its
     statistics' names: it stays in evaluation mode, so that it normalises by the statistics that it
-    had, and keeps them. Other modules, such as dropout, stay in training mode.
+    had, and keeps them. With `freeze_statistics` all norms do so in every epoch, whether their
+    parameters are frozen or not. Other modules, such as dropout, stay in training mode.
 
     Args:
         module: nothing of it is changed yet.
-        config: its `freeze` and `unfreeze_epoch`.
+        config: its `freeze`, `unfreeze_epoch` and `freeze_statistics`.
         num_classes: by which the head is known.
 
     Attributes:
@@ -44,6 +45,13 @@ class Freezing:
         self.caches_features = config.cache_features
         self.parameters: list[nn.Parameter] = []
         self.norms: list[nn.Module] = []
+        self.always_frozen_norms: list[nn.Module] = []
+        if config.freeze_statistics:
+            self.always_frozen_norms = [
+                part
+                for part in module.modules()
+                if isinstance(part, _NormBase) and part.running_mean is not None
+            ]
         patterns = [BACKBONE] if config.freeze == BACKBONE else config.freeze
         if not patterns:
             return
@@ -70,15 +78,17 @@ class Freezing:
 
     def describe(self) -> str | None:
         """Return in words what is frozen and until when; None if nothing is."""
+        kept = f"statistics of {len(self.always_frozen_norms):,} batch norms, for the whole run"
         if not self.parameters:
-            return None
+            return kept if self.always_frozen_norms else None
         frozen = sum(parameter.numel() for parameter in self.parameters)
         total = sum(parameter.numel() for parameter in self.module.parameters())
         until = "for the whole run"
         if self.unfreeze_epoch is not None:
             until = f"before epoch {self.unfreeze_epoch}"
         once = "; what they make of the images is computed once" if self.caches_features else ""
-        return f"{frozen:,} of {total:,} parameters, {until}{once}"
+        more = f"; {kept}" if self.always_frozen_norms else ""
+        return f"{frozen:,} of {total:,} parameters, {until}{once}{more}"
 
     def is_frozen(self, epoch: int) -> bool:
         """Return whether there is anything frozen in an epoch, counted from 1."""
@@ -97,7 +107,9 @@ class Freezing:
 
     def frozen_norms(self) -> list[nn.Module]:
         """Return the norms that are frozen now."""
-        return [] if self.parameters and self.parameters[0].requires_grad else self.norms
+        thawed = self.parameters and self.parameters[0].requires_grad
+        norms = [*self.always_frozen_norms, *([] if thawed else self.norms)]
+        return list(dict.fromkeys(norms))
 
     def set_training_mode(self) -> None:
         """Put the model into training mode, with its frozen norms in evaluation mode."""

@@ -131,7 +131,8 @@ def rebuild(config: RunConfig, dataset: Dataset, model: nn.Module) -> nn.Module:
     if origin.fit:
         # A file may also have a buffer that follows the batch, which is not part of the state.
         weights = {**_all_tensors(model), **model_state.tensors(model)}
-        taken = {name: weights[name] for name in origin.fit.taken}
+        changed = {*origin.fit.taken, *filter(None, [origin.fit.new_head])}
+        taken = {name: weights[name] for name in changed}
         model_state.load(other, {**model_state.tensors(other), **taken})
     memory_layout.set_layout(other, origin.layout)
     model_state.remember_effects(other, model_state.effects_of(model))

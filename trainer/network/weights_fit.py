@@ -19,6 +19,7 @@ from trainer.base.errors import UserError
 from trainer.base.tensor_files import Specs, Tensors, TensorSpec
 from trainer.network import model_state
 from trainer.network.name_matching import Matching, match
+from trainer.network.weight_changes import adapt_channels, quieten
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MOST_BLOCKS = 12
@@ -36,6 +37,7 @@ class Fit:
         head_rows: (ours, theirs) of the classes whose rows of the head are kept; None: all rows, as
             they are. Of no meaning where the head is new.
         head: names in the network of the head's parameters that the file gives.
+        new_head: the head's weight, if the file does not give all of it.
         adapted: the weight of the first layer, if the file has it for other channels.
         new: names in the network that keep the values they were built with.
         left_over: names in the file, without the prefix, that nothing takes.
@@ -45,6 +47,7 @@ class Fit:
     taken: Mapping[str, str]
     head: frozenset[str] = frozenset()
     head_rows: tuple[tuple[int, int], ...] | None = None
+    new_head: str | None = None
     adapted: str | None = None
     new: tuple[str, ...] = ()
     left_over: tuple[str, ...] = ()
@@ -58,8 +61,10 @@ class Fit:
             tensors: of the file, at least those that are taken.
         """
         found = dict(state)
+        if self.new_head is not None:
+            found[self.new_head] = quieten(state[self.new_head])
         for name, source in self.taken.items():
-            value, own = tensors[source], state[name]
+            value, own = tensors[source], found[name]
             if name == self.adapted:
                 value = adapt_channels(value, own.shape[1])
             elif name in self.head and self.head_rows is not None:
@@ -145,30 +150,12 @@ def fit(
         taken={name: taken[name] for name in expected if name in taken},
         head=frozenset(head & taken.keys()),
         head_rows=rows,
+        new_head=_new_head(head, rows, new),
         adapted=adapted,
         new=tuple(new),
         left_over=left_over,
         notes=tuple(notes),
     )
-
-
-def adapt_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """Make the filters of a first convolution for images of other channels.
-
-    They are summed for one channel, and for more they are repeated and scaled, so that the answer
-    to a grey image stays what it was: `adapt_input_conv` of timm (Wightman).
-
-    Args:
-        weight: (outputs, channels, height, width).
-
-    Returns:
-        float32, for this many channels.
-    """
-    theirs, weight = weight.shape[1], weight.float()
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    repeated = weight.repeat(1, -(-channels // theirs), 1, 1)[:, :channels]
-    return repeated * (theirs / channels)
 
 
 # ---------------------------------------------------------------------- head and first layer
@@ -236,6 +223,14 @@ def _fit_head(
     new = f", {len(class_names) - len(rows):,} new" if len(rows) < len(class_names) else ""
     notes.append(f"head: {words}, {len(rows):,} kept by their names{new}")
     return head, tuple(rows), ""
+
+
+def _new_head(
+    head: frozenset[str], rows: tuple[tuple[int, int], ...] | None, new: Sequence[str]
+) -> str | None:
+    """Return the head's weight if some of it is new; of a parametrised one it has no such name."""
+    weights = [name for name in head if name.endswith(".weight")]
+    return weights[0] if len(weights) == 1 and (rows is not None or weights[0] in new) else None
 
 
 def _first_layer(
