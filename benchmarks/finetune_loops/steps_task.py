@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PLAIN, WHOLE, FROZEN, CACHED = "plain", "whole", "frozen", "cached"
 
-_FREEZE = ["--train.freeze", "backbone"]
+_FREEZE = ["--train.freeze", "backbone", "--train.unfreeze_epoch", "null"]
 MORE = {WHOLE: [], FROZEN: _FREEZE, CACHED: [*_FREEZE, "--train.cache_features", "true"]}
 """words for train.py"""
 

@@ -84,10 +84,11 @@ RUNS: list[dict[str, Any]] = [
     {
         "model.name": "efficientnet_lite0",
         "optimizer.name": "adamw",
-        "optimizer.groups": {"backbone": {"lr_factor": 0.5}},
+        "optimizer.groups": {"backbone": {"lr_factor": 0.25}},
         "train.precision": "bf16",
         "train.ema_decay": 0.9,
         "train.freeze": ["conv_stem.*", "bn1.*", "blocks.0.*"],
+        "train.freeze_statistics": True,
     },
     QUICKNET
     | {

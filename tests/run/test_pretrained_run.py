@@ -19,7 +19,7 @@ from trainer.finished import trained_model
 from trainer.network.packaged_weights import PACKAGES
 
 RECIPE = REPOSITORY / "configs" / "finetune.yaml"
-SHORT = ["--train.epochs", "1", "--train.batch_size", "8", "--schedule.warmup_epochs", "0"]
+SHORT = ["--train.epochs", "2", "--train.batch_size", "8", "--schedule.warmup_epochs", "0"]
 # Accelerate keeps one precision for a process, and other tests share this one.
 SHORT += ["--train.precision", "fp32"]
 

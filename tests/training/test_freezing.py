@@ -63,6 +63,18 @@ def test_patterns_say_what_is_frozen_and_which_norms_keep_their_statistics(
     assert in_evaluation == norms
 
 
+def test_statistics_stay_frozen_when_parameters_thaw() -> None:
+    module = net()
+    config = TrainConfig(freeze=["0.*", "1.*"], unfreeze_epoch=2, freeze_statistics=True)
+    freezing = Freezing(module, config, 3)
+    for epoch, parameters in ((1, 4), (2, 8)):
+        freezing.set_epoch(epoch)
+        freezing.set_training_mode()
+        assert len(trained(module)) == parameters
+        assert freezing.frozen_norms() == [module[1], module[3]]
+        assert not module[1].training and not module[3].training and module[0].training
+
+
 @pytest.mark.parametrize(
     ("freeze", "expected"),
     [
@@ -144,6 +156,24 @@ def test_a_run_that_ends_at_the_unfreezing_goes_on_as_if_undisturbed(
     else:
         assert train_here(tmp_path / "run", *more) == 0
         check_same(Run(tmp_path / "run", 0), two_phases)
+
+
+def test_a_run_from_weights_keeps_their_statistics_and_trains_the_rest(
+    two_phases: Run, tmp_path: Path
+) -> None:
+    more = [*NET, "--model.weights", str(two_phases.folder), "--train.freeze_statistics", "true"]
+    more += ["--train.freeze", "backbone", "--train.epochs", "1", "--data.train_size", "200"]
+    assert train_here(tmp_path / "whole", *more, "--train.freeze", "null") == 0
+    assert train_here(tmp_path / "head", *more, "--train.unfreeze_epoch", "2") == 0
+    before, whole, head = (
+        load_file(folder / "model.safetensors")
+        for folder in (two_phases.folder, tmp_path / "whole", tmp_path / "head")
+    )
+    same = {name for name in before if torch.equal(before[name], whole[name])}
+    assert {name for name in before if "running" in name} <= same
+    assert not {name for name in same if name.endswith((".weight", ".bias"))}
+    changed = {name for name in before if not torch.equal(before[name], head[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
 
 
 def test_the_fast_reduction_sums_what_is_trained_and_nothing_else(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def _train(session: Session, rates: Sequence[float]) -> list[float]:
     engine = build_unsaved_engine(session.accelerator, session.config, session.stop)
     losses: list[float] = []
     try:
-        engine.start_epoch(1)
+        engine.start_epoch(session.config.train.epochs)  # with all that is trained in the end
         batches = (batch for epoch in count(1) for batch in engine.batches.iter_epoch(epoch, 0))
         with progress_bar("lr-find", len(rates), enabled=session.is_main) as progress:
             for lr, batch in zip(rates, batches, strict=False):
