@@ -31,9 +31,10 @@ def build_net(classes: int) -> nn.Module:
     """
     import timm
 
-    net: Any = timm.create_model(NET)
+    made: Any = timm.create_model(NET)
+    made.reset_classifier(classes)
+    net: nn.Module = made
     load_body(net)
-    net.reset_classifier(classes)
     memory_layout.set_layout(net, torch.channels_last)
     return net
 
