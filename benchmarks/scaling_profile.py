@@ -30,6 +30,7 @@ from trainer.ranks import process_group, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.console import Progress
 from trainer.run.metrics_log import MetricsLog
+from trainer.run.near_copy_warning import NearCopyWarning
 from trainer.run.recorder import Hooks, Recorder
 from trainer.training.engine import Engine
 
@@ -74,7 +75,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         if accelerator.is_main_process:
-            engine.observer = Recorder(EPOCHS, Progress(), metrics, [], Hooks(), "none")
+            none = NearCopyWarning(config, dataset)  # these are no pictures
+            engine.observer = Recorder(EPOCHS, Progress(), metrics, [], Hooks(), "none", none)
         train_epoch(engine)
         plain_s = train_epoch(engine)
         with (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.picture_folders import prepared, write_pictures
 from tests.runs import train_here
@@ -75,3 +77,26 @@ def test_a_run_warns_and_goes_on(
     keys = ["--data.name", "folder", "--data.root", str(root), "--train.epochs", "1"]
     assert train_here(tmp_path / "run", *keys, "--data.augment", "none") == 0
     assert "1 of 13 test pictures is an exact copy" in caplog.text
+
+
+@pytest.mark.parametrize("store_size", ["null", "24"])
+def test_a_run_looks_for_near_copies_itself(
+    root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    store_size: str,
+) -> None:
+    patches = np.random.default_rng(1).integers(0, 256, (6, 8), dtype=np.uint8)
+    picture = Image.fromarray(patches).resize((64, 48))
+    picture.save(root / "train/cat/patches.png")
+    picture.save(root / "test/cat/compressed.jpg", quality=60)
+    keys = ["--data.name", "folder", "--data.root", str(root), "--train.epochs", "1"]
+    keys += ["--data.augment", "none", "--data.image_size", "16", "--data.store_size", store_size]
+    assert train_here(tmp_path / "run", *keys) == 0
+    warned = "1 of 13 test pictures look nearly the same as training pictures"
+    assert caplog.text.count(warned) == 1
+    assert "test/cat/compressed.jpg (in training train/cat/patches.png)" in caplog.text
+    monkeypatch.setattr("trainer.data.near_copies.keep", None)  # known now, and not looked for
+    assert train_here(tmp_path / "again", *keys) == 0
+    assert caplog.text.count(warned) == 2

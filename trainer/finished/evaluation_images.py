@@ -155,7 +155,7 @@ def _read(config: DataConfig, seed: int, split: str) -> tuple[SourceSplit, str |
 
 def _read_source(config: DataConfig, seed: int) -> tuple[SourceData, str | None]:
     """Return the whole source, and its fingerprint if it is enough for a run."""
-    reading.prepare(config)
+    reading.prepare(config, to_train=False)
     source = reading.read(config)
     for part in (source.train, source.validation, source.test):
         if part is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.run.console import Progress
 from trainer.run.metrics_log import MetricsLog
+from trainer.run.near_copy_warning import NearCopyWarning
 from trainer.run.tracking.tracker import GuardedTracker
 from trainer.training.observer import Record
 
@@ -58,6 +59,7 @@ class Recorder:
         trackers: list[GuardedTracker],
         hooks: Hooks,
         wandb_run_id: str,
+        near_copies: NearCopyWarning,
     ) -> None:
         self.epochs = epochs
         self.progress = progress
@@ -65,6 +67,7 @@ class Recorder:
         self.trackers = trackers
         self.hooks = hooks
         self.wandb_run_id = wandb_run_id
+        self.near_copies = near_copies
 
     def epoch_started(self, epoch: int, steps: int, done: int) -> None:
         """Show an epoch of `steps` steps that begins, or goes on after `done` of them."""
@@ -75,12 +78,14 @@ class Recorder:
         self.metrics.write(records)
         self.progress.update(**progress)
         self._hand_on(records)
+        self.near_copies.start()  # now, as the first step was not to wait for it
 
     def epoch_done(self, record: Record) -> None:
         """Record and show an epoch that was trained and validated."""
         self.metrics.write([record])
         self.progress.end_epoch(record)
         self._hand_on([record])
+        self.near_copies.say()
 
     def position(self) -> Record:
         """Return the length of metrics.jsonl, and the tracker's run."""

@@ -23,6 +23,7 @@ from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, pr
 from trainer.ranks.preemption import StopRequest
 from trainer.run import console, final_files, final_report, header
 from trainer.run.metrics_log import MetricsLog
+from trainer.run.near_copy_warning import NearCopyWarning
 from trainer.run.recorder import Hooks, Recorder
 from trainer.run.run_folder import OpenedRun, RunFolder, run_folder_of
 from trainer.run.tracking import trackers, weights_and_biases
@@ -130,6 +131,8 @@ class Session:
         }
         run_id = weights_and_biases.run_id(position["wandb_run_id"])
         metrics = MetricsLog(self.path / "metrics.jsonl", position["metrics_bytes"])
+        near_copies = NearCopyWarning(self.config, engine.data)
+        self._cleanup.callback(near_copies.stop)
         self._cleanup.callback(metrics.close)
         self._cleanup.callback(self.checkpoints.close)
         self.engine = engine
@@ -151,6 +154,7 @@ class Session:
             [],
             self.hooks,
             run_id,
+            near_copies,
         )
         for tracker in trackers.start(self.config, self.path, run_id, engine.state.step):
             self.recorder.trackers.append(tracker)  # at once, as an interrupt has to end it
@@ -196,6 +200,7 @@ class Session:
         if not self.recorder:
             return
         self.recorder.sync()
+        self.recorder.near_copies.say(wait=True)
         self._warn_of_rounding(engine)
         results = final_files.write(self.path, self.config, engine, tested, final_sha256)
         self._write_status("finished", exit_codes.FINISHED)

@@ -60,11 +60,14 @@ class _Prepared:
         return _positions(self.written.plan, self.decoded, part)
 
 
-def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) -> None:
+def prepare(
+    pictures: PictureList, config: DataConfig, only: str | None = None, *, to_train: bool = True
+) -> None:
     """Plan and decode the pictures unless that was done before; one process at a time does it.
 
     Args:
         only: the part that was listed; None: all of them, as a run needs them.
+        to_train: whether to warn of what is left out of the training.
 
     Raises:
         UserError: pictures are broken and are not to be skipped, a class has too few, or the cache
@@ -85,7 +88,7 @@ def prepare(pictures: PictureList, config: DataConfig, only: str | None = None) 
             "room, or set XDG_CACHE_HOME to another folder"
         ) from error
     if processes.launched_rank() == 0:
-        if pictures.makes_test:
+        if pictures.makes_test and to_train:
             count = len(_positions(plan, decoded, "test"))
             about = picture_messages.describe_made_test(pictures.kind, count)
             log.warning("%s has %s", root, about)

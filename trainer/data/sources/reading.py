@@ -49,10 +49,13 @@ tables_kept = table_reading.rows_kept
 
 
 @_explain_unreadable()
-def prepare(config: DataConfig) -> None:
+def prepare(config: DataConfig, *, to_train: bool = True) -> None:
     """Download what is not on this machine, and decode a folder or an archive of pictures.
 
     One process of each machine calls this first; the others wait for it and then read.
+
+    Args:
+        to_train: whether to warn of pictures that are left out of the training.
 
     Raises:
         UserError: the files are not there; says where they were looked for.
@@ -64,7 +67,7 @@ def prepare(config: DataConfig) -> None:
     elif config.name == "npy":
         npy.locate(_root(config))
     if config.has_pictures:
-        _decode(config)
+        _decode(config, to_train=to_train)
 
 
 @_explain_unreadable()
@@ -208,14 +211,15 @@ def _read_part(config: DataConfig, part: str) -> SourceSplit:
     return prepared_pictures.read_part(config, limit_bytes, part)
 
 
-def _decode(config: DataConfig, part: str | None = None) -> None:
+def _decode(config: DataConfig, part: str | None = None, *, to_train: bool = True) -> None:
     if processes.launched_local_rank() > 0:
         return  # the first process of the machine has done it, and this one reads its plan
     try:
         if config.name in ("folder", "table"):
             assert config.root, "the rules of a configuration have seen to it"
             remote.fetch(config.root)
-        prepared_pictures.prepare(_list_pictures(config, part), config, part)
+        pictures = _list_pictures(config, part)
+        prepared_pictures.prepare(pictures, config, part, to_train=to_train)
     except (UserError, OSError):
         prepared_pictures.forget(config, part)  # the others must not read an older plan
         raise
