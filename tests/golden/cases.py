@@ -66,6 +66,27 @@ FEATURES: dict[str, Changes] = {
     "test_augment": {"data.test_augment": "flip"},
 }
 
+SEVERAL_LABELS: Changes = {"data.name": "golden_labels", "data.multi_label": True}
+
+# Each loss, and what is done about classes of unequal size.
+LOSSES: dict[str, Changes] = {
+    "cross_entropy": {"train.label_smoothing": 0.1, "data.mixup": 0.4},
+    "focal": {"train.loss_args": {"gamma": 1.5}, "train.label_smoothing": 0.1},
+    "bce": {"train.label_smoothing": 0.1},
+    "asymmetric": {"train.loss_args": {"gamma_positive": 0.5, "gamma_negative": 3.5}},
+}
+UNEQUAL_CLASSES: dict[str, Changes] = {
+    "auto_weights": {"train.class_weights": "auto"},
+    "weights": {"train.class_weights": [1.0, 4.5, 0.3, 2.0], "train.loss": "focal"},
+    "adjustment": {"train.logit_adjustment": 1.3},
+    "adjustment_by_auc": {"train.logit_adjustment": 1.0, "train.choose_by": "auc"},
+    "balanced": {"data.sampling": "balanced", "train.choose_by": "macro_f1"},
+    "calibrated": {"train.class_weights": "auto", "train.calibrate": True},
+    "labels_bce": SEVERAL_LABELS | {"train.loss": "bce", "train.class_weights": "auto"},
+    "labels_asymmetric": SEVERAL_LABELS
+    | {"train.loss": "asymmetric", "train.label_smoothing": 0.1, "data.mixup": 0.4},
+}
+
 SCHEDULES: dict[str, Changes] = {
     "constant": {},
     "cosine": {"final_fraction": 0.01},
@@ -83,6 +104,12 @@ LIST_TRANSFORMS = (
     "blur trivial_augment_wide rand_augment aug_mix cutout erase"
 ).split()
 
+ORDERS = "uniform balanced weights".split()
+"""of the samples of an epoch: the values of data.sampling"""
+
+FIGURES = "classes many_classes labels".split()
+"""of test images, with their intervals"""
+
 INTERPOLATIONS = "nearest box bilinear hamming bicubic lanczos".split()
 
 
@@ -99,6 +126,11 @@ def training_cases() -> dict[str, Changes]:
                 "schedule.name": "cosine",
             }
     found |= {f"feature.{name}": SMALL | changes for name, changes in FEATURES.items()}
+    found |= {
+        f"loss.{name}": SMALL | {"train.loss": name} | changes for name, changes in LOSSES.items()
+    }
+    unequal = SMALL | {"data.name": "golden_rare", "train.epochs": 2}
+    found |= {f"classes.{name}": unequal | changes for name, changes in UNEQUAL_CLASSES.items()}
     return {name: COMMON | changes for name, changes in found.items()}
 
 
@@ -110,5 +142,7 @@ def names() -> list[str]:
         *(f"transform.{name}" for name in TRANSFORMS),
         *(f"list.{name}" for name in LIST_TRANSFORMS),
         *(f"picture.{name}" for name in INTERPOLATIONS),
-        "loss.distillation",
+        "distillation",
+        *(f"order.{name}" for name in ORDERS),
+        *(f"figures.{name}" for name in FIGURES),
     ]

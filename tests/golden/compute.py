@@ -13,6 +13,7 @@ import hashlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -21,11 +22,13 @@ import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 
 from tests.golden import cases  # noqa: E402
+from trainer.base import seeding  # noqa: E402
 from trainer.base.tensor_files import weights_sha256  # noqa: E402
 from trainer.checkpoint.writing import NoCheckpoints  # noqa: E402
 from trainer.config.augmentations import canonical  # noqa: E402
 from trainer.config.plugins import register_dataset  # noqa: E402
 from trainer.config.schema import ResizeRule, RunConfig, ScheduleConfig, replace  # noqa: E402
+from trainer.data import sampling  # noqa: E402
 from trainer.data.augment.policy import Augmentation  # noqa: E402
 from trainer.data.loading import load  # noqa: E402
 from trainer.data.pictures import decoding, resizing  # noqa: E402
@@ -35,14 +38,18 @@ from trainer.network.new_model import build_model  # noqa: E402
 from trainer.ranks import process_group, processes  # noqa: E402
 from trainer.ranks.preemption import StopRequest  # noqa: E402
 from trainer.run.results import test_results  # noqa: E402
+from trainer.training import figures  # noqa: E402
 from trainer.training.engine import Engine  # noqa: E402
-from trainer.training.figures import FIGURES  # noqa: E402
+from trainer.training.label_metrics import LabelPredictions, label_results  # noqa: E402
 from trainer.training.loss import distillation_loss  # noqa: E402
+from trainer.training.metrics import Predictions  # noqa: E402
 from trainer.training.optimizer_state import optimizer_state  # noqa: E402
 from trainer.training.schedules import learning_rate  # noqa: E402
 
 CLASSES = 4
 SIDE = 12
+OF_THEIR_OWN = (*figures.FIGURES[1:], "intervals")
+"""figures that have cases of their own"""
 RULES: dict[ResizeRule, float] = {"crop": 0.9, "pad": 1.0, "stretch": 1.0}
 
 
@@ -58,6 +65,24 @@ def pixels(count: int, height: int = SIDE, width: int = SIDE) -> Any:
 def images(root: str | None) -> OwnImages:
     """Return 58 images to train and validate with, and 20 to test."""
     return OwnImages(pixels(58), np.arange(58) % CLASSES, pixels(20), np.arange(20) % CLASSES)
+
+
+@register_dataset("golden_rare")
+def rare_images(root: str | None) -> OwnImages:
+    """Return the same images, of classes of unequal size."""
+    classes = np.repeat(np.arange(CLASSES), (8, 31, 14, 5))
+    return OwnImages(pixels(58), classes, pixels(20), np.arange(20) % CLASSES)
+
+
+@register_dataset("golden_labels")
+def labelled_images(root: str | None) -> OwnImages:
+    """Return the same images with up to three labels each."""
+    return OwnImages(pixels(58), labels(58), pixels(20), labels(20))
+
+
+def labels(count: int) -> Any:
+    """Return 1 where an image has a label, uint8 (count, CLASSES); some images have none."""
+    return (np.arange(count)[:, None] % (3, 4, 5, 7) == 0).astype(np.uint8)
 
 
 def sha256(*values: Any) -> str:
@@ -78,15 +103,19 @@ def train(accelerator: Accelerator, changes: cases.Changes) -> str:
     engine.fit()
     last = model_state.digest(engine.module)
     tested = engine.test()
-    figures = test_results(tested.test, tested.augmented, dataset.class_names, config)
+    results = test_results(tested.test, tested.augmented, dataset.class_names, config)
     tensors, _ = optimizer_state(engine.optimizer.optimizer)
     return sha256(
         last,
         model_state.digest(engine.module),
         weights_sha256(tensors),
         [engine.state.loss_sum, engine.state.last_accuracy],
-        {key: value for key, value in figures.items() if key not in (*FIGURES[1:], "intervals")},
-        tested.test.probability,
+        {key: value for key, value in results.items() if key not in OF_THEIR_OWN},
+        *(
+            [tested.test.probabilities]
+            if isinstance(tested.test, LabelPredictions)
+            else [tested.test.probability]
+        ),
     )
 
 
@@ -134,6 +163,36 @@ def distillation() -> str:
     return sha256(loss.detach().numpy(), logits.grad.numpy())
 
 
+def order(kind: str) -> str:
+    """Draw the samples of two epochs."""
+    weights = np.arange(1, 101) ** 2 / 7
+    draws: dict[str, Callable[[int], Any]] = {
+        "uniform": lambda epoch: seeding.permutation(3, epoch, 100),
+        "balanced": lambda epoch: sampling.draw_balanced(3, epoch, np.arange(100) ** 2 % 7),
+        "weights": lambda epoch: sampling.draw_by_weight(3, epoch, weights),
+    }
+    return sha256(*(draws[kind](epoch) for epoch in (1, 2)))
+
+
+def figures_of(kind: str) -> str:
+    """Compute the figures of 300 images; of labels without the intervals."""
+    classes = 120 if kind == "many_classes" else 7
+    generator = np.random.Generator(np.random.Philox(key=classes))
+    raw = generator.integers(1, 2**12, (300, classes)).astype(np.float32)
+    probabilities = raw / raw.sum(1, keepdims=True, dtype=np.float32)
+    loss = raw[:, 0] / 2**12
+    if kind == "labels":
+        target = (raw > 3000).astype(np.uint8)
+        found = LabelPredictions(target, probabilities * 3, loss, np.full(classes, 0.4))
+        results = label_results(found, list(map(str, range(classes))), 3)
+        return sha256({key: value for key, value in results.items() if key != "intervals"})
+    chosen = probabilities.argmax(1)
+    own = probabilities[np.arange(300), chosen]
+    kept = probabilities.astype(np.float16 if kind == "many_classes" else np.float32)
+    target = np.where(raw[:, 1] > 2000, chosen, np.arange(300) % classes)
+    return sha256(figures.compute(Predictions(target, chosen, own, loss, kept), 3))
+
+
 def compute(accelerator: Accelerator, name: str) -> str:
     """Return the digest of a case."""
     group, _, part = name.partition(".")
@@ -146,8 +205,12 @@ def compute(accelerator: Accelerator, name: str) -> str:
             return transform(canonical([part]))
         case "picture":
             return picture(part)
-        case "loss":
+        case "distillation":
             return distillation()
+        case "order":
+            return order(part)
+        case "figures":
+            return figures_of(part)
     return train(accelerator, cases.training_cases()[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 from tests.golden import cases, running
 from tests.models.test_families import LARGER
 from trainer.config.augmentations import TRANSFORMS
-from trainer.config.schema import Interpolation
+from trainer.config.schema import DataConfig, Interpolation, LossName
 from trainer.data.augment import list_transforms, short_form
 
 WRITTEN: dict[str, Any] = json.loads(running.FILE.read_text())
@@ -31,7 +31,7 @@ EMULATED = [
     "list.colour_jitter",
     "list.rotate",
     "picture.bilinear",
-    "loss.distillation",
+    "distillation",
 ]
 """what is computed on emulated processors in seconds; the others by python -m tests.golden"""
 
@@ -46,6 +46,8 @@ def test_every_part_of_a_run_has_a_digest() -> None:
     assert set(cases.LIST_TRANSFORMS) == set(list_transforms.TABLE)
     assert set(TRANSFORMS) == set(short_form.TABLE)
     assert set(cases.INTERPOLATIONS) == set(get_args(Interpolation))
+    assert set(cases.LOSSES) == set(get_args(LossName))
+    assert set(cases.ORDERS) == set(get_args(get_type_hints(DataConfig)["sampling"]))
     assert list(DIGESTS) == cases.names()
 
 

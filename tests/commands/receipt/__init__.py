@@ -1,0 +1,1 @@
+"""`verify` of receipts, alone and of runs."""
