@@ -66,7 +66,9 @@ standard deviation over seeds, which draw the weights, the order, the augmentati
 held out. The CPU time is that of a whole run, the median; the budget is that of two cores. No
 recipe was chosen by test images, and a run reads them once, at its end
 ([docs/recipes.md](../../docs/recipes.md)). Runs of one thread and of two, which round differently,
-are mixed here: only the same `--threads` repeats a seed's own figure.
+are mixed here: only the same `--threads` repeats a seed's own figure. The lab's recipes have
+portable kernels, by which anybody gets the same weights; `lab_mnist_best` was measured before, with
+native ones (`--more --train.kernels native`), and has not been run again.
 """.strip()
 
 
