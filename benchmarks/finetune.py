@@ -34,7 +34,8 @@ INTRODUCTION = """
 Seconds are those of the training alone, with reading and decoding and without evaluations: each
 point of a curve is a training of its own with its own schedule to the end. Accuracies are plain, of
 each picture as it is, once. Ours uses one process a core, the others as many threads, and as many
-processes that load. No choice was made by test pictures.
+processes that load, and batches of 32, with which the plain loop is better after an epoch than with
+64 (0.77 and 0.70 on validation). No choice was made by test pictures.
 """.strip()
 
 
@@ -138,7 +139,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--image_size", type=int, default=160, help="of the others")
-    parser.add_argument("--batch_size", type=int, default=64, help="of the others")
+    parser.add_argument("--batch_size", type=int, default=32, help="of the others")
     page.add_output(parser, "finetune.json")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
     arguments = parser.parse_args()
