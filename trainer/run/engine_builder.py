@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import DataConfig, ModelConfig, RunConfig, replace
-from trainer.data import class_balance, loading, shared_images, slices
+from trainer.data import class_balance, few_steps, loading, shared_images, slices
 from trainer.data.sources import reading
 from trainer.network import creation, image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
@@ -64,7 +64,8 @@ def build_engine(
     )
     doubts = image_settings.find_doubts(data, dataset.train.images.shape[2:], known)
     rare = class_balance.find_warnings(config, dataset)
-    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *doubts, *rare))
+    short = few_steps.find_warnings(config, len(dataset.train))
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *doubts, *rare, *short))
     model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
     teacher = collectives.run_on_all_ranks(accelerator, lambda: load_teacher(config, dataset))
     if teacher:
