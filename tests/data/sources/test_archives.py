@@ -219,6 +219,14 @@ def test_an_unchanged_archive_is_listed_and_decompressed_once(
         assert prepared(pack(other, archive)).fingerprint != fingerprint
 
 
+def test_the_copy_of_a_changed_archive_goes_and_others_stay(tmp_path: Path, caches: Path) -> None:
+    for name in ("own", "other", "own"):
+        folder = write_pictures(tmp_path / f"{name} {len([*tmp_path.iterdir()])}", count=2)
+        prepared(pack(folder, tmp_path / f"{name}.tar.gz"))
+    kept = sorted(path.name.rpartition("-")[0] for path in (caches / "archives").rglob("*.tar"))
+    assert kept == ["other", "own"]
+
+
 def test_a_damaged_copy_in_the_cache_is_made_again(
     tmp_path: Path, folder: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_pictures_are_copied_once_and_a_killed_copy_is_made_again(
     assert list(folder.rglob(".*")) == []
     write_shard(path, [1, 0] * 10, NAMES, first=50)
     assert list(pictures_of(path).values()) != list(first.values())
+    assert len([*folder.rglob("*.pictures")]) == 1  # none of the table as it was before
 
 
 @pytest.mark.parametrize(

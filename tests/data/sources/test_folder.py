@@ -315,8 +315,13 @@ def test_a_root_that_cannot_be_looked_at(tmp_path: Path) -> None:
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", classes=("cat",))
-    with pytest.raises(UserError, match="at least 2 folders, one a class; found cat"):
+    with pytest.raises(UserError, match=r"at least 2 folders, one a class; found cat$"):
         prepared(root)
+    inner = tmp_path / "outer" / "data" / "own"
+    inner.parent.mkdir(parents=True)
+    root.rename(inner)
+    with pytest.raises(UserError, match=f"found data; all pictures lie in {inner}: is that meant"):
+        prepared(tmp_path / "outer")
     with pytest.raises(UserError, match=r"data\.root: there is no folder .*none"):
         prepared(tmp_path / "none")
 

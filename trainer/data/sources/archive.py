@@ -43,6 +43,8 @@ SUFFIXES = (".zip", ".tar", *_COMPRESSED)
 
 _FORMAT = 1
 """of the lists of members in the cache"""
+_STATE_DIGITS = 16
+"""at the end of the name of something in the cache, which change when its archive does"""
 _CHUNK_BYTES = 2**20
 # Some file systems count times in whole seconds, or in steps of two.
 _CLOCK_STEP_NS = 2 * 10**9
@@ -115,6 +117,7 @@ def decompress(path: Path) -> Path:
             if not target.is_file():
                 if alone:
                     remove_leftovers(target)
+                entries.remove_superseded(target, target.stem[:-_STATE_DIGITS])
                 write_file(target, copy)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise _not_whole(path, error) from error
@@ -148,9 +151,11 @@ def _entry_of(path: Path) -> Path:
 
 
 def _key(path: Path) -> str:
-    """Name an archive in its present state."""
-    described = repr((_FORMAT, os.fsencode(path.resolve()), state_of(path)))
-    return hashlib.sha256(described.encode()).hexdigest()[:24]
+    """Name an archive in its present state: it begins with what names it in any state."""
+    of_path = repr((_FORMAT, os.fsencode(path.resolve())))
+    digests = (hashlib.sha256(text.encode()) for text in (of_path, of_path + repr(state_of(path))))
+    any_state, state = (digest.hexdigest() for digest in digests)
+    return any_state[:8] + state[:_STATE_DIGITS]
 
 
 def remembered(path: Path, file: Path, what: str, read: Callable[[], Arrays]) -> Arrays:
@@ -175,6 +180,7 @@ def remembered(path: Path, file: Path, what: str, read: Callable[[], Arrays]) ->
     if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
         try:
             entries.use(index.parent, f"{path.parent}: archives")
+            entries.remove_superseded(index, index.stem[:-_STATE_DIGITS])
             write_arrays(index, columns)
         except OSError as error:
             raise UserError(

@@ -5,6 +5,7 @@ The rules are the same for a folder and for an archive.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -237,11 +238,24 @@ def _common_classes(
                 f"{train}; all parts must have the same classes"
             )
     if len(names) < 2:
+        inner = _inner_folder(members, prefixes["train"])
         raise UserError(
             f"data.root: {train} must have at least 2 folders, one a class; found "
             f"{', '.join(names) or 'none'}"
+            + (f"; all pictures lie in {members.describe(inner)}: is that meant?" if inner else "")
         )
     return tuple(sorted(names))
+
+
+def _inner_folder(members: Members, prefix: str) -> str | None:
+    """Return the folder further inside that all pictures lie in folders of; None: there is none."""
+    pictures = [name for name in members.names if name.startswith(prefix) and is_picture(name)]
+    if not pictures:
+        return None
+    common = posixpath.commonpath(map(posixpath.dirname, (min(pictures), max(pictures))))
+    is_inside = len(common) >= len(prefix) and common
+    has_folders = all("/" in name[len(common) + 1 :] for name in pictures)
+    return common if is_inside and has_folders else None
 
 
 def _label(members: Members, classes: Sequence[_Class]) -> ListedPictures:

@@ -20,6 +20,7 @@ from trainer.base.files import write_file
 from trainer.data.pictures.file_states import state_of
 from trainer.data.sources import arrow_arrays
 from trainer.data.sources.arrow_file import ArrowFile
+from trainer.data.stored import entries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SUFFIX = ".pictures"
 
 _FORMAT = 1
+_STATE_DIGITS = 16
+"""at the end of a copy's name, which change when the table does"""
 _ROWS_AT_ONCE = 64
 """whose pictures are in memory together"""
 _COUNT = struct.Struct("<q")
@@ -46,7 +49,7 @@ def copy_pictures(table: Path, column: str, folder: Path) -> tuple[Path, npt.NDA
     Args:
         table: a file of columns.
         column: of bytes, of structs with `bytes`, or of lists of numbers.
-        folder: of the copies.
+        folder: of the copies, an entry of the cache that this process holds.
 
     Returns:
         The copy, and where in it each picture begins; the last number is where the last one ends.
@@ -60,6 +63,7 @@ def copy_pictures(table: Path, column: str, folder: Path) -> tuple[Path, npt.NDA
     if not copy.is_file():
         for leftover in folder.glob(f".{copy.stem}.*{SUFFIX}"):  # of a process that was killed
             leftover.unlink()
+        entries.remove_superseded(copy, copy.stem[:-_STATE_DIGITS])
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
@@ -117,6 +121,9 @@ def _read_begins(copy: Path) -> npt.NDArray[np.int64]:
 
 def _copy_of(table: Path, column: str, folder: Path) -> Path:
     """Return the file of the copy, whose name changes when the table changes."""
-    described = (_FORMAT, os.fsencode(table.resolve()), column, state_of(table))
-    digest = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
-    return folder / f"{table.stem}-{digest}{SUFFIX}"
+    column_of = repr((_FORMAT, os.fsencode(table.resolve()), column))
+    digests = (
+        hashlib.sha256(text.encode()) for text in (column_of, column_of + repr(state_of(table)))
+    )
+    any_state, state = (digest.hexdigest() for digest in digests)
+    return folder / f"{table.stem}-{any_state[:8]}{state[:_STATE_DIGITS]}{SUFFIX}"

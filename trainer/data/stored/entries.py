@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -41,6 +42,8 @@ _GOING = "going-"
 
 _held: dict[Path, int] = {}
 """descriptors of the entries that this process holds; they stay open until it ends"""
+_were_unused: set[Path] = set()
+"""those of them that nobody else held when this process began to"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def hold(entry: Path) -> None:
     """
     if sys.platform != "win32" and entry not in _held:
         descriptor = os.open(entry, os.O_RDONLY)
+        is_alone = _can_lock(descriptor)
         # It waits for whoever removes it, or looks whether it may.
         with contextlib.suppress(OSError):  # the file system has no locks, so nothing is removed
             _lock(descriptor, exclusive=False)
@@ -110,8 +114,22 @@ def hold(entry: Path) -> None:
             os.close(descriptor)
             raise FileNotFoundError(errno.ENOENT, "was removed by another process", str(entry))
         _held[entry] = descriptor
+        if is_alone:
+            _were_unused.add(entry)
     with contextlib.suppress(PermissionError):  # it belongs to somebody else
         os.utime(entry)
+
+
+def remove_superseded(file: Path, of_any_state: str) -> None:
+    """Remove earlier states of a file before it is written, where no other process can use them.
+
+    Args:
+        file: in an entry that this process holds.
+        of_any_state: how the names of all states begin.
+    """
+    if file.parent in _were_unused:
+        for earlier in file.parent.glob(f"{glob.escape(of_any_state)}*{file.suffix}"):
+            earlier.unlink(missing_ok=True)
 
 
 def size_of(entry: Path) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import struct
 import weakref
 import zlib
 from pathlib import Path
@@ -23,15 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.base.files import remove_leftovers, write_file
+from trainer.base.files import remove_leftovers
 from trainer.base.locks import lock_file
+from trainer.data.stored import slot_index
 from trainer.data.stored.form import Bytes
+from trainer.data.stored.slot_index import HEAD, INDEX, SLOTS, Rows
 
-INDEX, SLOTS = "index.npy", "slots.bin"
-
-_HEAD = struct.Struct("<II")
-"""number of bytes, checksum; both 0 where nothing was written"""
-_ROW = np.dtype([("sha256", "S32"), ("offset_bytes", "<i8"), ("most_bytes", "<i8")])
 log = logging.getLogger("lockstep")
 
 
@@ -77,25 +73,25 @@ class Slots:
             stored = self._read_checked(number)
             return None if stored is None else stored[begin:end]
         wanted = np.empty((length if end is None else end) - begin, dtype=np.uint8)
-        start = int(self.offset_bytes[number]) + _HEAD.size + begin
+        start = int(self.offset_bytes[number]) + HEAD.size + begin
         return wanted if self._fill(wanted, start) else None
 
     def is_empty(self, number: int) -> bool:
         """Return whether nothing was ever written for a picture."""
-        head = np.zeros(_HEAD.size, dtype=np.uint8)
+        head = np.zeros(HEAD.size, dtype=np.uint8)
         self._fill(head, int(self.offset_bytes[number]))
         return not head.any()
 
     def _read_checked(self, number: int) -> Bytes | None:
-        head = np.empty(_HEAD.size, dtype=np.uint8)
+        head = np.empty(HEAD.size, dtype=np.uint8)
         start = int(self.offset_bytes[number])
         if not self._fill(head, start):
             return None
-        length, checksum = _HEAD.unpack(head.data)
+        length, checksum = HEAD.unpack(head.data)
         if not 0 < length <= self.most_bytes[number]:
             return None
         stored = np.empty(length, dtype=np.uint8)
-        if not self._fill(stored, start + _HEAD.size) or checksum != self._sum(number, stored):
+        if not self._fill(stored, start + HEAD.size) or checksum != self._sum(number, stored):
             return None
         self._lengths[number] = length
         return stored
@@ -120,8 +116,8 @@ class Slots:
         if self._has_failed or not self._has_room(len(stored)):
             return
         try:
-            self._write(stored.data, start + _HEAD.size)
-            head = _HEAD.pack(len(stored), self._sum(number, stored))
+            self._write(stored.data, start + HEAD.size)
+            head = HEAD.pack(len(stored), self._sum(number, stored))
             self._write(memoryview(head), start)
         except OSError as error:
             self._warn("written", error)
@@ -183,22 +179,22 @@ def open_slots(
     with lock_file(entry / "lock", "adds pictures to this cache", without) as is_exclusive:
         if is_exclusive:
             remove_leftovers(entry / INDEX)
-        rows = _read_index(entry)
-        found = _find(rows, names)
-        if is_whole and _has_needless(rows, found):
+        rows = slot_index.read(entry)
+        found = slot_index.find(rows, names)
+        if is_whole and slot_index.has_needless(rows, found):
             rows = _without_others(entry, rows, found)
-            found = _find(rows, names)
+            found = slot_index.find(rows, names)
         if (found < 0).any():
-            rows = _with_more(rows, names[found < 0], most_bytes[found < 0])
-            _write_index(entry, rows)
-            found = _find(rows, names)
+            rows = slot_index.with_more(rows, names[found < 0], most_bytes[found < 0])
+            slot_index.write(entry, rows)
+            found = slot_index.find(rows, names)
         offset_bytes, most_bytes = rows["offset_bytes"][found], rows["most_bytes"][found]
         return Slots(entry, sha256, offset_bytes, most_bytes, limit_bytes)
 
 
 def check(entry: Path) -> dict[str, int]:
     """Compare the checksums of an entry: how many pictures it has room for, kept and damaged."""
-    rows = _load_index(entry)
+    rows = slot_index.load(entry)
     counts = {"pictures": len(rows), "kept": 0, "damaged": 0}
     if not len(rows):
         return counts
@@ -211,102 +207,28 @@ def check(entry: Path) -> dict[str, int]:
     return counts
 
 
-def _slots_of(entry: Path, rows: npt.NDArray[np.void]) -> Slots:
+def _slots_of(entry: Path, rows: Rows) -> Slots:
     sha256 = np.ascontiguousarray(rows["sha256"]).view(np.uint8).reshape(len(rows), 32)
     return Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
 
 
-def _has_needless(rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]) -> bool:
-    """Return whether most of the slots are of others than the rows that were found."""
-    is_wanted = _are_wanted(rows, found)
-    return bool(2 * rows["most_bytes"][~is_wanted].sum() > rows["most_bytes"].sum())
-
-
-def _are_wanted(rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    is_wanted = np.zeros(len(rows), np.bool_)
-    is_wanted[found[found >= 0]] = True
-    return is_wanted
-
-
-def _without_others(
-    entry: Path, rows: npt.NDArray[np.void], found: npt.NDArray[np.int64]
-) -> npt.NDArray[np.void]:
+def _without_others(entry: Path, rows: Rows, found: npt.NDArray[np.int64]) -> Rows:
     """Return the rows that were found; the others go, with their slots."""
-    is_wanted = _are_wanted(rows, found)
+    is_wanted = slot_index.are_wanted(rows, found)
     old = _slots_of(entry, rows)
     kept = rows[:0]
     if is_wanted.any():
-        kept = _with_more(kept, rows["sha256"][is_wanted], rows["most_bytes"][is_wanted])
+        kept = slot_index.with_more(kept, rows["sha256"][is_wanted], rows["most_bytes"][is_wanted])
     was = dict(zip(rows["sha256"].tolist(), range(len(rows)), strict=True))
     # Without an index there are no slots: a kill leaves an empty entry.
     (entry / INDEX).unlink()
     (entry / SLOTS).unlink()
     if not len(kept):
         return kept
-    _write_index(entry, kept)
+    slot_index.write(entry, kept)
     new = _slots_of(entry, kept)
     for number, name in enumerate(kept["sha256"].tolist()):
         stored = old.read(was[name])
         if stored is not None:
             new.write(number, stored)
     return kept
-
-
-def _read_index(entry: Path) -> npt.NDArray[np.void]:
-    """Return the rows of an index; if it is not whole, none, and remove the slots.
-
-    They would belong to nobody. Who has their file open keeps it.
-    """
-    rows = _load_index(entry)
-    if not len(rows):
-        (entry / SLOTS).unlink(missing_ok=True)
-    return rows
-
-
-def _load_index(entry: Path) -> npt.NDArray[np.void]:
-    """Return the rows of an index; none where it, or the file of the slots, is not whole."""
-    try:
-        rows: npt.NDArray[np.void] = np.load(entry / INDEX, allow_pickle=False)
-    except (OSError, ValueError):
-        return np.empty(0, dtype=_ROW)
-    is_whole = rows.dtype == _ROW and (entry / SLOTS).is_file()
-    return rows if is_whole else np.empty(0, dtype=_ROW)
-
-
-def _find(rows: npt.NDArray[np.void], names: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
-    """Return the row of each name, -1 where there is none; the rows are sorted."""
-    if not len(rows):
-        return np.full(len(names), -1, dtype=np.int64)
-    places = np.searchsorted(rows["sha256"], names).clip(max=len(rows) - 1)
-    return np.where(rows["sha256"][places] == names, places, -1)
-
-
-def _with_more(
-    rows: npt.NDArray[np.void],
-    names: npt.NDArray[np.bytes_],
-    most_bytes: npt.NDArray[np.int64],
-) -> npt.NDArray[np.void]:
-    distinct, first = np.unique(names, return_index=True)
-    more = np.empty(len(distinct), dtype=_ROW)
-    more["sha256"], more["most_bytes"] = distinct, most_bytes[first]
-    begin = int((rows["offset_bytes"] + rows["most_bytes"]).max()) + _HEAD.size if len(rows) else 0
-    lengths = more["most_bytes"] + _HEAD.size
-    more["offset_bytes"] = begin + np.cumsum(lengths) - lengths
-    both = np.concatenate([rows, more])
-    return both[np.argsort(both["sha256"])]
-
-
-def _write_index(entry: Path, rows: npt.NDArray[np.void]) -> None:
-    """Write the index, and make the file of the slots as long as it says."""
-    size_bytes = int((rows["offset_bytes"] + rows["most_bytes"]).max()) + _HEAD.size
-    descriptor = os.open(entry / SLOTS, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        os.ftruncate(descriptor, max(size_bytes, os.fstat(descriptor).st_size))
-    finally:
-        os.close(descriptor)
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.lib.format.write_array(file, rows, allow_pickle=False)
-
-    write_file(entry / INDEX, write)
