@@ -200,12 +200,12 @@ class Session:
         if not self.recorder:
             return
         self.recorder.sync()
-        self.recorder.near_copies.say(wait=True)
         self._warn_of_rounding(engine)
         results = final_files.write(self.path, self.config, engine, tested, final_sha256)
         self._write_status("finished", exit_codes.FINISHED)
         self.results = results
         # Whatever goes wrong from here on, the run is finished.
+        self.recorder.near_copies.say(wait=True)
         final_report.write_report(self.path, engine, tested.test)
         self.recorder.finish(results)
         console.print_results(results, self.path)
