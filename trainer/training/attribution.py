@@ -22,8 +22,8 @@ from trainer.network.buffers_in_passes import preserve_state
 Method = Literal["gradcam", "occlusion", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-MAP_SIDE = 7
-"""Grad-CAM takes the last maps of at least this side, as of most nets for photographs"""
+MAP_SIDE = 4
+"""Grad-CAM takes the last maps of at least this side; smaller ones show no place"""
 MAP_SHARE = 4
 """or of this fraction of a smaller image's side"""
 PATCH_SHARE = 8
