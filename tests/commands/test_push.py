@@ -1,0 +1,116 @@
+"""`python -m trainer push`: a run on a hub, by huggingface_hub itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands.command import Capture, run_command
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import environment
+from tests.network.hub_server import READER, WRITER, Hub, serve
+from tests.runs import Run, contents, train_apart
+from trainer.config import stored_config
+from trainer.config.same_run import differences
+
+PUSHED = {"README.md", "model.safetensors", "results.json", "receipt.json", "config.yaml"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A short run with its report, and so its card."""
+    folder = tmp_path_factory.mktemp("runs") / "clothes"
+    return train_apart(folder, "--train.epochs", "1", "--data.train_size", "300", report=True)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serve(Hub({})) as server:
+        yield server
+
+
+def push(
+    address: str, home: Path, *words: str | Path, token: str = WRITER
+) -> subprocess.CompletedProcess[str]:
+    # The server speaks Git LFS, which huggingface_hub uses where there is no Xet.
+    variables = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token}
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", "push", *map(str, words)],
+        env=environment(**variables, HF_HUB_DISABLE_XET="1"),
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_what_is_pushed_starts_another_run(run: Run, hub: Hub, tmp_path: Path) -> None:
+    before = contents(run.folder)
+    done = push(hub.address, tmp_path, run.folder, "someone/clothes", "--private", "--json")
+    assert done.returncode == 0, done.stderr
+    assert contents(run.folder) == before
+    found, files = json.loads(done.stdout), hub.files["someone/clothes"]
+    assert files.keys() == set(found["files"]) == PUSHED
+    assert found["commit"] == hub.commit("someone/clothes")
+    assert hub.private == {"someone/clothes"}
+    for name in PUSHED - {"config.yaml"}:
+        assert files[name] == (run.folder / name).read_bytes()
+    assert str(run.folder).encode() not in b"".join(files.values())
+
+    (tmp_path / "config.yaml").write_bytes(files["config.yaml"])
+    pushed, own = (stored_config.read_folder(folder) for folder in (tmp_path, run.folder))
+    assert differences(pushed, own) == []
+    assert "output_dir" not in yaml.safe_load(files["config.yaml"])
+
+    again = train_apart(
+        tmp_path / "again",
+        *("--model.weights", "hf:someone/clothes", "--train.epochs", "1"),
+        *("--data.train_size", "300"),
+        HF_ENDPOINT=hub.address,
+        HF_HOME=str(tmp_path / "home"),
+    )
+    assert again.exit_code == 0, again.errors
+    assert again.digest != run.digest
+    assert again.metrics("step")[0]["loss"] < run.metrics("step")[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [("hf_other", "log in (hf auth login)"), (READER, "the permission to write")],
+)
+def test_a_token_that_is_refused(
+    token: str, message: str, run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    done = push(hub.address, tmp_path, run.folder, "someone/clothes", token=token)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert hub.files == {}
+
+
+def test_what_cannot_be_pushed(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    unfinished, bare = tmp_path / "unfinished", tmp_path / "bare"
+    for copy in (unfinished, bare):
+        shutil.copytree(run.folder, copy)
+    status = json.loads((unfinished / "status.json").read_text())
+    (unfinished / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    (bare / "README.md").unlink()
+    expected = {
+        (unfinished, "a/b"): "is not finished, but stopped at step",
+        (bare, "a/b"): f"python -m trainer report {bare}",
+        (tmp_path, "a/b"): "not a run",
+        (run.folder, "name"): "OWNER/NAME: 'name' is not",
+    }
+    for words, message in expected.items():
+        code, output, errors = run_command(capsys, "push", *words)
+        assert (code, output) == (2, "")
+        assert message in errors
+        assert len(errors.splitlines()) == 1
+    done = push("http://127.0.0.1:9", tmp_path / "home", run.folder, "a/b")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a/b: was not pushed: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,129 @@
+"""Put a finished run on the Hugging Face hub, with its model card.
+
+One commit has README.md, model.safetensors, results.json, receipt.json and the recipe, config.yaml
+without the keys that only say where things are on this machine. No picture and no report is sent.
+`--model.weights hf:OWNER/NAME` then starts another run from it. The token is that of
+huggingface_hub: `hf auth login`, or HF_TOKEN.
+
+example: python -m trainer push runs/photos someone/clothes --private
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import yaml
+
+from trainer.base.errors import UserError
+from trainer.base.terminal import print_report
+from trainer.commands.options import add_json_option
+from trainer.config import stored_config
+from trainer.config.run_status import read_status
+from trainer.config.same_run import FREE_KEYS
+from trainer.config.schema import flatten
+
+FILES = ("README.md", "model.safetensors", "results.json", "receipt.json")
+SIGNATURE = "receipt.json.sig"
+RECIPE = "config.yaml"
+_REFUSED = {
+    401: "the hub does not know the token; log in (hf auth login), or set HF_TOKEN",
+    403: "the token may not write there; it needs the permission to write, and OWNER to be you "
+    "or an organisation of yours",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
+    parser.add_argument("repository", metavar="OWNER/NAME", help="made if there is none")
+    parser.add_argument(
+        "--private", action="store_true", help="make a new repository a private one"
+    )
+    parser.add_argument(
+        "--message",
+        default="Add a model",
+        metavar="TEXT",
+        help="of the commit; default: %(default)s",
+    )
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Send the files, and say where they are.
+
+    Raises:
+        UserError: the run is not finished, the name is none, or the hub refuses.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", arguments.repository):
+        raise UserError(f"OWNER/NAME: {arguments.repository!r} is not a repository's name")
+    if not arguments.message.strip():
+        raise UserError("--message: is empty; a commit needs one")
+    files = collect(arguments.run)
+    commit, url = _send(arguments.repository, files, arguments.message, arguments.private)
+    found = {"repository": arguments.repository, "commit": commit, "url": url, "files": [*files]}
+    lines = [
+        *(f"{name:<18} {len(content):>12,} bytes" for name, content in files.items()),
+        f"pushed  {url}",
+        f"use     --model.weights hf:{arguments.repository}@{commit}",
+    ]
+    print_report(found, lines, as_json=arguments.json)
+
+
+def collect(folder: Path) -> dict[str, bytes]:
+    """Return the files that a repository gets, by name.
+
+    Raises:
+        UserError: there is no finished run, or a file is missing.
+    """
+    config = stored_config.read_folder(folder)
+    status = read_status(folder)
+    if status.state != "finished":
+        raise UserError(
+            f"{folder}: its run is not finished, but {status.state} at step {status.step}; let it "
+            "come to its end (the same command goes on)"
+        )
+    files = {}
+    for name in FILES:
+        try:
+            files[name] = (folder / name).read_bytes()
+        except FileNotFoundError as error:
+            missing = f"{folder}: there is no {name} in it"
+            help_ = f"; python -m trainer report {folder} writes it" * (name == "README.md")
+            raise UserError(missing + help_) from error
+    if (folder / SIGNATURE).exists():
+        files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
+    recipe: dict[str, object] = {}
+    for key, value in flatten(config).items():
+        if key not in FREE_KEYS:
+            section, _, name = key.rpartition(".")
+            place = recipe.setdefault(section, {}) if section else recipe
+            assert isinstance(place, dict)
+            place[name] = value
+    files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
+    return files
+
+
+def _send(repository: str, files: dict[str, bytes], message: str, private: bool) -> tuple[str, str]:
+    """Commit the files; return the commit and where it is."""
+    from huggingface_hub import CommitOperationAdd, HfApi, errors
+
+    api = HfApi()
+    operations = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+        for name, content in files.items()
+    ]
+    try:
+        made = api.create_repo(repository, private=private or None, exist_ok=True)
+        info = api.create_commit(repository, operations, commit_message=message)
+    except errors.HfHubHTTPError as error:
+        why = _REFUSED.get(error.response.status_code, _first_line(error))
+        raise UserError(f"{repository}: was not pushed: {why}") from error
+    except (errors.HTTPError, OSError, ValueError) as error:
+        raise UserError(f"{repository}: was not pushed: {_first_line(error)}") from error
+    return info.oid, str(made)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
