@@ -109,6 +109,8 @@ def _send(repository: str, files: dict[str, bytes], message: str, private: bool)
     """Commit the files; return the commit and where it is."""
     from huggingface_hub import CommitOperationAdd, HfApi, errors
 
+    # Of requests, httpx or httpx2: huggingface_hub has changed its library twice.
+    network_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     api = HfApi()
     operations = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
@@ -120,7 +122,7 @@ def _send(repository: str, files: dict[str, bytes], message: str, private: bool)
     except errors.HfHubHTTPError as error:
         why = _REFUSED.get(error.response.status_code, _first_line(error))
         raise UserError(f"{repository}: was not pushed: {why}") from error
-    except (errors.HTTPError, OSError, ValueError) as error:
+    except (network_error, OSError, ValueError) as error:
         raise UserError(f"{repository}: was not pushed: {_first_line(error)}") from error
     return info.oid, str(made)
 
