@@ -313,6 +313,16 @@ def test_a_root_that_cannot_be_looked_at(tmp_path: Path) -> None:
         prepared(tmp_path / ("a" * 300))
 
 
+def test_a_link_to_itself_leads_nowhere(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own")
+    (root / "train" / "cat" / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(UserError, match=r"train/cat/loop\.jpg: there is no such file"):
+        prepared(root)
+    (root / "train" / "cow").symlink_to("cow")
+    with pytest.raises(UserError, match="train/cow is a link that leads nowhere"):
+        prepared(root)
+
+
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "own", classes=("cat",))
     with pytest.raises(UserError, match=r"at least 2 folders, one a class; found cat$"):

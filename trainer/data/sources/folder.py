@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class _Walk:
                     if is_ignored(entry.name):
                         continue
                     name = prefix + entry.name
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append(name)
                         continue
                     self.names.append(name)
@@ -102,6 +103,15 @@ class _Walk:
         if depth < 2:
             self.folders.update(folders)
         return sorted(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link that leads to itself leads nowhere
 
 
 def _identify(folder: Path) -> _FileId:
