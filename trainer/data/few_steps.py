@@ -1,4 +1,4 @@
-"""Warn where a fine-tuning has too few steps to learn by, as of very few images."""
+"""Warn where a fine-tuning has few steps to learn by, as of very few images."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def find_warnings(config: RunConfig, images: int) -> tuple[str, ...]:
     epochs = -(-FEWEST_STEPS // steps_per_epoch)
     return (
         f"train.epochs: {train.epochs} of {images:,} images in batches of {train.batch_size} are "
-        f"{steps} steps, too few to learn much by; --train.epochs {epochs} makes "
+        f"{steps} steps, few to learn by; --train.epochs {epochs} makes "
         f"{epochs * steps_per_epoch}",
     )
