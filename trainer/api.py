@@ -140,32 +140,41 @@ class Run:
 
     def __repr__(self) -> str:
         test = self.results["test"]
+        name, figure, _ = _judged_by(test)
         return (
-            f"Run({str(self.folder)!r}, test accuracy {percent(test['accuracy'])}, "
+            f"Run({str(self.folder)!r}, test {name} {percent(test[figure])}, "
             f"worst class {test['worst_class']})"
         )
 
     def _repr_html_(self) -> str:
         """Return the table of a notebook: a line for each class or, of many, the worst."""
         test = self.results["test"]
-        shown = worst_rows(test["per_class"])
+        name, figure, of_class = _judged_by(test)
+        shown = worst_rows(test["per_class"], figure=figure)
         rows = "".join(
             f"<tr><td>{html.escape(row['name'])}</td><td>{row['support']:,}</td>"
-            f"<td>{percent(row['accuracy'])}</td></tr>"
+            f"<td>{percent(row[figure])}</td></tr>"
             for row in shown
         )
         others = omitted_note(test["per_class"], shown)
         return (
-            f"<p><b>{percent(test['accuracy'])}</b> of {test['samples']:,} test images, "
-            f"worst class {html.escape(test['worst_class'])}; "
+            f"<p>{name} <b>{percent(test[figure])}</b> of {test['samples']:,} test images, "
+            f"worst class {html.escape(str(test['worst_class']))}; "
             f"<code>{html.escape(str(self.folder))}</code></p>"
-            f"<table><tr><th>class</th><th>images</th><th>accuracy</th></tr>{rows}</table>"
+            f"<table><tr><th>class</th><th>images</th><th>{of_class}</th></tr>{rows}</table>"
             + (f"<p>{others}</p>" if others else "")
         )
 
     @cached_property
     def _records(self) -> tuple[list[Record], list[Record]]:
         return by_event(read_records(self.folder / "metrics.jsonl"))
+
+
+def _judged_by(test: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what judges a run: in words, its key in results.json, and in words of one class."""
+    if "subset_accuracy" in test:  # of images that may have several labels
+        return "mAP", "average_precision", "average precision"
+    return "accuracy", "accuracy", "accuracy"
 
 
 def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -58,10 +58,13 @@ def sliced(tmp_path_factory: pytest.TempPathFactory, labels: Path) -> Run:
     """A run that is judged by a column of the table, and by brightness."""
     folder = tmp_path_factory.mktemp("runs") / "sliced"
     table = labels.with_name("cameras.csv")
-    rows = [(*row, f"camera {number % 3}") for number, row in enumerate(read_table(labels))]
-    write_table(table, rows, "file", "label", "part", "weight", "camera")
+    rows = [
+        (*row, f"camera {number % 3}", number % 97 / 10 if number % 10 else " ")
+        for number, row in enumerate(read_table(labels))
+    ]
+    write_table(table, rows, "file", "label", "part", "weight", "camera", "age")
     keys = ["--data.name", "table", "--data.root", str(table), "--train.epochs", "2"]
-    assert train_here(folder, *keys, "--data.slice_columns", "[camera, brightness, size]") == 0
+    assert train_here(folder, *keys, "--data.slice_columns", "[camera, brightness, size, age]") == 0
     return Run(folder, 0)
 
 
@@ -80,6 +83,10 @@ def test_slices_are_in_the_results_worst_first(sliced: Run) -> None:
             low <= row["accuracy"] <= high for row in rows for low, high in [row["interval"]]
         )
     assert 2 <= len(slices["brightness"]) <= 4
+    ages = {row["value"]: row["samples"] for row in slices["age"]}
+    assert ages.pop("(nothing)") == 10
+    assert len(ages) == 4, "many numbers are divided into quarters"
+    assert all(name.startswith("age ") and 15 < count < 30 for name, count in ages.items())
 
 
 def test_slices_of_a_finished_run(sliced: Run, run: Run, capsys: Capture) -> None:

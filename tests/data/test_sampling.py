@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.base import seeding
-from trainer.data.sampling import EpochSampler, draw_balanced, draw_by_weight
+from trainer.data.sampling import (
+    EpochSampler,
+    SamplesByClass,
+    draw_balanced,
+    draw_by_weight,
+)
 
 
 def samplers(
@@ -144,8 +149,9 @@ def test_balanced_draws_are_even_within_classes_and_within_samples(
     classes = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     count, present = len(classes), np.flatnonzero(sizes)
     often = np.zeros(count, np.int64)
+    by_class = SamplesByClass(classes)
     for epoch in range(1, epochs + 1):
-        draws = draw_balanced(seed, epoch, classes)
+        draws = draw_balanced(seed, epoch, by_class)
         assert len(draws) == count
         assert len(np.unique(draws)) == count, "each draw has random numbers of its own"
         drawn = draws % count
@@ -165,8 +171,9 @@ def test_balanced_draws_are_even_within_classes_and_within_samples(
 
 def test_balanced_draws_differ_by_epoch_and_seed_and_are_mixed() -> None:
     classes = np.repeat([0, 1], [400, 20])
+    by_class = SamplesByClass(classes)
     one, again, other, another = (
-        draw_balanced(seed, epoch, classes) for seed, epoch in ((3, 1), (3, 1), (3, 2), (4, 1))
+        draw_balanced(seed, epoch, by_class) for seed, epoch in ((3, 1), (3, 1), (3, 2), (4, 1))
     )
     np.testing.assert_array_equal(one, again)
     assert (one != other).mean() > 0.9 and (one != another).mean() > 0.9
@@ -176,7 +183,7 @@ def test_balanced_draws_differ_by_epoch_and_seed_and_are_mixed() -> None:
 
 def test_the_ranks_share_the_balanced_draws() -> None:
     classes = np.repeat([0, 1, 2], [50, 3, 10])
-    wanted = draw_balanced(3, 2, classes).tolist()
+    wanted = draw_balanced(3, 2, SamplesByClass(classes)).tolist()
     for processes in (1, 2, 4):
         ranks = samplers(63, processes, 20, 4, classes=classes)
         assert list(chain.from_iterable(steps_of(ranks, 2))) == wanted

@@ -21,6 +21,7 @@ from trainer.finished import trained_model
 from trainer.run.report import pages
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
+F1S = ("macro_f1", "micro_f1")
 KEYS = (
     *("--data.name", "table", "--data.multi_label", "true", "--data.augment", "none"),
     *("--train.loss", "bce", "--train.epochs", "4", "--train.batch_size", "40"),
@@ -185,6 +186,32 @@ def trained(table: Path, folder: Path, *keys: str) -> dict[str, Any]:
     assert train_here(folder, *words, config=RECIPE) == 0
     results: dict[str, Any] = Run(folder, 0).json("results.json")
     return results
+
+
+def test_two_runs_are_compared_and_summed_up_by_the_map(
+    run: Run, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    worse = trained(table, other, "--seed", "1")["test"]["average_precision"]
+    capsys.readouterr()
+    better = run.json("results.json")["test"]["average_precision"]
+    found = json.loads(command(capsys, "compare", str(other), str(run.folder), "--json"))
+    assert [row["test_average_precision"] for row in found["runs"]] == [worse, better]
+    figures = found["test"]["figures"]
+    assert list(figures) == ["average_precision", "roc_auc", "subset_accuracy", *F1S]
+    row = figures["average_precision"]
+    assert row["difference"] == pytest.approx(better - worse)
+    low, high = row["interval"]
+    assert low < row["difference"] < high
+    page = tmp_path / "page.html"
+    text = command(capsys, "compare", str(other), str(run.folder), "--output", str(page))
+    assert "test mAP" in text and "All labels right" in text
+    assert "All labels right" in page.read_text()
+
+    found = json.loads(command(capsys, "summary", str(other), str(run.folder), "--json"))
+    assert found["average_precision"]["mean"] == pytest.approx((better + worse) / 2)
+    assert found["worst_class"] in shapes.NAMES
+    assert "mean AP" in command(capsys, "summary", str(other), str(run.folder))
 
 
 def test_asymmetric_loss_weights_and_mixed_images_work_together(

@@ -34,3 +34,14 @@ def test_numbers_are_divided_into_quarters_with_equal_ones_together() -> None:
     names = divide(np.arange(1.0, 9.0), "mean")
     assert names == [f"mean {low} to {low + 1}" for low in (1, 3, 5, 7) for _ in range(2)]
     assert set(divide(np.array([5.0] * 9 + [7.0]), "mean")) == {"mean 5 to 5", "mean 7 to 7"}
+
+
+def test_ten_thousand_values_and_equally_bad_slices() -> None:
+    answers = LabelledPredictions(
+        np.zeros(20_000, np.int64), np.arange(20_000) % 2, np.ones(20_000, np.float32)
+    )
+    names = [f"patient {number // 2}" for number in range(19_998)] + ["patient 9998"] * 2
+    rows = slice_accuracies(answers, {"patient": names})["patient"]
+    assert len(rows) == 9999
+    assert rows[0] == rows[0] | {"value": "patient 9998", "samples": 4, "correct": 2, "small": True}
+    assert all(row["accuracy"] == 0.5 for row in rows)

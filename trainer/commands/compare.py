@@ -26,8 +26,11 @@ from trainer.run.metrics_log import by_event
 
 if TYPE_CHECKING:
     from trainer.finished.comparison import RunFiles
+    from trainer.training.observer import Record
 
 HEAD = ("epochs", "steps", "train loss", "best validation", "test", "seconds")
+LABEL_HEAD = ("epochs", "steps", "train loss", "best validation mAP", "test mAP", "seconds")
+"""where images may have several labels"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,9 +146,6 @@ def _compare_tests(first: RunFiles, other: RunFiles) -> dict[str, Any] | None:
     digests = [run.results.get("weights_sha256") for run in (first, other)]
     tested = [run.results.get("data", {}).get("test_fingerprint") for run in (first, other)]
     kept = all((run.folder / "predictions.npz").is_file() for run in (first, other))
-    # McNemar's test compares classes, and with several labels an answer is a set of them.
-    if any("subset_accuracy" in run.results.get("test", {}) for run in (first, other)):
-        return None
     if not (kept and all(digests) and digests[0] != digests[1] and tested[0] == tested[1]):
         return None
     return paired_runs.compare_tests(first, other)
@@ -154,33 +154,49 @@ def _compare_tests(first: RunFiles, other: RunFiles) -> dict[str, Any] | None:
 def _row(run: RunFiles) -> dict[str, Any]:
     """Return what a run has done and found so far; None if it has not.
 
-    Accuracies lie between 0 and 1, `seconds` are those of training.
+    Accuracies lie between 0 and 1, `seconds` are those of training. The mean average precisions
+    are those of images that may have several labels.
     """
     steps, epochs = by_event(run.records)
-    accuracies = [record.get("validation_accuracy") for record in epochs]
-    tested = run.results.get("test", {}).get("accuracy")
-    check_type(tested, float | None, f"{run.folder / 'results.json'}: test.accuracy")
+    test = run.results.get("test", {})
+    check_type(test.get("accuracy"), float | None, f"{run.folder / 'results.json'}: test.accuracy")
+    precision = test.get("average_precision") if "subset_accuracy" in test else None
     return {
         "run": str(run.folder),
         "epochs": len(epochs),
         "steps": len(steps),
         "train_loss": epochs[-1].get("train_loss") if epochs else None,
-        "best_validation_accuracy": max(
-            (accuracy for accuracy in accuracies if accuracy is not None), default=None
-        ),
-        "test_accuracy": tested,
+        "best_validation_accuracy": _best(epochs, "validation_accuracy"),
+        "test_accuracy": test.get("accuracy"),
+        "best_validation_average_precision": _best(epochs, "validation_average_precision"),
+        "test_average_precision": precision,
         "seconds": sum(record.get("seconds") or 0.0 for record in epochs),
     }
 
 
+def _best(epochs: Sequence[Record], key: str) -> float | None:
+    values = (record.get(key) for record in epochs)
+    return max((value for value in values if value is not None), default=None)
+
+
+def _head(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return LABEL_HEAD if any(map(_has_several_labels, rows)) else HEAD
+
+
+def _has_several_labels(row: dict[str, Any]) -> bool:
+    found = (row["best_validation_average_precision"], row["test_average_precision"])
+    return found != (None, None)
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     loss = row["train_loss"]
+    figure = "average_precision" if _has_several_labels(row) else "accuracy"
     return (
         f"{row['epochs']:,}",
         f"{row['steps']:,}",
         "-" if loss is None else f"{loss:.4f}",
-        percent(row["best_validation_accuracy"]),
-        percent(row["test_accuracy"]),
+        percent(row[f"best_validation_{figure}"]),
+        percent(row[f"test_{figure}"]),
         f"{row['seconds']:,.1f}",
     )
 
@@ -197,7 +213,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         if one["test"]:
             lines += ["", *compare_lines.test_lines(one["test"])]
     rows = [(row["run"], *_cells(row)) for row in found["runs"]]
-    return [*lines, "", *format_table([("run", *HEAD), *rows])]
+    return [*lines, "", *format_table([("run", *_head(found["runs"])), *rows])]
 
 
 def _words(comparison: dict[str, Any]) -> list[str]:
@@ -230,6 +246,7 @@ def write(path: Path, runs: Sequence[RunFiles], found: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from trainer.commands import compare_lines
     from trainer.run.report import curves, pages, plots
 
     figures = curves.draw_overlaid(
@@ -242,7 +259,12 @@ def write(path: Path, runs: Sequence[RunFiles], found: dict[str, Any]) -> None:
         page = pages.render(
             "compare.html",
             found=found,
-            head=HEAD,
+            head=_head(found["runs"]),
+            difference_head=compare_lines.DIFFERENCE_HEAD,
+            differences=[
+                compare_lines.difference_rows(one["test"]) if one["test"] else []
+                for one in found["comparisons"]
+            ],
             rows=[
                 {"run": row["run"], "colour": curves.colour(place), "cells": _cells(row)}
                 for place, row in enumerate(found["runs"])

@@ -26,6 +26,13 @@ from trainer.run.run_folder import read_results
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
 """keys of a run's accuracies, and the heads of their columns"""
+LABEL_FIGURES = {
+    "average_precision": "test mAP",
+    "accuracy": "all labels",
+    "validation_average_precision": "validation mAP",
+}
+"""of runs on images that may have several labels: the mean average precision, and the share of the
+images of which every label is right"""
 
 log = logging.getLogger("lockstep")
 
@@ -37,13 +44,18 @@ class FinishedRun:
     folder: Path
     config: RunConfig
     accuracies: dict[str, float | None]
-    """by the keys of ACCURACIES, between 0 and 1"""
+    """by the keys of ACCURACIES or LABEL_FIGURES, between 0 and 1"""
     per_class: dict[str, float]
-    """accuracy on the test images of each class"""
+    """accuracy on the test images of each class, of several labels their average precision"""
     test_fingerprint: str | None
     """of the test images, where results.json has it"""
     results: dict[str, Any]
     """results.json, of which only the above is checked"""
+
+    @property
+    def class_figure(self) -> str:
+        """The name of what `per_class` has."""
+        return "average_precision" if "average_precision" in self.accuracies else "accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,24 +97,27 @@ def read_run(folder: Path) -> FinishedRun:
     check_type(data, dict[str, Any], f"{path}: data")
     check_type(data.get("test_fingerprint"), str | None, f"{path}: data.test_fingerprint")
     test = results["test"]
+    figure = "average_precision" if "subset_accuracy" in test else "accuracy"
     accuracies = {
-        "accuracy": test.get("accuracy"),
-        "lab_accuracy": test.get("lab_accuracy"),
-        "validation_accuracy": results["validation"].get("chosen_accuracy"),
+        name: results["validation"].get(name.replace("validation", "chosen"))
+        if name.startswith("validation")
+        else test.get(name)
+        for name in (ACCURACIES if figure == "accuracy" else LABEL_FIGURES)
     }
     check_type(accuracies, dict[str, float | None], f"{path}: the accuracies")
-    check_type(accuracies["accuracy"], float, f"{path}: test.accuracy")
-    per_class = _per_class(test.get("per_class"), f"{path}: test.per_class")
+    check_type(accuracies[figure], float, f"{path}: test.{figure}")
+    per_class = _per_class(test.get("per_class"), figure, f"{path}: test.per_class")
     return FinishedRun(folder, config, accuracies, per_class, data.get("test_fingerprint"), results)
 
 
-def _per_class(rows: Any, where: str) -> dict[str, float]:
+def _per_class(rows: Any, figure: str, where: str) -> dict[str, float]:
     check_type(rows, list[dict[str, Any]], where)
     for row in rows:
         check_type(row.get("name"), str, f"{where}: name")
-        check_type(row.get("accuracy"), float, f"{where}: accuracy")
         check_type(row.get("support"), int, f"{where}: support")
-    found = {row["name"]: row["accuracy"] for row in rows if row["support"]}
+        if row["support"]:
+            check_type(row.get(figure), float, f"{where}: {figure}")
+    found = {row["name"]: row[figure] for row in rows if row["support"]}
     if not found:
         raise UserError(f"{where}: names no class that has images")
     return found
@@ -115,13 +130,16 @@ def summarise(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         `runs`, each with its `seed` and accuracies; for each accuracy that all of them have its
         `mean` and `standard_deviation` (of a sample, None for one run); `per_class`, the mean
         accuracy of each class, and `worst_class` by it (ties go to the first); `warnings`, why
-        they are not a sample of one recipe.
+        they are not a sample of one recipe. Of images that may have several labels LABEL_FIGURES
+        stand in the place of the accuracies, and the average precision of each label.
 
     Raises:
         UserError: they are about different classes.
     """
+    figure = runs[0].class_figure
     for other in runs[1:]:
-        if other.per_class.keys() != runs[0].per_class.keys():
+        kind = other.per_class.keys(), other.class_figure
+        if kind != (runs[0].per_class.keys(), figure):
             raise UserError(f"{other.folder}: has other classes than {runs[0].folder}")
     per_class = {
         name: statistics.fmean(one.per_class[name] for one in runs) for name in runs[0].per_class
@@ -130,8 +148,8 @@ def summarise(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         "runs": [
             {"run": str(one.folder), "seed": one.config.seed, **one.accuracies} for one in runs
         ],
-        **{name: _spread([one.accuracies[name] for one in runs]) for name in ACCURACIES},
-        "per_class": [{"name": name, "accuracy": mean} for name, mean in per_class.items()],
+        **{name: _spread([one.accuracies[name] for one in runs]) for name in runs[0].accuracies},
+        "per_class": [{"name": name, figure: mean} for name, mean in per_class.items()],
         "worst_class": min(per_class, key=per_class.__getitem__),
         "warnings": _warnings(runs),
     }
@@ -170,9 +188,11 @@ def _warnings(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
+    several = "average_precision" in found
+    heads = LABEL_FIGURES if several else ACCURACIES
     columns = {
         name: head
-        for name, head in ACCURACIES.items()
+        for name, head in heads.items()
         if any(one[name] is not None for one in found["runs"])
     }
     rows = [("run", "seed", *columns.values())]
@@ -184,7 +204,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     classes = class_table(
         found["per_class"],
         found["worst_class"],
-        ("mean accuracy",),
-        lambda row: (percent(row["accuracy"]),),
+        ("mean AP" if several else "mean accuracy",),
+        lambda row: (percent(row["average_precision" if several else "accuracy"]),),
+        figure="average_precision" if several else "accuracy",
     )
     return [*format_table(rows), "", *classes]

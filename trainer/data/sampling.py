@@ -56,7 +56,23 @@ def draw_by_weight(
     return _number_draws(np.searchsorted(bounds, points, side="right"))
 
 
-def draw_balanced(seed: int, epoch: int, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+class SamplesByClass:
+    """Samples sorted by their classes, once for all epochs.
+
+    Args:
+        classes: of the samples, int64 (n,).
+
+    Attributes:
+        samples: those of the first class that has some, then those of the next, int64 (n,).
+        sizes: how many samples each of these classes has, int64 (present classes,).
+    """
+
+    def __init__(self, classes: npt.NDArray[np.int64]) -> None:
+        self.samples = np.argsort(classes, kind="stable")
+        self.sizes = np.unique(classes, return_counts=True)[1]
+
+
+def draw_balanced(seed: int, epoch: int, by_class: SamplesByClass) -> npt.NDArray[np.int64]:
     """Draw as many samples as there are, of each class equally many, up to one.
 
     The samples of a class come in passes: all of them in a random order, then all again in another
@@ -65,17 +81,15 @@ def draw_balanced(seed: int, epoch: int, classes: npt.NDArray[np.int64]) -> npt.
 
     Args:
         epoch: from 1.
-        classes: of the samples, int64 (n,).
 
     Returns:
         Draws, as of `draw_by_weight`.
     """
-    count = len(classes)
-    present, sizes = np.unique(classes, return_counts=True)
-    number = np.arange(len(present))
+    count, sizes = len(by_class.samples), by_class.sizes
+    number = np.arange(len(sizes))
     # Of n draws an epoch each class has n / classes, rounded so that they are n together.
-    before = ((epoch - 1) * count + number) // len(present)
-    after = (epoch * count + number) // len(present)
+    before = ((epoch - 1) * count + number) // len(sizes)
+    after = (epoch * count + number) // len(sizes)
     passes = np.where(after > before, (after - 1) // sizes - before // sizes + 1, 0)
     # A row for each sample in each pass that this epoch has a part of.
     segment_class = np.repeat(number, passes)
@@ -83,8 +97,7 @@ def draw_balanced(seed: int, epoch: int, classes: npt.NDArray[np.int64]) -> npt.
     lengths = sizes[segment_class]
     segment = np.repeat(np.arange(len(lengths)), lengths)
     place = _count_up(lengths)
-    by_class = np.argsort(classes, kind="stable")
-    sample = by_class[(np.cumsum(sizes) - sizes)[segment_class[segment]] + place]
+    sample = by_class.samples[(np.cumsum(sizes) - sizes)[segment_class[segment]] + place]
     counters = (segment_pass[segment] * count + sample).astype(np.uint64)
     keys = seeding.sort_keys(seed, "balance", counters) >> np.uint64(_SEGMENT_BITS)
     keys |= segment.astype(np.uint64) << np.uint64(64 - _SEGMENT_BITS)
@@ -130,7 +143,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         batch_size: samples of one step, all processes together.
         microbatches: pieces of a batch, a multiple of `num_replicas`, the process count.
         weights: of the samples, as `draw_by_weight` takes them.
-        classes: of the samples, as `draw_balanced` takes them. Without both each comes once.
+        classes: of the samples, int64 (n,), for `draw_balanced`. Without both each comes once.
     """
 
     def __init__(
@@ -154,7 +167,7 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
         self.batch_size = batch_size
         self.microbatches = microbatches
         self.weights = weights
-        self.classes = classes
+        self.by_class = None if classes is None else SamplesByClass(classes)
         self._draw = functools.lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
@@ -187,8 +200,8 @@ class EpochSampler(DistributedSampler[torch.Tensor]):
     def _draw_order(self, epoch: int) -> torch.Tensor:
         if self.weights is not None:
             return torch.from_numpy(draw_by_weight(self.seed, epoch, self.weights))
-        if self.classes is not None:
-            return torch.from_numpy(draw_balanced(self.seed, epoch, self.classes))
+        if self.by_class is not None:
+            return torch.from_numpy(draw_balanced(self.seed, epoch, self.by_class))
         return _permutation(self.seed, epoch, self.samples)
 
 

@@ -23,6 +23,9 @@ MEASURED = ("size", "brightness")
 MOST_SIZES = 8
 """of a picture, each a slice of its own; of more, images are divided by their shorter side"""
 
+MOST_NUMBERS = 20
+"""in a column of the table, each a slice of its own; more are divided into quarters"""
+
 NOTHING = "(nothing)"
 """the value of an empty cell"""
 
@@ -87,7 +90,21 @@ def _from_table(config: DataConfig, part: LabelledImages, name: str) -> list[str
         texts = [values[picture] for picture in part.names]
     except KeyError as error:
         raise UserError(f"data.slice_columns: the table has no row of {error}") from error
-    return [text.strip() or NOTHING for text in texts]
+    texts = [text.strip() for text in texts]
+    if (numbers := _numbers(texts)) is None:
+        return [text or NOTHING for text in texts]
+    quarters = iter(divide(numbers, name))
+    return [next(quarters) if text else NOTHING for text in texts]
+
+
+def _numbers(texts: Sequence[str]) -> npt.NDArray[np.float64] | None:
+    """Return the numbers that texts say, where all that say something do and many differ."""
+    try:
+        numbers = np.array([float(text) for text in texts if text])
+    except ValueError:
+        return None
+    is_many = len(np.unique(numbers)) > MOST_NUMBERS and bool(np.isfinite(numbers).all())
+    return numbers if is_many else None
 
 
 def _brightness(images: ImageSet) -> list[str]:
@@ -113,6 +130,6 @@ def divide(values: npt.NDArray[np.float64], what: str) -> list[str]:
     names = []
     for place in range(len(ends)):
         inside = values[places == place]
-        low, high = (f"{number:g}" for number in (inside.min(), inside.max()))
+        low, high = (f"{number:.15g}" for number in (inside.min(), inside.max()))
         names.append(f"{what} {low} to {high}")
     return [names[place] for place in places]

@@ -12,9 +12,11 @@ from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, read_json
 from trainer.finished import significance, stored_predictions
 from trainer.finished.comparison import RunFiles
-from trainer.training.metrics import Predictions
+from trainer.finished.significance import Answers
 
 FOLDS = "crossval.json"
+ACCURACY, MAP = "accuracy", "average_precision"
+"""by which two recipes are compared, the latter where images may have several labels"""
 
 
 def compare_tests(first: RunFiles, second: RunFiles) -> dict[str, Any]:
@@ -27,7 +29,8 @@ def compare_tests(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     for run in (first, second):
         if not run.results:
             raise UserError(f"{run.folder}: is not finished, so it has no test to compare")
-        answers.append(stored_predictions.read(run.folder / "predictions.npz"))
+        several = run.results["test"].get("subset_accuracy") is not None
+        answers.append(_read(run.folder / "predictions.npz", several=several))
     tested = [run.results.get("data", {}).get("test_fingerprint") for run in (first, second)]
     if tested[0] != tested[1] or not np.array_equal(answers[0].target, answers[1].target):
         raise UserError(
@@ -43,7 +46,8 @@ def compare_seeds(firsts: Sequence[RunFiles], seconds: Sequence[RunFiles]) -> di
 
     Returns:
         `pairs`: of each `seed`, the folders `first` and `second`, their accuracies, and what
-        `compare_tests` gives; and `mean`, from `significance.compare_pairs`.
+        `compare_tests` gives; `figure`, the name of the one that is judged by, of several labels
+        that of the mAP; and `mean` of its differences, from `significance.compare_pairs`.
 
     Raises:
         UserError: the runs cannot be paired, or one cannot be compared.
@@ -63,8 +67,11 @@ def compare_seeds(firsts: Sequence[RunFiles], seconds: Sequence[RunFiles]) -> di
         pairs.append(
             {"seed": seed, "first": str(first.folder), "second": str(second.folder)} | found
         )
-    differences = [found["figures"]["accuracy"]["difference"] for found in tests]
-    return {"pairs": pairs, "mean": significance.compare_pairs(differences)}
+    figure = ACCURACY if ACCURACY in tests[0]["figures"] else MAP
+    if any(figure not in found["figures"] for found in tests):
+        raise UserError(f"--against: no test image of {firsts[0].folder} has a label to compare by")
+    differences = [found["figures"][figure]["difference"] for found in tests]
+    return {"pairs": pairs, "figure": figure, "mean": significance.compare_pairs(differences)}
 
 
 def are_cross_validations(folders: Sequence[Path]) -> bool:
@@ -76,48 +83,54 @@ def compare_folds(first: Path, second: Path) -> dict[str, Any]:
     """Compare two cross-validations with the same folds.
 
     Returns:
-        `pairs`: of each `fold` the accuracies `first` and `second` and their `difference`; `mean`,
-        from `significance.compare_pairs`, for training images that overlap; and `out_of_fold`, from
-        `significance.compare_answers`: each image once.
+        `pairs`: of each `fold` the `figure` (as of `compare_seeds`) of the `first` and `second` and
+        their `difference`; `mean`, from `significance.compare_pairs`, for training images that
+        overlap; and `out_of_fold`, from `significance.compare_answers`: each image once.
 
     Raises:
         UserError: a file is damaged, or the folds are not the same.
     """
-    found, answers = [], []
+    found, answers, figures = [], [], []
     for folder in (first, second):
         path = folder / FOLDS
         values = read_json(path)
         check_type(values, dict[str, Any], str(path))
         check_type(values.get("runs"), list[dict[str, Any]], f"{path}: runs")
+        figures.append(MAP if MAP in values else ACCURACY)
         for row in values["runs"]:
             check_type(row.get("fold"), int, f"{path}: runs: fold")
-            for key in ("accuracy", "samples", "train_samples"):
+            for key in (figures[-1], "samples", "train_samples"):
                 check_type(row.get(key), float, f"{path}: runs: {key}")
         found.append({row["fold"]: row for row in values["runs"]})
-        answers.append(stored_predictions.read(folder / "out_of_fold.npz"))
+        answers.append(_read(folder / "out_of_fold.npz", several=figures[-1] == MAP))
     divided = [_division(folder / "out_of_fold.npz") for folder in (first, second)]
-    if len(divided[0]) != len(divided[1]) or not (divided[0] == divided[1]).all():
+    if not np.array_equal(divided[0], divided[1]):
         raise UserError(
             f"{first} and {second} have other folds or other images: give both the same data, "
             "--folds and seed"
         )
     _check_classes(answers, first, second)
-    pairs = []
+    pairs, figure = [], figures[0]
     for fold, row in sorted(found[0].items()):
         other = found[1][fold]
-        pair = {"fold": fold, "first": row["accuracy"], "second": other["accuracy"]}
+        pair = {"fold": fold, "first": row[figure], "second": other[figure]}
         pairs.append(pair | {"difference": pair["second"] - pair["first"]})
     rows = found[0].values()
     overlap = float(np.mean([row["samples"] / row["train_samples"] for row in rows]))
     return {
         "pairs": pairs,
+        "figure": figure,
         "mean": significance.compare_pairs([pair["difference"] for pair in pairs], overlap),
         "out_of_fold": significance.compare_answers(*answers),
     }
 
 
+def _read(path: Path, *, several: bool) -> Answers:
+    return stored_predictions.read_labels(path) if several else stored_predictions.read(path)
+
+
 def _division(path: Path) -> np.ndarray:
-    """Return which image is in which fold, and its class, int64 (n, 3)."""
+    """Return which image is in which fold, and its class or all its labels, int64 (n, ...)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return np.column_stack([arrays[name] for name in ("index", "fold", "target")])
@@ -136,7 +149,7 @@ def _by_seed(runs: Sequence[RunFiles]) -> dict[int, RunFiles]:
     return found
 
 
-def _check_classes(answers: Sequence[Predictions], *folders: Path) -> None:
+def _check_classes(answers: Sequence[Answers], *folders: Path) -> None:
     """Make sure that both have probabilities of the same number of classes, if they have any."""
     counts = {one.probabilities.shape[1] for one in answers if one.probabilities is not None}
     if len(counts) > 1:

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from trainer.training import bootstrap
-from trainer.training.figures import FIGURES, ScoredImages
+from trainer.training import bootstrap, figures, label_draws
+from trainer.training.figures import ScoredImages
+from trainer.training.label_draws import ScoredLabels
+from trainer.training.label_metrics import LabelPredictions
 from trainer.training.metrics import Predictions
+
+Answers = Predictions | LabelPredictions
+"""the latter of images that may have several labels, of which all have to be right"""
 
 LEVEL = 0.05
 """below which a difference counts as one"""
 
 
-def compare_answers(first: Predictions, second: Predictions) -> dict[str, Any]:
+def compare_answers(first: Answers, second: Answers) -> dict[str, Any]:
     """Compare two classifiers' answers to the same images.
 
     Returns:
@@ -25,7 +30,7 @@ def compare_answers(first: Predictions, second: Predictions) -> dict[str, Any]:
         `figures`: for each that both have `first`, `second`, their `difference` (the second less
         the first), and its `interval` at 95 %, of a bootstrap that draws the same images for both.
     """
-    hits = [one.predicted == one.target for one in (first, second)]
+    hits = [_hits(one) for one in (first, second)]
     only_first, only_second = int((hits[0] & ~hits[1]).sum()), int((hits[1] & ~hits[0]).sum())
     test = mcnemar_test(only_first, only_second)
     return {
@@ -65,27 +70,40 @@ def mcnemar_test(only_first: int, only_second: int) -> dict[str, float]:
     return {"p_value": min(1.0, max(0.0, middle)), "exact_p_value": exact}
 
 
-def _differences(first: Predictions, second: Predictions) -> dict[str, Any]:
+def _hits(answers: Answers) -> np.ndarray:
+    """Return which images are answered rightly, bool (n,)."""
+    right = np.asarray(answers.predicted == answers.target)
+    return right.reshape(len(right), -1).all(1)
+
+
+def _score(answers: Answers) -> ScoredImages | ScoredLabels:
+    if isinstance(answers, LabelPredictions):
+        return ScoredLabels(answers.target, answers.predicted, answers.probabilities)
+    return ScoredImages(answers)
+
+
+def _differences(first: Answers, second: Answers) -> dict[str, Any]:
     """Return the figures of both and their differences, with intervals of paired draws."""
     both = (first, second)
     if any(one.probabilities is None for one in both):
-        hits = [(one.predicted == one.target).astype(np.float64) for one in both]
+        hits = [_hits(one).astype(np.float64) for one in both]
         draws = [
             (weights * (hits[1] - hits[0])).sum(1) / len(first)
             for weights in bootstrap.iter_draws(0, len(first))
         ]
         row = {"first": first.accuracy, "second": second.accuracy}
         return {"accuracy": _row(row, np.concatenate(draws))}
-    scored = [ScoredImages(one) for one in both]
+    scored = [_score(one) for one in both]
+    names = figures.FIGURES if isinstance(first, Predictions) else label_draws.FIGURES
     whole = [one.figures(np.ones((1, len(first)))) for one in scored]
     columns = max(one.columns for one in scored)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for weights in bootstrap.iter_draws(0, len(first), columns):
         ours, theirs = (one.figures(weights) for one in scored)
         for name in ours.keys() & theirs.keys():
             drawn[name].append(theirs[name] - ours[name])
     found = {}
-    for name in FIGURES:
+    for name in names:
         values = [float(one[name][0]) for one in whole if name in one]
         if len(values) == 2 and all(map(math.isfinite, values)):
             row = {"first": values[0], "second": values[1]}

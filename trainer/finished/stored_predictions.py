@@ -8,9 +8,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from trainer.base.errors import UserError
+from trainer.training.label_metrics import LabelPredictions
 from trainer.training.metrics import Predictions
 
 _ANSWERS = ("target", "predicted", "probability")
+_LABEL_ANSWERS = ("target", "probabilities", "loss", "thresholds")
 
 
 def read(path: Path) -> Predictions:
@@ -34,4 +36,22 @@ def read(path: Path) -> Predictions:
         shapes.add(probabilities.shape[:1])
     if len(shapes) != 1 or not len(found):
         raise UserError(f"{path}: damaged, its columns have no rows or not the same number of them")
+    return found
+
+
+def read_labels(path: Path) -> LabelPredictions:
+    """Return the answers in such a file where images may have several labels.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = LabelPredictions(*(arrays[name] for name in _LABEL_ANSWERS))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: damaged or missing ({error})") from error
+    shape = found.target.shape
+    fits = found.probabilities.shape == shape and found.loss.shape == shape[:1]
+    if not (fits and len(shape) == 2 and len(found) and found.thresholds.shape[-1:] == shape[1:]):
+        raise UserError(f"{path}: damaged, its columns have other shapes than its labels")
     return found

@@ -179,6 +179,7 @@ def _print_figures_of_labels(test: dict[str, Any], images: str) -> None:
     print_line("")
     heads = {
         f"{images} mAP": ("average_precision", "mean of the labels' average precisions"),
+        "ROC-AUC": ("roc_auc", "mean over the labels"),
         "micro F1": ("micro_f1", "of all labels together"),
         "macro F1": ("macro_f1", "mean over the labels"),
         "all labels": ("subset_accuracy", f"right of {test['samples']:,} images"),
@@ -231,15 +232,16 @@ def class_table(
     worst_class: str | None,
     head: tuple[str, ...],
     cells: Callable[[dict[str, Any]], tuple[str, ...]],
+    figure: str = "accuracy",
 ) -> list[str]:
     """Return the lines of a table of classes, of many only the worst, with the worst one marked.
 
     Args:
-        rows: as of `worst_rows`.
+        rows, figure: as of `worst_rows`.
         head: of the columns after the names.
         cells: those of a row after its name.
     """
-    shown = worst_rows(rows)
+    shown = worst_rows(rows, figure=figure)
     table = format_table([("class", *head), *((row["name"], *cells(row)) for row in shown)])
     marks = ["  <- worst" if row["name"] == worst_class else "" for row in shown]
     others = omitted_note(rows, shown)

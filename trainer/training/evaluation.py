@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -116,11 +117,14 @@ def log_probabilities(
         temperature: by which logits are divided.
     """
 
-    def log_softmax(pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(pixels).float()
-        return (logits if temperature == 1 else logits / temperature).log_softmax(1)
+    def answer(pixels: torch.Tensor) -> torch.Tensor:
+        return _log_softmax(model(pixels).float(), temperature)
 
-    return average_mirrored(log_softmax, inputs, mirrored)
+    return average_mirrored(answer, inputs, mirrored)
+
+
+def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    return (logits if temperature == 1 else logits / temperature).log_softmax(1)
 
 
 @torch.no_grad()  # the next step could not use tensors that a model keeps from inference mode
@@ -212,15 +216,79 @@ def predict(
 
     def answer(samples: torch.Tensor, inputs: torch.Tensor) -> list[torch.Tensor]:
         found = log_probabilities(model, inputs, mirrored, temperature)
-        best_log_probability, best = found.max(1)
-        losses = F.nll_loss(found, targets[samples], reduction="none")
-        answers = [best, best_log_probability.exp(), losses]
-        return [*answers, found.exp().to(kept[1])] if kept else answers
+        return _answers(found, targets[samples], kept)
 
-    predicted, probability, loss, *whole = ask(
+    parts = ask(
         accelerator, model, images, scaling, between_blocks, kinds, answer,
         block_samples=block_samples, seed=seed, prefetch=prefetch,
     )  # fmt: skip
+    return _to_predictions(images, parts)
+
+
+def ask_logits(
+    accelerator: Accelerator,
+    model: nn.Module,
+    images: ImageSet,
+    scaling: Scaling,
+    between_blocks: Callable[[], object],
+    classes: int,
+    *,
+    block_samples: int,
+    seed: int,
+    prefetch: int,
+) -> npt.NDArray[np.float32]:
+    """Return the logits of every image, (n, classes); as `predict`, to whose answers they lead."""
+
+    def answer(_: torch.Tensor, inputs: torch.Tensor) -> list[torch.Tensor]:
+        return [model(inputs).float()]
+
+    (logits,) = ask(
+        accelerator, model, images, scaling, between_blocks, [((classes,), torch.float32)], answer,
+        block_samples=block_samples, seed=seed, prefetch=prefetch,
+    )  # fmt: skip
+    return logits
+
+
+@torch.no_grad()
+def classify_logits(
+    logits: npt.NDArray[np.float32],
+    images: ImageSet,
+    device: torch.device,
+    kept: torch.dtype,
+    *,
+    block_samples: int,
+    temperature: float = 1.0,
+) -> Predictions:
+    """Return what `predict` does, to the last bit, of images whose logits are known.
+
+    Args:
+        logits: from `ask_logits`.
+        device: on which `predict` would compute.
+        kept: the type of the probabilities of all classes.
+        block_samples, temperature: as of `predict`.
+    """
+    found = []
+    for samples in torch.arange(len(images)).split(block_samples):
+        block = torch.from_numpy(logits[samples.numpy()]).to(device)
+        targets = images.targets[samples.to(images.targets.device)].to(device)
+        log_probability = _log_softmax(block, temperature)
+        answers = _answers(log_probability, targets, (logits.shape[1], kept))
+        found.append([part.cpu().numpy() for part in answers])
+    return _to_predictions(images, [np.concatenate(parts) for parts in zip(*found, strict=True)])
+
+
+def _answers(
+    log_probability: torch.Tensor, targets: torch.Tensor, kept: tuple[int, torch.dtype] | None
+) -> list[torch.Tensor]:
+    """Return of each image its class, that one's probability, its loss, and all probabilities."""
+    best_log_probability, best = log_probability.max(1)
+    losses = F.nll_loss(log_probability, targets, reduction="none")
+    answers = [best, best_log_probability.exp(), losses]
+    return [*answers, log_probability.exp().to(kept[1])] if kept else answers
+
+
+def _to_predictions(images: ImageSet, parts: Sequence[npt.NDArray[Any]]) -> Predictions:
+    predicted, probability, loss, *whole = parts
     return Predictions(
         target=images.targets.cpu().numpy(),
         predicted=predicted,

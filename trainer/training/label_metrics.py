@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.training import bootstrap
+from trainer.training import label_draws
 
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.uint8]
@@ -92,6 +92,23 @@ def _average_precision(target: Matrix, probabilities: npt.NDArray[np.floating[An
     return float((gained * (hits / counts)).sum() / hits[-1])
 
 
+def roc_aucs(target: Matrix, probabilities: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Return the area under each class's ROC curve, (classes,); NaN where all images are alike.
+
+    It is how often an image with the label is more probable than one without it; equally probable
+    ones count half (scikit-learn's roc_auc_score).
+    """
+    return np.array([_roc_auc(*column) for column in zip(target.T, probabilities.T, strict=True)])
+
+
+def _roc_auc(target: Matrix, probabilities: npt.NDArray[np.floating[Any]]) -> float:
+    hits, counts, _ = _cuts(target, probabilities)
+    if not len(hits) or not 0 < hits[-1] < counts[-1]:
+        return float("nan")
+    gained, others = np.diff(hits, prepend=0), np.diff(counts - hits, prepend=0)
+    return float((others * (hits - gained / 2)).sum() / (hits[-1] * (counts[-1] - hits[-1])))
+
+
 def _cuts(
     target: Matrix, probabilities: npt.NDArray[np.floating[Any]]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
@@ -104,6 +121,10 @@ def _cuts(
     ordered = probabilities[order].astype(np.float64)
     ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True)) if len(ordered) else order
     return np.cumsum(target[order], dtype=np.int64)[ends], ends + 1, ordered[ends]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def mean_of_known(values: Floats) -> float | None:
@@ -158,6 +179,7 @@ def label_results(found: LabelPredictions, class_names: Sequence[str], seed: int
     precision, recall = _share(hits, asked), _share(hits, support)
     f1 = _share(2 * hits, support + asked)
     precisions = average_precisions(target, found.probabilities)
+    areas = roc_aucs(target, found.probabilities)
     per_class = [
         {
             "name": name,
@@ -165,7 +187,8 @@ def label_results(found: LabelPredictions, class_names: Sequence[str], seed: int
             "predicted": int(asked[label]),
             "correct": int(hits[label]),
             "accuracy": float(recall[label]),
-            "average_precision": None if np.isnan(precisions[label]) else float(precisions[label]),
+            "average_precision": _known(precisions[label]),
+            "roc_auc": _known(areas[label]),
             "threshold": None if found.thresholds.ndim == 2 else float(found.thresholds[label]),
             "precision": float(precision[label]),
             "recall": float(recall[label]),
@@ -173,6 +196,7 @@ def label_results(found: LabelPredictions, class_names: Sequence[str], seed: int
         }
         for label, name in enumerate(class_names)
     ]
+    intervals = label_draws.intervals(target, predicted, found.probabilities, seed)
     micro = _share(np.array([2 * hits.sum()]), np.array([support.sum() + asked.sum()]))
     return {
         "accuracy": found.accuracy,
@@ -180,74 +204,15 @@ def label_results(found: LabelPredictions, class_names: Sequence[str], seed: int
         "loss": found.mean_loss,
         "samples": len(found),
         "average_precision": mean_of_known(precisions),
+        "roc_auc": mean_of_known(areas),
         "macro_f1": float(f1.mean()),
         "micro_f1": float(micro[0]),
         "without_label": int((target == 0).all(1).sum()),
-        "intervals": _intervals(found, seed),
+        "intervals": intervals | {"accuracy": intervals["subset_accuracy"]},
         "per_class": per_class,
         "worst_class": _worst(per_class),
         "confusion": None,
     }
-
-
-def _intervals(found: LabelPredictions, seed: int) -> dict[str, list[float]]:
-    """Return the ends of the intervals at 95 % of the overall figures, by the bootstrap."""
-    target, predicted = found.target, found.predicted
-    right = (target == predicted).all(1).astype(np.float64)
-    hits, asked = (target & predicted).astype(np.float64), predicted.astype(np.float64)
-    support, cuts = target.astype(np.float64), _all_cuts(found)
-    draws: dict[str, list[Floats]] = {name: [] for name in _WITH_INTERVALS}
-    for weights in bootstrap.iter_draws(seed, len(found)):
-        both, either = weights @ hits, weights @ support + weights @ asked
-        draws["accuracy"].append(weights @ right / len(found))
-        draws["macro_f1"].append((2 * both / np.maximum(either, 1)).mean(1))
-        draws["micro_f1"].append(2 * both.sum(1) / np.maximum(either.sum(1), 1))
-        draws["average_precision"].append(_drawn_precisions(weights, cuts))
-    found_ends = {name: bootstrap.interval(np.concatenate(draws[name])) for name in draws}
-    return {name: ends for name, ends in found_ends.items() if ends is not None}
-
-
-_WITH_INTERVALS = ("average_precision", "accuracy", "macro_f1", "micro_f1")
-
-
-@dataclass(frozen=True, eq=False)
-class _Ranked:
-    """The images in the order of a label's probability, the highest first.
-
-    Args:
-        order: their positions, int64 (n,).
-        target: 1 where they have the label, in this order, float64 (n,).
-        ends: the last place of each different probability, int64 (k,).
-    """
-
-    order: npt.NDArray[np.int64]
-    target: Floats
-    ends: npt.NDArray[np.int64]
-
-
-def _all_cuts(found: LabelPredictions) -> list[_Ranked]:
-    ranked = []
-    for target, probabilities in zip(found.target.T, found.probabilities.T, strict=True):
-        order = np.argsort(-probabilities, kind="stable")
-        ends = _cuts(target, probabilities)[1] - 1
-        ranked.append(_Ranked(order, target[order].astype(np.float64), ends))
-    return ranked
-
-
-def _drawn_precisions(weights: Floats, ranked: Sequence[_Ranked]) -> Floats:
-    """Return the mean average precision of each draw, (draws,); NaN where no image has a label."""
-    total, known = np.zeros(len(weights)), np.zeros(len(weights))
-    for one in ranked:
-        ordered = weights[:, one.order]
-        hits = np.cumsum(ordered * one.target, axis=1)[:, one.ends]
-        counts = np.cumsum(ordered, axis=1)[:, one.ends]
-        gained = np.diff(hits, axis=1, prepend=0)
-        positives = hits[:, -1]
-        area = (gained * hits / np.maximum(counts, 1)).sum(1)
-        total += area / np.maximum(positives, 1)
-        known += positives > 0
-    with np.errstate(invalid="ignore"):
-        return total / known
 
 
 def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Floats:

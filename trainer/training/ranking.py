@@ -7,6 +7,7 @@ curves, as in scikit-learn's `roc_auc_score` and `average_precision_score`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,17 +137,31 @@ def linearise(target: Indices, probabilities: npt.NDArray[np.floating]) -> Linea
 
     Probabilities of float16 have so few values that they are counted instead of sorted.
     """
-    count, classes = probabilities.shape
     order = np.argsort(target, kind="stable")
-    sizes = np.bincount(target, minlength=classes)
-    members = np.split(order, np.cumsum(sizes)[:-1])
+    sizes = np.bincount(target, minlength=probabilities.shape[1])
+    return _linearise(np.split(order, np.cumsum(sizes)[:-1]), probabilities)
+
+
+def linearise_labels(
+    target: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.floating]
+) -> LinearRanking:
+    """Return the same of images with several labels: 1 where one has a label, (n, labels)."""
+    return _linearise([np.flatnonzero(column) for column in target.T], probabilities)
+
+
+def _linearise(
+    members: Sequence[Indices], probabilities: npt.NDArray[np.floating]
+) -> LinearRanking:
+    """Return both figures, given the positions of the images of each class."""
+    count, classes = probabilities.shape
     areas, precisions = np.full(classes, np.nan), np.full(classes, np.nan)
     of_area, of_precision = np.zeros(count), np.zeros(count)
     at_once = 64
     for begin in range(0, classes, at_once):
         columns = np.ascontiguousarray(probabilities[:, begin : begin + at_once].T)
         for label, column in enumerate(columns, start=begin):
-            size, own = int(sizes[label]), members[label]
+            own = members[label]
+            size = len(own)
             if not size:
                 continue
             levels, levels_count = _levels(column)

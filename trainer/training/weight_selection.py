@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -31,6 +33,7 @@ from trainer.training.label_metrics import Floats, LabelPredictions, choose_thre
 from trainer.training.metrics import Predictions
 from trainer.training.run_state import RunState
 
+Logits = npt.NDArray[np.float32]
 Found = Predictions | LabelPredictions
 """the latter of images that may have several labels"""
 
@@ -131,28 +134,64 @@ class WeightSelection:
             model_state.load(self.module, chosen)
         if self.data.test.has_several_labels:
             return self._test_labels(state.step)
-        classes, step = len(self.data.class_names), state.step
-        kept = evaluation.kept_probabilities(classes)
+        if self.config.train.calibrate:
+            return self._test_calibrated(state.step)
+        kept = evaluation.kept_probabilities(len(self.data.class_names))
 
-        def classify(images: ImageSet, temperature: float = 1.0) -> Predictions:
-            return self._predict(
-                self.module, images, self.data.scaling, step, kept=kept, temperature=temperature
-            )
+        def classify(images: ImageSet) -> Predictions:
+            return self._predict(self.module, images, self.data.scaling, state.step, kept=kept)
 
-        calibration = self._calibrate(state) if self.config.train.calibrate else None
-        temperature = calibration.temperature if calibration else 1.0
-        augmented = None
-        if self.config.data.test_augment == "flip":
-            augmented = self._predict(
-                self.module, self.data.test, self.data.scaling, step, mirrored=True,
-                temperature=temperature,
-            )  # fmt: skip
         held_out = self.data.validation
         return TestedWeights(
-            test=classify(self.data.test, temperature),
-            augmented=augmented,
-            validation=classify(held_out, temperature) if len(held_out) else None,
-            calibration=calibration,
+            test=classify(self.data.test),
+            augmented=self._mirrored(state.step),
+            validation=classify(held_out) if len(held_out) else None,
+            calibration=None,
+        )
+
+    def _mirrored(self, step: int, temperature: float = 1.0) -> Predictions | None:
+        """Test with mirror images, where `data.test_augment` asks for it; a collective."""
+        if self.config.data.test_augment != "flip":
+            return None
+        return self._predict(
+            self.module, self.data.test, self.data.scaling, step, mirrored=True,
+            temperature=temperature,
+        )  # fmt: skip
+
+    def _test_calibrated(self, step: int) -> TestedWeights:
+        """Fit the temperature on the validation images, and test with it; a collective.
+
+        The network answers once for each image: what it says at any temperature follows.
+        """
+        kept = evaluation.kept_probabilities(len(self.data.class_names))[1]
+        device = self.accelerator.device
+
+        def classify(
+            logits: Logits, images: ImageSet, temperature: float, kept: torch.dtype = kept
+        ) -> Predictions:
+            found = evaluation.classify_logits(
+                logits, images, device, kept, block_samples=self.block_samples,
+                temperature=temperature,
+            )  # fmt: skip
+            _check_finite(found, step)
+            return found
+
+        held_out, test = self.data.validation, self.data.test
+        logits = self._ask_logits(held_out)
+        before = classify(logits, held_out, 1.0, torch.float32)
+
+        def fit() -> float:
+            assert before.probabilities is not None
+            return fit_temperature(before.target, before.probabilities)
+
+        temperature = collectives.run_on_main_rank(self.accelerator, fit)
+        validation = classify(logits, held_out, temperature)
+        logits = self._ask_logits(test)
+        return TestedWeights(
+            test=classify(logits, test, temperature),
+            augmented=self._mirrored(step, temperature),
+            validation=validation,
+            calibration=Calibration(temperature, before, classify(logits, test, 1.0)),
         )
 
     def _test_labels(self, step: int) -> TestedWeights:
@@ -168,20 +207,6 @@ class WeightSelection:
             augmented = self._predict_labels(*asked, thresholds=thresholds, mirrored=True)
         test = self._predict_labels(*asked, thresholds=thresholds)
         return TestedWeights(test, augmented, validation, calibration=None)
-
-    def _calibrate(self, state: RunState) -> Calibration:
-        """Fit the temperature on the validation images; a collective."""
-        asked = (self.module, self.data.validation, self.data.scaling, state.step)
-        classes = len(self.data.class_names)
-        before = self._predict(*asked, kept=(classes, torch.float32))
-
-        def fit() -> float:
-            assert before.probabilities is not None
-            return fit_temperature(before.target, before.probabilities)
-
-        temperature = collectives.run_on_main_rank(self.accelerator, fit)
-        tested = self._predict(self.module, self.data.test, self.data.scaling, state.step)
-        return Calibration(temperature, before, tested)
 
     def _chosen(self, state: RunState) -> Tensors:
         """Return the best on validation, or the last; nothing if the model has them already."""
@@ -208,6 +233,13 @@ class WeightSelection:
         )  # fmt: skip
         _check_finite(found, step)
         return found
+
+    def _ask_logits(self, images: ImageSet) -> Logits:
+        return evaluation.ask_logits(
+            self.accelerator, self.module, images, self.data.scaling, self.between_blocks,
+            len(self.data.class_names), block_samples=self.block_samples, seed=self.config.seed,
+            prefetch=self.config.data.prefetch,
+        )  # fmt: skip
 
     def _predict_labels(
         self,

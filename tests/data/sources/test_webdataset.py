@@ -236,3 +236,23 @@ def test_a_picture_of_a_shard_is_decoded_from_its_span(tmp_path: Path) -> None:
         for seed in range(20)
     }
     assert images == expected
+
+
+def test_a_label_file_may_have_several_labels_or_none(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    write_shards(root, "train-", labels=("cat|dog", "", " dog", "owl | cat|cat"), count=16)
+    write_shards(root, "test-", labels=("owl", "dog"), count=4, first=50)
+    data = prepared(root, multi_label=True, validation_size=0)
+    assert data.class_names == ("cat", "dog", "owl")
+    assert sorted(map(tuple, data.train.targets.tolist())) == sorted(
+        [(1, 1, 0), (0, 0, 0), (0, 1, 0), (1, 0, 1)] * 4
+    )
+    assert sorted(map(tuple, data.test.targets.tolist())) == [(0, 0, 1)] * 2 + [(0, 1, 0)] * 2
+    with pytest.raises(UserError, match=r"\.cls must have one line"):
+        listing.list_pictures(root)
+    write_shards(root, "test-", labels=("cat||dog",), count=4, first=50)
+    with pytest.raises(UserError, match=r"000050\.cls must .* several with \| between them"):
+        listing.list_pictures(root, several=True)
+    write_shards(root, "test-", labels=("0", "1|2"), count=4, first=50)
+    with pytest.raises(UserError, match="no train pictures of 0"):
+        listing.list_pictures(root, several=True)

@@ -82,6 +82,7 @@ def _lines(found: dict[str, Any], path: Path) -> list[str]:
             percent(row["average_precision"]),
             percent(row["f1"] if row["support"] else None),
         ),
+        figure="average_precision",
     )
     table = [("fold", *head), *folds]
     return result.lines_of("mean mAP", found["average_precision"], table, labels, path)

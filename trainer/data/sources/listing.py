@@ -12,17 +12,20 @@ from trainer.data.sources.members import Members
 from trainer.data.sources.picture_plan import PictureList
 
 
-def list_pictures(root: Path) -> PictureList:
+def list_pictures(root: Path, *, several: bool = False) -> PictureList:
     """List the pictures of all parts.
+
+    Args:
+        several: whether a picture of a shard may have several labels.
 
     Raises:
         UserError: they are not laid out as they should be, or an archive is broken.
     """
     if found := shards.find_shards(root):
-        return webdataset.list_pictures(root, found)
+        return webdataset.list_pictures(root, found, several=several)
     members = _members(root)
     if webdataset.is_shard(members):
-        return webdataset.list_pictures(root, [root])
+        return webdataset.list_pictures(root, [root], several=several)
     return _picture_list(members, layout.read_layout(members))
 
 
@@ -48,22 +51,23 @@ def is_without_parts(root: Path) -> bool:
     return layout.is_flat(members)
 
 
-def list_part(root: Path, part: str) -> PictureList:
+def list_part(root: Path, part: str, *, several: bool = False) -> PictureList:
     """List only one part, which may have any classes: images to evaluate, not to learn from.
 
     Where there are no parts, all are test images.
 
     Args:
         part: one that there is by `has_part`.
+        several: as of `list_pictures`.
 
     Raises:
         UserError: there are no pictures, or they are not laid out as they should be.
     """
     if found := shards.find_shards(root):
-        return webdataset.list_pictures(root, found, part)
+        return webdataset.list_pictures(root, found, part, several=several)
     members = _members(root, part)
     if webdataset.is_shard(members):
-        return webdataset.list_pictures(root, [root], part)
+        return webdataset.list_pictures(root, [root], part, several=several)
     return _picture_list(members, layout.read_part(members, part))
 
 

@@ -235,7 +235,9 @@ def _list_pictures(config: DataConfig, part: str | None = None) -> PictureList:
         if part:
             return table.list_part(root, config, part)
         return table.list_pictures(root, config)
-    return listing.list_part(root, part) if part else listing.list_pictures(root)
+    if part:
+        return listing.list_part(root, part, several=config.multi_label)
+    return listing.list_pictures(root, several=config.multi_label)
 
 
 def _has_part(config: DataConfig, part: str) -> bool:

@@ -1,7 +1,8 @@
 """List the pictures of WebDataset shards: .tar files with KEY.jpg and KEY.cls beside each other.
 
 As in the `webdataset` package, a member's key is its name up to the first dot after the last slash
-(`base_plus_ext` in its tariterators.py); the order in the shards does not matter here.
+(`base_plus_ext` in its tariterators.py); the order in the shards does not matter here. Where a
+picture may have several labels, they stand in its .cls with SEPARATOR between them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 from trainer.base.array_files import Arrays
 from trainer.base.errors import UserError
+from trainer.data import label_matrix
+from trainer.data.label_matrix import Labels
 from trainer.data.pictures.decoding import SUFFIXES as PICTURE_SUFFIXES
 from trainer.data.pictures.names import PARTS, describe, join_some, normalize_class_name
 from trainer.data.pictures.packed_names import PackedNames, join, pack
@@ -27,6 +30,7 @@ from trainer.data.sources import archive
 from trainer.data.sources.members import Members
 from trainer.data.sources.picture_plan import PictureList
 from trainer.data.sources.shards import common_folder, divide
+from trainer.data.sources.table_rows import SEPARATOR
 
 _CLASS_FILES = ("classes.txt", "classnames.txt")
 _LONGEST_LABEL_BYTES = 1000
@@ -38,7 +42,7 @@ class _Samples:
 
     Args:
         names, spans: of each.
-        labels: what the .cls files say, each once.
+        labels: what the .cls files say, each once; of several labels with SEPARATOR between them.
         label_of: which of `labels` each picture has, int64 (n,).
     """
 
@@ -61,12 +65,15 @@ def has_part(root: Path, shards: Sequence[Path], part: str) -> bool:
     return part in parts or (part == "test" and list(parts) == [None])
 
 
-def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -> PictureList:
+def list_pictures(
+    root: Path, shards: Sequence[Path], only: str | None = None, *, several: bool = False
+) -> PictureList:
     """List the pictures of shards.
 
     Args:
         root: the folder, the pattern or the shard, for messages.
         only: the one part to list, with whatever classes; None: all parts, for a run.
+        several: whether a picture may have several labels, or none.
 
     Raises:
         UserError: a shard is broken or cut, a picture has no label, or a label no picture.
@@ -81,12 +88,17 @@ def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -
             )
     else:
         chosen = {only: by_part.get(only) or by_part[None]}
-    samples = {part: _read_shards(chosen[part]) for part in PARTS if part in chosen}
-    class_names, numbers = _classes(root, _find_class_names(root, shards), samples)
+    samples = {part: _read_shards(chosen[part], several) for part in PARTS if part in chosen}
+    labels = {label for of_part in samples.values() for label in of_part.labels}
+    names = {name for label in labels for name in _split(label, several)}
+    class_names, numbers = _classes(root, _find_class_names(root, shards), names)
     parts: Mapping[str, ListedPictures]
-    parts = {part: _label(root, of_part, numbers) for part, of_part in samples.items()}
+    parts = {
+        part: _label(root, of_part, numbers, len(class_names), several)
+        for part, of_part in samples.items()
+    }
     if only is None:
-        _check_classes(root, class_names, parts)
+        _check_classes(root, class_names, {"train": parts["train"]} if several else parts)
     else:
         class_names, parts = _used_classes(class_names, parts)
     return PictureList(
@@ -98,17 +110,18 @@ def list_pictures(root: Path, shards: Sequence[Path], only: str | None = None) -
     )
 
 
-def _read_shards(shards: Sequence[Path]) -> _Samples:
+def _read_shards(shards: Sequence[Path], several: bool) -> _Samples:
     files = [archive.decompress(path) for path in shards]
+    what = "labelled-samples" if several else "samples"
     found = [
-        archive.remembered(path, file, "samples", partial(_find_samples, path))
+        archive.remembered(path, file, what, partial(_find_samples, path, several))
         for path, file in zip(shards, files, strict=True)
     ]
-    several = [tuple(PackedNames(one["labels"], one["label_ends"])) for one in found]
-    numbers = {label: number for number, label in enumerate(sorted(set().union(*several)))}
+    of_shards = [tuple(PackedNames(one["labels"], one["label_ends"])) for one in found]
+    numbers = {label: number for number, label in enumerate(sorted(set().union(*of_shards)))}
     label_of = [
         np.array([numbers[label] for label in labels], np.int64)[one["label_of"]]
-        for labels, one in zip(several, found, strict=True)
+        for labels, one in zip(of_shards, found, strict=True)
     ]
     names = join([PackedNames(one["names"], one["name_ends"]) for one in found])
     spans = Spans(
@@ -122,14 +135,14 @@ def _read_shards(shards: Sequence[Path]) -> _Samples:
     return _Samples(names, spans, tuple(numbers), np.concatenate(label_of))
 
 
-def _find_samples(path: Path) -> Arrays:
+def _find_samples(path: Path, several: bool) -> Arrays:
     """Return the columns of a shard's pictures, sorted by name, and of their labels."""
     members = archive.list_archive(path)
     assert members.spans
     pairs = list(zip(*_pair(path, members.names), strict=True))
     pairs.sort(key=lambda pair: members.names[pair[0]])
     pictures = np.array([picture for picture, _ in pairs], np.int64)
-    labels = _read_labels(path, members, [label for _, label in pairs])
+    labels = _read_labels(path, members, [label for _, label in pairs], several)
     numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
     names, distinct = pack([members.names[picture] for picture, _ in pairs]), pack(tuple(numbers))
     return {
@@ -175,31 +188,44 @@ def _pair(path: Path, names: Sequence[str]) -> tuple[list[int], list[int]]:
     return list(pictures.values()), [classes[key] for key in pictures]
 
 
-def _read_labels(path: Path, members: Members, numbers: Sequence[int]) -> list[str]:
+def _read_labels(path: Path, members: Members, numbers: Sequence[int], several: bool) -> list[str]:
+    """Return what the .cls files at these positions say; of several the names, each once."""
     spans, labels = members.spans, []
     assert spans
     begins, sizes = spans.offset_bytes[numbers].tolist(), spans.size_bytes[numbers].tolist()
     with spans.files[0].open("rb") as file:
         for number, begin, size in zip(numbers, begins, sizes, strict=True):
             content = os.pread(file.fileno(), min(size, _LONGEST_LABEL_BYTES + 1), begin)
-            try:
-                label = normalize_class_name(content.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                label = ""
-            if not label or len(label.splitlines()) > 1 or len(content) > _LONGEST_LABEL_BYTES:
+            names = _names_in(content, several)
+            if names is None:
+                more = f", or several with {SEPARATOR} between them" if several else ""
                 raise UserError(
                     f"{path}: {members.names[number]} must have one line of UTF-8, the number or "
-                    f"the name of a class; found {content[:40]!r}"
+                    f"the name of a class{more}; found {content[:40]!r}"
                 )
-            labels.append(label)
+            labels.append(SEPARATOR.join(names))
     return labels
 
 
+def _names_in(content: bytes, several: bool) -> list[str] | None:
+    """Return the names of the classes in a .cls file, each once; None if it is none."""
+    try:
+        text = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return None
+    if len(text.splitlines()) > 1 or len(content) > _LONGEST_LABEL_BYTES:
+        return None
+    if several and not text:
+        return []
+    pieces = text.split(SEPARATOR) if several else [text]
+    names = sorted({normalize_class_name(piece) for piece in pieces})
+    return names if all(names) else None
+
+
 def _classes(
-    root: Path, file: Path | None, samples: Mapping[str, _Samples]
+    root: Path, file: Path | None, labels: set[str]
 ) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Return the names of the classes, and the number of the class that each label means."""
-    labels = {label for of_part in samples.values() for label in of_part.labels}
     is_number = all(re.fullmatch("[0-9]{1,18}", label) for label in labels)
     if file is None:
         if not is_number:
@@ -238,11 +264,30 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def _label(root: Path, samples: _Samples, numbers: Mapping[str, int]) -> ListedPictures:
-    """Return pictures sorted by class, then by shard and name."""
-    of_labels = np.array([numbers[label] for label in samples.labels], np.int64)
+def _split(label: str, several: bool) -> list[str]:
+    """Return the names in what a .cls file says."""
+    if several:
+        return label.split(SEPARATOR) if label else []
+    return [label]
+
+
+def _label(
+    root: Path, samples: _Samples, numbers: Mapping[str, int], classes: int, several: bool
+) -> ListedPictures:
+    """Return pictures sorted by class, then by shard and name.
+
+    Where some have several labels, or none, they have a column for each class.
+    """
+    meanings = [_split(label, several) for label in samples.labels]
+    of_labels: Labels
+    if all(len(names) == 1 for names in meanings):
+        of_labels = np.array([numbers[name] for (name,) in meanings], np.int64)
+    else:
+        of_labels = np.zeros((len(meanings), classes), np.uint8)
+        for row, names in enumerate(meanings):
+            of_labels[row, [numbers[name] for name in names]] = 1
     labels = of_labels[samples.label_of]
-    order = np.argsort(labels, kind="stable")
+    order = np.argsort(samples.label_of if labels.ndim == 2 else labels, kind="stable")
     places = Places(root, samples.names, samples.spans).select(order)
     return ListedPictures(replace(places, names=pack(places.names)), labels[order])
 
@@ -253,7 +298,8 @@ def _check_classes(
     if len(class_names) < 2:
         raise UserError(f"data.root: {root} must have at least 2 classes; found {len(class_names)}")
     for part, pictures in parts.items():
-        lacking = sorted({*range(len(class_names))} - {*pictures.labels.tolist()})
+        counts = label_matrix.count_images(pictures.labels, len(class_names))
+        lacking = np.flatnonzero(counts == 0).tolist()
         if lacking:
             some = join_some([describe(class_names[label]) for label in lacking])
             raise UserError(
@@ -266,11 +312,15 @@ def _used_classes(
     class_names: tuple[str, ...], parts: Mapping[str, ListedPictures]
 ) -> tuple[tuple[str, ...], Mapping[str, ListedPictures]]:
     """Leave out the classes that no picture has."""
-    used = np.unique(np.concatenate([pictures.labels for pictures in parts.values()]))
-    return (
-        tuple(class_names[label] for label in used),
-        {
-            part: replace(pictures, labels=np.searchsorted(used, pictures.labels))
-            for part, pictures in parts.items()
-        },
-    )
+    counts = [label_matrix.count_images(each.labels, len(class_names)) for each in parts.values()]
+    used = np.flatnonzero(np.sum(counts, axis=0))
+    left = {
+        part: replace(
+            pictures,
+            labels=np.searchsorted(used, pictures.labels)
+            if pictures.labels.ndim == 1
+            else pictures.labels[:, used],
+        )
+        for part, pictures in parts.items()
+    }
+    return tuple(class_names[label] for label in used), left

@@ -53,10 +53,13 @@ def draw_curves(steps: Sequence[Record], epochs: Sequence[Record]) -> list[Figur
 def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
     """Draw training loss, validation accuracy and learning rate of several runs over each other.
 
+    Of images that may have several labels the accuracy is the mean average precision (mAP).
+
     Returns:
         Three figures of one size: loss, accuracy, learning rate.
     """
     figures, axes = _panels(3)
+    several = any(_has_several_labels(run.epochs) for run in runs)
     for place, (name, steps, epochs) in enumerate(runs):
         if not steps:
             continue
@@ -68,12 +71,13 @@ def draw_overlaid(runs: Sequence[RunCurves]) -> list[Figure]:
         }
         step, loss = _column(steps, "step", "loss")
         axes[0].plot(*_thin(step, _smooth(loss, _window(loss))), **_with_marker(look, loss))
-        epoch, accuracy = _column(epochs, "epoch", "validation_accuracy")
+        figure = "average_precision" if _has_several_labels(epochs) else "accuracy"
+        epoch, accuracy = _column(epochs, "epoch", f"validation_{figure}")
         if np.isfinite(accuracy).any():
             axes[1].plot(epoch, accuracy, marker="o", markersize=3.5, **look)
         axes[2].plot(*_thin(*_column(steps, "step", "lr")), **look)
     _finish_loss(axes[0], "Training loss, running mean")
-    _finish_accuracy(axes[1], "Validation accuracy", legend=False)
+    _finish_accuracy(axes[1], f"Validation {'mAP' if several else 'accuracy'}", legend=False)
     _finish_learning_rate(axes[2])
     return figures
 
@@ -128,9 +132,13 @@ def _draw_loss(axes: Axes, steps: Sequence[Record]) -> None:
         axes.plot(*smooth, color=BLUE, linewidth=1.8, label=f"mean of {window:,} iterations")
 
 
+def _has_several_labels(epochs: Sequence[Record]) -> bool:
+    return any("validation_average_precision" in record for record in epochs)
+
+
 def _draw_accuracy(axes: Axes, epochs: Sequence[Record]) -> None:
     kinds = [("train_accuracy", GREY, "training"), ("validation_accuracy", ORANGE, "validation")]
-    if any("validation_average_precision" in record for record in epochs):
+    if _has_several_labels(epochs):
         kinds = [
             ("train_accuracy", GREY, "training, all labels right"),
             ("validation_average_precision", ORANGE, "validation, mAP"),

@@ -16,6 +16,7 @@ class _Shown(NamedTuple):
 
 
 _SHOWN = {
+    "subset_accuracy": _Shown("All labels right", "images without a wrong or missing label", True),
     "accuracy": _Shown("Accuracy", "share of the images that are classified correctly", True),
     "top5_accuracy": _Shown(
         "Top-5 accuracy", "the class is among the five most probable ones", True
@@ -26,6 +27,7 @@ _SHOWN = {
     "macro_f1": _Shown(
         "Macro F1", "mean of the classes' F1, which wrong answers of a class lower too", True
     ),
+    "micro_f1": _Shown("Micro F1", "of all labels together", True),
     "roc_auc": _Shown(
         "ROC-AUC", "how often an image of a class has a higher probability of it than another one"
     ),

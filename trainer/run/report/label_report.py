@@ -22,6 +22,7 @@ MOST_MISTAKES = 24
 
 FIGURES = {
     "average_precision": ("mAP", "mean of the labels' average precisions"),
+    "roc_auc": ("ROC-AUC", "how often an image with a label is more probable than one without"),
     "micro_f1": ("Micro F1", "of all labels together"),
     "macro_f1": ("Macro F1", "mean over the labels"),
     "subset_accuracy": ("All labels right", "images without a wrong or a missing label"),
@@ -49,7 +50,7 @@ def write(
         "label_report.html",
         results=results,
         figures=[
-            (head, test[key], what, test["intervals"].get(interval_of(key)))
+            (head, test[key], what, test["intervals"].get(key))
             for key, (head, what) in FIGURES.items()
         ],
         rows=worst_rows(
@@ -64,11 +65,6 @@ def write(
         command=command_of(output_dir),
     )
     write_text(output_dir / "report.html", page)
-
-
-def interval_of(figure: str) -> str:
-    """Return the name of a figure's interval in results.json."""
-    return "accuracy" if figure == "subset_accuracy" else figure
 
 
 def worst_answers(columns: dict[str, np.ndarray]) -> np.ndarray:

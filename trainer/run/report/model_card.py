@@ -126,7 +126,7 @@ def changed_keys(config: RunConfig) -> dict[str, Any]:
 def _label_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for key, (label, meaning) in label_report.FIGURES.items():
-        interval = test["intervals"].get(label_report.interval_of(key))
+        interval = test["intervals"].get(key)
         ends = " to ".join(pages.percent(end) for end in interval) if interval else ""
         value = "" if test[key] is None else pages.percent(test[key])
         rows.append({"label": label, "value": value, "interval": ends, "meaning": meaning})

@@ -17,9 +17,9 @@ PROJECT = "lockstep"
 """where no project is named"""
 TEST_FIGURES = (
     "accuracy", "lab_accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision",
-    "loss", "calibration_error",
+    "loss", "calibration_error", "subset_accuracy", "micro_f1",
 )  # fmt: skip
-"""of the part `test` of the results, which are logged"""
+"""of the part `test` of the results, which are logged where they are there"""
 PICTURES = ("curves", "confusion", "calibration", "mistakes", "features")
 MOST_CLASS_CURVES = 256
 """classes with a curve of their own; of more, the trackers' pages get slow"""
@@ -59,9 +59,16 @@ class AccelerateTracker:
 
     def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
         """Return the figures of the part `test` of the results."""
-        values = {f"test/{key}": test[key] for key in TEST_FIGURES if test.get(key) is not None}
+        figure = main_figure(test)
+        # Of several labels the accuracy is the subset accuracy, which has its own name.
+        left_out = "accuracy" if "subset_accuracy" in test else None
+        values = {
+            f"test/{key}": test[key]
+            for key in TEST_FIGURES
+            if test.get(key) is not None and key != left_out
+        }
         if "augmented" in test:
-            values["test/augmented_accuracy"] = test["augmented"]["accuracy"]
+            values[f"test/augmented_{figure}"] = test["augmented"][figure]
         return values
 
     def log_picture(self, name: str, path: Path) -> None:
@@ -113,7 +120,7 @@ class TensorBoardTracker(AccelerateTracker):
 
     def test_figures(self, test: dict[str, Any]) -> dict[str, float]:
         """Return the figures of the part `test` of the results, with those of the classes."""
-        return super().test_figures(test) | class_accuracies(test)
+        return super().test_figures(test) | class_figures(test)
 
     def log_picture(self, name: str, path: Path) -> None:
         """Log a PNG file."""
@@ -131,12 +138,22 @@ def pictures(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path.exists()}
 
 
-def class_accuracies(test: dict[str, Any]) -> dict[str, float]:
-    """Return the accuracy of each class by the name of its curve; none of too many classes."""
-    rows = test["per_class"]
+def main_figure(test: dict[str, Any]) -> str:
+    """Return the name of the figure that judges a run: the accuracy, or of several labels mAP."""
+    return "average_precision" if "subset_accuracy" in test else "accuracy"
+
+
+def class_figures(test: dict[str, Any]) -> dict[str, float]:
+    """Return the accuracy of each class by the name of its curve; none of too many classes.
+
+    Of several labels it is the average precision of each.
+    """
+    rows, figure = test["per_class"], main_figure(test)
     if len(rows) > MOST_CLASS_CURVES:
         return {}
-    return {f"test/class_accuracy/{row['name']}": row["accuracy"] for row in rows}
+    return {
+        f"test/class_{figure}/{row['name']}": row[figure] for row in rows if row[figure] is not None
+    }
 
 
 def start(

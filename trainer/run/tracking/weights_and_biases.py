@@ -17,7 +17,8 @@ from trainer.run.console import worst_rows
 from trainer.run.tracking.accelerate_trackers import (
     PROJECT,
     AccelerateTracker,
-    class_accuracies,
+    class_figures,
+    main_figure,
     pictures,
 )
 from trainer.run.tracking.tracker import START_TIMEOUT_S, GuardedTracker, first_line
@@ -69,7 +70,7 @@ class WandbTracker(AccelerateTracker):
 
             test = results["test"]
             images = {name: wandb.Image(str(path)) for name, path in pictures(self.folder).items()}
-            values = self.test_figures(test) | class_accuracies(test) | self._tables(test) | images
+            values = self.test_figures(test) | class_figures(test) | self._tables(test) | images
             # All in one row, the next: wandb drops what comes for a step that it has already.
             self.tracker.log(values)
             self._run.summary.update({"test/worst_class": test["worst_class"]})
@@ -81,7 +82,7 @@ class WandbTracker(AccelerateTracker):
 
         per_class = test["per_class"]
         names = [row["name"] for row in per_class]
-        shown = worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS)
+        shown = worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS, main_figure(test))
         rows = [list(row.values()) for row in shown]
         tables = {"test/per_class": wandb.Table(columns=list(per_class[0]), data=rows)}
         if "subset_accuracy" in test:  # of several labels there is no confusion matrix
