@@ -1,6 +1,6 @@
 """What rare classes and figures to judge by cost: seconds of epochs, and of figures with intervals.
 
-    python benchmarks/imbalance_cost.py        4 minutes; nothing else should run
+    python benchmarks/imbalance_cost.py        2 minutes; nothing else should run
 
 Epochs of configs/digits.yaml, on its own digits and on 100,000 random images of 8 x 8 pixels and a
 hundred classes of unequal size, are trained in turns, one with data.sampling: balanced and one
@@ -126,7 +126,7 @@ def _measure(compute: Callable[[], object]) -> tuple[float, float]:
 def main() -> None:
     """Measure and write the page."""
     parser = page.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=10, help="on the many images; digits: 4 x")
+    parser.add_argument("--epochs", type=int, default=5, help="on the many images; digits: 4 x")
     parser.add_argument("--images", type=int, default=MANY_IMAGES)
     page.add_output(parser, "imbalance_cost.md")
     arguments = parser.parse_args()
