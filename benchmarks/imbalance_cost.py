@@ -52,8 +52,8 @@ def write_images(folder: Path, count: int) -> None:
         labels = random.choice(CLASSES, images, p=share / share.sum())
         labels[:CLASSES] = np.arange(CLASSES)
         pixels = random.integers(0, 256, (images, SIDE, SIDE), dtype=np.uint8)
-        np.save(folder / f"{part}_images.npy", pixels)
-        np.save(folder / f"{part}_labels.npy", labels)
+        np.save(folder / f"random_{part}_features.npy", pixels)
+        np.save(folder / f"random_{part}_targets.npy", labels)
 
 
 def build(epochs: int, sampling: str, data: dict[str, Any]) -> Engine:

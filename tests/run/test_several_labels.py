@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.runs import Run, train_apart, train_here
 from trainer.finished import trained_model
 from trainer.run.report import pages
+from trainer.run.tracking.accelerate_trackers import TensorBoardTracker
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 F1S = ("macro_f1", "micro_f1")
@@ -212,6 +213,18 @@ def test_two_runs_are_compared_and_summed_up_by_the_map(
     assert found["average_precision"]["mean"] == pytest.approx((better + worse) / 2)
     assert found["worst_class"] in shapes.NAMES
     assert "mean AP" in command(capsys, "summary", str(other), str(run.folder))
+
+
+def test_trackers_get_the_map_and_no_accuracy_of_another_meaning(run: Run) -> None:
+    test = run.json("results.json")["test"]
+    shown = TensorBoardTracker(run.folder.with_name("shown"), "", 0).test_figures(test)
+    assert shown["test/average_precision"] == test["average_precision"]
+    assert shown["test/subset_accuracy"] == test["accuracy"]
+    assert shown["test/augmented_average_precision"] == test["augmented"]["average_precision"]
+    assert "test/accuracy" not in shown
+    of_labels = {row["name"]: row["average_precision"] for row in test["per_class"]}
+    for name, precision in of_labels.items():
+        assert shown[f"test/class_average_precision/{name}"] == precision
 
 
 def test_asymmetric_loss_weights_and_mixed_images_work_together(
