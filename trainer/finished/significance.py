@@ -72,8 +72,9 @@ def mcnemar_test(only_first: int, only_second: int) -> dict[str, float]:
 
 def _hits(answers: Answers) -> np.ndarray:
     """Return which images are answered rightly, bool (n,)."""
-    right = np.asarray(answers.predicted == answers.target)
-    return right.reshape(len(right), -1).all(1)
+    right = np.asarray(answers.predicted == answers.target).reshape(len(answers), -1)
+    found: np.ndarray = np.asarray(right.all(1))
+    return found
 
 
 def _score(answers: Answers) -> ScoredImages | ScoredLabels:

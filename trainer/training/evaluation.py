@@ -268,7 +268,7 @@ def classify_logits(
         block_samples, temperature: as of `predict`.
     """
     found = []
-    for samples in torch.arange(len(images)).split(block_samples):
+    for samples in torch.split(torch.arange(len(images)), block_samples):
         block = torch.from_numpy(logits[samples.numpy()]).to(device)
         targets = images.targets[samples.to(images.targets.device)].to(device)
         log_probability = _log_softmax(block, temperature)
