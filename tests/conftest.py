@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+# A test may take long on a busy machine, where many run at once.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
+
 # For benchmarks/mutation.py: the same examples each time, and no search for a smaller one.
 settings.register_profile(
     "mutation",
