@@ -15,6 +15,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from trainer.base import kernels
 from trainer.config.schema import TrainConfig
 from trainer.training.own_loss import OwnLoss
 
@@ -135,4 +136,11 @@ def share_targets(targets: torch.Tensor, classes: int, smoothing: float = 0.0) -
 
 def _power(base: torch.Tensor, exponent: float) -> torch.Tensor:
     """Return numbers from 0 to 1 to the power of an exponent of at least 0."""
-    return torch.ones_like(base) if exponent == 0 else base.clamp(min=_SMALLEST_BASE).pow(exponent)
+    if exponent == 0:
+        return torch.ones_like(base)
+    base = base.clamp(min=_SMALLEST_BASE)
+    if float(exponent).is_integer() or not kernels.are_portable():
+        return base.pow(exponent)
+    # As a tensor: of the number 0.5 torch makes a square root, in the backward pass of 1.5 too, and
+    # processors round that of MKL differently.
+    return base.pow(torch.full_like(base, exponent))
