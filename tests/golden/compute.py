@@ -166,9 +166,10 @@ def distillation() -> str:
 def order(kind: str) -> str:
     """Draw the samples of two epochs."""
     weights = np.arange(1, 101) ** 2 / 7
+    by_class = sampling.SamplesByClass(np.arange(100) ** 2 % 7)
     draws: dict[str, Callable[[int], Any]] = {
         "uniform": lambda epoch: seeding.permutation(3, epoch, 100),
-        "balanced": lambda epoch: sampling.draw_balanced(3, epoch, np.arange(100) ** 2 % 7),
+        "balanced": lambda epoch: sampling.draw_balanced(3, epoch, by_class),
         "weights": lambda epoch: sampling.draw_by_weight(3, epoch, weights),
     }
     return sha256(*(draws[kind](epoch) for epoch in (1, 2)))
