@@ -1,6 +1,6 @@
 """What rare classes and figures to judge by cost: seconds of epochs, and of figures with intervals.
 
-    python benchmarks/imbalance_cost.py        2 minutes; nothing else should run
+    python benchmarks/imbalance_cost.py        5 minutes; nothing else should run
 
 Epochs of configs/digits.yaml, on its own digits and on 100,000 random images of 8 x 8 pixels and a
 hundred classes of unequal size, are trained in turns, one with data.sampling: balanced and one
