@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         metrics = MetricsLog(Path(folder) / "metrics.jsonl")
         if accelerator.is_main_process:
-            none = NearCopyWarning(config, dataset)  # these are no pictures
+            none = NearCopyWarning(config, dataset)  # these are not pictures
             engine.observer = Recorder(EPOCHS, Progress(), metrics, [], Hooks(), "none", none)
         train_epoch(engine)
         plain_s = train_epoch(engine)

@@ -33,6 +33,7 @@ from trainer.config.schema import RunConfig, folder_of
 from trainer.data.sources.user_dataset import OwnImages
 from trainer.ranks import processes
 from trainer.run.console import omitted_note, worst_rows
+from trainer.run.main_figure import has_several_labels
 from trainer.run.metrics_log import by_event, read_records
 from trainer.run.recorder import Hook, Hooks
 from trainer.training.observer import Record
@@ -172,7 +173,7 @@ class Run:
 
 def _judged_by(test: dict[str, Any]) -> tuple[str, str, str]:
     """Return what judges a run: in words, its key in results.json, and in words of one class."""
-    if "subset_accuracy" in test:  # of images that may have several labels
+    if has_several_labels(test):
         return "mAP", "average_precision", "average precision"
     return "accuracy", "accuracy", "accuracy"
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 ADVICE = "a lower optimizer.lr, schedule.warmup_epochs or train.clip_norm may help"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class UserError(Exception):
     """Something in the configuration, the data or the launch that the user can fix.
 

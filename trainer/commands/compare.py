@@ -22,6 +22,7 @@ from trainer.base.files import write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent, print_report
 from trainer.commands.options import add_json_option, check_output, report_write_errors
+from trainer.run.main_figure import has_several_labels
 from trainer.run.metrics_log import by_event
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _row(run: RunFiles) -> dict[str, Any]:
     steps, epochs = by_event(run.records)
     test = run.results.get("test", {})
     check_type(test.get("accuracy"), float | None, f"{run.folder / 'results.json'}: test.accuracy")
-    precision = test.get("average_precision") if "subset_accuracy" in test else None
+    precision = test.get("average_precision") if has_several_labels(test) else None
     return {
         "run": str(run.folder),
         "epochs": len(epochs),

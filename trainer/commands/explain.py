@@ -20,13 +20,12 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import print_report
 from trainer.commands.options import (
     add_json_option,
+    add_max_megapixels_option,
     add_model_option,
     choose_kernels_of,
-    positive_integer,
     report_write_errors,
 )
 from trainer.commands.predict import list_pictures
-from trainer.config.schema import DataConfig
 from trainer.ranks import processes
 
 if TYPE_CHECKING:
@@ -58,13 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the PNG files go; default: explanations/ next to model.safetensors",
     )
-    parser.add_argument(
-        "--max_megapixels",
-        type=positive_integer,
-        default=DataConfig.max_megapixels,
-        metavar="N",
-        help="a picture of more million pixels is refused; default: %(default)s",
-    )
+    add_max_megapixels_option(parser, "is refused")
     add_model_option(parser)
     add_json_option(parser)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.base import kernels
 from trainer.base.errors import UserError
 from trainer.config import stored_config
-from trainer.config.schema import RunConfig, folder_of
+from trainer.config.schema import DataConfig, RunConfig, folder_of
 from trainer.ranks import processes
 
 log = logging.getLogger("lockstep")
@@ -38,6 +38,21 @@ def positive_integer(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def add_max_megapixels_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --max_megapixels.
+
+    Args:
+        what: is done with a picture of more, in words.
+    """
+    parser.add_argument(
+        "--max_megapixels",
+        type=positive_integer,
+        default=DataConfig.max_megapixels,
+        metavar="N",
+        help=f"a picture of more million pixels {what}; default: %(default)s",
+    )
 
 
 def choose_kernels_of(run: Path) -> None:

@@ -23,8 +23,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
-from trainer.commands.options import add_model_option, choose_kernels_of, positive_integer
-from trainer.config.schema import DataConfig, RunConfig
+from trainer.commands.options import (
+    add_max_megapixels_option,
+    add_model_option,
+    choose_kernels_of,
+)
+from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 
@@ -66,13 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a broken picture or an unreadable folder does: end the command before anything "
         "is printed (stop, the default), or be named and skipped (skip)",
     )
-    parser.add_argument(
-        "--max_megapixels",
-        type=positive_integer,
-        default=DataConfig.max_megapixels,
-        metavar="N",
-        help="a picture of more million pixels counts as broken; default: %(default)s",
-    )
+    add_max_megapixels_option(parser, "counts as broken")
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
     )

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import yaml
 
-from trainer.base.errors import UserError
+from trainer.base.errors import UserError, first_line
 from trainer.base.terminal import print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
-from trainer.config.run_status import read_status
+from trainer.config.run_status import describe_unfinished, read_status
 from trainer.config.same_run import FREE_KEYS
-from trainer.config.schema import flatten
+from trainer.config.schema import flatten, nest
 
 FILES = ("README.md", "model.safetensors", "results.json", "receipt.json")
 SIGNATURE = "receipt.json.sig"
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Send the files, and say where they are.
 
     Raises:
-        UserError: the run is not finished, the name is none, or the hub refuses.
+        UserError: the run is not finished, the name is not one, or the hub refuses.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", arguments.repository):
         raise UserError(f"OWNER/NAME: {arguments.repository!r} is not a repository's name")
@@ -80,10 +80,7 @@ def collect(folder: Path) -> dict[str, bytes]:
     config = stored_config.read_folder(folder)
     status = read_status(folder)
     if status.state != "finished":
-        raise UserError(
-            f"{folder}: its run is not finished, but {status.state} at step {status.step}; let it "
-            "come to its end (the same command goes on)"
-        )
+        raise UserError(describe_unfinished(folder, status))
     files = {}
     for name in FILES:
         try:
@@ -94,13 +91,7 @@ def collect(folder: Path) -> dict[str, bytes]:
             raise UserError(missing + help_) from error
     if (folder / SIGNATURE).exists():
         files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
-    recipe: dict[str, object] = {}
-    for key, value in flatten(config).items():
-        if key not in FREE_KEYS:
-            section, _, name = key.rpartition(".")
-            place = recipe.setdefault(section, {}) if section else recipe
-            assert isinstance(place, dict)
-            place[name] = value
+    recipe = nest({key: value for key, value in flatten(config).items() if key not in FREE_KEYS})
     files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
     return files
 
@@ -120,12 +111,8 @@ def _send(repository: str, files: dict[str, bytes], message: str, private: bool)
         made = api.create_repo(repository, private=private or None, exist_ok=True)
         info = api.create_commit(repository, operations, commit_message=message)
     except errors.HfHubHTTPError as error:
-        why = _REFUSED.get(error.response.status_code, _first_line(error))
+        why = _REFUSED.get(error.response.status_code, first_line(error))
         raise UserError(f"{repository}: was not pushed: {why}") from error
     except (network_error, OSError, ValueError) as error:
-        raise UserError(f"{repository}: was not pushed: {_first_line(error)}") from error
+        raise UserError(f"{repository}: was not pushed: {first_line(error)}") from error
     return info.oid, str(made)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trainer.base.errors import UserError
 from trainer.commands.options import add_model_option, choose_kernels_of
 from trainer.config import command_line, stored_config
+from trainer.config.run_status import describe_unfinished
 from trainer.config.schema import RunConfig
 from trainer.ranks import processes
 from trainer.run.run_folder import RunFolder
@@ -48,10 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     opening = folder.open(stored_config.read_folder(arguments.run), {})
     try:
         if not opening.finished:
-            raise UserError(
-                f"{arguments.run}: its run is not finished, but {opening.status.state} at step "
-                f"{opening.status.step}; let it come to its end (the same command goes on)"
-            )
+            raise UserError(describe_unfinished(arguments.run, opening.status))
         _write(arguments, config)
     finally:
         folder.release()

@@ -22,6 +22,7 @@ from trainer.config.run_status import read_status
 from trainer.config.same_run import differences
 from trainer.config.schema import RunConfig
 from trainer.run.console import class_table
+from trainer.run.main_figure import main_figure
 from trainer.run.run_folder import read_results
 
 ACCURACIES = {"accuracy": "test", "lab_accuracy": "lab", "validation_accuracy": "validation"}
@@ -97,7 +98,7 @@ def read_run(folder: Path) -> FinishedRun:
     check_type(data, dict[str, Any], f"{path}: data")
     check_type(data.get("test_fingerprint"), str | None, f"{path}: data.test_fingerprint")
     test = results["test"]
-    figure = "average_precision" if "subset_accuracy" in test else "accuracy"
+    figure = main_figure(test)
     accuracies = {
         name: results["validation"].get(name.replace("validation", "chosen"))
         if name.startswith("validation")

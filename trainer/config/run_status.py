@@ -33,3 +33,11 @@ def read_status(folder: Path) -> RunStatus:
     check_type(status.get("state"), State, f"{path}: state")
     check_type(status.get("step"), int, f"{path}: step")
     return RunStatus(status["state"], status["step"])
+
+
+def describe_unfinished(folder: Path, status: RunStatus) -> str:
+    """Say that a command needs a finished run."""
+    return (
+        f"{folder}: its run is not finished, but {status.state} at step {status.step}; let it come "
+        "to its end (the same command goes on)"
+    )

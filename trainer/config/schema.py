@@ -7,6 +7,7 @@ nothing heavy, so that `--help` and a mistyped key answer at once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -291,6 +292,15 @@ def flatten(config: RunConfig) -> dict[str, Any]:
         else:
             flat[key.name] = value
     return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted keys as a YAML file has them: a dictionary for each section."""
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, key = name.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[key] = value
+    return values
 
 
 def replace(config: RunConfig, changes: dict[str, Any]) -> RunConfig:

@@ -14,7 +14,7 @@ from trainer.base.errors import UserError
 from trainer.base.kernels import Kernels
 from trainer.base.strict_json import check_type, describe_value, parse_json, read_text
 from trainer.config.rules import validate
-from trainer.config.schema import DataConfig, RunConfig
+from trainer.config.schema import DataConfig, RunConfig, nest
 
 T = TypeVar("T")
 
@@ -49,11 +49,7 @@ def from_flat(flat: dict[str, Any], path: Path) -> RunConfig:
     Raises:
         UserError: names the file and the key that is wrong.
     """
-    values: dict[str, Any] = {}
-    for name, value in flat.items():
-        section, _, key = name.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[key] = value
-    return _checked(values, path)
+    return _checked(nest(flat), path)
 
 
 def _checked(values: Any, path: Path) -> RunConfig:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.base.errors import UserError
+from trainer.base.errors import UserError, first_line
 from trainer.config.weights_rules import HUB_NAME
 
 PREFIX = "hf:"
@@ -82,7 +82,7 @@ def _get(repository: str, file: str, revision: str | None, download: bool) -> Pa
         known = try_to_load_from_cache(repository, file, revision=revision)
         if known is not None and not isinstance(known, str):
             return None  # the cache remembers that the repository does not have it
-        why = f" ({_first_line(error)})" * download
+        why = f" ({first_line(error)})" * download
         raise NotAtHandError(
             f"model.weights: {where}: {file} is not in the cache of the hub's files, and the hub "
             f"is not reached{why}; get it once where there is a network: hf download {repository}"
@@ -102,10 +102,10 @@ def _get(repository: str, file: str, revision: str | None, download: bool) -> Pa
             f"are not logged in (hf auth login)"
         ) from error
     except errors.HFValidationError as error:
-        raise UserError(f"model.weights: {where}: {_first_line(error)}") from error
+        raise UserError(f"model.weights: {where}: {first_line(error)}") from error
     except (OSError, errors.HfHubHTTPError, errors.XetDownloadError) as error:
         raise NotAtHandError(
-            f"model.weights: {where}: {file} cannot be downloaded: {_first_line(error)}"
+            f"model.weights: {where}: {file} cannot be downloaded: {first_line(error)}"
         ) from error
 
 
@@ -128,7 +128,3 @@ def _name(repository: str, revision: str | None) -> str:
 def _commit_of(path: Path) -> str:
     """Return the commit of a file in the cache, whose path is .../snapshots/COMMIT/FILE."""
     return path.parts[path.parts.index("snapshots") + 1]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from trainer.base.terminal import format_table, percent, print_line, progress_bar
 from trainer.config.schema import LAB_TEST_SAMPLES
+from trainer.run.main_figure import has_several_labels
 
 FILES = (
     "report.html", "curves.png", "confusion.png", "mistakes.png", "model.safetensors",
@@ -132,7 +133,7 @@ def print_figures(test: dict[str, Any], images: str) -> None:
         test: as the part `test` of results.json.
         images: which they are: test, validation or train.
     """
-    if "subset_accuracy" in test:
+    if has_several_labels(test):
         _print_figures_of_labels(test, images)
         return
     correct = sum(row["correct"] for row in test["per_class"])

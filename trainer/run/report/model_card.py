@@ -19,8 +19,9 @@ from trainer.config import stored_config
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import RunConfig, flatten
 from trainer.run.console import worst_rows
+from trainer.run.main_figure import has_several_labels, main_figure
 from trainer.run.report import label_report, pages
-from trainer.run.report.figure_rows import figure_rows
+from trainer.run.report.figure_rows import figure_rows, label_of
 from trainer.run.report.run_facts import facts_of
 
 NAME = "README.md"
@@ -30,8 +31,9 @@ MOST_CLASSES_NAMED = 100
 FEW_IMAGES = 30
 """of a class, from which its figures say little, as of a slice"""
 
-_SHARES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
-_LABEL_SHARES = {"average_precision": "mAP", "micro_f1": "Micro F1", "macro_f1": "Macro F1"}
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1")
+_OF_LABELS = ("average_precision", "micro_f1", "macro_f1")
+"""figures in the front matter"""
 
 
 def write(folder: Path) -> None:
@@ -57,10 +59,9 @@ def render(
         model: what model.safetensors holds as its metadata.
     """
     test = results["test"]
-    labels = "subset_accuracy" in test
+    labels = has_several_labels(test)
     head = yaml.safe_dump(front_matter(name, results), sort_keys=False, allow_unicode=True)
-    ranked = "average_precision" if labels else "accuracy"
-    rows = worst_rows(test["per_class"], MOST_ROWS, MOST_ROWS, ranked)
+    rows = worst_rows(test["per_class"], MOST_ROWS, MOST_ROWS, main_figure(test))
     classes = [row["name"] for row in test["per_class"]]
     channels, (height, width) = model["in_channels"], model["image_size"]
     return pages.render(
@@ -85,10 +86,14 @@ def render(
 def front_matter(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card's metadata, with the figures as the hub's `model-index`."""
     test, data_name = results["test"], Path(results["data"]["name"]).name
-    shares = _LABEL_SHARES if "subset_accuracy" in test else _SHARES
+    labels = has_several_labels(test)
     metrics = [
-        {"type": key, "value": round(test[key], 6), "name": label}
-        for key, label in shares.items()
+        {
+            "type": key,
+            "value": round(test[key], 6),
+            "name": label_report.FIGURES[key][0] if labels else label_of(key),
+        }
+        for key in (_OF_LABELS if labels else _OF_CLASSES)
         if test.get(key) is not None
     ]
     task = {"type": "image-classification", "name": "Image classification"}

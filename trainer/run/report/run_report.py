@@ -12,6 +12,7 @@ import numpy as np
 from trainer.base.files import write_text
 from trainer.config.schema import LAB_TEST_SAMPLES
 from trainer.run.console import worst_rows
+from trainer.run.main_figure import has_several_labels
 from trainer.run.metrics_log import by_event, read_records
 from trainer.run.report import explanations, label_report, pages, plots
 from trainer.run.report.curves import draw_curves
@@ -49,7 +50,7 @@ def write_report(
         OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
     """
     results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
-    if "subset_accuracy" in results["test"]:
+    if has_several_labels(results["test"]):
         label_report.write(output_dir, results, pictures)
         return
     config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import TrackerName
+from trainer.run.main_figure import has_several_labels, main_figure
 from trainer.training.observer import Record
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class AccelerateTracker:
         """Return the figures of the part `test` of the results."""
         figure = main_figure(test)
         # Of several labels the accuracy is the subset accuracy, which has its own name.
-        left_out = "accuracy" if "subset_accuracy" in test else None
+        left_out = "accuracy" if has_several_labels(test) else None
         values = {
             f"test/{key}": test[key]
             for key in TEST_FIGURES
@@ -136,11 +137,6 @@ def pictures(folder: Path) -> dict[str, Path]:
     """Return the pictures in a run's folder, by the names under which they are logged."""
     paths = {f"pictures/{name}": folder / f"{name}.png" for name in PICTURES}
     return {name: path for name, path in paths.items() if path.exists()}
-
-
-def main_figure(test: dict[str, Any]) -> str:
-    """Return the name of the figure that judges a run: the accuracy, or of several labels mAP."""
-    return "average_precision" if "subset_accuracy" in test else "accuracy"
 
 
 def class_figures(test: dict[str, Any]) -> dict[str, float]:

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from trainer.base.timeouts import run_with_timeout
 from trainer.run.console import worst_rows
+from trainer.run.main_figure import has_several_labels, main_figure
 from trainer.run.tracking.accelerate_trackers import (
     PROJECT,
     AccelerateTracker,
     class_figures,
-    main_figure,
     pictures,
 )
 from trainer.run.tracking.tracker import START_TIMEOUT_S, GuardedTracker, first_line
@@ -85,7 +85,7 @@ class WandbTracker(AccelerateTracker):
         shown = worst_rows(per_class, MOST_TABLE_ROWS, MOST_TABLE_ROWS, main_figure(test))
         rows = [list(row.values()) for row in shown]
         tables = {"test/per_class": wandb.Table(columns=list(per_class[0]), data=rows)}
-        if "subset_accuracy" in test:  # of several labels there is no confusion matrix
+        if has_several_labels(test):  # of several labels there is no confusion matrix
             return tables
         if len(names) ** 2 > MOST_TABLE_ROWS:
             return tables | {"test/confused": self._most_confused(names)}
