@@ -23,6 +23,7 @@ from trainer.config import stored_config
 from trainer.config.run_status import describe_unfinished, read_status
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import flatten, nest
+from trainer.config.weights_rules import REPOSITORY
 
 FILES = ("README.md", "model.safetensors", "results.json", "receipt.json")
 SIGNATURE = "receipt.json.sig"
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run is not finished, the name is not one, or the hub refuses.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", arguments.repository):
+    if not re.fullmatch(REPOSITORY, arguments.repository):
         raise UserError(f"OWNER/NAME: {arguments.repository!r} is not a repository's name")
     if not arguments.message.strip():
         raise UserError("--message: is empty; a commit needs one")

@@ -7,7 +7,8 @@ import re
 from trainer.config.data_rules import Require
 from trainer.config.schema import ModelConfig
 
-HUB_NAME = r"hf:(?P<repository>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revision>[A-Za-z0-9_./-]+))?"
+REPOSITORY = r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
+HUB_NAME = rf"hf:(?P<repository>{REPOSITORY})(?:@(?P<revision>[A-Za-z0-9_./-]+))?"
 
 
 def is_sha256(text: str) -> bool:

@@ -44,7 +44,12 @@ def test_the_hub_reads_its_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "base"), [("hf:timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k"), ("a/file", None)]
+    ("weights", "base"),
+    [
+        ("hf:timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k"),
+        (f"hf:some/net@{'ab' * 20}", "some/net"),
+        ("a/file", None),
+    ],
 )
 def test_a_net_of_the_hub_is_named_as_its_base(
     tmp_path: Path, weights: str, base: str | None

@@ -7,6 +7,7 @@ https://huggingface.co/docs/hub/model-cards.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from trainer.base.tensor_files import read_metadata
 from trainer.config import stored_config
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import RunConfig, flatten
+from trainer.config.weights_rules import HUB_NAME
 from trainer.run.console import worst_rows
 from trainer.run.main_figure import has_several_labels, main_figure
 from trainer.run.report import label_report, pages
@@ -106,8 +108,8 @@ def front_matter(name: str, results: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": [metric["type"] for metric in metrics],
     }
     source = (results["model"].get("weights") or {}).get("source") or ""
-    if source.startswith("hf:"):
-        head["base_model"] = source.removeprefix("hf:")
+    if of_hub := re.fullmatch(HUB_NAME, source):
+        head["base_model"] = of_hub["repository"]
     return head | {"model-index": [{"name": name, "results": [index]}]}
 
 
