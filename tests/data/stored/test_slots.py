@@ -228,6 +228,17 @@ def test_slots_take_no_more_than_the_limit(root: Path, caplog: pytest.LogCapture
     assert "by data.cache_limit_gb: pictures that are not in this cache yet" in caplog.text
 
 
+def test_the_limit_counts_whole_blocks_of_the_disk(tmp_path: Path) -> None:
+    sha256 = np.eye(4, 32, dtype=np.uint8)
+    for limit_bytes in range(9_000, 45_000, 1_000):
+        entry = tmp_path / str(limit_bytes)
+        entry.mkdir()
+        slots = open_slots(entry, sha256, np.full(4, 10_000), limit_bytes)
+        for number in range(4):
+            slots.write(number, np.full(10_000, 1, np.uint8))
+        assert (entry / SLOTS).stat().st_blocks * 512 <= limit_bytes
+
+
 def test_slots_of_pictures_that_are_gone_are_given_back(tmp_path: Path) -> None:
     sha256 = np.random.default_rng(0).integers(0, 256, (5, 32), dtype=np.uint8)
     stored = [np.full(10_000, number, np.uint8) for number in range(5)]

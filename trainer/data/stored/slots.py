@@ -113,7 +113,7 @@ class Slots:
         """Keep the bytes of a picture; where that fails, as on a full disk, go on without."""
         start = int(self.offset_bytes[number])
         assert 0 < len(stored) <= self.most_bytes[number]
-        if self._has_failed or not self._has_room(len(stored)):
+        if self._has_failed or not self._has_room(start, start + HEAD.size + len(stored)):
             return
         try:
             self._write(stored.data, start + HEAD.size)
@@ -124,9 +124,12 @@ class Slots:
             return
         self._lengths[number] = len(stored)
 
-    def _has_room(self, size_bytes: int) -> bool:
-        taken_bytes = os.fstat(self._descriptor).st_blocks * 512
-        if taken_bytes + size_bytes <= self.limit_bytes:
+    def _has_room(self, start: int, end: int) -> bool:
+        """Return whether bytes may be written, which take whole blocks of the disk."""
+        status = os.fstat(self._descriptor)
+        block_bytes = status.st_blksize
+        more_bytes = (-(-end // block_bytes) - start // block_bytes) * block_bytes
+        if status.st_blocks * 512 + more_bytes <= self.limit_bytes:
             return True
         self._give_up(
             f"the cache has the {self.limit_bytes / 1e9:,.2f} GB that it may have here by "
