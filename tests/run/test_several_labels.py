@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,31 @@ def test_the_report_has_a_row_for_each_label(run: Run, capsys: pytest.CaptureFix
     precision = run.json("results.json")["test"]["average_precision"]
     assert f"| mAP | {pages.percent(precision)} |" in card
     assert all(f"| {name} | " in card for name in shapes.NAMES)
+
+
+def test_a_run_before_the_newer_figures_says_that_they_are_not_recorded(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(run.folder, old)
+    results = run.json("results.json")
+    del results["test"]["intervals"], results["receipt_sha256"], results["train"]["kernels"]
+    for figures in (results["test"], *results["test"]["per_class"]):
+        del figures["roc_auc"]
+    (old / "results.json").write_text(json.dumps(results))
+    (old / "README.md").unlink()
+    command(capsys, "report", str(old))
+    page = " ".join((old / "report.html").read_text().split())
+    assert '<span class="label">ROC-AUC</span><b>not recorded</b>' in page
+    assert "| ROC-AUC | not recorded |  |" in (old / "README.md").read_text()
+    assert "test mAP" in command(capsys, "summary", str(old), str(run.folder))
+    assert "bit-identical" in command(capsys, "compare", str(old), str(run.folder))
+    found = json.loads(command(capsys, "evaluate", str(old), "--json"))
+    assert found["equals_results_json"] is True
+    results["test"]["per_class"][2]["f1"] += 1e-9
+    (old / "results.json").write_text(json.dumps(results))
+    found = json.loads(command(capsys, "evaluate", str(old), "--json"))
+    assert found["equals_results_json"] is False
 
 
 @pytest.mark.parametrize("processes", [2])

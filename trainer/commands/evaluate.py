@@ -232,6 +232,8 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     """Return whether results.json has the same figures; None if it is about other images."""
     if found["split"] != "test" or not found["own_images"]:
         return None
+    from trainer.finished.run_record import as_recorded
+
     results = read_results(folder)
     stored = results.get("test", {})
     check_type(stored, dict[str, Any], f"{folder / 'results.json'}: test")
@@ -240,4 +242,8 @@ def _equals_results(folder: Path, found: dict[str, Any]) -> bool | None:
     # Mirror images may be asked for only here, and older versions have written every matrix.
     here = {key: value for key, value in found["test"].items() if value is not None}
     # Slices may be by other columns.
-    return all(here.get(key, value) == value for key, value in stored.items() if key != "slices")
+    return all(
+        as_recorded(here[key], value) == value
+        for key, value in stored.items()
+        if key in here and key != "slices"
+    )

@@ -33,7 +33,14 @@ _PARTS = {
     "made_with": dict[str, Any],
     "sha256": str,
 }
+_FIRST_LINK = ("epoch", "step", "records_sha256", "state_sha256")
+"""what a link's digest was of in the first receipts, which had no marks"""
 _MADE_WITH = {"environment": Environment, "equality": dict[str, Any], "versions": dict[str, str]}
+
+_OTHERWISE = (
+    "verify it with the version that wrote it, or move it away and verify the run's folder, whose "
+    "metrics, checkpoints and results are then compared"
+)
 
 
 class ReceiptRecord(RunRecord):
@@ -73,10 +80,16 @@ def read(path: Path) -> Receipt:
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path}: format_version is {version!r}, and this version of Lockstep reads receipts "
-            f"of {FORMAT_VERSION}"
+            f"of {FORMAT_VERSION}; {_OTHERWISE}"
         )
     for key, hint in _PARTS.items():
         check_type(receipt.get(key), hint, f"{path}: {key}")
+    if _is_of_first_form(receipt):
+        raise UserError(
+            f"{path}: is a receipt of the first form, whose links have no step_marks and "
+            f"state_marks, and this version of Lockstep reads only those that have them; "
+            f"{_OTHERWISE}"
+        )
     _check_parts(receipt, path)
     sealed = receipts.seal(receipt)
     difference = _first_fault(receipt, sealed)
@@ -86,6 +99,18 @@ def read(path: Path) -> Receipt:
     if difference:
         raise DifferentRunError(f"{path}: was changed after the run: {difference}")
     return receipt
+
+
+def _is_of_first_form(receipt: Receipt) -> bool:
+    """Return whether a receipt is one of the first form, as it was written then."""
+    before = receipts.head_sha256(receipt)
+    for link in receipt["chain"]:
+        if link.keys() != {*_FIRST_LINK, "sha256"}:
+            return False
+        before = receipts.link_sha256(before, link, _FIRST_LINK)
+        if link["sha256"] != before:
+            return False
+    return bool(receipt["chain"])
 
 
 def _check_parts(receipt: Receipt, path: Path) -> None:

@@ -123,6 +123,22 @@ def are_images_of_run(
     return bool(fingerprint == data["fingerprint"]) if "fingerprint" in data else None
 
 
+def as_recorded(found: Any, stored: Any) -> Any:
+    """Return of figures that were computed again those that a run has recorded.
+
+    An older version did not know all of them, nor all of a class.
+
+    Args:
+        found: as JSON has them.
+        stored: the same in results.json.
+    """
+    if isinstance(found, dict) and isinstance(stored, dict):
+        return {key: as_recorded(found[key], stored[key]) for key in stored if key in found}
+    if isinstance(found, list) and isinstance(stored, list) and len(found) == len(stored):
+        return [as_recorded(*pair) for pair in zip(found, stored, strict=True)]
+    return found
+
+
 # ---------------------------------------------------------------------- checkpoints
 
 

@@ -16,7 +16,7 @@ from tests.commands.test_verify import forge_weights
 from tests.runs import contents
 from trainer.base.errors import DifferentRunError, UserError
 from trainer.finished import receipts, run_record, segments
-from trainer.run.receipt import Receipt, seal, to_text
+from trainer.run.receipt import Receipt, head_sha256, link_sha256, seal, to_text
 
 
 def leaves(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
@@ -110,6 +110,27 @@ def test_an_edit_is_named(own: Path, capsys: Capture) -> None:
     code, output, _ = verify(capsys, own, "--segment", "1", "--json")
     assert code == 3
     assert json.loads(output)["first_difference"].startswith("receipt.json: test is {'accuracy': 1")
+
+
+def test_a_receipt_of_the_first_form_is_told_from_an_edited_one(own: Path, capsys: Capture) -> None:
+    path = own / "receipt.json"
+    receipt = receipts.read(path)
+    before, keys = head_sha256(receipt), ("epoch", "step", "records_sha256", "state_sha256")
+    for place, link in enumerate(receipt["chain"]):
+        before = link_sha256(before, link, keys)
+        receipt["chain"][place] = {**{key: link[key] for key in keys}, "sha256": before}
+    path.write_text(to_text(receipt))
+    code, output, errors = verify(capsys, path)
+    assert (code, output) == (2, "")
+    assert "receipt.json: is a receipt of the first form, whose links have no step_marks" in errors
+    assert "move it away and verify the run's folder" in errors
+    receipt["chain"][1]["state_sha256"] = "0" * 64
+    path.write_text(to_text(receipt))
+    code, _, errors = verify(capsys, own)
+    assert code == 2
+    assert "link 1: step_marks" in errors
+    path.unlink()
+    assert verify(capsys, own, "--segment", "1")[0] == 0
 
 
 def test_a_changed_file_of_the_run_is_found_by_the_receipt(own: Path, capsys: Capture) -> None:

@@ -32,6 +32,7 @@ def write_run(
     mistakes: bool = True,
     validation: bool = True,
     lab: bool = True,
+    receipt: bool = True,
     rounding: Sequence[str] = (),
     shape: tuple[int, ...] = (8, 8),
 ) -> np.ndarray:
@@ -88,7 +89,6 @@ def write_run(
         "model": {"name": "lab_cnn", "parameters": 29034},
         "weights_sha256": "ab" * 32,
         "final_weights_sha256": "cd" * 32,
-        "receipt_sha256": "12" * 32,
         "data": {
             "name": "fashion_mnist",
             "fingerprint": "ef" * 32,
@@ -100,6 +100,8 @@ def write_run(
         "versions": {"torch": "2.13.0", "python": "3.11.7"},
         "equality": {"in_bits": not rounding, "because": list(rounding)},
     }
+    if receipt:
+        results["receipt_sha256"] = "12" * 32
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     config: dict[str, Any] = {}
     for key, value in flatten(RunConfig()).items():
@@ -259,7 +261,10 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(28, 28), (16, 24, 3)])
 def test_no_mistakes_no_validation_no_lab(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    page = report(tmp_path, mistakes=False, validation=False, lab=False, shape=shape)
+    """Nor a receipt, as of a version before them."""
+    without = dict.fromkeys(("mistakes", "validation", "lab", "receipt"), False)
+    page = report(tmp_path, **without, shape=shape)
+    assert "receipt.json" not in page.text
     assert "None: every test image was classified correctly." in page.text
     assert "Lab accuracy" not in page.text
     assert "on validation" not in page.text

@@ -161,6 +161,7 @@ def _last_epoch(saved: Checkpoint) -> int:
 
 
 def _compare_results(again: Recomputation, tested: TestedWeights, found: dict[str, Any]) -> None:
+    from trainer.finished.run_record import as_recorded
     from trainer.run.results import test_results
 
     engine, comparison, results = again.engine, again.comparison, again.plan.run.results
@@ -172,5 +173,7 @@ def _compare_results(again: Recomputation, tested: TestedWeights, found: dict[st
     stored = results["test"]
     for key, value in json.loads(json.dumps(test)).items():  # as JSON brings it back
         # What the version that did the run did not write, or this one does not, cannot differ.
-        if key in stored and value is not None and not comparison.agrees(key, value, stored[key]):
+        if key not in stored or value is None:
+            continue
+        if not comparison.agrees(key, as_recorded(value, stored[key]), stored[key]):
             comparison.note(f"results.json: test.{key} differs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from trainer.run.report.run_facts import command_of, facts_of
 MOST_ROWS = 50
 """of the worst labels, if there are too many for a page"""
 MOST_MISTAKES = 24
+NOT_RECORDED = "not recorded"
+"""of a figure that the version which did the run did not have"""
 
 FIGURES = {
     "average_precision": ("mAP", "mean of the labels' average precisions"),
@@ -49,10 +51,7 @@ def write(
     page = pages.render(
         "label_report.html",
         results=results,
-        figures=[
-            (head, test[key], what, test["intervals"].get(key))
-            for key, (head, what) in FIGURES.items()
-        ],
+        figures=figure_rows(test),
         rows=worst_rows(
             test["per_class"], plots.MOST_CLASSES_DRAWN, MOST_ROWS, "average_precision"
         ),
@@ -65,6 +64,23 @@ def write(
         command=command_of(output_dir),
     )
     write_text(output_dir / "report.html", page)
+
+
+def figure_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a row for each figure: label, value, interval and meaning, as text.
+
+    Args:
+        test: the part of results.json; an older version has not recorded every figure.
+    """
+    intervals, rows = test.get("intervals", {}), []
+    for key, (label, meaning) in FIGURES.items():
+        value = NOT_RECORDED
+        if key in test:
+            value = "–" if test[key] is None else pages.percent(test[key])
+        interval = " to ".join(map(pages.percent, intervals.get(key) or ()))
+        row = {"label": label, "value": value, "interval": interval, "meaning": meaning}
+        rows.append(row)
+    return rows
 
 
 def worst_answers(columns: dict[str, np.ndarray]) -> np.ndarray:

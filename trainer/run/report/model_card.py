@@ -72,7 +72,7 @@ def render(
         name=name,
         results=results,
         labels=labels,
-        figures=_label_rows(test) if labels else figure_rows(test),
+        figures=label_report.figure_rows(test) if labels else figure_rows(test),
         rows=rows,
         classes=classes[:MOST_CLASSES_NAMED],
         class_count=len(classes),
@@ -128,13 +128,3 @@ def changed_keys(config: RunConfig) -> dict[str, Any]:
         if not changed[key].startswith("hf:"):
             changed[key] = Path(changed[key]).name
     return changed
-
-
-def _label_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
-    rows = []
-    for key, (label, meaning) in label_report.FIGURES.items():
-        interval = test["intervals"].get(key)
-        ends = " to ".join(pages.percent(end) for end in interval) if interval else ""
-        value = "" if test[key] is None else pages.percent(test[key])
-        rows.append({"label": label, "value": value, "interval": ends, "meaning": meaning})
-    return rows

@@ -16,6 +16,9 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: the name of a file in templates/; one of HTML extends base.html.
+
+    Raises:
+        KeyError: it needs a value that there is not.
     """
     import jinja2
 
@@ -32,7 +35,10 @@ def render(template: str, **values: Any) -> str:
     # Of Markdown; those of HTML are escaped without being asked.
     environment.filters["markdown"] = markdown
     environment.filters["code"] = code
-    return environment.get_template(template).render(**values)
+    try:
+        return environment.get_template(template).render(**values)
+    except jinja2.UndefinedError as error:
+        raise KeyError(str(error)) from error
 
 
 def image_uri(image: np.ndarray) -> str:
