@@ -117,10 +117,7 @@ class Browser:
         address = path.resolve().as_uri()
         assert "errorText" not in self._ask("Page.navigate", url=address)
         self._wait("Page.loadEventFired")
-        answer = self._ask(
-            "Runtime.evaluate", expression=_EXPRESSION, awaitPromise=True, returnByValue=True
-        )
-        view = PageView(**answer["result"]["value"])
+        view = PageView(**self.evaluate(_EXPRESSION))
         for event in self._events:
             match event["method"]:
                 case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" | "Log.entryAdded":
@@ -130,6 +127,29 @@ class Browser:
                     if asked != address and not asked.startswith("data:"):
                         view.requests.append(asked)
         return view
+
+    def evaluate(self, expression: str) -> Any:
+        """Return what an expression of JavaScript gives in the open page."""
+        answer = self._ask(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press a key, such as Enter or Tab, as on a keyboard."""
+        code = {"Enter": 13, "Tab": 9}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self._ask(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}),
+            )  # fmt: skip
+
+    def print(self, path: Path) -> None:
+        """Write the open page as it is printed, as PDF on A4."""
+        size = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
+        path.write_bytes(base64.b64decode(self._ask("Page.printToPDF", **size)["data"]))
 
     def screenshot(self, path: Path) -> None:
         """Write a picture of the whole open page, as PNG."""

@@ -270,7 +270,7 @@ def test_the_page_shows_samples_as_epochs_train_on_them(
     inspect(capsys, *words)
     text = page.read_text()
     section = text[text.index("As they are trained on") : text.index("<h2>Samples")]
-    pictures = re.findall(r'src="(data:[^"]+)" alt="epoch (\d)"', section)
+    pictures = re.findall(r'src="(data:[^"]+)" [^>]*alt="epoch (\d)"', section)
     assert [int(epoch) for _, epoch in pictures] == [*range(1, 9)] * 8
     assert len({picture for picture, _ in pictures}) == 64
     assert "degrees" in section

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from tests import shapes
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from tests.runs import Run, train_apart, train_here
+from tests.distributed.launch import run_forked
+from tests.runs import Run, train_forked, train_here
 from trainer.finished import trained_model
 from trainer.run.report import pages
 from trainer.run.tracking.accelerate_trackers import TensorBoardTracker
@@ -40,8 +40,24 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("several") / "run"
     keys = ("--data.root", str(table), *KEYS, "--processes", "1")
-    assert train_here(folder, *keys, config=RECIPE) == 0
+    slices = ("--data.slice_columns", "[part, brightness]")
+    assert train_here(folder, *keys, *slices, config=RECIPE) == 0
     return Run(folder, 0)
+
+
+@pytest.fixture(scope="module")
+def mixed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run by other losses and on mixed images, without validation."""
+    folder = tmp_path_factory.mktemp("several") / "mixed"
+    keys = ("--train.loss", "asymmetric", "--train.class_weights", "auto")
+    more = ("--data.mixup", "0.2", "--data.cutmix", "0.5", "--data.validation_size", "0")
+    return trained(table, folder, *keys, *more)
+
+
+@pytest.fixture(scope="module")
+def other(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A shorter run by the recipe of `run` with another seed."""
+    return trained(table, tmp_path_factory.mktemp("several") / "other", "--seed", "1")
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -119,15 +135,41 @@ def test_a_run_before_the_newer_figures_says_that_they_are_not_recorded(
     assert found["equals_results_json"] is False
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_the_bits_do_not_depend_on_processes(
-    run: Run, table: Path, tmp_path: Path, processes: int
-) -> None:
+def test_the_bits_do_not_depend_on_processes(run: Run, table: Path, tmp_path: Path) -> None:
     keys = ("--config", str(RECIPE), "--data.root", str(table), *KEYS)
-    other = train_apart(tmp_path / "run", *keys, "--processes", str(processes))
-    assert other.exit_code == 0, other.errors
-    assert other.digest == run.digest
-    assert other.json("results.json")["test"] == run.json("results.json")["test"]
+    slices = ("--data.slice_columns", "[part, brightness]")
+    four = train_forked(tmp_path / "run", 4, *keys, *slices)
+    assert four.exit_code == 0, four.errors
+    assert four.digest == run.digest
+    assert four.json("results.json")["test"] == run.json("results.json")["test"]
+    arrays = [np.load(one.folder / "predictions.npz") for one in (run, four)]
+    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0].files)
+    three = run_forked(3, tmp_path, "-m", "trainer", "evaluate", str(run.folder), "--json")
+    assert three.returncode == 0, three.stderr
+    assert json.loads(three.stdout)["test"] == run.json("results.json")["test"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("--train.loss", "cross_entropy"), "train.loss: "),
+        (("--train.class_weights", "[1, 2]"), "train.class_weights: 2 weights for 6 classes"),
+        (("--train.loss", "mine.py:mine"), "train.loss: mine"),
+    ],
+)
+def test_two_processes_refuse_what_cannot_be_once(
+    table: Path, tmp_path: Path, keys: tuple[str, ...], message: str
+) -> None:
+    """Before any image is read, after it, and where the loss is tried."""
+    file = tmp_path / "mine.py"
+    file.write_text("def mine(logits, targets):\n    return (logits * 0).sum(1) / 0\n")
+    more = [word.replace("mine.py", str(file)) for word in keys]
+    found = train_forked(
+        tmp_path / "run", 2, "--config", str(RECIPE), "--data.root", str(table), *KEYS, *more
+    )
+    assert found.exit_code == 2, found.errors
+    assert found.errors.count(message) == 1, found.errors
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_evaluate_gives_the_same_figures(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +178,21 @@ def test_evaluate_gives_the_same_figures(run: Run, capsys: pytest.CaptureFixture
     assert found["test"] == run.json("results.json")["test"]
     text = command(capsys, "evaluate", str(run.folder), "--split", "validation")
     assert "validation mAP" in text
+
+
+def test_slices_are_of_images_with_all_labels_right(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = run.json("results.json")["test"]
+    (whole,) = test["slices"]["part"]
+    assert (whole["value"], whole["samples"]) == ("test", 150)
+    assert whole["accuracy"] == test["subset_accuracy"]
+    assert sum(row["samples"] for row in test["slices"]["brightness"]) == 150
+    lines = [line.split() for line in command(capsys, "evaluate", str(run.folder)).splitlines()]
+    assert ["brightness", "images", "all", "labels", "95", "%", "interval"] in lines
+    page = (run.folder / "report.html").read_text()
+    assert "<h3>By brightness</h3>" in page
+    assert "<th>All labels right</th>" in page
 
 
 def test_predict_names_all_labels_above_their_thresholds(
@@ -208,21 +265,19 @@ def test_what_asks_for_one_class_is_refused(
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def trained(table: Path, folder: Path, *keys: str) -> dict[str, Any]:
+def trained(table: Path, folder: Path, *keys: str) -> Run:
     words = ("--data.root", str(table), *KEYS, *keys, "--train.epochs", "2")
     assert train_here(folder, *words, config=RECIPE) == 0
-    results: dict[str, Any] = Run(folder, 0).json("results.json")
-    return results
+    return Run(folder, 0)
 
 
 def test_two_runs_are_compared_and_summed_up_by_the_map(
-    run: Run, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, other: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = tmp_path / "other"
-    worse = trained(table, other, "--seed", "1")["test"]["average_precision"]
-    capsys.readouterr()
+    worse = other.json("results.json")["test"]["average_precision"]
     better = run.json("results.json")["test"]["average_precision"]
-    found = json.loads(command(capsys, "compare", str(other), str(run.folder), "--json"))
+    both = str(other.folder), str(run.folder)
+    found = json.loads(command(capsys, "compare", *both, "--json"))
     assert [row["test_average_precision"] for row in found["runs"]] == [worse, better]
     figures = found["test"]["figures"]
     assert list(figures) == ["average_precision", "roc_auc", "subset_accuracy", *F1S]
@@ -231,14 +286,37 @@ def test_two_runs_are_compared_and_summed_up_by_the_map(
     low, high = row["interval"]
     assert low < row["difference"] < high
     page = tmp_path / "page.html"
-    text = command(capsys, "compare", str(other), str(run.folder), "--output", str(page))
+    text = command(capsys, "compare", *both, "--output", str(page))
     assert "test mAP" in text and "All labels right" in text
     assert "All labels right" in page.read_text()
 
-    found = json.loads(command(capsys, "summary", str(other), str(run.folder), "--json"))
+    found = json.loads(command(capsys, "summary", *both, "--json"))
     assert found["average_precision"]["mean"] == pytest.approx((better + worse) / 2)
     assert found["worst_class"] in shapes.NAMES
-    assert "mean AP" in command(capsys, "summary", str(other), str(run.folder))
+    assert "mean AP" in command(capsys, "summary", *both)
+
+
+def test_two_recipes_are_compared_by_seeds_and_the_map(
+    run: Run,
+    other: Run,
+    mixed: Run,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fourth = trained(table, tmp_path / "fourth", "--seed", "1", "--train.loss", "asymmetric")
+    firsts, seconds = ((str(a.folder), str(b.folder)) for a, b in ((run, other), (fourth, mixed)))
+    words = ("compare", *firsts, "--against", *seconds)
+    found = json.loads(command(capsys, *words, "--json"))
+    assert found["figure"] == "average_precision"
+    assert [pair["seed"] for pair in found["pairs"]] == [0, 1]
+    of_runs = [
+        one.json("results.json")["test"]["average_precision"] for one in (run, other, mixed, fourth)
+    ]
+    differences = [of_runs[2] - of_runs[0], of_runs[3] - of_runs[1]]
+    assert found["mean"]["mean"] == pytest.approx(np.mean(differences))
+    text = command(capsys, *words)
+    assert "mean difference" in text and "McNemar's p" in text
 
 
 def test_trackers_get_the_map_and_no_accuracy_of_another_meaning(run: Run) -> None:
@@ -253,12 +331,8 @@ def test_trackers_get_the_map_and_no_accuracy_of_another_meaning(run: Run) -> No
         assert shown[f"test/class_average_precision/{name}"] == precision
 
 
-def test_asymmetric_loss_weights_and_mixed_images_work_together(
-    table: Path, tmp_path: Path
-) -> None:
-    keys = ("--train.loss", "asymmetric", "--train.class_weights", "auto")
-    mixed = ("--data.mixup", "0.2", "--data.cutmix", "0.5", "--data.validation_size", "0")
-    results = trained(table, tmp_path / "run", *keys, *mixed)
+def test_asymmetric_loss_weights_and_mixed_images_work_together(mixed: Run) -> None:
+    results = mixed.json("results.json")
     assert results["test"]["average_precision"] > 0.5
     assert {row["threshold"] for row in results["test"]["per_class"]} == {0.5}
 
@@ -277,3 +351,19 @@ def test_a_cross_validation_answers_for_each_image_once(
     wanted = average_precision_score(target, shares, average="macro")
     assert found["out_of_fold"]["average_precision"] == pytest.approx(wanted)
     assert "Per label, out of fold" in (tmp_path / "cv" / "crossval.html").read_text()
+
+    worse = tmp_path / "worse"  # as if of a recipe whose answers are less sure
+    shutil.copytree(tmp_path / "cv", worse)
+    with np.load(worse / "out_of_fold.npz", allow_pickle=False) as arrays:
+        columns = {name: arrays[name] for name in arrays.files}
+    random = np.random.default_rng(0)
+    columns["probabilities"] = (shares + random.random(shares.shape)).astype(np.float32) / 2
+    np.savez(worse / "out_of_fold.npz", **columns)
+    words = ("compare", str(tmp_path / "cv"), str(worse))
+    compared = json.loads(command(capsys, *words, "--json"))
+    assert compared["figure"] == "average_precision"
+    assert [pair["fold"] for pair in compared["pairs"]] == [1, 2]
+    row = compared["out_of_fold"]["figures"]["average_precision"]
+    assert row["first"] == pytest.approx(wanted)
+    assert row["interval"][0] < row["difference"] < 0
+    assert "out of fold, each image once" in command(capsys, *words)

@@ -148,6 +148,8 @@ BODY = "def mine(logits, targets, scale=1.0):\n    "
         ("return F.cross_entropy(logits, targets)", "must return the loss of each sample"),
         ("return logits.log_softmax(1)", "shape (10, 10)"),
         ("return 1.0", "returns a float"),
+        ("return (logits[:, 0] > 0).int()", "shape (10,) and type torch.int32"),
+        ("return targets", "type torch.int64"),
         ("return (logits.softmax(1)[:, 0] - 2).log()", "returns nan"),
         ("return (logits[:, 0] * 0).sqrt() + logits[:, 1]", "a gradient that is not finite"),
         ("return torch.zeros(len(logits))", "does not depend on the logits"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trainer.data.batches import Batch
     from trainer.finished.recomputation import Plan
     from trainer.finished.run_record import RunRecord
+    from trainer.run.report.pages import Picture
     from trainer.training.engine import Engine
     from trainer.training.per_sample import SampleWatch
 
@@ -216,8 +217,8 @@ def _class_of(target: int | list[float], names: Sequence[str]) -> str:
     return " + ".join(f"{100 * share:.0f} % {name}" for share, name in reversed(shares))
 
 
-def _pictures(engine: Engine, batch: Batch, indices: torch.Tensor) -> list[str]:
-    """Return the images as the network saw them, with the pixels' scaling undone, as addresses.
+def _pictures(engine: Engine, batch: Batch, indices: torch.Tensor) -> list[Picture]:
+    """Return the images as the network saw them, with the pixels' scaling undone.
 
     Args:
         indices: of the training images, int64 (n,).
@@ -225,12 +226,14 @@ def _pictures(engine: Engine, batch: Batch, indices: torch.Tensor) -> list[str]:
     import torch
 
     from trainer.data.dataset import drawable
-    from trainer.run.report.pages import image_uri
+    from trainer.run.report import pages
 
     if engine.batches.data is not engine.data:  # a batch has features, of images as they are
-        return [image_uri(image) for image in engine.data.train.pictures(indices.numpy())]
-    pixels = engine.data.scaling.undo(batch.images)
-    return [image_uri(image) for image in drawable(pixels.round().clamp(0, 255).to(torch.uint8))]
+        images = engine.data.train.pictures(indices.numpy())
+    else:
+        pixels = engine.data.scaling.undo(batch.images)
+        images = drawable(pixels.round().clamp(0, 255).to(torch.uint8))
+    return [pages.picture(image, pages.LARGE) for image in images]
 
 
 def _mean_before(run: RunRecord, step: int) -> float | None:

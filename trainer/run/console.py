@@ -169,10 +169,7 @@ def print_figures(test: dict[str, Any], images: str) -> None:
     print_line("")
     if worst is not None:
         print_line(f"worst class    {test['worst_class']}, {percent(worst['accuracy'])}")
-    for name, slices in (test.get("slices") or {}).items():
-        print_line("")
-        for line in slice_lines(name, slices):
-            print_line(line)
+    _print_slices(test)
 
 
 def _print_figures_of_labels(test: dict[str, Any], images: str) -> None:
@@ -205,7 +202,16 @@ def _print_figures_of_labels(test: dict[str, Any], images: str) -> None:
         )
     if note := omitted_note(test["per_class"], rows):
         print_line(note)
-    print_line("")
+    _print_slices(test)
+
+
+def _print_slices(test: dict[str, Any]) -> None:
+    """Print a table for each column that the images are divided by."""
+    figure = "all labels" if has_several_labels(test) else "accuracy"
+    for name, slices in (test.get("slices") or {}).items():
+        print_line("")
+        for line in slice_lines(name, slices, figure):
+            print_line(line)
 
 
 def worst_rows(
@@ -249,11 +255,12 @@ def class_table(
     return [*map("".join, zip(table, ["", *marks], strict=True)), *([others] if others else [])]
 
 
-def slice_lines(column: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def slice_lines(column: str, rows: Sequence[dict[str, Any]], figure: str = "accuracy") -> list[str]:
     """Return the lines of a table of the slices by a column, of many only the worst.
 
     Args:
         rows: worst first, as `training.slices` gives them.
+        figure: what is shown: the accuracy, or the share of images with all labels right.
     """
     cells = [
         (
@@ -264,7 +271,7 @@ def slice_lines(column: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         )
         for row in rows[:WORST_CLASSES]
     ]
-    head = (_clip(column), "images", "accuracy", "95 % interval")
+    head = (_clip(column), "images", figure, "95 % interval")
     others = len(rows) - len(cells)
     note = [f"and {others:,} more slices; these are the worst"] if others else []
     return [*format_table([head, *cells], left=(0, 3)), *note]

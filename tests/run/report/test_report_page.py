@@ -85,6 +85,65 @@ def test_the_result_is_read_first(browser: Browser, pages: dict[str, Path]) -> N
     assert "Shirt worst 5.00 %" in words
 
 
+ROWS = "document.querySelector('table.classes').tBodies[0].rows"
+NAMES = f"Array.from({ROWS}).filter(row => !row.hidden).map(row => row.cells[0].innerText)"
+ACCURACIES = f"Array.from({ROWS}).map(row => parseFloat(row.cells[2].innerText))"
+HEAD = "document.querySelector('table.classes').tHead.rows[0].cells[2]"
+
+
+def test_a_table_is_sorted_and_searched_by_keyboard(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["many classes"], 1280)
+    browser.evaluate(f"{HEAD}.querySelector('button').focus()")
+    assert browser.evaluate(f"{HEAD}.getAttribute('aria-sort')") is None
+    for kind, falling in (("ascending", False), ("descending", True)):
+        browser.press("Enter")
+        assert browser.evaluate(f"{HEAD}.getAttribute('aria-sort')") == kind
+        accuracies = browser.evaluate(ACCURACIES)
+        assert accuracies == sorted(accuracies, reverse=falling)
+        assert len(set(accuracies)) > 1
+    field = "document.querySelector('.search input')"
+    assert browser.evaluate(f"{field}.labels[0].innerText").strip() == "Search: class"
+    search = f"{field}.value = 'CLASS 2'; {field}.dispatchEvent(new Event('input'))"
+    browser.evaluate(search)
+    found = [name.removesuffix(" worst") for name in browser.evaluate(NAMES)]
+    assert sorted(found) == sorted(["class 2", *(f"class 2{number}" for number in range(10))])
+    assert browser.evaluate("document.querySelector('.search output').innerText") == "11 of 30"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["usual", "many classes"])
+def test_small_pictures_are_enlarged_by_whole_numbers(
+    browser: Browser, pages: dict[str, Path], kind: str, width: int
+) -> None:
+    browser.open(pages[kind], width)
+    shown = browser.evaluate(
+        "Array.from(document.querySelectorAll('figure img'), image => [image.clientWidth / "
+        "image.naturalWidth, getComputedStyle(image).imageRendering])"
+    )
+    assert len(shown) > 1
+    assert all(factor > 1 and factor == int(factor) for factor, _ in shown)
+    assert {rendering for _, rendering in shown} == {"pixelated"}
+
+
+def test_thousands_of_classes_are_listed_in_a_page_of_a_few_megabytes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    names = [f"kind {place}" for place in range(3000)]
+    images = write_run(tmp_path, names=names, samples=6000)
+    write_report(tmp_path, images.__getitem__)
+    page = tmp_path / "report.html"
+    assert page.stat().st_size < 5e6
+    look = browser.open(page, 390)
+    assert (look.complaints, look.width) == ([], 390)
+    assert "All 3,000 classes, to be searched and sorted" in look.text
+    rows = "document.querySelectorAll('details table')[0].tBodies[0].rows"
+    assert browser.evaluate(f"{rows}.length") == 3000
+    assert browser.evaluate(f"{rows}[0].cells[0].textContent.trim()") == "kind 2999", "the worst"
+    assert "Most often confused" in look.text
+
+
 def test_names_are_text_and_nothing_else(browser: Browser, pages: dict[str, Path]) -> None:
     look = browser.open(pages["hostile"], 1280)
     for name in HOSTILE:

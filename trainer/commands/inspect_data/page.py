@@ -18,6 +18,7 @@ from trainer.data.augment.policy import Augmentation
 from trainer.data.batches import fetch_augmented
 from trainer.data.dataset import ImageSet
 from trainer.run.report import pages
+from trainer.run.report.pages import Picture
 
 SAMPLES = 12
 """how many training images of each class are shown"""
@@ -25,6 +26,8 @@ EPOCHS = 8
 """how many epochs of a sample are shown"""
 MOST_AUGMENTED = 8
 """how many samples are shown as epochs train on them, each of another class"""
+SMALL = 64
+"""the longer side of samples, in CSS pixels"""
 LARGEST_GROUP = 6
 """how many images of a group of duplicates are shown"""
 
@@ -55,7 +58,8 @@ def write(
         for label in classes
     ]
     shown = [(image["part"], image["position"]) for image in images]
-    uris = _uris(inspected, [*shown, *(place for places in samples for place in places)])
+    large = _pictures(inspected, shown, pages.LARGE)
+    small = _pictures(inspected, [place for places in samples for place in places], SMALL)
     text = pages.render(
         "inspect_data.html",
         found=found,
@@ -63,12 +67,12 @@ def write(
         groups=groups,
         suspects=suspects,
         samples=[
-            [(uris[place], inspected.describe(place)["name"]) for place in places]
+            [(small[place], inspected.describe(place)["name"]) for place in places]
             for places in samples
         ],
         augment=config.data.augment if config else "none",
         augmented=_augmented(inspected, config, samples) if config else [],
-        uri=lambda image: uris[image["part"], image["position"]],
+        shown=lambda image: large[image["part"], image["position"]],
         largest=max(row["train"] for row in found["classes"]),
     )
     with report_write_errors("--page", path):
@@ -77,8 +81,8 @@ def write(
 
 def _augmented(
     inspected: InspectedImages, config: RunConfig, samples: Sequence[Sequence[Place]]
-) -> list[list[str]]:
-    """Return the addresses of the first sample of some classes, a row each, in the first epochs."""
+) -> list[list[Picture]]:
+    """Return the first sample of some classes, a row each, in the first epochs."""
     if config.data.augment == "none":
         return []
     chosen = torch.tensor([places[0][1] for places in samples if places][:MOST_AUGMENTED])
@@ -88,16 +92,18 @@ def _augmented(
     for epoch in range(1, EPOCHS + 1):
         images, _ = fetch_augmented(train, augmentation, chosen, epoch, device)
         shown = ImageSet(images, chosen).pictures(np.arange(len(chosen)))
-        columns.append([pages.image_uri(pixels) for pixels in shown])
+        columns.append([pages.picture(pixels, SMALL) for pixels in shown])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _uris(inspected: InspectedImages, places: Sequence[Place]) -> dict[Place, str]:
-    """Return each image as the address of a PNG file."""
+def _pictures(
+    inspected: InspectedImages, places: Sequence[Place], longest: int
+) -> dict[Place, Picture]:
+    """Return each image as it is shown, its longer side up to `longest`."""
     found = {}
     for part, split in inspected.splits.items():
         positions = sorted({position for other, position in places if other == part})
         for position in positions:
             (pixels,) = split.pictures(np.array([position]))
-            found[part, position] = pages.image_uri(pixels)
+            found[part, position] = pages.picture(pixels, longest)
     return found

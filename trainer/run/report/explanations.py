@@ -85,15 +85,22 @@ def describe(
         pictures: as for `run_report.write_report`.
         names: of the classes.
     """
-    images = pictures(found.index)
-    return [
-        {
-            "image": pages.image_uri(heat_maps.enlarge(image)),
-            "map": pages.image_uri(heat_maps.draw(image, heat)),
-            "true": names[target],
-            "predicted": names[predicted],
-        }
-        for image, heat, target, predicted in zip(
-            images, found.heat, found.target.tolist(), found.predicted.tolist(), strict=True
+    rows = []
+    for image, heat, target, predicted in zip(
+        pictures(found.index),
+        found.heat,
+        found.target.tolist(),
+        found.predicted.tolist(),
+        strict=True,
+    ):
+        shown = pages.picture(image, pages.MIDDLE)
+        uri = pages.image_uri(heat_maps.draw(image, heat))
+        rows.append(
+            {
+                "image": shown,
+                "map": shown._replace(uri=uri, is_enlarged=False),
+                "true": names[target],
+                "predicted": names[predicted],
+            }
         )
-    ]
+    return rows

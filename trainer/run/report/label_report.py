@@ -74,9 +74,7 @@ def figure_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
     """
     intervals, rows = test.get("intervals", {}), []
     for key, (label, meaning) in FIGURES.items():
-        value = NOT_RECORDED
-        if key in test:
-            value = "–" if test[key] is None else pages.percent(test[key])
+        value = pages.percent(test[key]) if key in test else NOT_RECORDED
         interval = " to ".join(map(pages.percent, intervals.get(key) or ()))
         row = {"label": label, "value": value, "interval": interval, "meaning": meaning}
         rows.append(row)
@@ -111,5 +109,5 @@ def describe_answers(
             kind: [(name, shares[name]) for name in names_of(rows, names)]
             for kind, rows in kinds.items()
         }
-        found.append({"picture": pages.image_uri(image), "index": place} | labels)
+        found.append({"picture": pages.picture(image, pages.LARGE), "index": place} | labels)
     return found

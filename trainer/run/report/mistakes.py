@@ -48,7 +48,7 @@ def describe_mistakes(
     """
     return [
         {
-            "picture": pages.image_uri(image),
+            "picture": pages.picture(image, pages.MIDDLE),
             "index": int(columns["index"][place]),
             "true": names[columns["target"][place]],
             "predicted": names[columns["predicted"][place]],
@@ -64,7 +64,11 @@ def _describe_nearest(
 ) -> list[dict[str, Any]]:
     """Return what a page shows of the training images that are nearest to a mistake."""
     return [
-        {"picture": pages.image_uri(image), "name": names[target], "cosine": float(cosine)}
+        {
+            "picture": pages.picture(image, pages.SMALL),
+            "name": names[target],
+            "cosine": float(cosine),
+        }
         for image, target, cosine in zip(
             neighbours.images[place],
             neighbours.targets[place],

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+LARGE, MIDDLE, SMALL = 144, 112, 56
+"""how large pictures are shown, in CSS pixels"""
+
+
+class Picture(NamedTuple):
+    """A picture on a page, and its size there in CSS pixels."""
+
+    uri: str
+    width: int
+    height: int
+    is_enlarged: bool
+    """by a whole number, so that its pixels stay squares"""
 
 
 def render(template: str, **values: Any) -> str:
@@ -21,6 +35,7 @@ def render(template: str, **values: Any) -> str:
         KeyError: it needs a value that there is not.
     """
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.run.report"),
@@ -35,10 +50,29 @@ def render(template: str, **values: Any) -> str:
     # Of Markdown; those of HTML are escaped without being asked.
     environment.filters["markdown"] = markdown
     environment.filters["code"] = code
+    script = (Path(__file__).parent / "templates" / "tables.js").read_text(encoding="utf-8")
+    # The page's policy lets this script run and nothing else, whatever a name may contain.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values |= {"script": Markup(script), "script_sha256": digest}
     try:
         return environment.get_template(template).render(**values)
     except jinja2.UndefinedError as error:
         raise KeyError(str(error)) from error
+
+
+def picture(image: np.ndarray, longest: int) -> Picture:
+    """Encode an image to be shown: small ones enlarged by a whole number, large ones made smaller.
+
+    Args:
+        image: as of `image_uri`.
+        longest: of its sides, at most, in CSS pixels.
+    """
+    sides = image.shape[:2]
+    factor = longest // max(sides)
+    height, width = (
+        side * factor if factor else max(1, round(side * longest / max(sides))) for side in sides
+    )
+    return Picture(image_uri(image), width, height, is_enlarged=factor > 0)
 
 
 def image_uri(image: np.ndarray) -> str:
@@ -55,9 +89,9 @@ def file_uri(path: Path) -> str:
     return _uri(path.read_bytes())
 
 
-def percent(share: float) -> str:
-    """Format 0.9057 as 90.57 %, with a space that does not break."""
-    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+def percent(share: float | None) -> str:
+    """Format 0.9057 as 90.57 %, with a space that does not break; None, undefined, as a dash."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:

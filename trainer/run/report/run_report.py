@@ -27,6 +27,10 @@ from trainer.training.metrics import CALIBRATION_BINS, calibration_bins
 
 MOST_ROWS = 50
 """of the worst classes, if there are too many for a page"""
+LISTED_BYTES = 3_000_000
+"""of the table of all classes, where the page has one: of more classes it has the worst"""
+MOST_CONFUSED = 20
+"""pairs of classes in a table, where a picture is hard to read"""
 
 
 def write_report(
@@ -109,8 +113,10 @@ def describe_classes(
 
     Returns:
         `worst`, the row of the worst class, with the class it was most often taken for (or None);
-        `rows`, of the table; `classes`, how many there are; `drawn`, how many columns the picture
-        of the confusion matrix has; `in_full`, whether `confusion` stands in the JSON.
+        `rows`, of the table; `all_rows`, of a second one, the worst first, where `rows` are not
+        all; `confused`, the most frequent mistakes, where the classes are many; `classes`, how many
+        there are; `drawn`, how many columns the picture of the confusion matrix has; `in_full`,
+        whether `confusion` stands in the JSON.
     """
     place = names.index(test["worst_class"])
     mistakes = confusion.mistakes()
@@ -123,7 +129,38 @@ def describe_classes(
             "taken_count": 0 if cell is None else int(confusion.count[cell]),
         },
         "rows": worst_rows(test["per_class"], plots.MOST_CLASSES_DRAWN, MOST_ROWS),
+        "all_rows": list_all(test["per_class"]) if many else [],
+        "confused": most_confused(confusion, names),
         "classes": len(names),
         "drawn": plots.MOST_CONFUSED + 1 if many else len(names),
         "in_full": test["confusion"] is not None,
     }
+
+
+def list_all(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of all classes, the worst first, or as many as LISTED_BYTES allow.
+
+    Those of classes without images come last.
+    """
+    ordered = sorted(rows, key=lambda row: (not row["support"], row["accuracy"]))
+    size = np.cumsum([100 + len(row["name"].encode()) for row in ordered])
+    return ordered[: int(np.searchsorted(size, LISTED_BYTES, side="right"))]
+
+
+def most_confused(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the most frequent mistakes where there are many classes, the most frequent first.
+
+    Returns:
+        Of each the classes `true` and `predicted`, how many images, `count`, and of the `true`
+        class's images the `share`.
+    """
+    if len(names) <= plots.MOST_CLASSES_WITH_LARGE_TEXT:
+        return []
+    support = confusion.support()
+    found = []
+    for cell in confusion.mistakes()[:MOST_CONFUSED].tolist():
+        true, count = int(confusion.true[cell]), int(confusion.count[cell])
+        predicted = names[confusion.predicted[cell]]
+        share = count / int(support[true])
+        found.append({"true": names[true], "predicted": predicted, "count": count, "share": share})
+    return found
