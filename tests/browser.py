@@ -59,14 +59,15 @@ class Browser:
 
     Args:
         profile: an empty folder for it to write to.
+        more: further words of its command line.
     """
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *more: str) -> None:
         assert CHROMIUM is not None
         read_commands, write_commands = os.pipe()
         read_answers, write_answers = os.pipe()
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        words += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        words += ["--remote-debugging-pipe", f"--user-data-dir={profile}", *more, "about:blank"]
         # The shell moves the pipes to where chromium looks for them.
         script = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
         self._process = subprocess.Popen(
@@ -89,7 +90,7 @@ class Browser:
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         answer = self._ask("Target.attachToTarget", targetId=page, flatten=True)
         self._session = answer["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self._ask(f"{domain}.enable")
         return self
 
@@ -104,8 +105,8 @@ class Browser:
             self._commands.close()
             self._answers.close()
 
-    def open(self, path: Path, width: int, *, dark: bool = False) -> PageView:
-        """Open a page in a window `width` CSS pixels wide, and return what is seen."""
+    def open(self, page: Path | str, width: int, *, dark: bool = False) -> PageView:
+        """Open a file or an address in a window `width` CSS pixels wide; return what is seen."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
         phone = width < 600
@@ -114,9 +115,13 @@ class Browser:
             width=width, height=800, deviceScaleFactor=2 if phone else 1, mobile=phone,
         )  # fmt: skip
         self._events.clear()
-        address = path.resolve().as_uri()
-        assert "errorText" not in self._ask("Page.navigate", url=address)
+        self._address = page if isinstance(page, str) else page.resolve().as_uri()
+        assert "errorText" not in self._ask("Page.navigate", url=self._address)
         self._wait("Page.loadEventFired")
+        return self.look()
+
+    def look(self) -> PageView:
+        """Return what is seen now, and all complaints and requests since the page was opened."""
         view = PageView(**self.evaluate(_EXPRESSION))
         for event in self._events:
             match event["method"]:
@@ -124,7 +129,7 @@ class Browser:
                     view.complaints.append(json.dumps(event["params"]))
                 case "Network.requestWillBeSent":
                     asked = event["params"]["request"]["url"]
-                    if asked != address and not asked.startswith("data:"):
+                    if asked != self._address and not asked.startswith(("data:", "blob:")):
                         view.requests.append(asked)
         return view
 
@@ -150,6 +155,19 @@ class Browser:
         """Write the open page as it is printed, as PDF on A4."""
         size = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
         path.write_bytes(base64.b64decode(self._ask("Page.printToPDF", **size)["data"]))
+
+    def wait_until(self, condition: str) -> None:
+        """Wait until an expression is true; pytest's time limit ends a vain wait."""
+        self.evaluate(f"""new Promise(done => {{
+          const look = () => ({condition}) ? done() : setTimeout(look, 20);
+          look();
+        }})""")
+
+    def choose_files(self, selector: str, *files: Path) -> None:
+        """Choose files in an input of a page, as a person would."""
+        root = self._ask("DOM.getDocument")["root"]["nodeId"]
+        node = self._ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._ask("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
     def screenshot(self, path: Path) -> None:
         """Write a picture of the whole open page, as PNG."""

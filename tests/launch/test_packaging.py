@@ -165,6 +165,7 @@ def test_the_wheel_holds_the_packages_the_recipes_and_the_licence_only(wheel: Pa
     patterns = [
         "trainer/**/*.py",
         "trainer/run/report/templates/*",
+        "trainer/commands/demo/page/*.[!p]*",
         "models/**/*.py",
         "configs/*.yaml",
     ]

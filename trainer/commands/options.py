@@ -55,6 +55,29 @@ def add_max_megapixels_option(parser: argparse.ArgumentParser, what: str) -> Non
     )
 
 
+def add_min_confidence_option(parser: argparse.ArgumentParser) -> None:
+    """Add --min_confidence."""
+    parser.add_argument(
+        "--min_confidence",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="name no class where the most probable one is less probable than this: the class is "
+        "then 'not sure', null in JSON; the run's report shows what is gained",
+    )
+
+
+def _share(text: str) -> float:
+    """Return the number in an argument, as argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
 def choose_kernels_of(run: Path) -> None:
     """Compute with the kernels of a finished run, if this machine has them; before torch comes.
 

@@ -25,6 +25,7 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
 from trainer.commands.options import (
     add_max_megapixels_option,
+    add_min_confidence_option,
     add_model_option,
     choose_kernels_of,
 )
@@ -33,7 +34,6 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
-    import numpy as np
     from accelerate import Accelerator
 
     from trainer.finished.trained_model import TrainedModel
@@ -74,27 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each process; default: 1"
     )
-    parser.add_argument(
-        "--min_confidence",
-        type=_share,
-        default=0.0,
-        metavar="P",
-        help="name no class where the most probable one is less probable than this: the class is "
-        "then 'not sure', null in JSON; the run's report shows what is gained",
-    )
+    add_min_confidence_option(parser)
     add_model_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
-
-
-def _share(text: str) -> float:
-    """Return the number in an argument, as argparse's `type`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -107,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     choose_kernels_of(arguments.run)
     with join_process_group(RunConfig()) as accelerator:
-        from trainer.finished import trained_model
+        from trainer.finished import answers, trained_model
 
         # Rank 0 decides: the others may see other folders.
         files = collectives.run_on_main_rank(
@@ -118,11 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
             accelerator, lambda: trained_model.load(arguments.run, arguments.model)
         )
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
-        if stored.thresholds is not None and arguments.min_confidence:
-            raise UserError(
-                "--min_confidence: must be left out for a model of several labels, which has a "
-                f"threshold for each label, found {arguments.min_confidence}"
-            )
+        answers.check_min_confidence(stored, arguments.min_confidence)
         rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
         if accelerator.is_main_process:
             _print(rows, stored.class_names, sys.stdout, as_json=arguments.json)
@@ -229,9 +207,7 @@ def _predict(
     stored: TrainedModel, file: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], float] | str:
     """Return what is printed for a picture, and its mean brightness, or what is wrong with it."""
-    import numpy as np
-
-    from trainer.training.label_metrics import apply_thresholds
+    from trainer.finished import answers
 
     try:
         # A read from a pipe or a device may never return.
@@ -244,29 +220,11 @@ def _predict(
         return str(error)
     if arguments.invert:
         pixels = 255 - pixels
-    probabilities = stored.probabilities(pixels[None])[0].numpy()
-    if not np.isfinite(probabilities).all():
-        raise UserError(
-            f"{file}: the model gives no probabilities for it, as its logits are not finite"
-        )
-    row: dict[str, Any] = {"file": str(file)}
-    if stored.thresholds is not None:
-        chosen = np.flatnonzero(apply_thresholds(probabilities, np.array(stored.thresholds)))
-        row["class"] = [stored.class_names[label] for label in chosen]
-        row["probability"] = [_shortest(value) for value in probabilities[chosen]]
-    else:
-        best = int(probabilities.argmax())
-        is_sure = bool(probabilities[best] >= np.float32(arguments.min_confidence))
-        row["class"] = stored.class_names[best] if is_sure else None
-        row["probability"] = _shortest(probabilities[best])
+    probabilities = answers.ask(stored, pixels, str(file))
+    row = {"file": str(file), **answers.name(stored, probabilities, arguments.min_confidence)}
     if arguments.json:  # otherwise too much to keep, of many classes and pictures
         row["probabilities"] = probabilities  # as Python floats they would take ten times as much
     return row, float(pixels.float().mean())
-
-
-def _shortest(value: np.float32) -> float:
-    """Return the float with the shortest decimal that stands for a float32 number."""
-    return float(str(value))
 
 
 def _hint(stored: TrainedModel, shade: float) -> None:
@@ -289,9 +247,10 @@ def _print(
     if hasattr(output, "reconfigure"):
         output.reconfigure(encoding="utf-8", errors="surrogateescape")
     if as_json:
+        from trainer.finished import answers
+
         for row in rows:
-            values = map(_shortest, row["probabilities"])
-            whole = row | {"probabilities": dict(zip(class_names, values, strict=True))}
+            whole = row | {"probabilities": answers.by_class(class_names, row["probabilities"])}
             output.write(json.dumps(whole) + "\n")
         return
     writer = csv.writer(output, lineterminator="\n")

@@ -18,6 +18,7 @@ from trainer.config.schema import DataConfig, Interpolation, ResizeRule
 from trainer.data.dataset import ImageSet
 from trainer.data.pictures import decoding, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
+from trainer.data.pictures.places import Place
 from trainer.data.pictures.resizing import Fit
 from trainer.data.scaling import Scaling
 from trainer.data.stored.form import StoredForm
@@ -152,11 +153,12 @@ class TrainedModel:
         )
 
     def read(
-        self, picture: Path | str, max_megapixels: int = decoding.MOST_MEGAPIXELS
+        self, picture: Place | Path | str, max_megapixels: int = decoding.MOST_MEGAPIXELS
     ) -> torch.Tensor:
         """Read the pixels of a picture file of any size, as the model takes them.
 
         Args:
+            picture: a file, or a place whose bytes may be in memory.
             max_megapixels: a picture of more million pixels is refused.
 
         Returns:
@@ -167,7 +169,8 @@ class TrainedModel:
         """
         form = StoredForm(self.channels, self.grey_range, self.store_size, self.store_quality)
         fit = Fit(self.resize, self.crop_share, self.interpolation)
-        stored = form.read_pixels(Path(picture), max_megapixels)
+        place = Path(picture) if isinstance(picture, str) else picture
+        stored = form.read_pixels(place, max_megapixels)
         pixels = resizing.resize(stored, self.image_size, fit)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

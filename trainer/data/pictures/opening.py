@@ -16,6 +16,15 @@ from trainer.data.pictures.places import Place
 if TYPE_CHECKING:
     from PIL import ImageFile
 
+
+class UnknownFormatError(UserError):
+    """A file is of no format that pictures are read from."""
+
+
+class TooManyPixelsError(UserError):
+    """A picture has more pixels than are allowed."""
+
+
 # Pillow's own limit on pixels is the whole process's, and pictures are read by several threads.
 _pillow_limit = threading.Lock()
 
@@ -41,11 +50,11 @@ def explain_errors(place: Place) -> Iterator[None]:
     except UnidentifiedImageError as error:
         with place.open() as stream:
             if not stream.read(1):
-                raise UserError(
+                raise UnknownFormatError(
                     f"{place}: is not a picture that can be read (it is empty, of 0 bytes)"
                 ) from error
         known = ", ".join(formats.NAMES)
-        raise UserError(
+        raise UnknownFormatError(
             f"{place}: is not a picture that can be read (it is of none of the formats {known})"
         ) from error
     except Exception as error:  # Pillow raises errors of any type
@@ -67,9 +76,9 @@ def open_with_pillow(
 
 
 def check_megapixels(place: Place, pixels: int, max_megapixels: int | None) -> None:
-    """Raise a `UserError` if a picture has more pixels than are allowed; None: any number."""
+    """Raise `TooManyPixelsError` if a picture has more than are allowed; None: any number."""
     if max_megapixels is not None and pixels > max_megapixels * 10**6:
-        raise UserError(
+        raise TooManyPixelsError(
             f"{place}: has {pixels / 10**6:,.1f} megapixels; if that is right, allow them: "
             f"data.max_megapixels, which is {max_megapixels} (of predict --max_megapixels)"
         )
@@ -82,7 +91,7 @@ def _open_without_limit(place: Place, stream: BinaryIO) -> ImageFile.ImageFile:
     names: tuple[str, ...] = formats.register()
     if formats.is_heif(stream):
         if not formats.register_heif():
-            raise UserError(
+            raise UnknownFormatError(
                 f"{place}: is HEIC, which needs another package: pip install "
                 "'lockstep-trainer[heic]'; or convert it to JPEG"
             )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
-from trainer.data.pictures import decoding, formats, resizing
+from trainer.data.pictures import decoding, formats, opening, resizing
 from trainer.data.pictures.high_bit_depth import GreyRange
 from trainer.data.pictures.places import Place, ReadPlace
 
@@ -93,7 +93,7 @@ class StoredForm:
                 "and leave such out: data.on_bad: skip"
             ) from error
 
-    def read_pixels(self, picture: Path, max_megapixels: int) -> Bytes:
+    def read_pixels(self, picture: Place | Path, max_megapixels: int) -> Bytes:
         """Return the image that is stored of a picture: uint8 (height, width, channels).
 
         Args:
@@ -102,7 +102,7 @@ class StoredForm:
         Raises:
             UserError: names the picture that is missing or broken.
         """
-        place = Place(picture)
+        place = opening.place_of(picture)
         info = decoding.read_info(place, max_megapixels)
         (height, width) = self.sizes(np.array([[info.height, info.width]], np.int32))[0].tolist()
         return self.pixels(self._encode(place, (height, width)), (height, width))

@@ -1,0 +1,92 @@
+"""Serve a page to try a finished run's model: drop pictures or use the camera.
+
+The page shows classes, probabilities and what the answer came from (Grad-CAM). It is served on this
+machine alone unless --host says otherwise, needs nothing from outside, and keeps no picture. For
+programs: POST a picture to /predict, and get the JSON of `predict --json`. Ctrl-C ends it.
+
+example: python -m trainer demo runs/photos --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.base.errors import UserError
+from trainer.base.terminal import print_report
+from trainer.commands.options import (
+    add_json_option,
+    add_max_megapixels_option,
+    add_min_confidence_option,
+    add_model_option,
+    choose_kernels_of,
+)
+from trainer.config.schema import RunConfig
+from trainer.ranks.process_group import join_process_group
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8000,
+        metavar="N",
+        help="of the page, 0 for any free one; default: %(default)s",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="NAME",
+        help="the address to listen on; 0.0.0.0 lets everybody in the network use the page; "
+        "default: %(default)s, this machine alone",
+    )
+    add_max_megapixels_option(parser, "is refused")
+    add_min_confidence_option(parser)
+    add_model_option(parser)
+    add_json_option(parser)
+
+
+def _port(text: str) -> int:
+    """Return the number in an argument, as argparse's `type`."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        UserError: there is no finished run, its model takes no pictures, or the port is taken.
+    """
+    choose_kernels_of(arguments.run)
+    with join_process_group(RunConfig()) as accelerator:
+        from trainer.commands.demo import page
+        from trainer.commands.demo.answering import Answerer
+        from trainer.commands.demo.server import DemoServer
+        from trainer.finished import answers, trained_model
+
+        stored = trained_model.load(arguments.run, arguments.model)
+        answers.check_min_confidence(stored, arguments.min_confidence)
+        if stored.channels not in (1, 3):
+            raise UserError(
+                f"RUN: its model takes images of {stored.channels} channels, and a page can show "
+                "and send grey or coloured pictures only; use predict"
+            )
+        answerer = Answerer(
+            stored.to(accelerator.device), arguments.min_confidence, arguments.max_megapixels
+        )
+        files = page.files(stored, page.name_of(arguments.run))
+        with DemoServer(arguments.host, arguments.port, files, answerer) as server:
+            lines = [f"{server.url}  until Ctrl-C"]
+            print_report({"url": server.url}, lines, as_json=arguments.json)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                pass  # it is how a server ends
+            finally:
+                answerer.close()
