@@ -5,6 +5,7 @@ The task is a JSON object {"name": ..., ...}; rank 0 writes the outcome.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -26,9 +27,11 @@ from trainer.config.schema import CheckpointConfig, RunConfig, TrainConfig, repl
 from trainer.data import measurements, shared_images
 from trainer.data.dataset import Dataset, ImageSet
 from trainer.data.loading import load
+from trainer.data.sources import reading
+from trainer.data.stored.form import StoredForm
 from trainer.network import model_state
 from trainer.network.new_model import build_model
-from trainer.ranks import collectives, process_group
+from trainer.ranks import collectives, memory_files, process_group
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation, exchange, figures
 from trainer.training.engine import Engine
@@ -213,8 +216,9 @@ def load_once(accelerator: Accelerator, kind: str) -> list[Any]:
         return load(config.data, config.seed)
 
     if kind == "other machine" and not accelerator.is_main_process:
-        shared_images._BOOT_ID = Path(os.devnull)
+        memory_files._BOOT_ID = Path(os.devnull)
     dataset = shared_images.load_once(accelerator, load_and_count, at_once=kind == "at once")
+    dataset = dataset.move_if_it_fits(accelerator.device)
     sets = (dataset.train, dataset.validation, dataset.test)
     found = {
         "sha256": [measurements.fingerprint_of(images) for images in sets],
@@ -225,6 +229,74 @@ def load_once(accelerator: Accelerator, kind: str) -> list[Any]:
     }
     accelerator.wait_for_everyone()  # so that the other one still maps it
     return gather_object([found])
+
+
+def keep_photographs(accelerator: Accelerator, root: str, elsewhere: bool) -> list[Any]:
+    """Fetch photographs twice, each rank first its half, then all; return what each then has.
+
+    Args:
+        elsewhere: whether the second rank believes to be on another machine.
+    """
+    keys = {"name": "folder", "root": root, "cache": "memory", "scaling": "imagenet"}
+    keys |= {"augment": ["random_resized_crop"], "image_size": 32, "validation_size": 0}
+    config = replace(RunConfig(), {f"data.{key}": value for key, value in keys.items()})
+    if elsewhere and not accelerator.is_main_process:
+        memory_files._BOOT_ID = Path(os.devnull)
+    collectives.run_on_all_ranks(accelerator, lambda: reading.prepare(config.data), one_first=True)
+    dataset = shared_images.load_once(
+        accelerator, lambda: load(config.data, config.seed), at_once=True
+    )
+    train, decoded = dataset.train, list[int]()
+    make = StoredForm.make
+
+    def make_and_count(*arguments: Any) -> Any:
+        decoded.append(1)
+        return make(*arguments)
+
+    own = torch.arange(len(train)).tensor_split(2)[accelerator.process_index]
+    before_bytes = _private_bytes()
+    with patch.object(StoredForm, "make", make_and_count):
+        train.fetch(own)
+        accelerator.wait_for_everyone()
+        for _ in range(2):  # as the others have decoded them, and as they are kept
+            pixels, _ = train.fetch(torch.arange(len(train)))
+    found = {
+        "decoded": len(decoded),
+        "sha256": hashlib.sha256(pixels.numpy()).hexdigest(),
+        "shared_bytes": _mapped_bytes("Rss"),
+        "own_bytes": _mapped_bytes("Pss"),
+        "private_bytes": _private_bytes() - before_bytes,
+    }
+    accelerator.wait_for_everyone()  # so that the other one still maps them
+    return gather_object([found])
+
+
+def cache_features(accelerator: Accelerator) -> list[Any]:
+    """Compute features once for both ranks; return what each has of them, and in which memory."""
+    changes = {
+        "model.name": "quicknet", "model.args": {"widths": [8, 16, 64]}, "data.augment": "none",
+        "train.freeze": "backbone", "train.cache_features": True,
+    }  # fmt: skip
+    cached = _engine(accelerator, changes, NoCheckpoints()).cached
+    assert cached is not None
+    dataset = cached.dataset(lambda: None)
+    found = {
+        "sha256": [
+            weights_sha256({"features": images.images})
+            for images in (dataset.train, dataset.validation)
+        ],
+        "bytes": dataset.train.images.nbytes + dataset.validation.images.nbytes,
+        "shared_bytes": _mapped_bytes("Rss"),
+        "own_bytes": _mapped_bytes("Pss"),
+    }
+    accelerator.wait_for_everyone()
+    return gather_object([found])
+
+
+def _private_bytes() -> int:
+    """Return Linux's figure of the memory that only this process has."""
+    lines = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(size) * 1024 for size in re.findall(r"\nPrivate_\w+: +(\d+)", lines))
 
 
 def _mapped_bytes(key: str) -> int:
@@ -238,6 +310,8 @@ TASKS = {
     "train": train_each,
     "measure": measure_each,
     "load once": load_once,
+    "keep photographs": keep_photographs,
+    "cache features": cache_features,
     "measure steps": measure_steps,
     "predict": predict_each,
     "wait": wait_for_each,

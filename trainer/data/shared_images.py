@@ -1,31 +1,30 @@
 """Keep the images of a run in memory once for each machine, not once for each of its processes.
 
-One process of a machine puts them into a file in memory (memfd_create(2)), which the others map.
-Such a file has no name, takes nothing of a container's /dev/shm, and is gone with the last process,
-however that ends. The mappings are private: a write, which nobody does, would copy the page.
+One process of a machine puts them into a file in memory, which the others map. The mappings are
+private: a write, which nobody does, would copy the page. Photographs that are kept in memory as
+they are decoded are written into such a file by all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING
 
 import torch
 
 from trainer.base.tensor_files import bytes_of
 from trainer.data.dataset import Dataset, ImageSet
-from trainer.ranks import collectives, processes
+from trainer.data.stored.pictures import StoredPictures
+from trainer.ranks import collectives, memory_files, processes
+from trainer.ranks.memory_files import MemoryFile
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ALIGNMENT = 64
 
 
@@ -43,16 +42,12 @@ class Offer:
     """What a process needs to map the images of another one on its machine.
 
     Args:
-        machine: the running system's own name.
-        path: of the open file, in the other process.
-        link: what is found there, which nothing else is called.
+        file: has them.
         blocks: images and targets of each part.
         rest: the data set without these.
     """
 
-    machine: str
-    path: Path
-    link: Path
+    file: MemoryFile
     size_bytes: int
     blocks: tuple[Block, ...]
     rest: Dataset
@@ -87,32 +82,42 @@ def load_once(
         offers = [other for other in gather_object([offer]) if other]
         taken = _take(offers if offer is None else [offer], found)
         # Until the others have mapped it, the file must be open here.
-        return collectives.run_on_all_ranks(accelerator, lambda: taken or found or load())
+        dataset = collectives.run_on_all_ranks(accelerator, lambda: taken or found or load())
+    _share_kept_pictures(accelerator, dataset)
+    return dataset
+
+
+def _share_kept_pictures(accelerator: Accelerator, dataset: Dataset) -> None:
+    """Let the processes of each machine keep photographs in memory together; a collective."""
+    images = dataset.train.images
+    kept = images.store.in_memory if isinstance(images, StoredPictures) else None
+    with memory_files.share(accelerator, kept.size_bytes if kept else None) as file:
+        if kept and file:
+            kept.share(file.path, processes.local_count())
 
 
 def _offer(dataset: Dataset, stack: contextlib.ExitStack) -> Offer | None:
     """Put images and targets into a file in memory, which the stack closes; None: impossible."""
     tensors = _tensors(dataset)
-    if tensors is None or not hasattr(os, "memfd_create"):
+    if tensors is None:
         return None
     blocks, size_bytes = list[Block](), 0
     for tensor in tensors:
         blocks.append(Block(size_bytes, tuple(tensor.shape), tensor.dtype))
         size_bytes += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    name = f"lockstep-images-{secrets.token_hex(16)}"
+    file = memory_files.create(size_bytes, stack)
+    if file is None:
+        return None
     try:
-        descriptor = os.memfd_create(name)
-        stack.callback(os.close, descriptor)
-        os.ftruncate(descriptor, size_bytes)
-        for block, tensor in zip(blocks, tensors, strict=True):
-            _write(descriptor, tensor, block.offset_bytes)
-        path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-        link, machine = path.readlink(), _BOOT_ID.read_text("utf-8")
-    except OSError:  # memory is short, or a container forbids it: each process has its own
+        with file.path.open("r+b", buffering=0) as opened:
+            for block, tensor in zip(blocks, tensors, strict=True):
+                opened.seek(block.offset_bytes)
+                _write(opened, tensor)
+    except OSError:  # memory is short: each process has its own
         return None
     nothing = ImageSet(torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     rest = replace(dataset, train=nothing, validation=nothing, test=nothing)
-    return Offer(machine, path, link, size_bytes, tuple(blocks), rest)
+    return Offer(file, size_bytes, tuple(blocks), rest)
 
 
 def _tensors(dataset: Dataset) -> list[torch.Tensor] | None:
@@ -125,11 +130,10 @@ def _tensors(dataset: Dataset) -> list[torch.Tensor] | None:
     return found
 
 
-def _write(descriptor: int, tensor: torch.Tensor, offset_bytes: int) -> None:
+def _write(file: FileIO, tensor: torch.Tensor) -> None:
     left = bytes_of(tensor)
     while left:
-        count = os.pwrite(descriptor, left, offset_bytes)
-        left, offset_bytes = left[count:], offset_bytes + count
+        left = left[file.write(left) :]
 
 
 def _take(offers: Sequence[Offer], own: Dataset | None) -> Dataset | None:
@@ -139,16 +143,15 @@ def _take(offers: Sequence[Offer], own: Dataset | None) -> Dataset | None:
         own: where this process has loaded the same data set.
     """
     for offer in offers:
+        if not offer.file.is_here():
+            continue
         try:
-            here = _BOOT_ID.read_text("utf-8")
-            if offer.machine != here or offer.path.readlink() != offer.link:
-                continue  # of another machine, or of another container on this one
-            with offer.path.open("rb") as file:
+            with offer.file.path.open("rb") as file:
                 mapped = mmap.mmap(
                     file.fileno(), offer.size_bytes, mmap.MAP_PRIVATE,
                     mmap.PROT_READ | mmap.PROT_WRITE,
                 )  # fmt: skip
-        except OSError:  # of another user, or a process may not look into another one here
+        except OSError:  # memory is short
             continue
         tensors = [_tensor(mapped, block) for block in offer.blocks]
         train, validation, test = map(ImageSet, tensors[::2], tensors[1::2])

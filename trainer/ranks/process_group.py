@@ -64,8 +64,9 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         UserError: fp16 without a GPU, tf32 without one that has it, or portable kernels on a GPU.
     """
+    import torch
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     from trainer.base import numerics
@@ -93,6 +94,9 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout_seconds))
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
+    if accelerator.device.type == "cpu":
+        # Of several processes it has a number, with which torch copies what is there already.
+        PartialState().device = accelerator.state.device = torch.device("cpu")
     # An environment variable may have set it, and `backward` would divide every loss by it.
     accelerator.gradient_accumulation_steps = 1
     if asked == "tf32" and not numerics.has_tf32(accelerator.device):

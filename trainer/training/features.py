@@ -16,6 +16,7 @@ from trainer.base.errors import UserError
 from trainer.data.dataset import ImageSet
 from trainer.data.scaling import Scaling
 from trainer.network.buffers_in_passes import preserve_state
+from trainer.ranks import memory_files
 from trainer.training import evaluation
 
 
@@ -94,6 +95,8 @@ def compute(
 ) -> torch.Tensor:
     """Return the features of all images, float32 (n, features), on the CPU; a collective.
 
+    They are in memory once for each machine.
+
     All ranks return the same bits, whatever their number: they take blocks of images in turn, and
     a block's arithmetic does not depend on the others.
 
@@ -118,7 +121,7 @@ def compute(
     ):
         model.eval()
         width = _count_features(head_inputs, images, scaling, device)
-        found = torch.empty(count, width)
+        found = memory_files.empty(accelerator, count, width)
 
         def share(turn: int, own: torch.Tensor) -> None:
             block = torch.zeros(largest, width, device=device)

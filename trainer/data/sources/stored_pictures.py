@@ -109,14 +109,15 @@ def _keeper(
     folder = entries.folder_of(config)
     entry = folder / entries.name_of("stored", root, form.key)
     try:
-        choice = choose(config, size_bytes, limit_bytes, entry)
+        # The processes of a machine keep them together.
+        choice = choose(config, size_bytes, limit_bytes * processes.local_count(), entry)
         if choice.kind == "disk":
             entries.use(entry, f"{root}: {form}")
         if processes.launched_local_rank() == 0:
             growth_bytes = max(0, size_bytes - entries.size_of(entry))
             entries.keep_within_limit(config, growth_bytes if choice.kind == "disk" else 0)
         if choice.kind == "memory":
-            return InMemory(limit_bytes), choice
+            return InMemory(limit_bytes, sha256, form.most_bytes(sizes)), choice
         if choice.kind == "none":
             return Nowhere(), choice
         others = sum(one.size_bytes for one in entries.list_entries(folder) if one.path != entry)

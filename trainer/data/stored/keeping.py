@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from trainer.config.schema import DataConfig
 from trainer.data.stored.form import Bytes
+from trainer.data.stored.slot_index import HEAD
+from trainer.data.stored.slots import Slots
 
 Kind = Literal["memory", "disk", "none"]
 
@@ -28,24 +34,66 @@ class Keeper(Protocol):
 
 
 class InMemory:
-    """Keeps pictures in the memory of this process, as many as fit.
+    """Keeps pictures in memory, as many as fit: that of this process or, after `share`, of several.
 
     Args:
-        limit_bytes: of all of them.
+        limit_bytes: of all of them, for each process.
+        sha256: of the file of each picture, uint8 (n, 32).
+        most_bytes: that will be stored of each, int64 (n,).
     """
 
-    def __init__(self, limit_bytes: float) -> None:
-        self._left_bytes = limit_bytes
+    def __init__(
+        self,
+        limit_bytes: float,
+        sha256: npt.NDArray[np.uint8],
+        most_bytes: npt.NDArray[np.int64],
+    ) -> None:
+        self._limit_bytes = self._left_bytes = limit_bytes
+        self._sha256 = sha256
+        self._most_bytes = most_bytes
         self._stored: dict[int, Bytes] = {}
+        self._shared: Slots | None = None
         self._lock = threading.Lock()
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of a file that has room for all pictures."""
+        return int((self._most_bytes + HEAD.size).sum())
+
+    def share(self, file: Path, processes: int) -> None:
+        """Keep the pictures together with other processes from now on, if the file can be opened.
+
+        Args:
+            file: in memory, of `size_bytes`.
+            processes: how many share it.
+        """
+        slot_bytes = self._most_bytes + HEAD.size
+        with contextlib.suppress(OSError):
+            self._shared = Slots(
+                file,
+                self._sha256,
+                slot_bytes.cumsum() - slot_bytes,
+                self._most_bytes,
+                self._limit_bytes * processes,
+                in_memory=True,
+            )
+            for number, stored in self._stored.items():
+                self.write(number, stored)
+            self._stored.clear()
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
         """Return the bytes of a picture; None where they are not kept."""
+        if self._shared is not None:
+            return self._shared.read(number, begin, end)
         stored = self._stored.get(number)
         return None if stored is None else stored[begin:end]
 
     def write(self, number: int, stored: Bytes) -> None:
         """Keep the bytes of a picture, if there is room."""
+        if self._shared is not None:
+            if self._shared.is_empty(number):  # or another process was quicker
+                self._shared.write(number, stored)
+            return
         with self._lock:
             if number not in self._stored and stored.nbytes <= self._left_bytes:
                 self._left_bytes -= stored.nbytes

@@ -18,7 +18,7 @@ from trainer.base.errors import RankError, UserError
 from trainer.data.pictures import resizing
 from trainer.data.pictures.picture_set import KnownPictures
 from trainer.data.stored.form import Bytes, StoredForm
-from trainer.data.stored.keeping import Choice, Keeper
+from trainer.data.stored.keeping import Choice, InMemory, Keeper
 from trainer.data.unread_images import Indices, UnreadImages
 from trainer.ranks import processes
 
@@ -48,6 +48,11 @@ class PictureStore:
         """whether pictures had to be decoded lately, those that will be asked for too"""
         self._keeper = keeper
         self._first = first
+
+    @property
+    def in_memory(self) -> InMemory | None:
+        """What keeps the pictures in memory; None: they are kept elsewhere, or nowhere."""
+        return self._keeper if isinstance(self._keeper, InMemory) else None
 
     def pixels(self, position: int) -> Bytes:
         """Return the stored image of a picture: uint8 (height, width, channels).

@@ -7,13 +7,14 @@ head with their number and a checksum of them and of the SHA-256. Its place is e
 file is sparse. A slot whose checksum does not fit, after a crash or while another process writes
 it, counts as empty: the picture is decoded and the same bytes are written again.
 
-The file is read, not mapped, for the reasons that `raw_images` gives.
+A file on the disk is read, not mapped, for the reasons that `raw_images` gives.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import mmap
 import os
 import weakref
 import zlib
@@ -35,22 +36,29 @@ class Slots:
     """The slots of some pictures.
 
     Args:
-        entry: their folder.
+        path: their file.
         sha256: of the file of each picture, uint8 (n, 32).
         offset_bytes, most_bytes: where the slot of each picture begins and how long its bytes may
             be, int64 (n,).
-        limit_bytes: of the disk, that all slots may take.
+        limit_bytes: of the disk, or of memory, that all slots may take.
+        in_memory: whether the file is, and has its whole length: then it is mapped, and nothing is
+            said when it is full.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
 
     def __init__(
         self,
-        entry: Path,
+        path: Path,
         sha256: npt.NDArray[np.uint8],
         offset_bytes: npt.NDArray[np.int64],
         most_bytes: npt.NDArray[np.int64],
         limit_bytes: float = math.inf,
+        *,
+        in_memory: bool = False,
     ) -> None:
-        self.path = entry / SLOTS
+        self.path = path
         self.sha256 = sha256
         self.offset_bytes = offset_bytes
         self.most_bytes = most_bytes
@@ -60,6 +68,10 @@ class Slots:
         self._descriptor = os.open(self.path, os.O_RDWR)
         self._has_failed = False
         weakref.finalize(self, os.close, self._descriptor)
+        self._mapped: Bytes | None = None
+        if in_memory:
+            mapped = mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
+            self._mapped = np.frombuffer(mapped, dtype=np.uint8)
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
         """Return the bytes of a picture, or some of them; None where they are not kept.
@@ -72,9 +84,11 @@ class Slots:
         if length == 0:
             stored = self._read_checked(number)
             return None if stored is None else stored[begin:end]
+        start = int(self.offset_bytes[number]) + HEAD.size
+        if self._mapped is not None:
+            return self._mapped[start : start + length][begin:end]
         wanted = np.empty((length if end is None else end) - begin, dtype=np.uint8)
-        start = int(self.offset_bytes[number]) + HEAD.size + begin
-        return wanted if self._fill(wanted, start) else None
+        return wanted if self._fill(wanted, start + begin) else None
 
     def is_empty(self, number: int) -> bool:
         """Return whether nothing was ever written for a picture."""
@@ -142,8 +156,8 @@ class Slots:
 
     def _give_up(self, why: str) -> None:
         """Say once that nothing more is written, which costs time only."""
-        if not self._has_failed:
-            self._has_failed = True
+        has_failed, self._has_failed = self._has_failed, True
+        if self._mapped is None and not has_failed:
             log.warning(
                 "%s: %s: pictures that are not in this cache yet are decoded each time they are "
                 "needed; data.cache_dir names a folder elsewhere",
@@ -192,7 +206,7 @@ def open_slots(
             slot_index.write(entry, rows)
             found = slot_index.find(rows, names)
         offset_bytes, most_bytes = rows["offset_bytes"][found], rows["most_bytes"][found]
-        return Slots(entry, sha256, offset_bytes, most_bytes, limit_bytes)
+        return Slots(entry / SLOTS, sha256, offset_bytes, most_bytes, limit_bytes)
 
 
 def check(entry: Path) -> dict[str, int]:
@@ -212,7 +226,7 @@ def check(entry: Path) -> dict[str, int]:
 
 def _slots_of(entry: Path, rows: Rows) -> Slots:
     sha256 = np.ascontiguousarray(rows["sha256"]).view(np.uint8).reshape(len(rows), 32)
-    return Slots(entry, sha256, rows["offset_bytes"], rows["most_bytes"])
+    return Slots(entry / SLOTS, sha256, rows["offset_bytes"], rows["most_bytes"])
 
 
 def _without_others(entry: Path, rows: Rows, found: npt.NDArray[np.int64]) -> Rows:
