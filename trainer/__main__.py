@@ -19,6 +19,7 @@ from trainer.commands import (
     inspect_data,
     lr_find,
     models,
+    options,
     predict,
     profile,
     push,
@@ -57,8 +58,6 @@ COMMANDS = {
     "verify": verify,
 }
 
-_EMPTY = "is empty; name what is meant (is a variable of the shell not set?)"
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands; unknown arguments are keys of a configuration."""
@@ -84,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _path(text: str) -> Path:
     """Parse a path; an empty one, of a shell's unset variable, would be `.`."""
     if not text:
-        raise argparse.ArgumentTypeError(_EMPTY)
+        raise argparse.ArgumentTypeError(options.EMPTY)
     return Path(text)
 
 
@@ -95,7 +94,7 @@ def run() -> None:
     if others and "configuration" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others[:1] == [""]:  # of inspect-data and models, a folder or a name
-        parser.error(f"{arguments.command}: the first argument {_EMPTY}")
+        parser.error(f"{arguments.command}: the first argument {options.EMPTY}")
     arguments.configuration = others
     COMMANDS[arguments.command].run(arguments)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
+from tests.data.archives import pack, picture, write_tar
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, train_here
 from tests.stored import write_model
@@ -95,10 +97,35 @@ def test_pictures_of_the_test_images_give_their_predictions(
         assert row["probability"] == pytest.approx(stored["probability"][index], abs=1e-5)
 
 
-def test_a_picture_does_not_depend_on_the_others(run: Run, photos: Path, capsys: Capture) -> None:
-    together = predict(capsys, run.folder, photos, photos / "3.png")
-    for row in together:
+def test_a_picture_does_not_depend_on_the_others(
+    run: Run, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    for number, image in enumerate(digits.read().test.images[:40, 0]):  # some blocks of them
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    together = predict(capsys, run.folder, tmp_path, photos, photos / "3.png")
+    assert len(together) == 40 + 7 + 1
+    for row in together[::5]:
         assert predict(capsys, run.folder, row["file"]) == [row]
+
+
+def test_an_archive_gives_what_its_folder_gives(
+    run: Run, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Capture
+) -> None:
+    expected = predict(capsys, run.folder, photos)
+    for name in ("own.zip", "own.tar", "own.tar.gz"):
+        archive = pack(photos, tmp_path / name)
+        rows = predict(capsys, run.folder, archive)
+        names = [Path(row["file"]).relative_to(photos) for row in expected]
+        assert [row["file"] for row in rows] == [f"{archive}: {one}" for one in names]
+        assert [row["probabilities"] for row in rows] == [row["probabilities"] for row in expected]
+    broken = tmp_path / "own.zip"
+    with zipfile.ZipFile(broken, "a") as file:
+        file.writestr("more/broken.png", b"no picture")
+    code, output, errors = run_command(capsys, "predict", run.folder, broken)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"{broken}: more/broken.png: is not a picture that can be read")
+    assert len(predict(capsys, run.folder, broken, "--on_bad", "skip")) == len(expected)
+    assert f"{broken}: more/broken.png: is not a picture" in caplog.text
 
 
 def test_two_processes_print_the_same(
@@ -155,6 +182,11 @@ def test_a_broken_picture_ends_it_before_anything_is_printed(
     [
         (["nowhere.png"], "nowhere.png: there is no such file"),
         (["."], ".: there are no pictures in this folder"),
+        (["cut.zip"], "cut.zip: is not a whole .zip file"),
+        (["up.tar"], "up.tar: the member '../0.png' leads out of the archive"),
+        (["empty.tar"], "empty.tar: there are no pictures in this archive"),
+        (["http://127.0.0.1:9/own.zip"], "FILE: http://127.0.0.1:9/own.zip: could not be reached"),
+        (["http://127.0.0.1:9/own.png"], "FILE: http://127.0.0.1:9/own.png must be the address"),
         (["text.png"], "text.png: is not a picture"),
         (["--threads", "0", "text.png"], "--threads"),
     ],
@@ -170,6 +202,9 @@ def test_bad_input_is_one_message(
     monkeypatch.chdir(tmp_path)
     if "text.png" in words:
         (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.zip").write_bytes(b"PK")
+    write_tar(tmp_path / "up.tar", [("../0.png", picture(0))])
+    write_tar(tmp_path / "empty.tar", [("notes.txt", b"none")])
     code, output, errors = run_command(capsys, "predict", run.folder, *words)
     assert (code, output) == (2, "")
     assert errors.startswith(named)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
@@ -22,13 +22,14 @@ from trainer.commands.options import (
     add_json_option,
     add_max_megapixels_option,
     add_model_option,
+    add_pictures_argument,
     choose_kernels_of,
     report_write_errors,
 )
-from trainer.commands.predict import list_pictures
 from trainer.ranks import processes
 
 if TYPE_CHECKING:
+    from trainer.data.pictures.places import Place
     from trainer.finished.trained_model import TrainedModel
 
 METHODS = ("gradcam", "occlusion", "integrated_gradients")
@@ -41,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
     )
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="a picture, or a folder of pictures"
-    )
+    add_pictures_argument(parser)
     parser.add_argument("--method", choices=METHODS, default="gradcam")
     parser.add_argument(
         "--class",
@@ -70,7 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
             the network.
     """
     choose_kernels_of(arguments.run)
-    files = list_pictures(arguments.files, skip=False)
+    from trainer.data.sources import named_pictures
+
+    pictures = named_pictures.list_named(arguments.files, skip=False)
     from trainer.finished import trained_model
 
     processes.set_threads(processes.DEFAULT_THREADS)
@@ -78,9 +79,10 @@ def run(arguments: argparse.Namespace) -> None:
     label = _label_of(arguments.class_name, stored.class_names)
     folder = arguments.output or stored.file.with_name("explanations")
     found, taken = [], set[str]()
-    for file in files:
-        row, picture = _explain(stored, file, label, arguments.method, arguments.max_megapixels)
-        name = f"{file.stem[:100]}-{row['explained'][:50]}-{arguments.method}".replace("/", "_")
+    for place in pictures:
+        row, picture = _explain(stored, place, label, arguments.method, arguments.max_megapixels)
+        stem = PurePath(place.member or place.file).stem
+        name = f"{stem[:100]}-{row['explained'][:50]}-{arguments.method}".replace("/", "_")
         output = folder / f"{_unused(name, taken)}.png"
         _write(output, picture)
         found.append(row | {"output": str(output)})
@@ -101,7 +103,7 @@ def _label_of(name: str | None, class_names: tuple[str, ...]) -> int | None:
 
 
 def _explain(
-    stored: TrainedModel, file: Path, label: int | None, method: Any, max_megapixels: int
+    stored: TrainedModel, place: Place, label: int | None, method: Any, max_megapixels: int
 ) -> tuple[dict[str, Any], Any]:
     """Return what is printed for a picture, and the two pictures side by side, uint8."""
     import numpy as np
@@ -111,7 +113,7 @@ def _explain(
     from trainer.run.report import heat_maps
     from trainer.training import attribution
 
-    pixels = stored.read(file, max_megapixels)[None]
+    pixels = stored.read(place, max_megapixels)[None]
     probabilities = stored.probabilities(pixels)[0]
     best = int(probabilities.argmax())
     asked = best if label is None else label
@@ -119,12 +121,12 @@ def _explain(
         method, stored.module, stored.scaling.apply(pixels), torch.tensor([asked])
     )[0].numpy()
     if not np.isfinite(heat).all():
-        raise UserError(f"{file}: the model's gradients are not finite, so nothing can be shown")
+        raise UserError(f"{place}: the model's gradients are not finite, so nothing can be shown")
     shown = drawable(pixels)[0]
     left, right = heat_maps.enlarge(shown), heat_maps.draw(shown, heat)
     gap = np.full((left.shape[0], GAP, 3), 255, np.uint8)
     row = {
-        "file": str(file),
+        "file": place.name,
         "class": stored.class_names[best],
         "probability": float(str(probabilities[best].numpy())),
         "explained": stored.class_names[asked],

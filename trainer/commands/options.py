@@ -29,6 +29,27 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+EMPTY = "is empty; name what is meant (is a variable of the shell not set?)"
+
+
+def add_pictures_argument(parser: argparse.ArgumentParser) -> None:
+    """Add FILE...; `named_pictures.list_named` lists what they stand for."""
+    parser.add_argument(
+        "files",
+        type=_not_empty,
+        nargs="+",
+        metavar="FILE",
+        help="a picture, a folder or an archive (.zip, .tar) of pictures, or the address of an "
+        "archive",
+    )
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError(EMPTY)
+    return text
+
+
 def positive_integer(text: str) -> int:
     """Return the number in an argument, as argparse's `type`.
 

@@ -1,11 +1,12 @@
 """Classify pictures, and say how probable the classes are.
 
 Pictures may have any size; they are made upright, grey or RGB, and resized like the training
-images. Of a folder all pictures in it and below are taken, by the rules of a training: links are
-followed, hidden files and folders are skipped. Prints CSV, or one JSON object per line. Each
-picture goes through the model by itself, in float32, so its result does not depend on the others
-or on the number of processes. Of a model of several labels all are named that reach their
-thresholds, with | between them, in JSON as lists.
+images. Of a folder or an archive all pictures in it and below are taken, by the rules of a
+training: links are followed, hidden files and folders are skipped. Archives are not unpacked, and
+one at an address, https://HOST/own.zip#sha256=HEX, is downloaded once. Prints CSV, or one JSON
+object per line. A picture's result depends neither on the others nor on the number of processes. Of
+a model of several labels all are named that reach their thresholds, with | between them, in JSON as
+lists.
 
 example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert --json
 """
@@ -13,11 +14,13 @@ example: python -m trainer predict runs/fashion_mnist shirt.jpg photos/ --invert
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import itertools
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,6 +30,7 @@ from trainer.commands.options import (
     add_max_megapixels_option,
     add_min_confidence_option,
     add_model_option,
+    add_pictures_argument,
     choose_kernels_of,
 )
 from trainer.config.schema import RunConfig
@@ -34,14 +38,20 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
+    from trainer.data.pictures.places import Place
+    from trainer.finished.separate_answers import Classifier
     from trainer.finished.trained_model import TrainedModel
+
+_Answer = tuple[dict[str, Any], float]
+"""what is printed for a picture, and its mean brightness"""
 
 HINT_DIFFERENCE = 64
 """levels of 255: pictures that much brighter or darker than the training images may be inverted"""
 
-BLOCK_PICTURES = 100
+TURN_BLOCKS = 100
 """on each process, before all of them check whether one has met a broken picture"""
 
 NOT_SURE = "not sure"
@@ -55,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
     )
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="a picture, or a folder of pictures"
-    )
+    add_pictures_argument(parser)
     parser.add_argument(
         "--invert",
         action="store_true",
@@ -67,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on_bad",
         choices=("stop", "skip"),
         default="stop",
-        help="what a broken picture or an unreadable folder does: end the command before anything "
-        "is printed (stop, the default), or be named and skipped (skip)",
+        help="what a broken picture or archive, or an unreadable folder, does: end the command "
+        "before anything is printed (stop, the default), or be named and skipped (skip)",
     )
     add_max_megapixels_option(parser, "counts as broken")
     parser.add_argument(
@@ -89,111 +97,67 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--threads: must be between 1 and 1,024, found {arguments.threads}")
     choose_kernels_of(arguments.run)
     with join_process_group(RunConfig()) as accelerator:
+        from trainer.data.sources import named_pictures
         from trainer.finished import answers, trained_model
 
-        # Rank 0 decides: the others may see other folders.
-        files = collectives.run_on_main_rank(
-            accelerator, lambda: list_pictures(arguments.files, skip=arguments.on_bad == "skip")
-        )
+        def list_all() -> list[Place]:
+            if not accelerator.is_local_main_process:
+                return []
+            return named_pictures.list_named(arguments.files, skip=arguments.on_bad == "skip")
+
+        # On each machine, into whose cache archives may come; rank 0 decides what is in a folder.
+        listed = collectives.run_on_all_ranks(accelerator, list_all)
+        places = collectives.run_on_main_rank(accelerator, lambda: listed)
         processes.set_threads(arguments.threads)
         stored = collectives.run_on_all_ranks(
             accelerator, lambda: trained_model.load(arguments.run, arguments.model)
         )
         collectives.check_same_parts(accelerator, {"model.safetensors": stored.weights_sha256})
         answers.check_min_confidence(stored, arguments.min_confidence)
-        rows = _predict_all(accelerator, stored.to(accelerator.device), files, arguments)
+        rows = _predict_all(accelerator, stored.to(accelerator.device), places, arguments)
         if accelerator.is_main_process:
             _print(rows, stored.class_names, sys.stdout, as_json=arguments.json)
-
-
-def list_pictures(paths: Iterable[Path], *, skip: bool) -> list[Path]:
-    """Return the files, and instead of a folder the pictures in it and below, sorted by name.
-
-    Args:
-        skip: name what may not be read in a warning, instead of raising an error.
-
-    Raises:
-        UserError: a path does not exist or may not be read, or a folder has no picture.
-    """
-    found: list[Path] = []
-    for path in paths:
-        try:
-            if path.is_dir():
-                found += _below(path, skip)
-            elif path.exists():
-                found.append(path)
-            else:
-                raise UserError(f"{path}: there is no such file")
-        except OSError as error:
-            _unreadable(path, error, skip)
-    return found
-
-
-def _below(top: Path, skip: bool) -> list[Path]:
-    """Return the pictures in a folder and below that training would take, sorted by name."""
-    from trainer.data.pictures.decoding import SUFFIXES
-    from trainer.data.pictures.names import is_ignored, is_picture
-
-    found: list[Path] = []
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
-    while waiting:
-        folder, above = waiting.pop()
-        try:
-            status = folder.stat()
-            place = (status.st_dev, status.st_ino)
-            if place in above:  # by a link that leads back to it
-                continue
-            for path in folder.iterdir():
-                if is_ignored(path.name):
-                    continue
-                if path.is_dir():
-                    waiting.append((path, above | {place}))
-                elif is_picture(path.name):
-                    found.append(path)
-                elif path.is_symlink() and not path.exists():
-                    log.warning("%s: is a link that leads nowhere; skipped", path)
-        except OSError as error:
-            _unreadable(folder, error, skip)
-    if not found:
-        raise UserError(f"{top}: there are no pictures in this folder ({', '.join(SUFFIXES)})")
-    return sorted(found)
-
-
-def _unreadable(path: Path, error: OSError, skip: bool) -> None:
-    message = f"{path}: may not be read ({error.strerror})"
-    if not skip:
-        raise UserError(f"{message}; give yourself access to it, or skip it: --on_bad skip")
-    log.warning("%s; skipped", message)
 
 
 def _predict_all(
     accelerator: Accelerator,
     stored: TrainedModel,
-    files: list[Path],
+    places: Sequence[Place],
     arguments: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Return what is printed for each picture, on every rank; a collective.
 
-    The ranks take the pictures in turn.
+    The ranks take the pictures in turn, and threads of a rank take blocks of them.
     """
     from accelerate.utils import gather_object
 
-    own = range(accelerator.process_index, len(files), accelerator.num_processes)
-    rounds = -(-len(files) // (BLOCK_PICTURES * accelerator.num_processes))
-    done: list[tuple[int, tuple[dict[str, Any], float] | str]] = []
+    from trainer.data.pictures.parallel import in_threads
+    from trainer.finished import separate_answers
+
+    classifier = separate_answers.make_classifier(stored)
+    own = range(accelerator.process_index, len(places), accelerator.num_processes)
+    size = classifier.block_images
+    blocks = [own[begin : begin + size] for begin in range(0, len(own), size)]
+    most_blocks = -(-len(places) // (size * accelerator.num_processes))
+
+    def predict(block: range) -> list[tuple[int, _Answer | str]]:
+        answers = _predict(classifier, [places[number] for number in block], arguments)
+        return [*zip(block, answers, strict=True)]
+
+    done: list[tuple[int, _Answer | str]] = []
     with progress_bar("pictures", len(own), enabled=accelerator.is_main_process) as progress:
-        for turn in range(rounds):
-            block = own[turn * BLOCK_PICTURES : (turn + 1) * BLOCK_PICTURES]
-
-            def predict(block: range = block) -> None:
-                for number in block:
-                    done.append((number, _predict(stored, files[number], arguments)))
-                    progress.update()
-
-            collectives.run_on_all_ranks(accelerator, predict)
-    found = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
-    good = [one for one in found if not isinstance(one, str)]
-    for error in found:
+        predicted = in_threads(
+            predict, blocks, processes.decoding_threads(), lambda one: progress.update(len(one))
+        )
+        with contextlib.closing(predicted) as left:
+            for _ in range(0, most_blocks, TURN_BLOCKS):
+                some = collectives.run_on_all_ranks(
+                    accelerator, lambda: [*itertools.islice(left, TURN_BLOCKS)]
+                )
+                done += itertools.chain.from_iterable(some)
+    answers = [one for _, one in sorted(gather_object(done), key=lambda one: one[0])]
+    good = [one for one in answers if not isinstance(one, str)]
+    for error in answers:
         if isinstance(error, str):  # only rank 0 prints
             log.warning("%s; skipped", error)
     if not good:
@@ -203,28 +167,42 @@ def _predict_all(
     return [row for row, _ in good]
 
 
-def _predict(
-    stored: TrainedModel, file: Path, arguments: argparse.Namespace
-) -> tuple[dict[str, Any], float] | str:
-    """Return what is printed for a picture, and its mean brightness, or what is wrong with it."""
-    from trainer.finished import answers
-
+def _read(stored: TrainedModel, place: Place, arguments: argparse.Namespace) -> torch.Tensor | str:
+    """Return the pixels of a picture, or what is wrong with it where such are skipped."""
     try:
         # A read from a pipe or a device may never return.
-        if file.exists() and not file.is_file():
-            raise UserError(f"{file}: is not a regular file")
-        pixels = stored.read(file, arguments.max_megapixels)
+        if not place.file.is_file() and place.file.exists():
+            raise UserError(f"{place}: is not a regular file")
+        pixels = stored.read(place, arguments.max_megapixels)
     except UserError as error:
         if arguments.on_bad == "stop":
             raise
         return str(error)
-    if arguments.invert:
-        pixels = 255 - pixels
-    probabilities = answers.ask(stored, pixels, str(file))
-    row = {"file": str(file), **answers.name(stored, probabilities, arguments.min_confidence)}
-    if arguments.json:  # otherwise too much to keep, of many classes and pictures
-        row["probabilities"] = probabilities  # as Python floats they would take ten times as much
-    return row, float(pixels.float().mean())
+    return 255 - pixels if arguments.invert else pixels
+
+
+def _predict(
+    classifier: Classifier, places: Sequence[Place], arguments: argparse.Namespace
+) -> list[_Answer | str]:
+    """Return the answers to a block of pictures, and what is wrong with others."""
+    import torch
+
+    from trainer.finished import answers
+
+    found: list[Any] = [_read(classifier.stored, place, arguments) for place in places]
+    good = [number for number, pixels in enumerate(found) if not isinstance(pixels, str)]
+    if not good:
+        return found
+    pixels = torch.stack([found[number] for number in good])
+    probabilities = answers.ask(classifier, pixels, [str(places[number]) for number in good])
+    shades = pixels.float().mean((1, 2, 3)).tolist()
+    for number, of_image, shade in zip(good, probabilities, shades, strict=True):
+        named = answers.name(classifier.stored, of_image, arguments.min_confidence)
+        row = {"file": places[number].name, **named}
+        if arguments.json:  # otherwise too much to keep, of many classes and pictures
+            row["probabilities"] = of_image  # as Python floats they would take ten times as much
+        found[number] = row, shade
+    return found
 
 
 def _hint(stored: TrainedModel, shade: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
+from trainer.finished.separate_answers import Classifier
 from trainer.finished.trained_model import TrainedModel
 from trainer.training.label_metrics import apply_thresholds
 
@@ -16,20 +17,22 @@ Probabilities = npt.NDArray[np.float32]
 """of one image, (classes,)"""
 
 
-def ask(stored: TrainedModel, pixels: Any, what: str) -> Probabilities:
-    """Return the probabilities of an image that goes through the model by itself.
+def ask(classifier: Classifier, pixels: Any, names: Sequence[str]) -> Probabilities:
+    """Return the probabilities of images, those of each whatever the others are: (n, classes).
 
     Args:
-        pixels: a tensor, uint8 (channels, height, width).
-        what: the image's name in the message.
+        pixels: a tensor, uint8 (n, channels, height, width), of at most a block.
+        names: of the images, for messages.
 
     Raises:
-        UserError: they are not finite.
+        UserError: those of an image are not finite.
     """
-    probabilities: Probabilities = stored.probabilities(pixels[None])[0].numpy()
-    if not np.isfinite(probabilities).all():
+    probabilities: Probabilities = classifier.probabilities(pixels).numpy()
+    is_finite = np.isfinite(probabilities).all(1)
+    if not is_finite.all():
         raise UserError(
-            f"{what}: the model gives no probabilities for it, as its logits are not finite"
+            f"{names[int(is_finite.argmin())]}: the model gives no probabilities for it, as its "
+            "logits are not finite"
         )
     return probabilities
 

@@ -185,14 +185,19 @@ class TrainedModel:
             The probability of each class, float32, (n, classes), on the CPU; they add up to 1, but
             those of labels, of which an image may have several.
         """
-        inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
         # What a plug-in remembers and draws must not depend on earlier pictures.
         with preserve_state(self.module), seeding.preserve_generators():
             seeding.seed_all(self.seed, "evaluation", 0)
-            if self.thresholds is not None:
-                return label_evaluation.log_probabilities(self.module, inputs)[0].exp().cpu()
-            found = evaluation.log_probabilities(self.module, inputs, temperature=self.temperature)
-            return found.exp().cpu()
+            return self.answer(pixels)
+
+    @torch.no_grad()
+    def answer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Do what `probabilities` does, by a network that neither remembers nor draws anything."""
+        inputs = self.scaling.apply(pixels.to(self.scaling.mean.device))
+        if self.thresholds is not None:
+            return label_evaluation.log_probabilities(self.module, inputs)[0].exp().cpu()
+        found = evaluation.log_probabilities(self.module, inputs, temperature=self.temperature)
+        return found.exp().cpu()
 
     def classify(self, picture: Path | str) -> dict[str, float]:
         """Return the probability of each class, by its name, for a picture file of any size.

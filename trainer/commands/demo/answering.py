@@ -1,8 +1,8 @@
 """Answer for pictures that many ask about at once: what `predict` says, and where it comes from.
 
 Pictures are decoded and drawn by as many threads as there are cores. One thread has the model: a
-picture goes through it by itself, so that its probabilities depend on no other and are those of
-`predict` to the last bit.
+picture goes through it without the others, and its probabilities are those of `predict` to the last
+bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from trainer.base.errors import UserError
 from trainer.data.dataset import drawable
 from trainer.data.pictures.places import ReadPlace
-from trainer.finished import answers
+from trainer.finished import answers, separate_answers
 from trainer.finished.answers import Probabilities
 from trainer.finished.trained_model import TrainedModel
 from trainer.ranks import processes
@@ -56,6 +56,7 @@ class Answerer:
 
     def __init__(self, stored: TrainedModel, min_confidence: float, max_megapixels: int) -> None:
         self.stored = stored
+        self._classifier = separate_answers.make_classifier(stored)
         self._min_confidence, self._max_megapixels = min_confidence, max_megapixels
         self._pictures = ThreadPoolExecutor(processes.usable_cores(), "pictures")
         self._model = ThreadPoolExecutor(
@@ -106,7 +107,7 @@ class Answerer:
     ) -> tuple[Probabilities, str, npt.NDArray[np.float32] | None]:
         """Return the probabilities, the class that is explained, and its map."""
         stored = self.stored
-        probabilities = answers.ask(stored, pixels, PICTURE)
+        (probabilities,) = answers.ask(self._classifier, pixels[None], [PICTURE])
         label = int(probabilities.argmax())
         if class_name is not None:
             label = stored.class_names.index(class_name)

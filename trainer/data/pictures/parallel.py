@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -28,16 +28,29 @@ S = TypeVar("S")
 
 
 def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[T]:
-    """Yield the results in the order of the items; a bar shows on a terminal if it takes long.
+    """Yield the results in the order of the items; a bar shows on a terminal if it takes long."""
+    with progress_bar(what, len(items), delay=_BAR_AFTER_S) as progress:
+        yield from in_threads(
+            function, items, processes.usable_cores(), lambda _: progress.update()
+        )
+
+
+def in_threads(
+    function: Callable[[S], T],
+    items: Sequence[S],
+    threads: int,
+    tell: Callable[[T], object],
+) -> Generator[T, None, None]:
+    """Yield the results in the order of the items.
 
     Threads are enough: Pillow, hashlib and the disk let others run meanwhile. Where files are small
     they hand the interpreter to one another all the time, and one thread alone is faster. Which way
     is better is measured now and then.
+
+    Args:
+        tell: called with each result as soon as it is there; some are held back for a while.
     """
-    with (
-        ThreadPoolExecutor(processes.usable_cores()) as pool,
-        progress_bar(what, len(items), delay=_BAR_AFTER_S) as progress,
-    ):
+    with ThreadPoolExecutor(threads) as pool:
         ways: tuple[Callable[..., Iterator[T]], ...] = (pool.map, map)
         item_s = [0.0, math.inf]
         begin = 0
@@ -52,7 +65,7 @@ def in_parallel(function: Callable[[S], T], items: Sequence[S], what: str) -> It
             begin_s, results = time.perf_counter(), []
             for result in ways[way](function, chunk):
                 results.append(result)
-                progress.update()
+                tell(result)
             new_s = (time.perf_counter() - begin_s) / len(chunk)
             # Averaged over some chunks, as a busy moment of the machine is none of the way's.
             item_s[way] = new_s if number < _FIRST else item_s[way] + _SHARE * (new_s - item_s[way])

@@ -49,12 +49,16 @@ class Place:
     checksum: int | None = None
     origin: str | None = None
 
-    def __str__(self) -> str:
-        """Return its name for messages: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
+    @property
+    def name(self) -> str:
+        """What it is called: `cats/1.jpg`, or `cats.zip: 1.jpg`."""
         if self.member is None:
-            return printable(f"{self.file}")
-        origin = f"{self.file}: " if self.origin is None else self.origin
-        return printable(origin + self.member)
+            return str(self.file)
+        return (f"{self.file}: " if self.origin is None else self.origin) + self.member
+
+    def __str__(self) -> str:
+        """Return its name for messages."""
+        return printable(self.name)
 
     def open(self) -> BinaryIO:
         """Open the bytes of the picture.
@@ -103,6 +107,10 @@ class ReadPlace(Place):
     def open(self) -> io.BytesIO:
         """Open the bytes."""
         return io.BytesIO(self.content)
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        return self.content
 
 
 @dataclass(frozen=True, eq=False)

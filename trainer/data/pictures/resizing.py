@@ -136,8 +136,10 @@ def resize(
         image_size: height and width of the result.
 
     Returns:
-        uint8, (*image_size, channels).
+        uint8, (*image_size, channels); the same array if nothing changes.
     """
+    if pixels.shape[:2] == image_size and (fit.rule != "crop" or fit.crop_share == 1):
+        return pixels
     from PIL import Image
 
     channels = pixels.shape[2]

@@ -90,7 +90,7 @@ class _Walk:
                     if is_ignored(entry.name):
                         continue
                     name = prefix + entry.name
-                    if _is_folder(entry):
+                    if is_folder(entry):
                         folders.append(name)
                         continue
                     self.names.append(name)
@@ -105,7 +105,8 @@ class _Walk:
         return sorted(folders)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError as error:

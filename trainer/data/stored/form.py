@@ -103,6 +103,9 @@ class StoredForm:
             UserError: names the picture that is missing or broken.
         """
         place = opening.place_of(picture)
+        with opening.explain_errors(place):
+            content = place.read()
+        place = ReadPlace(place.file, place.member, origin=place.origin, content=content)
         info = decoding.read_info(place, max_megapixels)
         (height, width) = self.sizes(np.array([[info.height, info.width]], np.int32))[0].tolist()
         return self.pixels(self._encode(place, (height, width)), (height, width))
