@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -216,10 +217,25 @@ def test_the_page_loads_nothing_and_escapes_names(
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
 
 
-def test_the_page_of_a_run_shows_the_labels(capsys: Capture, run: Path, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    inspect(capsys, run, "--page", page)
-    assert "test/digit 6/0060.png" in page.read_text(encoding="utf-8")
+def test_the_page_of_a_run_shows_the_labels_and_the_table_has_all(
+    capsys: Capture, run: Path, digits: Path, tmp_path: Path
+) -> None:
+    page, table = tmp_path / "page.html", tmp_path / "labels.csv"
+    shown = inspect(capsys, run, "--page", page, "--csv", table, "--most", "4")["suspects"]
+    text = page.read_text(encoding="utf-8")
+    assert "test/digit 6/0060.png" in text
+    assert text.count("labelled <b>") == len(shown["images"]) == 4
+    assert "Shown are the 4 to which it gives the lowest probability" in text
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(part["count"] for part in shown["parts"]) > 4
+    assert [row["file"] for row in rows[:4]] == [image["name"] for image in shown["images"]]
+    (wrong,) = (row for row in rows if row["file"] == "test/digit 6/0060.png")
+    assert (wrong["part"], wrong["label"], wrong["likely_label"]) == ("test", "digit 6", "digit 5")
+    for image, row in zip(shown["images"], rows, strict=False):
+        assert float(row["label_probability"]) == image["self_confidence"]
+        assert float(row["likely_probability"]) == image["probability"]
+        assert (digits / row["file"].replace("validation/", "train/")).is_file()
 
 
 def test_bad_input_is_named(capsys: Capture, run: Path, tmp_path: Path) -> None:
@@ -233,6 +249,8 @@ def test_bad_input_is_named(capsys: Capture, run: Path, tmp_path: Path) -> None:
         (["--model", "mine.py:Net"], "--model: is about the model of a run"),
         (["--page", str(tmp_path / "page.png")], "--page: "),
         (["--page", str(tmp_path / "none" / "page.html")], "--page: "),
+        ([str(run), "--csv", str(tmp_path / "labels.txt")], "--csv: "),
+        ([*of_folder(other), "--csv", str(tmp_path / "a.csv")], "--csv: needs a model that says"),
         (["--most", "0"], "--most: '0' is not a whole number from 1"),
         (["--config", str(FOLDER)], "data.root: must be the folder of the files"),
         (of_folder(tmp_path / "none"), "data.root: there is no folder"),

@@ -27,6 +27,8 @@ def test_cells_are_those_of_the_matrix(pairs: list[tuple[int, int]], data: st.Da
     assert found.support().tolist() == whole.sum(1).tolist()
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, 5), min_size=1))))
     assert found.matrix(chosen).tolist() == whole[np.ix_(chosen, chosen)].tolist()
+    begin, end = sorted(data.draw(st.tuples(st.integers(0, 6), st.integers(0, 6))))
+    assert found.rows(begin, end).tolist() == whole[begin:end].tolist()
     counts = [int(found.count[cell]) for cell in found.mistakes()]
     others = whole[~np.eye(6, dtype=bool)]
     assert counts == sorted(others[others > 0].tolist(), reverse=True)

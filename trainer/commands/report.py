@@ -62,7 +62,14 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     from trainer.data.measurements import fingerprint_of
     from trainer.finished import evaluation_images, trained_model
     from trainer.finished.run_record import are_images_of_run
-    from trainer.run.report import explanations, mistakes, model_card, neighbours, run_report
+    from trainer.run.report import (
+        explanations,
+        health,
+        mistakes,
+        model_card,
+        neighbours,
+        run_report,
+    )
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
@@ -92,7 +99,8 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
             nearest = neighbours.find(
                 stored.module, classes, train, images, asked, stored.scaling, device
             )
-        run_report.write_report(arguments.run, images.pictures, nearest, explained)
+        examined = health.examine(stored.module, images, stored.scaling, device)
+        run_report.write_report(arguments.run, images.pictures, nearest, explained, examined)
         if not (arguments.run / model_card.NAME).exists():  # it may have been edited
             model_card.write(arguments.run)
         if classes > MOST_CLASSES_IN_FULL and not images.has_several_labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.run import results
-from trainer.run.report import explanations, mistakes, model_card, neighbours, run_report
+from trainer.run.report import explanations, health, mistakes, model_card, neighbours, run_report
 from trainer.run.report.attempt import attempt
 from trainer.run.report.features import write_features
 from trainer.run.report.neighbours import Neighbours
@@ -39,8 +39,15 @@ def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
         matrix, answers = folder / "confusion.npz", predictions
         attempt(matrix.name, lambda: results.write_confusion(matrix, answers, classes))
     attempt(path.name, write_feature_picture)
+    examined = attempt(
+        "the report's look at the layers",
+        lambda: health.examine(engine.module, data.test, data.scaling, device),
+    )
     if isinstance(predictions, LabelPredictions):
-        attempt("the report", lambda: run_report.write_report(folder, data.test.pictures))
+        attempt(
+            "the report",
+            lambda: run_report.write_report(folder, data.test.pictures, examined=examined),
+        )
         return
     nearest = attempt("the report's nearest training images", find_neighbours)
     explained = attempt(
@@ -49,5 +56,5 @@ def write_report(folder: Path, engine: Engine, predictions: Found) -> None:
     )
     attempt(
         "the report",
-        lambda: run_report.write_report(folder, data.test.pictures, nearest, explained),
+        lambda: run_report.write_report(folder, data.test.pictures, nearest, explained, examined),
     )

@@ -115,6 +115,13 @@ class Confusion:
         found[rows[inside], columns[inside]] = self.count[inside]
         return found
 
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Return some rows of the matrix, int32 (end - begin, classes)."""
+        inside = slice(*np.searchsorted(self.true, (begin, end)))
+        found = np.zeros((end - begin, self.classes), np.int32)
+        found[self.true[inside] - begin, self.predicted[inside]] = self.count[inside]
+        return found
+
     @property
     def balanced_accuracy(self) -> float:
         """The mean recall over the classes that have images."""

@@ -1,12 +1,12 @@
 """Look at the images of a configuration: counts, sizes, duplicates, and labels that may be wrong.
 
 Of a finished run, named by its folder in the first place, its model says which labels of the
-validation and test images are most likely wrong. With --page all of it is written as an HTML page
-with pictures, some of them also as the first epochs train on them. A folder of pictures is decoded
-first, as a run would do it.
+validation and test images are most likely wrong; --csv writes all of these. With --page all of it
+is written as an HTML page with pictures, some of them also as the first epochs train on them. A
+folder of pictures is decoded first, as a run would do it.
 
 example: python -m trainer inspect-data --config configs/folder.yaml --data.root my_pictures
-example: python -m trainer inspect-data runs/folder --page labels.html
+example: python -m trainer inspect-data runs/folder --page labels.html --csv labels.csv
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trainer.commands.options import (
     add_model_option,
     check_output,
     positive_integer,
+    report_write_errors,
 )
 from trainer.config import command_line
 from trainer.config.augmentations import own_augmentations_of
@@ -43,12 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments; the others are the run's folder or the configuration's."""
     # An optional positional argument would take the word after --config.
     parser.usage = (
-        "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] [--most N] [--json] "
-        "[--a.b value ...]"
+        "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] "
+        "[--csv FILE.csv] [--most N] [--json] [--a.b value ...]"
     )
     add_model_option(parser)
     parser.add_argument(
         "--page", type=Path, metavar="FILE.html", help="write a page with pictures there"
+    )
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE.csv",
+        help="write all labels that are most likely wrong there, by the model of RUN: file, part, "
+        "label, likely label, and the probabilities of both",
     )
     parser.add_argument(
         "--most",
@@ -68,10 +76,15 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: the images cannot be read, there is no finished run, or it knows other images.
     """
     check_output("--page", arguments.page, ".html")
+    check_output("--csv", arguments.csv, ".csv")
     words = arguments.configuration
     folder = Path(words[0]) if words and not words[0].startswith("-") else None
     if arguments.model and not folder:
         raise UserError("--model: is about the model of a run, whose folder is not given")
+    if arguments.csv and not folder:
+        raise UserError(
+            "--csv: needs a model that says which labels are wrong; give a run's folder"
+        )
     config = (
         command_line.parse_for_run(folder, words[1:], ALLOWED)
         if folder
@@ -117,9 +130,14 @@ def _inspect(
         images, weights = inspected.dataset.fingerprint, stored.weights_sha256
         parts = {"data.root": images, "model.safetensors": weights}
         collectives.check_same_parts(accelerator, parts)
-        suspects = label_errors.find(accelerator, stored, inspected, arguments.most)
+        suspects = label_errors.find(accelerator, stored, inspected)
     if not accelerator.is_main_process:
         return
+    if suspects:
+        if arguments.csv:
+            with report_write_errors("--csv", arguments.csv):
+                label_errors.write_csv(arguments.csv, suspects)
+        suspects["images"] = suspects["images"][: arguments.most]
     seen = image_statistics.see(inspected)
     found = image_statistics.compute(inspected, seen, arguments.most) | {
         "imbalance": class_balance.describe_imbalance(inspected.dataset),
@@ -132,8 +150,10 @@ def _inspect(
         shown = shown_classes(found["classes"])
         page.write(arguments.page, found, inspected, shown, config if shows_augmentation else None)
     print_report(found, _lines(found), as_json=arguments.json)
-    if arguments.page and not arguments.json:
-        print(f"\npage        {arguments.page}")
+    if not arguments.json:
+        for name in ("page", "csv"):
+            if path := getattr(arguments, name):
+                print(f"\n{name:<11} {path}")
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

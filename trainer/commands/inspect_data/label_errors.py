@@ -9,13 +9,18 @@ model's first choice is less confident, the paper looks at its other choices too
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainer.base.errors import UserError
+from trainer.base.files import write_text
 from trainer.commands.inspect_data.image_statistics import InspectedImages
 from trainer.data.pictures.names import join_some
 from trainer.finished.run_record import are_images_of_run
@@ -28,16 +33,27 @@ if TYPE_CHECKING:
 HELD_OUT = ("validation", "test")
 """the splits whose labels, the wrong ones too, the model has not learnt"""
 
+COLUMNS = {
+    "name": "file",
+    "part": "part",
+    "class": "label",
+    "self_confidence": "label_probability",
+    "suggested": "likely_label",
+    "probability": "likely_probability",
+}
+"""what is known of an image with a suspect label, and how the CSV calls it"""
+
 log = logging.getLogger("lockstep")
 
 
 def find(
-    accelerator: Accelerator, stored: TrainedModel, inspected: InspectedImages, most: int
+    accelerator: Accelerator, stored: TrainedModel, inspected: InspectedImages
 ) -> dict[str, Any]:
     """Find suspect labels among the validation and test images, as JSON; a collective.
 
-    Args:
-        most: how many labels to list.
+    Returns:
+        The `run`; whether these are its `own_images`; of the `parts` how many `samples` and suspect
+        labels; and the `images` with these, the least self-confident first.
 
     Raises:
         UserError: the model knows other images or classes.
@@ -71,7 +87,20 @@ def find(
         )
     images.sort(key=lambda image: image["self_confidence"])
     run = str(stored.file.parent)
-    return {"run": run, "own_images": own, "parts": parts, "images": images[:most]}
+    return {"run": run, "own_images": own, "parts": parts, "images": images}
+
+
+def write_csv(path: Path, suspects: Mapping[str, Any]) -> None:
+    """Write a row for each suspect label, in the order of `find`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS.values())
+    rows.writerows([image[key] for key in COLUMNS] for image in suspects["images"])
+    write_text(path, text.getvalue())
 
 
 def find_suspects(predictions: Predictions, classes: int) -> np.ndarray:

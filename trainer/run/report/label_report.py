@@ -12,8 +12,9 @@ from trainer.base.files import write_text
 from trainer.data.label_matrix import names_of
 from trainer.run.console import worst_rows
 from trainer.run.metrics_log import by_event, read_records
-from trainer.run.report import pages, plots
+from trainer.run.report import health, pages, plots
 from trainer.run.report.curves import draw_curves
+from trainer.run.report.health import Health
 from trainer.run.report.run_facts import command_of, facts_of
 
 MOST_ROWS = 50
@@ -32,7 +33,10 @@ FIGURES = {
 
 
 def write(
-    output_dir: Path, results: dict[str, Any], pictures: Callable[[np.ndarray], np.ndarray]
+    output_dir: Path,
+    results: dict[str, Any],
+    pictures: Callable[[np.ndarray], np.ndarray],
+    examined: Health | None,
 ) -> None:
     """Write curves.png and report.html; arguments and errors as of `run_report.write_report`.
 
@@ -58,6 +62,8 @@ def write(
         classes=len(names),
         mistakes=describe_answers(columns, asked, images, names),
         curves=[pages.image_uri(picture) for picture in curves],
+        notes=health.training_notes(steps, epochs),
+        examined=examined,
         features=pages.file_uri(features) if features.exists() else None,
         facts=facts_of(results),
         config_text=(output_dir / "config.yaml").read_text(encoding="utf-8"),

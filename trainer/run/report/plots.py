@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from trainer.base.files import write_file
+from trainer.run.report import fonts
+from trainer.run.report.fonts import Fonts
 from trainer.training.confusion import Confusion
 from trainer.training.coverage import CoverageCurve
 from trainer.training.metrics import CalibrationBins
@@ -37,14 +39,15 @@ def draw_confusion(confusion: Confusion, names: Sequence[str]) -> Figure:
     Of more than MOST_CLASSES_DRAWN classes it has the MOST_CONFUSED, and a last column that counts
     all other answers.
     """
-    if confusion.classes <= MOST_CLASSES_DRAWN:
-        labels = [shorten(name, 20) for name in names]
-        return _draw_counts(confusion.matrix(), labels, labels)
-    chosen = _most_confused(confusion)
-    counts = confusion.matrix(chosen).astype(np.int64)
+    chosen = drawn_classes(confusion)
+    found = fonts.find(names[label] for label in chosen)
+    labels = [shorten(found.label(names[label], label), 20) for label in chosen]
+    if len(chosen) == confusion.classes:
+        return _draw_counts(confusion.matrix(), labels, labels, found)
+    counts = confusion.matrix(np.array(chosen)).astype(np.int64)
     others = confusion.support()[chosen] - counts.sum(axis=1)
-    labels = [shorten(names[label], 20) for label in chosen]
-    figure = _draw_counts(np.column_stack([counts, others]), labels, [*labels, "all others"])
+    columns = [*labels, "all others"]
+    figure = _draw_counts(np.column_stack([counts, others]), labels, columns, found)
     figure.axes[0].axvline(len(chosen) - 0.5, color=GREY, linewidth=0.8)
     figure.axes[0].set_title(
         f"the {len(chosen)} most often confused of {confusion.classes:,} classes", fontsize=9, pad=8
@@ -52,8 +55,10 @@ def draw_confusion(confusion: Confusion, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _most_confused(confusion: Confusion) -> np.ndarray:
-    """Choose MOST_CONFUSED classes by the most frequent mistakes, in ascending order."""
+def drawn_classes(confusion: Confusion) -> list[int]:
+    """Return which classes the picture has, in ascending order: all, or the MOST_CONFUSED."""
+    if confusion.classes <= MOST_CLASSES_DRAWN:
+        return list(range(confusion.classes))
     chosen: set[int] = set()
     wrong = confusion.mistakes()
     pairs = zip(confusion.true[wrong].tolist(), confusion.predicted[wrong].tolist(), strict=True)
@@ -63,10 +68,12 @@ def _most_confused(confusion: Confusion) -> np.ndarray:
             chosen.update(classes)
         if len(chosen) == MOST_CONFUSED:
             break
-    return np.array(sorted(chosen))
+    return sorted(chosen)
 
 
-def _draw_counts(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+def _draw_counts(
+    counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], found: Fonts
+) -> Figure:
     """Draw counts, shape (rows, columns), where each row has all images of its class."""
     from matplotlib.colors import PowerNorm
 
@@ -91,8 +98,9 @@ def _draw_counts(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]
             fontsize=text_size,
             in_layout=False,  # it cannot stick out, so it need not be measured
         )
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=label_size)
-    axes.set_yticks(range(len(rows)), rows, fontsize=label_size)
+    look: dict[str, Any] = {"fontsize": label_size, "fontfamily": found.families}
+    axes.set_xticks(range(len(columns)), columns, rotation=90, **look)
+    axes.set_yticks(range(len(rows)), rows, **look)
     axes.set_xlabel("predicted class", labelpad=8, fontsize=label_size)
     axes.set_ylabel("true class", labelpad=8, fontsize=label_size)
     axes.tick_params(length=0)
@@ -170,6 +178,7 @@ def draw_mistakes(
         return figure
     columns = min(len(images), 6)
     rows = math.ceil(len(images) / columns)
+    fitting = fonts.find(names[label] for label in (*target.tolist(), *predicted.tolist()))
     height = images.shape[1] / images.shape[2]
     pitch = height + 0.48  # an image is 1 wide and `height` high, its caption is above it
     figure = new_figure(1.75 * columns, 1.65 * rows * pitch)
@@ -180,15 +189,17 @@ def draw_mistakes(
         zip(images, target, predicted, probability, strict=True)
     ):
         left, top = 1.08 * (place % columns), pitch * (place // columns)
+        known, answer = (shorten(fitting.label(names[one], one), 16) for one in (true, guess))
         extent = (left, left + 1, top + height, top)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
         axes.text(
             left + 0.5,
             top - 0.04,
-            f"{shorten(names[true], 16)}\n→ {shorten(names[guess], 16)}\n{100 * share:.2f} %",
+            f"{known}\n→ {answer}\n{100 * share:.2f} %",
             ha="center",
             va="bottom",
             fontsize=9,
+            fontfamily=fitting.families,
         )
     axes.set_xlim(-0.04, 1.08 * columns - 0.04)
     axes.set_ylim(rows * pitch - 0.44, -0.48)

@@ -14,10 +14,11 @@ from trainer.config.schema import LAB_TEST_SAMPLES
 from trainer.run.console import worst_rows
 from trainer.run.main_figure import has_several_labels
 from trainer.run.metrics_log import by_event, read_records
-from trainer.run.report import explanations, label_report, pages, plots
+from trainer.run.report import explanations, fonts, health, label_report, pages, plots
 from trainer.run.report.curves import draw_curves
 from trainer.run.report.explanations import Explanations
 from trainer.run.report.figure_rows import figure_rows
+from trainer.run.report.health import Health
 from trainer.run.report.mistakes import describe_mistakes, read_predictions, worst_mistakes
 from trainer.run.report.neighbours import Neighbours
 from trainer.run.report.run_facts import command_of, facts_of
@@ -38,6 +39,7 @@ def write_report(
     pictures: Callable[[np.ndarray], np.ndarray],
     neighbours: Neighbours | None = None,
     explained: Explanations | None = None,
+    examined: Health | None = None,
 ) -> None:
     """Write the pictures and report.html into `output_dir`.
 
@@ -49,13 +51,14 @@ def write_report(
             (n, height, width) or (n, height, width, 3).
         neighbours: the training images to be shown beside the mistakes.
         explained: maps of what answers come from.
+        examined: the layers of the network.
 
     Raises:
         OSError, KeyError, ValueError, UserError: a file is missing or not what the run wrote.
     """
     results = json.loads((output_dir / "results.json").read_text(encoding="utf-8"))
     if has_several_labels(results["test"]):
-        label_report.write(output_dir, results, pictures)
+        label_report.write(output_dir, results, pictures, examined)
         return
     config_text = (output_dir / "config.yaml").read_text(encoding="utf-8")
     steps, epochs = by_event(read_records(output_dir / "metrics.jsonl"))
@@ -85,6 +88,8 @@ def write_report(
         neighbours=neighbours,
         explained=explanations.describe(explained, pictures, names) if explained else [],
         curves=[pages.image_uri(picture) for picture in curves],
+        notes=health.training_notes(steps, epochs),
+        examined=examined,
         pictures={
             name: pages.file_uri(output_dir / f"{name}.png")
             for name in ("confusion", "calibration", "features")
@@ -114,8 +119,9 @@ def describe_classes(
     Returns:
         `worst`, the row of the worst class, with the class it was most often taken for (or None);
         `rows`, of the table; `all_rows`, of a second one, the worst first, where `rows` are not
-        all; `confused`, the most frequent mistakes, where the classes are many; `classes`, how many
-        there are; `drawn`, how many columns the picture of the confusion matrix has; `in_full`,
+        all; `confused`, the most frequent mistakes, where the classes are many; `undrawn`, the
+        numbers and names of classes that the picture of the confusion matrix shows by number;
+        `classes`, how many there are; `drawn`, how many columns that picture has; `in_full`,
         whether `confusion` stands in the JSON.
     """
     place = names.index(test["worst_class"])
@@ -131,6 +137,7 @@ def describe_classes(
         "rows": worst_rows(test["per_class"], plots.MOST_CLASSES_DRAWN, MOST_ROWS),
         "all_rows": list_all(test["per_class"]) if many else [],
         "confused": most_confused(confusion, names),
+        "undrawn": undrawn_names(confusion, names),
         "classes": len(names),
         "drawn": plots.MOST_CONFUSED + 1 if many else len(names),
         "in_full": test["confusion"] is not None,
@@ -145,6 +152,13 @@ def list_all(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ordered = sorted(rows, key=lambda row: (not row["support"], row["accuracy"]))
     size = np.cumsum([100 + len(row["name"].encode()) for row in ordered])
     return ordered[: int(np.searchsorted(size, LISTED_BYTES, side="right"))]
+
+
+def undrawn_names(confusion: Confusion, names: Sequence[str]) -> list[tuple[int, str]]:
+    """Return number and name of the classes in the confusion matrix that no font can draw."""
+    drawn = plots.drawn_classes(confusion)
+    found = fonts.find(names[label] for label in drawn)
+    return [(label, names[label]) for label in drawn if not found.draw(names[label])]
 
 
 def most_confused(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]]:
