@@ -27,6 +27,7 @@ from trainer.commands import (
     report,
     submit,
     summary,
+    sweep,
     train,
     verify,
 )
@@ -54,6 +55,7 @@ COMMANDS = {
     "report": report,
     "submit": submit,
     "summary": summary,
+    "sweep": sweep,
     "train": train,
     "verify": verify,
 }

@@ -125,3 +125,28 @@ def test_the_message_of_slurm_is_passed_on(
     code, _, errors = submit(capsys, "--submit", *words(tmp_path / "run"))
     assert code == 2
     assert "invalid partition specified: long" in errors
+
+
+def test_the_workers_of_a_sweep_are_an_array_of_jobs_of_one_task(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    space, of_run = tmp_path / "space.yaml", words(tmp_path / "sweep")
+    space.write_text("optimizer.lr: [0.01, 0.02]")
+    search = ["--space", str(space), "--trials", "9", "--at_once", "3", "--pruning", "none"]
+    own = ["--workers", "3", "--processes_per_node", "2"]
+    code, _, errors = submit(capsys, *search, *own, *of_run)
+    assert code == 0, errors
+    script = tmp_path / "sweep" / "job.sbatch"
+    found = options(script)
+    assert (found["array"], found["nodes"], found["ntasks-per-node"]) == ("1-3", "1", "1")
+    assert found["cpus-per-task"] == "2"
+    last = shlex.split(script.read_text().splitlines()[-1])
+    assert last == ["exec", str(JOB), "sweep", *search, *of_run]
+    for wrong, message in (
+        (["--nodes", "2"], "--nodes: must be 1 for a sweep"),
+        (["--folds", "2"], "--folds: a sweep has none"),
+        (["--workers", "4"], "--workers: 4 are more than --at_once, 3"),
+    ):
+        code, _, errors = submit(capsys, *search, *wrong, *of_run)
+        assert code == 2
+        assert message in errors

@@ -2,6 +2,7 @@
 
 The arguments of a run follow, as for train.py. The job runs launch/slurm.sbatch; its script lies in
 the run's folder. Accounts and the like are for sbatch's own variables, such as SBATCH_ACCOUNT.
+With --space it is an array of the workers of a sweep, each on --processes_per_node cores.
 
 example: python -m trainer submit --config configs/digits.yaml --nodes 2 --time 10 --submit
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
+from trainer.commands import sweep
 from trainer.commands.options import positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, folder_of
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a run for each fold of a cross-validation, in OUTPUT_DIR/fold-K",
     )
+    sweep.add_search_options(parser, is_required=False)
     parser.add_argument("--script", type=Path, help="default: OUTPUT_DIR/job.sbatch")
     parser.add_argument("--submit", action="store_true", help="submit it by sbatch")
     parser.set_defaults(configuration=[])
@@ -74,12 +77,17 @@ def run(arguments: argparse.Namespace) -> None:
     if not JOB.is_file():
         raise UserError(f"{JOB}: does not exist; submit from a clone of the repository")
     words = arguments.configuration
-    if arguments.folds:
-        words = [*words, "--data.folds", str(arguments.folds)]
-        arguments.array = f"1-{arguments.folds}"
-    config = command_line.parse([*words, *(["--data.fold", "1"] if arguments.folds else [])])
     per_node = arguments.processes_per_node or arguments.gpus_per_node or 1
-    _check_count(config, arguments.nodes * per_node)
+    if arguments.space:
+        config = _check_sweep(arguments)
+        words = _sweep_words(arguments)
+        arguments.array = f"1-{arguments.workers}"
+    else:
+        if arguments.folds:
+            words = [*words, "--data.folds", str(arguments.folds)]
+            arguments.array = f"1-{arguments.folds}"
+        config = command_line.parse([*words, *(["--data.fold", "1"] if arguments.folds else [])])
+        _check_count(config, arguments.nodes * per_node)
     text = _script(config, arguments, per_node, words)
     folder = folder_of(config).absolute()
     path = arguments.script or folder / "job.sbatch"
@@ -98,6 +106,31 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"When all folds are finished: {_report_command(config, arguments)}")
 
 
+def _check_sweep(arguments: argparse.Namespace) -> RunConfig:
+    """Return the recipe of a sweep, each of whose workers is a job of one node.
+
+    Raises:
+        UserError: the sweep would not start, or its workers cannot be such jobs.
+    """
+    for name in ("array", "folds"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name}: a sweep has none; --workers says how many jobs it has")
+    if arguments.nodes > 1:
+        raise UserError(
+            f"--nodes: must be 1 for a sweep, found {arguments.nodes}; --workers counts them"
+        )
+    return sweep.read(arguments).base
+
+
+def _sweep_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the arguments of each worker, which is the command `sweep`."""
+    own = {
+        name: str(getattr(arguments, name)) for name in ("space", "trials", "at_once", "pruning")
+    }
+    options = [word for name, value in own.items() for word in (f"--{name}", value)]
+    return ["sweep", *options, *arguments.configuration]
+
+
 def _report_command(config: RunConfig, arguments: argparse.Namespace) -> str:
     """Return the command that reports on a cross-validation."""
     words = ["python", "-m", "trainer", "crossval", "--folds", str(arguments.folds)]
@@ -112,8 +145,9 @@ def _script(
     options = {
         "job-name": re.sub(r"\s", "_", folder.name),
         "nodes": arguments.nodes,
-        "ntasks-per-node": per_node,
-        "cpus-per-task": config.threads,
+        # A worker of a sweep is one task, which starts the processes of its trials itself.
+        "ntasks-per-node": 1 if arguments.space else per_node,
+        "cpus-per-task": per_node * (config.threads or 1) if arguments.space else config.threads,
         "gpus-per-node": arguments.gpus_per_node,
         "time": arguments.time,
         "partition": arguments.partition,

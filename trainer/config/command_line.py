@@ -139,11 +139,20 @@ def _finish(
         config = RunConfig(**parser.instantiate(values).as_dict())
     except (ArgumentError, TypeError) as error:
         raise UserError(explain_parser_error(str(error))) from error
-    check_not_null(config)
     if config.output_dir is None:
         if recipe is None:
             raise UserError("output_dir: null, and there is no recipe file to name it after")
         config = dataclasses.replace(config, output_dir=str(Path("runs") / recipe.stem))
+    return complete(config)
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """Return a configuration, whose values have the right types, as a run is started with it.
+
+    Raises:
+        UserError: names the key that is wrong.
+    """
+    check_not_null(config)
     validate(config)
     # A number from here on, so that config.yaml records what was done.
     config = replace(config, {"train.average_epochs": averaged_epochs(config.train)})

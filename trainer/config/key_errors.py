@@ -66,9 +66,17 @@ def wrong_type(key: str, found: str) -> str:
     Args:
         found: the value in words; may be empty.
     """
-    hints = _hints(key)
+    hints = hints_of(key)
     rule = _RULES.get(key) or " or ".join(map(_in_words, hints))
     return f"{key}: must be {rule}, found {found or 'nothing'}{_proposal(key, found, hints)}"
+
+
+def unknown_key(key: str) -> str:
+    """Return the message about a dotted key that no configuration has."""
+    known = list(flatten(RunConfig()))
+    if any(name.startswith(f"{key}.") for name in known):
+        return f"{key}: is a section; write its keys in dotted form, such as {_first(key, known)}"
+    return f"{key}: is no key of a configuration{_nearest(key, known)}"
 
 
 def check_not_null(config: RunConfig) -> None:
@@ -78,11 +86,11 @@ def check_not_null(config: RunConfig) -> None:
         UserError: names the first key that is null and may not be.
     """
     for key, value in flatten(config).items():
-        if value is None and type(None) not in _hints(key):
+        if value is None and type(None) not in hints_of(key):
             raise UserError(wrong_type(key, "null"))
 
 
-def _hints(key: str) -> tuple[Any, ...]:
+def hints_of(key: str) -> tuple[Any, ...]:
     """Return the types that a key's value may have, null first."""
     section, _, name = key.rpartition(".")
     owner = _hints_of(RunConfig)[section] if section else RunConfig
@@ -125,10 +133,17 @@ def _proposal(key: str, found: str, hints: tuple[Any, ...]) -> str:
 
 def _nearest_key(message: str, known: list[str]) -> str:
     for key in re.findall(r"--([\w.]+)|[oO]ption '(\w+)'", message):
-        wrong = key[0] or key[1]
-        nearest = difflib.get_close_matches(wrong, known, 1) or [
-            name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)
-        ]
-        if nearest and wrong not in known:
-            return f"; did you mean {nearest[0]}?"
+        if proposal := _nearest(key[0] or key[1], known):
+            return proposal
     return ""
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(wrong, known, 1) or [
+        name for name in known if difflib.get_close_matches(wrong, [name.split(".")[-1]], 1)
+    ]
+    return f"; did you mean {nearest[0]}?" if nearest and wrong not in known else ""
+
+
+def _first(section: str, known: list[str]) -> str:
+    return next(name for name in known if name.startswith(f"{section}."))

@@ -70,12 +70,20 @@ def end_with_launcher() -> None:
     launcher = os.getppid()
     if launcher == 1 and not _is_python(launcher):  # it has ended already
         sys.exit(1)
-    threading.Thread(target=_stop_after, args=[launcher], daemon=True).start()
+    end_with(launcher)
 
 
-def _stop_after(launcher: int) -> None:
-    """Wait for the launcher's end, ask this process to stop, and kill it if it does not."""
-    while os.getppid() == launcher:
+def end_with(parent: int) -> None:
+    """Ask this process to stop when its parent ends, and kill it if it does not.
+
+    Args:
+        parent: the process's number; if it has ended already, that is noticed at once.
+    """
+    threading.Thread(target=_stop_after, args=[parent], daemon=True).start()
+
+
+def _stop_after(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_S)

@@ -1,0 +1,70 @@
+"""What a trial tries and when it is given up follow from the trials that it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from trainer.commands.sweep import search
+from trainer.commands.sweep.space import Choices, Range, Space
+
+SPACE: Space = {"a": Choices(("x", "y", [1])), "b": Range(1e-4, 1.0, log=True), "c": Range(1, 9)}
+AT_ONCE = 4
+
+
+def trials(figures: Sequence[float | None], seed: int = 0) -> list[FrozenTrial]:
+    """Trials as a sweep gives them, with these figures; None: it still runs."""
+    study = optuna.create_study(direction="maximize")
+    for figure in figures:
+        labels = search.suggest(SPACE, seed, study.get_trials(), AT_ONCE, minimize=False)
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING if figure is None else TrialState.COMPLETE,
+                value=figure,
+                params=labels,
+                distributions={key: of.distribution() for key, of in SPACE.items()},
+            )
+        )
+    return study.get_trials()
+
+
+def suggestion(known: Sequence[FrozenTrial], seed: int = 0) -> dict[str, Any]:
+    return search.suggest(SPACE, seed, known, AT_ONCE, minimize=False)
+
+
+def test_a_trial_depends_on_the_seed_and_on_results_that_it_may_see_only() -> None:
+    figures = [0.1, 0.9, 0.5, 0.2, 0.6, 0.3, 0.8, 0.4, 0.7, 0.2, 0.5, 0.6, 0.1, 0.3, 0.9, 0.2]
+    known = trials(figures)
+    of_seed = suggestion(known)
+    assert suggestion(known) == of_seed
+    assert suggestion(known, seed=1) != of_seed
+    # The last three may still run, or have ended in any way.
+    assert suggestion(trials([*figures[:-3], None, None, None])) == of_seed
+    assert suggestion(trials([*figures[:-3], 0.99, None, 0.0])) == of_seed
+    better = [1 - figure for figure in figures]
+    assert suggestion(trials([*better[:-3], *figures[-3:]])) != of_seed
+
+
+def test_the_first_trials_differ_from_each_other() -> None:
+    tried = [trial.params for trial in trials([None] * 6)]
+    assert len({str(one) for one in tried}) == len(tried)
+
+
+def test_the_threshold_is_the_median_of_what_others_had_reached() -> None:
+    curves = [(0.5, 0.4, 0.9), (0.1, 0.2, 0.3), (0.3, 0.6), (0.2, 0.1, 0.4), (0.4, 0.5, 0.6)]
+    assert search.thresholds(curves, 4, minimize=False) == {1: 0.3, 2: 0.5}
+    assert search.thresholds(curves, 2, minimize=True) == {1: 0.3}
+    assert search.thresholds(curves, 20, minimize=False) == {}  # a fifth is done in any case
+    assert search.thresholds(curves[:4], 4, minimize=False) == {}
+
+
+def test_a_trial_is_given_up_only_if_it_is_worse() -> None:
+    limits = {1: 0.3, 2: 0.5}
+    assert search.was_pruned((0.2,), limits, minimize=False)
+    assert not search.was_pruned((0.3,), limits, minimize=False)
+    assert not search.was_pruned((0.3, 0.5, 0.1), limits, minimize=False)
+    assert search.was_pruned((0.4,), limits, minimize=True)
+    assert not search.is_behind(None, 0.3, minimize=False)
