@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import apart
 import pytest
 import torch
+
+from tests.distributed.launch import run_forked
+
+
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are forked from a process that has the slow imports behind it, and runs write no
+    report; for benchmarks with native kernels.
+    """
+    numbers = itertools.count()
+
+    def run(command: Sequence[str], exit_code: int = 0) -> tuple[str, float]:
+        words, processes = list(command[1:]), 1
+        if words[:2] == ["-m", "torch.distributed.run"]:
+            processes, words = int(words[4]), words[5:]
+        folder = tmp_path / f"program-{next(numbers)}"
+        folder.mkdir()
+        start_s = time.perf_counter()
+        finished = run_forked(processes, folder, *words)
+        assert finished.returncode == exit_code, finished.stderr
+        return finished.stdout, time.perf_counter() - start_s
+
+    monkeypatch.setattr(apart, "run", run)
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,7 @@ def test_every_variant_is_a_valid_recipe(study: str, variant: str, tmp_path: Pat
     assert config.data.validation_size, "only held-out images choose"
 
 
+@pytest.mark.usefixtures("forked")
 def test_variants_are_compared_with_their_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import lockstep
+import pytest
 
 
+@pytest.mark.usefixtures("forked")
 def test_all_rivals_take_part() -> None:
     case = {
         "model": "lab_cnn", "model_args": {}, "optimizer": "adam", "batch_size": 8,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import photos
 import pytest
 from photo_loaders import LOADERS
 from PIL import Image
-
-from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +29,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("study", "contenders"),
     [("loaders", ["originals", "disk_cache"]), ("training", ["memory", "none"])],
 )
-def test_it_measures(root: Path, tmp_path: Path, study: str, contenders: list[str]) -> None:
+def test_it_measures(
+    root: Path,
+    tmp_path: Path,
+    study: str,
+    contenders: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     output = tmp_path / "photos.json"
     words = ["--root", str(root), "--rounds", "2", "--workers", "1", "--output", str(output)]
     words += ["--image_size", "32", "--batch_size", "4", "--only", *contenders]
-    finished = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / "photos.py"), study, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setattr(sys, "argv", ["photos.py", study, *words])
+    photos.main()
     figures = json.loads(output.read_text())[study]
     assert figures["images"] == 10
     assert set(figures["seconds"]) == set(contenders)

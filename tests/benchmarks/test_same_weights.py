@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import same_weights
 import torch
 from safetensors.torch import save_file
 
 
+@pytest.mark.usefixtures("forked")
 def test_ours_is_the_same_on_two_processes_and_after_a_kill() -> None:
     data = {"data": "digits", "images": 64, "batch_size": 16, "epochs": 2, "save_every": 6}
     *_, row, _ = same_weights.table("Batch norm and dropout", ["lockstep"], data, uneven=59)

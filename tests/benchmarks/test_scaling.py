@@ -31,6 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, output: Path, what: str) -> dict[str, A
     return figures
 
 
+@pytest.mark.usefixtures("forked")
 def test_one_process_and_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     figures = run(monkeypatch, tmp_path / "scaling.json", "processes")
     assert figures["models"]["lab net"]["parameters"] == 28_938
@@ -39,6 +40,7 @@ def test_one_process_and_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert "| lab net | 28,938 |" in page
 
 
+@pytest.mark.usefixtures("forked")
 def test_each_command_keeps_the_sections_of_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -49,6 +51,7 @@ def test_each_command_keeps_the_sections_of_the_others(
     assert "| 300 | npy | 0.2 |" in page
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_parts_of_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     figures = run(monkeypatch, tmp_path / "scaling.json", "profile")
     parts_s = figures["lab net, processes: 2"]["parts_s"]

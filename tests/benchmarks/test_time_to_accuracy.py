@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import pytest
 import time_to_accuracy as benchmark
 
 
+@pytest.mark.usefixtures("forked")
 def test_both_recipes_run_and_are_compared(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         images=1200, lab_epochs=2, threads=1, root=None, data="digits", seeds=2,

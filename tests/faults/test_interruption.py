@@ -66,13 +66,13 @@ def test_killed_on_two_processes_and_finished_on_one(undisturbed: Run, tmp_path:
 
 
 SLOW = """
-import time
+import os, time
 from models.quicknet import QuickNet
 
 class Slow(QuickNet):
     def forward(self, images):
         if not self.training and len(images) > 2:
-            time.sleep(1.5)
+            time.sleep(float(os.environ.get("BLOCK_S", 0)))
         return super().forward(images)
 """
 
@@ -85,8 +85,10 @@ def test_a_request_during_an_evaluation(tmp_path: Path) -> None:
     more += ["700", "--checkpoint.every_steps", "100"]
     assert train_here(tmp_path / "undisturbed", *more) == 0
     words = command(tmp_path / "run", *more)
-    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
-    while steps_logged(tmp_path / "run") < 13:
+    process = subprocess.Popen(
+        words, env=environment(BLOCK_S="3"), stderr=subprocess.PIPE, text=True
+    )
+    while steps_logged(tmp_path / "run") < 13 and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
     _, errors = process.communicate(timeout=60)

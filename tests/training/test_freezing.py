@@ -118,6 +118,7 @@ def test_frozen_parts_keep_every_bit_and_have_no_state_until_they_are_trained(
 ) -> None:
     """Also under an average, whose batch-norm statistics are computed again."""
     more = [*NET, *FROZEN, "--checkpoint.keep", "9", "--train.average_epochs", "2"]
+    more += ["--data.train_size", "300"]
     assert train_here(tmp_path / "run", *more) == 0
     steps = [record["step"] for record in Run(tmp_path / "run", 0).metrics("step")]
     ends = [steps[-1] // 3 * epoch for epoch in (1, 2, 3)]
