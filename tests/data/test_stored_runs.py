@@ -16,6 +16,7 @@ import torch
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
+from tests.data.picture_tables import write_csv, write_rows
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_forked, train_here
 from trainer import load_model
@@ -78,6 +79,30 @@ def test_the_process_count_changes_nothing(place: Path, tmp_path: Path) -> None:
     assert two.exit_code == 0, two.errors
     assert two.digest == run.digest
     assert two.json("results.json")["data"] == run.json("results.json")["data"]
+
+
+def test_pictures_drawn_by_weights_are_the_same_run_on_any_processes(tmp_path: Path) -> None:
+    """Wherever they are kept: in memory, in the cache, or nowhere."""
+    table = write_csv(tmp_path, write_rows(tmp_path, 40))
+    more = [
+        *SHORT,
+        "--data.name",
+        "table",
+        "--data.root",
+        str(table),
+        "--data.validation_size",
+        "4",
+    ]
+    more += ["--train.microbatches", "4", "--train.batch_size", "8"]
+    more += ["--data.augment", "[random_resized_crop, flip]", "--data.sampling"]
+    one = [*more, "weights", "--data.cache", "memory"]
+    assert train_here(tmp_path / "one", *one, config=RECIPE) == 0
+    run = Run(tmp_path / "one", 0)
+    for count, kept in ((2, "disk"), (4, "none")):
+        words = ["--config", str(RECIPE), *more, "weights", "--data.cache", kept]
+        check_same(train_forked(tmp_path / f"{count}", count, *words), run)
+    assert train_here(tmp_path / "uniform", *more, "uniform", config=RECIPE) == 0
+    assert Run(tmp_path / "uniform", 0).digest != run.digest
 
 
 def _terminate_in_training(folder: Path) -> None:
