@@ -11,6 +11,7 @@ import finetune
 import minutes
 import page
 import photos
+import predict
 import pytest
 import scaling
 import throughput
@@ -19,7 +20,8 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
-    "benchmark", [ablations, accuracy, faults, finetune, minutes, photos, scaling, throughput]
+    "benchmark",
+    [ablations, accuracy, faults, finetune, minutes, photos, predict, scaling, throughput],
 )
 def test_a_page_says_what_its_figures_say(benchmark: ModuleType) -> None:
     figures = page.RESULTS / f"{benchmark.__name__}.json"

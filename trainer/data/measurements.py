@@ -24,6 +24,7 @@ from trainer.base.locks import lock_file
 from trainer.config.schema import ScalingKind
 from trainer.data.dataset import ImageSet, UndecodedImages
 from trainer.data.scaling import PixelSums, Scaling
+from trainer.data.sources import notes
 from trainer.data.sources.source_data import Cached
 from trainer.ranks import processes
 
@@ -80,6 +81,7 @@ def _measure_once(
     name = hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
     path = cached.notes / f"measured-{name}.npz"
     if known := _load(path):
+        notes.note_use(path)
         return known
     try:
         without = "processes that start together measure the same images, each for itself"
@@ -92,6 +94,7 @@ def _measure_once(
             with processes.use_all_cores():
                 found = _measure(sets, kind, seed, fixed)
             _write(path, found)
+            notes.note_use(path)
             return found
     except OSError as error:
         raise UserError(

@@ -24,6 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_file
+from trainer.data.sources import notes
 from trainer.data.sources.source_data import Cached
 
 MOST_BITS = 3
@@ -171,6 +172,7 @@ def keep(cached: Cached, looks: Looks) -> None:
 
     try:
         write_file(_path(cached), write)
+        notes.note_use(_path(cached))
     except OSError as error:
         raise UserError(
             f"data.root: what the images look like cannot be kept in the cache {cached.notes} "

@@ -22,7 +22,7 @@ from trainer.config.schema import DataConfig
 from trainer.data import measurements
 from trainer.data.pictures import decoding
 from trainer.data.pictures.places import Place
-from trainer.data.sources import decoded_cache, picture_index, plan_file, reading
+from trainer.data.sources import decoded_cache, notes, picture_index, plan_file, reading
 
 
 @pytest.fixture
@@ -54,6 +54,23 @@ def test_they_are_decoded_once(
     monkeypatch.setattr(plan_file, "write_arrays", fail)
     assert prepared(root).fingerprint == first.fingerprint
     assert entries(cache) == [entry]
+
+
+def test_notes_of_other_configurations_go_when_there_are_many(tmp_path: Path, cache: Path) -> None:
+    """This process holds their entry, which therefore stays."""
+    root = write_pictures(tmp_path / "own")
+    first = prepared(root, image_size=4, store_size=8).fingerprint
+    for size in range(5, 24):
+        prepared(root, image_size=size, store_size=8)
+        prepared(root, image_size=4, store_size=8)  # is used again and again
+    (entry,) = cache.glob("notes-*")
+    for kind in ("plan", "measured"):
+        assert len(list(entry.glob(f"{kind}-*.npz"))) == notes._MOST_OF_A_KIND
+    assert len(list(entry.iterdir())) < 3 * notes._MOST_OF_A_KIND + 5
+    kept = plan_file.read(max(entry.glob("plan-*.npz"), key=lambda path: path.stat().st_mtime_ns))
+    assert kept and kept.plan.target.image_size == (4, 4)
+    assert prepared(root, image_size=5, store_size=8).train.images.shape[2:] == (5, 5)
+    assert prepared(root, image_size=4, store_size=8).fingerprint == first
 
 
 def test_pixels_are_measured_once_for_each_choice_of_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -24,6 +25,9 @@ _LATER_KEYS = (
 )
 """of what a run does with images when they have been planned"""
 
+_MOST_OF_A_KIND = 16
+"""notes of a root that are kept, of other configurations too: a run holds the whole entry"""
+
 
 def index_of(config: DataConfig, only: str | None = None) -> Path:
     """Return the file of what pictures contain; `only`: the part that was listed, None for all."""
@@ -44,6 +48,25 @@ def entry_of(config: DataConfig) -> Path:
     """Return the entry of the cache for what is noted of the pictures of a root."""
     root = Path(config.root).expanduser() if config.root else cache_folder(config.name)
     return cache_folder("folder") / entries.name_of("notes", root)
+
+
+def note_use(file: Path) -> None:
+    """Note that a file of an entry is used, and remove those of its kind that were not for longest.
+
+    Args:
+        file: its name begins with its kind and a hyphen.
+    """
+    used_ns: dict[Path, int] = {}
+    # It belongs to somebody else, or another process has removed it.
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        os.utime(file)
+    for one in file.parent.glob(f"{file.name.partition('-')[0]}-*{file.suffix}"):
+        with contextlib.suppress(FileNotFoundError):
+            used_ns[one] = one.stat().st_mtime_ns
+    for one in sorted(used_ns, key=used_ns.__getitem__)[:-_MOST_OF_A_KIND]:
+        with contextlib.suppress(PermissionError):
+            for old in (one, one.with_suffix(".lock")):
+                old.unlink(missing_ok=True)
 
 
 def _hash(config: DataConfig, *more: object) -> str:

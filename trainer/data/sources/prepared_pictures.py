@@ -155,6 +155,8 @@ def _prepare(
         _check_classes(pictures.class_names, plan, decoded)
     if not is_planned:
         plan_file.write(plan_path, pictures, plan, made_from)
+    notes.note_use(index)
+    notes.note_use(plan_path)
     return contents, plan, decoded
 
 
