@@ -6,13 +6,16 @@ The seconds themselves are measured by benchmarks/startup.py.
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.data.idx_files import write_idx_folder
-from tests.runs import train_apart
+from tests.distributed.launch import environment
+from tests.runs import train_apart, train_here
 
 SLOW = {"matplotlib", "scipy", "sklearn", "sympy", "torch._dynamo", "torch._inductor", "wandb"}
 """each as slow to import as half of torch or more"""
@@ -30,4 +33,17 @@ def test_nothing_slow_is_imported_before_the_first_step(tmp_path: Path, optimize
     assert run.json("status.json")["step"] >= 1
     imported = set(re.findall(r"\| +([\w.]+)$", run.errors, re.MULTILINE))
     assert {"torch", "accelerate"} <= imported
+    assert sorted(SLOW & imported) == []
+
+
+def test_nothing_slow_is_imported_to_classify_a_picture(tmp_path: Path) -> None:
+    assert train_here(tmp_path / "run", "--train.epochs", "1") == 0
+    Image.new("L", (8, 8), 90).save(tmp_path / "one.png")
+    words = ["-X", "importtime", "-m", "trainer", "predict", tmp_path / "run", tmp_path / "one.png"]
+    found = subprocess.run(
+        [sys.executable, *words], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "one.png" in found.stdout
+    imported = set(re.findall(r"\| +([\w.]+)$", found.stderr, re.MULTILINE))
+    assert "torch" in imported
     assert sorted(SLOW & imported) == []
