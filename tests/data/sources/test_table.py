@@ -144,11 +144,17 @@ def test_the_files_may_be_in_archives_beside_the_table(tmp_path: Path, ending: s
     assert stored.test.images[:].shape[0] == len(data.test)
     pack(photos, tmp_path / "d.zip", below="photos/")
     shutil.rmtree(photos)
+    (tmp_path / "unrelated.zip").write_bytes(b"PK")
     assert prepared(path).fingerprint == first
+    (tmp_path / "unrelated.zip").unlink()
     path = write_csv(tmp_path, [*write_rows(tmp_path / "other"), "photos/x.png,cat,train,film 0,1"])
     with pytest.raises(UserError, match=r"line 22: there is no file .*photos/x.png"):
         prepared(path)
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"line 22: .*photos/x.png.*broken\.zip: is not a whole"):
+        prepared(path)
     pack(some, tmp_path / "c.zip", below="photos/")
+    (tmp_path / "broken.zip").unlink()
     with pytest.raises(UserError, match=f"a{ending} and .*c.zip both have a picture photos/"):
         prepared(path, on_bad="skip")
 

@@ -119,7 +119,7 @@ def _list(
     archived = find_archived(rows.folder) if absent else None
     in_archives = {row for row in absent if archived and names[row] in archived}
     absent = [row for row in absent if row not in in_archives]
-    missing = _check_missing(rows, names, absent, config)
+    missing = _check_missing(rows, names, absent, archived, config)
     warnings = [
         *_left_out("there are no such files", [rows.where(row) for row in sorted(missing)]),
         *_left_out("they repeat an earlier row", [rows.where(row) for row in sorted(repeated)]),
@@ -220,13 +220,22 @@ def _find_absent(rows: Rows, names: Sequence[str]) -> list[int]:
 
 
 def _check_missing(
-    rows: Rows, names: Sequence[str], missing: Sequence[int], config: DataConfig
+    rows: Rows,
+    names: Sequence[str],
+    missing: Sequence[int],
+    archived: ArchivedFiles | None,
+    config: DataConfig,
 ) -> set[int]:
     """Return the rows whose files are neither on the disk nor in an archive beside the table.
 
     Raises:
-        UserError: there are some, and they are not to be left out.
+        UserError: there are some, and they are not to be left out, or may be in a broken archive.
     """
+    if missing and archived and archived.broken:
+        raise UserError(
+            f"{rows.where(missing[0])}: there is no file {rows.folder / names[missing[0]]}, and an "
+            f"archive beside the table may have it: {archived.broken[0]}"
+        )
     if missing and config.on_bad == "stop":
         some = [
             f"{rows.where(row)}: there is no file {rows.folder / names[row]}" for row in missing

@@ -26,12 +26,14 @@ class ArchivedFiles:
         rows: of `spans`, by the name of a picture; the folder that all members of its archive lie
             in may be left out of it.
         twice: names that several pictures have, with their archives.
+        broken: what is wrong with archives that cannot be read; others may have all that is named.
     """
 
     folder: Path
     spans: Spans
     rows: dict[str, int]
     twice: dict[str, str]
+    broken: tuple[str, ...]
 
     def __contains__(self, name: str) -> bool:
         return name in self.rows
@@ -62,16 +64,19 @@ class ArchivedFiles:
 
 
 def find_archived(folder: Path) -> ArchivedFiles | None:
-    """List the archives in a folder; None if it has none.
-
-    Raises:
-        UserError: one of them is broken, or has members that cannot be read.
-    """
-    paths = sorted(path for path in folder.iterdir() if is_archive(path.name) and path.is_file())
-    if not paths:
+    """List the archives in a folder; None if it has none."""
+    candidates = sorted(one for one in folder.iterdir() if is_archive(one.name) and one.is_file())
+    if not candidates:
         return None
-    archives = [list_archive(path) for path in paths]
+    paths, archives, broken = [], [], []
+    for path in candidates:
+        try:
+            archives.append(list_archive(path))
+            paths.append(path)
+        except UserError as error:
+            broken.append(str(error))
     spans = [members.spans for members in archives if members.spans]
+    spans = spans or [Spans.in_one_file(folder, np.zeros(0, np.int64), np.zeros(0, np.int64))]
     rows: dict[str, int] = {}
     twice: dict[str, str] = {}
     begin = 0
@@ -95,4 +100,4 @@ def find_archived(folder: Path) -> ArchivedFiles | None:
         np.concatenate(checksums) if len(checksums) == len(spans) else None,
         tuple(f"{path}: " for path in paths),
     )
-    return ArchivedFiles(folder, joined, rows, twice)
+    return ArchivedFiles(folder, joined, rows, twice, tuple(broken))
