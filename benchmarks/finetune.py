@@ -35,8 +35,8 @@ Seconds are those of the training alone, with reading and decoding and without e
 point of a curve is a training of its own with its own schedule to the end. Accuracies are plain, of
 each picture as it is, once. Ours uses one process a core, the others as many threads, and as many
 processes that load, and batches of 32, with which the plain loop is better after an epoch than with
-64 (0.77 and 0.70 on validation). The others' processes keep freed memory as ours do (docs/speed.md),
-without which the plain loop's epoch took 122 s on this machine. No choice was made by test pictures.
+64 (0.77 and 0.70 on validation). The others' processes keep freed memory, as ours do
+(docs/speed.md). No choice was made by test pictures.
 """.strip()
 
 

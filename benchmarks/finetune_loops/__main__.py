@@ -19,7 +19,7 @@ def main() -> None:
     task = Task(**json.loads(text))
     torch.manual_seed(task.seed)
     torch.set_num_threads(task.workers)
-    keep_freed_memory()  # as Lockstep does: four times as fast where the kernel maps pages slowly
+    keep_freed_memory()  # as Lockstep does
     library = define_missing_operators()
     print(json.dumps(LOOPS[name](task)))
     del library  # it would have taken the operators with it

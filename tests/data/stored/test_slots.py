@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.data.stored.known import open_pictures, write_photographs
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.stored import entries, keeping
-from trainer.data.stored.slots import INDEX, SLOTS, check, open_slots
+from trainer.data.stored.slots import INDEX, SLOTS, Slots, check, open_slots
 
 COUNT = 6
 
@@ -226,6 +227,19 @@ def test_slots_take_no_more_than_the_limit(root: Path, caplog: pytest.LogCapture
     assert 0 < kept < COUNT
     assert (entry_of(root) / SLOTS).stat().st_blocks * 512 <= 40_000
     assert "by data.cache_limit_gb: pictures that are not in this cache yet" in caplog.text
+
+
+def test_what_is_kept_in_memory_becomes_tensors_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "slots"
+    file.write_bytes(bytes(1000))
+    sha256 = np.eye(1, 32, dtype=np.uint8)
+    slots = Slots(file, sha256, np.array([0]), np.array([100]), in_memory=True)
+    content = np.arange(100, dtype=np.uint8)
+    slots.write(0, content)
+    with warnings.catch_warnings(action="error"):
+        stored = slots.read(0)
+        assert stored is not None
+        assert torch.from_numpy(stored).numpy().tolist() == content.tolist()
 
 
 def test_the_limit_counts_whole_blocks_of_the_disk(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class Slots:
         weakref.finalize(self, os.close, self._descriptor)
         self._mapped: Bytes | None = None
         if in_memory:
-            mapped = mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
+            # Torch warns of memory that may not be written, though nothing writes to it.
+            mapped = mmap.mmap(self._descriptor, 0)
             self._mapped = np.frombuffer(mapped, dtype=np.uint8)
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Bytes | None:
