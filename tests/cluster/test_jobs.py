@@ -163,13 +163,13 @@ def test_a_cancelled_job_saves_and_is_not_requeued(
 def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again(
     slurm: Slurm, model: list[str], undisturbed: Run, tmp_path: Path
 ) -> None:
-    more = [*model, "--checkpoint.every_steps", "1", "--timeout_seconds", "20"]
+    more = [*model, "--checkpoint.every_steps", "1", "--timeout_seconds", "60"]
     job = Job(slurm, tmp_path / "run", [*TWO_NODES, *SLOW], *more)
     job.train_some_steps()
     job.ranks()[1].kill()
     killed_s = time.monotonic()
     killed = job.end("FAILED")
-    assert time.monotonic() - killed_s < 20
+    assert time.monotonic() - killed_s < 60
     died = f"rank 1 on {platform.node()} died"
     assert f"rank 0 on {platform.node()}: {died}" in killed.output
     assert killed.output.splitlines()[-1].startswith(died)

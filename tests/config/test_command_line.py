@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -253,8 +252,7 @@ def test_what_cannot_change_a_run_makes_no_difference() -> None:
 
 
 def test_help_is_fast_and_describes_every_key() -> None:
-    """Fast means without torch; the time itself is only bounded generously here."""
-    started_s = time.perf_counter()
+    """Fast means without torch."""
     code = "import sys, runpy; sys.argv = ['train.py', '--help']\n"
     code += "try: runpy.run_path('train.py', run_name='__main__')\n"
     code += "finally: print('torch' in sys.modules, file=sys.stderr)"
@@ -263,7 +261,6 @@ def test_help_is_fast_and_describes_every_key() -> None:
     )
     assert finished.returncode == 0
     assert finished.stderr.strip() == "False"
-    assert time.perf_counter() - started_s < 5
     for key in flatten(RunConfig()):
         assert f"--{key} " in finished.stdout
     assert "samples of one optimiser step" in finished.stdout

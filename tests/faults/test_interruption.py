@@ -31,9 +31,7 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(
 ) -> None:
     process = start(tmp_path / "run", *LONG)
     process.send_signal(number)
-    asked_s = time.monotonic()
     output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - asked_s < 10
     assert process.returncode == 75, output
     assert "everything is saved" in output
     assert "Traceback" not in output

@@ -29,6 +29,13 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
+def commit() -> str:
+    """Return the short hash of the code; of changed code it says so."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    found = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
 def has_emulator() -> bool:
     """Return whether qemu's emulation of programs is installed."""
     return shutil.which(EMULATOR) is not None
