@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.nets import catalog
 from tests.stored import write_model
 from trainer import load_model
-from trainer.finished import export_worker
+from trainer.finished.export import worker
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("airbench", {"widths": [4, 8], "residual": True}),
@@ -44,9 +44,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the work of the worker here."""
 
     def run_worker(task: dict[str, Any]) -> dict[str, Any]:
-        return export_worker.write_and_check(json.loads(json.dumps(task)))
+        return worker.write_and_check(json.loads(json.dumps(task)))
 
-    monkeypatch.setattr("trainer.finished.export._run_worker", run_worker)
+    monkeypatch.setattr("trainer.finished.export.writing._run_worker", run_worker)
 
 
 def export(capsys: Capture, *words: str | Path) -> Any:
@@ -312,7 +312,12 @@ def test_what_ended_the_exporter_is_said(
     [
         (["--format", "safetensors"], "--output: name the file"),
         (["--format", "safetensors", "--output", "model.safetensors"], "is the run's own file"),
-        (["--format", "torchscript", "--input", "uint8"], "--input: is only for --format onnx"),
+        (
+            ["--format", "torchscript", "--input", "uint8"],
+            "--input: is not for --format torchscript",
+        ),
+        (["--format", "torchscript", "--with-preprocessing"], "found torchscript"),
+        (["--format", "int8"], "--format int8: needs the run's validation images"),
         (["--format", "onnx", "--output", "no/folder/x.onnx"], "--output: no/folder/x.onnx"),
         (["--format", "onnx", "--output", "."], "--output: . must be a file"),
         (["--format", "keras"], "invalid choice"),

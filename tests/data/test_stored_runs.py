@@ -24,7 +24,7 @@ from trainer.config import stored_config
 from trainer.config.schema import DataConfig
 from trainer.data.loading import image_set, load
 from trainer.data.sources import decoded_cache, reading
-from trainer.finished import export
+from trainer.finished.export import description
 from trainer.training import engine
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
@@ -159,7 +159,7 @@ def test_predict_takes_the_pixels_that_evaluate_takes(place: Path, tmp_path: Pat
     for number in range(len(images)):
         read = model.read(place / "own" / source.names[number])
         assert torch.equal(read, images[number : number + 1][0])
-    facts = export.describe(model, "onnx", "uint8")
+    facts = description.describe(model, description.Order("onnx", "uint8"))
     assert (facts["store_size"], facts["store_quality"]) == (9, 30)
 
 

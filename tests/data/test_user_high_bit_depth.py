@@ -15,7 +15,8 @@ from tests.data.picture_bytes import tiff
 from tests.data.picture_folders import write_digits
 from tests.runs import Run, train_here
 from trainer.base.tensor_files import write_tensors
-from trainer.finished import export, trained_model
+from trainer.finished import trained_model
+from trainer.finished.export import description
 
 RECIPE = REPOSITORY / "configs" / "folder.yaml"
 SHORT = ["--model.args", '{"widths": [16, 32]}', "--train.epochs", "6", "--data.augment", "none"]
@@ -96,5 +97,5 @@ def test_a_model_without_a_range_refuses_them_by_name(
 
 
 def test_an_export_has_the_range(run: Run, tmp_path: Path) -> None:
-    found = export.describe(trained_model.load(run.folder), "torchscript", "float32")
+    found = description.describe(trained_model.load(run.folder), description.Order("torchscript"))
     assert found["grey_range"] == [-1000.0, 2600.0]

@@ -1,0 +1,142 @@
+"""Exports of a run are tested on its images, and take pictures of any size where they are asked to.
+
+In this process: a worker takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from PIL import Image
+
+from tests.commands.command import Capture, run_command
+from tests.commands.test_export import export, in_process
+from tests.runs import Run, train_here
+from tests.stored import write_model
+from trainer import load_model
+from trainer.data.pictures import resizing
+from trainer.data.pictures.resizing import Fit
+from trainer.finished.export import pillow_filter
+
+__all__ = ["in_process"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("export") / "run"
+    assert train_here(folder, "--train.epochs", "2") == 0
+    return Run(folder, 0)
+
+
+def probabilities_of(file: Path, form: str, batch: np.ndarray) -> np.ndarray:
+    """What a file gives, by its own library."""
+    if form == "pt2":
+        found = torch.export.load(file).module()(torch.from_numpy(batch)).detach().numpy()
+    elif form == "openvino":
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        found = openvino.Core().compile_model(file, "CPU", settings)(batch)[0]
+    else:
+        session = onnxruntime.InferenceSession(file)
+        (found,) = session.run(None, {session.get_inputs()[0].name: batch})
+    return np.array(found)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("form", ["pt2", "openvino", "int8"])
+def test_a_run_says_what_a_format_loses(form: str, digits: Run, capsys: Capture) -> None:
+    receipt = (digits.folder / "receipt.json").read_bytes()
+    found = export(capsys, digits.folder, "--format", form)
+    noted = digits.json("exports.json")[form]
+    assert noted["tested"] == found["tested"]
+    assert noted["file"] == Path(found["file"]).name
+    assert noted["weights_sha256"] == digits.json("results.json")["weights_sha256"]
+    with np.load(digits.folder / "predictions.npz") as kept:
+        target, ours = kept["target"], kept["probabilities"]
+    from sklearn.datasets import load_digits
+
+    assert noted["tested"]["images"] == len(target)
+    own_accuracy = digits.json("results.json")["test"]["accuracy"]
+    assert noted["tested"]["own_accuracy"] == pytest.approx(own_accuracy)
+    lost = noted["tested"]["own_accuracy"] - noted["tested"]["accuracy"]
+    assert noted["tested"]["accuracy_lost"] == lost
+    exact = form != "int8"
+    assert (noted["tested"]["largest_probability_difference"] < 1e-4) == exact
+    assert ("calibration" in noted) == (not exact)
+    # The file itself gives that, of any number of images at once.
+    pixels = np.round(load_digits().images * 255 / 16).astype(np.float32)[:, None]
+    logits = probabilities_of(digits.folder / noted["file"], form, pixels)
+    assert logits.shape == (1797, 10)
+    assert (digits.folder / "receipt.json").read_bytes() == receipt
+    assert not [path for path in digits.folder.iterdir() if path.name.startswith(".model")]
+    assert ours.shape == (len(target), 10)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("form", "channels"), [("onnx", 3), ("pt2", 1), ("openvino", 3)])
+def test_pictures_of_any_size_give_what_predict_gives(
+    form: str, channels: int, tmp_path: Path, capsys: Capture
+) -> None:
+    def change(metadata: dict[str, Any]) -> None:
+        metadata |= {"resize": "crop", "crop_share": 0.9, "interpolation": "bicubic"}
+
+    file = write_model(
+        tmp_path / "model.safetensors", channels=channels, image_size=(12, 16), change=change
+    )
+    found = export(capsys, file, "--format", form, "--with-preprocessing")
+    assert found["tested"] is None
+    assert "config.yaml" in found["not_tested_because"]
+    assert found["input"]["shape"] == ["batch", "height", "width", "1 or 3"]
+    model = load_model(file)
+    random = np.random.Generator(np.random.Philox(0))
+    for height, width in ((1, 1), (1, 9), (12, 16), (300, 33), (33, 300), (90, 120)):
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "one.png")
+        expected = model.probabilities(model.read(tmp_path / "one.png")[None]).numpy()
+        gotten = probabilities_of(Path(found["file"]), form, pixels[None])
+        assert gotten == pytest.approx(expected, abs=5e-3 if form == "openvino" else 1e-5)
+
+
+def test_the_filter_gives_the_pixels_of_pillow() -> None:
+    random = np.random.Generator(np.random.Philox(1))
+    fits = [
+        Fit("crop", 0.875, "nearest"), Fit("pad", 1.0, "box"), Fit("stretch", 1.0, "bilinear"),
+        Fit("pad", 1.0, "hamming"), Fit("crop", 0.875, "bicubic"), Fit("crop", 1.0, "lanczos"),
+    ]  # fmt: skip
+    for size in ((1, 1), (1, 40), (40, 1), (28, 20), (97, 31), (31, 97), (64, 250)):
+        pixels = (random.integers(0, 2, (*size, 3)) * 255).astype(np.uint8)
+        images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        for fit in fits:
+            found = pillow_filter.resize(images, (28, 20), fit)[0].permute(1, 2, 0)
+            assert np.array_equal(found.numpy(), resizing.resize(pixels, (28, 20), fit)), (
+                size,
+                fit,
+            )
+
+
+def test_a_missing_openvino_is_named(
+    digits: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    before = sorted(digits.folder.iterdir())
+    code, output, errors = run_command(capsys, "export", digits.folder, "--format", "openvino")
+    assert (code, output) == (2, "")
+    assert "--format openvino: openvino cannot be imported" in errors
+    assert "lockstep-trainer[openvino]" in errors
+    assert sorted(digits.folder.iterdir()) == before
+
+
+def test_a_damaged_record_is_named(digits: Run, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "exports.json").write_text(json.dumps({"onnx": 3}))
+    from trainer.base.errors import UserError
+    from trainer.finished.export import record
+
+    with pytest.raises(UserError, match=r"exports\.json"):
+        record.read(tmp_path)
