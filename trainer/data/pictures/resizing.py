@@ -136,10 +136,10 @@ def resize(
         image_size: height and width of the result.
 
     Returns:
-        uint8, (*image_size, channels); the same array if nothing changes.
+        uint8, (*image_size, channels); that may be written to; if nothing changes, the same array.
     """
     if pixels.shape[:2] == image_size and (fit.rule != "crop" or fit.crop_share == 1):
-        return pixels
+        return pixels if pixels.flags.writeable else pixels.copy()
     from PIL import Image
 
     channels = pixels.shape[2]
