@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trainer.commands import (
+    bench,
     cache,
     compare,
     convert_weights,
@@ -35,6 +36,7 @@ from trainer.config import command_line
 from trainer.ranks import exit_codes
 
 COMMANDS = {
+    "bench": bench,
     "cache": cache,
     "compare": compare,
     "convert-weights": convert_weights,

@@ -133,6 +133,28 @@ def test_a_missing_openvino_is_named(
     assert sorted(digits.folder.iterdir()) == before
 
 
+@pytest.mark.usefixtures("in_process")
+def test_bench_has_times_of_each_format(
+    digits: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    export(capsys, digits.folder, "--format", "int8")
+    words = ["bench", digits.folder, "--rounds", "2", "--batch", "3"]
+    code, output, errors = run_command(capsys, *words, "--json")
+    assert code == 0, errors
+    found = json.loads(output)
+    rows = {row["format"]: row for row in found["formats"]}
+    assert set(rows) == {"torch", "onnx", "pt2", "openvino", "int8", "torchscript"}
+    assert "not installed: openvino" in rows["openvino"]["left_out"]
+    lost = digits.json("exports.json")["int8"]["tested"]["accuracy_lost"]
+    assert rows["int8"]["accuracy_lost"] == lost
+    for name in set(rows) - {"openvino"}:
+        assert set(rows[name]["ms_per_image"]) == {"1", "3"}
+        for one in rows[name]["ms_per_image"].values():
+            assert 0 < one["low"] <= one["median"] <= one["high"]
+    assert found["threads"] == 1
+
+
 def test_a_damaged_record_is_named(digits: Run, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "exports.json").write_text(json.dumps({"onnx": 3}))
     from trainer.base.errors import UserError

@@ -83,12 +83,12 @@ def run(arguments: argparse.Namespace) -> None:
     order = Order(form, arguments.input or "float32", arguments.with_preprocessing)
     output = arguments.output or stored.file.with_name(order.file_name)
     check_output("--output", output, *[".xml"] * (form == "openvino"))
-    config = _configuration(stored.file.parent, arguments.configuration)
+    config = configuration_of(stored.file.parent, arguments.configuration)
     found = writing.export(stored, order, output, config)
     print_report(found, _lines(found), as_json=arguments.json)
 
 
-def _configuration(folder: Path, words: list[str]) -> RunConfig | str:
+def configuration_of(folder: Path, words: list[str]) -> RunConfig | str:
     """Return the configuration of the run in a folder, or why its images cannot be read.
 
     Raises:

@@ -66,17 +66,7 @@ def export(
         if order.form == "safetensors":
             found["checked"] = _write_safetensors(trained, temporary, target)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            task: dict[str, Any] = {"form": order.form, "facts": facts}
-            task |= {"file": str(trained.file), "model": trained.name}
-            task["input_type"] = None if order.with_preprocessing else order.input_type
-            task["calibration"] = None
-            if order.form == "int8":
-                task["calibration"], found["calibration"] = _calibrate(
-                    trained, order, config, Path(folder)
-                )
-            task |= {"temporary": str(temporary), "target": str(target)}
-            found["checked"] = _run_worker(task)
+        found.update(write_graph(trained, order, temporary, target, config))
         found.update(_test(trained, order, temporary, config))
 
     try:
@@ -88,6 +78,35 @@ def export(
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     return written
+
+
+def write_graph(
+    trained: TrainedModel, order: Order, path: Path, target: Path, config: RunConfig | str
+) -> dict[str, Any]:
+    """Write a model in any format but safetensors, in a separate process, and check it on patterns.
+
+    Args:
+        path: of the file; where this fails, a part of it may be left.
+        target: what it will be called, for messages.
+        config: as of `export`.
+
+    Returns:
+        What was `checked`, and of int8 the `calibration`.
+
+    Raises:
+        UserError: as `export`.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        task: dict[str, Any] = {"form": order.form, "facts": describe(trained, order)}
+        task |= {"file": str(trained.file), "model": trained.name}
+        task["input_type"] = None if order.with_preprocessing else order.input_type
+        task["calibration"] = None
+        if order.form == "int8":
+            chosen = _calibrate(trained, order, config, Path(folder))
+            task["calibration"], found["calibration"] = chosen
+        task |= {"temporary": str(path), "target": str(target)}
+        return found | {"checked": _run_worker(task)}
 
 
 def files_of(form: Format, path: Path) -> list[Path]:

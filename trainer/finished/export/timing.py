@@ -1,0 +1,134 @@
+"""How long a trained model takes for an image in each format, on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.base.errors import UserError
+from trainer.base.files import sha256_of
+from trainer.base.terminal import progress_bar
+from trainer.config.schema import RunConfig
+from trainer.finished.export import formats, record, writing
+from trainer.finished.export.description import Order
+from trainer.finished.export.failures import find_missing, silence_libraries
+from trainer.finished.export.formats import FORMATS, GraphFormat, Run
+from trainer.finished.export.modules import PixelModel
+from trainer.finished.trained_model import TrainedModel
+
+TIMED: tuple[GraphFormat, ...] = ("onnx", "pt2", "openvino", "int8", "torchscript")
+EAGER = "torch"
+"""the network as it is, as `predict` and `evaluate` run it"""
+
+_BLOCK_S = 0.05
+"""of a measurement: as many calls as take about that long"""
+
+
+def open_formats(
+    trained: TrainedModel, folder: Path, config: RunConfig | str, threads: int
+) -> tuple[dict[str, Run], list[dict[str, Any]]]:
+    """Open a model in each format: the run's own export where it has one of these weights.
+
+    Args:
+        folder: where others are written.
+        config: of its run, or why there is none.
+        threads: of each.
+
+    Returns:
+        What runs each format; and of each its `format`, and `bytes` and `accuracy_lost` (None where
+        the run does not know it), or why it is `left_out`.
+    """
+    module = PixelModel(trained).eval().requires_grad_(False)
+    runs: dict[str, Run] = {EAGER: torch.inference_mode()(module)}
+    rows: list[dict[str, Any]] = [
+        {"format": EAGER, "bytes": trained.file.stat().st_size, "accuracy_lost": 0.0}
+    ]
+    known = record.read(trained.file.parent)
+    with progress_bar("formats", len(TIMED)) as progress:
+        for form in TIMED:
+            if missing := find_missing(FORMATS[form].packages):
+                rows.append({"format": form, "left_out": f"not installed: {missing}"})
+                continue
+            path = _find(trained, known.get(form))
+            try:
+                if path is None:
+                    path = folder / Order(form).file_name
+                    writing.write_graph(trained, Order(form), path, path, config)
+                    known.pop(form, None)
+                with silence_libraries():
+                    runs[form] = torch.inference_mode()(formats.open_file(form, path, threads))
+            except UserError as error:
+                rows.append({"format": form, "left_out": str(error)})
+                continue
+            size_bytes = sum(file.stat().st_size for file in writing.files_of(form, path))
+            tested = known.get(form, {}).get("tested") or {}
+            lost = tested.get("accuracy_lost")
+            rows.append({"format": form, "bytes": size_bytes, "accuracy_lost": lost})
+            progress.update()
+    return runs, rows
+
+
+def _find(trained: TrainedModel, export: Mapping[str, Any] | None) -> Path | None:
+    """Return the file of an export if it is still what the run knows of it."""
+    if export is None or export.get("weights_sha256") != trained.weights_sha256:
+        return None
+    if export.get("input_type") != "float32":
+        return None
+    path = trained.file.parent / str(export.get("file"))
+    digests = export.get("sha256")
+    if not isinstance(digests, dict) or not digests:
+        return None
+    files = {name: path.with_name(name) for name in digests}
+    if all(file.is_file() and sha256_of(file) == digests[name] for name, file in files.items()):
+        return path
+    return None
+
+
+def measure(
+    trained: TrainedModel, runs: Mapping[str, Run], batches: Sequence[int], rounds: int
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Return milliseconds for an image: `median`, `low` and `high` of the rounds.
+
+    In each round all formats come in turn, so that whatever else the machine does meets them alike.
+
+    Args:
+        batches: sizes, in images.
+
+    Returns:
+        By format and size of the batch.
+    """
+    times: dict[str, dict[int, dict[str, float]]] = {name: {} for name in runs}
+    with progress_bar("rounds", rounds * len(batches)) as progress:
+        for size in batches:
+            pixels = torch.full((size, trained.channels, *trained.image_size), 127.0)
+            calls = {name: _calls(run, pixels) for name, run in runs.items()}
+            found: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(rounds):
+                for name, run in runs.items():
+                    seconds = _time(run, pixels, calls[name])
+                    found[name].append(1000 * seconds / (calls[name] * size))
+                progress.update()
+            for name, values in found.items():
+                times[name][size] = {
+                    "median": statistics.median(values), "low": min(values), "high": max(values)
+                }  # fmt: skip
+    return times
+
+
+def _calls(run: Run, pixels: torch.Tensor) -> int:
+    """Return how many calls take about `_BLOCK_S`; the first ones warm up."""
+    _time(run, pixels, 2)
+    return max(1, round(_BLOCK_S / _time(run, pixels, 2) * 2))
+
+
+def _time(run: Run, pixels: torch.Tensor, calls: int) -> float:
+    """Return the seconds that some calls take."""
+    begin_s = time.perf_counter()
+    for _ in range(calls):
+        run(pixels)
+    return time.perf_counter() - begin_s
