@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.commands.command import Capture, run_command
+from tests.data.archives import pack
 from tests.stored import write_model
 from trainer.commands.explain import GAP, METHODS
 
@@ -50,6 +52,20 @@ def test_a_picture_is_written_for_each_method(
     assert spread.max() > 30, "something is coloured"
     against = right[..., 2] > right[..., 0] + 20
     assert against.any() == (method != "gradcam"), "Grad-CAM shows only what speaks for it"
+
+
+def test_the_class_of_a_member_of_an_archive_is_that_of_predict(
+    model: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(picture, tmp_path / "in")
+    archive = pack(tmp_path / "in", tmp_path / "own.zip")
+    predicted = json.loads(run_command(capsys, "predict", model, archive, "--json")[1])
+    words = ("explain", model, archive, "--output", tmp_path / "out", "--json")
+    (found,) = json.loads(run_command(capsys, *words)[1])["pictures"]
+    assert found["file"] == f"{archive}: {picture.name}"
+    for key in ("file", "class", "probability"):
+        assert found[key] == predicted[key]
 
 
 def test_by_default_they_lie_next_to_the_model_and_none_replaces_another(

@@ -30,7 +30,7 @@ from trainer.ranks import processes
 
 if TYPE_CHECKING:
     from trainer.data.pictures.places import Place
-    from trainer.finished.trained_model import TrainedModel
+    from trainer.finished.separate_answers import Classifier
 
 METHODS = ("gradcam", "occlusion", "integrated_gradients")
 GAP = 12
@@ -72,15 +72,18 @@ def run(arguments: argparse.Namespace) -> None:
     from trainer.data.sources import named_pictures
 
     pictures = named_pictures.list_named(arguments.files, skip=False)
-    from trainer.finished import trained_model
+    from trainer.finished import separate_answers, trained_model
 
     processes.set_threads(processes.DEFAULT_THREADS)
     stored = trained_model.load(arguments.run, arguments.model)
     label = _label_of(arguments.class_name, stored.class_names)
+    classifier = separate_answers.make_classifier(stored)
     folder = arguments.output or stored.file.with_name("explanations")
     found, taken = [], set[str]()
     for place in pictures:
-        row, picture = _explain(stored, place, label, arguments.method, arguments.max_megapixels)
+        row, picture = _explain(
+            classifier, place, label, arguments.method, arguments.max_megapixels
+        )
         stem = PurePath(place.member or place.file).stem
         name = f"{stem[:100]}-{row['explained'][:50]}-{arguments.method}".replace("/", "_")
         output = folder / f"{_unused(name, taken)}.png"
@@ -103,7 +106,7 @@ def _label_of(name: str | None, class_names: tuple[str, ...]) -> int | None:
 
 
 def _explain(
-    stored: TrainedModel, place: Place, label: int | None, method: Any, max_megapixels: int
+    classifier: Classifier, place: Place, label: int | None, method: Any, max_megapixels: int
 ) -> tuple[dict[str, Any], Any]:
     """Return what is printed for a picture, and the two pictures side by side, uint8."""
     import numpy as np
@@ -113,8 +116,9 @@ def _explain(
     from trainer.run.report import heat_maps
     from trainer.training import attribution
 
+    stored = classifier.stored
     pixels = stored.read(place, max_megapixels)[None]
-    probabilities = stored.probabilities(pixels)[0]
+    probabilities = classifier.probabilities(pixels)[0]
     best = int(probabilities.argmax())
     asked = best if label is None else label
     heat = attribution.explain(
