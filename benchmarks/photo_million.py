@@ -18,6 +18,10 @@ import page
 FORMS = ("files", "shards")
 """folders that photo_files.py makes"""
 PROCESSES = 2
+BATCH_SIZE = 128
+"""of configs/photos.yaml"""
+EPOCH_PICTURES = 720_000
+"""of a million: the others are for the validation and the test"""
 
 _NET = ["--model.name", "lenet5", "--model.args", "{}", "--optimizer.name", "sgd"]
 _NET += ["--optimizer.lr", "0.01", "--train.precision", "fp32", "--train.microbatches", "2"]
@@ -45,6 +49,29 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             later = _train(root / form, folder / "later", folder / "cache", arguments.seconds)
         cases.append({"form": form, "without_index_s": first["first_step_s"], **later})
     return {"cases": cases, "seconds": arguments.seconds, "processes": PROCESSES}
+
+
+def measure_epoch(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure a training on the shards that goes on for some seconds, after a start."""
+    shards = Path(arguments.root) / "shards"
+    with tempfile.TemporaryDirectory(prefix="photos-") as name:
+        folder = Path(name)
+        _train(shards, folder / "first", folder / "cache", _FIRST_STEP_S)
+        later = _train(shards, folder / "later", folder / "cache", arguments.seconds)
+    cases = [{"form": "shards", **later}]
+    return {"cases": cases, "seconds": arguments.seconds, "processes": PROCESSES}
+
+
+def epoch_section(figures: dict[str, Any]) -> list[str]:
+    """Return the lines on the memory of a long training."""
+    (case,) = figures["cases"]
+    private, images = case["private_mb"], case["steps"] * BATCH_SIZE
+    text = (
+        f"As above, on the shards: {case['steps']:,} steps, {images:,} pictures of an epoch of "
+        f"{EPOCH_PICTURES:,}. The largest rank had {max(private):,.0f} MB for itself, and at the "
+        f"median {growth_mb(private):+,.0f} MB in the second half against the first."
+    )
+    return [text]
 
 
 def section(figures: dict[str, Any]) -> list[str]:

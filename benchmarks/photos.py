@@ -4,8 +4,9 @@
     python benchmarks/photos.py training --root DIR     a small net, from files and from memory
     python benchmarks/photos.py start --root DIR        until the first step, first and later
     python benchmarks/photos.py million --root DIR      start and memory with very many pictures
+    python benchmarks/photos.py epoch --root DIR        memory in a whole epoch of them
 
-DIR has train/CLASS/*.jpg, for `million` what photo_files.py writes; nothing else should run.
+DIR has train/CLASS/*.jpg, for the last two what photo_files.py writes; nothing else should run.
 torchvision and timm come, next to a CPU build of torch, from the folder `timm` of the environment,
 where launch/environment.sh puts them. Each command puts its figures into
 benchmarks/results/photos.json; photos.md is written from all.
@@ -286,6 +287,7 @@ STUDIES = {
     "training": ("Training a small net", measure_training, training_section),
     "start": ("Until the first step", measure_start, start_section),
     "million": ("A million small pictures", photo_million.measure, photo_million.section),
+    "epoch": ("An epoch of them", photo_million.measure_epoch, photo_million.epoch_section),
 }
 
 
@@ -310,7 +312,9 @@ def parser() -> argparse.ArgumentParser:
         help="some loaders, or places of data.cache",
     )
     parser.add_argument("--rounds", type=int, default=5, help="at least 2, as there are quartiles")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of training, of million")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="of training, of million and epoch"
+    )
     parser.add_argument("--workers", type=int, default=processes.usable_cores())
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=64)
