@@ -223,6 +223,27 @@ def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path:
     ]
 
 
+def test_an_array_works_on_a_sweep(slurm: Slurm, tmp_path: Path) -> None:
+    """By `submit`; the workers share it, and the trials are those of one command."""
+    (tmp_path / "space.yaml").write_text("optimizer.lr: {low: 1e-3, high: 0.1, log: true}")
+    search = ["--space", tmp_path / "space.yaml", "--trials", "4", "--at_once", "2"]
+    short = ["--train.epochs", "1", "--data.train_size", "300"]
+    command = [sys.executable, "-m", "trainer"]
+    slurm.call(*command, "sweep", *search, *words(tmp_path / "one", *short))
+    submit = [*command, "submit", *search, "--workers", "2", "--submit"]
+    number = slurm.call(*submit, *words(tmp_path / "array", *short)).split()[-1]
+    for worker in (1, 2):
+        ended = slurm.wait(f"{number}_{worker}")
+        log = tmp_path / "array" / f"slurm-{number}_{worker}.log"
+        assert ended["JobState"] == "COMPLETED", log.read_text()
+    digests = [
+        [trial["final_weights_sha256"] for trial in Run(folder, 0).json("sweep.json")["trials"]]
+        for folder in (tmp_path / "one", tmp_path / "array")
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 4
+
+
 def test_a_mistake_is_named_once_and_ends_the_job_with_2(slurm: Slurm, tmp_path: Path) -> None:
     run = Job(slurm, tmp_path / "run", TWO_NODES, "--train.epoch", "5").end("FAILED")
     assert run.exit_code == 2

@@ -18,7 +18,7 @@ None depends on the rank, the process count, the time, or on how often another s
     evaluation       what it draws while images are judged                 (first image of a block)
     segments         which parts of a finished run are computed again
     bootstrap        which images are drawn again for the interval of a figure
-    sweep            what a trial of a sweep tries                         (trial)
+    sweep            what a trial of a sweep tries                         (trial, attempt)
 """
 
 from __future__ import annotations

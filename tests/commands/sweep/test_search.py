@@ -68,3 +68,15 @@ def test_a_trial_is_given_up_only_if_it_is_worse() -> None:
     assert not search.was_pruned((0.3, 0.5, 0.1), limits, minimize=False)
     assert search.was_pruned((0.4,), limits, minimize=True)
     assert not search.is_behind(None, 0.3, minimize=False)
+
+
+def test_nothing_is_tried_twice_while_there_is_something_else() -> None:
+    small: Space = {"a": Choices((1, 2, 3)), "b": Choices(("x", "y"))}
+    study = optuna.create_study()
+    distributions = {key: of.distribution() for key, of in small.items()}
+    for _ in range(7):
+        labels = search.suggest(small, 0, study.get_trials(), 1, minimize=True)
+        study.add_trial(create_trial(value=0.5, params=labels, distributions=distributions))
+    tried = [str(trial.params) for trial in study.get_trials()]
+    assert len(set(tried[:6])) == 6
+    assert tried[6] in tried[:6]

@@ -87,7 +87,7 @@ def test_killed_and_shared_by_two_commands_it_ends_as_an_undisturbed_one(
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
 
-    process = start()
+    process = start("--workers", "2")
     wait_for(process, 1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75
@@ -165,7 +165,10 @@ def test_the_page_has_the_best_as_commands_and_what_failed(whole: Path) -> None:
     assert page.count("python train.py --config") == min(5, len(of_state(whole, "complete")))
     for trial in of_state(whole, "failed"):
         assert f"Trial {trial['trial']}</dt>" in page
-    assert "optimizer.weight_decay" in page
+    best = result(whole)["best"]["trial"]
+    weight_decay = result(whole)["trials"][best]["keys"]["optimizer.weight_decay"]
+    assert f"optimizer.weight_decay {weight_decay}" in page
+    assert "object at 0x" not in page
 
 
 def test_a_finished_sweep_is_shown_again_after_half_a_line_in_its_journal(

@@ -52,7 +52,7 @@ class Sweep:
 
     def words_of(self, number: int, keys: Mapping[str, Any]) -> list[str]:
         """Return the arguments of train.py for a trial's run."""
-        words = [*_without_folder(self.arguments), *space.words(keys)]
+        words = [*_of_each_trial(self.arguments), *space.words(keys)]
         asked = replace(self.base, dict(keys))
         if asked.train.choose_by is None and default_choice(asked) != self.judged_by:
             words += ["--train.choose_by", self.judged_by]
@@ -116,14 +116,15 @@ class Sweep:
             )
 
 
-def _without_folder(arguments: Sequence[str]) -> list[str]:
-    """Return arguments without --output_dir, which each trial has its own of."""
+def _of_each_trial(arguments: Sequence[str]) -> list[str]:
+    """Return arguments without those that are of the sweep: its folder and its time."""
     words, skip = list[str](), False
     for word in arguments:
+        name, _, value = word.partition("=")
         if skip:
             skip = False
-        elif word == "--output_dir":
-            skip = True
-        elif not word.startswith("--output_dir="):
+        elif name in ("--output_dir", "--train.max_seconds"):
+            skip = not value
+        else:
             words.append(word)
     return words

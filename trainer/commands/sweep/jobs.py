@@ -40,8 +40,6 @@ class Job:
     work: Callable[[], object]
     lock: Lock
     process: ForkProcess
-    attempt: int
-    """how often it was started, from 1"""
 
     @property
     def exit_code(self) -> int | None:
@@ -76,9 +74,7 @@ class Jobs:
         self._cores = max(1, processes.usable_cores() // at_once)
         self._passed_on = False
 
-    def start(
-        self, config: RunConfig, work: Callable[[], object], lock: Lock, attempt: int = 1
-    ) -> None:
+    def start(self, config: RunConfig, work: Callable[[], object], lock: Lock) -> None:
         """Start a job.
 
         Args:
@@ -93,11 +89,7 @@ class Jobs:
             target=_be_job, args=(os.getpid(), config, work, self._cores, others)
         )
         process.start()
-        self.running.append(Job(config, work, lock, process, attempt))
-
-    def start_again(self, job: Job) -> None:
-        """Start a job that has ended once more: its run goes on where it was saved."""
-        self.start(job.config, job.work, job.lock, job.attempt + 1)
+        self.running.append(Job(config, work, lock, process))
 
     def wait(self) -> list[Job]:
         """Wait a moment, and return the jobs that have ended by themselves.
@@ -105,7 +97,7 @@ class Jobs:
         Raises:
             StoppedOnRequest: this process was asked to stop, and all jobs have ended.
         """
-        if self._is_asked() and not self._passed_on:
+        if self.is_asked() and not self._passed_on:
             self._passed_on = True
             for job in self.running:
                 os.kill(job.process.pid or 0, signal.SIGTERM)
@@ -121,15 +113,16 @@ class Jobs:
             raise StoppedOnRequest("stopped, everything is saved; the same command goes on")
         return [job for job in ended if job not in stopped]
 
-    def _is_asked(self) -> bool:
+    def is_asked(self) -> bool:
+        """Tell whether this process was asked to stop: then it starts no more jobs."""
         late = self._end_s is not None and time.monotonic() > self._end_s
         return self._passed_on or late or self._stop.signal is not None
 
     def _has_stopped(self, job: Job) -> bool:
         """Tell whether a job that is not finished was asked to stop, perhaps by somebody else."""
-        if job.exit_code == exit_codes.STOPPED_ON_REQUEST and not self._is_asked():
+        if job.exit_code == exit_codes.STOPPED_ON_REQUEST and not self.is_asked():
             self._stop.signal = signal.SIGTERM
-        return self._is_asked()
+        return self.is_asked()
 
     def __enter__(self) -> Jobs:
         return self

@@ -35,7 +35,7 @@ def write(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> None:
             {
                 "number": trial.number,
                 "figure": show(sweep, trial.outcome.figure),
-                "keys": keys_in_words(trial.keys),
+                "tried": keys_in_words(trial.keys),
                 "command": commands[trial.number],
             }
             for trial in best[:BEST_SHOWN]

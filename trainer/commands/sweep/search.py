@@ -19,6 +19,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trainer.base import seeding
 from trainer.commands.sweep.space import Space
 
+MOST_DRAWS = 20
+"""for something that no trial has tried"""
 LEAST_COMPARED = 5
 """so many trials must have reached an epoch before another is given up after it"""
 LEAST_WEIGHED = 8
@@ -33,22 +35,26 @@ def suggest(
     """Return what the next trial tries, by Optuna's TPE: a label for each key.
 
     The first ten are drawn at random (Bergstra, Bardenet, Bengio, Kégl: Algorithms for
-    Hyper-Parameter Optimization, 2011).
+    Hyper-Parameter Optimization, 2011). What was tried before would give the same again to the
+    bit, so then it is drawn again, and accepted where a small space gives nothing else.
 
     Args:
         trials: all before it.
     """
     number = len(trials)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seeding.integer(seed, "sweep", number) % 2**32)
-        study = optuna.create_study(
-            sampler=sampler, direction="minimize" if minimize else "maximize"
-        )
-        for trial in trials:
-            study.add_trial(_as_seen(trial, is_over=trial.number <= number - at_once))
-        found = study.ask({key: of.distribution() for key, of in space.items()})
-    return {key: of.label(found.params[key]) for key, of in space.items()}
+    study = optuna.create_study(direction="minimize" if minimize else "maximize")
+    for trial in trials:
+        study.add_trial(_as_seen(trial, is_over=trial.number <= number - at_once))
+    distributions = {key: of.distribution() for key, of in space.items()}
+    tried, labels = [trial.params for trial in trials], dict[str, Any]()
+    for attempt in range(MOST_DRAWS):
+        stream = seeding.integer(seed, "sweep", number, attempt)
+        study.sampler = optuna.samplers.TPESampler(seed=stream % 2**32)
+        found = study.ask(distributions).params
+        labels = {key: of.label(found[key]) for key, of in space.items()}
+        if labels not in tried:
+            break
+    return labels
 
 
 def _as_seen(trial: FrozenTrial, *, is_over: bool) -> FrozenTrial:

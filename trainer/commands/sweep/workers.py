@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -17,8 +18,8 @@ from trainer.config.run_status import read_status
 from trainer.config.schema import folder_of
 from trainer.run.training_run import run_training
 
-MOST_ATTEMPTS = 3
-"""a trial whose process is killed each time, as where memory is short, has failed"""
+MOST_KILLED = 3
+"""a trial whose process was killed so often, as where memory is short, has failed"""
 
 Say = Callable[[Trial, Outcome], object]
 
@@ -35,13 +36,14 @@ def do_trials(claims: Claims, jobs: Jobs, count: int, say: Say) -> None:
         UserError: the sweep cannot go on, whichever trials it has.
     """
     begun: dict[str | None, Claim] = {}
+    killed: Counter[int] = Counter()
 
     def end(claim: Claim, outcome: Outcome) -> None:
         claims.end(claim, outcome)
         say(claim.trial, outcome)
 
     while True:
-        while len(jobs.running) < count and (claim := claims.claim()):
+        while not jobs.is_asked() and len(jobs.running) < count and (claim := claims.claim()):
             trial = claim.trial
             try:
                 config = claims.sweep.config_of(trial.number, trial.keys)
@@ -55,10 +57,11 @@ def do_trials(claims: Claims, jobs: Jobs, count: int, say: Say) -> None:
         if not jobs.running and claims.are_over():
             return
         for job in jobs.wait():
-            if (job.exit_code or 0) < 0 and job.attempt < MOST_ATTEMPTS:
-                jobs.start_again(job)
+            claim = begun.pop(job.config.output_dir)
+            killed[claim.trial.number] += (job.exit_code or 0) < 0
+            if (job.exit_code or 0) < 0 and killed[claim.trial.number] < MOST_KILLED:
+                claim.lock.release()  # to be claimed again when its last process has ended
             else:
-                claim = begun.pop(job.config.output_dir)
                 end(claim, _outcome_of(job, claim))
 
 
