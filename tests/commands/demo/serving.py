@@ -21,12 +21,12 @@ Reply = tuple[int, Any, http.client.HTTPMessage]
 
 @contextmanager
 def serve(
-    model: Path, min_confidence: float = 0.0, max_megapixels: int = 89
+    model: Path, min_confidence: float = 0.0, max_megapixels: int = 89, host: str = "127.0.0.1"
 ) -> Iterator[DemoServer]:
     stored = trained_model.load(model)
     answerer = Answerer(stored, min_confidence, max_megapixels)
     files = page.files(stored, page.name_of(model))
-    with DemoServer("127.0.0.1", 0, files, answerer) as server:
+    with DemoServer(host, 0, files, answerer) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         try:
             yield server

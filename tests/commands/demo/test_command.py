@@ -28,20 +28,23 @@ def test_it_serves_until_it_is_interrupted(model: Path) -> None:
     with subprocess.Popen(
         words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        text = ""
-        while not text.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, process.communicate()
-            text += line
-        url = json.loads(text)["url"]
-        assert url.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(f"{url}healthz", timeout=60) as reply:
-            assert json.load(reply)["model"] == "lab_cnn"
-        # A connection that nobody uses does not keep it.
-        with socket.create_connection(("127.0.0.1", int(url.split(":")[2][:-1]))):
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60) == ("", "")
+        try:
+            assert process.stdout is not None
+            text = ""
+            while not text.endswith("}\n"):
+                line = process.stdout.readline()
+                assert line, process.communicate()
+                text += line
+            url = json.loads(text)["url"]
+            assert url.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(f"{url}healthz", timeout=60) as reply:
+                assert json.load(reply)["model"] == "lab_cnn"
+            # A connection that nobody uses does not keep it.
+            with socket.create_connection(("127.0.0.1", int(url.split(":")[2][:-1]))):
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=60) == ("", "")
+        finally:
+            process.kill()
     assert process.returncode == 0
 
 

@@ -50,13 +50,13 @@ def pictures(tmp_path: Path) -> list[Path]:
 def test_pictures_are_answered(
     browser: Browser, server: DemoServer, pictures: list[Path], width: int, dark: bool
 ) -> None:
-    look = browser.open(server.url, width, dark=dark)
+    look = browser.open(server.urls[0], width, dark=dark)
     assert look.text.startswith("run")
     browser.choose_files("#files", *pictures)
     browser.wait_until(f"{DONE} 3")
     look = browser.look()
     assert [words for words in look.complaints if "415" not in words] == []
-    assert all(address.startswith(server.url) for address in look.requests)
+    assert all(address.startswith(server.urls[0]) for address in look.requests)
     assert (look.width, look.broken, look.images) == (width, [], 4)
     assert HOSTILE in look.text
     assert "the picture: is not a picture that can be read" in look.text
@@ -68,7 +68,7 @@ def test_pictures_are_answered(
 def test_another_class_is_explained_where_it_is_chosen(
     browser: Browser, server: DemoServer, pictures: list[Path]
 ) -> None:
-    browser.open(server.url, 390)
+    browser.open(server.urls[0], 390)
     browser.choose_files("#files", pictures[1])
     browser.wait_until(f"{DONE} 1")
     other = "document.querySelector('.classes button[aria-pressed=false]')"
@@ -79,7 +79,7 @@ def test_another_class_is_explained_where_it_is_chosen(
 
 
 def test_the_camera_takes_a_picture(browser: Browser, server: DemoServer) -> None:
-    browser.open(server.url, 390)
+    browser.open(server.urls[0], 390)
     assert browser.evaluate("document.getElementById('shoot').hidden")
     browser.evaluate("document.getElementById('camera').click()")
     browser.wait_until("document.getElementById('video').videoWidth > 0")

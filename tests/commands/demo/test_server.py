@@ -199,7 +199,8 @@ def test_a_client_may_ask_before_it_sends(server: DemoServer) -> None:
 def test_slow_clients_are_not_waited_for(
     server: DemoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "REQUEST_S", 0.2)
+    monkeypatch.setattr(uploads, "HEAD_S", 0.2)
+    monkeypatch.setattr(uploads, "BODY_S", 0.2)
     monkeypatch.setattr(uploads, "LINGER_S", 0.2)
     assert exchange(server, b"POST /predict HTTP/1.1\r\nHost: loc") == b""
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf"
@@ -237,6 +238,15 @@ def test_every_answer_has_the_headers_that_protect_it(server: DemoServer) -> Non
         assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Server"] == "Lockstep "
+
+
+def test_a_page_for_the_network_has_all_addresses_of_the_machine(model: Path) -> None:
+    with serve(model, host="0.0.0.0") as server:
+        port = server.server_address[1]
+        assert server.urls[0] == f"http://127.0.0.1:{port}/"
+        for host in ("192.0.2.1", f"localhost:{port}", socket.gethostname()):
+            assert ask(server, "/healthz", headers={"Host": host})[0] == 200
+        assert ask(server, "/healthz", headers={"Host": "rebound.example"})[0] == 421
 
 
 def test_methods(server: DemoServer) -> None:

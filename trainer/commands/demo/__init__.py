@@ -10,7 +10,12 @@ example: python -m trainer demo runs/photos --port 8000
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import print_report
@@ -23,6 +28,9 @@ from trainer.commands.options import (
 )
 from trainer.config.schema import RunConfig
 from trainer.ranks.process_group import join_process_group
+
+if TYPE_CHECKING:
+    from trainer.commands.demo.server import DemoServer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +90,24 @@ def run(arguments: argparse.Namespace) -> None:
         )
         files = page.files(stored, page.name_of(arguments.run))
         with DemoServer(arguments.host, arguments.port, files, answerer) as server:
-            lines = [f"{server.url}  until Ctrl-C"]
-            print_report({"url": server.url}, lines, as_json=arguments.json)
-            try:
+            urls = server.urls
+            with _stop_by_signals(server):
+                lines = [*urls, "until Ctrl-C"]
+                print_report({"url": urls[0], "urls": urls}, lines, as_json=arguments.json)
                 server.serve_forever()
-            except KeyboardInterrupt:
-                pass  # it is how a server ends
-            finally:
-                answerer.close()
+            answerer.close()
+
+
+@contextlib.contextmanager
+def _stop_by_signals(server: DemoServer) -> Iterator[None]:
+    """End the server where Ctrl-C or a request to stop comes, in whatever it is at that moment."""
+
+    def stop(*_: object) -> None:
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -25,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
+
 from trainer.base.errors import UserError
 from trainer.commands.demo import uploads
 from trainer.commands.demo.answering import Answerer, Question
@@ -100,19 +102,20 @@ class DemoServer(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     @property
-    def url(self) -> str:
-        """Where the page is."""
+    def urls(self) -> list[str]:
+        """Where the page is; if it is at all addresses of this machine, its own comes first."""
         host, port = str(self.server_address[0]), self.server_address[1]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        hosts = [host]
+        if ipaddress.ip_address(host).is_unspecified:
+            found = [one for some in psutil.net_if_addrs().values() for one in some]
+            outside = [one.address for one in found if one.family == socket.AF_INET]
+            hosts = ["127.0.0.1", *(one for one in outside if not one.startswith("127."))]
+        return [f"http://{f'[{one}]' if ':' in one else one}:{port}/" for one in hosts]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread, as soon as there are not too many."""
         self._connections.acquire()
-        try:
-            super().process_request(request, client_address)
-        except BaseException:  # there is no thread
-            self._connections.release()
-            raise
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection in this thread."""
@@ -160,14 +163,14 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Read with a deadline."""
         super().setup()
-        self._reader = DeadlineReader(self.connection)
+        self._reader = DeadlineReader(self.connection, uploads.HEAD_S)
         self.rfile = io.BufferedReader(self._reader, 2**16)
 
     def handle(self) -> None:
         """Answer, whatever happens."""
         with contextlib.suppress(ConnectionError):
             self.handle_one_request()
-            if self._has_unread_body:
+            if self._sent and self._has_unread_body:
                 uploads.discard(self.connection)
 
     def do_GET(self) -> None:
@@ -269,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(HTTPStatus.CONTINUE)
             self.end_headers()
-        self._reader.renew()
+        self._reader.give(uploads.BODY_S)
         body = self.rfile.read(length)
         if len(body) < length:
             raise Refusal(HTTPStatus.BAD_REQUEST, "the body is shorter than Content-Length")
@@ -313,7 +316,7 @@ class Handler(BaseHTTPRequestHandler):
         own = {"Content-Type": content_type, "Content-Length": str(len(content))}
         for name, value in {**HEADERS, **own, **(headers or {}), "Connection": "close"}.items():
             self.send_header(name, value)
-        self.connection.settimeout(uploads.REQUEST_S)
+        self.connection.settimeout(uploads.BODY_S)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

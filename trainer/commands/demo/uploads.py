@@ -21,7 +21,7 @@ MOST_BYTES = 32 * 2**20
 """of a request's body"""
 MOST_HELD_BYTES = 16 * MOST_BYTES
 """of all bodies in memory; the others wait in their connections"""
-REQUEST_S = 30.0
+HEAD_S, BODY_S = 10.0, 30.0
 """in which the head of a request, and then its body, must have arrived"""
 WAIT_S = 120.0
 """at most for room"""
@@ -52,17 +52,18 @@ class Refusal(Exception):  # noqa: N818 - an answer like others
 class DeadlineReader(io.RawIOBase):
     """Read from a connection until a deadline, however slowly its bytes come.
 
-    Raises:
-        TimeoutError: from a read after `renew` was called REQUEST_S ago.
+    Args:
+        connection: to read from.
+        seconds: until reads raise `TimeoutError`.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
-        self.renew()
+        self.give(seconds)
 
-    def renew(self) -> None:
-        """Begin to count."""
-        self._deadline_s = time.monotonic() + REQUEST_S
+    def give(self, seconds: float) -> None:
+        """Set the deadline, from now."""
+        self._deadline_s = time.monotonic() + seconds
 
     def readable(self) -> bool:
         """Say yes."""
