@@ -2,7 +2,9 @@
 
 The page shows classes, probabilities and what the answer came from (Grad-CAM). It is served on this
 machine alone unless --host says otherwise, needs nothing from outside, and keeps no picture. For
-programs: POST a picture to /predict, and get the JSON of `predict --json`. Ctrl-C ends it.
+programs: POST a picture to /predict, and get the JSON of `predict --json`. Ctrl-C ends it. With
+--static DIR the same page is written as files, for any web space: the model then runs in the
+browser, by onnxruntime-web, and pictures stay on the device.
 
 example: python -m trainer demo runs/photos --port 8000
 """
@@ -30,7 +32,12 @@ from trainer.config.schema import RunConfig
 from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from trainer.commands.demo.server import DemoServer
+    from trainer.finished.trained_model import TrainedModel
+
+HOST, PORT = "127.0.0.1", 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,16 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=_port,
-        default=8000,
         metavar="N",
-        help="of the page, 0 for any free one; default: %(default)s",
+        help=f"of the page, 0 for any free one; default: {PORT}",
     )
     parser.add_argument(
         "--host",
-        default="127.0.0.1",
         metavar="NAME",
         help="the address to listen on; 0.0.0.0 lets everybody in the network use the page; "
-        "default: %(default)s, this machine alone",
+        f"default: {HOST}, this machine alone",
+    )
+    parser.add_argument(
+        "--static",
+        type=Path,
+        metavar="DIR",
+        help="write the page as files into a new folder instead",
+    )
+    parser.add_argument(
+        "--ort",
+        type=Path,
+        metavar="DIR",
+        help="with --static: the folder dist of onnxruntime-web, where it is not to be downloaded",
     )
     add_max_megapixels_option(parser, "is refused")
     add_min_confidence_option(parser)
@@ -66,16 +83,18 @@ def _port(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, or write it.
 
     Raises:
-        UserError: there is no finished run, its model takes no pictures, or the port is taken.
+        UserError: there is no finished run, its model takes no pictures, the port is taken, or the
+            folder is.
     """
+    if arguments.static is None and arguments.ort is not None:
+        raise UserError("--ort: is only for --static")
+    if arguments.static is not None and (arguments.host, arguments.port) != (None, None):
+        raise UserError("--static: writes files and serves nothing; leave --host and --port out")
     choose_kernels_of(arguments.run)
     with join_process_group(RunConfig()) as accelerator:
-        from trainer.commands.demo import page
-        from trainer.commands.demo.answering import Answerer
-        from trainer.commands.demo.server import DemoServer
         from trainer.finished import answers, trained_model
 
         stored = trained_model.load(arguments.run, arguments.model)
@@ -85,17 +104,30 @@ def run(arguments: argparse.Namespace) -> None:
                 f"RUN: its model takes images of {stored.channels} channels, and a page can show "
                 "and send grey or coloured pictures only; use predict"
             )
-        answerer = Answerer(
-            stored.to(accelerator.device), arguments.min_confidence, arguments.max_megapixels
-        )
-        files = page.files(stored, page.name_of(arguments.run))
-        with DemoServer(arguments.host, arguments.port, files, answerer) as server:
-            urls = server.urls
-            with _stop_by_signals(server):
-                lines = [*urls, "until Ctrl-C"]
-                print_report({"url": urls[0], "urls": urls}, lines, as_json=arguments.json)
-                server.serve_forever()
-            answerer.close()
+        if arguments.static is None:
+            _serve(stored, arguments, accelerator)
+        else:
+            _write(stored, arguments)
+
+
+def _serve(stored: TrainedModel, arguments: argparse.Namespace, accelerator: Accelerator) -> None:
+    from trainer.commands.demo import page
+    from trainer.commands.demo.answering import Answerer
+    from trainer.commands.demo.server import DemoServer
+
+    answerer = Answerer(
+        stored.to(accelerator.device), arguments.min_confidence, arguments.max_megapixels
+    )
+    files = page.files(stored, page.name_of(arguments.run))
+    host = HOST if arguments.host is None else arguments.host
+    port = PORT if arguments.port is None else arguments.port
+    with DemoServer(host, port, files, answerer) as server:
+        urls = server.urls
+        with _stop_by_signals(server):
+            lines = [*urls, "until Ctrl-C"]
+            print_report({"url": urls[0], "urls": urls}, lines, as_json=arguments.json)
+            server.serve_forever()
+        answerer.close()
 
 
 @contextlib.contextmanager
@@ -111,3 +143,16 @@ def _stop_by_signals(server: DemoServer) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _write(stored: TrainedModel, arguments: argparse.Namespace) -> None:
+    from trainer.commands.demo import page, static
+
+    limits = {key: getattr(arguments, key) for key in ("min_confidence", "max_megapixels")}
+    name = page.name_of(arguments.run)
+    found = static.write(stored, arguments.static, name, limits, arguments.ort)
+    lines = [f"{file:<28}  {size:>12,} bytes" for file, size in found["files"].items()]
+    if not found["has_maps"]:
+        lines.append("without maps: the network does not end with one linear layer over its maps")
+    lines.append(f"look at it: python -m http.server --directory {found['folder']}")
+    print_report(found, lines, as_json=arguments.json)
