@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,14 +156,16 @@ def _write_torchscript(module: ExportedModule, facts: Facts, path: Path) -> None
     example = module.example().to(torch.uint8)
     traced = torch.jit.trace(module, (example,), check_trace=False)  # type: ignore[no-untyped-call]
     text = json.dumps(facts, ensure_ascii=False, indent=2)
-    torch.jit.save(traced, path, _extra_files={EXTRA_FILE: text.encode()})
+    stream = io.BytesIO()  # so that a full disk is an OSError
+    torch.jit.save(traced, stream, _extra_files={EXTRA_FILE: text.encode()})
+    path.write_bytes(stream.getvalue())
 
 
 def _write_pt2(module: ExportedModule, facts: Facts, path: Path) -> None:
     program = torch.export.export(
         module, (module.example(),), dynamic_shapes=module.dynamic_shapes()
     )
-    stream = io.BytesIO()  # so that a full disk is an OSError
+    stream = io.BytesIO()
     torch.export.save(program, stream, extra_files={EXTRA_FILE: json.dumps(facts, indent=2)})
     path.write_bytes(stream.getvalue())
 
@@ -173,7 +176,11 @@ def _write_openvino(exact: Path, facts: Facts, path: Path) -> None:
     model = openvino.Core().read_model(exact)
     for key, value in facts.items():
         model.set_rt_info(value if isinstance(value, str) else _json(value), [_IN_OPENVINO, key])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder, "model.xml")
+        openvino.save_model(model, saved, compress_to_fp16=False)
+        for suffix in (".xml", ".bin"):  # copied, so that a full disk is an OSError
+            shutil.copyfile(saved.with_suffix(suffix), path.with_suffix(suffix))
 
 
 def open_file(form: GraphFormat, path: Path, threads: int = 0) -> Run:

@@ -16,7 +16,9 @@ _LUMA = (19595.0, 38470.0, 7471.0)
 """of red, green and blue in a grey, as shares of 65,536: Pillow's `Convert.c`"""
 
 
-BATCH_NAME = "batch"
+BATCH_NAME, CHANNELS_NAME = "batch", "channels"
+_MOST_CHANNELS = 4
+"""where they may be several: torch tells 5 from them when it records"""
 InputType = Literal["float32", "uint8"]
 
 
@@ -37,7 +39,11 @@ class ExportedModule(nn.Module):
 
     def dynamic_shapes(self) -> dict[str, dict[int, Any]]:
         """Return which sizes of the input stay open, as `torch.export` wants to know it."""
-        return {self.input_name: {axis: torch.export.Dim(name) for axis, name in self.axes.items()}}
+        dims = {
+            axis: torch.export.Dim(name, max=_MOST_CHANNELS if name == CHANNELS_NAME else None)
+            for axis, name in self.axes.items()
+        }
+        return {self.input_name: dims}
 
 
 class PixelModel(ExportedModule):
@@ -86,7 +92,7 @@ class PictureFitting(ExportedModule):
         self.fit = Fit(trained.resize, trained.crop_share, trained.interpolation)
         self.axes = {0: BATCH_NAME, 1: "height", 2: "width"}
         if self.takes_greys_and_colours:
-            self.axes = {**self.axes, 3: "channels"}
+            self.axes = {**self.axes, 3: CHANNELS_NAME}
 
     @property
     def takes_greys_and_colours(self) -> bool:

@@ -46,7 +46,10 @@ def resize(images: torch.Tensor, image_size: tuple[int, int], fit: Fit) -> torch
     lost_height, lost_width = _number(height) - inner_height, _number(width) - inner_width
     rows_first = (lost_height > 0) & (lost_height > 2 * lost_width) & _SHORTENS_FIRST
     operands = (images.double(), rows, columns.T)
-    if isinstance(image_size[0], torch.SymInt):  # which `cond` does not take
+    channels = images.shape[1]
+    is_grey = isinstance(channels, int) and channels == 1
+    # `cond` takes no such sizes, and OpenVINO computes its branches wrongly for one channel.
+    if isinstance(image_size[0], torch.SymInt) or is_grey:
         return torch.where(rows_first, _filter_rows_first(*operands), _filter(*operands))
     if torch.compiler.is_exporting():
         found: torch.Tensor = torch.cond(rows_first, _filter_rows_first, _filter, operands)
