@@ -97,6 +97,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> None:
     if not again.accelerator.is_main_process:  # rank 0 has the exit code
         return
     record, start, train = again.plan.run, again.plan.start, again.config.train
+    pictures = [row["picture"] for row in samples]
     report = {
         **again.verdict(),
         "step": step,
@@ -110,11 +111,11 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> None:
         "from_checkpoint": start.folder.name if start else None,
         "steps_computed": way,
         "skipped_in_run": step in record.skipped_steps,
-        "samples": samples,
+        "samples": [row | {"picture": row["picture"].uri} for row in samples],
     }
     report = nan_to_null(report)
     if page:
-        _write_page(page, report)
+        _write_page(page, report, pictures)
     recompute.conclude(report, _lines(report), as_json=arguments.json)
 
 
@@ -247,7 +248,7 @@ def _mean_before(run: RunRecord, step: int) -> float | None:
 # ---------------------------------------------------------------------- what is shown
 
 
-def _write_page(path: Path, report: dict[str, Any]) -> None:
+def _write_page(path: Path, report: dict[str, Any], pictures: Sequence[Picture]) -> None:
     from trainer.base.files import write_text
     from trainer.run.report import pages
 
@@ -255,6 +256,7 @@ def _write_page(path: Path, report: dict[str, Any]) -> None:
     page = pages.render(
         "replay.html",
         report=report,
+        pictures=pictures,
         steps_before=min(STEPS_BEFORE, report["step"] - 1),
         largest_loss=max(losses, default=0.0) or 1.0,
         figure=_number,
