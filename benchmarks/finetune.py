@@ -91,7 +91,7 @@ def draw(figures: page.Figures, path: Path) -> None:
     """Draw test accuracy against seconds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 5.2), layout="constrained")
     axes = figure.subplots()
     for name in (name for name in LOOPS if name in figures):
         curve = points(figures[name])
@@ -107,7 +107,7 @@ def draw(figures: page.Figures, path: Path) -> None:
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("test accuracy")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside lower center")
     figure.savefig(path, dpi=110)
 
 
