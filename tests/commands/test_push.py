@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.network.hub_server import READER, WRITER, Hub, serve
 from tests.runs import Run, contents, train_apart
+from trainer.commands.push import collect
 from trainer.config import stored_config
 from trainer.config.same_run import differences
 
@@ -76,6 +77,29 @@ def test_what_is_pushed_starts_another_run(run: Run, hub: Hub, tmp_path: Path) -
     assert again.exit_code == 0, again.errors
     assert again.digest != run.digest
     assert again.metrics("step")[0]["loss"] < run.metrics("step")[0]["loss"]
+
+
+def test_no_folder_of_this_machine_is_pushed(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    whole = {"weights": str(tmp_path / "first.safetensors"), "teacher": str(tmp_path / "large")}
+    recipe = yaml.safe_load((copy / "config.yaml").read_text())
+    recipe["model"] |= {"weights": whole["weights"], "weights_sha256": "0" * 64}
+    recipe["train"]["teacher"] = whole["teacher"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(recipe))
+    results = json.loads((copy / "results.json").read_text())
+    results["model"]["weights"] = {"source": whole["weights"], "sha256": "0" * 64}
+    results["train"]["teacher"] = {"source": whole["teacher"], "weight": 0.5}
+    (copy / "results.json").write_text(json.dumps(results))
+
+    files = collect(copy)
+    assert str(tmp_path).encode() not in b"".join(files.values())
+    pushed = json.loads(files["results.json"])
+    assert pushed["model"]["weights"] == {"source": "first.safetensors", "sha256": "0" * 64}
+    assert yaml.safe_load(files["config.yaml"])["train"]["teacher"] == "large"
+    results["model"]["weights"]["source"] = "hf:someone/else@main"
+    (copy / "results.json").write_text(json.dumps(results))
+    assert b'"hf:someone/else@main"' in collect(copy)["results.json"]
 
 
 @pytest.mark.parametrize(

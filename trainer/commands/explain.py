@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
     )
     add_pictures_argument(parser)
-    parser.add_argument("--method", choices=METHODS, default="gradcam")
+    parser.add_argument("--method", choices=METHODS, default="gradcam", help="default: gradcam")
     parser.add_argument(
         "--class",
         dest="class_name",

@@ -17,17 +17,21 @@ from pathlib import Path
 import yaml
 
 from trainer.base.errors import UserError, first_line
+from trainer.base.files import to_json
 from trainer.base.terminal import print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
 from trainer.config.run_status import describe_unfinished, read_status
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import flatten, nest
-from trainer.config.weights_rules import REPOSITORY
+from trainer.config.weights_rules import HUB_NAME, REPOSITORY
 
 FILES = ("README.md", "model.safetensors", "results.json", "receipt.json")
 SIGNATURE = "receipt.json.sig"
 RECIPE = "config.yaml"
+RESULTS = "results.json"
+_SOURCES = (("model", "weights"), ("train", "teacher"))
+"""the keys that name what a run began with or learnt from, which may be a file of this machine"""
 _REFUSED = {
     401: "the hub does not know the token; log in (hf auth login), or set HF_TOKEN",
     403: "the token may not write there; it needs the permission to write, and OWNER to be you "
@@ -92,9 +96,29 @@ def collect(folder: Path) -> dict[str, bytes]:
             raise UserError(missing + help_) from error
     if (folder / SIGNATURE).exists():
         files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
+    files[RESULTS] = _results_without_folders(folder)
     recipe = nest({key: value for key, value in flatten(config).items() if key not in FREE_KEYS})
+    for section, key in _SOURCES:
+        recipe[section][key] = _without_folder(recipe[section][key])
     files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
     return files
+
+
+def _results_without_folders(folder: Path) -> bytes:
+    """Return results.json, whose files have lost their folders on this machine."""
+    from trainer.run.run_folder import read_results
+
+    results = read_results(folder)
+    for section, key in _SOURCES:
+        if named := results[section].get(key):
+            named["source"] = _without_folder(named["source"])
+    return to_json(results).encode()
+
+
+def _without_folder(source: str | None) -> str | None:
+    """Return the name of a file or a folder alone; of a repository everything."""
+    is_file = source is not None and not re.fullmatch(HUB_NAME, source)
+    return Path(source).name if source is not None and is_file else source
 
 
 def _send(repository: str, files: dict[str, bytes], message: str, private: bool) -> tuple[str, str]:

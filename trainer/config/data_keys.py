@@ -58,7 +58,8 @@ class DataConfig:
     """shorter side to which pictures are shrunk once, before anything is cut out of them; null:
     they keep their size"""
     store_format: Literal["pixels", "jpeg"] = "pixels"
-    """what they are then: pixels, or encoded again as JPEG, which takes a tenth and loses a bit"""
+    """what they are kept as: pixels, or encoded again as JPEG, which takes a tenth of the room and
+    loses a little"""
     store_quality: int = 90
     """of that JPEG, from 1 to 95"""
     channels: int | None = None

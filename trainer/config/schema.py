@@ -62,7 +62,7 @@ class ModelConfig:
     hf:OWNER/NAME or hf:OWNER/NAME@REVISION of the Hugging Face hub, or pretrained, those that the
     network's library has for it; null: random weights by the seed"""
     weights_sha256: str | None = None
-    """SHA-256 of that file; null: of what is there at the first start, then pinned"""
+    """SHA-256 of that file, which must be that one; null: filled in at the first start"""
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class TrainConfig:
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     loss: LossName | str = "cross_entropy"
-    """what is made small: cross_entropy; focal, which counts hard images more; bce, one binary
+    """what training minimises: cross_entropy; focal, which counts hard images more; bce, one binary
     cross entropy for each class against the others; asymmetric, the same without the easy
     negatives; or your own, path/to/file.py:name"""
     loss_args: dict[str, Any] = field(default_factory=dict)
     """arguments of the loss, such as '{"gamma": 1.5}' of focal; a JSON object that replaces"""
     label_smoothing: float = 0.0
-    """share of the target spread evenly over all classes, of several labels over yes and no; of
-    Lockstep's own losses"""
+    """share of the target that is spread evenly over all classes, with several labels over yes and
+    no; only of Lockstep's own losses"""
     class_weights: Literal["auto"] | list[float] | None = None
     """of the classes in the mean loss: auto: by the effective number of their training images; a
     list: a number for each, in their order; null: all alike"""
@@ -126,7 +126,7 @@ class TrainConfig:
     teacher_sha256: str | None = None
     """of its file, which must be that one; null: filled in at the first start"""
     teacher_weight: float = 0.5
-    """share of the loss that the teacher's answers have, the labels have the rest"""
+    """share of the loss that is about the teacher's answers; the rest is about the labels"""
     temperature: float = 1.0
     """by which its logits and the network's are divided before they are compared"""
     calibrate: bool = False
@@ -255,10 +255,10 @@ class RunConfig:
     resume: str = "auto"
     """auto: go on where output_dir stands; none: only an empty folder; or a checkpoint's path"""
     processes: int | None = None
-    """how many processes this run has; null: as many as a launcher has started, or without one as
-    this machine has cores or GPUs and divide train.microbatches"""
+    """how many processes this run has; null: as many as a launcher has started; without one as many
+    as this machine has cores or GPUs for and divide train.microbatches"""
     threads: int | None = None
-    """threads of each process; null: 1, or of a run that was started with more those"""
+    """threads of each process; null: 1, or as many as the run was begun with"""
     timeout_seconds: float = 600.0
     """how long processes wait for each other before the run fails and names the missing one"""
     data: DataConfig = field(default_factory=DataConfig)

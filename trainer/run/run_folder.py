@@ -226,7 +226,7 @@ def _match_stored_run(config: RunConfig, folder: Path, key: str) -> RunConfig:
         elif config.train.epochs > stored.train.epochs:
             hint = (
                 f" (a {config.schedule.name} schedule spreads over all epochs, so more of them "
-                f"would change every step; only a constant or piecewise one can go on)"
+                f"would change every step; constant, piecewise, restarts and plateau can go on)"
             )
         raise UserError(
             f"{key}: {folder} holds a run of another configuration; choose another folder, or the "
