@@ -84,6 +84,8 @@ def test_a_short_training_learns_the_labels_and_writes_them_down(run: Run) -> No
         assert test[f"{average}_f1"] == pytest.approx(wanted)
     right = (columns["predicted"] == target).all(1).mean()
     assert test["accuracy"] == test["subset_accuracy"] == right
+    of_one_class = ("top5_accuracy", "balanced_accuracy", "log_loss", "brier", "ece")
+    assert [test[key] for key in of_one_class] == [None] * 5
     low, high = test["intervals"]["average_precision"]
     assert low < test["average_precision"] < high
     assert [row["threshold"] for row in test["per_class"]] == columns["thresholds"].tolist()

@@ -73,8 +73,12 @@ def _figures_of_labels(
     class_names: tuple[str, ...],
     config: RunConfig,
 ) -> dict[str, Any]:
-    """Return the figures of one set of images that may have several labels."""
-    results = label_results(plain, class_names, config.seed)
+    """Return the figures of one set of images that may have several labels.
+
+    Those that are about one class an image are None.
+    """
+    results: dict[str, Any] = dict.fromkeys(figures.FIGURES)
+    results |= label_results(plain, class_names, config.seed)
     if isinstance(augmented, LabelPredictions):
         overall = {key: getattr(augmented, key) for key in ("accuracy", "average_precision")}
         by = {"by": config.data.test_augment, "loss": augmented.mean_loss}
