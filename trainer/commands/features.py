@@ -2,9 +2,9 @@
 
 These vectors are for searching, clustering and drawing. How well they tell the classes of the
 validation and test images is measured by the nearest training images (--knn) and by a logistic
-regression on the training images' (--probe). Keys of the data, threads, train.precision and
-train.evaluation_batch_size may follow, as for evaluate; other images are divided as a run on them
-would be.
+regression on the training images' (--probe). Keys of the data, threads, train.precision,
+train.kernels and train.evaluation_batch_size may follow, as for evaluate; other images are divided
+as a run on them would be.
 
 example: python -m trainer features runs/digits --output features.npz --knn 5 --probe
 """

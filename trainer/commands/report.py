@@ -2,7 +2,7 @@
 
 A run writes them at its end, after everything else. This is for a run that was killed while it did,
 or to have them drawn by another version. The test images are read again, and must be those that
-the run was tested on.
+the run was tested on; --data.root says where they are now.
 
 example: python -m trainer report runs/digits
 """
