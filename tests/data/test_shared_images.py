@@ -64,8 +64,9 @@ def test_photographs_are_decoded_and_kept_once_for_each_machine(
         assert rank["own_bytes"] < 0.6 * kept_bytes
         assert rank["private_bytes"] < 0.5 * kept_bytes
     elsewhere = run_worker(2, tmp_path / "elsewhere", **task, elsewhere=True)
-    assert elsewhere[1]["decoded"] == COUNT - 2
-    assert elsewhere[1]["private_bytes"] > 0.9 * kept_bytes
+    for rank in elsewhere:  # or the other one would take more than its share of the memory
+        assert rank["decoded"] == COUNT - 2
+        assert rank["private_bytes"] > 0.9 * kept_bytes
     assert len({rank["sha256"] for rank in elsewhere}) == 1
 
 

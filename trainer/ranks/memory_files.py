@@ -66,8 +66,9 @@ def create(size_bytes: int, stack: contextlib.ExitStack) -> MemoryFile | None:
 def share(accelerator: Accelerator, size_bytes: int | None) -> Iterator[MemoryFile | None]:
     """Yield an empty file of the first process of this machine to all of them; a collective.
 
-    Whoever wants to use it opens it meanwhile. None where it cannot be shared, or there is no other
-    process on this machine.
+    Whoever wants to use it opens it meanwhile. None, for all of them, where one cannot look at it,
+    as on a system that lets no process look at another one's files; or there is no other process on
+    this machine.
 
     Args:
         size_bytes: of the file, that the first process asks for; None: it wants none.
@@ -83,7 +84,10 @@ def share(accelerator: Accelerator, size_bytes: int | None) -> Iterator[MemoryFi
         if leads and size_bytes is not None:
             own = create(size_bytes, stack)
         others = [file for file in gather_object([own]) if file]
-        yield own or next((file for file in others if file.is_here()), None)
+        found = own or next((file for file in others if file.is_here()), None)
+        # With some of them left out, nobody would know how much memory all take.
+        has_it = found is not None or processes.local_count() == 1
+        yield found if all(gather_object([has_it])) else None
         accelerator.wait_for_everyone()  # until all have opened it
 
 

@@ -70,6 +70,14 @@ def test_a_trial_is_given_up_only_if_it_is_worse() -> None:
     assert not search.is_behind(None, 0.3, minimize=False)
 
 
+def test_keys_are_weighed_only_where_trials_differ() -> None:
+    figures = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert search.importance(trials(figures[:7]), minimize=False) is None
+    found = search.importance(trials(figures), minimize=False)
+    assert found is not None and list(found) != [] and abs(sum(found.values()) - 1) < 1e-9
+    assert search.importance(trials([0.5] * 10), minimize=False) is None
+
+
 def test_nothing_is_tried_twice_while_there_is_something_else() -> None:
     small: Space = {"a": Choices((1, 2, 3)), "b": Choices(("x", "y"))}
     study = optuna.create_study()

@@ -30,6 +30,7 @@ def test_choices_and_ranges(tmp_path: Path) -> None:
         train.epochs: {low: 4, high: 12, step: 4}
         train.clip_norm: [null, 1]
         data.augment: [none, [flip]]
+        model.args: [{widths: {1: 8}}]
         """,
     )
     assert list(found) == sorted(found)
@@ -37,6 +38,7 @@ def test_choices_and_ranges(tmp_path: Path) -> None:
     assert found["train.epochs"] == Range(4, 12, step=4)
     assert found["train.clip_norm"] == Choices((None, 1.0))
     assert found["data.augment"] == Choices(("none", ["flip"]))
+    assert found["model.args"] == Choices(({"widths": {"1": 8}},)), "as the journal has it"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,8 @@ def test_numbers_are_rounded_by_the_width_of_their_range(
         ("train.epochs: [true]", "train.epochs: must be a whole number"),
         ("optimizer.name: {low: 1, high: 2}", "is no number, so it has no range"),
         ("data.validation_size: [100, 200]", "is the same for all trials"),
+        ("model.args: [{a: .nan}]", "model.args: a choice must be of text and finite numbers"),
+        ("model.args: [{a: !!binary aGV5}]", "(Object of type bytes is not JSON serializable)"),
         ("seed: [0, 1]", "is the same for all trials"),
         ("output_dir: [a, b]", "is the same for all trials"),
     ],

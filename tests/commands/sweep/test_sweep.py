@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import CHROMIUM, Browser
 from tests.commands.command import Capture, run_command
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, contents, train_here, words
@@ -28,6 +29,14 @@ optimizer.weight_decay: {low: 1e-3, high: 0.1, log: true}
 train.batch_size: {low: 40, high: 60, step: 10}
 model.args: [{widths: [8, 8, 8]}, {widths: [8, 16, 16]}]
 """
+# Texts of the plot that its edges cut.
+CLIPPED = """(() => {
+  const svg = document.querySelector('svg.coordinates'), box = svg.getBoundingClientRect();
+  return Array.from(svg.querySelectorAll('text')).filter(text => {
+    const own = text.getBoundingClientRect();
+    return own.left < box.left || own.right > box.right;
+  }).map(text => text.textContent);
+})()"""
 SHORT = ["--train.epochs", "2", "--data.train_size", "400", "--data.validation_size", "100"]
 
 
@@ -182,9 +191,51 @@ def test_a_finished_sweep_is_shown_again_after_half_a_line_in_its_journal(
     assert code == 0, errors
     assert json.loads(output) == result(folder)
     assert without_times(folder) == without_times(whole)
+    best = result(whole)["best"]["trial"]
+    other = next(trial["trial"] for trial in of_state(whole, "complete") if trial["trial"] != best)
+    tested = folder / f"trial-{best:04d}" / "results.json"
+    shutil.copy(tested, folder / f"trial-{other:04d}")
     code, output, _ = run_command(capsys, *command_words(folder))
     assert code == 0
-    assert f"test accuracy of trial {result(whole)['best']['trial']}" in output
+    assert re.search(
+        f"test accuracy of trial {best} .*, which trial {other} has classified", output
+    )
+    assert result(folder)["best"]["others_tested"] == [other]
+
+
+def test_the_page_fits_a_phone(whole: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with Browser(tmp_path) as browser:
+        for width in (320, 390, 1280):
+            look = browser.open(whole / "sweep.html", width, dark=width == 390)
+            assert (look.complaints, look.requests, look.width) == ([], [], width)
+            assert "What the trials tried" in look.text
+            clipped = browser.evaluate(CLIPPED)
+            assert clipped == []
+
+
+def test_a_sweep_whose_time_is_over_does_not_begin_its_test(
+    whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "S"
+    shutil.copytree(whole, folder)
+    best = folder / f"trial-{result(whole)['best']['trial']:04d}"
+    shutil.rmtree(best)
+    code, _, errors = run_command(capsys, *command_words(folder, "--train.max_seconds", "0.001"))
+    assert code == 75, errors
+    assert not best.exists()
+
+
+def test_a_damaged_journal_has_one_message(whole: Path, tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "S"
+    folder.mkdir()
+    content = (whole / "journal.log").read_bytes()
+    (folder / "journal.log").write_bytes(content[:40] + b"\xff" + content[41:])
+    code, _, errors = run_command(capsys, *command_words(folder))
+    assert code == 2
+    assert f"{folder / 'journal.log'}: is damaged" in errors
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Net(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = self.second(self.first(images).relu())
-        logits: torch.Tensor = self.head(self.norm(images).relu().mean((2, 3)))
+        logits: torch.Tensor = self.head(input=self.norm(images).relu().mean((2, 3)))
         return logits
 
 
@@ -75,5 +75,7 @@ def test_notes_name_the_steps_and_epochs() -> None:
         "The loss jumped once to 3 times the median of the 50 steps before, or more: at 120.",
         "Epochs after which the validation loss was as before: 4.",
     ]
+    alone: list[dict[str, Any]] = [{"step": 7, "loss": None}]
+    assert health.training_notes(alone, []) == ["1 step whose loss was not finite: 7."]
     flat = [{"epoch": epoch, "train_loss": 2.3} for epoch in (1, 2)]
     assert health.training_notes([], flat) == ["No epoch had a lower training loss than the first."]

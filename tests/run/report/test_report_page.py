@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.browser import CHROMIUM, Browser
 from tests.run.report.test_run_report import write_run
 from trainer.commands import compare
 from trainer.finished import comparison
+from trainer.run.report.health import Health, LayerInput
 from trainer.run.report.run_report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -110,6 +112,21 @@ def test_a_table_is_sorted_and_searched_by_keyboard(
     found = [name.removesuffix(" worst") for name in browser.evaluate(NAMES)]
     assert sorted(found) == sorted(["class 2", *(f"class 2{number}" for number in range(10))])
     assert browser.evaluate("document.querySelector('.search output').innerText") == "11 of 30"
+
+
+def test_a_mark_behind_a_number_does_not_change_its_place(browser: Browser, tmp_path: Path) -> None:
+    """As behind the sizes of layers that are out of proportion."""
+    layers = [
+        LayerInput(name, torch.zeros(1), torch.zeros(1), size**2, 1)
+        for name, size in (("huge", 25_000.0), ("usual", 300.0), ("small", 9.0))
+    ]
+    images = write_run(tmp_path)
+    write_report(tmp_path, images.__getitem__, examined=Health(60, layers))
+    browser.open(tmp_path / "report.html", 1280)
+    table = "[...document.querySelectorAll('table')].find(one => one.innerText.includes('Dead'))"
+    browser.evaluate(f"{table}.tHead.rows[0].cells[4].querySelector('button').click()")
+    names = browser.evaluate(f"Array.from({table}.tBodies[0].rows, row => row.cells[0].innerText)")
+    assert names == ["small", "usual", "huge"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -102,8 +102,6 @@ class Jobs:
             for job in self.running:
                 os.kill(job.process.pid or 0, signal.SIGTERM)
         wait([job.process.sentinel for job in self.running], POLL_S)
-        if not self.running and not self._passed_on:
-            time.sleep(POLL_S)
         ended = [job for job in self.running if job.exit_code is not None]
         self.running = [job for job in self.running if job not in ended]
         stopped = [job for job in ended if job.exit_code and self._has_stopped(job)]

@@ -83,14 +83,14 @@ class Journal:
 
         Yields:
             The study in it; None: there is none yet.
+
+        Raises:
+            UserError: the journal is damaged.
         """
         without = "so work on this sweep by one command at a time"
         with locks.lock_file(self._folder / ".lock", "writes this sweep's journal", without):
             self._cut_half_line()
-            if self._storage is None:
-                self._storage = _open(self.path)
-            known = [study.study_name for study in self._storage.get_all_studies()]
-            yield optuna.load_study(study_name=NAME, storage=self._storage) if known else None
+            yield self._read()
 
     def begin(self, definition: Mapping[str, Any], *, minimize: bool) -> None:
         """Write what the sweep is into an empty journal; inside `locked`."""
@@ -101,6 +101,18 @@ class Journal:
             direction="minimize" if minimize else "maximize",
         )
         study.set_user_attr("definition", dict(definition))
+
+    def _read(self) -> optuna.Study | None:
+        try:
+            if self._storage is None:
+                self._storage = _open(self.path)
+            known = self._storage.get_all_studies()
+            return optuna.load_study(study_name=NAME, storage=self._storage) if known else None
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: is damaged ({type(error).__name__}: {error}); put it back as it "
+                f"was, or start again in another output_dir"
+            ) from error
 
     def _cut_half_line(self) -> None:
         if not self.path.exists():

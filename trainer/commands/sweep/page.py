@@ -11,7 +11,13 @@ from trainer.commands.sweep import parallel_coordinates as coordinates
 from trainer.commands.sweep.definition import Sweep
 from trainer.commands.sweep.journal import Trial
 from trainer.commands.sweep.parallel_coordinates import Line, Plot
-from trainer.commands.sweep.result import BEST_SHOWN, keys_in_words, ranked, show
+from trainer.commands.sweep.result import (
+    BEST_SHOWN,
+    classified_by,
+    keys_in_words,
+    ranked,
+    show,
+)
 from trainer.commands.sweep.space import Choices
 from trainer.config import command_line
 from trainer.run.report import pages
@@ -57,7 +63,7 @@ def _numbers(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> di
         test = {
             "name": name.replace("_", " "),
             "figure": percent(figure),
-            "note": f"of {samples:,} images, which no other trial has classified",
+            "note": f"of {samples:,} images, {classified_by(best)}",
         }
     counts = [f"{states.count(one)} {one}" for one in ("complete", "pruned", "failed")]
     return {

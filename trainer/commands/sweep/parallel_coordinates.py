@@ -11,8 +11,8 @@ from trainer.commands.sweep.space import Choices, Range
 
 HEIGHT = 360
 TOP, BOTTOM = 48, 330
-_SPACING = 170
-_MARGIN = 90
+_SPACING = 200
+_MARGIN = 110
 _LONGEST_LABEL = 22
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.base.errors import UserError
@@ -65,14 +65,30 @@ def _row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
 
 
 def _tested(sweep: Sweep, best: Trial) -> dict[str, Any]:
-    """Return the figures of the best trial, the only one whose test images were classified."""
+    """Return the figures of the best trial, and which others have been tested too.
+
+    These were the best of another number of trials, or somebody has finished their runs.
+    """
     results = read_results(sweep.folder_of(best.number))
     name = main_figure(results["test"])
+    names = (path.parent.name for path in sweep.folder.glob("trial-*/results.json"))
+    numbers = (name.removeprefix("trial-") for name in names)
+    tested = sorted(int(number) for number in numbers if number.isdecimal())
     return {
         "trial": best.number,
         "figure": best.outcome.figure,
         "test": {name: results["test"][name], "samples": results["test"]["samples"]},
+        "others_tested": [number for number in tested if number != best.number],
     }
+
+
+def classified_by(best: Mapping[str, Any]) -> str:
+    """Return in words which trials have classified the test images besides the best one."""
+    others = best["others_tested"]
+    if not others:
+        return "which no other trial has classified"
+    noun, verb = ("trial", "has") if len(others) == 1 else ("trials", "have")
+    return f"which {noun} {', '.join(map(str, others))} {verb} classified too"
 
 
 def line_of(sweep: Sweep, trial: Trial, outcome: Outcome) -> str:
@@ -120,8 +136,8 @@ def lines(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> list[
         "",
         *format_table(rows, left=()),
         "",
-        f"test {name} of trial {best['trial']}  {percent(figure)} of {samples:,} images, which no "
-        f"other trial has classified",
+        f"test {name} of trial {best['trial']}  {percent(figure)} of {samples:,} images, "
+        f"{classified_by(best)}",
         f"command  {sweep.command_of(best['trial'], _keys(trials, best['trial']))}",
         f"page     {sweep.folder / 'sweep.html'}",
     ]

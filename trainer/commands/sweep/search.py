@@ -103,7 +103,8 @@ def importance(trials: Sequence[FrozenTrial], *, minimize: bool) -> dict[str, fl
     """Return how much each key decides whether a trial is a good one; together they are 1.
 
     By Optuna's PED-ANOVA (Watanabe, Bansal, Hutter: PED-ANOVA, 2023), over the trials that came to
-    their end. None: there are too few of them.
+    their end. None: there are too few of them, or the best are not told from the others by any key,
+    as where all have the same figure.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < LEAST_WEIGHED:
@@ -112,4 +113,7 @@ def importance(trials: Sequence[FrozenTrial], *, minimize: bool) -> dict[str, fl
     study.add_trials(complete)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what has one value only, which has no importance
-        return dict(optuna.importance.get_param_importances(study))
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    total = sum(found.values())
+    return {key: value / total for key, value in found.items()} if total else None

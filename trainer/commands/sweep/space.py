@@ -282,12 +282,19 @@ def _number(key: str, name: str, value: Any) -> int | float:
 
 
 def _of_type(key: str, value: Any) -> Any:
-    """Return a choice as the key's type has it.
+    """Return a choice as the key's type has it, and as JSON gives it back.
 
     Raises:
         UserError: it is of another type.
     """
     hints = hints_of(key)
+    if isinstance(value, (list, dict)):
+        try:
+            value = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{key}: a choice must be of text and finite numbers ({error})"
+            ) from error
     if float in hints and int not in hints and type(value) is int:
         value = float(value)
     for hint in hints:

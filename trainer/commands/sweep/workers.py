@@ -69,12 +69,14 @@ def test(claims: Claims, jobs: Jobs, best: Trial) -> None:
     """Do the rest of the best trial's run, its test; nothing if it is done.
 
     Raises:
-        StoppedOnRequest: asked to.
+        StoppedOnRequest: asked to, perhaps when the last trial had just ended.
         UserError: the test failed.
     """
-    while (lock := claims.take_test()) is None:  # another command does it
-        jobs.wait()
     config = claims.sweep.config_of(best.number, best.keys)
+    if read_status(folder_of(config)).state == "finished":
+        return
+    while jobs.is_asked() or (lock := claims.take_test()) is None:  # another command does it
+        jobs.wait()
     if read_status(folder_of(config)).state != "finished":
         jobs.start(config, partial(run_training, config), lock)
     while jobs.running:

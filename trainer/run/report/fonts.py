@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 LIMIT_S = 2.0
-"""how long fonts are looked through, of which a machine may have thousands"""
+"""how long new fonts are added, and how long all are looked through: there may be thousands"""
 
 _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{VARIATION SELECTOR-16}")
 """which need no glyph of their own"""
@@ -79,11 +79,14 @@ def _look_through(letters: Collection[str]) -> dict[str, frozenset[str]]:
 
     manager = font_manager.fontManager
     known = {entry.fname for entry in manager.ttflist}
+    end_s = time.monotonic() + LIMIT_S
     for path in sorted(set(font_manager.findSystemFonts()) - known):
         # Installed since matplotlib made its list.
+        if time.monotonic() > end_s:
+            break
         try:
             manager.addfont(path)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # as many kinds as there are broken fonts
             log.debug("%s is no font that can be drawn with: %s", path, error)
     found: dict[str, frozenset[str]] = {}
     end_s = time.monotonic() + LIMIT_S

@@ -33,6 +33,8 @@ JUMP = 3.0
 """times the median of the steps before, from which on a loss has jumped"""
 WINDOW_STEPS = 50
 MOST_NAMED = 5
+_BLOCK_ROWS = 2**15
+"""that are in double precision at a time: photographs have a million"""
 _MIXING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -77,7 +79,8 @@ class LayerInput:
         """Add numbers, float32 (n, units)."""
         self.lowest = torch.minimum(self.lowest, numbers.amin(0))
         self.highest = torch.maximum(self.highest, numbers.amax(0))
-        self.squares += float(numbers.double().square().sum())
+        for rows in numbers.split(_BLOCK_ROWS):
+            self.squares += float(rows.double().square().sum())
         self.count += numbers.numel()
 
 
@@ -116,7 +119,10 @@ def examine(model: nn.Module, test: ImageSet, scaling: Scaling, device: torch.de
         for name, module in model.named_modules():
             if isinstance(module, _MIXING):
                 hook = module.register_forward_pre_hook(
-                    lambda module, inputs, name=name: _look(found, name, module, inputs[0])
+                    lambda module, inputs, named, name=name: _look(
+                        found, name, module, (*inputs, *named.values())[0]
+                    ),
+                    with_kwargs=True,
                 )
                 cleanup.callback(hook.remove)
         model.eval()
@@ -153,7 +159,8 @@ def training_notes(steps: Sequence[Record], epochs: Sequence[Record]) -> list[st
     skipped = [record["step"] for record in steps if record["loss"] is None]
     notes = []
     if skipped:
-        notes.append(f"{len(skipped):,} steps whose loss was not finite: {_name_some(skipped)}.")
+        many = f"{len(skipped):,} steps" if len(skipped) > 1 else "1 step"
+        notes.append(f"{many} whose loss was not finite: {_name_some(skipped)}.")
     if jumps := list(_jumps(steps)):
         many = f"{len(jumps):,} times" if len(jumps) > 1 else "once"
         notes.append(

@@ -3,7 +3,8 @@
   "use strict";
   const MISSING = "–", ROWS_TO_SEARCH = 12;
   const collator = new Intl.Collator(undefined, { numeric: true });
-  const textOf = (row, column) => row.cells[column].textContent.trim();
+  // Without the mark that may stand behind it, such as "worst".
+  const textOf = (row, column) => (row.cells[column].firstChild?.textContent ?? "").trim();
   const numberOf = text => (/\d/.test(text) ? Number(text.replace(/[,\s%]/g, "")) : NaN);
 
   function sort(table, head) {
