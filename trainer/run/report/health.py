@@ -79,7 +79,7 @@ class LayerInput:
         """Add numbers, float32 (n, units)."""
         self.lowest = torch.minimum(self.lowest, numbers.amin(0))
         self.highest = torch.maximum(self.highest, numbers.amax(0))
-        for rows in numbers.split(_BLOCK_ROWS):
+        for rows in torch.split(numbers, _BLOCK_ROWS):
             self.squares += float(rows.double().square().sum())
         self.count += numbers.numel()
 
