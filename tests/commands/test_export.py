@@ -135,13 +135,16 @@ def test_whole_numbers_in_colour_and_what_the_file_says_of_itself(
 
 
 def test_torchscript_says_what_it_is(tmp_path: Path, capsys: Capture) -> None:
-    file = write_model(tmp_path / "model.safetensors")
+    names = ["ant", "bee, or wasp", "ä" * 30_000]  # more than an argument of a process may have
+    file = write_model(
+        tmp_path / "model.safetensors", change=lambda found: found.update(class_names=names)
+    )
     code, output, errors = run_command(capsys, "export", file, "--format", "torchscript")
     assert (code, errors) == (0, "")
     assert "pixels, float32 or uint8, batch x 1 x 12 x 12: 0 to 255" in output
     extra = {"lockstep.json": ""}
     torch.jit.load(tmp_path / "model.pt", _extra_files=extra)
-    assert json.loads(extra["lockstep.json"])["class_names"] == ["ant", "bee, or wasp", "Käfer"]
+    assert json.loads(extra["lockstep.json"])["class_names"] == names
 
 
 @pytest.mark.usefixtures("in_process")

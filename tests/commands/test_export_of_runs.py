@@ -5,8 +5,11 @@ In this process: a worker takes seconds to start.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,11 @@ from tests.commands.test_export import export, in_process
 from tests.runs import Run, train_here
 from tests.stored import write_model
 from trainer import load_model
+from trainer.base.errors import UserError
 from trainer.data.pictures import resizing
 from trainer.data.pictures.resizing import Fit
-from trainer.finished.export import pillow_filter
+from trainer.finished import trained_model
+from trainer.finished.export import pillow_filter, record, timing, writing
 
 __all__ = ["in_process"]
 
@@ -74,6 +79,7 @@ def test_a_run_says_what_a_format_loses(form: str, digits: Run, capsys: Capture)
     pixels = np.round(load_digits().images * 255 / 16).astype(np.float32)[:, None]
     logits = probabilities_of(digits.folder / noted["file"], form, pixels)
     assert logits.shape == (1797, 10)
+    assert len(np.unique(logits)) > 256  # they are not rounded
     assert (digits.folder / "receipt.json").read_bytes() == receipt
     assert not [path for path in digits.folder.iterdir() if path.name.startswith(".model")]
     assert ours.shape == (len(target), 10)
@@ -134,6 +140,84 @@ def test_a_missing_openvino_is_named(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_int8_takes_pictures(digits: Run, capsys: Capture) -> None:
+    words = ("--format", "int8", "--with-preprocessing", "--input", "uint8")
+    found = export(capsys, digits.folder, *words)
+    assert found["tested"]["accuracy_lost"] < 0.05
+    assert (
+        found["tested"]["images"]
+        == digits.json("exports.json")["int8_with_preprocessing"]["tested"]["images"]
+    )
+    pictures = np.full((2, 30, 20, 3), 90, np.uint8)
+    given = probabilities_of(Path(found["file"]), "int8", pictures)
+    assert given.sum(1) == pytest.approx(1)
+    assert given == pytest.approx(
+        probabilities_of(Path(found["file"]), "int8", pictures[..., :1]), abs=1e-6
+    )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_run_that_cannot_be_written_is_exported_elsewhere(
+    digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(record, "add", refuse)
+    words = ["export", digits.folder, "--format", "torchscript", "--output", tmp_path / "x.pt"]
+    code, _, errors = run_command(capsys, *words)
+    assert (code, "exports.json: not noted there (Permission denied)" in errors) == (0, True)
+    assert (tmp_path / "x.pt").stat().st_size > 1000
+
+
+def test_no_pair_is_left_rather_than_one_of_two_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+
+    def write(content: str) -> Callable[[Path], None]:
+        def write_pair(temporary: Path) -> None:
+            temporary.write_text(content)
+            temporary.with_suffix(".bin").write_text(content)
+
+        return write_pair
+
+    writing._write_with_weights(target, write("old"))
+    assert target.read_text() == weights.read_text() == "old"
+    replace = Path.replace
+
+    def end_before_the_second(self: Path, other: Path) -> Path:
+        if other == target:
+            raise KeyboardInterrupt
+        return replace(self, other)
+
+    monkeypatch.setattr(Path, "replace", end_before_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        writing._write_with_weights(target, write("new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_bench_opens_no_file_of_a_stranger_that_may_have_code(
+    digits: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = trained_model.load(digits.folder)
+    noted = {"weights_sha256": stored.weights_sha256, "input_type": "float32", "tested": None}
+    known = {}
+    for form in ("pt2", "torchscript"):
+        content = b"a pickle"
+        (digits.folder / f"theirs.{form}").write_bytes(content)
+        digest = {f"theirs.{form}": hashlib.sha256(content).hexdigest()}
+        known[form] = noted | {"file": f"theirs.{form}", "sha256": digest}
+    monkeypatch.setattr(record, "read", lambda _: known)
+    monkeypatch.setattr(timing, "TIMED", ("torchscript", "pt2"))
+    with tempfile.TemporaryDirectory() as folder:
+        runs, rows = timing.open_formats(stored, Path(folder), "no run", 1)
+    assert set(runs) == {"torch", "torchscript", "pt2"}
+    assert all(row["bytes"] > 1000 for row in rows)
+
+
+@pytest.mark.usefixtures("in_process")
 def test_bench_has_times_of_each_format(
     digits: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -157,8 +241,5 @@ def test_bench_has_times_of_each_format(
 
 def test_a_damaged_record_is_named(digits: Run, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "exports.json").write_text(json.dumps({"onnx": 3}))
-    from trainer.base.errors import UserError
-    from trainer.finished.export import record
-
     with pytest.raises(UserError, match=r"exports\.json"):
         record.read(tmp_path)

@@ -2,7 +2,8 @@
 
 On the CPU: torch as it is, and each format of `export` whose packages are here, from pixels to
 logits, one image at a time and in a batch. The formats come in turn in each round. Exports of the
-run are taken where they are; others are written for the time of the measurement.
+run are taken where they are, but those of torch, whose files may contain code; they and others are
+written for the time of the measurement.
 
 example: python -m trainer bench runs/photos --threads 4
 """
@@ -20,7 +21,7 @@ from trainer.commands.export import configuration_of
 from trainer.commands.options import add_json_option, add_model_option, positive_integer
 from trainer.ranks import processes
 
-MOST_THREADS = 1024
+MOST_THREADS, MOST_IMAGES = 1024, 2**16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.threads > MOST_THREADS:
         raise UserError(f"--threads: must be at most {MOST_THREADS}, found {arguments.threads}")
+    if arguments.batch > MOST_IMAGES:
+        raise UserError(f"--batch: must be at most {MOST_IMAGES}, found {arguments.batch}")
     import torch
 
-    from trainer.base import numerics
+    from trainer.base import numerics, out_of_memory
     from trainer.finished import trained_model
     from trainer.finished.export import timing
 
@@ -63,7 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         opened = timing.open_formats(stored, Path(folder), config, arguments.threads)
         runs, rows = opened
-        times = timing.measure(stored, runs, batches, arguments.rounds)
+        what = f"--batch: {arguments.batch} images"
+        with out_of_memory.explain(what, "name fewer", torch.device("cpu")):
+            times = timing.measure(stored, runs, batches, arguments.rounds)
     for row in rows:
         if row["format"] in times:
             row["ms_per_image"] = {str(size): one for size, one in times[row["format"]].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -21,7 +22,7 @@ from PIL import Image
 from tests.commands.command import Capture, run_command
 from tests.commands.demo.serving import ask, form, serve
 from tests.stored import write_model
-from trainer.commands.demo import uploads
+from trainer.commands.demo import page, uploads
 from trainer.commands.demo.server import MOST_WAITING, DemoServer
 
 
@@ -203,6 +204,7 @@ def test_slow_clients_are_not_waited_for(
     monkeypatch.setattr(uploads, "BODY_S", 0.2)
     monkeypatch.setattr(uploads, "LINGER_S", 0.2)
     assert exchange(server, b"POST /predict HTTP/1.1\r\nHost: loc") == b""
+    monkeypatch.setattr(uploads, "HEAD_S", 60.0)
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf"
     assert exchange(server, head).startswith(b"HTTP/1.1 408 ")
 
@@ -247,6 +249,25 @@ def test_a_page_for_the_network_has_all_addresses_of_the_machine(model: Path) ->
         for host in ("192.0.2.1", f"localhost:{port}", socket.gethostname()):
             assert ask(server, "/healthz", headers={"Host": host})[0] == 200
         assert ask(server, "/healthz", headers={"Host": "rebound.example"})[0] == 421
+
+
+def test_it_ends_while_all_connections_are_taken(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.commands.demo.server.MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(uploads, "HEAD_S", 600.0)
+    with serve(model) as server, contextlib.ExitStack() as clients:
+        for _ in range(2):
+            connection = socket.create_connection(server.server_address[:2], timeout=60)
+            clients.enter_context(connection).sendall(b"GET ")
+        ending = threading.Thread(target=server.shutdown)
+        ending.start()
+        ending.join(60)
+        assert not ending.is_alive()
+
+
+def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    assert page.name_of(tmp_path / "caf\udce9" / "model.safetensors") == "caf?"
 
 
 def test_methods(server: DemoServer) -> None:

@@ -163,6 +163,7 @@ def test_what_it_refuses(model: Path, tmp_path: Path, capsys: Capture) -> None:
     for words, message in (
         (["--static", tmp_path / "full"], "is there already"),
         (["--static", model], "is there already"),
+        (["--static", tmp_path / ("n" * 300)], "cannot be written (File name too long)"),
         (["--static", site, "--ort", tmp_path / "ort"], "ort.wasm.bundle.min.mjs is missing"),
         (["--static", site, "--port", "80"], "--static: writes files and serves nothing"),
         (["--ort", tmp_path], "--ort: is only for --static"),

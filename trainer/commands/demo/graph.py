@@ -25,7 +25,8 @@ INVERT, IMAGE, MAPS = "invert", "image", "maps"
 _PASSED = ("Identity", "Dropout", "Reshape", "Flatten", "Squeeze")
 """operators that leave the numbers as they are"""
 _MEANS, _LARGEST = ("ReduceMean", "GlobalAveragePool"), ("ReduceMax", "GlobalMaxPool")
-_AFTER_HEAD = ("Softmax", "Sigmoid", "Div", "Mul", "Identity")
+_AFTER_HEAD = ("Softmax", "Sigmoid", "Identity")
+_SCALE = ("Div", "Mul")
 
 Weights = npt.NDArray[np.float32]
 
@@ -168,14 +169,21 @@ class _Graph:
     def find_head(self) -> _Head | None:
         """Return the linear layer over the last maps; None: the network ends otherwise."""
         node = self._producers.get(self._output)
-        while node is not None and node.op_type in _AFTER_HEAD:
+        while node is not None and (
+            node.op_type in _AFTER_HEAD or (node.op_type in _SCALE and self._is_by_number(node))
+        ):
             node = self._producers.get(node.input[0])
-        if node is not None and node.op_type == "Add":  # of the bias
+        if node is not None and node.op_type == "Add" and node.input[1] in self._constants:  # bias
             node = self._producers.get(node.input[0])
         weights = self._weights_of(node)
         if node is None or weights is None:
             return None
         return self._trace(node.input[0], weights)
+
+    def _is_by_number(self, node: Any) -> bool:
+        """Tell whether a product or a quotient is by one number, as by the temperature."""
+        number = self._constants.get(node.input[1])
+        return number is not None and number.size == 1 and bool(number > 0)
 
     def _weights_of(self, node: Any) -> Weights | None:
         """Return the weights of a linear layer, (classes, features)."""

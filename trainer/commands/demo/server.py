@@ -1,6 +1,6 @@
 """Serve the page and its answers, to a browser on this machine or to a whole class.
 
-Three addresses have files, one is asked about pictures, one says that all is well; there are no
+Four addresses have files, one is asked about pictures, one says that all is well; there are no
 others, and no address is ever made into a path. Each connection has one request and a thread of its
 own, which waits for the few threads that compute.
 """
@@ -31,7 +31,6 @@ from trainer.base.errors import UserError
 from trainer.commands.demo import uploads
 from trainer.commands.demo.answering import Answerer, Question
 from trainer.commands.demo.uploads import DeadlineReader, Refusal, Room
-from trainer.data.pictures.opening import TooManyPixelsError, UnknownFormatError
 
 MOST_CONNECTIONS = 512
 """with a thread each; the system holds as many more until one of them ends"""
@@ -86,6 +85,7 @@ class DemoServer(ThreadingHTTPServer):
         self.files, self.answerer = files, answerer
         self.room, self.waiting = Room(), threading.BoundedSemaphore(MOST_WAITING)
         self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._is_ending = threading.Event()
         self._host = host
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -114,8 +114,16 @@ class DemoServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread, as soon as there are not too many."""
-        self._connections.acquire()
+        while not self._connections.acquire(timeout=0.5):
+            if self._is_ending.is_set():
+                self.shutdown_request(request)
+                return
         super().process_request(request, client_address)
+
+    def shutdown(self) -> None:
+        """End `serve_forever`, also where all connections are taken."""
+        self._is_ending.set()
+        super().shutdown()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection in this thread."""
@@ -208,7 +216,7 @@ class Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             self._send_error(refusal)
         except UserError as error:
-            self._send_error(Refusal(_status_of(error), str(error)))
+            self._send_error(uploads.refusal_of(error))
         except CancelledError:
             self._send_error(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is closing"))
         except TimeoutError:
@@ -323,14 +331,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """Write no line for each request."""
-
-
-def _status_of(error: UserError) -> HTTPStatus:
-    """Return the status for what is wrong with a picture."""
-    match error:
-        case TooManyPixelsError():
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        case UnknownFormatError():
-            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        case _:
-            return HTTPStatus.BAD_REQUEST

@@ -13,6 +13,7 @@ import numpy as np
 from trainer.base.errors import UserError
 from trainer.base.files import sha256_of, write_json
 from trainer.commands.demo import graph, page
+from trainer.commands.options import report_write_errors
 from trainer.data.sources.download import DownloadError, cache_folder, download
 from trainer.finished.export import writing
 from trainer.finished.export.description import Order
@@ -57,7 +58,9 @@ def write(
         UserError: the folder has something in it, a file is missing or another, or the model cannot
             be exported.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    with report_write_errors("--static", folder):
+        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if is_taken:
         raise UserError(f"--static: {folder} is there already; name a new folder, or empty it")
     runtime = find_runtime(ort)
     facts: dict[str, Any] = {}
@@ -75,11 +78,9 @@ def write(
         known = {"class_names": list(trained.class_names), "thresholds": thresholds, **limits}
         write_json(temporary / "model.json", known | {"weights_sha256": trained.weights_sha256})
 
-    try:
+    with report_write_errors("--static", folder):
         _write_folder(folder, fill)
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    except OSError as error:
-        raise UserError(f"--static: {folder} cannot be written ({error.strerror})") from error
     return {"folder": str(folder), "files": files, **facts}
 
 

@@ -17,6 +17,9 @@ from email.message import Message
 from http import HTTPStatus
 from typing import Any
 
+from trainer.base.errors import UserError
+from trainer.data.pictures.opening import TooManyPixelsError, UnknownFormatError
+
 MOST_BYTES = 32 * 2**20
 """of a request's body"""
 MOST_HELD_BYTES = 16 * MOST_BYTES
@@ -115,6 +118,18 @@ def busy() -> Refusal:
         "too many pictures are waiting; ask again later",
         {"Retry-After": "5"},
     )
+
+
+def refusal_of(error: UserError) -> Refusal:
+    """Return the answer where something is wrong with a picture, or with what is asked."""
+    match error:
+        case TooManyPixelsError():
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        case UnknownFormatError():
+            status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        case _:
+            status = HTTPStatus.BAD_REQUEST
+    return Refusal(status, str(error))
 
 
 def body_bytes(headers: Message) -> int:

@@ -32,10 +32,16 @@ CHECKED_BATCHES = (1, 2, 3)
 _BLOCK = 100
 """test images at once"""
 
+_OF_NETWORK = "does the network do other things with other batches, or draw numbers?"
+_OF_EITHER = (
+    "if it is written without --with-preprocessing, the preprocessing is what differs; otherwise: "
+    + _OF_NETWORK
+)
+
 
 def tolerance_of(form: Format, *, with_preprocessing: bool) -> float | None:
     """Return how far a value may be from the original's; None: as far as it is."""
-    if FORMATS[form].is_exact is False:
+    if not FORMATS[form].is_exact:
         return None
     return ROUGH_TOLERANCE if with_preprocessing and form == "openvino" else TOLERANCE
 
@@ -72,7 +78,7 @@ def check_pixels(
             with explain_failure("what was written does not run"):
                 found = run(pixels)
         scale = max(1.0, float(expected.abs().max()))
-        difference = _compare(found, expected, target, scale, tolerance)
+        difference = _compare(found, expected, target, scale, tolerance, _OF_NETWORK)
         largest = max(largest, difference)
     count = sum(CHECKED_BATCHES)
     return {"images": count, "largest_difference": largest, "tolerance": tolerance}
@@ -104,7 +110,8 @@ def check_pictures(
             seeding.seed_all(0, "evaluation", 1)
             with explain_failure("what was written does not run"):
                 found = run(pictures)
-        largest = max(largest, _compare(found, expected, target, 1.0, tolerance))
+        difference = _compare(found, expected, target, 1.0, tolerance, _OF_EITHER)
+        largest = max(largest, difference)
     count = sum(CHECKED_BATCHES)
     return {"images": count, "largest_difference": largest, "tolerance": tolerance}
 
@@ -115,10 +122,16 @@ def _compare(
     target: Path,
     scale: float,
     tolerance: float | None,
+    reason: str,
 ) -> float:
-    """Return the largest difference, as a share of `scale`."""
+    """Return the largest difference, as a share of `scale`.
+
+    Args:
+        reason: why it may be too large, for the message.
+    """
     size = len(expected)
-    if found.shape != expected.shape or not bool(expected.isfinite().all()):
+    are_finite = all(bool(values.isfinite().all()) for values in (found, expected))
+    if found.shape != expected.shape or not are_finite:
         raise UserError(
             f"{target}: not written, as for {size} images the file gives values of shape "
             f"{tuple(found.shape)}, the original {tuple(expected.shape)}, or infinite ones"
@@ -130,7 +143,7 @@ def _compare(
         raise UserError(
             f"{target}: not written, as for {size} images its values differ from the "
             f"original's by {difference:.2g} of the largest, where {tolerance:g} is allowed; "
-            f"does the network do other things with other batches, or draw numbers?"
+            f"{reason}"
         )
     return difference
 
@@ -182,7 +195,8 @@ def compare_on_images(
     with progress_bar("images", len(targets)) as progress:
         batches = _pictures(trained, found, read) if read else _blocks(trained, found)
         for batch, own in batches:
-            values = run(batch.to(dtype))
+            with explain_failure("what was written does not run on a test image"):
+                values = run(batch.to(dtype))
             if read is None:
                 labels = trained.thresholds is not None
                 values = values.sigmoid() if labels else values.softmax(1)

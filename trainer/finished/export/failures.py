@@ -19,15 +19,17 @@ EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "openvino
 
 @contextlib.contextmanager
 def explain_failure(what: str) -> Iterator[None]:
-    """Turn what the exporters raise on a network that they do not understand into one message."""
+    """Turn what the exporters raise on a network that they do not understand into one message.
+
+    Args:
+        what: has failed, in words.
+    """
     try:
         yield
     except (UserError, OSError):
         raise
     except Exception as error:
-        raise UserError(
-            f"--format: the network {what} ({_first_cause(error)}); nothing is written"
-        ) from error
+        raise UserError(f"--format: {what} ({_first_cause(error)}); nothing is written") from error
 
 
 def _first_cause(error: BaseException) -> str:

@@ -40,20 +40,18 @@ class FormatFacts:
         suffix: of its files.
         packages: that write and open it, besides torch.
         is_exact: whether it computes in float32, as the original does.
-        has_preprocessing: whether what is done to a picture can be in it.
     """
 
     suffix: str
     packages: tuple[str, ...] = ()
     is_exact: bool = True
-    has_preprocessing: bool = True
 
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 FORMATS: dict[Format, FormatFacts] = {
     "onnx": FormatFacts(".onnx", _ONNX),
-    "torchscript": FormatFacts(".pt", has_preprocessing=False),
-    "safetensors": FormatFacts(".safetensors", has_preprocessing=False),
+    "torchscript": FormatFacts(".pt"),
+    "safetensors": FormatFacts(".safetensors"),
     "pt2": FormatFacts(".pt2"),
     "openvino": FormatFacts(".xml", (*_ONNX, "openvino")),
     "int8": FormatFacts(".onnx", _ONNX, is_exact=False),

@@ -39,6 +39,8 @@ def quantise(exact: Path, calibration: torch.Tensor) -> Any:
     with tempfile.TemporaryDirectory(dir=exact.parent) as folder:
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "quantised.onnx")
         quant_pre_process(exact, prepared, skip_symbolic_shape=True)
+        nodes = onnx.load(prepared).graph.node
+        last = _last_layer(nodes)
         quantize_static(
             prepared,
             quantised,
@@ -47,9 +49,11 @@ def quantise(exact: Path, calibration: torch.Tensor) -> Any:
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_nodes_after_last_layer(onnx.load(prepared)),
+            nodes_to_exclude=[node.name for node in nodes[last + 1 :]],
         )
-        return onnx.load(quantised)
+        found = onnx.load(quantised)
+        _keep_exact(found.graph, nodes[last].name)
+        return found
 
 
 def put_behind(fitting: Path, quantised: Any, module: PictureModel) -> Any:
@@ -95,8 +99,30 @@ def _reader(calibration: torch.Tensor) -> Any:
     return Reader()
 
 
-def _nodes_after_last_layer(model: Any) -> list[str]:
-    nodes = model.graph.node
+def _last_layer(nodes: Any) -> int:
     layers = ("Conv", "Gemm", "MatMul")
-    last = max((index for index, node in enumerate(nodes) if node.op_type in layers), default=0)
-    return [node.name for node in nodes[last + 1 :]]
+    return max((index for index, node in enumerate(nodes) if node.op_type in layers), default=0)
+
+
+def _keep_exact(graph: Any, layer: str) -> None:
+    """Take out what rounds the values that a layer gives to 8 bits.
+
+    Args:
+        layer: the name of its node.
+    """
+    (node,) = (node for node in graph.node if node.name == layer)
+    rounding = _reader_of(graph, node.output[0])
+    if rounding is None or rounding.op_type != "QuantizeLinear":
+        return
+    back = _reader_of(graph, rounding.output[0])
+    node.output[0] = back.output[0]
+    for one in (rounding, back):
+        graph.node.remove(one)
+    used = {name for one in graph.node for name in one.input}
+    for tensor in [one for one in graph.initializer if one.name in rounding.input]:
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
+
+
+def _reader_of(graph: Any, value: str) -> Any:
+    return next((node for node in graph.node if value in node.input), None)

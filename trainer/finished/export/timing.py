@@ -25,6 +25,9 @@ TIMED: tuple[GraphFormat, ...] = ("onnx", "pt2", "openvino", "int8", "torchscrip
 EAGER = "torch"
 """the network as it is, as `predict` and `evaluate` run it"""
 
+_WITH_CODE: tuple[GraphFormat, ...] = ("pt2", "torchscript")
+"""whose files may run code of whoever wrote them when torch opens them: they have pickles"""
+
 _BLOCK_S = 0.05
 """of a measurement: as many calls as take about that long"""
 
@@ -33,6 +36,8 @@ def open_formats(
     trained: TrainedModel, folder: Path, config: RunConfig | str, threads: int
 ) -> tuple[dict[str, Run], list[dict[str, Any]]]:
     """Open a model in each format: the run's own export where it has one of these weights.
+
+    The run may be somebody else's, so those of torch are written anew.
 
     Args:
         folder: where others are written.
@@ -54,12 +59,13 @@ def open_formats(
             if missing := find_missing(FORMATS[form].packages):
                 rows.append({"format": form, "left_out": f"not installed: {missing}"})
                 continue
-            path = _find(trained, known.get(form))
+            path = _find(trained, form, known.get(form))
+            if path is None:
+                known.pop(form, None)
             try:
-                if path is None:
+                if path is None or form in _WITH_CODE:
                     path = folder / Order(form).file_name
                     writing.write_graph(trained, Order(form), path, path, config)
-                    known.pop(form, None)
                 with silence_libraries():
                     runs[form] = torch.inference_mode()(formats.open_file(form, path, threads))
             except UserError as error:
@@ -73,7 +79,9 @@ def open_formats(
     return runs, rows
 
 
-def _find(trained: TrainedModel, export: Mapping[str, Any] | None) -> Path | None:
+def _find(
+    trained: TrainedModel, form: GraphFormat, export: Mapping[str, Any] | None
+) -> Path | None:
     """Return the file of an export if it is still what the run knows of it."""
     if export is None or export.get("weights_sha256") != trained.weights_sha256:
         return None
@@ -81,12 +89,10 @@ def _find(trained: TrainedModel, export: Mapping[str, Any] | None) -> Path | Non
         return None
     path = trained.file.parent / str(export.get("file"))
     digests = export.get("sha256")
-    if not isinstance(digests, dict) or not digests:
+    files = writing.files_of(form, path)
+    if not all(file.is_file() for file in files):
         return None
-    files = {name: path.with_name(name) for name in digests}
-    if all(file.is_file() and sha256_of(file) == digests[name] for name, file in files.items()):
-        return path
-    return None
+    return path if digests == {file.name: sha256_of(file) for file in files} else None
 
 
 def measure(

@@ -1,8 +1,8 @@
 """Write a trained model in a format of other programs and check what was written.
 
-Run by `writing` as `python -m trainer.finished.export.worker TASK`: torch's exporters may crash on
-a network that they do not understand. The arithmetic of the graph is float32, whatever precision
-the run was trained in.
+Run by `writing` as `python -m trainer.finished.export.worker`: torch's exporters may crash on a
+network that they do not understand. The arithmetic of the graph is float32, whatever precision the
+run was trained in.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from trainer.finished.export.modules import ExportedModule, PictureModel, PixelM
 
 
 def main() -> None:
-    """Do the task in the first argument; print `checked` or `error` as JSON."""
+    """Do the task on standard input, JSON; print `checked` or `error` as JSON."""
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where the libraries print
     try:
-        found: dict[str, Any] = {"checked": write_and_check(json.loads(sys.argv[1]))}
+        found: dict[str, Any] = {"checked": write_and_check(json.load(sys.stdin))}
     except UserError as error:
         found = {"error": str(error)}
     with os.fdopen(output, "w", encoding="utf-8") as stream:
@@ -45,7 +45,7 @@ def write_and_check(task: Mapping[str, Any]) -> dict[str, Any]:
             of images, or None, `temporary` to write to, and `target`, for messages.
 
     Returns:
-        What `checking.check_patterns` returns.
+        What `checking.check_pixels` or `check_pictures` returns.
 
     Raises:
         UserError: the network cannot be written in this format, or the file does not give the same.
@@ -60,7 +60,7 @@ def write_and_check(task: Mapping[str, Any]) -> dict[str, Any]:
         module = PictureModel(trained)
     module.eval().requires_grad_(False)
     calibration = task["calibration"]
-    with silence_libraries(), explain_failure(f"cannot be written as {form}"):
+    with silence_libraries(), explain_failure(f"the network cannot be written as {form}"):
         formats.write(
             form,
             module,

@@ -59,6 +59,8 @@ def export(
     if target.exists() and target.samefile(trained.file):
         raise UserError(f"{target}: is the run's own file; choose another --output")
     formats.require(order.form)
+    if not isinstance(config, str):
+        record.read(trained.file.parent)  # a damaged one is found before the work
     facts = describe(trained, order)
     found: dict[str, Any] = {}
 
@@ -73,10 +75,10 @@ def export(
         _write_with_weights(target, write)
         size_bytes = sum(file.stat().st_size for file in files_of(order.form, target))
         written = {"file": str(target), "bytes": size_bytes, **facts, **found}
-        if not isinstance(config, str):
-            _note(trained.file.parent, order, target, written)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    if not isinstance(config, str):
+        _note(trained.file.parent, order, target, written)
     return written
 
 
@@ -125,6 +127,8 @@ def _write_with_weights(target: Path, write: Any) -> None:
         if weights.exists():
             weights.chmod(temporary.stat().st_mode)
             sync(weights)
+            # Whoever is killed after the next line leaves no pair, rather than one of two exports.
+            target.unlink(missing_ok=True)
             weights.replace(target.with_suffix(".bin"))
 
     try:
@@ -151,7 +155,9 @@ def _calibrate(
     chosen = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
     pixels = images.images.index_select(0, torch.from_numpy(chosen)).cpu()
     path = folder / "calibration.npy"
-    np.save(path, pixels.to(getattr(torch, order.input_type)).numpy(), allow_pickle=False)
+    # With preprocessing, what comes before the network makes float32 of them.
+    dtype = torch.float32 if order.with_preprocessing else getattr(torch, order.input_type)
+    np.save(path, pixels.to(dtype).numpy(), allow_pickle=False)
     return str(path), {"split": split, "images": count}
 
 
@@ -201,7 +207,7 @@ def _warn(order: Order, tested: dict[str, Any], own: bool | None) -> None:
 
 
 def _note(folder: Path, order: Order, target: Path, written: dict[str, Any]) -> None:
-    """Write the facts of an export into exports.json."""
+    """Write the facts of an export into exports.json, where the run's folder can be written."""
     inside = target.parent.resolve() == folder.resolve()
     keys = ("bytes", "weights_sha256", "calibration", "checked", "tested", "not_tested_because")
     facts = {
@@ -213,7 +219,10 @@ def _note(folder: Path, order: Order, target: Path, written: dict[str, Any]) -> 
         **{key: written[key] for key in keys if key in written},
     }
     key = record.key_of(order.form, with_preprocessing=order.with_preprocessing)
-    record.add(folder, key, facts)
+    try:
+        record.add(folder, key, facts)
+    except OSError as error:
+        log.warning("%s: not noted there (%s)", folder / record.NAME, error.strerror or error)
 
 
 def _write_safetensors(trained: TrainedModel, path: Path, target: Path) -> dict[str, Any]:
@@ -235,7 +244,9 @@ def _run_worker(task: dict[str, Any]) -> dict[str, Any]:
     """
     # As PYTHONPATH, so that user-defined code is found there too; -P: only there.
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "trainer.finished.export.worker", json.dumps(task)],
+        [sys.executable, "-P", "-m", "trainer.finished.export.worker"],
+        # Not as an argument: the names of thousands of classes are longer than one may be.
+        input=json.dumps(task).encode(),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         check=False,

@@ -17,7 +17,8 @@ _FOLDER = Path(__file__).parent
 def name_of(run: Path) -> str:
     """Return what the page calls a run: its folder's name, without the folders above."""
     found = run.resolve()
-    return found.name if found.is_dir() else found.parent.name
+    name = found.name if found.is_dir() else found.parent.name
+    return name.encode(errors="replace").decode()  # it may have bytes that are no UTF-8
 
 
 def files(stored: TrainedModel, name: str) -> dict[str, PageFile]:

@@ -76,7 +76,7 @@ function answer(known, probabilities, best) {
       probability: chosen.map((label) => probabilities[label]),
     };
   }
-  const isSure = probabilities[best] >= known.min_confidence;
+  const isSure = probabilities[best] >= Math.fround(known.min_confidence);
   return { class: isSure ? known.class_names[best] : null, probability: probabilities[best] };
 }
 
