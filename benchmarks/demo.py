@@ -67,7 +67,12 @@ def serve(run: Path) -> Iterator[str]:
     words = [sys.executable, "-m", "trainer", "demo", str(run), "--port", "0", "--json"]
     with subprocess.Popen(words, env=apart.environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        text = b"".join(iter(process.stdout.readline, b"}\n")) + b"}"
+        text = b""
+        while not text.endswith(b"}\n"):
+            line = process.stdout.readline()
+            if not line:
+                sys.exit(f"the page of {run} is not served")
+            text += line
         try:
             yield urlsplit(json.loads(text)["url"]).netloc
         finally:
