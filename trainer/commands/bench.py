@@ -18,7 +18,12 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent, print_report
 from trainer.commands.export import configuration_of
-from trainer.commands.options import add_json_option, add_model_option, positive_integer
+from trainer.commands.options import (
+    add_json_option,
+    add_model_option,
+    add_trained_model_argument,
+    positive_integer,
+)
 from trainer.ranks import processes
 
 MOST_THREADS, MOST_IMAGES = 1024, 2**16
@@ -26,9 +31,7 @@ MOST_THREADS, MOST_IMAGES = 1024, 2**16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments; the others are the run's."""
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
-    )
+    add_trained_model_argument(parser)
     parser.add_argument(
         "--batch", type=positive_integer, default=32, metavar="N", help="images; default: 32"
     )
@@ -64,8 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = configuration_of(stored.file.parent, arguments.configuration)
     batches = sorted({1, arguments.batch})
     with tempfile.TemporaryDirectory() as folder:
-        opened = timing.open_formats(stored, Path(folder), config, arguments.threads)
-        runs, rows = opened
+        runs, rows = timing.open_formats(stored, Path(folder), config, arguments.threads)
         what = f"--batch: {arguments.batch} images"
         with out_of_memory.explain(what, "name fewer", torch.device("cpu")):
             times = timing.measure(stored, runs, batches, arguments.rounds)

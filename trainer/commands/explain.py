@@ -23,6 +23,7 @@ from trainer.commands.options import (
     add_max_megapixels_option,
     add_model_option,
     add_pictures_argument,
+    add_trained_model_argument,
     choose_kernels_of,
     report_write_errors,
 )
@@ -39,9 +40,7 @@ GAP = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
-    )
+    add_trained_model_argument(parser)
     add_pictures_argument(parser)
     parser.add_argument("--method", choices=METHODS, default="gradcam", help="default: gradcam")
     parser.add_argument(
@@ -113,6 +112,7 @@ def _explain(
     import torch
 
     from trainer.data.dataset import drawable
+    from trainer.finished import answers
     from trainer.run.report import heat_maps
     from trainer.training import attribution
 
@@ -132,7 +132,7 @@ def _explain(
     row = {
         "file": place.name,
         "class": stored.class_names[best],
-        "probability": float(str(probabilities[best].numpy())),
+        "probability": answers.shortest(probabilities.numpy()[best]),
         "explained": stored.class_names[asked],
     }
     return row, np.concatenate([left, gap, right], axis=1)

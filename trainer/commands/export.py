@@ -18,7 +18,12 @@ from typing import Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import percent, print_report
-from trainer.commands.options import add_json_option, add_model_option, check_output
+from trainer.commands.options import (
+    add_json_option,
+    add_model_option,
+    add_trained_model_argument,
+    check_output,
+)
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
 from trainer.run.console import MOST_CLASSES
@@ -32,9 +37,7 @@ ALLOWED = ("data.",)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments; the others are the run's."""
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
-    )
+    add_trained_model_argument(parser)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument(
         "--output",

@@ -29,6 +29,13 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trained_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add RUN; `trained_model.load` reads what it names."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
+    )
+
+
 EMPTY = "is empty; name what is meant (is a variable of the shell not set?)"
 
 

@@ -21,7 +21,6 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainer.base.errors import UserError
@@ -31,6 +30,7 @@ from trainer.commands.options import (
     add_min_confidence_option,
     add_model_option,
     add_pictures_argument,
+    add_trained_model_argument,
     choose_kernels_of,
 )
 from trainer.config.schema import RunConfig
@@ -62,9 +62,7 @@ log = logging.getLogger("lockstep")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
-    )
+    add_trained_model_argument(parser)
     add_pictures_argument(parser)
     parser.add_argument(
         "--invert",

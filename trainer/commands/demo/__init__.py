@@ -26,6 +26,7 @@ from trainer.commands.options import (
     add_max_megapixels_option,
     add_min_confidence_option,
     add_model_option,
+    add_trained_model_argument,
     choose_kernels_of,
 )
 from trainer.config.schema import RunConfig
@@ -42,9 +43,7 @@ HOST, PORT = "127.0.0.1", 8000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a finished run's folder, or its model.safetensors"
-    )
+    add_trained_model_argument(parser)
     parser.add_argument(
         "--port",
         type=_port,

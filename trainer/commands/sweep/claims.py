@@ -126,8 +126,7 @@ class Claims:
         return Claim(trial, limits, lock)
 
     def _lock(self, name: str) -> Lock | None:
-        without = "so work on this sweep by one command at a time"
-        return locks.try_lock(self.sweep.folder / LOCKS / name, without)
+        return locks.try_lock(self.sweep.folder / LOCKS / name, journal.WITHOUT_LOCKS)
 
 
 def _check_reasons(trials: Sequence[Trial]) -> None:

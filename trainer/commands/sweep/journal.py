@@ -23,6 +23,9 @@ from trainer.base.errors import UserError
 NAME = "sweep"
 FILE = "journal.log"
 
+WITHOUT_LOCKS = "so work on this sweep by one command at a time"
+"""what there is to do where the file system has none"""
+
 State = Literal["running", "complete", "pruned", "failed"]
 
 _STATES: dict[TrialState, State] = {
@@ -87,8 +90,8 @@ class Journal:
         Raises:
             UserError: the journal is damaged.
         """
-        without = "so work on this sweep by one command at a time"
-        with locks.lock_file(self._folder / ".lock", "writes this sweep's journal", without):
+        lock = self._folder / ".lock"
+        with locks.lock_file(lock, "writes this sweep's journal", WITHOUT_LOCKS):
             self._cut_half_line()
             yield self._read()
 

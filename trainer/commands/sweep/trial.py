@@ -9,7 +9,7 @@ from trainer.base.errors import StoppedOnRequest, UserError
 from trainer.commands.sweep.journal import Outcome
 from trainer.commands.sweep.search import is_behind, was_pruned
 from trainer.config.schema import ChoiceName, RunConfig
-from trainer.run.engine_builder import build_engine
+from trainer.run import training_run
 from trainer.run.metrics_log import by_event, read_records
 from trainer.run.session import Session
 from trainer.training.averaging import chooses_final_mean
@@ -31,14 +31,7 @@ def train_trial(config: RunConfig, limits: Mapping[int, float]) -> None:
         with Session(config) as session:
             if not session.open():
                 return
-            engine = build_engine(
-                session.accelerator,
-                session.config,
-                session.checkpoints,
-                session.stop,
-                resumes=session.saved is not None,
-            )
-            session.start(engine)
+            engine = training_run.start(session)
             for epoch, limit in sorted(limits.items()):
                 engine.fit(until=(epoch + 1, epoch * engine.batches.steps))
                 state, by = engine.state, session.config.train.choose_by
