@@ -25,7 +25,8 @@ from trainer.training.step_sum import StepSum
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 Case = dict[str, Any]
-"""each: micro-batches of a rank; length of the vector; types; bucket_bytes; early; small_bytes"""
+"""each: micro-batches of a rank; length of the vector; types; bucket_bytes; early; small_bytes;
+by_host: as the memory of GPUs between processes that share one"""
 
 
 def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -60,6 +61,7 @@ def sum_on_a_rank(number: int, rank: int, processes: int, case: Case) -> list[by
     count = processes * case["each"]
     leaves = make_leaves(count, case["length"], case["types"])
     exchange.BUCKET_BYTES, exchange.SMALL_BYTES = case["bucket_bytes"], case["small_bytes"]
+    exchange._goes_by_host = lambda _: case["by_host"]
     chance = random.Random(f"{number}/{rank}")
     sums = StepSum(count)
     *others, last = rank_microbatches(rank, processes, count)
@@ -130,6 +132,7 @@ cases = st.fixed_dictionaries(
         "bucket_bytes": st.sampled_from([64, 1024, 4096, 2**20]),
         "early": st.booleans(),
         "small_bytes": st.sampled_from([0, 300, 2000, 2**20]),
+        "by_host": st.booleans(),
     }
 )
 

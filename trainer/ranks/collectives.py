@@ -106,6 +106,16 @@ def _is_any_at_work(accelerator: Accelerator, this_rank: bool) -> bool:
     return bool(at_work)
 
 
+def barrier(accelerator: Accelerator) -> None:
+    """Return when all ranks have come here."""
+    if accelerator.num_processes > 1:
+        import torch.distributed as dist
+
+        # Accelerate's own takes the number of the process for that of its GPU, which may be shared.
+        gpu = accelerator.device.index
+        dist.barrier(device_ids=None if gpu is None else [gpu])
+
+
 def max_over_ranks(accelerator: Accelerator, values: list[float]) -> list[float]:
     """Return the largest of each value over all ranks; waits for the device."""
     if accelerator.num_processes == 1:

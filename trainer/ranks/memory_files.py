@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.ranks import processes
+from trainer.ranks import collectives, processes
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def share(accelerator: Accelerator, size_bytes: int | None) -> Iterator[MemoryFi
         # With some of them left out, nobody would know how much memory all take.
         has_it = found is not None or processes.local_count() == 1
         yield found if all(gather_object([has_it])) else None
-        accelerator.wait_for_everyone()  # until all have opened it
+        collectives.barrier(accelerator)  # until all have opened it
 
 
 def empty(accelerator: Accelerator, *shape: int) -> torch.Tensor:

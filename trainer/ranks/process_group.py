@@ -92,7 +92,9 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # DDP would overwrite every rank's batch-norm statistics with those of rank 0, and would fail
     # when a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout_seconds))
+    backend = "gloo" if not cpu and _shares_gpu() else InitProcessGroupKwargs.backend
+    timeout = timedelta(seconds=config.timeout_seconds)
+    group = InitProcessGroupKwargs(backend=backend, timeout=timeout)
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
     if accelerator.device.type == "cpu":
         # Of several processes it has a number, with which torch copies what is there already.
@@ -105,6 +107,16 @@ def create_accelerator(config: RunConfig) -> Accelerator:
         )
     numerics.choose_precision(asked)
     return accelerator
+
+
+def _shares_gpu() -> bool:
+    """Tell whether processes of this machine share a GPU, which NCCL refuses.
+
+    Accelerate gives them the GPUs in turn. Gloo sends their messages by way of the host.
+    """
+    import torch
+
+    return 0 < torch.cuda.device_count() < processes.local_count()
 
 
 def leave(accelerator: Accelerator) -> None:

@@ -180,8 +180,25 @@ def _gather(group: Group, root: torch.Tensor, cuts: Sequence[tuple[int, int]]) -
 
 
 def _wait(operations: list[dist.P2POp]) -> None:
+    arriving = []
+    for operation in operations:
+        tensor = operation.tensor
+        if not _goes_by_host(tensor):
+            continue
+        if operation.op is dist.isend:
+            operation.tensor = tensor.cpu()
+        else:
+            operation.tensor = torch.empty_like(tensor, device="cpu")
+            arriving.append((tensor, operation.tensor))
     for request in dist.batch_isend_irecv(operations):
         request.wait()
+    for tensor, on_host in arriving:
+        tensor.copy_(on_host)
+
+
+def _goes_by_host(tensor: torch.Tensor) -> bool:
+    """Tell whether a message is copied to the host first: gloo's socket reads no GPU's memory."""
+    return tensor.device.type != "cpu" and dist.get_backend() == "gloo"
 
 
 def _add(layout: BufferLayout, begin: int, left: _Piece, right: _Piece) -> _Piece:
