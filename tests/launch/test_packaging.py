@@ -168,6 +168,7 @@ def test_the_wheel_holds_the_packages_the_recipes_and_the_licence_only(wheel: Pa
         "trainer/commands/demo/page/*.[!p]*",
         "models/**/*.py",
         "configs/*.yaml",
+        "configs/spaces/*.yaml",
     ]
     expected = {
         path.relative_to(REPOSITORY).as_posix()

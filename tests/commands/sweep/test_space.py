@@ -10,7 +10,7 @@ import pytest
 from tests.commands.command import Capture, run_command
 from tests.runs import words
 from trainer.base.errors import UserError
-from trainer.commands.sweep import space
+from trainer.commands.sweep import space, space_file
 from trainer.commands.sweep.space import Choices, Range
 from trainer.config import command_line
 from trainer.config.schema import flatten
@@ -19,7 +19,7 @@ from trainer.config.schema import flatten
 def read(tmp_path: Path, text: str) -> space.Space:
     path = tmp_path / "space.yaml"
     path.write_text(text)
-    return space.read(path)
+    return space_file.read(path)
 
 
 def test_choices_and_ranges(tmp_path: Path) -> None:
@@ -67,6 +67,10 @@ def test_numbers_are_rounded_by_the_width_of_their_range(
         ("optimizer.lr: [", "not YAML"),
         ("optimizer.lrr: [1]", "is no key of a configuration; did you mean optimizer.lr?"),
         ("optimizer: {lr: [1]}", "optimizer: is a section; write its keys in dotted form"),
+        ("optimizer.lr: [0.1]\noptimizer.lr: [0.2]", "line 2: optimizer.lr is there twice"),
+        ("model.args: [{a: 1, a: 2}]", "line 1: a is there twice"),
+        ("? [a, b]\n: [1]", "not YAML"),
+        ("optimizer.lr: &a {low: *a}", "not YAML"),
         ("optimizer.lr: []", "optimizer.lr: the list is empty"),
         ("optimizer.lr: 0.1", "optimizer.lr: must be a list of choices"),
         ("optimizer.lr: [0.1, 0.1]", "0.1 is there twice"),
@@ -83,6 +87,10 @@ def test_numbers_are_rounded_by_the_width_of_their_range(
         ("optimizer.lr: {low: 0.1, high: 1, step: 0}", "step: it must be above 0"),
         ("optimizer.lr: {low: 0.1, high: 1, step: 0.2, log: true}", "where log is true"),
         ("train.epochs: {low: 1, high: 10, step: 4}", "write 9"),
+        ("train.epochs: {low: 1, high: 1e30}", "must be a whole number"),
+        (f"train.epochs: {{low: 1, high: {10**23}}}", "the range goes too far"),
+        ("optimizer.lr: {low: -1e308, high: 1e308}", "the range goes too far"),
+        ("optimizer.lr: {low: 0, high: 1, step: 1e-300}", "step: 1e-300 is too small"),
         ("train.epochs: {low: 1, high: 2.5}", "train.epochs: must be a whole number"),
         ("train.epochs: [true]", "train.epochs: must be a whole number"),
         ("optimizer.name: {low: 1, high: 2}", "is no number, so it has no range"),

@@ -18,6 +18,7 @@ import pytest
 
 from tests.browser import CHROMIUM, Browser
 from tests.commands.command import Capture, run_command
+from tests.data.picture_folders import write_digits
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, contents, train_here, words
 
@@ -271,10 +272,24 @@ def test_a_folder_with_a_run_is_refused(whole: Path, capsys: Capture) -> None:
     assert not (trial / "journal.log").exists()
 
 
-def test_what_is_wrong_with_all_trials_ends_the_sweep(tmp_path: Path) -> None:
-    folder = tmp_path / "S"
-    missing = ["--data.name", "folder", "--data.root", str(tmp_path / "nowhere")]
-    done = run_forked(1, tmp_path, "-m", "trainer", *command_words(folder, *missing))
+def test_what_is_wrong_with_all_trials_ends_the_sweep_and_is_put_right(tmp_path: Path) -> None:
+    folder, pictures = tmp_path / "S", tmp_path / "pictures"
+    (tmp_path / "space.yaml").write_text("optimizer.lr: {low: 1e-3, high: 0.1, log: true}")
+    own = ["--data.name", "folder", "--data.root", str(pictures), "--train.epochs", "1"]
+    words = command_words(folder, *own, "--trials", "5", "--json")
+
+    done = run_forked(1, tmp_path, "-m", "trainer", *words)
     assert done.returncode == 2
     assert "the first 5 trials failed alike" in done.stderr
-    assert "nowhere" in done.stderr.splitlines()[-1]
+    assert "--retry_failed" in done.stderr
+    assert "pictures" in done.stderr.splitlines()[-1]
+
+    write_digits(pictures, test=20)
+    again = run_forked(1, tmp_path, "-m", "trainer", *words)
+    assert again.returncode == 2, "what has failed stays so"
+    again = run_forked(1, tmp_path, "-m", "trainer", *words, "--retry_failed")
+    assert again.returncode == 0, again.stderr
+    assert len(of_state(folder, "complete")) == 5
+    assert [trial["reason"] for trial in result(folder)["trials"]] == [None] * 5
+    shown = run_forked(1, tmp_path, "-m", "trainer", *words)
+    assert json.loads(shown.stdout) == json.loads(again.stdout)

@@ -6,7 +6,7 @@ OUTPUT_DIR/trial-N, judged on the validation images; only the best is tested, at
 trials are does not depend on workers or kills: the same command goes on where it was stopped, and
 may be given on several machines that share the folder. train.max_seconds is for the whole command.
 
-example: python -m trainer sweep --config digits --space configs/spaces/digits.yaml --trials 20
+example: python -m trainer sweep --config digits --space digits --trials 20
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainer.base.errors import UserError
 from trainer.base.files import write_json
 from trainer.base.terminal import print_line, print_report
 from trainer.commands.options import add_json_option, positive_integer
-from trainer.commands.sweep import space
+from trainer.commands.sweep import space, space_file
 from trainer.commands.sweep.definition import Sweep
 from trainer.config import command_line
 from trainer.config.schema import RunConfig, default_choice, folder_of
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments; the others are the run's."""
     add_search_options(parser, is_required=True)
+    parser.add_argument(
+        "--retry_failed",
+        action="store_true",
+        help="do the trials again that have failed, as after a shortage of memory",
+    )
     add_json_option(parser)
     parser.set_defaults(configuration=[])
 
@@ -49,10 +54,10 @@ def add_search_options(parser: argparse.ArgumentParser, *, is_required: bool) ->
     """
     parser.add_argument(
         "--space",
-        type=Path,
+        type=space_file.path_of,
         required=is_required,
         metavar="FILE",
-        help="of a sweep: what to try, by the key",
+        help="of a sweep: what to try, by the key; digits: our own of this name",
     )
     parser.add_argument(
         "--trials",
@@ -115,7 +120,7 @@ def read(arguments: argparse.Namespace) -> Sweep:
     judged_by = base.train.choose_by or default_choice(base)
     if judged_by is None:
         raise UserError("data.validation_size: 0, but trials are judged on validation images")
-    found = space.read(arguments.space)
+    found = space_file.read(arguments.space)
     _check_folder(folder_of(base))
     space.check(found, base, lambda config: None, arguments.space)
     return Sweep(
@@ -179,6 +184,8 @@ def _work(sweep: Sweep, arguments: argparse.Namespace) -> None:
         # Standard output is only for the JSON object.
         with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
             claims = _open(sweep)
+            if arguments.retry_failed:
+                claims.retry_failed()
             with Jobs(stop, end_s, arguments.workers) as jobs:
                 workers.do_trials(
                     claims,

@@ -62,6 +62,14 @@ class Claims:
             trials = journal.trials_of(study)[: self.sweep.trials]
         return search.importance(trials, minimize=self.sweep.minimize)
 
+    def retry_failed(self) -> None:
+        """Let the trials that have failed be done again, by whoever claims them first."""
+        with self._journal.locked() as study:
+            assert study is not None
+            for trial in self._read(study):
+                if trial.outcome.state == "failed":
+                    journal.do_again(study, trial.number)
+
     def are_over(self) -> bool:
         """Tell whether all trials that are asked for are over."""
         known = self.trials()
@@ -137,5 +145,6 @@ def _check_reasons(trials: Sequence[Trial]) -> None:
     ):  # fmt: skip
         raise UserError(
             f"the first {FAILED_ALIKE} trials failed alike, so the others were left out; put it "
-            f"right, and start in another output_dir: {reasons.pop()}"
+            f"right, and start again with --retry_failed, or with another recipe or space in "
+            f"another output_dir: {reasons.pop()}"
         )

@@ -100,7 +100,9 @@ class Sweep:
             UserError: names what is different.
         """
         try:
-            theirs = stored_config.from_flat(dict(stored["configuration"]), path)
+            # Of the keys that are not stored, some must be there, such as a folder of pictures.
+            free = {key: value for key, value in flatten(self.base).items() if key in FREE_KEYS}
+            theirs = stored_config.from_flat(free | stored["configuration"], path)
             differing = differences(self.base, theirs)
             for name, value in self.as_plain().items():
                 if name != "configuration" and value != stored[name]:

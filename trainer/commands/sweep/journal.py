@@ -7,6 +7,7 @@ half a line, which the next one cuts off.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from trainer.base.errors import UserError
 
 NAME = "sweep"
 FILE = "journal.log"
+AGAIN = "again-"
+"""what a study's attribute begins with that has the outcome of a trial that is done again"""
 
 WITHOUT_LOCKS = "so work on this sweep by one command at a time"
 """what there is to do where the file system has none"""
@@ -121,10 +124,13 @@ class Journal:
         if not self.path.exists():
             return
         with self.path.open("r+b") as file:
-            content = file.read()
-            if not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-                os.fsync(file.fileno())
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read() in (b"", b"\n"):
+                return
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            os.fsync(file.fileno())
 
 
 class _HasLock(JournalFileOpenLock):
@@ -149,8 +155,21 @@ def definition_of(study: optuna.Study) -> dict[str, Any] | None:
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials, by their number."""
-    return study.get_trials(deepcopy=False)
+    """Return all trials, by their number; one that is done again as it is now."""
+    attributes = study.user_attrs
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        outcome = attributes.get(f"{AGAIN}{trial.number}")
+        found.append(trial if outcome is None else _done_again(trial, outcome))
+    return found
+
+
+def _done_again(trial: FrozenTrial, outcome: Mapping[str, Any]) -> FrozenTrial:
+    found = copy.copy(trial)
+    found.state = _OPTUNAS[outcome["state"]]
+    found.values = None if outcome["figure"] is None else [outcome["figure"]]
+    found.user_attrs = trial.user_attrs | {"outcome": dict(outcome)}
+    return found
 
 
 def read_trial(trial: FrozenTrial, path: Path) -> Trial:
@@ -168,6 +187,14 @@ def read_trial(trial: FrozenTrial, path: Path) -> Trial:
             f"{path}: trial {trial.number} was not written by a sweep of this version ({error})"
         ) from error
     return Trial(trial.number, keys, outcome)
+
+
+def do_again(study: optuna.Study, number: int) -> None:
+    """Write that a trial that has failed is to be done again.
+
+    Optuna never changes a trial that is over, so what becomes of it is kept beside the trials.
+    """
+    study.set_user_attr(f"{AGAIN}{number}", asdict(Outcome("running")))
 
 
 def add_trial(
@@ -189,8 +216,11 @@ def add_trial(
 
 def end_trial(study: optuna.Study, number: int, outcome: Outcome) -> None:
     """Write what has become of a trial; one that is over already stays as it is."""
-    trial = trials_of(study)[number]
+    if trials_of(study)[number].state.is_finished():
+        return
+    trial = study.get_trials(deepcopy=False)[number]
     if trial.state.is_finished():
+        study.set_user_attr(f"{AGAIN}{number}", asdict(outcome))
         return
     storage, identity = study._storage, trial._trial_id
     storage.set_trial_user_attr(identity, "outcome", asdict(outcome))
