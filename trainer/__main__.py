@@ -33,7 +33,7 @@ from trainer.commands import (
     verify,
 )
 from trainer.config import command_line
-from trainer.ranks import exit_codes
+from trainer.ranks import exit_codes, processes
 
 COMMANDS = {
     "bench": bench,
@@ -61,6 +61,13 @@ COMMANDS = {
     "train": train,
     "verify": verify,
 }
+
+
+ON_RANK_0 = {
+    *("bench", "cache", "compare", "convert-weights", "explain", "export", "models", "push"),
+    *("report", "submit", "summary"),
+}
+"""commands that one process does: rank 0, where a launcher has started several"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,6 +106,8 @@ def run() -> None:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others[:1] == [""]:  # of inspect-data and models, a folder or a name
         parser.error(f"{arguments.command}: the first argument {options.EMPTY}")
+    if arguments.command in ON_RANK_0 and processes.launched_rank() > 0:
+        return
     arguments.configuration = others
     COMMANDS[arguments.command].run(arguments)
 

@@ -23,6 +23,7 @@ from trainer.commands.inspect_data.label_errors import find_suspects
 from trainer.config import command_line
 from trainer.data import near_copies
 from trainer.data.loading import load
+from trainer.data.sources import reading
 from trainer.network import image_settings
 from trainer.network.pretrained import Preprocessing
 from trainer.training.metrics import Predictions
@@ -179,6 +180,46 @@ def test_wrong_labels_are_found(
     code, output, _ = run_command(capsys, "inspect-data", run)
     assert code == 0
     assert re.search(r"0060\.png +digit 6 \d\.\d\d % -> digit 5 \d\d\.\d\d %", output)
+
+
+def test_wrong_labels_of_training_images_are_found_by_their_folds(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    """Each by the fold that was not trained on it; the test images are left out, and said so."""
+    root = write_digits(tmp_path / "own", test=50, wrong_in_train=WRONG)
+    folder, table, page = tmp_path / "folds", tmp_path / "labels.csv", tmp_path / "page.html"
+    more = ["--data.name", "folder", "--data.root", str(root), "--data.augment", "none"]
+    recipe = words(folder, *more, "--train.epochs", "8")
+    assert run_command(capsys, "crossval", "--folds", "2", *recipe, "--fold", "1")[0] == 0
+    code, _, errors = run_command(capsys, "inspect-data", folder)
+    assert code == 2
+    assert "its cross-validation is not finished" in errors
+    assert run_command(capsys, "crossval", "--folds", "2", *recipe)[0] == 0
+    found = inspect(capsys, folder, "--csv", table, "--page", page)["suspects"]
+    samples = {part["part"]: part["samples"] for part in found["parts"]}
+    assert samples == {"train": 360, "validation": 40}
+    assert found["not_judged"] == [{"part": "test", "samples": 50}]
+    assert "The 50 in test were not judged" in page.read_text(encoding="utf-8")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = {row["file"].rpartition("/")[2]: row for row in csv.DictReader(file)}
+    assert len(rows) == sum(part["count"] for part in found["parts"]) < 60
+    files = list(reading.read(command_line.parse(recipe).data).train.names or ())
+    with np.load(folder / "out_of_fold.npz") as answers:
+        wrong = [rows[name] for number in WRONG if (name := f"{number:04}.png") in rows]
+        assert len(wrong) >= 2
+        for row in wrong:
+            position = files.index(row["file"].replace("validation/", "train/"))
+            assert float(row["likely_probability"]) == answers["probability"][position]
+            assert row["likely_label"] == f"digit {answers['predicted'][position]}"
+    (root / rows["0005.png"]["file"].replace("validation/", "train/")).unlink()
+    for more, message in (
+        ([], "are not those of the cross-validation in"),
+        (["--model", "mine.py:Net"], "--model: is about the model of a run"),
+        (["--seed", "3"], "seed: belongs to the run"),
+    ):
+        code, output, errors = run_command(capsys, "inspect-data", folder, *more)
+        assert (code, output) == (2, "")
+        assert message in errors
 
 
 def test_several_processes_print_the_same_once(capsys: Capture, run: Path, tmp_path: Path) -> None:

@@ -36,11 +36,18 @@ def write_pictures(
     return root
 
 
-def write_digits(root: Path, train: int = 400, test: int = 200, wrong: Sequence[int] = ()) -> Path:
+def write_digits(
+    root: Path,
+    train: int = 400,
+    test: int = 200,
+    wrong: Sequence[int] = (),
+    wrong_in_train: Sequence[int] = (),
+) -> Path:
     """Write scikit-learn's digits as PNG files, the first in order.
 
     Args:
         wrong: numbers of test pictures that go into the folder of the next class.
+        wrong_in_train: likewise of training pictures.
     """
     from sklearn.datasets import load_digits
 
@@ -48,7 +55,7 @@ def write_digits(root: Path, train: int = 400, test: int = 200, wrong: Sequence[
     for number in range(train + test):
         part, place = ("train", number) if number < train else ("test", number - train)
         label = int(digits.target[number])
-        if part == "test" and place in wrong:
+        if place in (wrong if part == "test" else wrong_in_train):
             label = (label + 1) % 10
         folder = root / part / f"digit {label}"
         folder.mkdir(parents=True, exist_ok=True)

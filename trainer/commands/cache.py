@@ -56,10 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     from trainer.base.terminal import print_report
     from trainer.config.schema import DataConfig
     from trainer.data.stored import entries
-    from trainer.ranks import processes
 
-    if processes.launched_rank() > 0:
-        return
     where = str(arguments.cache_dir) if arguments.cache_dir else None
     folder = entries.folder_of(DataConfig(cache_dir=where))
     removed: list[Entry] = []

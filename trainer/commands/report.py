@@ -41,8 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the run is not finished or in use, a file is damaged, or its images have changed.
     """
-    if processes.launched_rank() > 0:
-        return
     config = command_line.parse_for_run(arguments.run, arguments.configuration, ALLOWED)
     choose_kernels_of(arguments.run)
     folder = RunFolder(arguments.run)

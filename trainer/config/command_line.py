@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,23 @@ def combine(recipe: str | os.PathLike[str] | RunConfig, changes: Mapping[str, An
     return _parse(["--config", os.fspath(recipe)], changes)
 
 
-def parse_for_run(folder: Path, arguments: Sequence[str], allowed: Sequence[str]) -> RunConfig:
+def parse_for_run(
+    folder: Path,
+    arguments: Sequence[str],
+    allowed: Sequence[str],
+    read: Callable[[Path], RunConfig] = stored_config.read_folder,
+) -> RunConfig:
     """Return the configuration of the run in a folder, with the changes of a command line.
 
     Args:
         allowed: the keys, or whole sections such as `data.`, that may be set.
+        read: reads the configuration of the folder.
 
     Raises:
         UserError: there is no run; or a key is unknown or not allowed, or its value is wrong; or
             the data set is code that the user has not named.
     """
-    stored, changes = stored_config.read_folder(folder), _changes(arguments, allowed)
+    stored, changes = read(folder), _changes(arguments, allowed)
     if "data.name" not in changes:
         plugin_checks.check_code(stored, folder, {}, ["data.name"])
     if changes.get("data.validation_size") == 0:

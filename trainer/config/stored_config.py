@@ -31,6 +31,26 @@ def read_folder(folder: Path) -> RunConfig:
     return read(path)
 
 
+def read_folds(folder: Path) -> RunConfig:
+    """Return the configuration that the folds of the cross-validation in a folder have in common.
+
+    Raises:
+        UserError: it is not finished; or as `read`.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: its cross-validation is not finished, there is no recipe.yaml in it; the "
+            "same crossval command goes on with it"
+        )
+    return read(path)
+
+
+def holds_folds(folder: Path) -> bool:
+    """Return whether a folder is that of a cross-validation, finished or not."""
+    return (folder / "recipe.yaml").is_file() or any(folder.glob("fold-*/config.yaml"))
+
+
 def read(path: Path) -> RunConfig:
     """Return the configuration in a run's config.yaml.
 

@@ -93,6 +93,7 @@ def write_result(folds: Sequence[RunConfig], form: Form) -> dict[str, Any]:
         found = form.summarise(finished, columns)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
+    found["data"]["fingerprint"] = fingerprint_of(images)
     write_json(path / "crossval.json", found)
     write_file(path / "out_of_fold.npz", lambda file: np.savez(file, **cast(Any, columns)))
     form.write_more(path, found, columns)

@@ -30,6 +30,7 @@ from trainer.commands.options import (
     choose_kernels_of,
 )
 from trainer.config.schema import RunConfig
+from trainer.ranks import processes
 from trainer.ranks.process_group import join_process_group
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--ort: is only for --static")
     if arguments.static is not None and (arguments.host, arguments.port) != (None, None):
         raise UserError("--static: writes files and serves nothing; leave --host and --port out")
+    if processes.launched_count() > 1:
+        raise UserError("demo: answers by one process; give it to no launcher that starts several")
     choose_kernels_of(arguments.run)
     with join_process_group(RunConfig()) as accelerator:
         from trainer.finished import answers, trained_model

@@ -1,12 +1,14 @@
 """Look at the images of a configuration: counts, sizes, duplicates, and labels that may be wrong.
 
 Of a finished run, named by its folder in the first place, its model says which labels of the
-validation and test images are most likely wrong; --csv writes all of these. With --page all of it
-is written as an HTML page with pictures, some of them also as the first epochs train on them. A
-folder of pictures is decoded first, as a run would do it.
+validation and test images are most likely wrong; the folder of a finished crossval says it of the
+training and validation images, each by the fold that did not train on it. --csv writes all of
+these. With --page all of it is written as an HTML page with pictures, some of them also as the
+first epochs train on them. A folder of pictures is decoded first, as a run would do it.
 
 example: python -m trainer inspect-data --config configs/folder.yaml --data.root my_pictures
 example: python -m trainer inspect-data runs/folder --page labels.html --csv labels.csv
+example: python -m trainer inspect-data runs/folds --page labels.html --csv labels.csv
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from trainer.commands.options import (
     positive_integer,
     report_write_errors,
 )
-from trainer.config import command_line
+from trainer.config import command_line, stored_config
 from trainer.config.augmentations import own_augmentations_of
 from trainer.config.schema import RunConfig
 from trainer.ranks import collectives, processes
@@ -36,12 +38,14 @@ from trainer.run.console import MOST_CLASSES, WORST_CLASSES
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from trainer.commands.inspect_data.image_statistics import InspectedImages
+
 ALLOWED = ("data.name", "data.root", "data.memory_limit_mb", "threads", "train.precision")
 """keys that may be set for a run; the others are the run's own"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments; the others are the run's folder or the configuration's."""
+    """Add the command's arguments; the others are a folder or the configuration's."""
     # An optional positional argument would take the word after --config.
     parser.usage = (
         "%(prog)s [-h] [RUN | --config FILE] [--model NAME] [--page FILE.html] "
@@ -55,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv",
         type=Path,
         metavar="FILE.csv",
-        help="write all labels that are most likely wrong there, by the model of RUN: file, part, "
-        "label, likely label, and the probabilities of both",
+        help="write all labels that are most likely wrong there, by RUN: file, part, label, likely "
+        "label, and the probabilities of both",
     )
     parser.add_argument(
         "--most",
@@ -83,29 +87,36 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--model: is about the model of a run, whose folder is not given")
     if arguments.csv and not folder:
         raise UserError(
-            "--csv: needs a model that says which labels are wrong; give a run's folder"
+            "--csv: needs a model that says which labels are wrong; give the folder of a run or of "
+            "a cross-validation"
         )
-    config = (
-        command_line.parse_for_run(folder, words[1:], ALLOWED)
-        if folder
-        else command_line.parse(words)
-    )
+    folds = folder if folder and stored_config.holds_folds(folder) else None
+    if folds and arguments.model:
+        raise UserError("--model: is about the model of a run; the answers of folds are stored")
+    if folder:
+        read = stored_config.read_folds if folds else stored_config.read_folder
+        config = command_line.parse_for_run(folder, words[1:], ALLOWED, read)
+    else:
+        config = command_line.parse(words)
     with join_process_group(config) as accelerator:
-        _inspect(accelerator, config, folder, arguments)
+        _inspect(accelerator, config, None if folds else folder, folds, arguments)
 
 
 def _inspect(
-    accelerator: Accelerator, config: RunConfig, folder: Path | None, arguments: argparse.Namespace
+    accelerator: Accelerator,
+    config: RunConfig,
+    folder: Path | None,
+    folds: Path | None,
+    arguments: argparse.Namespace,
 ) -> None:
-    """Inspect the images and print the result on rank 0; a collective."""
+    """Inspect the images and print the result on rank 0; a collective.
+
+    Args:
+        folder: of a run, whose model judges the labels.
+        folds: the folder of a cross-validation, whose answers judge them.
+    """
     from trainer.base import numerics
-    from trainer.commands.inspect_data import (
-        image_statistics,
-        label_errors,
-        near_duplicates,
-        page,
-    )
-    from trainer.data import class_balance
+    from trainer.commands.inspect_data import image_statistics, label_errors, out_of_fold
     from trainer.finished import trained_model
     from trainer.network import image_settings
 
@@ -131,8 +142,32 @@ def _inspect(
         parts = {"data.root": images, "model.safetensors": weights}
         collectives.check_same_parts(accelerator, parts)
         suspects = label_errors.find(accelerator, stored, inspected)
-    if not accelerator.is_main_process:
-        return
+    elif folds:
+        suspects = collectives.run_on_main_rank(
+            accelerator, lambda: out_of_fold.find(folds, inspected)
+        )
+    if accelerator.is_main_process:
+        is_own = folder is None and folds is None
+        _report(config, inspected, suspects, arguments, is_own_recipe=is_own)
+
+
+def _report(
+    config: RunConfig,
+    inspected: InspectedImages,
+    suspects: dict[str, Any] | None,
+    arguments: argparse.Namespace,
+    *,
+    is_own_recipe: bool,
+) -> None:
+    """Look at the images, write the files and print the result.
+
+    Args:
+        suspects: as `label_errors.report` gives them, where there is a model.
+        is_own_recipe: the user has given the recipe, not a folder that somebody may have sent.
+    """
+    from trainer.commands.inspect_data import image_statistics, label_errors, near_duplicates, page
+    from trainer.data import class_balance
+
     if suspects:
         if arguments.csv:
             with report_write_errors("--csv", arguments.csv):
@@ -146,7 +181,7 @@ def _inspect(
     }
     if arguments.page:
         # Code that a run's folder names runs only where the user names it.
-        shows_augmentation = not (folder and own_augmentations_of(config.data.augment))
+        shows_augmentation = is_own_recipe or not own_augmentations_of(config.data.augment)
         shown = shown_classes(found["classes"])
         page.write(arguments.page, found, inspected, shown, config if shows_augmentation else None)
     print_report(found, _lines(found), as_json=arguments.json)
@@ -247,9 +282,14 @@ def _near_duplicates(near: dict[str, Any]) -> Iterator[str]:
 
 
 def _suspects(suspects: dict[str, Any]) -> Iterator[str]:
-    yield "labels most likely wrong, by the model of the run"
+    from trainer.commands.inspect_data import label_errors
+
+    yield f"labels most likely wrong, by {suspects['run']}"
     for part in suspects["parts"]:
         yield f"  {part['count']:>8,} of {part['samples']:,} in {part['part']}"
+    for part in suspects["not_judged"]:
+        judge = label_errors.JUDGES[part["part"]]
+        yield f"  {'none':>8} of {part['samples']:,} in {part['part']} judged: {judge}"
     rows = [("image", "label -> more likely, with probabilities")]
     for image in suspects["images"]:
         label = f"{image['class']} {percent(image['self_confidence'])}"

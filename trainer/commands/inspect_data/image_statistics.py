@@ -22,7 +22,7 @@ from trainer.data.pictures import packed_names
 from trainer.data.pictures.names import PARTS
 from trainer.data.sources import reading
 from trainer.data.sources.picture_index import Contents
-from trainer.data.sources.source_data import Cached
+from trainer.data.sources.source_data import Cached, Subset
 
 Place = tuple[str, int]
 """a split and a position in it"""
@@ -62,6 +62,7 @@ class InspectedImages:
 
     Args:
         splits: by the names in PARTS, each in file order.
+        subsets: what each of them is of the source.
         names: of each image of a split, for people: its file, or its number in the file of all.
         contents: what the pictures are before they are resized; None if there are none.
         cached: where the cache has them; None: they are no pictures.
@@ -69,6 +70,7 @@ class InspectedImages:
 
     dataset: Dataset
     splits: Mapping[str, ImageSet]
+    subsets: Mapping[str, Subset]
     names: Mapping[str, Sequence[str]]
     contents: Contents | None
     cached: Cached | None
@@ -102,17 +104,19 @@ def load(config: RunConfig) -> InspectedImages:
         UserError: as a run would raise it.
     """
     reading.prepare(config.data)
-    dataset, subsets = loading.build_dataset(config.data, config.seed, reading.read(config.data))
+    dataset, chosen = loading.build_dataset(config.data, config.seed, reading.read(config.data))
     splits = dict(zip(PARTS, (dataset.train, dataset.validation, dataset.test), strict=True))
+    subsets = dict(zip(PARTS, chosen, strict=True))
     names: dict[str, Sequence[str]] = {}
-    for part, subset in zip(PARTS, subsets, strict=True):
+    for part, subset in subsets.items():
         positions, files = subset.positions, subset.data.names
         if files is None:
             names[part] = [f"{subset.split} image {i}" for i in positions.tolist()]
         else:
             names[part] = packed_names.select(files, positions)
     contents = reading.read_picture_contents(config.data)
-    return InspectedImages(dataset, splits, names, contents, loading.name_choice(subsets))
+    cached = loading.name_choice(chosen)
+    return InspectedImages(dataset, splits, subsets, names, contents, cached)
 
 
 def see(inspected: InspectedImages) -> Seen:

@@ -1,4 +1,4 @@
-"""Find the labels that are most likely wrong, by a model that has not learnt them.
+"""Find the labels that are most likely wrong, by models that have not learnt them.
 
 After C. G. Northcutt, L. Jiang, I. L. Chuang: Confident Learning: Estimating Uncertainty in Dataset
 Labels, 2021. The self-confidence of an image is the probability that the model gives to its label.
@@ -21,7 +21,7 @@ import numpy as np
 
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
-from trainer.commands.inspect_data.image_statistics import InspectedImages
+from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
 from trainer.data.pictures.names import join_some
 from trainer.finished.run_record import are_images_of_run
 from trainer.finished.trained_model import TrainedModel
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
 HELD_OUT = ("validation", "test")
 """the splits whose labels, the wrong ones too, the model has not learnt"""
+
+JUDGES = {
+    "train": "the model has learnt these labels; the folder of a crossval judges them",
+    "validation": "the folds have not seen them; the folder of a run judges them",
+    "test": "the folds have not seen them; the folder of a run judges them",
+}
+"""who judges the labels of a part that has not been judged"""
 
 COLUMNS = {
     "name": "file",
@@ -52,12 +59,12 @@ def find(
     """Find suspect labels among the validation and test images, as JSON; a collective.
 
     Returns:
-        The `run`; whether these are its `own_images`; of the `parts` how many `samples` and suspect
-        labels; and the `images` with these, the least self-confident first.
+        As `report`.
 
     Raises:
         UserError: the model knows other images or classes.
     """
+    check_one_label(inspected)
     _check_fit(stored, inspected)
     stored = stored.prepare(accelerator)
     parts, images = [], []
@@ -70,13 +77,7 @@ def find(
         suspect = find_suspects(found, len(stored.class_names))
         parts.append({"part": part, "samples": len(one), "count": len(suspect)})
         images += [
-            inspected.describe((part, position))
-            | {
-                "self_confidence": math.exp(-float(found.loss[position])),
-                "suggested": stored.class_names[found.predicted[position]],
-                "probability": float(found.probability[position]),
-            }
-            for position in suspect.tolist()
+            describe(inspected, (part, position), found, position) for position in suspect.tolist()
         ]
     own = are_images_of_run(stored.file.parent, inspected.dataset.fingerprint, None)
     if own is False and accelerator.is_main_process:
@@ -85,9 +86,50 @@ def find(
             "the wrong ones too",
             stored.file.parent,
         )
-    images.sort(key=lambda image: image["self_confidence"])
-    run = str(stored.file.parent)
-    return {"run": run, "own_images": own, "parts": parts, "images": images}
+    return report(inspected, stored.file.parent, parts, images, own_images=own)
+
+
+def describe(
+    inspected: InspectedImages, place: Place, predictions: Predictions, row: int
+) -> dict[str, Any]:
+    """Return an image with a suspect label as JSON, with its row of the predictions."""
+    return inspected.describe(place) | {
+        "self_confidence": math.exp(-float(predictions.loss[row])),
+        "suggested": inspected.dataset.class_names[predictions.predicted[row]],
+        "probability": float(predictions.probability[row]),
+    }
+
+
+def report(
+    inspected: InspectedImages,
+    folder: Path,
+    parts: list[dict[str, Any]],
+    images: list[dict[str, Any]],
+    *,
+    own_images: bool | None,
+) -> dict[str, Any]:
+    """Return what was found as JSON.
+
+    Args:
+        folder: of the run, or of the cross-validation.
+
+    Returns:
+        The `run`, its folder; whether these are its `own_images`; of the `parts` that were judged
+        how many `samples` and suspect labels; of those that were `not_judged` the `samples`; and
+        the `images` with suspect labels, the least self-confident first.
+    """
+    judged = {part["part"] for part in parts}
+    return {
+        "run": str(folder),
+        "own_images": own_images,
+        "parts": parts,
+        "not_judged": [
+            {"part": part, "samples": len(images)}
+            for part, images in inspected.splits.items()
+            if part not in judged and len(images)
+        ],
+        "images": sorted(images, key=lambda image: image["self_confidence"]),
+    }
 
 
 def write_csv(path: Path, suspects: Mapping[str, Any]) -> None:
@@ -116,13 +158,17 @@ def find_suspects(predictions: Predictions, classes: int) -> np.ndarray:
     return positions[np.argsort(confidence[positions], kind="stable")]
 
 
-def _check_fit(stored: TrainedModel, inspected: InspectedImages) -> None:
-    dataset = inspected.dataset
-    if dataset.test.targets.ndim == 2:
+def check_one_label(inspected: InspectedImages) -> None:
+    """Raise a `UserError` if an image may have several labels."""
+    if inspected.dataset.test.targets.ndim == 2:
         raise UserError(
             "data.multi_label: labels that are most likely wrong are found where each image has "
             "one; look at the images by their configuration, without the run"
         )
+
+
+def _check_fit(stored: TrainedModel, inspected: InspectedImages) -> None:
+    dataset = inspected.dataset
     shape = tuple(dataset.test.images.shape[1:])
     wanted = (stored.channels, *stored.image_size)
     if shape != wanted or dataset.class_names != stored.class_names:

@@ -11,6 +11,7 @@ import torch
 
 from trainer.base.files import write_text
 from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
+from trainer.commands.inspect_data.label_errors import JUDGES
 from trainer.commands.options import report_write_errors
 from trainer.config.schema import RunConfig
 from trainer.data import label_matrix
@@ -66,6 +67,7 @@ def write(
         classes=[found["classes"][label] for label in classes],
         groups=groups,
         suspects=suspects,
+        judges=JUDGES,
         samples=[
             [(small[place], inspected.describe(place)["name"]) for place in places]
             for places in samples

@@ -21,7 +21,6 @@ from trainer.base.terminal import format_table, print_report, progress_bar
 from trainer.commands.options import add_json_option, positive_integer
 from trainer.config import command_line
 from trainer.config.schema import RunConfig
-from trainer.ranks import processes
 
 if TYPE_CHECKING:
     from trainer.commands.models.layers import Network
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the list or the layers, on rank 0.
+    """Print the list or the layers.
 
     Raises:
         UserError: there is no such network, it does not take such images, or the configuration's
@@ -59,8 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
     name = words[0] if words and not words[0].startswith("-") else None
     words = words[name is not None :]
     config = _config(name, words)
-    if processes.launched_rank() > 0:
-        return
     shape = _shape(arguments, config, words)
     if config is None:
         found = _all_networks(shape)
