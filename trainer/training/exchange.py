@@ -29,7 +29,7 @@ from trainer.training.reduction import Accumulator, LeafRange, subtrees
 BUCKET_BYTES = 16 * 2**20
 """of the vector that are summed at a time, so that what is received takes little memory"""
 SMALL_BYTES = 2**19
-"""pieces below it are not cut: another round of messages takes longer than sending all of them"""
+"""pieces are not cut where less than this arrives: another round of messages takes longer"""
 
 Nodes = Sequence[tuple[LeafRange, torch.Tensor]]
 """of the tree, each with a buffer"""
@@ -104,12 +104,15 @@ def sum_bytes(layout: BufferLayout, nodes: Nodes, leaves: int, begin: int, end: 
     pieces = [(node, _Piece(buffer[begin:end], is_own=True)) for node, buffer in nodes]
     gathers: list[tuple[Group, list[tuple[int, int]]]] = []
     rank, processes = dist.get_rank(), dist.get_world_size()
+    # Of the smallest piece: all ranks decide alike, though their pieces differ by a unit.
+    units = (end - begin) // UNIT_BYTES
     for group in groups(rank, processes):
-        cuts = _cut(begin, end, group)
-        if cuts is None:
-            cuts = [(begin, end)] * len(group.members)
-        else:
+        size = len(group.members)
+        cuts = [(begin, end)] * size
+        if units >= size and units * UNIT_BYTES * (size - 1) >= SMALL_BYTES:
+            cuts = _cut(begin, end, size)
             gathers.append((group, cuts))
+            units //= size
         blocks = [subtrees(leaves, block) for block in group.blocks(leaves, processes)]
         received = _exchange_pieces(group, blocks, pieces, begin, cuts)
         low, high = cuts[group.place]
@@ -128,12 +131,9 @@ def sum_bytes(layout: BufferLayout, nodes: Nodes, leaves: int, begin: int, end: 
         _gather(group, root, cuts)
 
 
-def _cut(begin: int, end: int, group: Group) -> list[tuple[int, int]] | None:
-    """Return what each member is to add up; None: everybody all of it."""
-    units = -(-(end - begin) // UNIT_BYTES)
-    size = len(group.members)
-    if end - begin < SMALL_BYTES or units < size:
-        return None
+def _cut(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    """Return what each of `size` members is to add up."""
+    units = (end - begin) // UNIT_BYTES
     bounds = [begin + number * units // size * UNIT_BYTES for number in range(size)] + [end]
     return list(itertools.pairwise(bounds))
 

@@ -1,0 +1,171 @@
+"""Up to 512 ranks, one after the other in this process: what each sends is what others expect.
+
+Torch's fake process group says which rank it is, and communicates nothing. What a rank would send
+and receive is noted, and afterwards the notes of all ranks are played against each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from trainer.base.flat_buffer import BufferLayout
+from trainer.data.sampling import rank_microbatches
+from trainer.training import exchange
+from trainer.training.reduction import subtrees
+from trainer.training.step_sum import StepSum
+
+MIB = 2**20
+Message = tuple[bool, int, int]
+"""whether it is sent, the other rank, and bytes"""
+
+
+@dataclass
+class Notes:
+    """What a rank would send and receive, in the groups of messages that it waits for together."""
+
+    size_bytes: int = 0
+    """of the rank's vector"""
+    groups: list[list[Message]] = field(default_factory=list)
+    most_bytes: int = 0
+    """of messages that are in memory at once, beside the rank's own vectors"""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that it sends in all."""
+        return sum(size for group in self.groups for sent, _, size in group if sent)
+
+
+@contextlib.contextmanager
+def be_rank(rank: int, processes: int) -> Iterator[None]:
+    """Be one of several ranks, without the others."""
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=processes)
+    yield
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def note_messages() -> Iterator[Notes]:
+    """Note what is sent and received inside."""
+    notes, own, alive = Notes(), set[int](), dict[int, int]()
+    allocate = BufferLayout.allocate
+
+    def note_own(layout: BufferLayout) -> torch.Tensor:
+        buffer = allocate(layout)
+        own.add(buffer.untyped_storage()._cdata)
+        notes.size_bytes = layout.size_bytes
+        return buffer
+
+    def note(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
+        for operation in operations:
+            storage = operation.tensor.untyped_storage()
+            if storage._cdata not in own and storage._cdata not in alive:
+                alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, alive.pop, storage._cdata)
+        notes.groups.append(
+            [(each.op is dist.isend, each.peer, each.tensor.nbytes) for each in operations]
+        )
+        notes.most_bytes = max(notes.most_bytes, sum(alive.values()))
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BufferLayout, "allocate", note_own)
+        patch.setattr(BufferLayout, "add", lambda *_: None)  # there are no values
+        patch.setattr(dist, "batch_isend_irecv", note)
+        yield notes
+
+
+def sum_as_rank(rank: int, processes: int, each: int, length: int, *, early: bool = False) -> Notes:
+    """Sum leaves of `length` numbers without values, `each` of them on a rank."""
+    leaf = [torch.empty(length, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")]
+    leaf += [torch.empty(length // 3, device="meta")]
+    *others, last = rank_microbatches(rank, processes, processes * each)
+    with be_rank(rank, processes), note_messages() as notes:
+        sums = StepSum(processes * each)
+        for index in others:
+            sums.add(index, leaf)
+        if early:
+            arriving = sums.begin_last(last, leaf)
+            for number in ((rank + place) % 3 for place in range(3)):
+                arriving.put(number, leaf[number])
+        else:
+            sums.add(last, leaf)
+        sums.finish()
+    return notes
+
+
+def play(ranks: Sequence[list[list[Message]]]) -> None:
+    """Let ranks send and receive, each its next group when both ends of all messages are there.
+
+    Nothing waits in between: a message needs its receiver. All have to come to their ends.
+    """
+    waiting: list[dict[tuple[bool, int], int]] = [{} for _ in ranks]
+    done = [0] * len(ranks)
+    ready = deque(range(len(ranks)))
+    while ready:
+        rank = ready.popleft()
+        if waiting[rank] or done[rank] == len(ranks[rank]):
+            continue
+        group = ranks[rank][done[rank]]
+        waiting[rank] = {(sent, other): size for sent, other, size in group}
+        assert len(waiting[rank]) == len(group) > 0, "one message each way between two ranks"
+        for (sent, other), size in list(waiting[rank].items()):
+            if (not sent, rank) in waiting[other]:
+                assert waiting[other].pop((not sent, rank)) == size, (rank, other)
+                del waiting[rank][sent, other]
+                if not waiting[other]:
+                    done[other] += 1
+                    ready.append(other)
+        if not waiting[rank]:
+            done[rank] += 1
+            ready.append(rank)
+    assert done == [len(groups) for groups in ranks], "some wait for each other"
+
+
+def least_bytes(processes: int, size_bytes: int) -> float:
+    """Return what each rank has to send for a sum over all: 2 (W - 1) / W of the vector."""
+    return 2 * (processes - 1) / processes * size_bytes
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 6, 7, 8, 12, 25, 48, 64, 96, 256, 512])
+def test_messages_of_all_ranks_fit(processes: int) -> None:
+    """Of a vector that is small, a part of a bucket, or longer; of one partial sum and of two.
+
+    A rank sends 2 (W - 1) / W of a long vector, twice as much at most where its micro-batches are
+    not a subtree; what it sends and receives at once is hardly more than a bucket of each.
+    """
+    for each in (1, 2, 3) if processes < 64 else (1,):
+        sums = len(subtrees(processes * each, range(each)))
+        for length in (100, 12_000, 300_000, 13 * MIB // 4):
+            ranks = [sum_as_rank(rank, processes, each, length) for rank in range(processes)]
+            play([notes.groups for notes in ranks])
+            assert len({len(notes.groups) for notes in ranks}) == 1, "all wait as often"
+            size_bytes = ranks[0].size_bytes
+            bucket_bytes = min(size_bytes, exchange.BUCKET_BYTES)
+            for notes in ranks:
+                at_once_bytes = max(bucket_bytes, exchange.SMALL_BYTES)
+                assert notes.most_bytes <= 2 * sums * at_once_bytes
+                if size_bytes > exchange.BUCKET_BYTES:
+                    least_bytes = 2 * (processes - 1) / processes * size_bytes
+                    assert 0.999 * least_bytes < notes.sent_bytes < 1.06 * sums * least_bytes
+                else:
+                    assert len(notes.groups) <= 2 * len(exchange.groups(0, processes))
+
+
+@pytest.mark.parametrize("processes", [2, 6, 12])
+def test_messages_during_the_backward_pass_are_the_same(processes: int) -> None:
+    for rank, each in itertools.product(range(processes), (1, 2, 3)):
+        late, early = (
+            sum_as_rank(rank, processes, each, 13 * MIB // 4, early=early)
+            for early in (False, True)
+        )
+        assert early.groups == late.groups
