@@ -129,7 +129,7 @@ def rounds(size_bytes: float, processes: int) -> list[Round]:
     for group in exchange.groups(0, processes):
         members = len(group.members)
         ranks = group.stride * members
-        is_cut = size_bytes >= exchange.SMALL_BYTES
+        is_cut = (members - 1) * size_bytes >= exchange.SMALL_BYTES
         piece_bytes = size_bytes / members if is_cut else size_bytes
         moved_bytes = (members - 1) * piece_bytes
         found.append(Round(ranks, moved_bytes, moved_bytes))
