@@ -152,6 +152,18 @@ def preserve_other_generators() -> Iterator[None]:
         random.setstate(python)
 
 
+class OtherGenerators:
+    """Where the global generators of numpy and Python stand now, to be put back there."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy = random.getstate(), mtrand.get_bit_generator().state
+
+    def restore(self) -> None:
+        """Put them back."""
+        random.setstate(self._python)
+        mtrand.get_bit_generator().state = self._numpy
+
+
 @contextlib.contextmanager
 def preserve_generators() -> Iterator[None]:
     """Keep torch's generators too, on every device, as `preserve_other_generators` does."""

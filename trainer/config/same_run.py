@@ -11,6 +11,7 @@ FREE_KEYS = frozenset(
     | {"data.memory_limit_mb", "data.cache", "data.cache_dir", "data.cache_limit_gb"}
     | {"data.max_megapixels", "data.prefetch", "data.slice_columns"}
     | {"train.accumulation", "train.max_seconds", "train.on_nonfinite"}
+    | {"train.activation_checkpointing"}
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
 )

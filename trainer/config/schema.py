@@ -91,6 +91,9 @@ class TrainConfig:
     of mantissa; fp16 and tf32 need a GPU"""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
+    activation_checkpointing: bool = False
+    """keep only the inputs of the network's blocks for the backward pass, which computes the rest
+    again: less memory and the same bits in more time"""
     loss: LossName | str = "cross_entropy"
     """what training minimises: cross_entropy; focal, which counts hard images more; bce, one binary
     cross entropy for each class against the others; asymmetric, the same without the easy

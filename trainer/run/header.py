@@ -79,6 +79,8 @@ def _facts(
     }
     if frozen := engine.freezing.describe():
         facts["frozen"] = frozen
+    if computed_again := engine.train_step.forward_pass.describe():
+        facts["activations"] = computed_again
     if trial_warnings is not None:
         facts["trial"] = trial.summary(trial_warnings)
     return facts

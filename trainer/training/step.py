@@ -21,6 +21,7 @@ from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
 from trainer.training.clipping import clip_gradients
 from trainer.training.early_exchange import EarlyExchange, can_overlap
+from trainer.training.forward_pass import ForwardPass
 from trainer.training.loss import TrainingLoss
 from trainer.training.step_sum import StepSum
 from trainer.training.teacher import Teacher
@@ -118,6 +119,7 @@ class TrainStep:
             self.parameters, self.accelerator
         )
         self.early = EarlyExchange(self.parameters, self.orders) if is_early else None
+        self.forward_pass = ForwardPass(self.accelerator, self.module, self.config)
 
     def __call__(
         self,
@@ -259,7 +261,8 @@ class TrainStep:
             return torch.zeros(2, device=self.accelerator.device)
         with profiler_ranges.label("forward"):
             self.taught = self.teacher.answer(images) if self.teacher else None
-            logits = (self.model if overlapped else self.module)(images).float()
+            with self.forward_pass.prepared():
+                logits = (self.model if overlapped else self.module)(images).float()
             if weights is None:
                 loss = weighted = self.loss.sum(logits, targets, self.taught) / total
             else:
