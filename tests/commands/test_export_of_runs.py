@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from tests.commands.command import Capture, run_command
 from tests.commands.test_export import export, in_process
+from tests.conftest import REPOSITORY
 from tests.runs import Run, train_here
 from tests.stored import write_model
 from trainer import load_model
@@ -30,7 +32,7 @@ from trainer.commands.export import configuration_of
 from trainer.data.pictures import resizing
 from trainer.data.pictures.resizing import Fit
 from trainer.finished import trained_model
-from trainer.finished.export import pillow_filter, record, timing, writing
+from trainer.finished.export import checking, pillow_filter, record, timing, writing
 from trainer.finished.export.description import Order
 
 __all__ = ["in_process"]
@@ -85,6 +87,7 @@ def test_a_run_says_what_a_format_loses(form: str, digits: Run, capsys: Capture)
     assert (digits.folder / "receipt.json").read_bytes() == receipt
     assert not [path for path in digits.folder.iterdir() if path.name.startswith(".model")]
     assert ours.shape == (len(target), 10)
+    assert str(REPOSITORY).encode() not in (digits.folder / noted["file"]).read_bytes()
 
 
 @pytest.mark.usefixtures("in_process")
@@ -110,6 +113,47 @@ def test_pictures_of_any_size_give_what_predict_gives(
         expected = model.probabilities(model.read(tmp_path / "one.png")[None]).numpy()
         gotten = probabilities_of(Path(found["file"]), form, pixels[None])
         assert gotten == pytest.approx(expected, abs=5e-3 if form == "openvino" else 1e-5)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_greys_of_any_size_in_whole_numbers(
+    digits: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    """And of many test images only some are given one by one."""
+    monkeypatch.setattr(checking, "MOST_PICTURES", 40)
+    file = tmp_path / "x.onnx"
+    words = ["--format", "int8", "--with-preprocessing", "--output", file]
+    code, output, errors = run_command(capsys, "export", digits.folder, *words)
+    assert (code, errors) == (0, "")
+    assert "tested    on 40, evenly spread over the 360, test images: accuracy" in output
+    tested = digits.json("exports.json")["int8_with_preprocessing"]["tested"]
+    assert (tested["images"], tested["test_images"]) == (40, 360)
+    assert tested["other_answers"] <= 4
+    model = load_model(digits.folder)
+    random = np.random.Generator(np.random.Philox(0))
+    for shape in ((20, 9, 1), (20, 9, 3), (8, 8, 1)):
+        pixels = random.integers(0, 256, shape, np.uint8)
+        Image.fromarray(pixels.squeeze()).save(tmp_path / "one.png")
+        expected = model.probabilities(model.read(tmp_path / "one.png")[None]).numpy()
+        assert probabilities_of(file, "int8", pixels[None]) == pytest.approx(expected, abs=0.1)
+
+
+def test_without_the_images_that_were_named_nothing_is_written(
+    digits: Run, tmp_path: Path, capsys: Capture
+) -> None:
+    before = sorted(digits.folder.iterdir())
+    words = ["--format", "torchscript", "--data.name", "npy", "--data.root", tmp_path / "none"]
+    code, output, errors = run_command(capsys, "export", digits.folder, *words)
+    assert (code, output) == (2, "")
+    assert "data.root" in errors
+    assert sorted(digits.folder.iterdir()) == before
+
+
+def test_exports_that_end_at_once_are_all_noted(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        for noted in [pool.submit(record.add, tmp_path, str(key), {}) for key in range(12)]:
+            noted.result()
+    assert record.read(tmp_path).keys() == set(map(str, range(12)))
 
 
 def test_the_filter_gives_the_pixels_of_pillow() -> None:

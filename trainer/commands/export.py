@@ -87,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
     output = arguments.output or stored.file.with_name(order.file_name)
     check_output("--output", output, *[".xml"] * (form == "openvino"))
     config = configuration_of(stored.file.parent, arguments.configuration)
-    found = writing.export(stored, order, output, config)
+    named = bool(arguments.configuration)
+    found = writing.export(stored, order, output, config, must_test=named)
     print_report(found, _lines(found), as_json=arguments.json)
 
 
@@ -109,6 +110,12 @@ def configuration_of(folder: Path, words: list[str]) -> RunConfig | str:
         return str(error)
 
 
+def _count_of(tested: dict[str, Any]) -> str:
+    """Say how many images were tested; those of an earlier version were all."""
+    count, whole = tested["images"], tested["test_images"]
+    return f"{count:,}" if count == whole else f"{count:,}, evenly spread over the {whole:,},"
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     checked = found["checked"]
     lines = [f"{found['file']}  {found['bytes']:,} bytes"]
@@ -128,7 +135,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         )
     if tested := found.get("tested"):
         lines.append(
-            f"tested    on {tested['images']:,} test images: accuracy {percent(tested['accuracy'])}"
+            f"tested    on {_count_of(tested)} test images: accuracy {percent(tested['accuracy'])}"
             f", of the original {percent(tested['own_accuracy'])}; {tested['other_answers']:,} "
             "other answers, probabilities differ by at most "
             f"{tested['largest_probability_difference']:.1g}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from trainer.base import seeding
@@ -31,6 +32,8 @@ CHECKED_BATCHES = (1, 2, 3)
 """images; the graph was recorded with two, and more could take more memory than the training"""
 _BLOCK = 100
 """test images at once"""
+MOST_PICTURES = 1000
+"""that are given one by one at their own size, evenly spread over the test images"""
 
 _OF_NETWORK = "does the network do other things with other batches, or draw numbers?"
 _OF_EITHER = (
@@ -183,17 +186,19 @@ def compare_on_images(
         dtype: of what it takes.
 
     Returns:
-        `images`; `accuracy` and `own_accuracy`, of the original; `accuracy_lost`; `other_answers`,
-        how many images got another class, or other labels; `largest_probability_difference`.
+        `images`, how many were compared, of how many `test_images`; `accuracy` and
+        `own_accuracy`, of the original; `accuracy_lost`; `other_answers`, how many images got
+        another class, or other labels; `largest_probability_difference`.
 
     Raises:
         UserError: the pictures cannot be read.
     """
-    targets = found.images.targets.cpu().numpy()
+    chosen = _choose(len(found.images), MOST_PICTURES if with_preprocessing else None)
+    targets = found.images.targets.cpu().numpy()[chosen]
     answers = []
     read = own_pictures(trained, data, found) if with_preprocessing else None
     with progress_bar("images", len(targets)) as progress:
-        batches = _pictures(trained, found, read) if read else _blocks(trained, found)
+        batches = _pictures(trained, found, chosen, read) if read else _blocks(trained, found)
         for batch, own in batches:
             with explain_failure("what was written does not run on a test image"):
                 values = run(batch.to(dtype))
@@ -209,12 +214,20 @@ def compare_on_images(
     ]
     return {
         "images": len(targets),
+        "test_images": len(found.images),
         "accuracy": accuracies[0],
         "own_accuracy": accuracies[1],
         "accuracy_lost": accuracies[1] - accuracies[0],
         "other_answers": int((~_all(their_answers == our_answers)).sum()),
         "largest_probability_difference": float(np.abs(theirs - ours).max()),
     }
+
+
+def _choose(count: int, most: int | None) -> npt.NDArray[np.int64]:
+    """Return the numbers of at most so many images, evenly spread over all, (n,)."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 def _all(equal: Any) -> Any:
@@ -238,9 +251,12 @@ def _blocks(
 
 
 def _pictures(
-    trained: TrainedModel, found: EvaluationImages, read: Callable[[int], Picture]
+    trained: TrainedModel,
+    found: EvaluationImages,
+    chosen: npt.NDArray[np.int64],
+    read: Callable[[int], Picture],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield one picture after the other at its own size, and the original's probabilities."""
-    for number in range(len(found.images)):
+    for number in chosen.tolist():
         pixels = found.images.images[number : number + 1].cpu()
         yield torch.from_numpy(read(number))[None], trained.probabilities(pixels)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from trainer.base.errors import UserError
-from trainer.finished.export import quantisation
+from trainer.finished.export import quantisation, source_paths
 from trainer.finished.export.failures import find_missing
 from trainer.finished.export.modules import ExportedModule, PictureModel
 
@@ -156,13 +156,14 @@ def _write_torchscript(module: ExportedModule, facts: Facts, path: Path) -> None
     text = json.dumps(facts, ensure_ascii=False, indent=2)
     stream = io.BytesIO()  # so that a full disk is an OSError
     torch.jit.save(traced, stream, _extra_files={EXTRA_FILE: text.encode()})
-    path.write_bytes(stream.getvalue())
+    path.write_bytes(source_paths.remove_from_torchscript(stream.getvalue()))
 
 
 def _write_pt2(module: ExportedModule, facts: Facts, path: Path) -> None:
     program = torch.export.export(
         module, (module.example(),), dynamic_shapes=module.dynamic_shapes()
     )
+    source_paths.remove_from_program(program)
     stream = io.BytesIO()
     torch.export.save(program, stream, extra_files={EXTRA_FILE: json.dumps(facts, indent=2)})
     path.write_bytes(stream.getvalue())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainer.base import locks
 from trainer.base.files import write_json
 from trainer.base.strict_json import check_type, read_json
 
 NAME = "exports.json"
+_LOCK = ".exports.lock"
 
 
 def key_of(form: str, *, with_preprocessing: bool) -> str:
@@ -37,4 +39,6 @@ def add(folder: Path, key: str, facts: dict[str, Any]) -> None:
         UserError: the file is damaged.
         OSError: it cannot be written.
     """
-    write_json(folder / NAME, read(folder) | {key: facts})
+    # Two exports at once may end at once.
+    with locks.lock_file(folder / _LOCK, "notes an export", "export one format after the other"):
+        write_json(folder / NAME, read(folder) | {key: facts})

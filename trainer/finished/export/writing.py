@@ -38,13 +38,19 @@ log = logging.getLogger("lockstep")
 
 
 def export(
-    trained: TrainedModel, order: Order, target: Path, config: RunConfig | str
+    trained: TrainedModel,
+    order: Order,
+    target: Path,
+    config: RunConfig | str,
+    *,
+    must_test: bool = False,
 ) -> dict[str, Any]:
     """Write the model to `target`, whole and checked or not at all.
 
     Args:
         trained: on the CPU; of a network that any process can build by its name.
         config: of its run, whose images it is tested on and quantised by; or why there is none.
+        must_test: the user has named the images: without them nothing is written.
 
     Returns:
         What was written, see `describe`; with `checked`: over how many images it was compared, the
@@ -53,8 +59,9 @@ def export(
         `not_tested_because`. The same goes into the run's exports.json.
 
     Raises:
-        UserError: a package is missing, the network cannot be written in this format, the file does
-            not give what the original gives, or the exporter has crashed.
+        UserError: a package is missing, there are no images that must be, the network cannot be
+            written in this format, the file does not give what the original gives, or the exporter
+            has crashed.
     """
     if target.exists() and target.samefile(trained.file):
         raise UserError(f"{target}: is the run's own file; choose another --output")
@@ -69,7 +76,7 @@ def export(
             found["checked"] = _write_safetensors(trained, temporary, target)
             return
         found.update(write_graph(trained, order, temporary, target, config))
-        found.update(_test(trained, order, temporary, config))
+        found.update(_test(trained, order, temporary, config, must_test=must_test))
 
     try:
         _write_with_weights(target, write)
@@ -162,15 +169,21 @@ def _calibrate(
 
 
 def _test(
-    trained: TrainedModel, order: Order, path: Path, config: RunConfig | str
+    trained: TrainedModel, order: Order, path: Path, config: RunConfig | str, *, must_test: bool
 ) -> dict[str, Any]:
-    """Return what the file does with the run's test images, or why that is not known."""
+    """Return what the file does with the run's test images, or why that is not known.
+
+    Raises:
+        UserError: the images that must be there cannot be read.
+    """
     if isinstance(config, str):
         return {"tested": None, "not_tested_because": config}
     assert order.form != "safetensors"
     try:
         images = evaluation_images.load(trained, config, "test")
     except UserError as error:
+        if must_test:
+            raise
         log.warning("not compared on the test images: %s", error)
         return {"tested": None, "not_tested_because": str(error)}
     own = are_images_of_run(trained.file.parent, images.fingerprint, fingerprint_of(images.images))
