@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -30,6 +30,26 @@ def unpack(vectors: Tensors, packed: Layout) -> list[torch.Tensor]:
         sizes.setdefault(dtype, []).append(shape.numel())
     pieces = {vector.dtype: iter(torch.split(vector, sizes[vector.dtype])) for vector in vectors}
     return [next(pieces[dtype]).view(shape) for dtype, shape in packed]
+
+
+def group_by_type(*lists: Tensors) -> Iterable[tuple[list[torch.Tensor], ...]]:
+    """Divide lists of tensors alike, so that those of each part have one dtype and device.
+
+    Torch's operations on lists of several types compute one tensor after the other.
+    """
+    groups: dict[object, tuple[list[torch.Tensor], ...]] = {}
+    for row in zip(*lists, strict=True):
+        key = tuple((tensor.dtype, tensor.device) for tensor in row)
+        group = groups.setdefault(key, tuple([] for _ in row))
+        for part, tensor in zip(group, row, strict=True):
+            part.append(tensor)
+    return groups.values()
+
+
+def copy_all(targets: Tensors, sources: Tensors) -> None:
+    """Copy the values of tensors to others of the same shapes, in one call for each dtype."""
+    for into, values in group_by_type(targets, sources):
+        torch._foreach_copy_(into, values)
 
 
 def memory_order(tensor: torch.Tensor) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.flat_tensors import layout, pack, unpack
+from trainer.base.flat_tensors import copy_all, layout, pack, unpack
 from trainer.network.model_state import Slot, buffer_slots, effects_of
 
 
@@ -64,8 +64,7 @@ class SavedValues:
             if tensor.shape != shape:
                 tensor.resize_(shape)
         self.strides.restore()
-        if self.tensors:
-            torch._foreach_copy_(self.tensors, unpack(self.values, self.layout))
+        copy_all(self.tensors, unpack(self.values, self.layout))
 
 
 def save_values(module: nn.Module) -> SavedValues:
@@ -175,13 +174,11 @@ class StepBuffers:
         self.follow_batch.restore()
         averaged, others = self._values(self.averaged), self._values(self.others)
         moved = [old + change for old, change in zip(self.start, sums, strict=False)]
-        if averaged:
-            torch._foreach_copy_(averaged, unpack(moved, layout(averaged)))
+        copy_all(averaged, unpack(moved, layout(averaged)))
         rest = sums[len(moved) :]
         if others:
-            pieces = torch.split(rest.pop(0), [value.numel() for value in others])
-            for value, piece in zip(others, pieces, strict=True):
-                value.copy_(piece.view(value.shape))
+            counted = [(torch.int64, value.shape) for value in others]
+            copy_all(others, unpack([rest.pop(0)], counted))
         for (_, slot, shape, _), vector in zip(self.shaped, rest, strict=True):
             if _shape(slot) == shape:
                 getattr(*slot).copy_(vector.view(shape))

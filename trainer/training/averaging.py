@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from trainer.base.flat_tensors import group_by_type
 from trainer.base.tensor_files import Tensors
 from trainer.config.schema import TrainConfig, averaged_epochs
 from trainer.network import model_state
@@ -84,9 +85,9 @@ class MovingAverage(WeightAverage):
             if tensor.is_floating_point() and name not in self.nonfinite
             if name in self.tensors and self.tensors[name].shape == tensor.shape
         ]
-        torch._foreach_lerp_(
-            [self.tensors[name] for name in moving], [current[name] for name in moving], weight
-        )
+        averages, values = ([of[name] for name in moving] for of in (self.tensors, current))
+        for ours, theirs in group_by_type(averages, values):
+            torch._foreach_lerp_(ours, theirs, weight)
         for name in current.keys() - set(moving):
             self.tensors[name] = current[name].detach().clone()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +30,17 @@ def can_overlap(parameters: Sequence[nn.Parameter], accelerator: Accelerator) ->
     by_network = accelerator.num_processes > processes.local_count()
     is_shared = accelerator.num_processes > 1 and (on_gpu or by_network)
     return is_shared and size_bytes > exchange.BUCKET_BYTES
+
+
+def present_mask(count: int, missing: Collection[int], device: torch.device) -> torch.Tensor:
+    """Return 1 for each parameter, and 0 for those without a gradient: float32 (count,).
+
+    The host does not wait for the device.
+    """
+    if not missing:
+        return torch.ones(count, device=device)
+    values = torch.tensor([float(number not in missing) for number in range(count)])
+    return values.to(device, non_blocking=True)
 
 
 class EarlyExchange:
@@ -78,7 +89,7 @@ class EarlyExchange:
         self._came.clear()  # an empty micro-batch has no pass
         pairs = zip(self._parameters, self._orders, strict=True)
         like = [parameter.permute(order) for parameter, order in pairs]
-        self._leaf = sums.begin_last(index, [*first, self._mask(), *like])
+        self._leaf = sums.begin_last(index, [*first, self._mask(()), *like])
 
     @contextlib.contextmanager
     def watch_pass(self) -> Iterator[None]:
@@ -89,28 +100,25 @@ class EarlyExchange:
         self._passing = False
         self._passes += 1
 
-    def complete(self, first: Sequence[torch.Tensor]) -> bool:
+    def complete(self, first: Sequence[torch.Tensor]) -> set[int]:
         """Put in what comes before the gradients, a mask of those that came, zeros for the rest.
 
         Returns:
-            Whether some are missing.
+            The numbers of the parameters whose gradients are missing.
         """
         assert self._leaf is not None
         leaf, self._leaf = self._leaf, None
-        mask = self._mask()
-        missing = [number for number in range(len(mask)) if number not in self._came]
-        if missing:
-            mask[missing] = 0.0
+        missing = set(range(len(self._parameters))) - self._came
         begin = len(first) + 1
-        for number in missing:
+        for number in sorted(missing):
             nothing = torch.zeros_like(self._parameters[number])
             leaf.put(begin + number, nothing.permute(self._orders[number]))
-        for number, tensor in enumerate([*first, mask]):
+        for number, tensor in enumerate([*first, self._mask(missing)]):
             leaf.put(number, tensor)
-        return bool(missing)
+        return missing
 
-    def _mask(self) -> torch.Tensor:
-        return torch.ones(len(self._parameters), device=self._parameters[0].device)
+    def _mask(self, missing: Collection[int]) -> torch.Tensor:
+        return present_mask(len(self._parameters), missing, self._parameters[0].device)
 
     def _arrive(self, number: int, parameter: torch.Tensor) -> None:
         if not self._passing:

@@ -89,7 +89,9 @@ class Engine:
                 self.module,
                 len(dataset.class_names),
                 portable=config.train.kernels == "portable",
-            )
+            ),
+            # Else it would move counts of steps to the device, which optimisers read in each step.
+            device_placement=False,
         )
         self.freezing.set_epoch(1)
         accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)

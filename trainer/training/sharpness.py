@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from trainer.base.flat_tensors import copy_all, group_by_type
+
 _SMALLEST_NORM = 1e-12
 """so that a gradient of zeros divides by something"""
 
@@ -28,9 +30,10 @@ def climb(parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
     with torch.no_grad():
         before = [parameter.clone() for parameter in moved]
         scale = rho / (torch.nn.utils.get_total_norm(gradients) + _SMALLEST_NORM)
-        torch._foreach_add_(moved, list(torch._foreach_mul(gradients, scale)))
+        for ours, along in group_by_type(moved, gradients):
+            torch._foreach_add_(ours, list(torch._foreach_mul(along, scale)))
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(moved, before)
+            copy_all(moved, before)

@@ -20,7 +20,7 @@ from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
 from trainer.training.clipping import clip_gradients
-from trainer.training.early_exchange import EarlyExchange, can_overlap
+from trainer.training.early_exchange import EarlyExchange, can_overlap, present_mask
 from trainer.training.forward_pass import ForwardPass
 from trainer.training.loss import TrainingLoss
 from trainer.training.step_sum import StepSum
@@ -105,8 +105,8 @@ class TrainStep:
         self.buffers = StepBuffers(self.module, frozen_norms)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.orders = [memory_order(parameter) for parameter in self.parameters]
-        self.full_mask = torch.ones(len(self.parameters), device=self.accelerator.device)
-        self.some_missing = False
+        self.missing: set[int] = set()
+        """parameters that have got no gradient from this rank in the step so far"""
         self.model = self.module
         if self.config.reduction == "fast" and self.accelerator.num_processes > 1:
             # DDP notes at its construction which parameters it is to sum.
@@ -206,6 +206,7 @@ class TrainStep:
         buffers.start_step()
         own_sizes = [sizes[index] for index in self.own]
         sums = StepSum(self.microbatches)
+        self.missing = set(range(len(self.parameters)))
         by_piece: Sequence[torch.Tensor | None] = [None] * len(own_sizes)
         if weights is not None:
             by_piece = torch.split(weights, own_sizes)
@@ -234,7 +235,7 @@ class TrainStep:
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
                 if early:
-                    self.some_missing |= early.complete([measured, *changes])
+                    self.missing &= early.complete([measured, *changes])
                     continue
                 leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
                 sums.add(index, leaf)
@@ -287,10 +288,9 @@ class TrainStep:
         """
         gradients = [parameter.grad for parameter in self.parameters]
         self._clear_gradients()
-        mask = self.full_mask.clone()
-        if any(gradient is None for gradient in gradients):
-            self.some_missing = True
-            mask.copy_(torch.tensor([gradient is not None for gradient in gradients]))
+        missing = {number for number, gradient in enumerate(gradients) if gradient is None}
+        self.missing &= missing
+        mask = present_mask(len(gradients), missing, self.accelerator.device)
         filled = [
             (torch.zeros_like(parameter) if gradient is None else gradient).permute(order)
             for parameter, gradient, order in zip(
@@ -302,9 +302,9 @@ class TrainStep:
     def _set_gradients(self, total: list[torch.Tensor]) -> None:
         """Give the sums to the parameters; a parameter without a gradient on any rank gets none."""
         mask, *gradients = total
-        # Reading the mask waits for the device; a rank with every gradient knows the sum already.
-        present = mask.tolist() if self.some_missing else [1.0] * len(gradients)
-        self.some_missing = False
+        present = [number not in self.missing for number in range(len(gradients))]
+        if self.missing and self.accelerator.num_processes > 1:
+            present = mask.bool().tolist()  # waits for the device
         sums = zip(self.parameters, gradients, self.orders, present, strict=True)
-        for parameter, gradient, order, ranks in sums:
-            parameter.grad = gradient.permute(invert_permutation(order)) if ranks else None
+        for parameter, gradient, order, is_present in sums:
+            parameter.grad = gradient.permute(invert_permutation(order)) if is_present else None

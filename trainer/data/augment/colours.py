@@ -64,7 +64,10 @@ def equalize(images: torch.Tensor) -> torch.Tensor:
     count, channels = images.shape[:2]
     planes = torch.arange(count * channels, device=images.device, dtype=torch.int32) * 256
     levels = (images.flatten(2).flatten(0, 1) + planes[:, None]).flatten()
-    histograms = torch.bincount(levels, minlength=count * channels * 256).view(-1, 256)
+    # Unlike bincount's, its size is known: a GPU is not waited for.
+    counts = torch.zeros(count * channels * 256, dtype=torch.int64, device=images.device)
+    counts.index_add_(0, levels, torch.ones_like(counts[:1]).expand(len(levels)))
+    histograms = counts.view(-1, 256)
     sums = histograms.cumsum(1)
     highest = images.flatten(2).flatten(0, 1).amax(1).long()
     of_highest = histograms.gather(1, highest[:, None])
