@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -106,9 +107,31 @@ def test_mistakes_are_named(
 
 
 def test_what_is_no_picture_is_refused(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    broken = tmp_path / "broken.png"
+    """Before anything is written of the others; a pipe is not waited for."""
+    broken, pipe, good = (tmp_path / name for name in ("broken.png", "pipe.png", "good.png"))
     broken.write_bytes(b"no picture")
-    for path in (broken, tmp_path / "missing.png"):
-        code, output, errors = run_command(capsys, "explain", model, path)
+    os.mkfifo(pipe)
+    Image.new("RGB", (9, 9)).save(good)
+    for path in (broken, pipe, tmp_path / "missing.png"):
+        words = ("explain", model, good, path, "--output", tmp_path / "out")
+        code, output, errors = run_command(capsys, *words)
         assert (code, output) == (2, "")
         assert str(path) in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_too_long_for_a_file_are_shortened(tmp_path: Path, capsys: Capture) -> None:
+    names = ["蝶" * 200, "a/b", "🦋" * 90]
+    file = write_model(
+        tmp_path / "model.safetensors", change=lambda it: it.update(class_names=names)
+    )
+    picture = tmp_path / f"{'鳥' * 80}.png"
+    Image.new("L", (9, 9)).save(picture)
+    for name in names:
+        words = ("explain", file, picture, "--class", name, "--json")
+        code, output, errors = run_command(capsys, *words)
+        assert (code, errors) == (0, "")
+        (row,) = json.loads(output)["pictures"]
+        assert row["explained"] == name
+        assert Path(row["output"]).parent == tmp_path / "explanations"
+        assert Path(row["output"]).is_file()

@@ -282,6 +282,8 @@ def test_a_folder_that_may_not_be_read_is_named(
             stopped = run_command(capsys, "predict", run.folder, top)
             skipped = run_command(capsys, "predict", run.folder, top, "--on_bad", "skip")
             inside = run_command(capsys, "predict", run.folder, picture)
+            words = (closed, top / "0.png", "--on_bad", "skip")
+            named = run_command(capsys, "predict", run.folder, *words)
         finally:
             closed.chmod(0o700)
     assert unreadable == (2, "", f"{picture}: may not be read; give yourself access to it\n")
@@ -290,6 +292,7 @@ def test_a_folder_that_may_not_be_read_is_named(
     assert skipped[0] == 0
     assert len(skipped[1].splitlines()) == 1 + 1
     assert f"{closed}: may not be read (Permission denied); skipped" in caplog.messages
+    assert named[:2] == skipped[:2]
     assert inside[0] == 2
     assert inside[2].startswith(f"{picture}: may not be read")
 
@@ -303,14 +306,14 @@ def test_a_pipe_is_not_waited_for(run: Run, tmp_path: Path, capsys: Capture) -> 
 def test_colour_and_names_with_commas(tmp_path: Path, capsys: Capture) -> None:
     file = write_model(tmp_path / "x.safetensors", channels=3, image_size=(20, 16))
     Image.new("RGB", (300, 200), "red").save(tmp_path / "a,b.jpg")
-    Image.new("L", (16, 20), 7).save(tmp_path / "grey.png")
+    names = ["a,b.jpg", "c\rd.png", "e\nf.png", 'g"h.png', "grey.png"]
+    for name in names[1:]:
+        Image.new("L", (16, 20), 7).save(tmp_path / name)
     code, output, _ = run_command(capsys, "predict", file, tmp_path)
     assert code == 0
-    lines = list(csv.reader(io.StringIO(output)))
-    assert [line[0] for line in lines[1:]] == [
-        str(tmp_path / "a,b.jpg"),
-        str(tmp_path / "grey.png"),
-    ]
+    assert "\r\n" not in output
+    lines = list(csv.reader(io.StringIO(output, newline="")))
+    assert [line[0] for line in lines[1:]] == [str(tmp_path / name) for name in names]
     assert {line[1] for line in lines[1:]} <= {"ant", "bee, or wasp", "Käfer"}
 
 

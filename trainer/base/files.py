@@ -42,8 +42,12 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write `text` as UTF-8 to `path`, whole or not at all.
+
+    Names of files in it that are not UTF-8 keep their bytes.
+    """
+    content = text.encode(errors="surrogateescape")
+    write_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +79,15 @@ def run(arguments: argparse.Namespace) -> None:
     label = _label_of(arguments.class_name, stored.class_names)
     classifier = separate_answers.make_classifier(stored)
     folder = arguments.output or stored.file.with_name("explanations")
+    for place in pictures:  # a broken one is named before anything is written
+        stored.read(place, arguments.max_megapixels)
     found, taken = [], set[str]()
     for place in pictures:
         row, picture = _explain(
             classifier, place, label, arguments.method, arguments.max_megapixels
         )
         stem = PurePath(place.member or place.file).stem
-        name = f"{stem[:100]}-{row['explained'][:50]}-{arguments.method}".replace("/", "_")
+        name = f"{_shorten(stem, 100)}-{_shorten(row['explained'], 80)}-{arguments.method}"
         output = folder / f"{_unused(name, taken)}.png"
         _write(output, picture)
         found.append(row | {"output": str(output)})
@@ -136,6 +139,11 @@ def _explain(
         "explained": stored.class_names[asked],
     }
     return row, np.concatenate([left, gap, right], axis=1)
+
+
+def _shorten(name: str, most_bytes: int) -> str:
+    """Return as much of a name as a part of a file's name may have; no slash is in it."""
+    return os.fsencode(name.replace("/", "_"))[:most_bytes].decode(errors="ignore")
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import json
 import logging
@@ -23,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trainer.base import csv_rows
 from trainer.base.errors import UserError
 from trainer.base.terminal import progress_bar
 from trainer.commands.options import (
@@ -168,9 +168,6 @@ def _predict_all(
 def _read(stored: TrainedModel, place: Place, arguments: argparse.Namespace) -> torch.Tensor | str:
     """Return the pixels of a picture, or what is wrong with it where such are skipped."""
     try:
-        # A read from a pipe or a device may never return.
-        if not place.file.is_file() and place.file.exists():
-            raise UserError(f"{place}: is not a regular file")
         pixels = stored.read(place, arguments.max_megapixels)
     except UserError as error:
         if arguments.on_bad == "stop":
@@ -229,7 +226,7 @@ def _print(
             whole = row | {"probabilities": answers.by_class(class_names, row["probabilities"])}
             output.write(json.dumps(whole) + "\n")
         return
-    writer = csv.writer(output, lineterminator="\n")
+    writer = csv_rows.writer(output)
     columns = ("file", "class", "probability")
     writer.writerow(columns)
     for row in rows:

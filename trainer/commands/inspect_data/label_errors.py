@@ -9,7 +9,6 @@ model's first choice is less confident, the paper looks at its other choices too
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import math
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.base import csv_rows
 from trainer.base.errors import UserError
 from trainer.base.files import write_text
 from trainer.commands.inspect_data.image_statistics import InspectedImages, Place
@@ -139,7 +139,7 @@ def write_csv(path: Path, suspects: Mapping[str, Any]) -> None:
         OSError: it cannot be written.
     """
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    rows = csv_rows.writer(text)
     rows.writerow(COLUMNS.values())
     rows.writerows([image[key] for key in COLUMNS] for image in suspects["images"])
     write_text(path, text.getvalue())

@@ -7,6 +7,8 @@ in its file each picture lies, and everybody else reads the bytes there.
 from __future__ import annotations
 
 import io
+import os
+import stat
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +27,10 @@ Indices = npt.NDArray[np.int64]
 
 _MOST_INFLATED_BYTES = 2**31
 """of a picture: a few compressed bytes are not to fill the memory"""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,14 @@ class Place:
 
         Raises:
             OSError: the file cannot be read.
-            UserError: the file is shorter than it was when it was listed, or its bytes are broken.
+            UserError: it is no regular file, the file is shorter than it was when it was listed, or
+                its bytes are broken.
         """
-        return self.file.open("rb") if self.member is None else io.BytesIO(self.read())
+        return self._open_file() if self.member is None else io.BytesIO(self.read())
 
     def read(self) -> bytes:
         """Return the bytes of the picture; errors as those of `open`."""
-        with self.file.open("rb") as file:
+        with self._open_file() as file:
             file.seek(self.offset_bytes)
             content = file.read(-1 if self.size_bytes is None else self.size_bytes)
         if self.size_bytes is not None and len(content) < self.size_bytes:
@@ -84,6 +91,14 @@ class Place:
         if self.checksum is not None and zlib.crc32(content) != self.checksum:
             raise UserError(f"{self}: has another checksum than its archive says; get it again")
         return content
+
+    def _open_file(self) -> BinaryIO:
+        # To open a pipe, or to read from a device, might never end.
+        file = open(self.file, "rb", opener=_open_at_once)  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise UserError(f"{self}: is not a regular file")
+        return file
 
     def _inflate(self, content: bytes) -> bytes:
         inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)

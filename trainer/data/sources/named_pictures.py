@@ -87,6 +87,7 @@ def _fetch(address: str) -> Path:
 def _below(top: Path, skip: bool) -> list[Path]:
     """Return the pictures in a folder and below that training would take, sorted by name."""
     found: list[Path] = []
+    has_all = True
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while waiting:
         folder, above = waiting.pop()
@@ -104,7 +105,8 @@ def _below(top: Path, skip: bool) -> list[Path]:
                     log.warning("%s: is a link that leads nowhere; skipped", path)
         except OSError as error:
             _unreadable(folder, error, skip)
-    if not found:
+            has_all = False
+    if not found and has_all:
         raise UserError(f"{top}: there are no pictures in this folder ({', '.join(SUFFIXES)})")
     return sorted(found, key=lambda path: path.parts)
 
