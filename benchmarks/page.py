@@ -77,7 +77,8 @@ def command_of(
     words = [f"python benchmarks/{start}"]
     for key, value in vars(arguments).items():
         if key not in ("output", "root", *known) and value != getattr(usual, key, None):
-            values = value if isinstance(value, list) else [value]
+            flag = [] if value is True else [value]
+            values = value if isinstance(value, list) else flag
             words.append(shlex.join([f"--{key}", *map(str, values)]))
     return " ".join(words)
 
@@ -103,7 +104,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def write(path: Path, title: str, command: str, lines: Sequence[str]) -> None:
     """Write the page of a benchmark that keeps no figures, and print it."""
-    _write([f"# {title}", "", f"    {command}", "", f"On {machine()}.", "", *lines], path)
+    page = [f"# {title}", "", f"    {command}", "", f"On {machine()}.", "", *lines]
+    _write(page, path)
+    print("\n".join(page))
 
 
 def read_figures(path: Path) -> Figures:
@@ -114,11 +117,15 @@ def read_figures(path: Path) -> Figures:
 
 def write_figures(path: Path, figures: Figures, lines: Sequence[str]) -> None:
     """Write the figures and the page next to them, and print the page."""
+    write_quietly(path, figures, lines)
+    print("\n".join(lines))
+
+
+def write_quietly(path: Path, figures: Figures, lines: Sequence[str]) -> None:
+    """Write the figures and the page next to them."""
     files.write_text(path, json.dumps(figures, indent=2) + "\n")
     _write(lines, path.with_suffix(".md"))
 
 
 def _write(lines: Sequence[str], path: Path) -> None:
-    page = "\n".join(lines).rstrip() + "\n"
-    files.write_text(path, page)
-    print(page)
+    files.write_text(path, "\n".join(lines).rstrip() + "\n")

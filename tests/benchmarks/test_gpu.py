@@ -1,0 +1,120 @@
+"""gpu.py in small on the CPU: that its programs run, and that whatever stops it leaves a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gpu
+import gpu_cases
+import gpu_programs
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import run_forked
+
+TRIED = ("ours", "plain", "airbench", "resident", "cached", "plain_photos", "mode0", "mode1")
+"""programs that run other code than those before them"""
+
+
+def start(output: Path, *words: str) -> subprocess.Popen[str]:
+    script = str(REPOSITORY / "benchmarks" / "gpu.py")
+    command = [sys.executable, script, "--device", "cpu", "--small", "--output", str(output)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *words], stdout=pipe, stderr=pipe, text=True)
+
+
+def test_it_writes_a_page_of_the_parts_that_are_asked_for(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    process = start(output, "--part", "same", "--seconds", "250")
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    figures = json.loads(output.read_text())
+    statuses = {name: one["status"] for name, one in figures["programs"].items()}
+    assert statuses == {"machine": "done", "same": "done", "images": "done"}, statuses
+    (of_ways,) = figures["programs"]["same"]["digests"].values()
+    assert list(of_ways) == ["once", "2 processes"]
+    assert len({*of_ways.values()}) == 1 and len(of_ways["once"]) == 64
+    page = output.with_suffix(".md").read_text()
+    assert page.strip() == printed.strip() == "\n".join(gpu.build_page(figures)).strip()
+    assert "gpu.py --device cpu --small --part same --seconds 250.0\n" in page
+    assert "differs" not in page and "Missing" not in page
+    assert "no GPU" in page and "none of these figures means anything" in page
+
+
+def test_a_signal_leaves_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    process = start(output, "--part", "tests")
+    page = output.with_suffix(".md")
+    end_s = time.monotonic() + 60
+    while not (page.exists() and f"need a GPU ({gpu.BEGUN})" in page.read_text()):
+        assert process.poll() is None and time.monotonic() < end_s
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    text = page.read_text()
+    assert "the tests that need a GPU (stopped by SIGTERM)" in text
+    assert "the images (not run)" in text
+
+
+def test_a_program_that_hangs_or_fails_is_stopped_and_named(tmp_path: Path) -> None:
+    task = gpu_cases.Task("cpu", small=True, work_dir=str(tmp_path), root=None)
+    hangs = gpu_programs.Program("same", "hangs", "", "prepare", 1)
+    found, stopped = gpu.run_program(hangs, task, limit_s=0.2)
+    assert (found["status"], stopped) == ("stopped after its 0 s", None)
+    fails = gpu_programs.Program("same", "fails", "", "nothing", 1)
+    found, _ = gpu.run_program(fails, task, limit_s=60)
+    assert found["status"].startswith("failed: ")
+    assert "No module named 'gpu_cases.nothing'" in found["status"]
+
+
+@pytest.mark.parametrize("part", ["speed", "photos", "modes"])
+def test_the_programs_find_figures(part: str, prepared: Path, tmp_path: Path) -> None:
+    all_of_it = [one for one in gpu_programs.programs("cpu", small=True) if one.part == part]
+    entries: dict[str, Any] = {}
+    for program in all_of_it:
+        if program.needs or program.name not in TRIED:
+            continue  # as another one, or for a machine with more packages
+        options = {**program.options, "name": str(tmp_path / program.name)}
+        found = run_here(tmp_path, program.module, prepared, options)
+        entries[program.name] = {"title": program.title, "status": gpu.DONE, **found}
+        assert min(found["images_per_second"]) > 0 and found["peak_mb"] > 0
+    assert len(entries) > 1
+    lines = gpu_programs.PARTS[part][1](entries)
+    for entry in entries.values():
+        assert any(line.startswith(f"| {entry['title']} | ") for line in lines)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the images."""
+    folder = tmp_path_factory.mktemp("prepared")
+    assert run_here(folder, "prepare", folder, {})["decoded"] > 0
+    return folder
+
+
+def run_here(folder: Path, module: str, work_dir: Path, options: dict[str, Any]) -> Any:
+    """Run a program in a process that has the slow imports behind it."""
+    task = gpu_cases.Task("cpu", small=True, work_dir=str(work_dir), root=None, options=options)
+    output = folder / "found.json"
+    output.unlink(missing_ok=True)
+    places = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "benchmarks")])
+    words = ["-m", "gpu_cases", module, json.dumps(dataclasses.asdict(task)), str(output)]
+    finished = run_forked(1, folder, *words, PYTHONPATH=places)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(output.read_text())
+
+
+def test_a_weight_that_differs_is_marked() -> None:
+    digests = {"bf16": {"once": "a" * 64, "again": "a" * 64, "2 processes": "b" * 64}}
+    lines = gpu_programs.same_lines({"same": {"digests": digests}})
+    first, other = "a" * 12, "b" * 12
+    assert lines[-1] == f"| `bf16` | `{first}` | `{first}` | `{other}` **differs** |"
