@@ -54,15 +54,39 @@ def test_biases_and_norms_are_not_decayed(name: OptimizerName) -> None:
             assert torch.equal(old, parameter)
 
 
+@pytest.mark.parametrize("clipped", [False, True])
 @pytest.mark.parametrize("name", get_args(OptimizerName))
-def test_a_step_whose_scaled_gradients_overflow_changes_nothing(name: OptimizerName) -> None:
-    """Torch's fused kernels check this themselves; Muon relies on the scaler."""
-    model, scaler = small_net(), torch.amp.GradScaler("cpu")
-    optimizer = build(OptimizerConfig(name, lr=0.01), model, 3)
-    before = [parameter.clone() for parameter in model.parameters()]
-    scaler.scale(model(torch.full((6, 1, 5, 5), 1e30)).square().mean()).backward()
-    scaler.step(optimizer)
-    assert all(map(torch.equal, before, model.parameters()))
+def test_a_step_whose_scaled_gradients_overflow_is_left_out(
+    name: OptimizerName, clipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device: the scaler reads nothing, and the steps around it are as without it."""
+    torch.manual_seed(0)
+    images = torch.rand(6, 1, 5, 5)
+
+    def train(factors: list[float], scaler: torch.amp.GradScaler | None) -> list[torch.Tensor]:
+        model = small_net()
+        optimizer = build(OptimizerConfig(name, lr=0.01, weight_decay=0.1), model, 3)
+        for factor in factors:
+            optimizer.zero_grad()
+            loss = (model(images) * factor).square().mean()
+            (scaler.scale(loss) if scaler else loss).backward()
+            if scaler and clipped:
+                scaler.unscale_(optimizer)
+            if scaler:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+        return [
+            *model.parameters(),
+            *(value for state in optimizer.state.values() for value in state.values()),
+        ]
+
+    plain = train([1.0, 1.0, 1.0], None)
+    monkeypatch.setattr(torch.Tensor, "item", None)
+    for factors in ([1e30, 1.0, 1.0, 1.0], [1.0, 1e30, 1.0, 1.0]):
+        scaled = train(factors, torch.amp.GradScaler("cpu"))
+        assert all(torch.equal(*both) for both in zip(plain, scaled, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (5, 5)])

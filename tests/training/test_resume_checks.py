@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,12 +12,16 @@ from torch import nn
 
 from tests.checkpoints import small_state
 from trainer.base.errors import UserError
-from trainer.base.tensor_files import Specs, TensorSpec
+from trainer.base.tensor_files import Specs, TensorSpec, tensor_specs
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
-from trainer.config.schema import CheckpointConfig
-from trainer.training import resume_checks
-from trainer.training.optimizer_state import copy_optimizer, optimizer_state
+from trainer.config.schema import CheckpointConfig, OptimizerConfig, OptimizerName
+from trainer.training import optimizers, resume_checks
+from trainer.training.optimizer_state import (
+    copy_optimizer,
+    optimizer_state,
+    states_after_a_step,
+)
 
 
 class Counting(torch.optim.SGD):
@@ -114,3 +118,26 @@ def test_a_parameter_has_all_of_its_optimiser_state_or_none(pair: Pair) -> None:
     tensors.clear()
     numbers.clear()
     pair.check()
+
+
+class ReadsValues(torch.optim.SGD):
+    """Its step depends on a value."""
+
+    def step(self, closure: Any = None) -> Any:
+        if self.param_groups[0]["params"][0].sum().item() < 1e9:
+            super().step(closure)
+
+
+@pytest.mark.parametrize("name", [*get_args(OptimizerName), "torch:NAdam", "torch:Adagrad"])
+def test_an_optimisers_state_is_known_without_memory_for_it(name: str) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 3))
+    config = OptimizerConfig(name, momentum=0.9)
+    without_values, real = states_after_a_step(optimizers.build(config, module, 3))
+    assert {value.device.type for value in without_values[0].values() if value.ndim} == {"meta"}
+    assert tensor_specs(without_values[0]) == tensor_specs(real[0])
+    assert without_values[1] == real[1]
+
+
+def test_an_optimiser_that_reads_values_is_tried_with_some(pair: Pair) -> None:
+    (real,) = states_after_a_step(ReadsValues(pair.module.parameters(), momentum=0.9))
+    assert tensor_specs(real[0]) == pair.specs["optimizer"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainer.base.tensor_files import Tensors
 
@@ -71,14 +72,21 @@ def load_optimizer_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def copy_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def copy_optimizer(
+    optimizer: torch.optim.Optimizer, known: dict[int, Any] | None = None
+) -> torch.optim.Optimizer:
     """Copy an optimiser over copies of its parameters.
 
     Unlike torch's own way of copying, this takes the attributes of a subclass along.
+
+    Args:
+        known: copies of parts that are made already, by the parts' ids.
     """
     kind = type(optimizer)
     copied = kind.__new__(kind)
-    vars(copied).update(copy.deepcopy(vars(optimizer)))
+    # In fp16 Accelerate puts a bound method there, which would belong to another copy.
+    attributes = {name: value for name, value in vars(optimizer).items() if name != "step"}
+    vars(copied).update(copy.deepcopy(attributes, known))
     return copied
 
 
@@ -89,9 +97,24 @@ def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
         change()
 
 
-def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
-    """Return the tensors and the names of the numbers that a step of a copy makes."""
-    copied = copy_optimizer(optimizer)
+def states_after_a_step(
+    optimizer: torch.optim.Optimizer,
+) -> Iterator[tuple[Tensors, set[str]]]:
+    """Yield the tensors and the names of the numbers that a step of a copy makes.
+
+    First of a copy whose parameters have neither values nor memory. An optimiser of a library or of
+    the user's may be unable to take such a step, or take another one: so at last of a real copy.
+    """
+    try:
+        found = _state_after_a_step(_copy_without_values(optimizer))
+    except Exception:
+        pass  # it does something with values; an error of another kind comes again below
+    else:
+        yield found
+    yield _state_after_a_step(copy_optimizer(optimizer))
+
+
+def _state_after_a_step(copied: torch.optim.Optimizer) -> tuple[Tensors, set[str]]:
     set_mode(copied, training=True)
     for group in copied.param_groups:
         for parameter in group["params"]:
@@ -99,3 +122,19 @@ def state_after_a_step(optimizer: torch.optim.Optimizer) -> tuple[Tensors, set[s
     copied.step()
     tensors, numbers = optimizer_state(copied)
     return tensors, set(numbers)
+
+
+def _copy_without_values(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    known: dict[int, Any] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            known[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"))
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor) and value.ndim:
+                known[id(value)] = torch.empty_like(value, device="meta")
+    copied = copy_optimizer(optimizer, known)
+    for values in (copied.defaults, *copied.param_groups):
+        if values.get("fused"):  # which makes the same state, but has no kernel for such tensors
+            values["fused"] = False
+    return copied

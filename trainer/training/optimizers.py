@@ -14,6 +14,7 @@ from trainer.config.schema import OptimizerConfig
 from trainer.training import other_optimizers
 from trainer.training.compiler_import import plain_step, skip_compiler_import
 from trainer.training.parameter_groups import parameter_groups
+from trainer.training.scaled_gradients import leave_out_overflow
 
 
 def build(
@@ -38,10 +39,10 @@ def build(
     # Torch refuses Nesterov's momentum where there is none.
     nesterov = {"nesterov": config.nesterov and config.args.get("momentum", config.momentum) != 0}
     kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-        "sgd": (torch.optim.SGD, momentum | nesterov | {"foreach": True}),
+        "sgd": (SGD, momentum | nesterov | {"foreach": True}),
         "adam": (torch.optim.Adam, {"fused": True}),
         "adamw": (torch.optim.AdamW, {"fused": True}),
-        "rmsprop": (torch.optim.RMSprop, momentum | {"foreach": True}),
+        "rmsprop": (RMSprop, momentum | {"foreach": True}),
         "muon": (Muon, momentum | {"nesterov": config.nesterov}),
     }
     if config.name not in kinds:
@@ -51,6 +52,42 @@ def build(
         return skip_compiler_import(kind)(groups, config.lr, **arguments | config.args)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer.args: {config.name} refuses {config.args}: {error}") from error
+
+
+class SGD(torch.optim.SGD):
+    """Torch's, which leaves a step of fp16 that overflows out without waiting for the device."""
+
+    def __init__(self, params: list[dict[str, Any]], lr: float, **arguments: Any) -> None:
+        super().__init__(params, lr, **arguments)
+        # With dampening the first momentum is another than that of a gradient of zero.
+        self._step_supports_amp_scaling = not self.defaults["dampening"]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        return _step_on_device(self, torch.optim.SGD, closure)
+
+
+class RMSprop(torch.optim.RMSprop):
+    """Torch's, as `SGD`."""
+
+    _step_supports_amp_scaling = True
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        return _step_on_device(self, torch.optim.RMSprop, closure)
+
+
+def _step_on_device(
+    optimizer: torch.optim.Optimizer,
+    kind: type[torch.optim.Optimizer],
+    closure: Callable[[], float] | None,
+) -> float | None:
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    with leave_out_overflow(optimizer, parameters):
+        loss: float | None = plain_step(kind)(optimizer, closure)
+    return loss
 
 
 class Muon(torch.optim.AdamW):
@@ -75,8 +112,6 @@ class Muon(torch.optim.AdamW):
         super().__init__(params, lr, fused=True, **of_adamw)
         self.momentum = momentum
         self.nesterov = nesterov
-        # Tells a scaler of gradients that only the fused kernel could undo the scaling by itself.
-        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -90,10 +125,13 @@ class Muon(torch.optim.AdamW):
         for parameter, _, _ in matrices:
             parameter.grad = None  # AdamW leaves out parameters without a gradient
         plain_step(torch.optim.AdamW)(self)
-        for parameter, gradient, group in matrices:
+        for parameter, gradient, _ in matrices:
             parameter.grad = gradient
-            if gradient is not None:
-                self._update(parameter, gradient, group)
+        # What torch's fused AdamW does by itself.
+        with leave_out_overflow(self, [parameter for parameter, _, _ in matrices]):
+            for parameter, gradient, group in matrices:
+                if gradient is not None:
+                    self._update(parameter, gradient, group)
         return loss
 
     def _update(

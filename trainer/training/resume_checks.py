@@ -16,7 +16,7 @@ from trainer.base.strict_json import describe_value
 from trainer.base.tensor_files import Specs, describe_mismatch, tensor_specs
 from trainer.checkpoint.reading import STATE, Checkpoint
 from trainer.network import model_state
-from trainer.training.optimizer_state import GROUP, state_after_a_step
+from trainer.training.optimizer_state import GROUP, states_after_a_step
 
 
 def check(
@@ -51,8 +51,18 @@ def _require(saved: Checkpoint, name: str, found: Specs, expected: Specs) -> Non
 
 def _check_optimizer(saved: Checkpoint, found: Specs, optimizer: torch.optim.Optimizer) -> None:
     """Check that a parameter has all of its state or, where it never had a gradient, none."""
-    state, numbers = state_after_a_step(optimizer)
-    tensors = tensor_specs(state)
+    errors = []
+    for state, numbers in states_after_a_step(optimizer):
+        try:
+            _compare_optimizer(saved, found, tensor_specs(state), numbers)
+        except UserError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[-1]
+
+
+def _compare_optimizer(saved: Checkpoint, found: Specs, tensors: Specs, numbers: set[str]) -> None:
     kept = saved.state["optimizer"].keys()
     # A group's numbers may be those from before the first step again, which are not kept.
     found_numbers = {key for key in kept if not (key.startswith(GROUP) and key in numbers)}

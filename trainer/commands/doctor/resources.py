@@ -20,7 +20,7 @@ from trainer.network.buffers_in_passes import preserve_state
 from trainer.network.freezing import Freezing
 from trainer.run.run_folder import nearest_folder
 from trainer.training import evaluation_size, optimizers
-from trainer.training.optimizer_state import state_after_a_step
+from trainer.training.optimizer_state import states_after_a_step
 
 if TYPE_CHECKING:
     from trainer.commands.doctor.rank_checks import RankReport
@@ -54,7 +54,8 @@ def estimate(config: RunConfig, dataset: Dataset, model: nn.Module) -> ResourceN
     weights = _size(model_state.tensors(model))
     num_classes = len(dataset.class_names)
     Freezing(model, config.train, num_classes).set_epoch(config.train.epochs)
-    optimizer, _ = state_after_a_step(optimizers.build(config.optimizer, model, num_classes))
+    built = optimizers.build(config.optimizer, model, num_classes)
+    optimizer, _ = next(states_after_a_step(built))
     averaged = config.train.ema_decay is not None or config.train.average_epochs is not None
     copies = 1 + (len(dataset.validation) > 0) + averaged  # the best weights, and the average
     checkpoint = copies * weights + _size(optimizer)
