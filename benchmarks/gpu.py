@@ -139,8 +139,7 @@ def measure(arguments: argparse.Namespace, figures: dict[str, Any], work_dir: st
         if left_s < LEAST_S:
             return None
         root = str(arguments.root) if arguments.root else None
-        options = {**program.options, "name": program.name}
-        task = Task(arguments.device, arguments.small, work_dir, root, options)
+        task = Task(arguments.device, arguments.small, work_dir, root, program.options)
         print(f"{program.part}: {program.title} ...", file=sys.stderr, flush=True)
         entry["status"] = BEGUN
         write(arguments.output, figures)  # with all before, should this be the end

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 
 from gpu_cases import Save, Task
+from trainer.base.errors import UserError
 from trainer.config import rules, schema
 from trainer.run.engine_builder import build_engine
 from trainer.run.recorder import Hooks
@@ -20,7 +23,27 @@ PLACES = {"images": "npy", "pixels": "npy", "photos": "folder"}
 
 
 def run(task: Task, save: Save) -> None:
-    """Train with options["keys"] on options["data"]; test if options["test"] asks for it."""
+    """Train with options["keys"] on options["data"]; or with each of options["variants"]."""
+    if "variants" not in task.options:
+        train(task, task.options["keys"], save)
+        return
+    found: dict[str, dict[str, Any]] = {}
+    for title, keys in task.options["variants"].items():
+        figures = found[title] = {}
+
+        def keep(more: dict[str, Any], figures: dict[str, Any] = figures) -> None:
+            figures.update(more)
+            save({"variants": found})
+
+        try:
+            train(task, keys, keep)
+        except (RuntimeError, UserError) as error:  # the others may go well
+            keep({"status": f"failed: {error}"})
+        forget(task)
+
+
+def train(task: Task, keys: dict[str, Any], save: Save) -> None:
+    """Train; test if options["test"] asks for it."""
     start_s = time.perf_counter()
     rates: list[float] = []
     seconds: list[float] = []
@@ -30,7 +53,7 @@ def run(task: Task, save: Save) -> None:
         seconds.append(record["seconds"])
         save({"images_per_second": rates, "epoch_s": seconds, **memory(task)})
 
-    with Session(configuration(task), Hooks(on_epoch=note_epoch)) as session:
+    with Session(configuration(task, keys), Hooks(on_epoch=note_epoch)) as session:
         assert session.open()
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
         engine = build_engine(*parts)
@@ -47,11 +70,19 @@ def run(task: Task, save: Save) -> None:
             save({"accuracy": engine.test().test.accuracy})
 
 
-def configuration(task: Task) -> schema.RunConfig:
+def forget(task: Task) -> None:
+    """Free what a run has left, and count the memory of the next one from there."""
+    gc.collect()
+    if task.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def configuration(task: Task, changes: dict[str, Any]) -> schema.RunConfig:
     """Return the run of a task; nothing is held out, and only the last checkpoint is saved."""
     data = task.options["data"]
     keys = {
-        "output_dir": str(Path(task.work_dir) / task.options["name"]),
+        "output_dir": tempfile.mkdtemp(prefix="run-", dir=task.work_dir),
         "data.name": PLACES[data],
         "data.root": str(Path(task.work_dir) / data),
         "data.validation_size": 0,
@@ -59,7 +90,7 @@ def configuration(task: Task) -> schema.RunConfig:
         "train.batch_size": task.batch_size,
         "checkpoint.every_epochs": None,
         "tracking.wandb": "disabled",
-        **task.options["keys"],
+        **changes,
     }
     config = schema.replace(schema.RunConfig(), keys)
     rules.validate(config)

@@ -42,7 +42,7 @@ def run(task: Task, save: Save) -> None:
         found.setdefault(precision, {})[way] = outcome
         save({"digests": {name: dict(of_ways) for name, of_ways in found.items()}})
 
-    with ThreadPoolExecutor(1 if task.small else 3) as pool:
+    with ThreadPoolExecutor(1 if task.small else min(5, task.workers)) as pool:
         list(pool.map(do, jobs))
 
 
