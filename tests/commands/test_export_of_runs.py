@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -32,8 +33,9 @@ from trainer.commands.export import configuration_of
 from trainer.data.pictures import resizing
 from trainer.data.pictures.resizing import Fit
 from trainer.finished import trained_model
-from trainer.finished.export import checking, pillow_filter, record, timing, writing
+from trainer.finished.export import checking, formats, pillow_filter, record, timing, writing
 from trainer.finished.export.description import Order
+from trainer.ranks import cgroups
 
 __all__ = ["in_process"]
 
@@ -281,6 +283,31 @@ def test_bench_has_times_of_each_format(
         for one in rows[name]["ms_per_image"].values():
             assert 0 < one["low"] <= one["median"] <= one["high"]
     assert found["threads"] == 1
+
+
+def test_bench_leaves_out_what_does_not_fit_into_memory(
+    digits: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def open_small(form: str, *_: object) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(pixels: torch.Tensor) -> torch.Tensor:
+            if len(pixels) > 1:  # as ONNX Runtime's own kind of error
+                raise Exception("Failed to allocate memory for requested buffer")
+            return pixels
+
+        return run
+
+    monkeypatch.setattr(timing, "TIMED", ("onnx",))
+    monkeypatch.setattr(writing, "write_graph", lambda *_: Path(_[2]).touch())
+    monkeypatch.setattr(formats, "open_file", open_small)
+    words = ["bench", digits.folder, "--rounds", "2", "--batch"]
+    code, output, errors = run_command(capsys, *words, "3")
+    assert (code, errors) == (0, "")
+    assert "onnx: does not run on such a batch (Exception: Failed to allocate memory" in output
+    assert re.search(r"^torch +\d", output, re.MULTILINE)
+    monkeypatch.setattr(cgroups, "available_memory_bytes", lambda: 10**6)
+    code, output, errors = run_command(capsys, *words, "60000")
+    assert (code, output) == (2, "")
+    assert re.match(r"--batch: 60,000 images need about [\d.]+ GB in this network", errors)
 
 
 def test_a_damaged_record_is_named(digits: Run, tmp_path: Path, capsys: Capture) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent, print_report
@@ -25,6 +25,9 @@ from trainer.commands.options import (
     positive_integer,
 )
 from trainer.ranks import processes
+
+if TYPE_CHECKING:
+    from trainer.finished.trained_model import TrainedModel
 
 MOST_THREADS, MOST_IMAGES = 1024, 2**16
 
@@ -66,13 +69,16 @@ def run(arguments: argparse.Namespace) -> None:
     stored = trained_model.load(arguments.run, arguments.model)
     config = configuration_of(stored.file.parent, arguments.configuration)
     batches = sorted({1, arguments.batch})
+    _check_memory(stored, arguments.batch)
     with tempfile.TemporaryDirectory() as folder:
         runs, rows = timing.open_formats(stored, Path(folder), config, arguments.threads)
         what = f"--batch: {arguments.batch} images"
         with out_of_memory.explain(what, "name fewer", torch.device("cpu")):
-            times = timing.measure(stored, runs, batches, arguments.rounds)
+            times, failures = timing.measure(stored, runs, batches, arguments.rounds)
     for row in rows:
-        if row["format"] in times:
+        if row["format"] in failures:
+            row["left_out"] = f"does not run on such a batch ({failures[row['format']]})"
+        elif row["format"] in times:
             row["ms_per_image"] = {str(size): one for size, one in times[row["format"]].items()}
     here = numerics.describe(torch.device("cpu"), None)
     found = {
@@ -84,6 +90,29 @@ def run(arguments: argparse.Namespace) -> None:
         "formats": rows,
     }
     print_report(found, _lines(found), as_json=arguments.json)
+
+
+def _check_memory(stored: TrainedModel, batch: int) -> None:
+    """Make sure that a batch fits into what is free, as the system would end the process.
+
+    Raises:
+        UserError: it does not.
+    """
+    import torch
+
+    from trainer.data.dataset import ImageSet
+    from trainer.ranks.cgroups import available_memory_bytes
+    from trainer.training import evaluation_size
+
+    shape = (1, stored.channels, *stored.image_size)
+    one = ImageSet(torch.zeros(shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    needed_bytes = evaluation_size.needed_bytes(batch, stored.module, one)
+    free_bytes = available_memory_bytes()
+    if needed_bytes > free_bytes:
+        raise UserError(
+            f"--batch: {batch:,} images need about {needed_bytes / 1e9:,.1f} GB in this network, "
+            f"and {free_bytes / 1e9:,.1f} GB of memory are free; name fewer"
+        )
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -29,10 +29,12 @@ def explain_failure(what: str) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:
-        raise UserError(f"--format: {what} ({_first_cause(error)}); nothing is written") from error
+        raise UserError(
+            f"--format: {what} ({describe_failure(error)}); nothing is written"
+        ) from error
 
 
-def _first_cause(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """Describe what went wrong first: what was raised on top of it advises on exporters."""
     place = place_of(error)
     while (first := error.__cause__ or error.__context__) is not None:

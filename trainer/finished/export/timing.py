@@ -16,7 +16,12 @@ from trainer.base.terminal import progress_bar
 from trainer.config.schema import RunConfig
 from trainer.finished.export import formats, record, writing
 from trainer.finished.export.description import Order
-from trainer.finished.export.failures import find_missing, silence_libraries
+from trainer.finished.export.failures import (
+    describe_failure,
+    explain_failure,
+    find_missing,
+    silence_libraries,
+)
 from trainer.finished.export.formats import FORMATS, GraphFormat, Run
 from trainer.finished.export.modules import PixelModel
 from trainer.finished.trained_model import TrainedModel
@@ -56,27 +61,43 @@ def open_formats(
     known = record.read(trained.file.parent)
     with progress_bar("formats", len(TIMED)) as progress:
         for form in TIMED:
-            if missing := find_missing(FORMATS[form].packages):
-                rows.append({"format": form, "left_out": f"not installed: {missing}"})
-                continue
-            path = _find(trained, form, known.get(form))
-            if path is None:
-                known.pop(form, None)
-            try:
-                if path is None or form in _WITH_CODE:
-                    path = folder / Order(form).file_name
-                    writing.write_graph(trained, Order(form), path, path, config)
-                with silence_libraries():
-                    runs[form] = torch.inference_mode()(formats.open_file(form, path, threads))
-            except UserError as error:
-                rows.append({"format": form, "left_out": str(error)})
-                continue
-            size_bytes = sum(file.stat().st_size for file in writing.files_of(form, path))
-            tested = known.get(form, {}).get("tested") or {}
-            lost = tested.get("accuracy_lost")
-            rows.append({"format": form, "bytes": size_bytes, "accuracy_lost": lost})
+            run, row = _open(trained, form, known.get(form), folder, config, threads)
+            rows.append({"format": form, **row})
+            if run:
+                runs[form] = run
             progress.update()
     return runs, rows
+
+
+def _open(
+    trained: TrainedModel,
+    form: GraphFormat,
+    export: Mapping[str, Any] | None,
+    folder: Path,
+    config: RunConfig | str,
+    threads: int,
+) -> tuple[Run | None, dict[str, Any]]:
+    """Return what runs a format, or None, and what is known of it.
+
+    Args:
+        export: what the run knows of its own, if it has one.
+        folder, config, threads: as of `open_formats`.
+    """
+    if missing := find_missing(FORMATS[form].packages):
+        return None, {"left_out": f"not installed: {missing}"}
+    path, lost = _find(trained, form, export), None
+    if path and export:
+        lost = (export.get("tested") or {}).get("accuracy_lost")
+    try:
+        if path is None or form in _WITH_CODE:
+            path = folder / Order(form).file_name
+            writing.write_graph(trained, Order(form), path, path, config)
+        with silence_libraries(), explain_failure("its file cannot be opened"):
+            run = torch.inference_mode()(formats.open_file(form, path, threads))
+    except UserError as error:
+        return None, {"left_out": str(error)}
+    size_bytes = sum(file.stat().st_size for file in writing.files_of(form, path))
+    return run, {"bytes": size_bytes, "accuracy_lost": lost}
 
 
 def _find(
@@ -97,7 +118,7 @@ def _find(
 
 def measure(
     trained: TrainedModel, runs: Mapping[str, Run], batches: Sequence[int], rounds: int
-) -> dict[str, dict[int, dict[str, float]]]:
+) -> tuple[dict[str, dict[int, dict[str, float]]], dict[str, str]]:
     """Return milliseconds for an image: `median`, `low` and `high` of the rounds.
 
     In each round all formats come in turn, so that whatever else the machine does meets them alike.
@@ -106,24 +127,35 @@ def measure(
         batches: sizes, in images.
 
     Returns:
-        By format and size of the batch.
+        The times by format and size of the batch; and why a format does not run, such as for a lack
+        of memory, by its name: it has none then of the larger batch.
     """
+    failures: dict[str, str] = {}
     times: dict[str, dict[int, dict[str, float]]] = {name: {} for name in runs}
     with progress_bar("rounds", rounds * len(batches)) as progress:
         for size in batches:
             pixels = torch.full((size, trained.channels, *trained.image_size), 127.0)
-            calls = {name: _calls(run, pixels) for name, run in runs.items()}
-            found: dict[str, list[float]] = {name: [] for name in runs}
+            calls: dict[str, int] = {}
+            for name, run in runs.items():
+                if name in failures:
+                    continue
+                try:
+                    calls[name] = _calls(run, pixels)
+                except Exception as error:  # each library has errors of its own
+                    if name == EAGER:
+                        raise
+                    failures[name] = describe_failure(error)
+            found: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(rounds):
-                for name, run in runs.items():
-                    seconds = _time(run, pixels, calls[name])
-                    found[name].append(1000 * seconds / (calls[name] * size))
+                for name, count in calls.items():
+                    seconds = _time(runs[name], pixels, count)
+                    found[name].append(1000 * seconds / (count * size))
                 progress.update()
             for name, values in found.items():
                 times[name][size] = {
                     "median": statistics.median(values), "low": min(values), "high": max(values)
                 }  # fmt: skip
-    return times
+    return times, failures
 
 
 def _calls(run: Run, pixels: torch.Tensor) -> int:
