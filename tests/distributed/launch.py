@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.conftest import REPOSITORY
 
 PRELOADED = ["tests.distributed.worker", "trainer.run.session", "sklearn.datasets"]
@@ -85,11 +87,9 @@ def fork_ranks(
     They are forked from a process that has the slow imports behind it, and meet as under torchrun,
     in a store of their parent.
     """
-    from torch.distributed import TCPStore
-
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for path in (output, errors):
         path.unlink(missing_ok=True)
     ranks = []
@@ -133,6 +133,7 @@ def _be_rank(
             os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(variables)
+    torch.distributed.set_debug_level_from_env()  # read when it was imported
     do(*arguments)
 
 

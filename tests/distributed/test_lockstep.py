@@ -134,9 +134,13 @@ def test_the_process_count_changes_nothing(processes: int, single: Any, tmp_path
 
 
 def test_gradients_that_leave_during_the_backward_pass_change_nothing(
-    single: Any, tmp_path: Path
+    single: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of large networks do: without some gradients, frozen, in two passes of a step."""
+    """As those of large networks do: without some gradients, frozen, in two passes of a step.
+
+    Torch compares the calls of all ranks: all make the same collectives, of the same shapes.
+    """
+    monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")
     chosen = [
         (run, outcome)
         for run, outcome in zip(RUNS, single, strict=True)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.distributed.launch import run_worker
 from tests.runs import Run, train_forked, train_here
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig, replace
+from trainer.ranks import process_group
 
 WATCHED = """
 import os, sys
@@ -42,9 +47,21 @@ def test_only_rank_0_reads_a_checkpoint(tmp_path: Path) -> None:
     more += ["--model.name", f"{plugin}:Watched"]
     assert train_here(tmp_path / "first", *more) == 0
     half_way = tmp_path / "first" / "checkpoints" / "step-00000022"
-    run = train_forked(tmp_path / "second", 2, *more, "--resume", str(half_way), OPENED=str(opened))
+    # With torch's checks that all ranks make the same calls, from the start of a run to its end.
+    env = {"OPENED": str(opened), "TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
+    run = train_forked(tmp_path / "second", 2, *more, "--resume", str(half_way), **env)
     assert run.exit_code == 0, run.errors
     assert run.digest == Run(tmp_path / "first", 0).digest
     found = {line for line in opened.read_text().splitlines() if "safetensors" in line}
     assert {"0 model.safetensors", "0 optimizer.safetensors"} <= found
     assert {line[0] for line in found} == {"0"}
+
+
+def test_ddp_is_refused_where_torchs_checks_would_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a message, by a segmentation fault."""
+    fast = replace(RunConfig(), {"train.reduction": "fast"})
+    monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with pytest.raises(UserError, match=r"^TORCH_DISTRIBUTED_DEBUG: is DETAIL"):
+        process_group.create_accelerator(fast)

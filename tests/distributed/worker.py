@@ -51,7 +51,7 @@ def train_each(
     outcomes = []
     for number, changes in enumerate(runs):
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
-        engine = _engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
+        engine = make_engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()
         weights = model_state.digest(engine.module)
         predictions = engine.test().test
@@ -73,7 +73,9 @@ def train_each(
     return outcomes
 
 
-def _engine(accelerator: Accelerator, changes: dict[str, Any], checkpoints: Checkpoints) -> Engine:
+def make_engine(
+    accelerator: Accelerator, changes: dict[str, Any], checkpoints: Checkpoints
+) -> Engine:
     config = replace(RunConfig(), {"data.name": "digits", "train.microbatches": 4} | changes)
     dataset = load(config.data, config.seed)
     model = build_model(config, dataset)
@@ -92,7 +94,7 @@ def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: in
     """Return the bytes that the results of this many steps keep alive until the next log point."""
     outcomes = []
     for changes in runs:
-        engine = _engine(accelerator, changes, NoCheckpoints())
+        engine = make_engine(accelerator, changes, NoCheckpoints())
         log = StepLog()
         for step, batch in enumerate(islice(engine.batches.iter_epoch(1, 0), steps), start=1):
             result = engine.train_step(step, batch.images, batch.targets, batch.microbatch_sizes)
@@ -277,7 +279,7 @@ def cache_features(accelerator: Accelerator) -> list[Any]:
         "model.name": "quicknet", "model.args": {"widths": [8, 16, 64]}, "data.augment": "none",
         "train.freeze": "backbone", "train.cache_features": True,
     }  # fmt: skip
-    cached = _engine(accelerator, changes, NoCheckpoints()).cached
+    cached = make_engine(accelerator, changes, NoCheckpoints()).cached
     assert cached is not None
     dataset = cached.dataset(lambda: None)
     found = {

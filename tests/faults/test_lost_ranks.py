@@ -14,7 +14,7 @@ import pytest
 
 from tests.distributed.launch import ACCELERATE, launcher
 from tests.faults.running import ranks_of, start
-from tests.runs import Run, train_apart
+from tests.runs import Run, train_apart, train_forked
 
 
 def start_ranks(
@@ -123,6 +123,34 @@ def test_one_rank_reports_a_mistake_in_the_code_and_last(
     assert last.strip().removeprefix("traceback : ") == error
     assert ": Traceback" not in said, "of any rank"
     assert said.count("UserWarning: the files of this model") == ("0" in broken), "only rank 0"
+
+
+ALONE = """
+import os
+import torch
+from models.quicknet import QuickNet
+
+class Alone(QuickNet):
+    def forward(self, images):
+        if len(images) > 16 and os.environ["RANK"] == "1":
+            torch.distributed.all_reduce(torch.zeros(5))
+        return super().forward(images)
+"""
+
+
+def test_a_rank_that_calls_another_collective_is_named_with_its_line(tmp_path: Path) -> None:
+    """Where torch compares the calls of all ranks."""
+    plugin, host = tmp_path / "alone.py", platform.node()
+    plugin.write_text(ALONE)
+    more = ["--model.name", f"{plugin}:Alone", "--train.microbatches", "3"]
+    run = train_forked(tmp_path / "run", 3, *more, TORCH_DISTRIBUTED_DEBUG="DETAIL")
+    assert run.exit_code in (1, 2)
+    said = re.findall(rf"^rank \d on {host}: (.*)", run.errors, re.MULTILINE)
+    assert len(said) == 1, run.errors
+    assert said[0].startswith(
+        f"the ranks do not call the same collective: rank 1 on {host} ALLREDUCE of [5] in "
+        f"{plugin}, line 9; rank 0 on {host} and 1 more ALLREDUCE of [1] in trainer/"
+    )
 
 
 def test_the_launchers_table_ends_with_the_message_of_a_user_error(tmp_path: Path) -> None:

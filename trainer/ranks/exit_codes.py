@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from trainer.base import output_streams, user_code_errors
 from trainer.base.errors import (
@@ -97,6 +98,15 @@ def exit_with_code() -> Iterator[None]:
             time.sleep(SILENT_RANK_WAITS_S)
         sys.exit(exit_code_for(error))
     sys.exit(FINISHED)
+
+
+def end_now(error: LostRankError) -> NoReturn:
+    """End this process from any of its threads, as the main one may wait for ever."""
+    text = _prefix_rank(str(error))
+    _tell_launcher(text, first=False)
+    if error.prints:
+        print(text, file=sys.stderr, flush=True)
+    os._exit(FAILED)
 
 
 def _message_of(error: BaseException) -> tuple[str, bool] | None:

@@ -2,7 +2,8 @@
 
 When a rank dies, the others only learn that a connection was closed; when one hangs, that a timeout
 has passed. So each rank that ends notes this in the launcher's key-value store, and the remaining
-ranks check which one has not. One rank prints the message, however many there are.
+ranks check which one has not. If all have, they tell where each of them waited. One rank prints the
+message, however many there are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import platform
 import re
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.base.errors import (
@@ -33,7 +35,20 @@ FAILURE_KEY = "lockstep/failure"
 
 _HOST_KEY = "lockstep/host/"
 
+_END_KEY = "lockstep/end/"
+
 _SAID_KEY = "lockstep/said"
+
+_BY_ANOTHER = "gloo|nccl|monitoredBarrier"
+"""in errors that another rank may have caused; the last with TORCH_DISTRIBUTED_DEBUG=DETAIL"""
+
+_MISMATCH = "Detected mismatch between collectives"
+"""what torch says with the same, where ranks call different ones"""
+
+_CALL = re.compile(r"is running collective: .*?OpType=(\w+)(?:, TensorShape=(\[[^]]*\]))?")
+"""in it: this rank's collective and the shape of its tensor"""
+
+_IN_TORCH = re.compile(r"[/\\](torch|accelerate)[/\\]|[/\\]contextlib\.py$")
 
 PATIENCE_S = 10.0
 """for the other ranks to notice too; launchers kill after thirty seconds"""
@@ -78,25 +93,13 @@ def diagnose(
         return None
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     text = text.partition(" This is typically caused by")[0]  # gloo's guesses
-    own = not _is_connection_error(error)
+    if _is_connection_error(error):
+        return _ask_others(accelerator, error, text)
     try:
         # If the network is cut, the store does not answer and raises nothing.
-        return run_with_timeout(
-            PATIENCE_S + ANSWER_S,
-            lambda: (
-                _tell_others(error, text, rank) if own else _ask_others(error, text, rank, count)
-            ),
-        )
-    except (TimeoutError, RuntimeError) as silence:
-        if own:
-            return _first_failed(error)
-        if isinstance(silence, TimeoutError):
-            return LostRankError(
-                f"the machine of rank 0, or the network to it, does not answer ({text})",
-                prints=accelerator.is_local_main_process,
-            )
-        # The store ended with the process that kept it.
-        return LostRankError(f"rank 0, or the launcher, died ({text})", prints=True)
+        return run_with_timeout(PATIENCE_S + ANSWER_S, lambda: _tell_others(error, text, rank))
+    except (TimeoutError, RuntimeError):
+        return _first_failed(error)
 
 
 def _first_failed(error: BaseException) -> FirstFailureError | None:
@@ -117,24 +120,85 @@ def _tell_others(
     return LostRankError(first if same else f"{text}, after {first}", prints=not same)
 
 
-def _ask_others(error: BaseException, text: str, rank: int, count: int) -> LostRankError:
+def _ask_others(accelerator: Accelerator, error: BaseException, text: str) -> LostRankError:
     """Find the rank that has not noted its end, after a connection was lost."""
+    place = f"in {_own_place(error)}"
+    if _MISMATCH in str(error) and (call := _CALL.search(str(error))):
+        place = f"{call[1]}{f' of {call[2]}' if call[2] else ''} {place}"
+        text = _MISMATCH
+    return name_lost(accelerator, text, place, error)
+
+
+def name_lost(
+    accelerator: Accelerator, text: str, place: str, error: BaseException | None = None
+) -> LostRankError:
+    """Note the end of this rank, and find those that have not noted theirs.
+
+    Args:
+        text: what this rank has noticed.
+        place: where it waits for others.
+        error: of which the frames refer to the process group.
+    """
+    rank, count = accelerator.process_index, accelerator.num_processes
+    try:
+        return run_with_timeout(
+            PATIENCE_S + ANSWER_S, lambda: _find_lost(rank, count, text, place, error)
+        )
+    except TimeoutError:
+        return LostRankError(
+            f"the machine of rank 0, or the network to it, does not answer ({text})",
+            prints=accelerator.is_local_main_process,
+        )
+    except RuntimeError:  # the store ended with the process that kept it
+        return LostRankError(f"rank 0, or the launcher, died ({text})", prints=True)
+
+
+def _find_lost(
+    rank: int, count: int, text: str, place: str, error: BaseException | None
+) -> LostRankError:
     store = default_store()
-    store.set(f"lockstep/end/{rank}", text)
-    _close_connections(error)
+    store.set(f"{_END_KEY}{rank}", place)
+    if error is not None:
+        _close_connections(error)
     end_s = time.monotonic() + PATIENCE_S
-    while missing := [r for r in range(count) if not store.check([f"lockstep/end/{r}"])]:
+    while missing := [r for r in range(count) if not store.check([f"{_END_KEY}{r}"])]:
         if store.check([FAILURE_KEY]) or time.monotonic() > end_s:
             break
         time.sleep(0.1)
-    message = f"the ranks lost their connection ({text})"
     if missing:
         lost = ", ".join(_describe_rank(store, each) for each in missing)
         message = f"{lost} died, or has not answered in time ({text})"
+    elif text == _MISMATCH:
+        message = f"the ranks do not call the same collective: {_describe_ends(store, count)}"
+    else:
+        message = f"the ranks lost their connection: {_describe_ends(store, count)} ({text})"
     first = _first_failure(store, message)
     # A rank whose own code has failed reports it itself.
     own = " failed first (" in first
     return LostRankError(first, prints=not own and store.add(_SAID_KEY, 1) == 1)
+
+
+def _own_place(error: BaseException) -> str:
+    """Return the file and line of the call that failed, outside of torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next(one for one in reversed(frames) if not _IN_TORCH.search(one.filename))
+    path = Path(frame.filename)
+    ours = Path(__file__).parents[2]
+    name = path.relative_to(ours).as_posix() if ours in path.parents else str(path)
+    return f"{name}, line {frame.lineno}"
+
+
+def _describe_ends(store: Store, count: int) -> str:
+    """Tell where each rank waited, the fewest first."""
+    places: dict[str, list[int]] = {}
+    for rank in range(count):
+        places.setdefault(store.get(f"{_END_KEY}{rank}").decode(), []).append(rank)
+    found = sorted(places.items(), key=lambda item: (len(item[1]), item[1]))
+    return "; ".join(
+        f"{_describe_rank(store, ranks[0])}{f' and {len(ranks) - 1} more' * (len(ranks) > 1)} "
+        f"{place}"
+        for place, ranks in found
+    )
 
 
 def _close_connections(error: BaseException) -> None:
@@ -175,11 +239,11 @@ def _first_failure(store: Store, message: str) -> str:
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    """Tell whether another rank may have caused it: gloo and NCCL name themselves in errors."""
+    """Tell whether another rank may have caused it, by the names in its text."""
     return isinstance(error, RuntimeError) and (
         type(error).__module__.startswith("torch.distributed")
         or type(error).__name__.startswith("Dist")
-        or re.search("gloo|nccl", str(error), re.IGNORECASE) is not None
+        or re.search(f"{_BY_ANOTHER}|{_MISMATCH}", str(error), re.IGNORECASE) is not None
     )
 
 

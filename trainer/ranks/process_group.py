@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
-from trainer.ranks import collectives, lost_ranks, processes
+from trainer.ranks import collectives, lost_ranks, nccl, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,7 +62,8 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     """Join the process group, on the GPUs if there are any, otherwise on the CPU.
 
     Raises:
-        UserError: fp16 without a GPU, tf32 without one that has it, or portable kernels on a GPU.
+        UserError: fp16 without a GPU, tf32 without one that has it, portable kernels on a GPU, or
+            torch's checks of all calls with DDP.
     """
     import torch
     from accelerate import Accelerator
@@ -93,6 +94,10 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # when a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     backend = "gloo" if not cpu and _shares_gpu() else InitProcessGroupKwargs.backend
+    if config.train.reduction == "fast" and (cpu or backend == "gloo"):
+        _check_ddp()
+    if not cpu:
+        nccl.choose_dump_place()
     timeout = timedelta(seconds=config.timeout_seconds)
     group = InitProcessGroupKwargs(backend=backend, timeout=timeout)
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
@@ -106,7 +111,18 @@ def create_accelerator(config: RunConfig) -> Accelerator:
             "train.precision: tf32 needs a GPU that has it, NVIDIA's from Ampere on; use fp32"
         )
     numerics.choose_precision(asked)
+    nccl.watch_group(accelerator, config.timeout_seconds)
     return accelerator
+
+
+def _check_ddp() -> None:
+    """Refuse what ends a process without a message: seen with torch 2.13, and gloo."""
+    variable = "TORCH_DISTRIBUTED_DEBUG"
+    if processes.launched_count() > 1 and os.environ.get(variable, "").upper() == "DETAIL":
+        raise UserError(
+            f"{variable}: is DETAIL, with which torch's DDP breaks off on the CPU, and "
+            f"train.reduction: fast uses that; set INFO, or train.reduction: exact"
+        )
 
 
 def _shares_gpu() -> bool:

@@ -120,7 +120,7 @@ class _Stream:
     """Runs the exchanges on a GPU beside the backward pass: the host only queues them."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _stream_for_exchanges(device)
 
     def run(self, work: Callable[[], None]) -> None:
         """Queue it behind what has been computed so far."""
@@ -131,3 +131,13 @@ class _Stream:
     def finish(self) -> None:
         """Let what is computed next wait for all."""
         torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+
+
+@functools.cache
+def _stream_for_exchanges(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream for all steps: the allocator keeps freed memory for each by itself.
+
+    What is received has its memory from here. The vectors come from the stream of the backward
+    pass, which waits for this one before they are freed.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

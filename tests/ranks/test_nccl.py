@@ -1,0 +1,66 @@
+"""The rank that is lost is named where exchanges do not fail, but wait: as NCCL's on GPUs.
+
+What torch's watchdog would report is given here; the ranks and their store are real.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launch import fork_ranks
+from trainer.config.schema import RunConfig
+from trainer.ranks import lost_ranks, nccl, process_group
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
+
+PATIENCE_S = 4.0
+
+
+def be_rank(lost: str, victim: str, *states: str) -> None:
+    """Wait for ever, with a watchdog that reports the state of this rank; the victim otherwise."""
+    lost_ranks.PATIENCE_S, nccl.INTERVAL_S, nccl.LAST_S = PATIENCE_S, 0.2, 0.3
+    accelerator = process_group.create_accelerator(RunConfig())
+    lost_ranks.note_host(accelerator)
+    rank = accelerator.process_index
+    began_s = time.monotonic()
+
+    def get_state() -> str:
+        return states[rank] if time.monotonic() > began_s + 0.5 else "SUCCESS"
+
+    nccl.watch_exchanges(accelerator, get_state, 5.0)
+    time.sleep(0.1)  # as the clock of files is coarser
+    Path(os.environ[nccl.DUMP_VARIABLE] + str(rank)).touch()
+    if rank == int(victim):
+        time.sleep(0.3 if lost == "killed" else 12.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60.0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "states", "reason"),
+    [
+        ("hangs", ("TIMEOUT", "SUCCESS", "TIMEOUT"), "an exchange has not ended within 5 s"),
+        ("killed", ("COMM_ERROR", "SUCCESS", "SUCCESS"), "NCCL reports COMM_ERROR"),
+    ],
+)
+def test_a_lost_rank_is_named_once(
+    lost: str, states: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    """Also where only one other rank notices that a connection has been closed."""
+    output, host = tmp_path / "output", platform.node()
+    env = {nccl.DUMP_VARIABLE: str(tmp_path / "dump-")}
+    codes = fork_ranks(3, env, output, output, be_rank, lost, "1", *states)
+    assert codes == [1, -signal.SIGKILL, 1]
+    (said,) = re.findall(rf"^rank [02] on {host}: (.*)", output.read_text(), re.MULTILINE)
+    assert said == (
+        f"rank 1 on {host} died, or has not answered in time ({reason}); what each rank exchanged "
+        f"last is on its machine in {tmp_path}/dump-RANK"
+    )

@@ -1,0 +1,124 @@
+"""Name the rank that has failed where NCCL connects them.
+
+A call of NCCL only queues an exchange on the GPU. If another rank is lost, the host waits for the
+GPU for ever, and no call fails: a thread of torch, the watchdog, notices that an exchange has
+failed or taken too long, writes down what this rank exchanged last (its flight recorder), and
+aborts the process a minute later without naming anybody. So another thread asks the watchdog every
+second, and ends the process before that by a message as from `lost_ranks`.
+
+Not run on a GPU. As read in ProcessGroupNCCL.cpp of torch 2.11 and later, whose defaults serve:
+TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_DUMP_ON_TIMEOUT and TORCH_FR_BUFFER_SIZE are on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.base.errors import LostRankError
+from trainer.ranks import exit_codes, lost_ranks, processes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+DUMP_VARIABLE = "TORCH_FR_DUMP_TEMP_FILE"
+"""where torch writes its flight recorder, before the number of the rank"""
+
+INTERVAL_S = 1.0
+
+LAST_S = 3.0
+"""that the rank with the message still lives: torch writes its flight recorder, others ask"""
+
+SUCCESS, TIMED_OUT = "SUCCESS", "TIMEOUT"
+"""of the states of torch's watchdog"""
+
+_NAME = "watch of NCCL"
+
+_STATE_KEY = "lockstep/nccl"
+"""in the launcher's store: the state of the first rank whose exchange has failed"""
+
+
+def choose_dump_place() -> None:
+    """Choose where torch writes its flight recorder, unless the user has.
+
+    Call it before the process group is formed.
+    """
+    place = Path.home() / ".cache" / "torch" / "comm_lib_trace_rank_"
+    os.environ.setdefault(DUMP_VARIABLE, str(place))
+
+
+def watch_group(accelerator: Accelerator, timeout_seconds: float) -> None:
+    """Begin to watch the exchanges of this rank, if NCCL makes them."""
+    import torch.distributed as dist
+
+    if accelerator.num_processes == 1 or dist.get_backend() != "nccl":
+        return
+    # 0: the user wants a process to go on whose exchange has failed.
+    if os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING") == "0":
+        return
+    group = dist.distributed_c10d._get_default_group()
+    backend: Any = group._get_backend(accelerator.device)
+    watch_exchanges(accelerator, lambda: str(backend.get_error().name), timeout_seconds)
+
+
+def watch_exchanges(
+    accelerator: Accelerator, get_state: Callable[[], str], timeout_seconds: float
+) -> None:
+    """End this process soon after an exchange of any rank has failed; return at once.
+
+    Args:
+        get_state: returns SUCCESS, or how an exchange of this rank has failed.
+        timeout_seconds: after which it fails.
+    """
+    started_s = time.time()
+
+    def watch() -> None:
+        state = _wait_for_failure(get_state)
+        text = f"NCCL reports {state}"
+        if state == TIMED_OUT:
+            text = f"an exchange has not ended within {timeout_seconds:g} s"
+        error = lost_ranks.name_lost(accelerator, text, "in an exchange")
+        # A rank without the message may have an error of its own, which its main thread reports.
+        time.sleep(LAST_S if error.prints else lost_ranks.PATIENCE_S)
+        exit_codes.end_now(
+            LostRankError(f"{error}{_describe_dump(started_s)}", prints=error.prints)
+        )
+
+    # The group outlives a run in a program that does several.
+    if not any(thread.name == _NAME for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=_NAME, daemon=True).start()
+
+
+def _wait_for_failure(get_state: Callable[[], str]) -> str:
+    """Return how an exchange has failed, of this rank or, if its end is known to be near, another.
+
+    A rank that others have waited for too long is the one to be named, so it does not answer them.
+    """
+    store = lost_ranks.default_store()
+    while True:
+        time.sleep(INTERVAL_S)
+        state = get_state()
+        # Without the store only what this rank sees counts: it ends with a process of another rank.
+        with contextlib.suppress(RuntimeError):
+            if state != SUCCESS:
+                store.compare_set(_STATE_KEY, "", state)
+            elif store.check([_STATE_KEY]) and not store.check([lost_ranks.FAILURE_KEY]):
+                others = store.get(_STATE_KEY).decode()
+                if others != TIMED_OUT:
+                    state = others
+        if state != SUCCESS:
+            return state
+
+
+def _describe_dump(started_s: float) -> str:
+    """Say where torch has written what the ranks exchanged last, if it has since `started_s`."""
+    prefix = os.environ.get(DUMP_VARIABLE, "")
+    dump = Path(f"{prefix}{processes.launched_rank()}")
+    if not dump.is_file() or dump.stat().st_mtime < started_s:
+        return ""
+    return f"; what each rank exchanged last is on its machine in {prefix}RANK"
