@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -166,8 +166,11 @@ def second_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecondDevice]:
     module = importlib.import_module("torch.optim.optimizer")
     kinds = [*module._get_fused_kernels_supported_devices(), DEVICE.type]
     monkeypatch.setattr(module, "_get_fused_kernels_supported_devices", lambda: list(kinds))
-    with SecondDevice() as device, _Constructors():
-        yield device
+    try:
+        with SecondDevice() as device, _Constructors():
+            yield device
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def accelerator_of(config: RunConfig, *, second: bool) -> Accelerator:

@@ -7,13 +7,14 @@ that follows the weights, is treated as a buffer.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import nn
 
 from trainer.base.errors import UserError
-from trainer.base.flat_tensors import copy_all, layout, pack, unpack
+from trainer.base.flat_tensors import copy_all, group_by_type, layout, pack, unpack
 from trainer.network.model_state import Slot, buffer_slots, effects_of
 
 
@@ -27,16 +28,20 @@ class _Strides:
         tensors = [(slot, getattr(*slot)) for slot in slots]
         self.strides = [(s, t.shape, t.stride()) for s, t in tensors if t is not None]
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Lay tensors of the same shape out as before, with the values that they have now."""
         for slot, shape, stride in self.strides:
             tensor = getattr(*slot)
             if tensor is not None and tensor.shape == shape and tensor.stride() != stride:
-                value = tensor.detach()
-                tensor.data = torch.empty_strided(
-                    shape, stride, dtype=value.dtype, device=value.device
-                ).copy_(value)
+                _lay_out(tensor, stride)
+
+
+@torch.no_grad()
+def _lay_out(tensor: torch.Tensor, stride: tuple[int, ...]) -> None:
+    value = tensor.detach()
+    tensor.data = torch.empty_strided(
+        value.shape, stride, dtype=value.dtype, device=value.device
+    ).copy_(value)
 
 
 class SavedValues:
@@ -50,9 +55,14 @@ class SavedValues:
     def __init__(self, slots: Iterable[Slot]) -> None:
         self.objects = [(slot, getattr(*slot)) for slot in slots]
         self.tensors = [tensor for _, tensor in self.objects if tensor is not None]
+        self.forms = [(tensor.shape, tensor.stride()) for tensor in self.tensors]
         self.layout = layout(self.tensors)
         self.values = pack(self.tensors)
-        self.strides = _Strides(slot for slot, _ in self.objects)
+
+    @functools.cached_property
+    def _copies(self) -> list[tuple[list[torch.Tensor], ...]]:
+        """The tensors and the values that they had, by their types."""
+        return list(group_by_type(self.tensors, unpack(self.values, self.layout)))
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -60,11 +70,13 @@ class SavedValues:
         for slot, tensor in self.objects:
             if getattr(*slot) is not tensor:
                 setattr(*slot, tensor)
-        for tensor, (_, shape) in zip(self.tensors, self.layout, strict=True):
+        for tensor, (shape, stride) in zip(self.tensors, self.forms, strict=True):
             if tensor.shape != shape:
                 tensor.resize_(shape)
-        self.strides.restore()
-        copy_all(self.tensors, unpack(self.values, self.layout))
+            if tensor.stride() != stride:
+                _lay_out(tensor, stride)
+        for tensors, values in self._copies:
+            torch._foreach_copy_(tensors, values)
 
 
 def save_values(module: nn.Module) -> SavedValues:
@@ -120,18 +132,19 @@ class StepBuffers:
             for name, (shape, dtype) in sorted(effects.final_shapes.items())
             if name in slots and _shape(slots[name]) != shape
         ]
-        slots = {name: slot for name, slot in slots.items() if getattr(*slot) is not None}
+        values = {name: getattr(*slot) for name, slot in slots.items()}
+        slots = {name: slot for name, slot in slots.items() if values[name] is not None}
         self.saved = SavedValues([*slots.values(), *(slot for _, slot, _, _ in self.shaped)])
-        self.shapes = {name: _shape(slot) for name, slot in slots.items()}
+        self.shapes = {name: values[name].shape for name in slots}
         self.averaged, self.others = (
-            {name: slot for name, slot in slots.items() if _is_averaged(getattr(*slot)) is averaged}
+            {name: slot for name, slot in slots.items() if _is_averaged(values[name]) is averaged}
             for averaged in (True, False)
         )
         with torch.no_grad():
             # No change could be counted from infinity, where a plug-in may start.
             self.start = [
                 torch.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)
-                for vector in pack(self._values(self.averaged))
+                for vector in pack([values[name] for name in self.averaged])
             ]
 
     def restore(self) -> None:
