@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from PIL import Image
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
 from tests.data.archives import pack
-from tests.distributed.launch import environment
-from tests.distributed.test_launchers import ACCELERATE
+from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here
 
 OWN_MODEL = f"{REPOSITORY}/examples/own_model.py:OwnModel"
@@ -56,12 +54,9 @@ def test_the_test_set_gives_the_figures_of_the_results(
     assert contents(run.folder) == before
 
 
-def test_two_processes_give_the_same_bits(run: Run, capsys: Capture) -> None:
-    words = ["--module", "trainer", "evaluate", str(run.folder), "--split", "train", "--json"]
-    done = subprocess.run(
-        [*ACCELERATE, *words],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_two_processes_give_the_same_bits(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    words = ["-m", "trainer", "evaluate", str(run.folder), "--split", "train", "--json"]
+    done = run_forked(2, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("processes") == 2

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands.command import Capture, arguments_id, run_command
-from tests.distributed.launch import environment, launcher
+from tests.distributed.launch import run_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.base import profiler_ranges
 
@@ -94,21 +93,15 @@ def test_ranges_are_nothing_while_nobody_records() -> None:
 
 def test_rank_0_reports_for_two_processes(tmp_path: Path) -> None:
     arguments: list[Any] = [*words(tmp_path / "run", *SHORT, "--processes", "2"), *FEW]
-    finished = subprocess.run(
-        [*launcher(2), "-m", "trainer", "profile", *arguments, "--json"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    trace = ["--trace", str(tmp_path / "trace.json")]
+    finished = run_forked(2, tmp_path, "-m", "trainer", "profile", *arguments, *trace, "--json")
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
     assert found["processes"] == 2
     assert {row["name"] for row in found["phases"]} == set(PHASES)
     calls = {row["name"]: row["calls"] for row in found["operators"]}
     assert calls["aten::convolution_backward"] == 12  # two of the four micro-batches are its own
-    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"trace.json", "ranks.out", "ranks.err"}
 
 
 @pytest.mark.parametrize(

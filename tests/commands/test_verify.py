@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints import seal
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment, launcher, own_words, run_forked
+from tests.distributed.launch import run_forked
 from tests.runs import contents, train_here
 
 # Two epochs of five steps, the last of which leaves two of its four micro-batches empty.
@@ -42,14 +41,6 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def verify(capsys: Capture, *words: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
     return run_command(capsys, "verify", *words)
-
-
-def verify_apart(launch: list[str], *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in processes of its own."""
-    return subprocess.run(
-        [*launch, "-m", "trainer", "verify", *map(str, words)],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def change_json(path: Path, change: Callable[[Any], object]) -> None:
@@ -302,9 +293,10 @@ def test_a_folder_without_a_run(tmp_path: Path, capsys: Capture) -> None:
     assert "not a run, there is no config.yaml in it" in errors
 
 
-def test_a_difference_under_a_launcher(copy: Path) -> None:
+def test_a_difference_under_a_launcher(copy: Path, tmp_path: Path) -> None:
     change_line(copy, 2, loss=1.5)
-    finished = verify_apart(launcher(2), copy, "--segment", "1")
-    assert finished.returncode == 1, "the launcher's own"
+    words = ["-m", "trainer", "verify", str(copy), "--segment", "1"]
+    finished = run_forked(2, tmp_path, *words)
+    assert finished.returncode == 3
     assert finished.stdout.count("first difference: step 3 (epoch 1): loss 1.5") == 1
-    assert own_words(finished.stderr).count("not what was computed here") == 1
+    assert finished.stderr.count("not what was computed here") == 1

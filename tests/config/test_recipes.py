@@ -15,12 +15,12 @@ from tests.runs import Run, train_here
 def test_the_wide_resnet_recipe_takes_two_steps(tmp_path: Path) -> None:
     """The real net and optimiser, a milestone between the steps, and few random images."""
     random = np.random.default_rng(0)
-    for part, count in (("train", 40), ("test", 8)):
+    for part, count in (("train", 12), ("test", 4)):
         images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         np.save(tmp_path / f"few_{part}_features.npy", images)
         np.save(tmp_path / f"few_{part}_targets.npy", np.arange(count) % 4)
-    more = ["--data.name", "npy", "--data.root", str(tmp_path), "--data.validation_size", "8"]
-    more += ["--train.batch_size", "16", "--train.epochs", "1", "--schedule.milestones", "[0.5]"]
+    more = ["--data.name", "npy", "--data.root", str(tmp_path), "--data.validation_size", "4"]
+    more += ["--train.batch_size", "4", "--train.epochs", "1", "--schedule.milestones", "[0.5]"]
     # Accelerate keeps one precision for a process, and other tests share this one.
     more += ["--train.precision", "fp32"]
     recipe = REPOSITORY / "configs" / "fashion_mnist_wrn.yaml"

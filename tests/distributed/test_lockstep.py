@@ -83,6 +83,7 @@ RUNS: list[dict[str, Any]] = [
     # As configs/finetune.yaml has it, and its first layers frozen.
     {
         "model.name": "efficientnet_lite0",
+        "data.train_size": 300,
         "optimizer.name": "adamw",
         "optimizer.groups": {"backbone": {"lr_factor": 0.25}},
         "train.precision": "bf16",
@@ -111,7 +112,12 @@ runpy.run_module("tests.train_without_report", run_name="__main__")
 """
 
 # 180 training samples in steps of 64, 64 and 52.
-SMALL = {"data.train_size": 200, "train.batch_size": 64, "optimizer.lr": 1e-3}
+SMALL = {
+    "data.train_size": 200,
+    "data.test_size": 100,
+    "train.batch_size": 64,
+    "optimizer.lr": 1e-3,
+}
 
 
 def train(processes: int, folder: Path, runs: list[dict[str, Any]], **more: Any) -> Any:
@@ -146,7 +152,9 @@ def test_gradients_that_leave_during_the_backward_pass_change_nothing(
         for run, outcome in zip(RUNS, single, strict=True)
         if run in (QUICKNET, VGG, ODD_MODEL) or run.keys() & {"train.sam_rho", "train.freeze"}
     ]
-    several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=8192)
+    # Several buckets for a net of some thousand parameters, and for one of some million.
+    sizes = [2**20 if run["model.name"] == "efficientnet_lite0" else 2**13 for run, _ in chosen]
+    several = train(4, tmp_path, [run for run, _ in chosen], bucket_bytes=sizes)
     for (run, one), other in zip(chosen, several, strict=True):
         assert other == one, run
 
@@ -162,7 +170,7 @@ def test_a_net_of_timm_has_the_same_bits_on_any_number_of_processes(tmp_path: Pa
         "data.train_size": "260", "data.test_size": "50",
     }  # fmt: skip
     digests = set()
-    for count in (1, 2, 4):
+    for count in (1, 4):
         recipe = str(REPOSITORY / "configs" / "digits.yaml")
         command = [sys.executable, "-c", WITH_TIMM, "--config", recipe]
         command += ["--processes", str(count), "--output_dir", str(tmp_path / f"{count}")]

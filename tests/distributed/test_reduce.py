@@ -138,7 +138,7 @@ cases = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,

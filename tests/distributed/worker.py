@@ -44,12 +44,12 @@ def train_each(
     accelerator: Accelerator,
     runs: list[dict[str, Any]],
     folder: str,
-    bucket_bytes: int | None = None,
+    bucket_bytes: list[int] | None = None,
 ) -> list[Any]:
     """Train each run on the digits; return digests of weights, optimiser state and predictions."""
-    _exchange_early(bucket_bytes)
     outcomes = []
     for number, changes in enumerate(runs):
+        _exchange_early(bucket_bytes and bucket_bytes[number])
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
         engine = make_engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment, own_words
+from tests.distributed.launch import run_forked
 from tests.runs import words
 from trainer.base.errors import RankError
 from trainer.commands import doctor
@@ -36,19 +33,14 @@ RANK = rank_checks.RankReport(
 )  # fmt: skip
 
 
-def test_two_processes_under_accelerate(tmp_path: Path) -> None:
+def test_two_processes_under_a_launcher(tmp_path: Path) -> None:
     """Only rank 0 prints, for both; two mistakes that one process would not show."""
     (tmp_path / "ranked.py").write_text(RANKED)
     more = ["--model.name", f"{tmp_path / 'ranked.py'}:Ranked", "--model.args", "{}"]
-    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
-    command = [sys.executable, *launch, str(REPOSITORY / "launch" / "cpu_2.yaml")]
     more += ["--train.microbatches", "3"]
-    doctor = ["-m", "trainer", "doctor", "--json"]
-    finished = subprocess.run(
-        [*command, *doctor, *words(tmp_path / "run", *more)],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert finished.returncode == 1, "the launcher's own"
+    doctor = ["-m", "trainer", "doctor", "--json", *words(tmp_path / "run", *more)]
+    finished = run_forked(2, tmp_path, *doctor)
+    assert finished.returncode == 2
     found = json.loads(finished.stdout)
     assert found["works"] is False
     findings = {finding["name"]: finding for finding in found["findings"]}
@@ -60,8 +52,7 @@ def test_two_processes_under_accelerate(tmp_path: Path) -> None:
     assert findings["clocks"]["state"] == findings["configuration"]["state"] == "ok"
     assert "3 do not divide by 2 processes" in findings["train.microbatches"]["text"]
     assert "rank 1 begins with other weights than rank 0" in findings["same start"]["text"]
-    said = own_words(finished.stderr)
-    assert said.count("a run would fail here: train.microbatches, same start\n") == 1
+    assert finished.stderr.count("a run would fail here: train.microbatches, same start\n") == 1
 
 
 def compare(*ranks: rank_checks.RankReport) -> dict[str, Finding]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.offline_run import OfflineRun
-from tests.runs import train_apart
+from tests.runs import train_forked
 
 STEPS = [
     {
@@ -205,7 +205,7 @@ def test_its_own_variables_decide_what_the_recipe_leaves_open(tmp_path: Path) ->
 
 def test_a_run_takes_its_id_from_the_environment(tmp_path: Path) -> None:
     more = ["--train.epochs", "1", "--data.train_size", "200", "--tracking.wandb", "offline"]
-    run = train_apart(tmp_path / "run", *more, WANDB_RUN_ID="id-of-mine")
+    run = train_forked(tmp_path / "run", 1, *more, WANDB_RUN_ID="id-of-mine")
     assert run.exit_code == 0, run.errors
     found = OfflineRun(run.folder).run
     assert (found.run_id, found.project, found.display_name) == ("id-of-mine", "lockstep", "run")
