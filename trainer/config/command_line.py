@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -210,8 +211,12 @@ def _recipe_prefix(arguments: list[str]) -> str:
 
 
 def _parser(*, with_help: bool = False) -> ArgumentParser:
+    return _make_parser("lockstep train" if is_console_command() else "train.py", with_help)
+
+
+@functools.cache  # a tenth of a second each time, for each trial of a sweep
+def _make_parser(program: str, with_help: bool) -> ArgumentParser:
     """Make the parser; what the help says of each key is read from the schema's source."""
-    program = "lockstep train" if is_console_command() else "train.py"
     set_parsing_settings(docstring_parse_attribute_docstrings=with_help)
     parser = ArgumentParser(
         prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False

@@ -22,6 +22,7 @@ metrics.jsonl and results.json: an interrupted run needs nothing else to end wit
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -211,6 +212,7 @@ def steps_by_epoch(steps: Iterable[Record], epochs: Sequence[Record]) -> list[li
     return list(found.values())
 
 
+@functools.cache  # a process runs the code that it has imported
 def code_sha256() -> str:
     """Return the digest of Lockstep's own code: names and contents of its Python files."""
     digest = hashlib.sha256()
