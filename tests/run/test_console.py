@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from trainer.base.terminal import format_table
 from trainer.run.console import print_figures
 
 ESCAPE = "\x1b"
@@ -213,6 +214,13 @@ def test_a_class_without_images_has_no_figures(capsys: pytest.CaptureFixture[str
     print_figures(figures, "test")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["b", "0", "-", "-", "-", "-"] in lines
+
+
+def test_columns_are_straight_behind_letters_of_any_width() -> None:
+    """A Chinese letter takes the place of two, an accent that is a letter of its own none."""
+    names = ["cat", "\u8774\u8776", "cafe\N{COMBINING ACUTE ACCENT}", "\N{BUTTERFLY} b"]
+    lines = format_table([(name, "1") for name in names])
+    assert lines == [f"{names[0]}   1", f"{names[1]}  1", f"{names[2]}  1", f"{names[3]}  1"]
 
 
 def test_results_without_lab_accuracy(tmp_path: Path) -> None:

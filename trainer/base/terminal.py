@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import locale
 import sys
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -50,15 +51,27 @@ def format_table(rows: Sequence[tuple[str, ...]], left: Collection[int] = (0,)) 
         rows: of equally many cells; the first may be the head.
         left: the columns, counted from 0, that are flush left; the others are flush right.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
+        gaps = [width - _columns(cell) for cell, width in zip(row, widths, strict=True)]
         cells = [
-            f"{cell:<{width}}" if number in left else f"{cell:>{width}}"
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{cell}{' ' * gap}" if number in left else f"{' ' * gap}{cell}"
+            for number, (cell, gap) in enumerate(zip(row, gaps, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _columns(text: str) -> int:
+    """Return how wide a terminal shows text: a Chinese character is two letters wide."""
+    if text.isascii():
+        return len(text)
+    marks = ("Mn", "Me", "Cf")  # which stand on the letter before them, or are not seen
+    return sum(
+        0 if unicodedata.category(one) in marks else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
+    )
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from trainer.run.report import curves, plots
 from trainer.training.confusion import Confusion, count_confusion
+from trainer.training.coverage import coverage_curve
 from trainer.training.metrics import calibration_bins
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ def test_curves_without_validation(
         plots.save_row(figures, tmp_path / "curves.png")
     assert "not measured" in texts(figures[1])
     assert len(figures[0].axes[0].lines[0].get_ydata()) >= len(losses)
+
+
+def test_no_share_of_right_answers_is_above_all() -> None:
+    right = np.arange(1000) > 0
+    figure = plots.draw_coverage(coverage_curve(right, np.linspace(0.3, 1, 1000)))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "100" in labels[-1]
+    assert len(labels) > 2
 
 
 def test_one_epoch_shows_its_point() -> None:

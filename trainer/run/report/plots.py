@@ -145,13 +145,17 @@ def draw_calibration(bins: CalibrationBins) -> Figure:
 def draw_coverage(curve: CoverageCurve) -> Figure:
     """Draw the share of right answers over the share of images that are answered."""
     figure = new_figure(4.3, 3.2)
-    axes = figure.add_axes((0.16, 0.15, 0.8, 0.74))
+    axes = figure.add_axes((0.2, 0.15, 0.76, 0.74))
     axes.plot(curve.coverage, curve.accuracy, color=BLUE, linewidth=1.8)
     axes.set_title("Right answers among the surest")
     axes.set_xlabel("share of the images that are answered")
     axes.set_xlim(0, 1)
     lowest = float(curve.accuracy.min())
-    axes.set_ylim(max(0.0, lowest - 0.1 * (1.02 - lowest)), 1 + 0.02 * (1 - lowest) + 0.002)
+    bottom, top = max(0.0, lowest - 0.1 * (1.02 - lowest)), 1 + 0.02 * (1 - lowest) + 0.002
+    axes.set_ylim(bottom, top)
+    axes.set_yticks(
+        [tick for tick in axes.get_yticks() if bottom <= tick <= 1]
+    )  # no share is above
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(percent_format())
     finish(axes)
