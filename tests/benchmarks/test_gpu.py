@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_forked
 
-TRIED = ("ours", "plain", "airbench", "resident", "cached", "plain_photos", "modes")
+TRIED = ("plain", "airbench", "cached", "modes")
 """programs that run other code than those before them"""
 
 
@@ -91,7 +91,7 @@ def test_the_programs_find_figures(part: str, prepared: Path, tmp_path: Path) ->
         found = run_here(tmp_path, program.module, prepared, options)
         entries[program.name] = {"title": program.title, "status": gpu.DONE, **found}
     rows = list(gpu_programs.rows_of(entries))
-    assert len(rows) == 3
+    assert rows
     lines = gpu_programs.PARTS[part][1](entries)
     for row in rows:
         if row["title"] == "refused":
@@ -99,6 +99,19 @@ def test_the_programs_find_figures(part: str, prepared: Path, tmp_path: Path) ->
         else:
             assert min(row["images_per_second"]) > 0 and row["peak_mb"] > 0
         assert any(line.startswith(f"| {row['title']} | ") for line in lines)
+
+
+def test_the_tests_are_counted(tmp_path: Path) -> None:
+    """Some of those that a CPU can do, too."""
+    words = ["-k", "plain or not_tf32"]
+    found = run_here(tmp_path, "suite", tmp_path, {"words": words})
+    assert found["exit_code"] == 0 and found["failed"] == 0, found
+    assert found["passed"] == 2
+    assert sum(found["skips"].values()) == found["skipped"] > 0
+    entry = {"title": "", "status": gpu.DONE, **found}
+    lines = gpu_programs.tests_lines({"tests": entry})
+    assert lines[0].startswith(f"{found['passed']} passed, 0 failed, {found['skipped']} skipped")
+    assert "| the CPU has nothing of this | " in "\n".join(lines)
 
 
 @pytest.fixture(scope="module")

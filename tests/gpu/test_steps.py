@@ -23,6 +23,9 @@ FEATURES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer.name": "muon", "optimizer.lr": 0.02},
     "sgd, one micro-batch": {"optimizer.name": "sgd", "train.microbatches": 1},
     "images on the host": {"data.device_memory_gb": 0},
+    "computed again": {"train.activation_checkpointing": True},
+    "compiled": {"train.compile": "default"},
+    "graphs": {"train.cuda_graphs": True},
 }
 
 NETS: dict[str, dict[str, Any]] = {
@@ -38,6 +41,8 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 def skip_unless_possible(device: str, keys: dict[str, Any]) -> None:
     if device == "cpu" and keys.get("train.precision") in ("tf32", "fp16"):
         pytest.skip("the CPU has nothing of this")
+    if device == "cpu" and "train.compile" in keys:
+        pytest.skip("compiling takes half a minute on a CPU")
     if absent := set(keys) - set(flatten(RunConfig())):
         pytest.skip(f"there is no {', '.join(absent)}")
 
