@@ -81,6 +81,9 @@ class TrainConfig:
     kernels: Literal["native", "portable"] = "native"
     """native: the fastest of this processor; portable: the same bits on every x86-64 processor with
     AVX2, in fp32 on CPUs, by processes of one thread"""
+    compile: Literal["none", "default", "max-autotune"] = "none"
+    """compile a step's forward and backward pass by torch.compile, which needs a C++ compiler or on
+    a GPU Triton; max-autotune also times kernels, only of train.reduction: fast"""
     reduction: Literal["exact", "fast"] = "exact"
     """exact: the same bits at any process count; fast: DDP's overlapped all-reduce"""
     evaluation_batch_size: int | None = None

@@ -84,6 +84,12 @@ def _check_train(config: RunConfig, require: Require) -> None:
         train.clip_mode == "norm" or train.clip_norm is not None,
         "norm where train.clip_norm is null, as there is no limit",
     )
+    require(
+        "train.compile",
+        train.compile != "max-autotune" or train.reduction == "fast",
+        "none or default where train.reduction is exact: what is chosen by timing differs from "
+        "start to start, and so would the bits",
+    )
     require("train.freeze", train.freeze != [], "null, backbone or a list with a pattern in it")
     unfreeze_epoch = train.unfreeze_epoch
     require(
@@ -111,6 +117,11 @@ def _check_portable(config: RunConfig, require: Require) -> None:
     require("threads", config.threads in (None, 1), f"null or 1 {where}")
     require("train.precision", config.train.precision == "fp32", f"fp32 {where}")
     require("train.reduction", config.train.reduction == "exact", f"exact {where}")
+    require(
+        "train.compile",
+        config.train.compile == "none",
+        f"none {where}: its kernels are made for this processor by this machine's compiler",
+    )
     name = config.optimizer.name
     require(
         "optimizer.name",

@@ -90,7 +90,7 @@ def build(
             those of the run, or not at hand.
     """
     run, start = plan.run, plan.start
-    here = describe_environment(accelerator.device, config)
+    here = describe_environment(accelerator.device, config, trains=True)
     not_promised = collectives.run_on_main_rank(
         accelerator, lambda: run_record.rounding_differences(run, start, plan.stops, here)
     )

@@ -45,7 +45,13 @@ def find_blocks(network: nn.Module) -> list[Chain]:
 
 def as_one(network: nn.Module) -> Chain:
     """Return a whole network as its only block."""
-    return Chain(network, (network.forward,), ((network,),))
+    return Chain(network, (own_forward(network),), ((network,),))
+
+
+def own_forward(module: nn.Module) -> Callable[..., Any]:
+    """Return a module's `forward`, without the precision that Accelerate has wrapped around it."""
+    found: Callable[..., Any] = vars(module).get("_original_forward", module.forward)
+    return found
 
 
 def _find(module: nn.Module, found: list[Chain]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.base import numerics
+from trainer.base import compiler, numerics
 
 # Numbers of parameters of mallopt(3), and the largest value of the first one.
 TRIM_THRESHOLD = -1
@@ -73,6 +73,13 @@ def _preserve_torch(stack: contextlib.ExitStack) -> None:
     torch.set_flush_denormal(False)
     if "torch._inductor.config" in sys.modules:
         _preserve(stack, torch._inductor.config, "deterministic")
+        _preserve(stack, torch._inductor.config, "compile_threads")
+    if "torch._dynamo.config" in sys.modules:
+        for name in compiler.DYNAMO_SETTINGS:
+            _preserve(stack, torch._dynamo.config, name)
+    if "torch._functorch.config" in sys.modules:
+        for name in compiler.FUNCTORCH_SETTINGS:
+            _preserve(stack, torch._functorch.config, name)
 
 
 def _preserve(stack: contextlib.ExitStack, owner: Any, name: str, fresh: Any = None) -> None:

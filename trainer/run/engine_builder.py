@@ -7,6 +7,7 @@ import logging
 
 from accelerate import Accelerator
 
+from trainer.base import compiler
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import DataConfig, ModelConfig, RunConfig, replace
@@ -47,6 +48,9 @@ def build_engine(
         UserError: the data, the model or the weights are wrong.
     """
     # Before the data are read, which may take minutes.
+    compile_mode, device = config.train.compile, accelerator.device
+    if compile_mode != "none":
+        collectives.run_on_all_ranks(accelerator, lambda: compiler.describe(compile_mode, device))
     collectives.run_on_all_ranks(accelerator, lambda: creation.check(config.model))
     code = collectives.run_on_all_ranks(accelerator, lambda: plugins.fingerprints(config))
     weights = collectives.run_on_all_ranks(

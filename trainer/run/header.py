@@ -63,7 +63,8 @@ def _facts(
         "precision": train.precision,
         "kernels": f"{describe_layout(engine.module)}, "
         + ("deterministic" if train.reduction == "exact" else "whichever is fastest")
-        + ", portable" * (train.kernels == "portable"),
+        + ", portable" * (train.kernels == "portable")
+        + ", compiled" * (train.compile != "none"),
         "model": f"{config.model.name}, {parameters:,} parameters",
         **_describe_weights(config, engine),
         **_describe_teacher(train),

@@ -145,6 +145,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
             "device": engine.environment["device"],
             "precision": config.train.precision,
             "kernels": config.train.kernels,
+            "compile": config.train.compile,
             "teacher": _teacher(config.train),
         },
         "model": {

@@ -115,7 +115,7 @@ class Engine:
         # Again, because code of plug-ins may have changed it since the processes met.
         numerics.choose_precision(config.train.precision)
         self.inexact_kernels = numerics.choose_kernels(config.train.reduction == "exact")
-        self.environment = describe_environment(accelerator.device, config)
+        self.environment = describe_environment(accelerator.device, config, trains=True)
         self.snapshot = Snapshot(
             accelerator,
             self.module,

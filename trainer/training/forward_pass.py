@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trainer.base import compiler
+from trainer.base.errors import UserError
 from trainer.config.schema import TrainConfig
+from trainer.network import blocks
 from trainer.training import activation_checkpointing
 from trainer.training.activation_checkpointing import Forwards
+
+_ALIGNMENT_BYTES = 16
+"""at whose multiples compiled kernels may load vectors: every piece of a batch begins there"""
 
 
 class ForwardPass:
@@ -31,10 +39,29 @@ class ForwardPass:
         self.forwards: Forwards = {}
         self.blocks = 0
         """that are computed again in the backward pass"""
+        self.compiles = config.compile != "none"
         if config.activation_checkpointing:
             chains = activation_checkpointing.find_blocks(module)
-            self.forwards = activation_checkpointing.checkpointed(chains)
+            self.forwards = activation_checkpointing.checkpointed(chains, traced=self.compiles)
             self.blocks = sum(len(chain.pieces) for chain in chains)
+        if self.compiles:
+            self.forwards[module] = self._compile(config.compile)
+
+    def _compile(self, mode: compiler.Compile) -> Callable[..., Any]:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            raise UserError(f"{compiler.KEY}: must be none where the network is TorchScript")
+        compiler.prepare(self.accelerator.device)
+        forward = self.forwards.get(self.module, blocks.own_forward(self.module))
+        compiled = torch.compile(
+            forward, fullgraph=True, dynamic=False, options=compiler.options(mode)
+        )
+
+        def run(images: torch.Tensor) -> Any:
+            if images.data_ptr() % _ALIGNMENT_BYTES:
+                images = images.clone()
+            return compiled(images)
+
+        return run
 
     def describe(self) -> str | None:
         """Return in words what is computed again; None if nothing is."""
@@ -50,14 +77,18 @@ class ForwardPass:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Let the module compute inside as a step has it."""
+        """Let the module compute inside as a step has it.
+
+        Raises:
+            UserError: it cannot be compiled.
+        """
         before = {part: vars(part).get("forward") for part in self.forwards}
         # Accelerate's autocast may be in a `forward` that is exchanged.
         precision = self.accelerator.autocast() if before else contextlib.nullcontext()
         try:
             for part, forward in self.forwards.items():
                 part.forward = forward
-            with precision:
+            with precision, self._explained():
                 yield
         finally:
             for part, own in before.items():
@@ -65,3 +96,13 @@ class ForwardPass:
                     vars(part).pop("forward", None)
                 else:
                     part.forward = own
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        if not self.compiles:
+            yield
+            return
+        try:
+            yield
+        except compiler.errors() as error:
+            raise compiler.refused(f"the network {type(self.module).__name__}", error) from error
