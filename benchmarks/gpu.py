@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import apart
+import gpu_programs
 import page
 from gpu_cases import Task
 from gpu_programs import PARTS, Program, programs
@@ -36,7 +37,8 @@ LEAST_S = 5.0
 """with less time left a program is not begun"""
 CPU_SLOWNESS = 4
 """how many times as long a program may take without a GPU"""
-ERROR_LINES = 4
+LOG_LINES = 40
+"""of a program that did not end well, that are kept with the figures"""
 
 NOT_RUN = "not run"
 BEGUN = "begun, and not ended"
@@ -102,7 +104,7 @@ def run_program(program: Program, task: Task, limit_s: float) -> tuple[dict[str,
         )
         try:
             code = process.wait(limit_s)
-            status = DONE if code == 0 else f"failed: {last_lines(log)}"
+            status = DONE if code == 0 else "failed"
         except subprocess.TimeoutExpired:
             status = f"stopped after its {limit_s:.0f} s"
         except StopSignalError as signal_name:
@@ -112,14 +114,10 @@ def run_program(program: Program, task: Task, limit_s: float) -> tuple[dict[str,
             with contextlib.suppress(ProcessLookupError):  # all of its processes
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    figures = page.read_figures(output)
-    return {**figures, "status": status, "seconds": time.monotonic() - start_s}, stopped
-
-
-def last_lines(log: Path) -> str:
-    """Return the end of what a program printed, in one line."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-ERROR_LINES:]
-    return " / ".join(line.strip() for line in lines) or "without a word"
+    found = {**page.read_figures(output), "status": status, "seconds": time.monotonic() - start_s}
+    if status != DONE:
+        found["log"] = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return found, stopped
 
 
 def measure(arguments: argparse.Namespace, figures: dict[str, Any], work_dir: str) -> str | None:
@@ -171,13 +169,16 @@ def build_page(figures: dict[str, Any]) -> list[str]:
     found = figures["programs"]
     machine = found.get("machine", {})
     missing = [
-        f"{one['title']} ({one['status']})" for one in found.values() if one["status"] != DONE
+        [one["part"], one["title"], one["status"], gpu_programs.cell((one.get("log") or [""])[-1])]
+        for one in found.values()
+        if one["status"] != DONE
     ]
     lines = [f"# {TITLE}", "", f"    {figures['command']}", "", describe(machine, figures), ""]
     if figures["small"] or figures["device"] == "cpu":
         lines += [SMALL if figures["small"] else "**On the CPU: no GPU has computed this.**", ""]
     if missing:
-        lines += [f"Missing: {'; '.join(missing)}.", ""]
+        heads = ["part", "missing", "as", "its last line"]
+        lines += [*page.table(heads, missing), ""]
     for part, (title, build) in PARTS.items():
         entries = {name: one for name, one in found.items() if one["part"] == part}
         if entries and (body := build(entries)):

@@ -257,7 +257,7 @@ def rate_lines(found: Found) -> list[str]:
         rates = one.get("images_per_second", [])
         counted = rates[WARM_UP_EPOCHS:]
         if not counted:
-            rows.append([one["title"], cell(one["status"]), "", "", "", ""])
+            rows.append([one["title"], cell(one["status"])[:200], "", "", "", ""])
             continue
         accuracy = one.get("accuracy")
         rows.append(

@@ -43,7 +43,12 @@ def run(task: Task, save: Save) -> None:
             part: make_images(size, number) for number, (part, size) in enumerate(sizes.items())
         }
     write_set(task.images, parts)
-    save({"images": source, "image_counts": {part: len(labels) for part, (_, labels) in parts.items()}})
+    save(
+        {
+            "images": source,
+            "image_counts": {part: len(labels) for part, (_, labels) in parts.items()},
+        }
+    )
     photos = 60 if task.small else 2560
     shutil.rmtree(task.photos, ignore_errors=True)
     task.photos.mkdir()

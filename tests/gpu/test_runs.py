@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tests.commands.command import Capture, run_command
@@ -64,7 +65,9 @@ def test_an_export_gives_the_answers_of_the_network(run: Run, capsys: Capture) -
     assert output
 
 
-def test_a_batch_beyond_the_memory_is_explained(gpu: None, tmp_path: Path, capsys: Capture) -> None:
+def test_a_batch_beyond_the_memory_is_divided_where_the_recipe_lets_it(
+    gpu: None, tmp_path: Path, capsys: Capture
+) -> None:
     """The process may have less than one piece takes, and more than eight take."""
     keys = {"train.batch_size": 1024, "model.args": {"widths": [128, 128, 128]}}
     whole_bytes, pieces_bytes = (peak_bytes({**keys, "train.microbatches": n}) for n in (1, 8))
@@ -77,7 +80,9 @@ def test_a_batch_beyond_the_memory_is_explained(gpu: None, tmp_path: Path, capsy
         assert train_here(tmp_path / "whole", *words, "--train.microbatches", "1") != 0
         assert "train.batch_size" in capsys.readouterr().err
         torch.cuda.empty_cache()
-        assert train_here(tmp_path / "pieces", *words, "--train.microbatches", "8") == 0
+        assert train_here(tmp_path / "pieces", *words, "--train.microbatches", "null") == 0
+        pinned = yaml.safe_load((tmp_path / "pieces" / "config.yaml").read_text())
+        assert pinned["train"]["microbatches"] > 1
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

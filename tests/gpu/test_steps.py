@@ -22,10 +22,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "SAM": {"train.sam_rho": 0.05},
     "muon": {"optimizer.name": "muon", "optimizer.lr": 0.02},
     "sgd, one micro-batch": {"optimizer.name": "sgd", "train.microbatches": 1},
-    "images on the host": {"data.device_memory_gb": 0},
+    "images on the host": {"data.device_memory_gb": 0.0},
     "computed again": {"train.activation_checkpointing": True},
-    "compiled": {"train.compile": "default"},
-    "graphs": {"train.cuda_graphs": True},
 }
 
 NETS: dict[str, dict[str, Any]] = {
@@ -41,8 +39,6 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 def skip_unless_possible(device: str, keys: dict[str, Any]) -> None:
     if device == "cpu" and keys.get("train.precision") in ("tf32", "fp16"):
         pytest.skip("the CPU has nothing of this")
-    if device == "cpu" and "train.compile" in keys:
-        pytest.skip("compiling takes half a minute on a CPU")
     if absent := set(keys) - set(flatten(RunConfig())):
         pytest.skip(f"there is no {', '.join(absent)}")
 
@@ -71,13 +67,21 @@ def test_the_same_steps_give_the_same_bits(device: str, net: str, precision: str
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_where_the_images_are_changes_no_bits(device: str, precision: str) -> None:
     keys: dict[str, Any] = {"train.precision": precision, "data.mixup": 0.2}
-    skip_unless_possible(device, {**keys, "data.device_memory_gb": 0})
+    skip_unless_possible(device, {**keys, "data.device_memory_gb": 0.0})
     found = {
         (amount, ahead): digests({**keys, "data.device_memory_gb": amount, "data.prefetch": ahead})
-        for amount in (None, 0)
+        for amount in (1.0, 0.0)
         for ahead in (0, 3)
     }
     assert len({repr(one) for one in found.values()}) == 1
+
+
+def test_compiled_steps_wait_for_nothing_and_have_the_same_bits(gpu: None) -> None:
+    keys = {"train.compile": "default", "train.precision": "bf16", "train.clip_norm": 1.0}
+    engine = build(keys)
+    do_steps(engine, 1, 4)
+    do_steps(engine, 5, 9, quietly=True)
+    assert digests(keys) == digests(keys)
 
 
 def test_fp32_is_not_tf32(gpu: None) -> None:
