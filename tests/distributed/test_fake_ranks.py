@@ -1,4 +1,4 @@
-"""Up to 512 ranks, one after the other in this process: what each sends is what others expect.
+"""Up to 512 ranks in this process: what each sends is what others expect, and what they add up.
 
 Torch's fake process group says which rank it is, and communicates nothing. What a rank would send
 and receive is noted, and afterwards the notes of all ranks are played against each other.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import queue
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.distributed import worker
+from tests.distributed.test_reduce import bits, make_leaves, tree
 from trainer.base.flat_buffer import BufferLayout
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import CheckpointConfig, RunConfig, replace
@@ -66,13 +70,12 @@ def be_rank(rank: int, processes: int) -> Iterator[None]:
 def note_messages() -> Iterator[Notes]:
     """Note what is sent and received inside."""
     notes, own, alive = Notes(), set[int](), dict[int, int]()
-    allocate = BufferLayout.allocate
+    sum_bytes = exchange.sum_bytes
 
-    def note_own(layout: BufferLayout) -> torch.Tensor:
-        buffer = allocate(layout)
-        own.add(buffer.untyped_storage()._cdata)
+    def note_own(layout: BufferLayout, nodes: exchange.Nodes, *rest: int) -> None:
+        own.update(buffer.untyped_storage()._cdata for _, buffer in nodes)
         notes.size_bytes = layout.size_bytes
-        return buffer
+        sum_bytes(layout, nodes, *rest)
 
     def note(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
         for operation in operations:
@@ -87,7 +90,7 @@ def note_messages() -> Iterator[Notes]:
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BufferLayout, "allocate", note_own)
+        patch.setattr(exchange, "sum_bytes", note_own)
         patch.setattr(BufferLayout, "add", lambda *_: None)  # there are no values
         patch.setattr(dist, "batch_isend_irecv", note)
         yield notes
@@ -178,6 +181,49 @@ def test_messages_during_the_backward_pass_are_the_same(processes: int) -> None:
             for early in (False, True)
         )
         assert early.groups == late.groups
+
+
+def sum_on_threads(processes: int, leaves: list[list[torch.Tensor]]) -> list[list[bytes]]:
+    """Return the bits of the sum on each of many ranks, each of which is a thread."""
+    own = threading.local()
+    messages: dict[tuple[int, int], queue.SimpleQueue[torch.Tensor]] = {}
+
+    def on_the_way(sender: int, receiver: int) -> queue.SimpleQueue[torch.Tensor]:
+        return messages.setdefault((sender, receiver), queue.SimpleQueue())
+
+    def exchange_all(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
+        for each in operations:
+            if each.op is dist.isend:
+                on_the_way(own.rank, each.peer).put(each.tensor.clone())
+        for each in operations:
+            if each.op is dist.irecv:
+                each.tensor.copy_(on_the_way(each.peer, own.rank).get(timeout=60))
+        return []
+
+    def sum_as(rank: int) -> list[bytes]:
+        own.rank = rank
+        sums = StepSum(len(leaves))
+        for index in rank_microbatches(rank, processes, len(leaves)):
+            sums.add(index, leaves[index])
+        return bits(sums.finish())
+
+    with (
+        be_rank(0, processes),
+        pytest.MonkeyPatch.context() as patch,
+        ThreadPoolExecutor(processes) as pool,
+    ):
+        patch.setattr(dist, "get_rank", lambda: own.rank)
+        patch.setattr(dist, "batch_isend_irecv", exchange_all)
+        patch.setattr(exchange, "BUCKET_BYTES", 4096)
+        patch.setattr(exchange, "SMALL_BYTES", 700)
+        return list(pool.map(sum_as, range(processes)))
+
+
+@pytest.mark.parametrize(("processes", "each"), [(48, 1), (50, 3), (64, 2), (128, 1)])
+def test_every_one_of_many_ranks_has_the_bits_of_the_tree(processes: int, each: int) -> None:
+    leaves = make_leaves(processes * each, 1000, types=3)
+    root = bits([tree(list(part)) for part in zip(*leaves, strict=True)])
+    assert sum_on_threads(processes, leaves) == [root] * processes
 
 
 class Calls(TorchDispatchMode):

@@ -181,7 +181,8 @@ def _find_lost(
 def _own_place(error: BaseException) -> str:
     """Return the file and line of the call that failed, outside of torch."""
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next(one for one in reversed(frames) if not _IN_TORCH.search(one.filename))
+    ours_or_users = (one for one in reversed(frames) if not _IN_TORCH.search(one.filename))
+    frame = next(ours_or_users, frames[-1])
     path = Path(frame.filename)
     ours = Path(__file__).parents[2]
     name = path.relative_to(ours).as_posix() if ours in path.parents else str(path)
@@ -248,4 +249,6 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _describe_rank(store: Store, rank: int) -> str:
-    return f"rank {rank} on {store.get(f'{_HOST_KEY}{rank}').decode()}"
+    key = f"{_HOST_KEY}{rank}"
+    # A rank that died at its start has not noted it, and the store would wait for that.
+    return f"rank {rank} on {store.get(key).decode()}" if store.check([key]) else f"rank {rank}"

@@ -63,7 +63,8 @@ def watch_group(accelerator: Accelerator, timeout_seconds: float) -> None:
         return
     group = dist.distributed_c10d._get_default_group()
     backend: Any = group._get_backend(accelerator.device)
-    watch_exchanges(accelerator, lambda: str(backend.get_error().name), timeout_seconds)
+    if hasattr(backend, "get_error"):  # of torch's own NCCL, which is the one described above
+        watch_exchanges(accelerator, lambda: str(backend.get_error().name), timeout_seconds)
 
 
 def watch_exchanges(
