@@ -169,7 +169,7 @@ def test_a_trial_has_the_bits_of_its_command_and_can_be_finished(
 
 
 def test_the_page_has_the_best_as_commands_and_what_failed(whole: Path) -> None:
-    page = (whole / "sweep.html").read_text()
+    page = re.sub("</?span>", "", (whole / "sweep.html").read_text())
     with_figure = len(of_state(whole, "complete")) + len(of_state(whole, "pruned"))
     assert page.count("<polyline") == with_figure
     assert page.count("python train.py --config") == min(5, len(of_state(whole, "complete")))
@@ -237,6 +237,25 @@ def test_a_damaged_journal_has_one_message(whole: Path, tmp_path: Path, capsys: 
     assert code == 2
     assert f"{folder / 'journal.log'}: is damaged" in errors
     assert len(errors.splitlines()) == 1
+    (folder / "journal.log").write_bytes(b"")
+    (folder / "trial-0000").mkdir()
+    code, _, errors = run_command(capsys, *command_words(folder))
+    assert code == 2
+    assert f"{folder / 'journal.log'}: has lost what its sweep is" in errors
+
+
+def test_a_start_that_was_killed_between_its_two_first_lines_goes_on(
+    whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "S"
+    folder.mkdir()
+    lines = (whole / "journal.log").read_bytes().splitlines(keepends=True)
+    (folder / "journal.log").write_bytes(lines[0])
+    late = ["--train.max_seconds", "0.001"]
+    code, _, errors = run_command(capsys, *command_words(folder, *late))
+    assert code == 75, errors
+    assert (folder / "journal.log").read_bytes().startswith(lines[0])
+    assert (folder / "journal.log").read_bytes().count(b'"study_name"') == 1
 
 
 @pytest.mark.parametrize(

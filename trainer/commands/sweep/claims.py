@@ -46,6 +46,11 @@ class Claims:
             (sweep.folder / LOCKS).mkdir(exist_ok=True)
             stored = journal.definition_of(study) if study else None
             if stored is None:
+                if any(sweep.folder.glob("trial-*")):
+                    raise UserError(
+                        f"{self._journal.path}: has lost what its sweep is, but there are trials; "
+                        f"put it back as it was, or start again in another output_dir"
+                    )
                 self._journal.begin(sweep.as_plain(), minimize=sweep.minimize)
             else:
                 sweep.check_same(stored, self._journal.path)

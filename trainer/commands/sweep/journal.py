@@ -105,6 +105,7 @@ class Journal:
             storage=self._storage,
             study_name=NAME,
             direction="minimize" if minimize else "maximize",
+            load_if_exists=True,  # of a start that was killed before the definition was written
         )
         study.set_user_attr("definition", dict(definition))
 

@@ -18,7 +18,7 @@ from trainer.commands.sweep.result import (
     ranked,
     show,
 )
-from trainer.commands.sweep.space import Choices
+from trainer.commands.sweep.space import Choices, word_of
 from trainer.config import command_line
 from trainer.run.report import pages
 
@@ -42,7 +42,7 @@ def write(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> None:
                 "number": trial.number,
                 "figure": show(sweep, trial.outcome.figure),
                 "tried": keys_in_words(trial.keys),
-                "command": commands[trial.number],
+                "words": _in_options(commands[trial.number]),
             }
             for trial in best[:BEST_SHOWN]
         ],
@@ -53,6 +53,12 @@ def write(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> None:
         config_text=command_line.to_yaml(sweep.base),
     )
     write_text(sweep.folder / "sweep.html", text)
+
+
+def _in_options(command: str) -> list[str]:
+    """Return a command in pieces, of which each keeps an option and its value together."""
+    first, *options = command.split(" --")
+    return [first, *(f"--{option}" for option in options)]
 
 
 def _numbers(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
@@ -83,10 +89,11 @@ def _plot(sweep: Sweep, trials: Sequence[Trial], best: Sequence[Trial]) -> Plot 
     figures = [trial.outcome.figure or 0.0 for trial in shown]
     low, high = min(figures), max(figures)
     keys = list(sweep.space.items())
-    axes = [coordinates.axis_of(key, of, number) for number, (key, of) in enumerate(keys)]
+    layout = coordinates.Layout(len(keys) + 1)
+    axes = [layout.axis_of(key, of, number) for number, (key, of) in enumerate(keys)]
     texts = (show(sweep, low), show(sweep, high))
     name = sweep.judged_by.replace("_", " ")
-    axes.append(coordinates.figure_axis(name, low, high, texts, len(keys)))
+    axes.append(layout.figure_axis(name, low, high, texts))
     first = {trial.number for trial in best[:BEST_SHOWN]}
     lines = []
     for trial, figure in zip(shown, figures, strict=True):
@@ -99,10 +106,10 @@ def _plot(sweep: Sweep, trials: Sequence[Trial], best: Sequence[Trial]) -> Plot 
         places.append(coordinates.figure_place(figure, low, high))
         kind = "best" if trial.number in first else trial.outcome.state
         title = f"trial {trial.number}: {show(sweep, figure)}, {keys_in_words(trial.keys)}"
-        lines.append(Line(coordinates.points_of(places), kind, title))
+        lines.append(Line(layout.points_of(places), kind, title))
     lines.sort(key=lambda line: ("pruned", "complete", "best").index(line.kind))
     return Plot(
-        coordinates.width_of(len(axes)),
+        layout.width,
         coordinates.HEIGHT,
         coordinates.TOP,
         coordinates.BOTTOM,
@@ -119,7 +126,7 @@ def _row(sweep: Sweep, trial: Trial) -> dict[str, Any]:
         "figure": show(sweep, outcome.figure),
         "epochs": len(outcome.curve),
         "duration": pages.duration(outcome.elapsed_s),
-        "values": [str(trial.keys[key]) for key in sweep.space],
+        "values": [word_of(trial.keys[key]) for key in sweep.space],
     }
 
 

@@ -9,6 +9,7 @@ from trainer.base.errors import UserError
 from trainer.base.terminal import format_table, percent
 from trainer.commands.sweep.definition import Sweep
 from trainer.commands.sweep.journal import Outcome, Trial
+from trainer.commands.sweep.space import word_of
 from trainer.run.main_figure import main_figure
 from trainer.run.run_folder import read_results
 
@@ -110,7 +111,7 @@ def show(sweep: Sweep, figure: float | None) -> str:
 
 def keys_in_words(keys: dict[str, Any]) -> str:
     """Return the keys of a trial in one line."""
-    return ", ".join(f"{key} {value}" for key, value in keys.items())
+    return ", ".join(f"{key} {word_of(value)}" for key, value in keys.items())
 
 
 def lines(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> list[str]:
@@ -125,7 +126,7 @@ def lines(sweep: Sweep, found: dict[str, Any], trials: Sequence[Trial]) -> list[
         raise UserError(f"no trial came to its end; the first failed because: {reasons[0]}")
     rows = [("trial", sweep.judged_by, *sweep.space)]
     for trial in ranked(sweep, trials)[:BEST_SHOWN]:
-        keys = (str(trial.keys[key]) for key in sweep.space)
+        keys = (word_of(trial.keys[key]) for key in sweep.space)
         rows.append((str(trial.number), show(sweep, trial.outcome.figure), *keys))
     states = [trial.outcome.state for trial in trials]
     counts = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))

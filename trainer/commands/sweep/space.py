@@ -142,10 +142,11 @@ def check(
 
 def words(keys: Mapping[str, Any]) -> list[str]:
     """Return keys with their values as arguments of train.py."""
-    return [word for key, value in keys.items() for word in (f"--{key}", _word(value))]
+    return [word for key, value in keys.items() for word in (f"--{key}", word_of(value))]
 
 
-def _word(value: Any) -> str:
+def word_of(value: Any) -> str:
+    """Return a value as a command line has it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
