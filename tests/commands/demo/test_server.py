@@ -297,6 +297,14 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     assert (status, "not finite" in found["error"]) == (400, True)
 
 
+def test_who_asks_while_it_closes_is_told(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(model) as server:
+        server.answerer.close()
+        status, found, _ = ask(server, "/predict", picture())
+    assert (status, found["error"]) == (503, "the server is closing")
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("change", "confidence", "check"),
     [

@@ -133,6 +133,39 @@ def test_the_page_answers_as_predict_does(
         assert f"{rows['wide.png']['class']} " in look.text
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_labels_doubts_and_what_a_browser_does_not_read(
+    pages: Path, site: str, tmp_path: Path
+) -> None:
+    """In a folder of a web space, without a camera."""
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(random.integers(0, 2**16, (40, 60), dtype=np.uint16)).save(tmp_path / "b.png")
+    known = json.loads((pages / "model.json").read_text())
+    expected = {
+        "several": ({"thresholds": [0.0, 1.0, 0.0]}, "ant, Käfer"),
+        "none": ({"thresholds": [1.0, 1.0, 1.0]}, "no label"),
+        "doubt": ({"min_confidence": 0.999}, "not sure"),
+    }
+    for name, (change, _) in expected.items():
+        shutil.copytree(pages, tmp_path / name)
+        (tmp_path / name / "model.json").write_text(json.dumps(known | change))
+        shutil.move(tmp_path / name, pages / name)
+    with Browser(tmp_path / "profile") as browser:
+        for name, (_, answer) in expected.items():
+            browser.open(f"{site}{name}/", 390)
+            browser.choose_files("#files", tmp_path / "a.png", tmp_path / "b.png")
+            browser.wait_until("document.querySelectorAll('.answer, .error').length == 2")
+            assert browser.evaluate("document.querySelector('.answer').textContent") == answer
+            look = browser.look()
+            assert "has 16 bits a channel" in look.text
+            assert look.complaints == []
+        browser.evaluate("document.getElementById('camera').click()")
+        browser.wait_until("document.getElementById('status').className == 'error'")
+        assert "The camera cannot be used: " in browser.look().text
+        assert browser.evaluate("document.getElementById('viewfinder').hidden")
+
+
 def test_the_maps_add_up_to_the_logits(model: Path, pages: Path) -> None:
     """And swapped pixels are those of `predict --invert`."""
     onnxruntime = pytest.importorskip("onnxruntime")

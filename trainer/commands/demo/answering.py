@@ -7,10 +7,11 @@ bit.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,10 @@ from trainer.training import attribution
 
 PICTURE = "the picture"
 """its name in messages: what a browser calls it is nobody's path here"""
+
+
+Arguments = ParamSpec("Arguments")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -75,15 +80,16 @@ class Answerer:
             UnknownFormatError: the bytes are no picture.
             TooManyPixelsError: the picture is too large.
             UserError: it is broken, the model knows no such class, or gives no finite numbers.
+            CancelledError: `close` was called.
         """
         names = self.stored.class_names
         if question.class_name is not None and question.class_name not in names:
             raise UserError(f"class: the model has no class {question.class_name!r}")
-        pixels = self._pictures.submit(self._read, question).result()
-        probabilities, explained, heat = self._model.submit(
-            self._ask, pixels, question.class_name
-        ).result()
-        image, drawn = self._pictures.submit(_draw, pixels, heat).result()
+        pixels = _have_done(self._pictures, self._read, question)
+        probabilities, explained, heat = _have_done(
+            self._model, self._ask, pixels, question.class_name
+        )
+        image, drawn = _have_done(self._pictures, _draw, pixels, heat)
         return {
             **answers.name(self.stored, probabilities, self._min_confidence),
             "probabilities": answers.by_class(names, probabilities),
@@ -120,6 +126,24 @@ class Answerer:
             heat = None
         has_map = heat is not None and bool(np.isfinite(heat).all())
         return probabilities, stored.class_names[label], heat if has_map else None
+
+
+def _have_done(
+    pool: ThreadPoolExecutor,
+    do: Callable[Arguments, Found],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Found:
+    """Call a function in a thread of a pool.
+
+    Raises:
+        CancelledError: the pool is closed.
+    """
+    try:
+        future = pool.submit(do, *args, **kwargs)
+    except RuntimeError as error:
+        raise CancelledError from error
+    return future.result()
 
 
 def _draw(pixels: torch.Tensor, heat: npt.NDArray[np.float32] | None) -> tuple[str, str | None]:

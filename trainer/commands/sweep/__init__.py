@@ -177,6 +177,8 @@ def _work(sweep: Sweep, arguments: argparse.Namespace) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     models = {key: of for key, of in sweep.space.items() if key.startswith("model.")}
+    if not models:
+        creation.check(sweep.base.model)
     space.check(models, sweep.base, lambda config: creation.check(config.model), arguments.space)
     stop = StopRequest()
     stop.install()

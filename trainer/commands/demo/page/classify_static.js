@@ -4,6 +4,7 @@ import * as ort from "./ort.wasm.bundle.min.mjs";
 const MOST_PIXELS = 4e6; // a larger picture is shrunk by the browser first, for a phone's memory
 const SMALLEST_SIDE = 192; // of a shown image; smaller ones are enlarged by a whole number
 const STRONGEST = 0.75; // how much of the image the strongest colour covers
+const PNG = 0x89504e47; // how such a file begins; its bits a channel are the byte after 24 others
 const RED = [214, 39, 40];
 
 ort.env.wasm.numThreads = 1; // more need headers that web spaces seldom send
@@ -43,6 +44,10 @@ export async function classify(picture, { explained = null, invert = false } = {
 }
 
 async function decode(picture, mostMegapixels) {
+  const head = new DataView(await picture.slice(0, 26).arrayBuffer());
+  if (head.byteLength === 26 && head.getUint32(0) === PNG && head.getUint8(24) === 16) {
+    throw new Error("has 16 bits a channel, of which a browser reads 8; save it with 8 bits");
+  }
   let bitmap;
   try {
     // Upright by its EXIF orientation, and with its numbers as they are, as in a training.
