@@ -9,8 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from tests.commands.command import Capture, run_command
 from tests.conftest import REPOSITORY
@@ -114,6 +117,46 @@ def test_a_token_that_is_refused(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert hub.files == {}
+
+
+def test_a_plug_in_is_named_without_its_folder(run: Run, tmp_path: Path) -> None:
+    copy, name = tmp_path / "run", str(tmp_path / "net.py:Net")
+    shutil.copytree(run.folder, copy)
+    recipe = yaml.safe_load((copy / "config.yaml").read_text())
+    own = recipe["model"]["name"]
+    recipe["model"]["name"] = name
+    (copy / "config.yaml").write_text(yaml.safe_dump(recipe))
+    for file in ("README.md", "results.json", "receipt.json"):
+        text = (copy / file).read_text()
+        assert own in text
+        (copy / file).write_text(text.replace(own, name))
+    before = load_file(copy / "model.safetensors")
+    metadata = json.dumps({"name": name})
+    save_file(before, copy / "model.safetensors", {"model": metadata})
+
+    files = collect(copy)
+    assert files.keys() == PUSHED - {"receipt.json"}
+    assert str(tmp_path).encode() not in b"".join(files.values())
+    assert yaml.safe_load(files["config.yaml"])["model"]["name"] == "net.py:Net"
+    (tmp_path / "pushed.safetensors").write_bytes(files["model.safetensors"])
+    with safe_open(tmp_path / "pushed.safetensors", "np") as pushed:
+        assert json.loads(pushed.metadata()["model"]) == {"name": "net.py:Net"}
+        for key, tensor in before.items():
+            assert np.array_equal(pushed.get_tensor(key), tensor)
+
+
+def test_a_large_file_that_is_refused_and_a_repository_that_everybody_sees(
+    run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    hub.refuses_large = True
+    done = push(hub.address, tmp_path, run.folder, "someone/clothes")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "someone/clothes: was not pushed: Error while uploading" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert hub.files["someone/clothes"] == {}
+    done = push(hub.address, tmp_path, run.folder, "someone/clothes", "--private")
+    assert done.returncode == 2
+    assert "--private makes only a new one private" in done.stderr
 
 
 def test_what_cannot_be_pushed(run: Run, tmp_path: Path, capsys: Capture) -> None:

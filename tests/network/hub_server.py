@@ -32,6 +32,8 @@ class Hub:
     """large files, by their SHA-256, of which no commit may be"""
     private: set[str] = field(default_factory=set)
     address: str = ""
+    refuses_large: bool = False
+    """whether large files find no place"""
 
     def commit(self, repository: str) -> str:
         """A name of 40 digits for what a repository has."""
@@ -41,6 +43,10 @@ class Hub:
     def answer(self, path: str) -> Answer:
         """Return status, content and headers."""
         parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"] and len(parts) == 4:
+            repository = "/".join(parts[2:])
+            found = {"id": repository, "private": repository in self.private}
+            return 200, json.dumps(found).encode(), {"Content-Type": "application/json"}
         if len(parts) != 5:  # the library asks once for more than files
             return 404, b"", {}
         repository, revision, file = f"{parts[0]}/{parts[1]}", *parts[3:]
@@ -60,6 +66,8 @@ class Hub:
         """Return the answer to content that is sent; WRITER may write."""
         parts = path.partition("?")[0].strip("/").split("/")
         if parts[0] == "large":  # its address is the permission
+            if self.refuses_large:
+                return HTTPStatus.FORBIDDEN, b"", {}
             assert hashlib.sha256(content).hexdigest() == parts[1]
             self.sent[parts[1]] = content
             return HTTPStatus.OK, b"", {}
@@ -84,8 +92,9 @@ class Hub:
 
     def _create(self, asked: dict[str, str]) -> dict[str, str]:
         repository = f"{asked['organization']}/{asked['name']}"
+        is_new = repository not in self.files
         self.files.setdefault(repository, {})
-        if asked.get("visibility") == "private":
+        if is_new and asked.get("visibility") == "private":
             self.private.add(repository)
         return {"url": f"{self.address}/{repository}"}
 

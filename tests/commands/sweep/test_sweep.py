@@ -252,10 +252,10 @@ def test_a_start_that_was_killed_between_its_two_first_lines_goes_on(
     lines = (whole / "journal.log").read_bytes().splitlines(keepends=True)
     (folder / "journal.log").write_bytes(lines[0])
     late = ["--train.max_seconds", "0.001"]
-    code, _, errors = run_command(capsys, *command_words(folder, *late))
-    assert code == 75, errors
-    assert (folder / "journal.log").read_bytes().startswith(lines[0])
-    assert (folder / "journal.log").read_bytes().count(b'"study_name"') == 1
+    for _ in range(2):
+        code, _, errors = run_command(capsys, *command_words(folder, *late))
+        assert code == 75, errors
+    assert (folder / "journal.log").read_bytes().count(b'"definition"') == 1
 
 
 @pytest.mark.parametrize(
