@@ -37,9 +37,9 @@ def be_rank(lost: str, victim: str, *states: str) -> None:
 
     nccl.watch_exchanges(accelerator, get_state, 5.0)
     time.sleep(0.1)  # as the clock of files is coarser
-    Path(os.environ[nccl.DUMP_VARIABLE] + str(rank)).touch()
+    Path(os.environ[nccl.DUMP_VARIABLES[0]] + str(rank)).touch()
     if rank == int(victim):
-        time.sleep(0.3 if lost == "killed" else 12.0)
+        time.sleep(0.3 if lost == "killed" else 9.0)
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60.0)
 
@@ -56,7 +56,7 @@ def test_a_lost_rank_is_named_once(
 ) -> None:
     """Also where only one other rank notices that a connection has been closed."""
     output, host = tmp_path / "output", platform.node()
-    env = {nccl.DUMP_VARIABLE: str(tmp_path / "dump-")}
+    env = {nccl.DUMP_VARIABLES[0]: str(tmp_path / "dump-")}
     codes = fork_ranks(3, env, output, output, be_rank, lost, "1", *states)
     assert codes == [1, -signal.SIGKILL, 1]
     (said,) = re.findall(rf"^rank [02] on {host}: (.*)", output.read_text(), re.MULTILINE)
@@ -64,3 +64,20 @@ def test_a_lost_rank_is_named_once(
         f"rank 1 on {host} died, or has not answered in time ({reason}); what each rank exchanged "
         f"last is on its machine in {tmp_path}/dump-RANK"
     )
+
+
+def test_the_place_of_the_flight_recorder_is_torchs_own_or_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = nccl.DUMP_VARIABLES
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(old, "mine-")
+    monkeypatch.delenv(new, raising=False)
+    nccl.choose_dump_place()
+    assert new not in os.environ, "it would count before the user's"
+    monkeypatch.delenv(old)
+    monkeypatch.setenv(new, "to be put back")
+    del os.environ[new]
+    nccl.choose_dump_place()
+    assert os.environ[new] == f"{tmp_path}/torch/comm_lib_trace_rank_"
+    assert (tmp_path / "torch").is_dir()

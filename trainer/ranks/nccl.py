@@ -6,14 +6,18 @@ failed or taken too long, writes down what this rank exchanged last (its flight 
 aborts the process a minute later without naming anybody. So another thread asks the watchdog every
 second, and ends the process before that by a message as from `lost_ranks`.
 
-Not run on a GPU. As read in ProcessGroupNCCL.cpp of torch 2.11 and later, whose defaults serve:
-TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_DUMP_ON_TIMEOUT and TORCH_FR_BUFFER_SIZE are on.
+Not run on a GPU. As read in a ProcessGroupNCCL.cpp of about torch 2.9 and in headers of 2.13, whose
+defaults serve: errors end a process (TORCH_NCCL_ASYNC_ERROR_HANDLING), the flight recorder is on
+(TORCH_FR_BUFFER_SIZE) and written (TORCH_NCCL_DUMP_ON_TIMEOUT) by a thread that is there
+(TORCH_NCCL_ENABLE_MONITORING). TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC is about the watchdog itself, not
+about exchanges, so it need not be longer than their timeout.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +30,8 @@ from trainer.ranks import exit_codes, lost_ranks, processes
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-DUMP_VARIABLE = "TORCH_FR_DUMP_TEMP_FILE"
-"""where torch writes its flight recorder, before the number of the rank"""
+DUMP_VARIABLES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+"""of where torch writes its flight recorder, before the number of the rank: the newer name first"""
 
 INTERVAL_S = 1.0
 
@@ -44,12 +48,20 @@ _STATE_KEY = "lockstep/nccl"
 
 
 def choose_dump_place() -> None:
-    """Choose where torch writes its flight recorder, unless the user has.
+    """Choose where torch writes its flight recorder, unless the user has: so that it is known.
 
     Call it before the process group is formed.
     """
-    place = Path.home() / ".cache" / "torch" / "comm_lib_trace_rank_"
-    os.environ.setdefault(DUMP_VARIABLE, str(place))
+    if _dump_prefix() is None:
+        home = Path(os.environ.get("HOME") or tempfile.gettempdir())  # some containers have none
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "torch"
+        with contextlib.suppress(OSError):  # torch goes on without it
+            folder.mkdir(parents=True, exist_ok=True)
+        os.environ[DUMP_VARIABLES[0]] = str(folder / "comm_lib_trace_rank_")
+
+
+def _dump_prefix() -> str | None:
+    return next((os.environ[name] for name in DUMP_VARIABLES if name in os.environ), None)
 
 
 def watch_group(accelerator: Accelerator, timeout_seconds: float) -> None:
@@ -118,7 +130,7 @@ def _wait_for_failure(get_state: Callable[[], str]) -> str:
 
 def _describe_dump(started_s: float) -> str:
     """Say where torch has written what the ranks exchanged last, if it has since `started_s`."""
-    prefix = os.environ.get(DUMP_VARIABLE, "")
+    prefix = _dump_prefix() or ""
     dump = Path(f"{prefix}{processes.launched_rank()}")
     if not dump.is_file() or dump.stat().st_mtime < started_s:
         return ""
