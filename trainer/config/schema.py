@@ -76,8 +76,9 @@ class TrainConfig:
     accumulation: int = 1
     """micro-batches a process computes one after the other, where train.microbatches is null"""
     microbatches: int | None = None
-    """equal pieces of a batch; null: processes x accumulation, then pinned; without a launcher that
-    is one process, or as many as processes says"""
+    """equal pieces of a batch; null: processes x accumulation, twice as many as often as it takes
+    until a step fits into the memory, then pinned; without a launcher one process, or as many as
+    processes says"""
     kernels: Literal["native", "portable"] = "native"
     """native: the fastest of this processor; portable: the same bits on every x86-64 processor with
     AVX2, in fp32 on CPUs, by processes of one thread"""

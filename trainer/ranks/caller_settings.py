@@ -135,6 +135,12 @@ def return_freed_memory() -> None:
     """
     if glibc := _glibc():
         glibc.mallopt(TRIM_THRESHOLD, USUAL_TRIM_THRESHOLD)
+    trim_freed_memory()
+
+
+def trim_freed_memory() -> None:
+    """Return to the kernel what is free now; what is freed later is kept as before."""
+    if glibc := _glibc():
         glibc.malloc_trim(0)
 
 

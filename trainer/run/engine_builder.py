@@ -21,6 +21,7 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
+from trainer.training.memory_trial import divide_to_fit
 from trainer.training.teacher import load_teacher
 
 log = logging.getLogger("lockstep")
@@ -33,6 +34,7 @@ def build_engine(
     stop: StopRequest,
     *,
     resumes: bool = False,
+    may_divide: bool = False,
 ) -> Engine:
     """Load the images, build the model, and return the engine at the start of a run; a collective.
 
@@ -43,9 +45,10 @@ def build_engine(
         config: with `threads` and `train.microbatches` filled in.
         resumes: whether a checkpoint will be loaded, which has all that model.weights gave; so
             these may be gone.
+        may_divide: whether the run has more micro-batches where the memory is too small for a step.
 
     Raises:
-        UserError: the data, the model or the weights are wrong.
+        UserError: the data, the model or the weights are wrong, or the memory is too small.
     """
     # Before the data are read, which may take minutes.
     compile_mode, device = config.train.compile, accelerator.device
@@ -70,7 +73,6 @@ def build_engine(
     rare = class_balance.find_warnings(config, dataset)
     short = few_steps.find_warnings(config, len(dataset.train))
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *doubts, *rare, *short))
-    model = collectives.run_on_all_ranks(accelerator, lambda: build_model(config, dataset, weights))
     teacher = collectives.run_on_all_ranks(accelerator, lambda: load_teacher(config, dataset))
     if teacher:
         config = replace(config, {"train.teacher_sha256": teacher.file_sha256})
@@ -81,7 +83,14 @@ def build_engine(
         "train.teacher": config.train.teacher_sha256,
     }
     collectives.check_same_parts(accelerator, {**parts, **code})
-    return Engine(accelerator, config, dataset, model, checkpoints, stop, code, teacher)
+
+    def build(config: RunConfig) -> Engine:
+        model = collectives.run_on_all_ranks(
+            accelerator, lambda: build_model(config, dataset, weights)
+        )
+        return Engine(accelerator, config, dataset, model, checkpoints, stop, code, teacher)
+
+    return divide_to_fit(accelerator, config, build) if may_divide else build(config)
 
 
 def _prepare(data: DataConfig) -> None:
@@ -108,6 +117,7 @@ def build_unsaved_engine(accelerator: Accelerator, config: RunConfig, stop: Stop
     Raises:
         UserError: as `build_engine`.
     """
+    may_divide = config.train.microbatches is None
     config = fill_pinned(config, processes.default_pins(config, accelerator.num_processes))
     processes.apply_pins(config)
-    return build_engine(accelerator, config, NoCheckpoints(), stop)
+    return build_engine(accelerator, config, NoCheckpoints(), stop, may_divide=may_divide)

@@ -35,6 +35,8 @@ class OpenedRun:
     """whether nothing is left to do"""
     status: RunStatus
     """as the last process left it"""
+    may_divide: bool = False
+    """whether nobody has said into how many micro-batches a batch is divided"""
 
 
 class RunFolder:
@@ -61,11 +63,13 @@ class RunFolder:
     def inspect(self, config: RunConfig, pins: dict[str, Any]) -> OpenedRun:
         """Do what `open` does, without locking the folder."""
         stored = _stored_config(self.path)
-        config = fill_pinned(self._match(config, stored), pins)
+        known = self._match(config, stored)
+        config = fill_pinned(known, pins)
         validate(config)
         status = self._stored_status() if stored else RunStatus()
         longer = stored is not None and extends(config, stored)
-        return OpenedRun(config, status.state == "finished" and not longer, status)
+        finished = status.state == "finished" and not longer
+        return OpenedRun(config, finished, status, known.train.microbatches is None)
 
     def complete(self, config: RunConfig) -> RunConfig:
         """Return `config` with what an earlier start has filled in, if there was one.

@@ -20,6 +20,7 @@ from trainer.data.scaling import choose_scaling
 from trainer.network import model_state
 from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
+from trainer.ranks.caller_settings import trim_freed_memory
 from trainer.ranks.preemption import StopRequest
 from trainer.run import compilation, console, final_files, final_report, header
 from trainer.run.metrics_log import MetricsLog
@@ -54,6 +55,8 @@ class Session:
         self.opened = False
         self.saved: Checkpoint | None = None
         """the checkpoint to go on from"""
+        self.may_divide = False
+        """whether the run may begin with more micro-batches, if the memory is too small"""
         self.results: dict[str, Any] | None = None
         """of a finished run"""
         self.status_before = RunStatus()
@@ -78,7 +81,7 @@ class Session:
             if not (self.path / "report.html").exists():
                 self._say(f"it has no report.html: python -m trainer report {self.path} writes it")
             return False
-        self.config = opened.config
+        self.config, self.may_divide = opened.config, opened.may_divide
         processes.apply_pins(self.config)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.config.checkpoint)
         self.saved = collectives.run_on_main_rank(self.accelerator, self._find_checkpoint)
@@ -198,6 +201,7 @@ class Session:
         """
         final_sha256 = model_state.digest(engine.module)
         tested = engine.test()
+        trim_freed_memory()  # which no step needs any more: figures and pictures load libraries
         if not self.recorder:
             return
         self.recorder.sync()

@@ -32,6 +32,7 @@ def start(session: Session) -> Engine:
         session.checkpoints,
         session.stop,
         resumes=session.saved is not None,
+        may_divide=session.may_divide,
     )
     session.start(engine)
     return engine

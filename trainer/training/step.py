@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -23,6 +24,7 @@ from trainer.training.clipping import clip_gradients
 from trainer.training.early_exchange import EarlyExchange, can_overlap, present_mask
 from trainer.training.forward_pass import ForwardPass
 from trainer.training.loss import TrainingLoss
+from trainer.training.microbatches import divide
 from trainer.training.step_sum import StepSum
 from trainer.training.teacher import Teacher
 
@@ -204,19 +206,9 @@ class TrainStep:
         """Leave the sums in gradients and buffers; return loss and accuracy: (2,)."""
         buffers = self.buffers
         buffers.start_step()
-        own_sizes = [sizes[index] for index in self.own]
         sums = StepSum(self.microbatches)
         self.missing = set(range(len(self.parameters)))
-        by_piece: Sequence[torch.Tensor | None] = [None] * len(own_sizes)
-        if weights is not None:
-            by_piece = torch.split(weights, own_sizes)
-        pieces = zip(
-            self.own,
-            torch.split(images, own_sizes),
-            torch.split(targets, own_sizes),
-            by_piece,
-            strict=True,
-        )
+        pieces = divide(self.own, images, targets, sizes, weights)
         for index, piece, piece_targets, piece_weights in pieces:
             if index != self.own[0]:
                 buffers.restore()
@@ -248,6 +240,30 @@ class TrainStep:
                 self._set_gradients(total[len(changes) :])
         # A view would keep the whole vector alive for as long as the step's figures wait.
         return measured.clone()
+
+    def compute_alone(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        sizes: Sequence[int],
+        weights: torch.Tensor | None,
+    ) -> None:
+        """Compute this rank's first micro-batches, one or two, as a step does; keep no gradients.
+
+        Buffers stay as the last one has left them.
+        """
+        self.buffers.start_step()
+        sums = StepSum(self.microbatches)
+        self.missing = set()
+        pieces = itertools.islice(divide(self.own, images, targets, sizes, weights), 2)
+        for index, piece, piece_targets, piece_weights in pieces:
+            self.buffers.restore()
+            seeding.seed_all(self.seed, "forward", 1, index)
+            measured = self._backward(piece, piece_targets, piece_weights, sum(sizes), False)
+            changes = self.buffers.changes(len(piece) / sum(sizes), index == 0)
+            if self.microbatches > 1:
+                sums.add(index, [measured, *changes, *self._take_gradients()])
+        self._clear_gradients()
 
     def _backward(
         self,

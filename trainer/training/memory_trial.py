@@ -1,0 +1,169 @@
+"""Try before the first step whether one fits into the memory, and divide batches until it does."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+
+from trainer.base import out_of_memory, seeding
+from trainer.base.errors import UserError
+from trainer.config.schema import RunConfig, replace
+from trainer.data.sampling import microbatch_sizes
+from trainer.network.buffers_in_passes import preserve_state
+from trainer.ranks import collectives
+from trainer.ranks.caller_settings import trim_freed_memory
+from trainer.training.optimizer_state import states_after_a_step
+
+if TYPE_CHECKING:
+    from trainer.data.batches import Batch
+    from trainer.training.engine import Engine
+
+KEY = "train.microbatches"
+SPARE_BYTES = 3 * 2**27
+"""left free beside a divided step on a CPU: half of it, where the address space is limited, for
+libraries that compute the figures of the end"""
+
+log = logging.getLogger("lockstep")
+
+
+def divide_to_fit(
+    accelerator: Accelerator, config: RunConfig, build: Callable[[RunConfig], Engine]
+) -> Engine:
+    """Return an engine whose steps fit into the memory, with more micro-batches if need be.
+
+    Their number is doubled until a step fits on every rank; a collective. The engine's
+    configuration has it.
+
+    Args:
+        config: with a number of micro-batches to begin with.
+        build: makes an engine at the start of a run; a collective.
+
+    Raises:
+        UserError: not even micro-batches of a single image fit.
+    """
+    engine = build(config)
+    first = count = engine.train_step.microbatches
+    while not _step_fits(engine, divided=count > first):
+        if microbatch_sizes(min(config.train.batch_size, len(engine.data.train)), count)[0] == 1:
+            raise UserError(
+                f"{KEY}: null, but micro-batches of a single image leave too little memory as "
+                f"well; choose a smaller data.image_size, train.batch_size or network"
+            )
+        count *= 2
+        config = replace(config, {KEY: count})
+        del engine
+        accelerator.free_memory()
+        engine = build(config)
+    if count > first and accelerator.is_main_process:
+        log.warning(
+            "%s: null is %d in this run, as a step with %d does not fit into the memory",
+            KEY, count, count // 2,
+        )  # fmt: skip
+    return engine
+
+
+def _step_fits(engine: Engine, *, divided: bool) -> bool:
+    """Return whether all ranks have the memory for a step of the run; a collective."""
+    lacking = 0.0 if _step_fits_here(engine, divided=divided) else 1.0
+    return collectives.max_over_ranks(engine.accelerator, [lacking]) == [0.0]
+
+
+def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
+    """Return whether this rank has the memory for its part of a step.
+
+    It computes its own micro-batches, one or two of them, beside what later steps keep. The step
+    is one at the largest size of the images, with all that is trained in the end. Weights, buffers,
+    the optimiser, random generators and the order of the samples stay as they are.
+
+    Args:
+        engine: at the start of its run.
+        divided: whether it has more micro-batches than at first, which shall leave some memory for
+            the rest of the run.
+    """
+    last, step = engine.config.train.epochs, engine.train_step
+    if engine.cached and engine.freezing.is_frozen(last):
+        return True  # the head alone is trained, on features that are there only then
+    batch = _largest_batch(engine)
+    sizes = _with_larger_first(batch.microbatch_sizes, step.own) if divided else None
+    fits = True
+    try:
+        with _as_in_epoch(engine, last), seeding.preserve_generators():
+            kept = _reserve(engine, divided=divided)
+            step.compute_alone(
+                batch.images, batch.targets, sizes or batch.microbatch_sizes, batch.weights
+            )
+            del kept
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
+        if not out_of_memory.is_out_of_memory(error):
+            raise
+        fits = False
+    # The error's frames are gone by now, and with them the tensors that they had.
+    del batch
+    if divided or not fits:
+        gc.collect()
+        trim_freed_memory()
+    if engine.accelerator.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return fits
+
+
+def _with_larger_first(sizes: Sequence[int], own: range) -> list[int]:
+    """Return sizes of the micro-batches, of which the first of a rank's own is larger."""
+    found = list(sizes)
+    more = min(sizes[own[0]] // 4, sizes[own[-1]])
+    found[own[0]] += more
+    found[own[-1]] -= more
+    return found
+
+
+def _reserve(engine: Engine, *, divided: bool) -> list[torch.Tensor]:
+    """Take the memory of what is there beside a later step, and is not beside the trial's.
+
+    That is the optimiser's state, the best weights, SAM's copy of the weights and further partial
+    sums of gradients; and what a divided step leaves free.
+    """
+    device, step = engine.accelerator.device, engine.train_step
+    state, _ = next(states_after_a_step(engine.optimizer.optimizer))
+    sizes_bytes = [tensor.nbytes for tensor in state.values()]
+    if len(engine.data.validation):
+        sizes_bytes.append(sum(tensor.nbytes for tensor in engine.module.state_dict().values()))
+    sums = max(0, len(step.own).bit_length() - 2)  # beside the one that the trial has
+    copies = sums + (engine.config.train.sam_rho is not None)
+    sizes_bytes += [sum(parameter.nbytes for parameter in step.parameters)] * copies
+    if divided:
+        on_gpu = device.type == "cuda"
+        sizes_bytes.append(torch.cuda.mem_get_info(device)[1] // 20 if on_gpu else SPARE_BYTES)
+    return [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes_bytes]
+
+
+def _largest_batch(engine: Engine) -> Batch:
+    """Return the first batch of the first epoch that has the largest images."""
+
+    def pixels(epoch: int) -> int:
+        height, width = engine.batches.image_size(epoch)
+        return height * width
+
+    largest = max(range(1, engine.config.train.epochs + 1), key=pixels)
+    with contextlib.closing(engine.batches.iter_epoch(largest, 0)) as made:
+        return next(made)
+
+
+@contextlib.contextmanager
+def _as_in_epoch(engine: Engine, epoch: int) -> Iterator[None]:
+    """Train inside what is trained in an epoch, and put everything back as before the first."""
+    step, freezing = engine.train_step, engine.freezing
+    with preserve_state(engine.module):
+        freezing.set_epoch(epoch)
+        step.choose_parameters(engine.module, freezing.frozen_norms())
+        freezing.set_training_mode()
+        try:
+            yield
+        finally:
+            freezing.set_epoch(1)
+            step.choose_parameters(engine.module, freezing.frozen_norms())
