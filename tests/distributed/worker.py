@@ -220,7 +220,7 @@ def load_once(accelerator: Accelerator, kind: str) -> list[Any]:
     if kind == "other machine" and not accelerator.is_main_process:
         memory_files._BOOT_ID = Path(os.devnull)
     dataset = shared_images.load_once(accelerator, load_and_count, at_once=kind == "at once")
-    dataset = dataset.move_if_it_fits(accelerator.device)
+    dataset = dataset.to(accelerator.device)
     sets = (dataset.train, dataset.validation, dataset.test)
     found = {
         "sha256": [measurements.fingerprint_of(images) for images in sets],

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainer.base import device_memory
 from trainer.checkpoint.writing import NoCheckpoints
 from trainer.config.schema import RunConfig, replace
 from trainer.data.loading import load
@@ -15,6 +16,7 @@ from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.ranks import process_group
 from trainer.ranks.preemption import StopRequest
+from trainer.training import memory_trial
 from trainer.training.engine import Engine
 
 KEYS: dict[str, Any] = {
@@ -36,6 +38,7 @@ def build(changes: dict[str, Any]) -> Engine:
     dataset = load(config.data, config.seed)
     model = build_model(config, dataset)
     engine = Engine(accelerator, config, dataset, model, NoCheckpoints(), StopRequest(), {})
+    memory_trial.place_images(engine, device_memory.memory_of(accelerator.device))
     engine.next_log_step = 10**9  # a log point brings figures to the host
     return engine
 

@@ -39,6 +39,9 @@ class DataConfig:
     """GB of decoded pictures on the disk: beyond, those that were not used for longest go"""
     prefetch: int = 2
     """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
+    device_memory_gb: float | None = None
+    """GB of images that a process keeps in its GPU's memory, those to train on first; null: what a
+    step and an evaluation, tried before the first one, leave, less a tenth of all; 0: none"""
     image_size: list[int] | int | None = None
     """pictures: height and width that each is resized to, or one number for a square; null: those
     that model.weights were trained at; or else the training pictures' medians, shrunk together

@@ -65,6 +65,11 @@ def _are_columns(names: list[str]) -> bool:
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.memory_limit_mb", lambda value: value is None or value >= 0, "null, 0 or more"),
     ("data.prefetch", lambda value: 0 <= value <= MOST_PREFETCHED, f"from 0 to {MOST_PREFETCHED}"),
+    (
+        "data.device_memory_gb",
+        lambda value: value is None or 0 <= value < inf,
+        "null, or 0 or more",
+    ),
     ("data.cache_limit_gb", lambda value: 0 <= value < inf, "0 or more"),
     (
         "data.slice_columns",

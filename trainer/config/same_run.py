@@ -10,6 +10,7 @@ FREE_KEYS = frozenset(
     {"output_dir", "resume", "processes", "timeout_seconds", "data.root"}
     | {"data.memory_limit_mb", "data.cache", "data.cache_dir", "data.cache_limit_gb"}
     | {"data.max_megapixels", "data.prefetch", "data.slice_columns"}
+    | {"data.device_memory_gb"}
     | {"train.accumulation", "train.max_seconds", "train.on_nonfinite"}
     | {"train.activation_checkpointing"}
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -152,15 +152,22 @@ class Dataset:
             scaling=self.scaling.to(device),
         )
 
-    def move_if_it_fits(self, device: torch.device) -> Dataset:
-        """Move to the device; the images only where they take less than half of its free memory.
+    def place(self, device: torch.device, room_bytes: float) -> Dataset:
+        """Move to the device: first the images to train on, then the others, where they fit.
 
         Images that are still in their file stay there.
+
+        Args:
+            room_bytes: how much images may take.
         """
-        sets = (self.train, self.validation, self.test)
-        if _fits(sum(images.images.nbytes for images in sets), device):
-            return self.to(device)
-        return replace(self, scaling=self.scaling.to(device))
+        placed: dict[str, Any] = {}
+        for part in ("train", "validation", "test"):
+            images: ImageSet = getattr(self, part)
+            size_bytes = images.images.nbytes if isinstance(images.images, torch.Tensor) else 0
+            if size_bytes <= room_bytes:
+                room_bytes -= size_bytes
+                placed[part] = images.to(device)
+        return replace(self, scaling=self.scaling.to(device), **placed)
 
 
 def drawable(images: torch.Tensor) -> npt.NDArray[np.uint8]:

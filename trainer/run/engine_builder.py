@@ -8,6 +8,7 @@ import logging
 from accelerate import Accelerator
 
 from trainer.base import compiler
+from trainer.base.device_memory import memory_of
 from trainer.checkpoint.writing import Checkpoints, NoCheckpoints
 from trainer.config import plugins
 from trainer.config.schema import DataConfig, ModelConfig, RunConfig, replace
@@ -21,7 +22,7 @@ from trainer.ranks import collectives, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
-from trainer.training.memory_trial import divide_to_fit
+from trainer.training.memory_trial import divide_to_fit, place_images
 from trainer.training.teacher import load_teacher
 
 log = logging.getLogger("lockstep")
@@ -90,7 +91,9 @@ def build_engine(
         )
         return Engine(accelerator, config, dataset, model, checkpoints, stop, code, teacher)
 
-    return divide_to_fit(accelerator, config, build) if may_divide else build(config)
+    engine = divide_to_fit(accelerator, config, build) if may_divide else build(config)
+    place_images(engine, memory_of(accelerator.device))
+    return engine
 
 
 def _prepare(data: DataConfig) -> None:

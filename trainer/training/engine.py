@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from accelerate import Accelerator
 from torch import nn
 
-from trainer.base import numerics, profiler_ranges
+from trainer.base import device_memory, numerics, profiler_ranges
 from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import Checkpoints
@@ -60,7 +60,7 @@ class Engine:
 
     Args:
         config: with `threads` and `train.microbatches` filled in.
-        dataset: its images are moved to the device if they fit.
+        dataset: its images move to a GPU by `memory_trial`, elsewhere at once.
         code: SHA-256 of users' code, as `plugins.fingerprints` gives it.
         teacher: that fits it, whose answers are learnt too; None: only the labels are.
     """
@@ -95,15 +95,15 @@ class Engine:
         )
         self.freezing.set_epoch(1)
         accelerator.prepare_model(self.module, device_placement=False, evaluation_mode=True)
-        # When the weights have their memory: images may take what is left.
-        self.data = dataset.move_if_it_fits(accelerator.device)
+        room_bytes = device_memory.first_room(config.data.device_memory_gb, accelerator.device)
+        self.data = dataset.place(accelerator.device, room_bytes)
         self.train_step = TrainStep(
             accelerator, self.module, self.optimizer, config.train, config.seed,
             self.freezing.frozen_norms(), head_parameters(self.module, len(dataset.class_names)),
             Teacher(accelerator, teacher, self.data) if teacher else None,
             build_loss(config, self.data, accelerator.device),
         )  # fmt: skip
-        self.batches = self._make_batches(self.data)
+        self.batches = self.make_batches(self.data)
         self.schedule = Schedule(config, self.batches.steps)
         self.stop_check = StopCheck(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = WeightSelection(
@@ -183,12 +183,13 @@ class Engine:
         if changed or module is not self.train_step.module:
             self.train_step.choose_parameters(module, self.freezing.frozen_norms())
             self.selection.validate_with(module, data)
-            self.batches = self._make_batches(data)
+            self.batches = self.make_batches(data)
             self.trained = TrainedParameters(self.module)
         self.freezing.set_training_mode()
         self.optimizer.train()
 
-    def _make_batches(self, data: Dataset) -> Batches:
+    def make_batches(self, data: Dataset) -> Batches:
+        """Return this rank's batches of a data set."""
         ranks = (self.accelerator.num_processes, self.accelerator.process_index)
         return Batches(data, self.config, self.accelerator.device, *ranks)
 

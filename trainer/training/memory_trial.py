@@ -1,17 +1,23 @@
-"""Try before the first step whether one fits into the memory, and divide batches until it does."""
+"""Try before the first step what it takes: divide batches that do not fit, place the images.
+
+Weights, buffers, the optimiser, random generators and the order of the samples stay as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from trainer.base import out_of_memory, seeding
+from trainer.base.device_memory import DeviceMemory, Need, room_bytes
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
 from trainer.data.sampling import microbatch_sizes
@@ -68,6 +74,31 @@ def divide_to_fit(
     return engine
 
 
+def place_images(engine: Engine, memory: DeviceMemory | None) -> None:
+    """Move images into the device's memory, as many as a step and an evaluation leave room for.
+
+    Both are tried; a collective. With `data.device_memory_gb` the engine has done it already.
+
+    Args:
+        engine: at the start of its run.
+        memory: None: the device has none of its own.
+    """
+    if memory is None or engine.config.data.device_memory_gb is not None:
+        return
+    memory.begin()
+    fits = _step_fits_here(engine, divided=False) and _evaluation_fits(engine)
+    needed_bytes = memory.end() if fits else math.inf
+    needs = gather_object([Need(memory.name, memory.total_bytes, needed_bytes)])
+    free_bytes = gather_object([memory.free_bytes()])
+    room = room_bytes(needs, free_bytes, engine.accelerator.process_index)
+    engine.data = engine.data.place(engine.accelerator.device, room)
+    engine.batches = engine.make_batches(engine.data)
+    engine.selection.data = engine.data
+    engine.selection.validate_with(engine.module, engine.data)
+    if engine.cached:
+        engine.cached.images = engine.data
+
+
 def _step_fits(engine: Engine, *, divided: bool) -> bool:
     """Return whether all ranks have the memory for a step of the run; a collective."""
     lacking = 0.0 if _step_fits_here(engine, divided=divided) else 1.0
@@ -111,6 +142,24 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
     if engine.accelerator.device.type == "cuda":
         torch.cuda.empty_cache()
     return fits
+
+
+@torch.no_grad()
+def _evaluation_fits(engine: Engine) -> bool:
+    """Return whether this rank has the memory to classify a block of images."""
+    data, device = engine.data, engine.accelerator.device
+    images = data.validation if len(data.validation) else data.test
+    first = torch.arange(min(engine.selection.block_samples, len(images)))
+    try:
+        with preserve_state(engine.module), seeding.preserve_generators():
+            engine.module.eval()
+            pixels, _ = images.fetch(first.to(images.images.device))
+            engine.module(data.scaling.apply(pixels.to(device)))
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory.is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def _with_larger_first(sizes: Sequence[int], own: range) -> list[int]:
