@@ -16,10 +16,6 @@ import torch
 
 from tests.conftest import REPOSITORY
 
-PRELOADED = ["tests.distributed.worker", "trainer.run.session", "sklearn.datasets"]
-"""modules that forked processes have imported already"""
-
-
 ACCELERATE = [
     sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu",
     "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
@@ -88,7 +84,7 @@ def fork_ranks(
     in a store of their parent.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["tests.distributed.preloaded"])
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for path in (output, errors):
         path.unlink(missing_ok=True)
