@@ -97,6 +97,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "optimizer.name": "torch:Adagrad",
         "train.freeze": "backbone",
         "train.cache_features": True,
+        "train.loss": "bce",
     },
 }
 
