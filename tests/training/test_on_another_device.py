@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -176,11 +177,22 @@ def test_a_run_waits_at_log_points_only_and_has_the_same_bits(
 
 
 def do_steps(
-    model: torch.nn.Module, optimizer: str, device: SecondDevice | None, **train: Any
+    model: torch.nn.Module,
+    optimizer: str,
+    device: SecondDevice | None,
+    *,
+    scale: float | None = None,
+    **train: Any,
 ) -> list[Any]:
-    """Do a step and one with empty micro-batches; return what they lead to."""
+    """Do a step and one with empty micro-batches; return what they lead to.
+
+    Args:
+        scale: of the losses, as fp16 has it.
+    """
     config = replace(RunConfig(), {f"train.{key}": value for key, value in train.items()})
     accelerator = accelerator_of(config, second=device is not None)
+    if scale:
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=scale)
     model = model_state.move(model, accelerator.device).train()
     built = optimizers.build(OptimizerConfig(optimizer, lr=0.01), model, 3)
     step = TrainStep(accelerator, model, accelerator.prepare_optimizer(built), config.train, seed=0)
@@ -226,6 +238,16 @@ def test_parameters_without_a_gradient_cost_no_wait(monkeypatch: pytest.MonkeyPa
     expected = steps(None)
     with second_device(monkeypatch) as device:
         assert steps(device) == expected
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop", "muon"])
+def test_the_scaling_of_fp16_costs_no_wait(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that is a power of two changes no bit; one that overflows, no weight."""
+    expected = do_steps(Net(), optimizer, None, microbatches=4)
+    with second_device(monkeypatch) as device:
+        assert do_steps(Net(), optimizer, device, microbatches=4, scale=1024.0) == expected
+        _, *weights = do_steps(Net(), optimizer, device, microbatches=4, scale=math.inf)
+    assert weights == [value.tolist() for value in Net().state_dict().values()]
 
 
 @pytest.mark.parametrize("policy", [[name] for name in TABLE] + ["flip_shift_cutout"], ids=str)
