@@ -76,6 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
     if page and folder.resolve() in page.resolve().parents:
         raise UserError(f"--page: {page} is in {folder}, where nothing is changed; choose another")
     stored = stored_config.read_folder(folder)
+    if arguments.operators and stored.train.compile != "none":
+        raise UserError(
+            "--operators: the run's steps are compiled (train.compile), and compiled kernels are "
+            "not operators that could be compared; leave it out"
+        )
     recompute.in_processes(arguments, stored, folder, partial(_run, arguments))
 
 
