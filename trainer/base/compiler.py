@@ -35,14 +35,41 @@ FUNCTORCH_SETTINGS = {
 }
 
 
-def options(mode: Compile) -> dict[str, Any]:
+def options(mode: Compile, device: torch.device) -> dict[str, Any]:
     """Return the settings of inductor, torch's compiler, for `train.compile`."""
-    # Dropout draws what it draws without a compiler, from the run's streams.
-    found: dict[str, Any] = {"fallback_random": True}
+    found: dict[str, Any] = {
+        # Dropout draws what it draws without a compiler, from the run's streams.
+        "fallback_random": True,
+        # In bf16 and fp16 a fused kernel would go on with numbers that are not rounded yet. The
+        # backward pass of a maximum looks for it among rounded ones: if none is equal, it divides
+        # by zero.
+        "emulate_precision_casts": True,
+    }
+    if device.type == "cpu":
+        # For the same reason: a kernel of the backward pass that computes an activation again may
+        # have other functions of a vector's numbers than of a single one.
+        found["custom_partitioner_fn"] = _keep_activations()
     if mode == "max-autotune":
         # Without the graphs of CUDA, which would put a step's results where the next one writes.
         found |= torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
     return found
+
+
+@functools.cache
+def _keep_activations() -> Any:
+    """Return what divides a graph so that the backward pass computes no activation again."""
+    from torch._functorch.partitioners import default_partition
+    from torch._inductor.custom_graph_pass import CustomPartitionerFn
+
+    class KeepActivations(CustomPartitionerFn):
+        def __call__(self, gm: Any, joint_inputs: Any, **named: Any) -> Any:
+            named.pop("compiler", None)
+            return default_partition(gm, joint_inputs, **named)
+
+        def uuid(self) -> str:
+            return "keep activations"
+
+    return KeepActivations()
 
 
 def prepare(device: torch.device) -> None:

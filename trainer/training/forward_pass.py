@@ -52,9 +52,8 @@ class ForwardPass:
             raise UserError(f"{compiler.KEY}: must be none where the network is TorchScript")
         compiler.prepare(self.accelerator.device)
         forward = self.forwards.get(self.module, blocks.own_forward(self.module))
-        compiled = torch.compile(
-            forward, fullgraph=True, dynamic=False, options=compiler.options(mode)
-        )
+        options = compiler.options(mode, self.accelerator.device)
+        compiled = torch.compile(forward, fullgraph=True, dynamic=False, options=options)
 
         def run(images: torch.Tensor) -> Any:
             if images.data_ptr() % _ALIGNMENT_BYTES:
