@@ -24,6 +24,7 @@ KEYS: dict[str, Any] = {
     "data.augment": "shift",
     "model.name": "quicknet",
     "model.args": {"widths": [16, 32, 32]},
+    "data.device_memory_gb": 1.0,
     "train.batch_size": 64,
     "train.microbatches": 2,
     "optimizer.name": "adamw",
