@@ -1,99 +1,29 @@
 """Up to 512 ranks in this process: what each sends is what others expect, and what they add up.
 
-Torch's fake process group says which rank it is, and communicates nothing. What a rank would send
-and receive is noted, and afterwards the notes of all ranks are played against each other.
+What a rank would send and receive is noted, and afterwards the notes of all ranks are played
+against each other.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import threading
-import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from tests.distributed import worker
+from tests.distributed.fake_ranks import Notes, be_rank, note_messages, play
 from tests.distributed.test_reduce import bits, make_leaves, tree
-from trainer.base.flat_buffer import BufferLayout
-from trainer.checkpoint.writing import Checkpoints
-from trainer.config.schema import CheckpointConfig, RunConfig, replace
 from trainer.data.sampling import rank_microbatches
-from trainer.ranks import collectives, process_group
-from trainer.ranks.caller_settings import preserve_caller_settings
 from trainer.training import exchange
 from trainer.training.reduction import subtrees
 from trainer.training.step_sum import StepSum
 
 MIB = 2**20
-Message = tuple[bool, int, int]
-"""whether it is sent, the other rank, and bytes"""
-
-
-@dataclass
-class Notes:
-    """What a rank would send and receive, in the groups of messages that it waits for together."""
-
-    size_bytes: int = 0
-    """of the rank's vector"""
-    groups: list[list[Message]] = field(default_factory=list)
-    most_bytes: int = 0
-    """of messages that are in memory at once, beside the rank's own vectors"""
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes that it sends in all."""
-        return sum(size for group in self.groups for sent, _, size in group if sent)
-
-
-@contextlib.contextmanager
-def be_rank(rank: int, processes: int) -> Iterator[None]:
-    """Be one of several ranks, without the others."""
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=processes)
-    yield
-    dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def note_messages() -> Iterator[Notes]:
-    """Note what is sent and received inside."""
-    notes, own, alive = Notes(), set[int](), dict[int, int]()
-    sum_bytes = exchange.sum_bytes
-
-    def note_own(layout: BufferLayout, nodes: exchange.Nodes, *rest: int) -> None:
-        own.update(buffer.untyped_storage()._cdata for _, buffer in nodes)
-        notes.size_bytes = layout.size_bytes
-        sum_bytes(layout, nodes, *rest)
-
-    def note(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
-        for operation in operations:
-            storage = operation.tensor.untyped_storage()
-            if storage._cdata not in own and storage._cdata not in alive:
-                alive[storage._cdata] = storage.nbytes()
-                weakref.finalize(storage, alive.pop, storage._cdata)
-        notes.groups.append(
-            [(each.op is dist.isend, each.peer, each.tensor.nbytes) for each in operations]
-        )
-        notes.most_bytes = max(notes.most_bytes, sum(alive.values()))
-        return []
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange, "sum_bytes", note_own)
-        patch.setattr(BufferLayout, "add", lambda *_: None)  # there are no values
-        patch.setattr(dist, "batch_isend_irecv", note)
-        yield notes
 
 
 def sum_as_rank(rank: int, processes: int, each: int, length: int, *, early: bool = False) -> Notes:
@@ -113,39 +43,6 @@ def sum_as_rank(rank: int, processes: int, each: int, length: int, *, early: boo
             sums.add(last, leaf)
         sums.finish()
     return notes
-
-
-def play(ranks: Sequence[list[list[Message]]]) -> None:
-    """Let ranks send and receive, each its next group when both ends of all messages are there.
-
-    Nothing waits in between: a message needs its receiver. All have to come to their ends.
-    """
-    waiting: list[dict[tuple[bool, int], int]] = [{} for _ in ranks]
-    done = [0] * len(ranks)
-    ready = deque(range(len(ranks)))
-    while ready:
-        rank = ready.popleft()
-        if waiting[rank] or done[rank] == len(ranks[rank]):
-            continue
-        group = ranks[rank][done[rank]]
-        waiting[rank] = {(sent, other): size for sent, other, size in group}
-        assert len(waiting[rank]) == len(group) > 0, "one message each way between two ranks"
-        for (sent, other), size in list(waiting[rank].items()):
-            if (not sent, rank) in waiting[other]:
-                assert waiting[other].pop((not sent, rank)) == size, (rank, other)
-                del waiting[rank][sent, other]
-                if not waiting[other]:
-                    done[other] += 1
-                    ready.append(other)
-        if not waiting[rank]:
-            done[rank] += 1
-            ready.append(rank)
-    assert done == [len(groups) for groups in ranks], "some wait for each other"
-
-
-def least_bytes(processes: int, size_bytes: int) -> float:
-    """Return what each rank has to send for a sum over all: 2 (W - 1) / W of the vector."""
-    return 2 * (processes - 1) / processes * size_bytes
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4, 6, 7, 8, 12, 25, 48, 64, 96, 256, 512])
@@ -224,90 +121,3 @@ def test_every_one_of_many_ranks_has_the_bits_of_the_tree(processes: int, each: 
     leaves = make_leaves(processes * each, 1000, types=3)
     root = bits([tree(list(part)) for part in zip(*leaves, strict=True)])
     assert sum_on_threads(processes, leaves) == [root] * processes
-
-
-class Calls(TorchDispatchMode):
-    """Notes the collectives of a rank, whose results are those that rank 0 had.
-
-    Args:
-        of_rank_0: its notes; None on rank 0 itself.
-    """
-
-    def __init__(self, of_rank_0: Calls | None) -> None:
-        super().__init__()
-        self.of_rank_0 = of_rank_0
-        self.events: list[str] = []
-        self.results: list[list[torch.Tensor]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Do what is called; a collective's results are noted, or come from the notes."""
-        result = func(*args, **(kwargs or {}))
-        if func.namespace == "c10d":
-            tensors = [each for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
-            # Objects are sent as bytes, as many as the longest of any rank has.
-            kinds = [
-                f"{each.dtype}{list(each.shape) if each.dtype is not torch.uint8 else ''}"
-                for each in tensors
-            ]
-            self.events.append(f"{func.__name__} {' '.join(kinds)}")
-            if self.of_rank_0 is not None:
-                theirs = self.of_rank_0.results[len(self.results)]
-                for own, other in zip(tensors, theirs, strict=True):
-                    own.copy_(other)
-            self.results.append([each.clone() for each in tensors])
-        return result
-
-
-RUN = {
-    # Of 91 training images the third step has one: on most ranks it has no images.
-    "data.train_size": 101,
-    "data.validation_size": 10,
-    "train.batch_size": 45,
-    "train.microbatches": 8,
-    "train.epochs": 2,
-    "train.clip_norm": 1.0,
-    "train.ema_decay": 0.9,
-    "model.name": f"{Path(__file__).with_name('odd_model.py')}:OddModel",
-}
-
-
-def train_as_rank(rank: int, folder: Path, calls: Calls) -> list[list[Message]]:
-    """Train, save and load as one of four ranks; return its messages."""
-    config = replace(RunConfig(), {"data.name": "digits"} | RUN)
-    variables = {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "4",
-        "MASTER_ADDR": "none",
-    }
-    with (
-        be_rank(rank, 4),
-        preserve_caller_settings(),
-        pytest.MonkeyPatch.context() as patch,
-        note_messages() as notes,
-        calls,
-    ):
-        for name, value in {**variables, "ACCELERATE_USE_CPU": "true"}.items():
-            patch.setenv(name, value)
-        accelerator = process_group.create_accelerator(config)
-        collectives.check_same_configuration(accelerator, config)
-        engine = worker.make_engine(accelerator, RUN, Checkpoints(folder, CheckpointConfig()))
-        engine.fit()
-        engine.test()
-        newest = engine.run_checkpoints.newest()
-        assert newest is not None
-        engine.load(newest)
-    return notes.groups
-
-
-def test_all_ranks_call_the_same_whatever_images_they_have(tmp_path: Path) -> None:
-    """In a run with checkpoints: its start, steps, log points, evaluations, and a load."""
-    calls: list[Calls] = []
-    ranks = []
-    for rank in range(4):
-        calls.append(Calls(calls[0] if calls else None))
-        ranks.append(train_as_rank(rank, tmp_path / f"{rank}", calls[-1]))
-    assert [each.events for each in calls[1:]] == [calls[0].events] * 3
-    play(ranks)
