@@ -50,7 +50,7 @@ def test_messages_of_all_ranks_fit(processes: int) -> None:
     """Of a vector that is small, a part of a bucket, or longer; of one partial sum and of two.
 
     A rank sends 2 (W - 1) / W of a long vector, twice as much at most where its micro-batches are
-    not a subtree; what it sends and receives at once is hardly more than a bucket of each.
+    not a subtree; messages take the memory of a bucket at most, or of four.
     """
     for each in (1, 2, 3) if processes < 48 else (1,):
         sums = len(subtrees(processes * each, range(each)))
@@ -62,7 +62,8 @@ def test_messages_of_all_ranks_fit(processes: int) -> None:
             bucket_bytes = min(size_bytes, exchange.BUCKET_BYTES)
             for notes in ranks:
                 at_once_bytes = max(bucket_bytes, exchange.SMALL_BYTES)
-                assert notes.most_bytes <= 2 * sums * at_once_bytes
+                # Several sums are joined into one message, which takes memory too.
+                assert notes.most_bytes <= (1 if sums == 1 else 2 * sums) * at_once_bytes
                 if size_bytes > exchange.BUCKET_BYTES:
                     least_bytes = 2 * (processes - 1) / processes * size_bytes
                     assert 0.999 * least_bytes < notes.sent_bytes < 1.06 * sums * least_bytes
