@@ -20,6 +20,7 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.network.hub_server import READER, WRITER, Hub, serve
 from tests.runs import Run, contents, train_apart
+from trainer.base.errors import UserError
 from trainer.commands.push import collect
 from trainer.config import stored_config
 from trainer.config.same_run import differences
@@ -103,6 +104,9 @@ def test_no_folder_of_this_machine_is_pushed(run: Run, tmp_path: Path) -> None:
     results["model"]["weights"]["source"] = "hf:someone/else@main"
     (copy / "results.json").write_text(json.dumps(results))
     assert b'"hf:someone/else@main"' in collect(copy)["results.json"]
+    (copy / "results.json").write_text(json.dumps(results | {"model": 3}))
+    with pytest.raises(UserError, match=r"results\.json: model: must be"):
+        collect(copy)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import yaml
 
 from trainer.base.errors import UserError, first_line
 from trainer.base.files import to_json
+from trainer.base.strict_json import check_type
 from trainer.base.terminal import print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
@@ -194,8 +195,11 @@ def _results_without_folders(folder: Path) -> bytes:
 
     results = read_results(folder)
     for section, key in _SOURCES:
-        if named := results[section].get(key):
-            named["source"] = _without_folder(named["source"])
+        part: Any = results.get(section)
+        check_type(part, dict[str, Any], f"{folder / RESULTS}: {section}")
+        if named := part.get(key):
+            check_type(named, dict[str, Any], f"{folder / RESULTS}: {section}.{key}")
+            named["source"] = _without_folder(named.get("source"))
     return to_json(results).encode()
 
 

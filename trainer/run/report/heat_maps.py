@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 SMALLEST_SIDE = 192
 """in pixels, of a drawn image; smaller ones are enlarged by a whole number"""
+LARGEST_SIDE = 2048
+"""in pixels, that none is enlarged beyond"""
 STRONGEST = 0.75
 """how much of the image the strongest colour covers"""
 
@@ -39,7 +41,8 @@ def draw(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDA
 
 def enlarge(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return an image as uint8 (height, width, 3), its pixels enlarged to SMALLEST_SIDE."""
-    factor = -(-SMALLEST_SIDE // min(image.shape[:2]))
+    sides = image.shape[:2]
+    factor = max(1, min(-(-SMALLEST_SIDE // min(sides)), LARGEST_SIDE // max(sides)))
     colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     return colour.repeat(factor, axis=0).repeat(factor, axis=1)
 
