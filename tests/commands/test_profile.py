@@ -33,6 +33,8 @@ def test_phases_and_operators_add_up(tmp_path: Path, capsys: Capture) -> None:
     assert code == 0, errors
     found = json.loads(output)
     assert (found["steps"], found["processes"], found["batch_size"]) == (2, 1, 60)
+    assert 50e6 < found["peak_memory_bytes"] < 50e9
+    assert found["peak_memory_of"] == "the process"
     assert [row["name"] for row in found["phases"]] == PHASES
     assert sum(row["share"] for row in found["phases"]) == pytest.approx(1)
     times = {row["name"]: row["step_ms"] for row in found["phases"]}

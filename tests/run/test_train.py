@@ -61,6 +61,7 @@ def test_results_are_those_of_the_contract(digits: Run) -> None:
     assert (train["epochs"], train["steps"], train["processes"]) == (5, 110, 1)
     assert (train["microbatches"], train["device"], train["precision"]) == (4, "cpu", "fp32")
     assert train["seconds"] > 0
+    assert 50e6 < train["peak_memory_bytes"] < 50e9
     assert train["samples_per_second"] == pytest.approx(5 * 1293 / train["seconds"])
     assert results["model"] == {"name": "quicknet", "parameters": 14458, "weights": None}
     data = results["data"]

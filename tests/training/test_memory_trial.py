@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.runs import Run, train_apart, train_forked, train_here
+from trainer.ranks import memory
 
 GREEDY = """
 import os
@@ -89,6 +90,14 @@ def test_both_ranks_divide_where_one_has_too_little(greedy: Path, tmp_path: Path
     assert pinned(two.folder) == 8
     assert train_here(tmp_path / "one", config=two.folder / "config.yaml") == 0
     assert Run(tmp_path / "one", 0).digest == two.digest
+
+
+def test_what_would_be_killed_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux grants memory that a container does not have, and kills what uses it."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 5_000_000)
+    more = ["--train.batch_size", "1000", "--train.microbatches", "null", "--train.epochs", "1"]
+    assert train_here(tmp_path / "run", *more) == 0
+    assert pinned(tmp_path / "run") == 8
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's address space")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,6 +64,23 @@ class GpuMemory:
 def memory_of(device: torch.device) -> DeviceMemory | None:
     """Return the memory of a device; None where it is the host's, or cannot be measured."""
     return GpuMemory(device) if device.type == "cuda" else None
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has had: tensors of a GPU's, else all of its own.
+
+    Of a GPU it is counted since the start of the training, else since that of the process.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
 
 
 def first_room(limit_gb: float | None, device: torch.device) -> float:

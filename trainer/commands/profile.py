@@ -113,7 +113,7 @@ def _profile(
     """
     from torch.profiler import ProfilerActivity, profile
 
-    from trainer.base import profiler_ranges
+    from trainer.base import device_memory, profiler_ranges
     from trainer.base.files import write_file
     from trainer.ranks.preemption import StopRequest
     from trainer.run.engine_builder import build_unsaved_engine
@@ -134,6 +134,7 @@ def _profile(
         _advance(engine, warmup)
         progress.update(warmup)
         seconds = _advance(engine, steps)
+        peak_bytes = device_memory.peak_bytes(accelerator.device)  # without the profiler's
         progress.update(steps)
         if is_main:
             recording.enter_context(profiler)
@@ -152,6 +153,8 @@ def _profile(
         "batch_size": config.train.batch_size,
         "step_ms": 1e3 * seconds / steps,
         "profiled_step_ms": total_ms / steps,
+        "peak_memory_bytes": peak_bytes,
+        "peak_memory_of": "tensors on the GPU" if on_gpu else "the process",
         "phases": _phases(events, steps, total_ms),
         "note": _note(config, accelerator),
         "operators": _operators(events, total_ms, on_gpu=on_gpu, memory=arguments.memory),
@@ -238,6 +241,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         f"{found['step_ms']:.2f} ms a step; {found['profiled_step_ms']:.2f} ms under the profiler, "
         f"which counts below"
     )
+    yield f"{found['peak_memory_bytes'] / 1e6:,.0f} MB at most: {found['peak_memory_of']}"
     yield ""
     rows = [("phase", "ms a step", "share")]
     for row in found["phases"]:

@@ -21,11 +21,18 @@ def image_limit_bytes(limit_mb: int | None) -> int:
     """
     if limit_mb is not None:
         return limit_mb * 10**6
-    free_bytes = available_memory_bytes()
+    available_bytes = available_memory_bytes()
     promised_bytes = _slurm_bytes()
     if promised_bytes is not None:
-        free_bytes = min(free_bytes, promised_bytes)
-    return int(SHARE * free_bytes / processes.local_count())
+        available_bytes = min(available_bytes, promised_bytes)
+    return int(SHARE * available_bytes / processes.local_count())
+
+
+def free_bytes() -> int:
+    """Return how much the processes of this machine can still take without one being killed."""
+    import psutil
+
+    return available_memory_bytes() + int(psutil.swap_memory().free)
 
 
 def _slurm_bytes() -> int | None:

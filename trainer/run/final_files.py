@@ -29,12 +29,14 @@ def write(
     engine: Engine,
     tested: TestedWeights,
     final_sha256: str,
+    peak_bytes: int,
 ) -> dict[str, Any]:
     """Write model.safetensors, predictions.npz, receipt.json and results.json.
 
     Args:
         engine: with the chosen weights.
         final_sha256: digest of the weights after the last step.
+        peak_bytes: the most memory that a process had.
 
     Returns:
         What results.json holds.
@@ -56,7 +58,7 @@ def write(
             "slices": slice_accuracies(tested.test, columns) or None,
         },
         "calibration": results.calibration_results(tested),
-        **results.run_results(config, engine),
+        **results.run_results(config, engine, peak_bytes),
         "weights_sha256": weights_sha256(weights),
         "final_weights_sha256": final_sha256,
     }

@@ -116,8 +116,12 @@ def calibration_results(tested: TestedWeights) -> dict[str, Any] | None:
     }
 
 
-def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
-    """Return the rest of results.json, except the digests of the weights."""
+def run_results(config: RunConfig, engine: Engine, peak_bytes: int) -> dict[str, Any]:
+    """Return the rest of results.json, except the digests of the weights.
+
+    Args:
+        peak_bytes: the most memory that a process had, on a GPU of the GPU's.
+    """
     dataset, state = engine.data, engine.state
     epochs = state.epoch - 1
     rounding = list(state.rounding)
@@ -140,6 +144,7 @@ def run_results(config: RunConfig, engine: Engine) -> dict[str, Any]:
             "skipped_steps": state.skipped_steps,
             "seconds": state.train_seconds,
             "samples_per_second": epochs * len(dataset.train) / state.train_seconds,
+            "peak_memory_bytes": peak_bytes,
             "processes": engine.accelerator.num_processes,
             "microbatches": config.train.microbatches,
             "device": engine.environment["device"],

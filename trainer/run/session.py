@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.base import output_streams, user_code_errors
+from accelerate.utils import gather_object
+
+from trainer.base import device_memory, output_streams, user_code_errors
 from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.reading import Checkpoint, open_checkpoint
 from trainer.checkpoint.writing import Checkpoints
@@ -202,11 +204,14 @@ class Session:
         final_sha256 = model_state.digest(engine.module)
         tested = engine.test()
         trim_freed_memory()  # which no step needs any more: figures and pictures load libraries
+        peaks_bytes = gather_object([device_memory.peak_bytes(self.accelerator.device)])
         if not self.recorder:
             return
         self.recorder.sync()
         self._warn_of_rounding(engine)
-        results = final_files.write(self.path, self.config, engine, tested, final_sha256)
+        results = final_files.write(
+            self.path, self.config, engine, tested, final_sha256, max(peaks_bytes)
+        )
         self._write_status("finished", exit_codes.FINISHED)
         self.results = results
         # Whatever goes wrong from here on, the run is finished.

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any
-
 import torch
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from trainer.config.schema import TrainConfig
 from trainer.data.dataset import ImageSet
 from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers_in_passes import preserve_state
+from trainer.training.alive_bytes import count_alive
 from trainer.training.evaluation import BLOCK_SAMPLES
 
 FEW_BYTES = 300_000_000
@@ -63,55 +56,9 @@ def peak_bytes_per_image(model: nn.Module, images: ImageSet) -> int:
     return max(more - fewer for fewer, more in zip(two, three, strict=False))
 
 
-class _AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the memory of all tensors that are alive, functions and compiled code included.
-
-    Attributes:
-        bytes: at the start, and after each operator.
-    """
-
-    def __init__(self, inputs: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.bytes: list[int] = []
-        self._note([inputs])
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: to skip its compiler, torch would import it, which takes seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        leaves = tree_leaves(result)
-        self._note(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-        return result
-
-    def _note(self, tensors: Iterable[torch.Tensor]) -> None:
-        for tensor in tensors:
-            if tensor.layout is torch.strided:  # the others have no storage
-                storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._alive[reference.cdata] = (reference, storage.nbytes())
-        for key, (reference, _) in list(self._alive.items()):
-            if reference.expired():  # type: ignore[no-untyped-call]
-                del self._alive[key]
-        self.bytes.append(sum(size for _, size in self._alive.values()))
-
-
 def _measure(model: nn.Module, inputs: torch.Tensor) -> list[int]:
-    # A compiled network is counted operator by operator; torch would compile the counting too.
-    compiles = "torch._dynamo" in sys.modules
-    eager = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
-    with preserve_state(model), torch.no_grad(), torch.random.fork_rng(devices=[]), eager:
+    with preserve_state(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        alive = _AliveBytes(inputs)
-        with alive:
+        with count_alive(inputs) as alive:
             model(inputs)
     return alive.bytes

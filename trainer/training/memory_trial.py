@@ -22,8 +22,9 @@ from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
 from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers_in_passes import preserve_state
-from trainer.ranks import collectives
+from trainer.ranks import collectives, memory, processes
 from trainer.ranks.caller_settings import trim_freed_memory
+from trainer.training.alive_bytes import count_alive
 from trainer.training.optimizer_state import states_after_a_step
 
 if TYPE_CHECKING:
@@ -74,22 +75,22 @@ def divide_to_fit(
     return engine
 
 
-def place_images(engine: Engine, memory: DeviceMemory | None) -> None:
+def place_images(engine: Engine, own: DeviceMemory | None) -> None:
     """Move images into the device's memory, as many as a step and an evaluation leave room for.
 
     Both are tried; a collective. With `data.device_memory_gb` the engine has done it already.
 
     Args:
         engine: at the start of its run.
-        memory: None: the device has none of its own.
+        own: memory of the device; None: it has none of its own.
     """
-    if memory is None or engine.config.data.device_memory_gb is not None:
+    if own is None or engine.config.data.device_memory_gb is not None:
         return
-    memory.begin()
+    own.begin()
     fits = _step_fits_here(engine, divided=False) and _evaluation_fits(engine)
-    needed_bytes = memory.end() if fits else math.inf
-    needs = gather_object([Need(memory.name, memory.total_bytes, needed_bytes)])
-    free_bytes = gather_object([memory.free_bytes()])
+    needed_bytes = own.end() if fits else math.inf
+    needs = gather_object([Need(own.name, own.total_bytes, needed_bytes)])
+    free_bytes = gather_object([own.free_bytes()])
     room = room_bytes(needs, free_bytes, engine.accelerator.process_index)
     engine.data = engine.data.place(engine.accelerator.device, room)
     engine.batches = engine.make_batches(engine.data)
@@ -121,15 +122,17 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
     if engine.cached and engine.freezing.is_frozen(last):
         return True  # the head alone is trained, on features that are there only then
     batch = _largest_batch(engine)
-    sizes = _with_larger_first(batch.microbatch_sizes, step.own) if divided else None
+    sizes = batch.microbatch_sizes
+    if divided:
+        sizes = _with_larger_first(sizes, step.own)
     fits = True
     try:
         with _as_in_epoch(engine, last), seeding.preserve_generators():
-            kept = _reserve(engine, divided=divided)
-            step.compute_alone(
-                batch.images, batch.targets, sizes or batch.microbatch_sizes, batch.weights
-            )
-            del kept
+            fits = _is_possible(engine, batch, max(sizes[index] for index in step.own))
+            if fits:
+                kept = _reserve(engine, divided=divided)
+                step.compute_alone(batch.images, batch.targets, sizes, batch.weights)
+                del kept
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
         if not out_of_memory.is_out_of_memory(error):
             raise
@@ -160,6 +163,34 @@ def _evaluation_fits(engine: Engine) -> bool:
             raise
         return False
     return True
+
+
+def _is_possible(engine: Engine, batch: Batch, samples: int) -> bool:
+    """Return false where a micro-batch of so many samples takes more than the host has.
+
+    Linux gives memory that it does not have, and kills a process that uses it. So what the tensors
+    of two and of three images take is measured, and compared with what is free here.
+    """
+    if engine.accelerator.device.type != "cpu" or samples < 3:
+        return True
+    few, more = (_alive_bytes(engine, batch, count) for count in (2, 3))
+    # Tensors that do not grow with the images are left out, as are the images, which are there.
+    each = max(after - before for before, after in zip(few, more, strict=False))
+    return (
+        each - batch.images[0].nbytes
+    ) * samples <= memory.free_bytes() / processes.local_count()
+
+
+def _alive_bytes(engine: Engine, batch: Batch, count: int) -> list[int]:
+    """Return the bytes of all tensors after each operator of a micro-batch of a few samples."""
+    step = engine.train_step
+    sizes = [0] * len(batch.microbatch_sizes)
+    sizes[step.own[0]] = count
+    weights = None if batch.weights is None else batch.weights[:count]
+    images = batch.images[:count].clone()
+    with count_alive(images) as alive:
+        step.compute_alone(images, batch.targets[:count], sizes, weights)
+    return alive.bytes
 
 
 def _with_larger_first(sizes: Sequence[int], own: range) -> list[int]:
