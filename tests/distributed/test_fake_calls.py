@@ -1,7 +1,8 @@
-"""All ranks of a run make the same collectives, which torch's fake process group does not do."""
+"""What one of several ranks calls, with torch's fake process group, which does none of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import models
 from tests.distributed import worker
 from tests.distributed.fake_ranks import Message, be_rank, note_messages, play
+from tests.second_device import accelerator_of, second_device
 from trainer.checkpoint.writing import Checkpoints
-from trainer.config.schema import CheckpointConfig, RunConfig, replace
+from trainer.config.schema import CheckpointConfig, OptimizerConfig, RunConfig, replace
+from trainer.network import model_state
 from trainer.ranks import collectives, process_group
 from trainer.ranks.caller_settings import preserve_caller_settings
+from trainer.training import arriving_leaf, exchange, optimizers
+from trainer.training.step import TrainStep
 
 
 class Calls(TorchDispatchMode):
@@ -65,15 +71,23 @@ RUN = {
 }
 
 
+def set_variables(monkeypatch: pytest.MonkeyPatch, rank: int, processes: int) -> None:
+    """Set a launcher's variables, of machines with one process each."""
+    variables = {
+        "RANK": str(rank),
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "none",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
 def train_as_rank(rank: int, folder: Path, calls: Calls) -> list[list[Message]]:
     """Train, save and load as one of four ranks; return its messages."""
     config = replace(RunConfig(), {"data.name": "digits"} | RUN)
-    variables = {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "4",
-        "MASTER_ADDR": "none",
-    }
     with (
         be_rank(rank, 4),
         preserve_caller_settings(),
@@ -81,8 +95,7 @@ def train_as_rank(rank: int, folder: Path, calls: Calls) -> list[list[Message]]:
         note_messages() as notes,
         calls,
     ):
-        for name, value in {**variables, "ACCELERATE_USE_CPU": "true"}.items():
-            patch.setenv(name, value)
+        set_variables(patch, rank, 4)
         accelerator = process_group.create_accelerator(config)
         collectives.check_same_configuration(accelerator, config)
         engine = worker.make_engine(accelerator, RUN, Checkpoints(folder, CheckpointConfig()))
@@ -103,3 +116,45 @@ def test_all_ranks_call_the_same_whatever_images_they_have(tmp_path: Path) -> No
         ranks.append(train_as_rank(rank, tmp_path / f"{rank}", calls[-1]))
     assert [each.events for each in calls[1:]] == [calls[0].events] * 3
     play(ranks)
+
+
+class AtOnce:
+    """Runs an exchange where it is handed over, as the host queues it on a GPU."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run it."""
+        work()
+
+    def finish(self) -> None:
+        """Wait for nothing, as all is done."""
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_step_of_several_ranks_waits_for_no_device(
+    early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether gradients leave during the backward pass or after it."""
+    set_variables(monkeypatch, 1, 2)
+    monkeypatch.setattr(arriving_leaf, "_Thread", AtOnce)
+    if early:
+        monkeypatch.setattr(exchange, "BUCKET_BYTES", 1024)
+    with preserve_caller_settings(), be_rank(1, 2), second_device(monkeypatch) as device:
+        config = replace(RunConfig(), {"train.microbatches": 4, "train.clip_norm": 1.0})
+        accelerator = accelerator_of(config, second=True)
+        monkeypatch.delenv("ACCELERATE_USE_CPU")  # Accelerate compares it with the device
+        size = {"num_classes": 3, "in_channels": 1, "image_size": (12, 12)}
+        model = models.create("quicknet", {"widths": [8, 16]}, **size)
+        model = model_state.move(model, accelerator.device).train()
+        optimizer = optimizers.build(OptimizerConfig("sgd", lr=0.01), model, 3)
+        step = TrainStep(
+            accelerator, model, accelerator.prepare_optimizer(optimizer), config.train, seed=0
+        )
+        images = torch.randn(5, 1, 12, 12).to(accelerator.device)
+        targets = (torch.arange(5) % 3).to(accelerator.device)
+        with note_messages() as notes:
+            with device.without_waiting():
+                step(1, images, targets, (3, 3, 3, 2))
+                step(2, images, targets, (3, 3, 3, 2))
+            # A rank without gradients has to ask which of them other ranks have.
+            step(3, images[:0], targets[:0], (3, 2, 0, 0))
+    assert len(notes.groups) == 3 if not early else len(notes.groups) > 12
