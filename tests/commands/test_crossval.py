@@ -155,31 +155,31 @@ def test_a_fold_that_lacked_memory_may_be_evaluated_in_smaller_blocks(
     assert [run[key] for run in ours] == [run[key] for run in theirs]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
-def test_stopped_or_killed_it_goes_on_in_the_middle_of_a_fold(
-    whole: Path, tmp_path: Path, capsys: Capture, number: signal.Signals, code: int
+def test_stopped_and_killed_it_goes_on_in_the_middle_of_a_fold(
+    whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "folds"
-    log = folder / "fold-2" / "metrics.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "trainer", *command_words(folder)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("fold 2"):
-            break
-    while process.poll() is None and not log.exists():
-        time.sleep(0.02)
-    process.send_signal(number)
-    lines += process.communicate()[0].splitlines()
-    assert process.returncode == code, lines
-    assert not (folder / "crossval.json").exists()
+    for fold, number, code in ((2, signal.SIGTERM, 75), (3, signal.SIGKILL, -9)):
+        log = folder / f"fold-{fold}" / "metrics.jsonl"
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "trainer", *command_words(folder)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith(f"fold {fold}"):
+                break
+        while process.poll() is None and not log.exists():
+            time.sleep(0.02)
+        process.send_signal(number)
+        lines += process.communicate()[0].splitlines()
+        assert process.returncode == code, lines
+        assert not (folder / "crossval.json").exists()
     assert crossval(capsys, folder)[0] == 0
     assert without_times(folder) == without_times(whole)
 
