@@ -23,6 +23,7 @@ from trainer.config.schema import TrainConfig
 from trainer.data.sampling import microbatch_sizes
 from trainer.network import blocks, model_state
 from trainer.ranks import exit_codes
+from trainer.run import first_pass
 from trainer.training.forward_pass import ForwardPass
 from trainer.training.step import TrainStep
 
@@ -144,6 +145,42 @@ def test_the_network_stays_as_it_was_built() -> None:
     network = build("preact_resnet", depth=8)
     kept_bytes(network, on=True)
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+class Overwriting(nn.Module):
+    """Changes what it is given, which is all that is kept of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.filters[1](self.filters[0](images.mul_(2.0)))
+
+
+class Counting(Overwriting):
+    """Counts its passes where nobody looks."""
+
+    passes = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return self.filters[1](self.filters[0](images) * self.passes)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [(Overwriting, "fail: one of the variables"), (Counting, "another gradient of")],
+)
+def test_blocks_that_another_pass_changes_are_refused(block: type[nn.Module], message: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), block(), nn.Flatten(), nn.Linear(3 * 4, 3))
+    accelerator = Accelerator(cpu=True)
+    optimizer = accelerator.prepare_optimizer(torch.optim.SGD(network.parameters(), 0.1))
+    config = TrainConfig(microbatches=1, activation_checkpointing=True)
+    step = TrainStep(accelerator, network, optimizer, config, seed=0)
+    with pytest.raises(UserError, match=f"activation_checkpointing: must be false .*{message}"):
+        first_pass.check_blocks(step, torch.randn(2, 3, 2, 2))
 
 
 def test_what_cannot_be_computed_again_is_refused() -> None:

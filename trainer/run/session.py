@@ -24,7 +24,7 @@ from trainer.network.trial import trial
 from trainer.ranks import collectives, exit_codes, lost_ranks, process_group, processes
 from trainer.ranks.caller_settings import trim_freed_memory
 from trainer.ranks.preemption import StopRequest
-from trainer.run import compilation, console, final_files, final_report, header
+from trainer.run import console, final_files, final_report, first_pass, header
 from trainer.run.metrics_log import MetricsLog
 from trainer.run.near_copy_warning import NearCopyWarning
 from trainer.run.recorder import Hooks, Recorder
@@ -126,7 +126,7 @@ class Session:
             environment=engine.environment,
         )
         engine.state.note_rounding(differing)
-        compilation.try_first_pass(engine)
+        first_pass.try_first_pass(engine)
         collectives.run_on_main_rank(self.accelerator, lambda: self._begin(engine, saved))
 
     def _begin(self, engine: Engine, saved: Checkpoint | None) -> None:
