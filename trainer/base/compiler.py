@@ -48,28 +48,13 @@ def options(mode: Compile, device: torch.device) -> dict[str, Any]:
     if device.type == "cpu":
         # For the same reason: a kernel of the backward pass that computes an activation again may
         # have other functions of a vector's numbers than of a single one.
-        found["custom_partitioner_fn"] = _keep_activations()
+        from trainer.base.kept_activations import KeepActivations
+
+        found["custom_partitioner_fn"] = KeepActivations()
     if mode == "max-autotune":
         # Without the graphs of CUDA, which would put a step's results where the next one writes.
         found |= torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
     return found
-
-
-@functools.cache
-def _keep_activations() -> Any:
-    """Return what divides a graph so that the backward pass computes no activation again."""
-    from torch._functorch.partitioners import default_partition
-    from torch._inductor.custom_graph_pass import CustomPartitionerFn
-
-    class KeepActivations(CustomPartitionerFn):
-        def __call__(self, gm: Any, joint_inputs: Any, **named: Any) -> Any:
-            named.pop("compiler", None)
-            return default_partition(gm, joint_inputs, **named)
-
-        def uuid(self) -> str:
-            return "keep activations"
-
-    return KeepActivations()
 
 
 def prepare(device: torch.device) -> None:
