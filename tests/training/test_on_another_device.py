@@ -34,7 +34,7 @@ from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.network.stored_network import StoredNetwork
 from trainer.ranks.preemption import StopRequest
-from trainer.training import optimizers
+from trainer.training import evaluation, optimizers
 from trainer.training.engine import Engine
 from trainer.training.step import TrainStep
 from trainer.training.teacher import LoadedTeacher
@@ -174,6 +174,25 @@ def test_a_run_waits_at_log_points_only_and_has_the_same_bits(
     expected = train(RUNS[name], None, taught=taught)
     with second_device(monkeypatch) as device:
         assert train(RUNS[name], device, taught=taught) == expected
+
+
+def test_an_evaluation_of_many_blocks_waits_as_often_as_one_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = []
+    config = replace(RunConfig(), COMMON)
+    dataset = load(config.data, config.seed)
+    for block_samples in (22, 4):
+        with second_device(monkeypatch) as device:
+            accelerator = accelerator_of(config, second=True)
+            model = model_state.move(build_model(config, dataset), accelerator.device)
+            there = dataset.to(accelerator.device)
+            device.waits.clear()
+            evaluation.predict(
+                accelerator, model, there.train, there.scaling, block_samples=block_samples
+            )
+            waits.append(device.waits)
+    assert waits[0] == waits[1]
 
 
 def do_steps(
