@@ -9,6 +9,8 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,23 @@ def run_forked(
     return subprocess.CompletedProcess(words, failed, output.read_text(), errors.read_text())
 
 
+def start_forked(folder: Path, *words: str, **env: str) -> BaseProcess:
+    """Start what `run_forked` runs in one process, and return that; what it prints is in `folder`.
+
+    It is the caller who ends it.
+    """
+    arguments = (environment(**env), folder / "out", folder / "err", _run_python, words)
+    process = _forkserver().Process(target=_be_rank, args=arguments)
+    process.start()
+    return process
+
+
+def _forkserver() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.distributed.preloaded"])
+    return context
+
+
 def fork_ranks(
     processes: int,
     env: dict[str, str],
@@ -83,8 +102,7 @@ def fork_ranks(
     They are forked from a process that has the slow imports behind it, and meet as under torchrun,
     in a store of their parent.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.distributed.preloaded"])
+    context = _forkserver()
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for path in (output, errors):
         path.unlink(missing_ok=True)

@@ -6,11 +6,9 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import pytest
 from tests.browser import CHROMIUM, Browser
 from tests.commands.command import Capture, run_command
 from tests.data.picture_folders import write_digits
-from tests.distributed.launch import environment, run_forked
+from tests.distributed.launch import run_forked, start_forked
 from tests.runs import Run, contents, train_here, words
 
 TRIALS = 8
@@ -82,35 +80,43 @@ def of_state(folder: Path, state: str) -> list[dict[str, Any]]:
 def test_killed_and_shared_by_two_commands_it_ends_as_an_undisturbed_one(
     whole: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "S"
+    folder, started = tmp_path / "S", list[BaseProcess]()
 
-    def start(*more: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "trainer", *command_words(folder, *more)]
-        return subprocess.Popen(
-            words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(*more: str) -> BaseProcess:
+        (tmp_path / str(len(started))).mkdir()
+        own = ["-m", "trainer", *command_words(folder, *more)]
+        process = start_forked(tmp_path / str(len(started)), *own)
+        started.append(process)
+        return process
 
-    def wait_for(process: subprocess.Popen[str], trial: int) -> None:
-        """Until a trial's run has begun to train."""
+    def errors() -> str:
+        return (tmp_path / str(len(started) - 1) / "err").read_text()
+
+    def wait_for(trial: int) -> None:
+        """Until a trial's run has begun to train, by the command that was started last."""
         metrics = folder / f"trial-{trial:04d}" / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
-            assert process.poll() is None, process.communicate()
+            assert started[-1].is_alive(), errors()
             time.sleep(0.02)
 
-    process = start("--workers", "2")
-    wait_for(process, 1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
-    assert "the same command goes on" in process.communicate()[1]
+    try:
+        process = start("--workers", "2")
+        wait_for(1)
+        process.terminate()
+        process.join()
+        assert process.exitcode == 75, errors()
+        assert "the same command goes on" in errors()
 
-    first = start()
-    wait_for(first, 3)
-    second = start("--workers", "2")
-    wait_for(second, 5)
-    first.kill()  # its trial is left to the other command
-    first.wait()
-    _, errors = second.communicate(timeout=120)
-    assert second.returncode == 0, errors
+        first = start()
+        wait_for(3)
+        second = start("--workers", "2")
+        wait_for(5)
+        first.kill()  # its trial is left to the other command
+        second.join()
+        assert second.exitcode == 0, errors()
+    finally:
+        for process in started:
+            process.kill()
     assert without_times(folder) == without_times(whole)
 
 
@@ -291,7 +297,9 @@ def test_a_folder_with_a_run_is_refused(whole: Path, capsys: Capture) -> None:
     assert not (trial / "journal.log").exists()
 
 
-def test_what_is_wrong_with_all_trials_ends_the_sweep_and_is_put_right(tmp_path: Path) -> None:
+def test_what_is_wrong_with_all_trials_ends_the_sweep_and_is_put_right(
+    tmp_path: Path, capsys: Capture
+) -> None:
     folder, pictures = tmp_path / "S", tmp_path / "pictures"
     (tmp_path / "space.yaml").write_text("optimizer.lr: {low: 1e-3, high: 0.1, log: true}")
     own = ["--data.name", "folder", "--data.root", str(pictures), "--train.epochs", "1"]
@@ -304,11 +312,10 @@ def test_what_is_wrong_with_all_trials_ends_the_sweep_and_is_put_right(tmp_path:
     assert "pictures" in done.stderr.splitlines()[-1]
 
     write_digits(pictures, test=20)
-    again = run_forked(1, tmp_path, "-m", "trainer", *words)
-    assert again.returncode == 2, "what has failed stays so"
+    assert run_command(capsys, *words)[0] == 2, "what has failed stays so"
     again = run_forked(1, tmp_path, "-m", "trainer", *words, "--retry_failed")
     assert again.returncode == 0, again.stderr
     assert len(of_state(folder, "complete")) == 5
     assert [trial["reason"] for trial in result(folder)["trials"]] == [None] * 5
-    shown = run_forked(1, tmp_path, "-m", "trainer", *words)
-    assert json.loads(shown.stdout) == json.loads(again.stdout)
+    code, output, _ = run_command(capsys, *words)
+    assert (code, json.loads(output)) == (0, json.loads(again.stdout))
