@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class Hub:
 
     files: dict[str, dict[str, bytes]]
     gated: set[str] = field(default_factory=set)
+    unreliable: set[str] = field(default_factory=set)
+    """repositories at whose names the connection breaks off"""
     asked: list[str] = field(default_factory=list)
     sent: dict[str, bytes] = field(default_factory=dict)
     """large files, by their SHA-256, of which no commit may be"""
@@ -130,6 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if any(f"/{name}/" in self.path for name in self.hub.unreliable):
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
         if "/resolve/" in self.path:
             self.hub.asked.append(f"{self.command} {self.path}")
         self._answer(*self.hub.answer(self.path))

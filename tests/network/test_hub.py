@@ -60,7 +60,7 @@ def hub() -> Iterator[Hub]:
         "some/gated": {"model.safetensors": content},
         "some/broken": {"model.safetensors": content, "config.json": b"{"},
     }
-    with serve(Hub(files, gated={"some/gated"})) as server:
+    with serve(Hub(files, gated={"some/gated"}, unreliable={"some/cut"})) as server:
         yield server
 
 
@@ -114,6 +114,9 @@ def test_what_is_not_there_is_said_in_one_line(hub: Hub, tmp_path: Path) -> None
     (nowhere,) = ask(tmp_path, "http://127.0.0.1:9", "hf:some/other")
     assert nowhere["kind"] == "NotAtHandError"
     assert "hf download some/other" in nowhere["message"]
+    (cut,) = ask(tmp_path, hub.address, "hf:some/cut")
+    assert cut["kind"] == "NotAtHandError"
+    assert "model.safetensors cannot be downloaded: Server disconnected" in cut["message"]
 
 
 def test_one_of_two_processes_downloads_and_the_commit_is_pinned(hub: Hub, tmp_path: Path) -> None:

@@ -213,11 +213,11 @@ def _send(repository: str, files: dict[str, bytes], message: str, private: bool)
     """Commit the files; return the commit and where it is."""
     from huggingface_hub import CommitOperationAdd, HfApi, errors
 
+    from trainer.network.hub import request_error
+
     # It tells of each attempt, beside the one message.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
-    # Of requests, httpx or httpx2: huggingface_hub has changed its library twice.
-    network_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     api = HfApi()
     operations = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
@@ -235,7 +235,7 @@ def _send(repository: str, files: dict[str, bytes], message: str, private: bool)
     except errors.HfHubHTTPError as error:
         why = _REFUSED.get(error.response.status_code, first_line(error))
         raise UserError(f"{repository}: was not pushed: {why}") from error
-    except (network_error, OSError, ValueError) as error:
+    except (request_error(), OSError, ValueError) as error:
         raise UserError(f"{repository}: was not pushed: {first_line(error)}") from error
     except KeyError as error:
         why = f"the hub's answer has no {error}"

@@ -69,6 +69,17 @@ def find(name: str, *, download: bool, file: str = WEIGHTS) -> tuple[Snapshot, P
     return Snapshot(repository, _commit_of(weights), download), weights
 
 
+def request_error() -> type[Exception]:
+    """Return what is raised where the network fails.
+
+    It is of httpx or httpx2: huggingface_hub has changed its library twice.
+    """
+    from huggingface_hub import errors
+
+    found: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    return found
+
+
 def _get(repository: str, file: str, revision: str | None, download: bool) -> Path | None:
     """Return the path of a file in the cache, after a download if need be; None: it has none."""
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
@@ -103,7 +114,7 @@ def _get(repository: str, file: str, revision: str | None, download: bool) -> Pa
         ) from error
     except errors.HFValidationError as error:
         raise UserError(f"model.weights: {where}: {first_line(error)}") from error
-    except (OSError, errors.HfHubHTTPError, errors.XetDownloadError) as error:
+    except (request_error(), OSError, errors.HfHubHTTPError, errors.XetDownloadError) as error:
         raise NotAtHandError(
             f"model.weights: {where}: {file} cannot be downloaded: {first_line(error)}"
         ) from error
