@@ -26,6 +26,7 @@ from tests.data.archives import pack, picture, write_tar
 from tests.distributed.launch import environment, run_forked
 from tests.runs import Run, train_here
 from tests.stored import write_model
+from trainer.base.files import write_text
 from trainer.data.sources import digits
 
 
@@ -301,6 +302,20 @@ def test_a_pipe_is_not_waited_for(run: Run, tmp_path: Path, capsys: Capture) -> 
     os.mkfifo(tmp_path / "pipe.png")
     code, _, errors = run_command(capsys, "predict", run.folder, tmp_path)
     assert (code, errors) == (2, f"{tmp_path / 'pipe.png'}: is not a regular file\n")
+    code, _, errors = run_command(capsys, "predict", tmp_path / "pipe.png", tmp_path)
+    assert code == 2
+    assert "pipe.png: is neither a run's folder nor a model.safetensors" in errors
+
+
+def test_a_pipe_or_a_device_is_not_replaced(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    os.mkfifo(tmp_path / "x.pt")
+    words = ("--format", "torchscript", "--output", tmp_path / "x.pt")
+    code, output, errors = run_command(capsys, "export", run.folder, *words)
+    assert (code, output) == (2, "")
+    assert "x.pt must be a file in an existing folder" in errors
+    with pytest.raises(FileExistsError, match=r"x\.pt"):
+        write_text(tmp_path / "x.pt", "text")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
 
 
 def test_colour_and_names_with_commas(tmp_path: Path, capsys: Capture) -> None:

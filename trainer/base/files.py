@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -17,7 +18,12 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
     The sibling's name starts with a dot and keeps the suffix, because some writers (numpy,
     matplotlib) choose the format by it. It is removed where `write` fails.
+
+    Raises:
+        OSError: it cannot be written, or `path` is a device or a pipe, which would be replaced.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "there is something that is no file", str(path))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         temporary.touch()

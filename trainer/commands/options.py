@@ -134,7 +134,9 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
     if path is None:
         return
     wrong = bool(suffixes) and path.suffix not in suffixes
-    if wrong or path.is_dir() or not path.absolute().parent.is_dir():
+    # A device or a pipe would be replaced.
+    is_other = path.exists() and not path.is_file()
+    if wrong or is_other or not path.absolute().parent.is_dir():
         ending = f" that ends in {' or '.join(suffixes)}" if suffixes else ""
         raise UserError(f"{option}: {path} must be a file{ending} in an existing folder")
 

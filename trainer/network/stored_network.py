@@ -103,8 +103,10 @@ def weights_file(path: Path) -> Path:
     if not path.is_dir():
         if not path.exists():
             raise UserError(f"{path}: there is no such run, neither a folder nor a {WEIGHTS}")
+        if not path.is_file():
+            raise UserError(f"{path}: is neither a run's folder nor a {WEIGHTS}")
         return path.resolve()  # a link that the user names is followed
-    if (path / WEIGHTS).exists():
+    if (path / WEIGHTS).is_file():
         return path / WEIGHTS
     if not (path / "config.yaml").exists():
         raise UserError(f"{path}: not a run, there is no {WEIGHTS} and no config.yaml in it")
