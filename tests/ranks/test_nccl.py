@@ -5,6 +5,7 @@ What torch's watchdog would report is given here; the ranks and their store are 
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import re
@@ -81,3 +82,18 @@ def test_the_place_of_the_flight_recorder_is_torchs_own_or_the_users(
     nccl.choose_dump_place()
     assert os.environ[new] == f"{tmp_path}/torch/comm_lib_trace_rank_"
     assert (tmp_path / "torch").is_dir()
+
+
+def be_rank_that_ends() -> None:
+    """End in the usual way, while the exchanges are watched."""
+    accelerator = process_group.create_accelerator(RunConfig())
+    nccl.INTERVAL_S = 0.001
+    nccl.watch_exchanges(accelerator, lambda: "SUCCESS", 5.0)
+    time.sleep(0.3)
+    process_group.leave(accelerator)
+    atexit._run_exitfuncs()  # as `local_processes` does
+
+
+def test_a_run_that_ends_is_not_disturbed(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    assert fork_ranks(2, {}, output, output, be_rank_that_ends) == [0, 0], output.read_text()

@@ -15,8 +15,11 @@ about exchanges, so it need not be longer than their timeout.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import queue
 import tempfile
 import threading
 import time
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import LostRankError
+from trainer.base.timeouts import run_with_timeout
 from trainer.ranks import exit_codes, lost_ranks, processes
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ SUCCESS, TIMED_OUT = "SUCCESS", "TIMEOUT"
 """of the states of torch's watchdog"""
 
 _NAME = "watch of NCCL"
+
+_ending = threading.Event()
 
 _STATE_KEY = "lockstep/nccl"
 """in the launcher's store: the state of the first rank whose exchange has failed"""
@@ -92,6 +98,8 @@ def watch_exchanges(
 
     def watch() -> None:
         state = _wait_for_failure(get_state)
+        if state is None:
+            return
         text = f"NCCL reports {state}"
         if state == TIMED_OUT:
             text = f"an exchange has not ended within {timeout_seconds:g} s"
@@ -104,28 +112,56 @@ def watch_exchanges(
 
     # The group outlives a run in a program that does several.
     if not any(thread.name == _NAME for thread in threading.enumerate()):
-        threading.Thread(target=watch, name=_NAME, daemon=True).start()
+        _start(watch)
 
 
-def _wait_for_failure(get_state: Callable[[], str]) -> str:
+def _start(work: Callable[[], None]) -> None:
+    """Start a thread that is asked to end before the process does.
+
+    One that Python stopped in a call of torch's would end the process by a signal.
+    """
+    thread = threading.Thread(target=work, name=_NAME, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        _ending.set()
+        thread.join(INTERVAL_S)
+
+    atexit.register(stop)
+
+
+def _wait_for_failure(get_state: Callable[[], str]) -> str | None:
     """Return how an exchange has failed, of this rank or, if its end is known to be near, another.
 
     A rank that others have waited for too long is the one to be named, so it does not answer them.
+
+    Returns:
+        None where the process ends.
     """
+    heard = queue.SimpleQueue[str]()
+    _start(lambda: _listen(heard))
     store = lost_ranks.default_store()
-    while True:
-        time.sleep(INTERVAL_S)
-        state = get_state()
-        # Without the store only what this rank sees counts: it ends with a process of another rank.
-        with contextlib.suppress(RuntimeError):
-            if state != SUCCESS:
-                store.compare_set(_STATE_KEY, "", state)
-            elif store.check([_STATE_KEY]) and not store.check([lost_ranks.FAILURE_KEY]):
-                others = store.get(_STATE_KEY).decode()
-                if others != TIMED_OUT:
-                    state = others
-        if state != SUCCESS:
+    while not _ending.wait(INTERVAL_S):
+        if (state := get_state()) != SUCCESS:
+            note = functools.partial(store.compare_set, _STATE_KEY, "", state)
+            with contextlib.suppress(RuntimeError, TimeoutError):  # the store may have gone
+                run_with_timeout(lost_ranks.ANSWER_S, note)
             return state
+        if not heard.empty():
+            return heard.get()
+    return None
+
+
+def _listen(heard: queue.SimpleQueue[str]) -> None:
+    """Put what another rank notes; a thread of its own, as the store may never answer."""
+    store = lost_ranks.default_store()
+    with contextlib.suppress(RuntimeError):  # the store ended with the process that kept it
+        while not _ending.wait(INTERVAL_S):
+            if store.check([_STATE_KEY]) and not store.check([lost_ranks.FAILURE_KEY]):
+                state = store.get(_STATE_KEY).decode()
+                if state != TIMED_OUT:
+                    heard.put(state)
+                    return
 
 
 def _describe_dump(started_s: float) -> str:
