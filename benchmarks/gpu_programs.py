@@ -11,8 +11,6 @@ import page
 from gpu_cases import WARM_UP_EPOCHS
 from gpu_cases.same import WAYS
 
-from trainer.config import schema
-
 Found = Mapping[str, Mapping[str, Any]]
 """of the programs of a part, by their names"""
 
@@ -122,9 +120,9 @@ def photos(small: bool) -> list[Program]:
 
 
 def modes(device: str, small: bool) -> list[Program]:
-    """Return the same training with other keys; those that this version does not have are left.
+    """Return the same training with other keys.
 
-    Those that compile or capture have processes of their own, as nobody knows whether they end.
+    Those that compile have processes of their own, as nobody knows whether they end.
     """
     four = {"train.microbatches": 4}
     rows: dict[str, dict[str, Any]] = {
@@ -140,9 +138,10 @@ def modes(device: str, small: bool) -> list[Program]:
     alone: dict[str, dict[str, Any]] = {
         "exact, compiled, 1": {"train.compile": "default"},
         "exact, compiled, 4": {"train.compile": "default", **four},
-        "exact, CUDA graphs, 4": {"train.cuda_graphs": True, **four},
-    }
-    there = set(schema.flatten(schema.RunConfig()))
+        "fast, compiled by max-autotune, 4": {
+            "train.reduction": "fast", "train.compile": "max-autotune", **four,
+        },
+    }  # fmt: skip
 
     def complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {
@@ -151,8 +150,7 @@ def modes(device: str, small: bool) -> list[Program]:
                 **({"model.args": TINY} if small else {}),
             }
             for title, changes in rows.items()
-            if set(changes) <= there
-            and (device == "cuda" or changes.get("train.precision") not in ("tf32", "fp16"))
+            if device == "cuda" or changes.get("train.precision") not in ("tf32", "fp16")
         }  # fmt: skip
 
     found = [
