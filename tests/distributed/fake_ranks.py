@@ -41,11 +41,14 @@ class Notes:
 @contextlib.contextmanager
 def be_rank(rank: int, processes: int) -> Iterator[None]:
     """Be one of several ranks, without the others."""
+    level = dist.get_debug_level()
+    dist.set_debug_level(dist.DebugLevel.OFF)  # or it would ask the others
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=processes)
     try:
         yield
     finally:
         dist.destroy_process_group()
+        dist.set_debug_level(level)
 
 
 @contextlib.contextmanager
