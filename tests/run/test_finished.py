@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_the_report_of_other_images_is_refused(
     write_data(tmp_path / "moved")
     words = ["--data.root", tmp_path / "moved"]
     assert run_command(capsys, "report", tmp_path / "run", *words)[0] == 0
+    before = contents(tmp_path / "run")
+    for name, content in (("predictions.npz", b"no arrays"), ("results.json", b"{")):
+        (tmp_path / "run" / name).write_bytes(content)
+        code, _, errors = run_command(capsys, "report", tmp_path / "run")
+        assert code == 2
+        assert re.match(rf".*{name}: damaged", errors)
+        assert len(errors.splitlines()) == 1
+        assert contents(tmp_path / "run") == before | {name: content}
+        (tmp_path / "run" / name).write_bytes(before[name])
 
 
 def test_the_report_of_an_unfinished_run_is_refused(

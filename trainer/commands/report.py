@@ -58,7 +58,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     import torch
 
     from trainer.data.measurements import fingerprint_of
-    from trainer.finished import evaluation_images, trained_model
+    from trainer.finished import evaluation_images, stored_predictions, trained_model
     from trainer.finished.run_record import are_images_of_run
     from trainer.run.report import (
         explanations,
@@ -70,10 +70,16 @@ def _write(arguments: argparse.Namespace, config: RunConfig) -> None:
     )
     from trainer.run.report.features import write_features
     from trainer.run.results import write_confusion
+    from trainer.run.run_folder import read_results
     from trainer.training.metrics import MOST_CLASSES_IN_FULL, LabelledPredictions
 
     processes.set_threads(config.threads or processes.DEFAULT_THREADS)
     stored = trained_model.load(arguments.run, arguments.model, config.train.memory_format)
+    # A file that is missing or damaged is named before anything of the last report is gone.
+    read_results(arguments.run)
+    several = stored.thresholds is not None
+    read_answers = stored_predictions.read_labels if several else stored_predictions.read
+    read_answers(arguments.run / "predictions.npz")
     found = evaluation_images.load(stored, config, "test")
     images = found.images
     if not are_images_of_run(arguments.run, found.fingerprint, fingerprint_of(images)):

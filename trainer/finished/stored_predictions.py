@@ -29,7 +29,7 @@ def read(path: Path) -> Predictions:
             loss = arrays["loss"] if "loss" in arrays else np.full(len(columns["target"]), np.nan)
             probabilities = arrays.get("probabilities")
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path}: damaged or missing ({error})") from error
+        raise UserError(f"{path}: damaged or missing ({_reason(error)})") from error
     found = Predictions(**columns, loss=loss, probabilities=probabilities)
     shapes = {array.shape[:1] for array in (*columns.values(), loss)}
     if probabilities is not None:
@@ -49,9 +49,20 @@ def read_labels(path: Path) -> LabelPredictions:
         with np.load(path, allow_pickle=False) as arrays:
             found = LabelPredictions(*(arrays[name] for name in _LABEL_ANSWERS))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path}: damaged or missing ({error})") from error
+        raise UserError(f"{path}: damaged or missing ({_reason(error)})") from error
     shape = found.target.shape
     fits = found.probabilities.shape == shape and found.loss.shape == shape[:1]
     if not (fits and len(shape) == 2 and len(found) and found.thresholds.shape[-1:] == shape[1:]):
         raise UserError(f"{path}: damaged, its columns have other shapes than its labels")
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why a file cannot be read; numpy advises to unpickle it."""
+    match error:
+        case OSError():
+            return error.strerror or str(error)
+        case KeyError():
+            return str(error.args[0])
+        case _:
+            return "it has no arrays as a run writes them"
