@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,16 @@ def test_a_batch_beyond_the_memory_is_divided_where_the_recipe_lets_it(
     keys = {"train.batch_size": 1024, "model.args": {"widths": [128, 128, 128]}}
     whole_bytes, pieces_bytes = (peak_bytes({**keys, "train.microbatches": n}) for n in (1, 8))
     assert pieces_bytes < whole_bytes / 2
+    forget_memory()  # what torch keeps for later would be used again
     all_bytes = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(0.8 * whole_bytes / all_bytes)
+    limit_bytes = torch.cuda.memory_reserved() + 0.8 * whole_bytes
+    torch.cuda.set_per_process_memory_fraction(limit_bytes / all_bytes)
     words = ["--train.batch_size", "1024", "--model.args", '{"widths": [128, 128, 128]}']
     words += ["--train.epochs", "1"]
     try:
         assert train_here(tmp_path / "whole", *words, "--train.microbatches", "1") != 0
         assert "train.batch_size" in capsys.readouterr().err
-        torch.cuda.empty_cache()
+        forget_memory()
         assert train_here(tmp_path / "pieces", *words, "--train.microbatches", "null") == 0
         pinned = yaml.safe_load((tmp_path / "pieces" / "config.yaml").read_text())
         assert pinned["train"]["microbatches"] > 1
@@ -88,10 +91,16 @@ def test_a_batch_beyond_the_memory_is_divided_where_the_recipe_lets_it(
 
 
 def peak_bytes(keys: dict[str, Any]) -> int:
-    torch.cuda.empty_cache()
+    forget_memory()
+    before_bytes = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     digests(keys, steps=1)
-    return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() - before_bytes
+
+
+def forget_memory() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def test_a_dead_rank_is_named(gpu: None, tmp_path: Path) -> None:
