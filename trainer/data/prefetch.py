@@ -82,8 +82,10 @@ class Transfer:
         """Begin to copy tensors to the device; those that are there already stay as they are."""
         if self._stream is None or all(one.device.type == "cuda" for one in tensors):
             return Sent(tuple(one.to(self.device) for one in tensors))
-        pinned = tuple(one.pin_memory() if one.device.type == "cpu" else one for one in tensors)
         with torch.cuda.stream(self._stream):
+            # Torch keeps page-locked memory that was freed, and gives it out again when the copies
+            # from it are made, so that after the first batches none is allocated any more.
+            pinned = tuple(one.pin_memory() if one.device.type == "cpu" else one for one in tensors)
             copies = tuple(one.to(self.device, non_blocking=True) for one in pinned)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
