@@ -152,13 +152,17 @@ def _first_fault(receipt: Receipt, sealed: Receipt) -> str | None:
     return None
 
 
-def configuration(receipt: Receipt, path: Path) -> RunConfig:
+def configuration(receipt: Receipt, path: Path, data_root: str | None) -> RunConfig:
     """Return the configuration of the run that a receipt is of.
+
+    Args:
+        path: of the receipt.
+        data_root: where the images are here, which it does not say.
 
     Raises:
         UserError: names the key that is wrong.
     """
-    return stored_config.from_flat(receipt["configuration"], path)
+    return stored_config.from_flat({**receipt["configuration"], "data.root": data_root}, path)
 
 
 def record_of(receipt: Receipt, path: Path) -> RunRecord:

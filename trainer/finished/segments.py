@@ -64,11 +64,12 @@ class Segments:
         return Plan(self.run, starts[number - 1], own, self.ends[number - 1])
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, data_root: str | None = None) -> Source:
     """Read the configuration of a run, and its receipt if it has one; on any rank.
 
     Args:
         path: the run's folder, or a receipt.
+        data_root: where the images are here, which a receipt does not say.
 
     Raises:
         UserError: there is no run, or a file is damaged.
@@ -76,7 +77,7 @@ def open_source(path: Path) -> Source:
     """
     if path.is_file():
         receipt = receipts.read(path)
-        return Source(path, receipts.configuration(receipt, path), receipt)
+        return Source(path, receipts.configuration(receipt, path, data_root), receipt)
     config = stored_config.read_folder(path)
     # That of a run which goes on with more epochs is of fewer.
     issued = (path / NAME).exists() and read_status(path).state == "finished"

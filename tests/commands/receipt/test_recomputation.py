@@ -12,6 +12,7 @@ from tests.checkpoints import forge_state
 from tests.commands.command import Capture
 from tests.commands.receipt.forging import SHORT, SIX_EPOCHS, forge, verify
 from tests.commands.test_verify import forge_weights
+from tests.data.picture_folders import write_digits
 from tests.distributed.launch import run_forked
 from tests.runs import train_here
 from trainer.finished import segments
@@ -38,6 +39,21 @@ def test_a_receipt_alone(run: Path, tmp_path: Path, capsys: Capture) -> None:
         code, _, errors = verify(capsys, path, *words)
         assert code == 2
         assert f"{words[0]}: needs the run's folder" in errors
+
+
+def test_a_receipt_alone_of_pictures_that_are_somewhere_here(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    pictures = write_digits(tmp_path / "pictures", train=60, test=20)
+    own = ["--data.name", "folder", "--data.root", str(pictures), "--data.validation_size", "0"]
+    small = ["--data.train_size", "60", "--train.epochs", "1", "--train.batch_size", "20"]
+    assert train_here(tmp_path / "run", *SHORT, *own, *small) == 0
+    path = shutil.move(tmp_path / "run" / "receipt.json", tmp_path / "receipt.json")
+    shutil.rmtree(tmp_path / "run")
+    assert verify(capsys, path, "--data.root", str(pictures))[0] == 0
+    code, _, errors = verify(capsys, path)
+    assert code == 2
+    assert f"{path}: data.root: must be the folder" in errors
 
 
 def test_a_run_that_goes_another_way_from_some_epoch_on(

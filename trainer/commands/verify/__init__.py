@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     kernels.choose(stored_config.kernels_of(arguments.run))
     from trainer.finished import segments, signatures
 
-    source = segments.open_source(arguments.run)
+    source = segments.open_source(arguments.run, getattr(arguments, "data.root"))
     _check(arguments, source)
     _check_signing(arguments, source)
     signer = None
