@@ -211,6 +211,11 @@ def test_wrong_labels_of_training_images_are_found_by_their_folds(
             position = files.index(row["file"].replace("validation/", "train/"))
             assert float(row["likely_probability"]) == answers["probability"][position]
             assert row["likely_label"] == f"digit {answers['predicted'][position]}"
+        columns = dict(answers)
+    np.savez(folder / "out_of_fold.npz", **columns | {"predicted": columns["predicted"] + 9})
+    code, _, errors = run_command(capsys, "inspect-data", folder)
+    assert (code, "damaged, it has answers that are no class" in errors) == (2, True)
+    np.savez(folder / "out_of_fold.npz", **columns)
     (root / rows["0005.png"]["file"].replace("validation/", "train/")).unlink()
     for more, message in (
         ([], "are not those of the cross-validation in"),

@@ -68,6 +68,9 @@ def _read_answers(
             "crossval command again: it trains nothing that is finished, and writes it anew"
         )
     answers = stored_predictions.read(folder / "out_of_fold.npz")
+    classes = range(len(inspected.dataset.class_names))
+    if not np.isin(answers.predicted, classes).all():
+        raise UserError(f"{folder / 'out_of_fold.npz'}: damaged, it has answers that are no class")
     if np.isnan(answers.loss).any():
         raise UserError(
             f"{folder / 'out_of_fold.npz'}: its folds were trained by an older version, which kept "
