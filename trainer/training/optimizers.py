@@ -16,6 +16,10 @@ from trainer.training.compiler_import import plain_step, skip_compiler_import
 from trainer.training.parameter_groups import parameter_groups
 from trainer.training.scaled_gradients import leave_out_overflow
 
+_SGD_STEP = plain_step(torch.optim.SGD)
+_RMSPROP_STEP = plain_step(torch.optim.RMSprop)
+_ADAMW_STEP = plain_step(torch.optim.AdamW)
+
 
 def build(
     config: OptimizerConfig, model: nn.Module, num_classes: int, *, portable: bool = False
@@ -65,7 +69,7 @@ class SGD(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        return _step_on_device(self, torch.optim.SGD, closure)
+        return _step_on_device(self, _SGD_STEP, closure)
 
 
 class RMSprop(torch.optim.RMSprop):
@@ -76,17 +80,17 @@ class RMSprop(torch.optim.RMSprop):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        return _step_on_device(self, torch.optim.RMSprop, closure)
+        return _step_on_device(self, _RMSPROP_STEP, closure)
 
 
 def _step_on_device(
     optimizer: torch.optim.Optimizer,
-    kind: type[torch.optim.Optimizer],
+    step: Callable[..., Any],
     closure: Callable[[], float] | None,
 ) -> float | None:
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     with leave_out_overflow(optimizer, parameters):
-        loss: float | None = plain_step(kind)(optimizer, closure)
+        loss: float | None = step(optimizer, closure)
     return loss
 
 
@@ -124,7 +128,7 @@ class Muon(torch.optim.AdamW):
         ]
         for parameter, _, _ in matrices:
             parameter.grad = None  # AdamW leaves out parameters without a gradient
-        plain_step(torch.optim.AdamW)(self)
+        _ADAMW_STEP(self)
         for parameter, gradient, _ in matrices:
             parameter.grad = gradient
         # What torch's fused AdamW does by itself.
