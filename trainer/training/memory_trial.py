@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from trainer.training.engine import Engine
 
 KEY = "train.microbatches"
+SMALL_BYTES = 2**24
+"""of parameters, of which copies do not matter; the optimiser's state of more takes seconds to find
+out, since torch imports its compiler for it"""
 SPARE_BYTES = 3 * 2**27
 """left free beside a divided step on a CPU: half of it, where the address space is limited, for
 libraries that compute the figures of the end"""
@@ -209,13 +212,15 @@ def _reserve(engine: Engine, *, divided: bool) -> list[torch.Tensor]:
     sums of gradients; and what a divided step leaves free.
     """
     device, step = engine.accelerator.device, engine.train_step
-    state, _ = next(states_after_a_step(engine.optimizer.optimizer))
-    sizes_bytes = [tensor.nbytes for tensor in state.values()]
-    if len(engine.data.validation):
-        sizes_bytes.append(sum(tensor.nbytes for tensor in engine.module.state_dict().values()))
-    sums = max(0, len(step.own).bit_length() - 2)  # beside the one that the trial has
-    copies = sums + (engine.config.train.sam_rho is not None)
-    sizes_bytes += [sum(parameter.nbytes for parameter in step.parameters)] * copies
+    trained_bytes = sum(parameter.nbytes for parameter in step.parameters)
+    sizes_bytes: list[int] = []
+    if trained_bytes > SMALL_BYTES:
+        state, _ = next(states_after_a_step(engine.optimizer.optimizer))
+        sizes_bytes += [tensor.nbytes for tensor in state.values()]
+        if len(engine.data.validation):
+            sizes_bytes.append(sum(tensor.nbytes for tensor in engine.module.state_dict().values()))
+        sums = max(0, len(step.own).bit_length() - 2)  # beside the one that the trial has
+        sizes_bytes += [trained_bytes] * (sums + (engine.config.train.sam_rho is not None))
     if divided:
         on_gpu = device.type == "cuda"
         sizes_bytes.append(torch.cuda.mem_get_info(device)[1] // 20 if on_gpu else SPARE_BYTES)
