@@ -113,7 +113,7 @@ def test_a_process_that_gets_no_more_memory(tmp_path: Path) -> None:
         tmp_path / "run", "--data.name", "npy", "--data.root", str(data), "--data.augment", "none",
         "--data.validation_size", "0", "--model.name", "lenet5", "--model.args", "{}",
         "--train.batch_size", "4096", "--train.microbatches", "null", "--train.epochs", "1",
-        launcher=["prlimit", f"--as={1_500_000 * 1024}", sys.executable],
+        launcher=["prlimit", f"--as={1_800_000 * 1024}", sys.executable],
     )  # fmt: skip
     assert run.exit_code == 0, run.errors
     assert pinned(run.folder) > 1

@@ -25,16 +25,13 @@ from trainer.network.buffers_in_passes import preserve_state
 from trainer.ranks import collectives, memory, processes
 from trainer.ranks.caller_settings import trim_freed_memory
 from trainer.training.alive_bytes import count_alive
-from trainer.training.optimizer_state import states_after_a_step
+from trainer.training.optimizer_state import SMALL_BYTES, states_after_a_step
 
 if TYPE_CHECKING:
     from trainer.data.batches import Batch
     from trainer.training.engine import Engine
 
 KEY = "train.microbatches"
-SMALL_BYTES = 2**24
-"""of parameters, of which copies do not matter; the optimiser's state of more takes seconds to find
-out, since torch imports its compiler for it"""
 SPARE_BYTES = 3 * 2**27
 """left free beside a divided step on a CPU: half of it, where the address space is limited, for
 libraries that compute the figures of the end"""

@@ -11,6 +11,9 @@ from torch import nn
 
 from trainer.base.tensor_files import Tensors
 
+SMALL_BYTES = 2**24
+"""of parameters, of which copies do not matter: for a step without values torch imports its
+compiler, which takes more than a second"""
 GROUP = "group"
 """begins the names of what an optimiser keeps in its groups; a number follows"""
 
@@ -102,15 +105,18 @@ def states_after_a_step(
 ) -> Iterator[tuple[Tensors, set[str]]]:
     """Yield the tensors and the names of the numbers that a step of a copy makes.
 
-    First of a copy whose parameters have neither values nor memory. An optimiser of a library or of
-    the user's may be unable to take such a step, or take another one: so at last of a real copy.
+    Of many parameters, first of a copy that has neither values nor memory. An optimiser of a
+    library or of the user's may be unable to take such a step, or take another one: so at last of a
+    real copy.
     """
-    try:
-        found = _state_after_a_step(_copy_without_values(optimizer))
-    except Exception:
-        pass  # it does something with values; an error of another kind comes again below
-    else:
-        yield found
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if sum(parameter.nbytes for parameter in parameters) > SMALL_BYTES:
+        try:
+            found = _state_after_a_step(_copy_without_values(optimizer))
+        except Exception:
+            pass  # it does something with values; an error of another kind comes again below
+        else:
+            yield found
     yield _state_after_a_step(copy_optimizer(optimizer))
 
 
