@@ -13,6 +13,7 @@ from trainer.base.errors import UserError
 from trainer.config import command_line, stored_config
 from trainer.config.same_run import differences
 from trainer.config.schema import DataConfig, RunConfig, flatten, replace
+from trainer.run.receipt import configuration_of
 
 PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones"]
 FOLDER = ["--data.name", "folder", "--data.root", "own"]
@@ -189,6 +190,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--train.patience", "2", "--data.validation_size", "0"], ["train.patience"]),
         (["--seed"], ["--seed"]),
         (["--model.args", "[1]"], ["model.args"]),
+        (["--model.args", "{widths: [8], widths: [9]}"], ["widths is there twice"]),
     ],
     ids=" ".join,
 )
@@ -215,6 +217,12 @@ def test_a_mistake_is_named_with_what_would_be_right(
         ("train: 3\n", ["train: must be a section"]),
         ("data: {validation_size: 0.2}\n", ["mine.yaml: data.validation_size", "not a share"]),
         ("data: {image_size: '16,16'}\n", ["mine.yaml: data.image_size", "'[16, 16]'"]),
+        ("seed: 1\nseed: 2\n", ["mine.yaml: line 2: seed is there twice"]),
+        ("train:\n  epochs: 1\n  'epochs': 2\n", ["mine.yaml: line 3: epochs is there twice"]),
+        ("train: {epochs: 1}\ntrain: {patience: 2}\n", ["line 2: train is there twice"]),
+        ("model: {args: {widths: [8], widths: [9]}}\n", ["line 1: widths is there twice"]),
+        ("seed: " + "[" * 2**17, ["mine.yaml", "line 1: nested too deeply"]),
+        ("model: &all {args: *all}\n", ["mine.yaml", "line 1: *all is within itself"]),
         ("just text\n", ["mine.yaml", "has no keys"]),
         ("", ["mine.yaml", "has no keys"]),
     ],
@@ -249,6 +257,17 @@ def test_what_cannot_change_a_run_makes_no_difference() -> None:
     assert differences(config, replace(config, free)) == []
     changed = replace(config, {"seed": 4, "optimizer.lr": 0.5})
     assert differences(config, changed) == ["seed: 0 against 4", "optimizer.lr: 0.001 against 0.5"]
+
+
+def test_compiled_blocks_that_are_computed_again_are_another_run() -> None:
+    """And its receipt says so, or nobody could compute it again."""
+    key = "train.activation_checkpointing"
+    usual = replace(RunConfig(), {key: True})
+    assert differences(usual, RunConfig()) == []
+    assert key not in configuration_of(usual, 1)
+    compiled = replace(usual, {"train.compile": "default"})
+    assert differences(compiled, replace(compiled, {key: False})) == [f"{key}: True against False"]
+    assert configuration_of(compiled, 1)[key] is True
 
 
 def test_help_is_fast_and_describes_every_key() -> None:

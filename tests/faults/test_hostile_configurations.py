@@ -41,6 +41,8 @@ CONFIGURATIONS = {
     "a key that is not text": "{[1]: 2}\n",
     "not a date": "seed: 2001-99-99\n",
     "nested deeply": "[" * 2**17,
+    "nested deeply, to the end": "[" * 2**17 + "]" * 2**17,
+    "a key twice": "seed: 1\nseed: 2\n",
     "not UTF-8": b"\xff\xfe",
 }
 

@@ -66,7 +66,8 @@ def test_the_report_of_other_images_is_refused(
     words = ["--data.root", tmp_path / "moved"]
     assert run_command(capsys, "report", tmp_path / "run", *words)[0] == 0
     before = contents(tmp_path / "run")
-    for name, content in (("predictions.npz", b"no arrays"), ("results.json", b"{")):
+    damaged = [("predictions.npz", b"no arrays"), ("predictions.npz", b""), ("results.json", b"{")]
+    for name, content in damaged:
         (tmp_path / "run" / name).write_bytes(content)
         code, _, errors = run_command(capsys, "report", tmp_path / "run")
         assert code == 2

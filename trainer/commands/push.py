@@ -28,8 +28,8 @@ from trainer.base.terminal import print_report
 from trainer.commands.options import add_json_option
 from trainer.config import stored_config
 from trainer.config.run_status import describe_unfinished, read_status
-from trainer.config.same_run import FREE_KEYS
-from trainer.config.schema import RunConfig, flatten, nest
+from trainer.config.same_run import keys_of_run
+from trainer.config.schema import nest
 from trainer.config.weights_rules import HUB_NAME, REPOSITORY
 
 FILES = ("README.md", "model.safetensors", "results.json", "receipt.json")
@@ -111,18 +111,15 @@ def collect(folder: Path) -> dict[str, bytes]:
     if (folder / SIGNATURE).exists():
         files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
     files[RESULTS] = _results_without_folders(folder)
-    recipe = nest(_of_run(config))
+    recipe = nest(keys_of_run(config))
     for section, key in _SOURCES:
         recipe[section][key] = _without_folder(recipe[section][key])
     files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
-    values = [value for key, value in _of_run(config).items() if key != "data.groups"]  # a pattern
+    values = keys_of_run(config)
+    del values["data.groups"]  # a pattern
     if places := [text for text in _texts(values) if _is_place(text)]:
         _hide(files, lambda text: _shorten(text, places))
     return files
-
-
-def _of_run(config: RunConfig) -> dict[str, Any]:
-    return {key: value for key, value in flatten(config).items() if key not in FREE_KEYS}
 
 
 def _is_place(text: str) -> bool:

@@ -10,16 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
+from yaml import YAMLError
 
 from trainer.base.errors import UserError
-from trainer.config import plugin_checks, stored_config
+from trainer.config import plugin_checks, stored_config, strict_yaml
 from trainer.config.key_errors import check_not_null, explain_parser_error, section_expected
 from trainer.config.rules import check_average, is_unicode, validate
 from trainer.config.schema import RunConfig, averaged_epochs, replace
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_RECIPE = RECIPES / "fashion_mnist.yaml"
+PARSER_MODE = "strict_yaml"
+"""the parser's name of what reads recipes, beside its own that other programs use"""
 
 DESCRIPTION = """
 Train a convolutional image classifier. The run is a function of its configuration: the same result
@@ -121,7 +130,7 @@ def _parse(arguments: list[str], changes: Mapping[str, Any]) -> RunConfig:
     arguments = _replace_recipe_names(arguments)
     try:
         values = parser.parse_args(arguments)
-    except (ArgumentError, TypeError) as error:
+    except (ArgumentError, TypeError, UserError) as error:
         raise UserError(_recipe_prefix(arguments) + explain_parser_error(str(error))) from error
     except UnicodeDecodeError as error:
         raise UserError(f"--config: the recipe is not text in UTF-8 ({error})") from error
@@ -205,7 +214,7 @@ def _recipe_prefix(arguments: list[str]) -> str:
     word = arguments[place : place + 1 if "=" in arguments[place] else place + 2]
     try:
         _parser().parse_args(word)
-    except (ArgumentError, TypeError):
+    except (ArgumentError, TypeError, UserError):
         return f"{word[-1].removeprefix('--config=')}: "
     return ""
 
@@ -218,8 +227,13 @@ def _parser(*, with_help: bool = False) -> ArgumentParser:
 def _make_parser(program: str, with_help: bool) -> ArgumentParser:
     """Make the parser; what the help says of each key is read from the schema's source."""
     set_parsing_settings(docstring_parse_attribute_docstrings=with_help)
+    set_loader(PARSER_MODE, strict_yaml.load_recipe, (YAMLError,))
     parser = ArgumentParser(
-        prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+        prog=program,
+        description=DESCRIPTION,
+        exit_on_error=False,
+        allow_abbrev=False,
+        parser_mode=PARSER_MODE,
     )
     parser.add_argument(
         "--config",

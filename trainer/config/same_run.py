@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from trainer.config.schema import CheckpointConfig, RunConfig, TrackingConfig, flatten
 
@@ -16,7 +17,7 @@ FREE_KEYS = frozenset(
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
 )
-"""keys that cannot change the weights: a run may be resumed with other values of them"""
+"""keys that cannot change the weights of a usual run, which may be resumed with other values"""
 
 PINNED_KEYS = (
     "threads",
@@ -39,6 +40,20 @@ EPOCH_BY_EPOCH = ("constant", "restarts", "piecewise", "plateau")
 """schedules whose rates do not depend on the number of epochs"""
 
 
+def free_keys(config: RunConfig) -> frozenset[str]:
+    """Return the keys that cannot change the weights of this run."""
+    if config.train.compile == "none":
+        return FREE_KEYS
+    # The compiler divides its kernels by what is computed again.
+    return FREE_KEYS - {"train.activation_checkpointing"}
+
+
+def keys_of_run(config: RunConfig) -> dict[str, Any]:
+    """Return the dotted keys that can change the weights of this run, with their values."""
+    free = free_keys(config)
+    return {key: value for key, value in flatten(config).items() if key not in free}
+
+
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:
     """Return whether `ours` has more epochs than `theirs`, and the common ones are the same run.
 
@@ -53,10 +68,7 @@ def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
 
     Weights and a teacher of one digest may come from two places.
     """
-    mine, other = flatten(ours), flatten(theirs)
-    free = FREE_KEYS
-    if ours.train.compile != "none":  # the compiler divides its kernels by what is computed again
-        free -= {"train.activation_checkpointing"}
+    mine, other, free = flatten(ours), flatten(theirs), free_keys(ours)
     moved = {
         key
         for key in ("model.weights", "train.teacher")

@@ -103,8 +103,12 @@ def kernels_of(run: Path) -> Kernels:
 def _parse(text: str, path: Path) -> Any:
     import yaml
 
+    from trainer.config import strict_yaml
+
     try:
-        return yaml.safe_load(text)
+        return strict_yaml.load(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: damaged, not YAML that Lockstep writes ({words})") from error

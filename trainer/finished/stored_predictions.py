@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,7 +27,7 @@ def read(path: Path) -> Predictions:
             columns = {name: arrays[name] for name in _ANSWERS}
             loss = arrays["loss"] if "loss" in arrays else np.full(len(columns["target"]), np.nan)
             probabilities = arrays.get("probabilities")
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # of NumPy and zipfile: damage can raise anything
         raise UserError(f"{path}: damaged or missing ({_reason(error)})") from error
     found = Predictions(**columns, loss=loss, probabilities=probabilities)
     shapes = {array.shape[:1] for array in (*columns.values(), loss)}
@@ -48,7 +47,7 @@ def read_labels(path: Path) -> LabelPredictions:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = LabelPredictions(*(arrays[name] for name in _LABEL_ANSWERS))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # of NumPy and zipfile: damage can raise anything
         raise UserError(f"{path}: damaged or missing ({_reason(error)})") from error
     shape = found.target.shape
     fits = found.probabilities.shape == shape and found.loss.shape == shape[:1]

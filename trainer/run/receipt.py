@@ -34,8 +34,8 @@ import models
 import trainer
 from trainer.base.files import canonical_json, sha256_of, write_text
 from trainer.base.strict_json import nan_to_null
-from trainer.config.same_run import FREE_KEYS
-from trainer.config.schema import RunConfig, flatten
+from trainer.config.same_run import keys_of_run
+from trainer.config.schema import RunConfig
 from trainer.network.weights_sources import may_be_downloaded
 from trainer.run.metrics_log import by_event
 from trainer.training.observer import Record
@@ -237,8 +237,7 @@ def configuration_of(config: RunConfig, processes: int) -> dict[str, Any]:
     Args:
         processes: on which the run was; part of it only where its sums depend on them.
     """
-    values = flatten(config)
-    found = {key: value for key, value in values.items() if key not in FREE_KEYS}
+    found = keys_of_run(config)
     if config.train.reduction == "fast":
         found["processes"] = processes
     # A copy of a file may lie anywhere; its digest says which it is.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from trainer.commands.sweep import search
+from trainer.commands.sweep import journal, search
+from trainer.commands.sweep.journal import Journal, Outcome
 from trainer.commands.sweep.space import Choices, Range, Space
 
 SPACE: Space = {"a": Choices(("x", "y", [1])), "b": Range(1e-4, 1.0, log=True), "c": Range(1, 9)}
@@ -51,6 +53,29 @@ def test_a_trial_depends_on_the_seed_and_on_results_that_it_may_see_only() -> No
 def test_the_first_trials_differ_from_each_other() -> None:
     tried = [trial.params for trial in trials([None] * 6)]
     assert len({str(one) for one in tried}) == len(tried)
+
+
+def test_a_trial_that_is_done_again_counts_as_any_other(tmp_path: Path) -> None:
+    """Its figure after each epoch too, by which the sampler ranks trials that were given up."""
+    outcome, found = Outcome("pruned", (0.1, 0.2), 0.2, 2, 1.5, 3.0, "ab"), []
+    for fails in (False, True):
+        folder = tmp_path / str(fails)
+        folder.mkdir()
+        own = Journal(folder)
+        with own.locked():
+            own.begin({}, minimize=False)
+        with own.locked() as study:
+            assert study is not None
+            journal.add_trial(study, {"b": 0.5}, {"b": SPACE["b"].distribution()}, {"b": 0.5})
+            if fails:
+                journal.end_trial(study, 0, Outcome("failed", reason="no memory"))
+                journal.do_again(study, 0)
+            journal.end_trial(study, 0, outcome)
+            (trial,) = journal.trials_of(study)
+        read = journal.read_trial(trial, own.path)
+        found.append((trial.state, trial.value, trial.intermediate_values, read))
+    assert found[0] == found[1]
+    assert found[0][2] == {1: 0.1, 2: 0.2}
 
 
 def test_the_threshold_is_the_median_of_what_others_had_reached() -> None:

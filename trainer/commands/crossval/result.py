@@ -153,7 +153,7 @@ def _gather(
         path = folder_of(each) / "predictions.npz"
         try:
             columns = read(path)
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: damaged or missing ({error})") from error
         if not np.array_equal(columns["target"], labels[index]):
             raise UserError(

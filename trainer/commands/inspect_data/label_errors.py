@@ -35,8 +35,8 @@ HELD_OUT = ("validation", "test")
 
 JUDGES = {
     "train": "the model has learnt these labels; the folder of a crossval judges them",
-    "validation": "the folds have not seen them; the folder of a run judges them",
-    "test": "the folds have not seen them; the folder of a run judges them",
+    "validation": "they are in no fold; the folder of a run judges them",
+    "test": "they are in no fold; the folder of a run judges them",
 }
 """who judges the labels of a part that has not been judged"""
 

@@ -40,6 +40,8 @@ def find(folder: Path, inspected: InspectedImages) -> dict[str, Any]:
     suspects = label_errors.find_suspects(answers, len(inspected.dataset.class_names))
     parts, images = [], []
     for part, subset in divided.items():
+        if not len(subset.positions):
+            continue
         place_of = {index: place for place, index in enumerate(subset.positions.tolist())}
         rows = [row for row in suspects.tolist() if row in place_of]
         parts.append({"part": part, "samples": len(subset.positions), "count": len(rows)})

@@ -12,7 +12,7 @@ from trainer.base.errors import UserError
 from trainer.commands.sweep import space
 from trainer.commands.sweep.space import Space
 from trainer.config import command_line, stored_config
-from trainer.config.same_run import FREE_KEYS, differences
+from trainer.config.same_run import FREE_KEYS, differences, keys_of_run
 from trainer.config.schema import ChoiceName, RunConfig, default_choice, flatten, folder_of, replace
 
 
@@ -81,9 +81,8 @@ class Sweep:
 
     def as_plain(self) -> dict[str, Any]:
         """Return what the results depend on, as the journal has it."""
-        values = flatten(self.base).items()
         return {
-            "configuration": {key: value for key, value in values if key not in FREE_KEYS},
+            "configuration": keys_of_run(self.base),
             "space": space.as_plain(self.space),
             "at_once": self.at_once,
             "pruning": "median" if self.prunes else "none",

@@ -169,6 +169,7 @@ def _done_again(trial: FrozenTrial, outcome: Mapping[str, Any]) -> FrozenTrial:
     found = copy.copy(trial)
     found.state = _OPTUNAS[outcome["state"]]
     found.values = None if outcome["figure"] is None else [outcome["figure"]]
+    found.intermediate_values = dict(enumerate(outcome["curve"], start=1))
     found.user_attrs = trial.user_attrs | {"outcome": dict(outcome)}
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from trainer.base.errors import UserError
 from trainer.base.strict_json import check_type, describe_value, read_text
 from trainer.commands.sweep.space import Choices, Range, Space
-from trainer.config import command_line
+from trainer.config import command_line, strict_yaml
 from trainer.config.key_errors import hints_of, unknown_key, wrong_type
 from trainer.config.same_run import FREE_KEYS
 from trainer.config.schema import RunConfig, flatten
@@ -56,33 +56,13 @@ def read(path: Path) -> Space:
 
 
 def _parse(text: str) -> Any:
-    """Return the content of YAML, with numbers such as 1e-3 as a recipe may have them."""
     import yaml
-    from jsonargparse import get_loader
 
     try:
-        _check_unique(yaml.compose(text, Loader=yaml.SafeLoader))
-        return get_loader("yaml")(text)
+        return strict_yaml.load_recipe(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(f"not YAML ({words})") from error
-
-
-def _check_unique(node: Any) -> None:
-    """Make sure that no mapping has a key twice, of which YAML would take the last."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_unique(value)
-    elif isinstance(node, yaml.MappingNode):
-        known = set[str]()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in known:
-                    raise UserError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
-                known.add(key.value)
-            _check_unique(value)
 
 
 def _read_key(key: str, found: Any) -> Choices | Range:

@@ -42,7 +42,7 @@ def load(entry: Path) -> Rows:
     """Return the rows of an index; none where it, or the file of the slots, is not whole."""
     try:
         rows: Rows = np.load(entry / INDEX, allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return np.empty(0, dtype=_ROW)
     is_whole = rows.dtype == _ROW and (entry / SLOTS).is_file()
     return rows if is_whole else np.empty(0, dtype=_ROW)

@@ -17,7 +17,7 @@ import yaml
 from trainer.base.files import write_text
 from trainer.base.tensor_files import read_metadata
 from trainer.config import stored_config
-from trainer.config.same_run import FREE_KEYS
+from trainer.config.same_run import keys_of_run
 from trainer.config.schema import RunConfig, flatten
 from trainer.config.weights_rules import HUB_NAME
 from trainer.run.console import worst_rows
@@ -119,11 +119,7 @@ def changed_keys(config: RunConfig) -> dict[str, Any]:
     Places on the machine that it ran on are not among them.
     """
     usual = flatten(RunConfig())
-    changed = {
-        key: value
-        for key, value in flatten(config).items()
-        if value != usual[key] and key not in FREE_KEYS
-    }
+    changed = {key: value for key, value in keys_of_run(config).items() if value != usual[key]}
     for key in {"model.weights", "train.teacher"} & changed.keys():
         if not changed[key].startswith("hf:"):
             changed[key] = Path(changed[key]).name
