@@ -100,7 +100,8 @@ def test_every_family_in_every_format(
     assert (gotten.name, gotten.shape) == ("logits", ["batch", 3])
     export(capsys, file, "--format", "torchscript", "--model", name)
     script = torch.jit.load(tmp_path / "model.pt")
-    assert str(REPOSITORY).encode() not in (tmp_path / "model.pt").read_bytes()
+    for written in ("model.onnx", "model.pt"):
+        assert str(REPOSITORY).encode() not in (tmp_path / written).read_bytes()
     export(capsys, file, "--format", "safetensors", "--model", name, "--output",
            tmp_path / "copy.safetensors")  # fmt: skip
     assert (tmp_path / "copy.safetensors").read_bytes() == file.read_bytes()

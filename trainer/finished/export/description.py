@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from trainer.config import plugins
 from trainer.finished.export.formats import FORMATS, Format
 from trainer.finished.export.modules import BATCH_NAME, InputType, PictureModel, PixelModel
 from trainer.finished.trained_model import TrainedModel
@@ -36,7 +38,8 @@ def describe(trained: TrainedModel, order: Order) -> dict[str, Any]:
     """Return the file's metadata, which a program needs to use it."""
     facts: dict[str, Any] = {
         "format": order.form,
-        "model": trained.name,
+        # A file of the user's own without its folder, which is nobody else's business.
+        "model": Path(trained.name).name if plugins.is_file(trained.name) else trained.name,
         "class_names": list(trained.class_names),
         "weights_sha256": trained.weights_sha256,
         "resize": trained.resize,
