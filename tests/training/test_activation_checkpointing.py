@@ -168,9 +168,24 @@ class Counting(Overwriting):
         return self.filters[1](self.filters[0](images) * self.passes)
 
 
+class Exhausted(Overwriting):
+    """Has enough for two passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors = [1.0, 1.0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.filters[1](self.filters[0](images) * self.factors.pop())
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
-    [(Overwriting, "fail: one of the variables"), (Counting, "another gradient of")],
+    [
+        (Overwriting, "fail: one of the variables"),
+        (Counting, "another gradient of"),
+        (Exhausted, "fail: pop from empty list"),
+    ],
 )
 def test_blocks_that_another_pass_changes_are_refused(block: type[nn.Module], message: str) -> None:
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.runs import check_same, train_forked
+from trainer.base import compiler
 from trainer.base.errors import UserError
 from trainer.config import schema
 from trainer.config.rules import validate
@@ -70,6 +71,12 @@ def test_what_would_not_give_bits_is_refused(changes: dict[str, Any], key: str) 
     validate(
         schema.replace(RunConfig(), {"train.compile": "max-autotune", "train.reduction": "fast"})
     )
+
+
+def test_settings_are_equal_each_time() -> None:
+    """Else torch compiles a network's step again after the trial of the memory."""
+    cpu = torch.device("cpu")
+    assert compiler.options("default", cpu) == compiler.options("default", cpu)
 
 
 class Undecided(nn.Module):

@@ -48,9 +48,9 @@ def options(mode: Compile, device: torch.device) -> dict[str, Any]:
     if device.type == "cpu":
         # For the same reason: a kernel of the backward pass that computes an activation again may
         # have other functions of a vector's numbers than of a single one.
-        from trainer.base.kept_activations import KeepActivations
+        from trainer.base.kept_activations import KEEP_ACTIVATIONS
 
-        found["custom_partitioner_fn"] = KeepActivations()
+        found["custom_partitioner_fn"] = KEEP_ACTIVATIONS
     if mode == "max-autotune":
         # Without the graphs of CUDA, which would put a step's results where the next one writes.
         found |= torch._inductor.list_mode_options("max-autotune-no-cudagraphs")

@@ -23,3 +23,7 @@ class KeepActivations(CustomPartitionerFn):
     def uuid(self) -> str:
         """Return what the compiler's cache knows it by."""
         return "keep activations"
+
+
+KEEP_ACTIVATIONS = KeepActivations()
+"""one for all, as torch compiles again for settings that are not equal"""

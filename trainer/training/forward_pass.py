@@ -68,8 +68,8 @@ class ForwardPass:
             return None
         if list(self.forwards) == [self.module] and self.blocks == 1:
             return (
-                "the network, which has no nn.Sequential of several layers, is one block that is "
-                "computed again as a whole: a step needs as much memory as without "
+                "the network is one block, which is computed again as a whole: a step needs as "
+                "much memory as without "
                 f"{activation_checkpointing.KEY}"
             )
         return f"{self.blocks} blocks are computed again in the backward pass"

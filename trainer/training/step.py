@@ -260,8 +260,8 @@ class TrainStep:
             self.buffers.restore()
             seeding.seed_all(self.seed, "forward", 1, index)
             measured = self._backward(piece, piece_targets, piece_weights, sum(sizes), False)
-            changes = self.buffers.changes(len(piece) / sum(sizes), index == 0)
             if self.microbatches > 1:
+                changes = self.buffers.changes(len(piece) / sum(sizes), index == 0)
                 sums.add(index, [measured, *changes, *self._take_gradients()])
         self._clear_gradients()
 
