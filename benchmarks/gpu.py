@@ -30,6 +30,8 @@ from typing import Any
 import apart
 import gpu_programs
 import page
+import psutil
+import torch
 from gpu_cases import Task
 from gpu_programs import PARTS, Program, programs
 
@@ -111,13 +113,24 @@ def run_program(program: Program, task: Task, limit_s: float) -> tuple[dict[str,
             stopped = str(signal_name)
             status = f"stopped by {stopped}"
         finally:
-            with contextlib.suppress(ProcessLookupError):  # all of its processes
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end(process)
     found = {**page.read_figures(output), "status": status, "seconds": time.monotonic() - start_s}
     if status != DONE:
         found["log"] = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     return found, stopped
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and all that it has started, also launchers in sessions of their own."""
+    started: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def measure(arguments: argparse.Namespace, figures: dict[str, Any], work_dir: str) -> str | None:
@@ -220,12 +233,15 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure, and write the page whatever comes."""
     arguments = parser().parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser().error("--device cuda: torch finds no GPU; --device cpu --small tries the programs")
     usual = parser().parse_args([])
     figures: dict[str, Any] = {
         "command": page.command_of("gpu.py", arguments, usual, "commit"),
         "commit": arguments.commit or page.commit(),
         "device": arguments.device,
         "small": arguments.small,
+        "programs": {},
     }
     work_dir = tempfile.mkdtemp(prefix="gpu-")
     try:

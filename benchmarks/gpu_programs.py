@@ -39,7 +39,7 @@ def programs(device: str, small: bool) -> list[Program]:
     same = {"precisions": precisions, "ways": ways}
     return [
         Program("machine", "machine", "the machine", "machine", 60),
-        Program("tests", "tests", "the tests that need a GPU", "suite", 130),
+        Program("tests", "tests", "the tests that need a GPU", "suite", 150, needs=TESTING),
         Program("same", "same", "the same bits", "same", 110, same),
         Program("images", "images", "the images", "prepare", 60),
         *speed(small),
@@ -166,6 +166,7 @@ def modes(device: str, small: bool) -> list[Program]:
 
 
 OURS = "**Lockstep**, exact, one micro-batch"
+TESTING = ("pytest", "pytest-timeout", "hypothesis")
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("a plain loop, images on the device", ()),
     "airbench": ("a loop in airbench's manner", ()),
@@ -208,14 +209,15 @@ def tests_lines(found: Found) -> list[str]:
 
 
 def same_lines(found: Found) -> list[str]:
-    """Return a row for each precision: the digest of the first run, and whether others have it."""
+    """Return a row for each precision: the digests, and which are another than the first."""
     digests = found["same"].get("digests", {})
     if not digests:
         return []
-    ways = list(dict.fromkeys(way for of_ways in digests.values() for way in of_ways))
+    done = {way for of_ways in digests.values() for way in of_ways}
+    ways = [way for way in WAYS if way in done]
     rows = []
     for precision, of_ways in digests.items():
-        first = of_ways.get("once", "")
+        first = next((one for one in of_ways.values() if is_digest(one)), "")
         cells = [same_cell(of_ways.get(way), first) for way in ways]
         rows.append([f"`{precision}`", *cells])
     return [
@@ -231,9 +233,14 @@ def same_cell(digest: str | None, first: str) -> str:
     """Return a cell of `same_lines`."""
     if digest is None:
         return "missing"
-    if len(digest) != 64:
+    if not is_digest(digest):
         return cell(digest)
-    return f"`{digest[:12]}`" + ("" if digest == first or not first else " **differs**")
+    return f"`{digest[:12]}`" + ("" if digest == first else " **differs**")
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a run ended with weights, and not with an error."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 def images_lines(found: Found) -> list[str]:

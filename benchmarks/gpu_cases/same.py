@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,12 +36,14 @@ def run(task: Task, save: Save) -> None:
     ways = task.options["ways"]
     found: dict[str, dict[str, str]] = {}
     jobs = [(precision, way) for precision in task.options["precisions"] for way in ways]
+    one_at_a_time = threading.Lock()
 
     def do(job: tuple[str, str]) -> None:
         precision, way = job
         outcome = train(task, precision, way)
-        found.setdefault(precision, {})[way] = outcome
-        save({"digests": {name: dict(of_ways) for name, of_ways in found.items()}})
+        with one_at_a_time:
+            found.setdefault(precision, {})[way] = outcome
+            save({"digests": found})
 
     with ThreadPoolExecutor(1 if task.small else min(5, task.workers)) as pool:
         list(pool.map(do, jobs))

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from typing import Any
 import gpu
 import gpu_cases
 import gpu_programs
+import psutil
 import pytest
+import torch
+from gpu_cases import same, suite
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_forked
@@ -54,7 +58,7 @@ def test_a_signal_leaves_a_page_that_says_what_is_missing(tmp_path: Path) -> Non
     output = tmp_path / "gpu.json"
     process = start(output, "--part", "tests")
     page = output.with_suffix(".md")
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + 240
     while not (page.exists() and f"that need a GPU | {gpu.BEGUN} |" in page.read_text()):
         assert process.poll() is None and time.monotonic() < end_s
         time.sleep(0.02)
@@ -66,15 +70,39 @@ def test_a_signal_leaves_a_page_that_says_what_is_missing(tmp_path: Path) -> Non
     assert "| the images | not run |" in text
 
 
-def test_a_program_that_hangs_or_fails_is_stopped_and_named(tmp_path: Path) -> None:
+def test_a_program_that_is_late_or_fails_is_stopped_and_named(tmp_path: Path) -> None:
     task = gpu_cases.Task("cpu", small=True, work_dir=str(tmp_path), root=None)
-    hangs = gpu_programs.Program("same", "hangs", "", "prepare", 1)
-    found, stopped = gpu.run_program(hangs, task, limit_s=0.2)
+    late = gpu_programs.Program("same", "late", "", "prepare", 1)
+    found, stopped = gpu.run_program(late, task, limit_s=0)
     assert (found["status"], stopped) == ("stopped after its 0 s", None)
     fails = gpu_programs.Program("same", "fails", "", "nothing", 1)
     found, _ = gpu.run_program(fails, task, limit_s=60)
     assert found["status"] == "failed"
     assert "No module named 'gpu_cases.nothing'" in found["log"][-1]
+
+
+def test_without_a_gpu_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--output", str(tmp_path / "gpu.json")])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    assert "torch finds no GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_program_has_started_ends_with_it() -> None:
+    """Also a launcher in a session of its own."""
+    text = "import subprocess, time; subprocess.Popen(['sleep', '600'], start_new_session=True); "
+    text += "print('started', flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", text]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout and process.stdout.readline()
+        started = psutil.Process(process.pid).children()
+        gpu.end(process)
+    assert len(started) == 1
+    assert psutil.wait_procs(started, timeout=30)[1] == []
 
 
 @pytest.mark.parametrize("part", ["speed", "photos", "modes"])
@@ -114,6 +142,55 @@ def test_the_tests_are_counted(tmp_path: Path) -> None:
     assert "| the CPU has nothing of this | " in "\n".join(lines)
 
 
+def test_tests_that_ended_are_kept_whatever_comes_later() -> None:
+    saved: list[dict[str, Any]] = []
+    outcomes = suite.Outcomes(saved.append)
+
+    def end(name: str, *parts: Any) -> None:
+        for when, outcome in zip(("setup", "call", "teardown"), parts, strict=True):
+            reason = None if outcome == "passed" else "it left something"
+            nodeid = f"tests/gpu/test_it.py::{name}"
+            outcomes.pytest_runtest_logreport(
+                pytest.TestReport(nodeid, ("", 0, ""), {}, outcome, reason, when)
+            )
+
+    end("test_a", "passed", "passed", "passed")
+    assert saved[-1]["passed"] == 1
+    end("test_b", "passed", "passed", "failed")
+    assert saved[-1] == {
+        "passed": 1,
+        "failed": 1,
+        "skipped": 0,
+        "failures": {"test_it.py::test_b": "it left something"},
+        "skips": {},
+    }
+
+
+def test_runs_that_end_together_are_saved_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They go into one file."""
+    together = threading.Barrier(len(same.WAYS))
+    saving = threading.Lock()
+    saved: dict[str, Any] = {}
+
+    def train(*_: object) -> str:
+        together.wait(60)
+        return "a" * 64
+
+    def save(figures: dict[str, Any]) -> None:
+        assert saving.acquire(blocking=False)
+        saved.update(json.loads(json.dumps(figures)))
+        time.sleep(0.01)
+        saving.release()
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(same, "train", train)
+    options = {"precisions": ["fp32", "bf16"], "ways": list(same.WAYS)}
+    same.run(gpu_cases.Task("cpu", False, str(tmp_path), None, options), save)
+    assert [sorted(one) for one in saved["digests"].values()] == [sorted(same.WAYS)] * 2
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the images."""
@@ -139,3 +216,6 @@ def test_a_weight_that_differs_is_marked() -> None:
     lines = gpu_programs.same_lines({"same": {"digests": digests}})
     first, other = "a" * 12, "b" * 12
     assert lines[-1] == f"| `bf16` | `{first}` | `{first}` | `{other}` **differs** |"
+    digests["bf16"] |= {"once": "exit codes [1]", "2 processes": "a" * 64}
+    lines = gpu_programs.same_lines({"same": {"digests": digests}})
+    assert lines[-1] == f"| `bf16` | exit codes [1] | `{first}` | `{first}` |"

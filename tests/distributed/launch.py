@@ -36,8 +36,9 @@ def launcher(processes: int) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a started process: our packages, the CPU, one thread."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, others)]),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         **more,

@@ -108,9 +108,11 @@ def test_a_dead_rank_is_named(gpu: None, tmp_path: Path) -> None:
     words = ["--train.epochs", "10000", "--timeout_seconds", "30"]
     env: dict[str, Any] = {"ACCELERATE_USE_CPU": "false"}
     launched = start(tmp_path / "run", *words, launcher=launcher(2), **env)
-    ranks = ranks_of(launched)
-    ranks[1].kill()
-    output, _ = launched.communicate(timeout=90)
+    try:
+        ranks_of(launched)[1].kill()
+        output, _ = launched.communicate(timeout=90)
+    finally:
+        launched.kill()
     assert launched.returncode == 1
     assert f"rank 1 on {platform.node()}" in output, output
 

@@ -219,9 +219,16 @@ def _reserve(engine: Engine, *, divided: bool) -> list[torch.Tensor]:
         sums = max(0, len(step.own).bit_length() - 2)  # beside the one that the trial has
         sizes_bytes += [trained_bytes] * (sums + (engine.config.train.sam_rho is not None))
     if divided:
-        on_gpu = device.type == "cuda"
-        sizes_bytes.append(torch.cuda.mem_get_info(device)[1] // 20 if on_gpu else SPARE_BYTES)
+        sizes_bytes.append(_spare_bytes(device))
     return [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes_bytes]
+
+
+def _spare_bytes(device: torch.device) -> int:
+    """Return what a divided step leaves free: of a GPU a twentieth of what the process may have."""
+    if device.type != "cuda":
+        return SPARE_BYTES
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return int(share * torch.cuda.mem_get_info(device)[1]) // 20
 
 
 def _largest_batch(engine: Engine) -> Batch:
