@@ -17,11 +17,23 @@ NOT_PORTABLE = frozenset({"sqrt", "_foreach_sqrt", "atan", "tan", "linalg_choles
 linear algebra libraries, whose code for a processor goes by its maker"""
 
 
-class PortabilityCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context that notes which of the operators in it are in NOT_PORTABLE."""
+class WatchingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that does not import torch's compiler, which takes about a second."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: to leave this mode uncompiled, torch would import its compiler."""
+        return False
+
+
+class PortabilityCheck(WatchingMode):  # type: ignore[no-untyped-call]
+    """A context that notes which of the operators in it are in NOT_PORTABLE."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.found: set[str] = set()
 
     def __torch_dispatch__(
@@ -48,11 +60,11 @@ class PortabilityCheck(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
 
-class OperatorRecord(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperatorRecord(WatchingMode):  # type: ignore[no-untyped-call]
     """A context that notes the name of each operator and a digest of each tensor that it writes."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[dict[str, Any]] = []
 
     def __torch_dispatch__(

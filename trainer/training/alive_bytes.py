@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from trainer.base.operators import WatchingMode
 
-class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+
+class AliveBytes(WatchingMode):
     """Adds up the memory of all tensors that are alive, functions and compiled code included.
 
     Attributes:
@@ -21,15 +22,10 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, inputs: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.bytes: list[int] = []
         self._note([inputs])
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: to skip its compiler, torch would import it, which takes seconds."""
-        return False
 
     def __torch_dispatch__(
         self,
