@@ -40,18 +40,9 @@ EPOCH_BY_EPOCH = ("constant", "restarts", "piecewise", "plateau")
 """schedules whose rates do not depend on the number of epochs"""
 
 
-def free_keys(config: RunConfig) -> frozenset[str]:
-    """Return the keys that cannot change the weights of this run."""
-    if config.train.compile == "none":
-        return FREE_KEYS
-    # The compiler divides its kernels by what is computed again.
-    return FREE_KEYS - {"train.activation_checkpointing"}
-
-
 def keys_of_run(config: RunConfig) -> dict[str, Any]:
     """Return the dotted keys that can change the weights of this run, with their values."""
-    free = free_keys(config)
-    return {key: value for key, value in flatten(config).items() if key not in free}
+    return {key: value for key, value in flatten(config).items() if key not in FREE_KEYS}
 
 
 def extends(ours: RunConfig, theirs: RunConfig) -> bool:
@@ -68,7 +59,7 @@ def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
 
     Weights and a teacher of one digest may come from two places.
     """
-    mine, other, free = flatten(ours), flatten(theirs), free_keys(ours)
+    mine, other = flatten(ours), flatten(theirs)
     moved = {
         key
         for key in ("model.weights", "train.teacher")
@@ -77,5 +68,5 @@ def differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
     return [
         f"{key}: {mine[key]!r} against {other[key]!r}"
         for key in mine
-        if key not in free | moved and mine[key] != other[key]
+        if key not in FREE_KEYS | moved and mine[key] != other[key]
     ]

@@ -97,7 +97,7 @@ class TrainConfig:
     """layout of images and filters; auto: channels_last, the faster one, where the model can"""
     activation_checkpointing: bool = False
     """keep only the inputs of the network's blocks for the backward pass, which computes the rest
-    again: less memory and, unless compiled, the same bits in more time"""
+    again: less memory and the same bits in more time; not with compile"""
     loss: LossName | str = "cross_entropy"
     """what training minimises: cross_entropy; focal, which counts hard images more; bce, one binary
     cross entropy for each class against the others; asymmetric, the same without the easy

@@ -90,6 +90,12 @@ def _check_train(config: RunConfig, require: Require) -> None:
         "none or default where train.reduction is exact: what is chosen by timing differs from "
         "start to start, and so would the bits",
     )
+    require(
+        "train.activation_checkpointing",
+        train.compile == "none" or not train.activation_checkpointing,
+        "false where train.compile is not none: compiled blocks that are computed again round "
+        "differently, and the gradient of a maximum is then not a number",
+    )
     require("train.freeze", train.freeze != [], "null, backbone or a list with a pattern in it")
     unfreeze_epoch = train.unfreeze_epoch
     require(

@@ -49,18 +49,13 @@ def find_blocks(network: nn.Module) -> list[Chain]:
     return blocks.find_blocks(network) or [blocks.as_one(network)]
 
 
-def checkpointed(chains: Sequence[Chain], *, traced: bool) -> Forwards:
-    """Return what computes the same as the modules of chains, and keeps only blocks' inputs.
-
-    Args:
-        traced: by torch's compiler, which itself keeps numbers drawn and buffers as they are.
-    """
-    return {chain.module: _chain(chain, traced=traced) for chain in chains}
+def checkpointed(chains: Sequence[Chain]) -> Forwards:
+    """Return what computes the same as the modules of chains, and keeps only blocks' inputs."""
+    return {chain.module: _chain(chain) for chain in chains}
 
 
-def _chain(chain: Chain, *, traced: bool) -> Callable[..., Any]:
-    pairs = zip(chain.pieces, chain.parts, strict=True)
-    first, *rest = [_piece(piece, parts, traced=traced) for piece, parts in pairs]
+def _chain(chain: Chain) -> Callable[..., Any]:
+    first, *rest = map(_piece, chain.pieces, chain.parts)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         features = first(*args, **kwargs)
@@ -71,11 +66,7 @@ def _chain(chain: Chain, *, traced: bool) -> Callable[..., Any]:
     return run
 
 
-def _piece(
-    piece: Callable[..., Any], parts: Sequence[nn.Module], *, traced: bool
-) -> Callable[..., Any]:
-    if traced:
-        return functools.partial(checkpoint, piece, use_reentrant=False)
+def _piece(piece: Callable[..., Any], parts: Sequence[nn.Module]) -> Callable[..., Any]:
     slots: list[Slot] = []
     for part in parts:
         slots += model_state.buffer_slots(part).values()

@@ -42,7 +42,7 @@ class ForwardPass:
         self.compiles = config.compile != "none"
         if config.activation_checkpointing:
             chains = activation_checkpointing.find_blocks(module)
-            self.forwards = activation_checkpointing.checkpointed(chains, traced=self.compiles)
+            self.forwards = activation_checkpointing.checkpointed(chains)
             self.blocks = sum(len(chain.pieces) for chain in chains)
         if self.compiles:
             self.forwards[module] = self._compile(config.compile)
@@ -51,7 +51,7 @@ class ForwardPass:
         if isinstance(self.module, torch.jit.ScriptModule):
             raise UserError(f"{compiler.KEY}: must be none where the network is TorchScript")
         compiler.prepare(self.accelerator.device)
-        forward = self.forwards.get(self.module, blocks.own_forward(self.module))
+        forward = blocks.own_forward(self.module)
         options = compiler.options(mode, self.accelerator.device)
         compiled = torch.compile(forward, fullgraph=True, dynamic=False, options=options)
 
