@@ -61,7 +61,8 @@ def test_ddp_is_refused_where_torchs_checks_would_end_it(monkeypatch: pytest.Mon
     """Without a message, by a segmentation fault."""
     fast = replace(RunConfig(), {"train.reduction": "fast"})
     monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with pytest.raises(UserError, match=r"^TORCH_DISTRIBUTED_DEBUG: is DETAIL"):
         process_group.create_accelerator(fast)

@@ -88,6 +88,18 @@ def test_what_has_to_be_the_same_is_compared(
     assert not (tmp_path / "rank0" / "run" / "metrics.jsonl").exists()
 
 
+def test_keys_that_do_not_change_a_run_are_those_of_rank_0(tmp_path: Path) -> None:
+    """Also in a command without a run's folder: each divides its batches as rank 0 does."""
+    for rank in (0, 1):
+        folder = tmp_path / f"rank{rank}"
+        folder.mkdir()
+        keys = f"microbatches: null\n  accumulation: {1 + 2 * rank}"
+        (folder / "recipe.yaml").write_text(DIGITS.read_text().replace("microbatches: 4", keys))
+    words = ["profile", "--config", "recipe.yaml", "--steps", "1", "--warmup", "1", *QUIET]
+    finished = run_on_two_ranks(tmp_path, *words)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_pictures_to_predict_are_those_that_rank_0_finds(tmp_path: Path) -> None:
     """Rank 1, which has another number of them, would wait for a collective that never comes."""
     assert train_here(tmp_path / "run", *SHORT, "--train.epochs", "1") == 0

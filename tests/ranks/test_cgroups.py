@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -65,6 +66,23 @@ def test_more_than_the_limit_in_use_leaves_nothing(mount: Path) -> None:
     put(mount / "memory.max", "1000")
     put(mount / "memory.current", "5000")
     assert cgroups.available_memory_bytes() == 0
+
+
+def test_swap_space_is_that_of_the_container(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=500_000))
+    put(mount.parent / "membership", "4:memory:/box\n0::/pod\n")
+    assert cgroups.available_swap_bytes() == 500_000
+    put(mount / "pod/memory.swap.max", "max")
+    put(mount / "pod/memory.swap.current", "0")
+    assert cgroups.available_swap_bytes() == 500_000
+    # Version 1 counts swap space and memory together.
+    sizes = {"limit": 10**6, "usage": 900_000, "memsw.limit": 1_400_000, "memsw.usage": 10**6}
+    for name, size in sizes.items():
+        put(mount / f"memory/box/memory.{name}_in_bytes", str(size))
+        put(mount / f"memory/memory.{name}_in_bytes", "9223372036854771712")
+    assert cgroups.available_swap_bytes() == 300_000
+    put(mount / "pod/memory.swap.max", "0")
+    assert cgroups.available_swap_bytes() == 0
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000", 1), ("100000", 1), ("max", None)])

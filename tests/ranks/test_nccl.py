@@ -42,6 +42,12 @@ def be_rank(lost: str, victim: str, *states: str) -> None:
     if rank == int(victim):
         time.sleep(0.3 if lost == "killed" else 9.0)
         os.kill(os.getpid(), signal.SIGKILL)
+    if lost == "killed":  # the main threads of the others notice it too, and end before the message
+        nccl.LAST_S = 2.0
+        while not lost_ranks.default_store().check([lost_ranks.FAILURE_KEY]):
+            time.sleep(0.05)
+        atexit._run_exitfuncs()
+        os._exit(1)
     time.sleep(60.0)
 
 
@@ -55,7 +61,7 @@ def be_rank(lost: str, victim: str, *states: str) -> None:
 def test_a_lost_rank_is_named_once(
     lost: str, states: tuple[str, ...], reason: str, tmp_path: Path
 ) -> None:
-    """Also where only one other rank notices that a connection has been closed."""
+    """Also where only one other rank's watchdog notices that a connection has been closed."""
     output, host = tmp_path / "output", platform.node()
     env = {nccl.DUMP_VARIABLES[0]: str(tmp_path / "dump-")}
     codes = fork_ranks(3, env, output, output, be_rank, lost, "1", *states)

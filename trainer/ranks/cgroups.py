@@ -8,6 +8,9 @@ from pathlib import Path
 MOUNT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
+_UNLIMITED_BYTES = 2**62
+"""version 1 has a larger number where there is no limit"""
+
 
 def cpu_quota() -> float | None:
     """Return how many cores' time this process may use; None for no limit."""
@@ -34,6 +37,34 @@ def available_memory_bytes() -> int:
             free = int(limit) - int(used) + _file_cache_bytes(group)
             available = max(0, min(available, free))
     return available
+
+
+def available_swap_bytes() -> int:
+    """Return how much of the machine's swap space this process and those around it can take."""
+    import psutil
+
+    available = int(psutil.swap_memory().free)
+    for group in _groups("memory"):
+        left = _swap_left_bytes(group)
+        if left is not None:
+            available = max(0, min(available, left))
+    return available
+
+
+def _swap_left_bytes(group: Path) -> int | None:
+    """Return what a group has left of its limit of swap space; None: it has no limit."""
+    limit, used = (_read(group / f"memory.swap.{name}") for name in ("max", "current"))
+    if limit.isdecimal() and used.isdecimal():
+        return int(limit) - int(used)
+    # Version 1 limits memory and both together.
+    names = ("memsw.limit", "limit", "memsw.usage", "usage")
+    texts = [_read(group / f"memory.{name}_in_bytes") for name in names]
+    if not all(text.isdecimal() for text in texts):
+        return None
+    both_limit, memory_limit, both_used, memory_used = map(int, texts)
+    if both_limit >= _UNLIMITED_BYTES:
+        return None
+    return (both_limit - memory_limit) - (both_used - memory_used)
 
 
 def _groups(controller: str) -> Iterator[Path]:

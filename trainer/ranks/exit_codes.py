@@ -103,10 +103,12 @@ def exit_with_code() -> Iterator[None]:
 def end_now(error: LostRankError) -> NoReturn:
     """End this process from any of its threads, as the main one may wait for ever."""
     text = _prefix_rank(str(error))
-    _tell_launcher(text, first=False)
-    if error.prints:
-        print(text, file=sys.stderr, flush=True)
-    os._exit(FAILED)
+    try:
+        if error.prints:
+            print(text, file=sys.stderr, flush=True)
+        _tell_launcher(text, first=False)
+    finally:  # also where the disk is full, or nobody reads
+        os._exit(FAILED)
 
 
 def _message_of(error: BaseException) -> tuple[str, bool] | None:

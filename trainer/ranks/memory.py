@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from trainer.ranks import processes
-from trainer.ranks.cgroups import available_memory_bytes
+from trainer.ranks.cgroups import available_memory_bytes, available_swap_bytes
 
 SHARE = 0.5
 """of what is free at the start: the rest is for the network, its gradients and the system"""
@@ -30,9 +30,7 @@ def image_limit_bytes(limit_mb: int | None) -> int:
 
 def free_bytes() -> int:
     """Return how much the processes of this machine can still take without one being killed."""
-    import psutil
-
-    return available_memory_bytes() + int(psutil.swap_memory().free)
+    return available_memory_bytes() + available_swap_bytes()
 
 
 def _slurm_bytes() -> int | None:

@@ -104,8 +104,11 @@ def watch_exchanges(
         if state == TIMED_OUT:
             text = f"an exchange has not ended within {timeout_seconds:g} s"
         error = lost_ranks.name_lost(accelerator, text, "in an exchange")
-        # A rank without the message may have an error of its own, which its main thread reports.
-        time.sleep(LAST_S if error.prints else lost_ranks.PATIENCE_S)
+        # A rank without the message may have an error of its own, which its main thread reports;
+        # with it, that thread is not to end the process before the message.
+        is_ending = _ending.wait(LAST_S if error.prints else lost_ranks.PATIENCE_S)
+        if is_ending and not error.prints:
+            return
         exit_codes.end_now(
             LostRankError(f"{error}{_describe_dump(started_s)}", prints=error.prints)
         )

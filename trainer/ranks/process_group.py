@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
-from trainer.ranks import collectives, lost_ranks, nccl, processes
+from trainer.ranks import backends, collectives, lost_ranks, nccl, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,8 +62,8 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     """Join the process group, on the GPUs if there are any, otherwise on the CPU.
 
     Raises:
-        UserError: fp16 without a GPU, tf32 without one that has it, portable kernels on a GPU, or
-            torch's checks of all calls with DDP.
+        UserError: fp16 without a GPU, tf32 without one that has it, portable kernels on a GPU,
+            torch's checks of all calls with DDP, or some ranks would use a GPU and others not.
     """
     import torch
     from accelerate import Accelerator
@@ -93,13 +93,13 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     # DDP would overwrite every rank's batch-norm statistics with those of rank 0, and would fail
     # when a parameter takes no part in a step.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    backend = "gloo" if not cpu and _shares_gpu() else InitProcessGroupKwargs.backend
-    if config.train.reduction == "fast" and (cpu or backend == "gloo"):
-        _check_ddp()
     if not cpu:
         nccl.choose_dump_place()
     timeout = timedelta(seconds=config.timeout_seconds)
-    group = InitProcessGroupKwargs(backend=backend, timeout=timeout)
+    backend = backends.agree(cpu=cpu, timeout=timeout)
+    if config.train.reduction == "fast" and (cpu or backend == "gloo"):
+        _check_ddp()
+    group = InitProcessGroupKwargs(backend or InitProcessGroupKwargs.backend, timeout=timeout)
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[handler, group])
     if accelerator.device.type == "cpu":
         # Of several processes it has a number, with which torch copies what is there already.
@@ -123,16 +123,6 @@ def _check_ddp() -> None:
             f"{variable}: is DETAIL, with which torch's DDP breaks off on the CPU, and "
             f"train.reduction: fast uses that; set INFO, or train.reduction: exact"
         )
-
-
-def _shares_gpu() -> bool:
-    """Tell whether processes of this machine share a GPU, which NCCL refuses.
-
-    Accelerate gives them the GPUs in turn. Gloo sends their messages by way of the host.
-    """
-    import torch
-
-    return 0 < torch.cuda.device_count() < processes.local_count()
 
 
 def leave(accelerator: Accelerator) -> None:

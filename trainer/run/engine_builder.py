@@ -121,6 +121,8 @@ def build_unsaved_engine(accelerator: Accelerator, config: RunConfig, stop: Stop
         UserError: as `build_engine`.
     """
     may_divide = config.train.microbatches is None
+    # As in a run: by keys that may differ, too, ranks decide what they do together.
+    config = collectives.run_on_main_rank(accelerator, lambda: config)
     config = fill_pinned(config, processes.default_pins(config, accelerator.num_processes))
     processes.apply_pins(config)
     return build_engine(accelerator, config, NoCheckpoints(), stop, may_divide=may_divide)

@@ -107,7 +107,7 @@ def _step_fits(engine: Engine, *, divided: bool) -> bool:
 
 
 def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
-    """Return whether this rank has the memory for its part of a step.
+    """Return whether this rank has the memory for its part of a step; a collective.
 
     It computes its own micro-batches, one or two of them, beside what later steps keep. The step
     is one at the largest size of the images, with all that is trained in the end. Weights, buffers,
@@ -125,10 +125,14 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
     sizes = batch.microbatch_sizes
     if divided:
         sizes = _with_larger_first(sizes, step.own)
+    free_bytes = memory.free_bytes() / processes.local_count()
+    # None may have begun to try while another one of its machine measures what is free.
+    collectives.barrier(engine.accelerator)
     fits = True
     try:
         with _as_in_epoch(engine, last), seeding.preserve_generators():
-            fits = _is_possible(engine, batch, max(sizes[index] for index in step.own))
+            samples = max(sizes[index] for index in step.own)
+            fits = _is_possible(engine, batch, samples, free_bytes)
             if fits:
                 kept = _reserve(engine, divided=divided)
                 step.compute_alone(batch.images, batch.targets, sizes, batch.weights)
@@ -149,15 +153,17 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
 
 @torch.no_grad()
 def _evaluation_fits(engine: Engine) -> bool:
-    """Return whether this rank has the memory to classify a block of images."""
+    """Return whether this rank has the memory to classify a block of images after a step."""
     data, device = engine.data, engine.accelerator.device
     images = data.validation if len(data.validation) else data.test
     first = torch.arange(min(engine.selection.block_samples, len(images)))
     try:
         with preserve_state(engine.module), seeding.preserve_generators():
             engine.module.eval()
+            kept = _reserve(engine, divided=False)
             pixels, _ = images.fetch(first.to(images.images.device))
             engine.module(data.scaling.apply(pixels.to(device)))
+            del kept
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory.is_out_of_memory(error):
             raise
@@ -165,20 +171,18 @@ def _evaluation_fits(engine: Engine) -> bool:
     return True
 
 
-def _is_possible(engine: Engine, batch: Batch, samples: int) -> bool:
+def _is_possible(engine: Engine, batch: Batch, samples: int, free_bytes: float) -> bool:
     """Return false where a micro-batch of so many samples takes more than the host has.
 
     Linux gives memory that it does not have, and kills a process that uses it. So what the tensors
-    of two and of three images take is measured, and compared with what is free here.
+    of two and of three images take is measured, and compared with what is free for this process.
     """
     if engine.accelerator.device.type != "cpu" or samples < 3:
         return True
     few, more = (_alive_bytes(engine, batch, count) for count in (2, 3))
     # Tensors that do not grow with the images are left out, as are the images, which are there.
     each = max(after - before for before, after in zip(few, more, strict=False))
-    return (
-        each - batch.images[0].nbytes
-    ) * samples <= memory.free_bytes() / processes.local_count()
+    return (each - batch.images[0].nbytes) * samples <= free_bytes
 
 
 def _alive_bytes(engine: Engine, batch: Batch, count: int) -> list[int]:
