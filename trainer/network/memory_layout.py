@@ -10,6 +10,9 @@ from torch import nn
 from trainer.base.errors import UserError
 from trainer.network import model_state
 
+_VECTOR_NUMBERS = 8
+"""of float32, that AVX2 computes with at once"""
+
 
 def describe_layout(model: nn.Module) -> str:
     """Return the memory layout of the filters in words."""
@@ -25,7 +28,8 @@ def choose_layout(
 ) -> torch.memory_format:
     """Set the layout in which convolutions are faster: benchmarks/results/kernels.md.
 
-    But a model that calls view() on their output, or on its gradient, cannot use channels_last.
+    But a model that calls view() on their output, or on its gradient, cannot use channels_last, nor
+    can one for which oneDNN has no kernel that is sound.
 
     Args:
         model: a trial build.
@@ -39,6 +43,16 @@ def choose_layout(
     """
     if wanted == "contiguous":
         return torch.preserve_format
+    if name := _unsound_convolution(model):
+        if wanted == "channels_last":
+            raise UserError(
+                f"train.memory_format: the model cannot use channels_last: in the backward pass of "
+                f"{name}, whose filters of one pixel have a stride and fewer than "
+                f"{_VECTOR_NUMBERS} channels, AVX2 kernels write beyond their memory; use auto or "
+                f"contiguous"
+            )
+        set_layout(model, torch.contiguous_format)
+        return torch.contiguous_format
     set_layout(model, torch.channels_last)
     try:
         check(model)
@@ -51,6 +65,25 @@ def choose_layout(
         set_layout(model, torch.contiguous_format)
         return torch.contiguous_format
     return torch.channels_last
+
+
+def _unsound_convolution(model: nn.Module) -> str | None:
+    """Return the name of a convolution whose backward pass damages memory, if there is one.
+
+    That is oneDNN's with AVX2, which portable kernels have too, in channels_last:
+    https://github.com/uxlfoundation/oneDNN/issues/6035.
+    """
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return None
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.in_channels // module.groups < _VECTOR_NUMBERS
+            and set(module.kernel_size) == {1}
+            and max(module.stride) > 1
+        ):
+            return name
+    return None
 
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
