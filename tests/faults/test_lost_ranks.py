@@ -47,9 +47,8 @@ def test_a_rank_that_is_killed_is_named(victim: int, is_early: bool, tmp_path: P
     ranks[victim].kill()
     output, _ = launched.communicate(timeout=60)
     assert launched.returncode == 1
-    assert (
-        f"rank {1 - victim} on {platform.node()}: rank {victim} on {platform.node()} died" in output
-    )
+    here = platform.node()
+    assert f"rank {1 - victim} on {here}: rank {victim} on {here} died" in output, output
     assert "Traceback" not in output.split("torch/distributed")[0]
     assert psutil.wait_procs(ranks, timeout=1)[1] == []
     if victim == 1:
