@@ -75,6 +75,7 @@ def _unsound_convolution(model: nn.Module) -> str | None:
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX2":
         return None
+    name: str
     for name, module in model.named_modules():
         if (
             isinstance(module, nn.Conv2d)
