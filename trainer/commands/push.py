@@ -111,11 +111,11 @@ def collect(folder: Path) -> dict[str, bytes]:
     if (folder / SIGNATURE).exists():
         files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
     files[RESULTS] = _results_without_folders(folder)
-    recipe = nest(keys_of_run(config))
+    values = keys_of_run(config)
+    recipe = nest(values)
     for section, key in _SOURCES:
         recipe[section][key] = _without_folder(recipe[section][key])
     files[RECIPE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
-    values = keys_of_run(config)
     del values["data.groups"]  # a pattern
     if places := [text for text in _texts(values) if _is_place(text)]:
         _hide(files, lambda text: _shorten(text, places))

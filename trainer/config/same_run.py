@@ -17,7 +17,7 @@ FREE_KEYS = frozenset(
     | {f"checkpoint.{key.name}" for key in dataclasses.fields(CheckpointConfig)}
     | {f"tracking.{key.name}" for key in dataclasses.fields(TrackingConfig)}
 )
-"""keys that cannot change the weights of a usual run, which may be resumed with other values"""
+"""keys that cannot change the weights: a run may be resumed with other values of them"""
 
 PINNED_KEYS = (
     "threads",

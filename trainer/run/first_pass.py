@@ -13,6 +13,7 @@ from trainer.network.buffers_in_passes import preserve_state
 from trainer.ranks import collectives
 from trainer.training import activation_checkpointing
 from trainer.training.engine import Engine
+from trainer.training.microbatches import divide
 from trainer.training.step import TrainStep
 
 _FEW = 4
@@ -32,13 +33,13 @@ def try_first_pass(engine: Engine) -> None:
     if is_usual or state.epoch > train.epochs:
         return
     engine.start_epoch(state.epoch)
-    done = state.step - (state.epoch - 1) * engine.batches.steps
+    done = engine.steps_done_in_epoch()
     with contextlib.closing(engine.batches.iter_epoch(state.epoch, done)) as batches:
         batch = next(batches, None)
     if batch is None:  # all of the epoch's steps are done, and only its validation is left
         return
-    sizes = [batch.microbatch_sizes[index] for index in engine.train_step.own]
-    images = torch.split(batch.images, sizes)[0]
+    own, sizes = engine.train_step.own, batch.microbatch_sizes
+    _, images, *_ = next(divide(own, batch.images, batch.targets, sizes, batch.weights))
     collectives.run_on_all_ranks(engine.accelerator, lambda: _try(engine.train_step, images))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,14 @@ class AliveBytes(WatchingMode):
             if reference.expired():  # type: ignore[no-untyped-call]
                 del self._alive[key]
         self.bytes.append(sum(size for _, size in self._alive.values()))
+
+
+def bytes_per_image(of_two: Sequence[int], of_three: Sequence[int]) -> int:
+    """Return the most that one image more takes, by the counts of the same pass over two and three.
+
+    The part that does not grow with the images, such as that of the weights, is left out.
+    """
+    return max(more - fewer for fewer, more in zip(of_two, of_three, strict=False))
 
 
 @contextlib.contextmanager

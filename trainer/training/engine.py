@@ -163,7 +163,7 @@ class Engine:
             raise self._stopped(asked) from None
 
     def _train_epoch(self) -> None:
-        state, done = self.state, self._steps_done_in_epoch()
+        state, done = self.state, self.steps_done_in_epoch()
         last_epoch, last_step = self.until or (None, 0)
         left = last_step - state.step if state.epoch == last_epoch else None
         self.step_log.start_clock()
@@ -255,7 +255,8 @@ class Engine:
         set_learning_rate(self.optimizer, lr)
         return lr
 
-    def _steps_done_in_epoch(self) -> int:
+    def steps_done_in_epoch(self) -> int:
+        """Return how many steps of the epoch in which the run stands are done."""
         return self.state.step - (self.state.epoch - 1) * self.batches.steps
 
     def _log_point(self) -> None:
@@ -263,13 +264,13 @@ class Engine:
         with profiler_ranges.label("logging"):
             self._flush()
             # Rank 0 decides how many steps make about a second, so that all ranks stop together.
-            seconds_per_step = self.state.epoch_seconds / self._steps_done_in_epoch()
+            seconds_per_step = self.state.epoch_seconds / self.steps_done_in_epoch()
             interval = max(1.0, LOG_SECONDS / seconds_per_step)
             interval = self.stop_check(interval if self.accelerator.is_main_process else 0.0)
         self.next_log_step = self.state.step + int(interval)
 
     def _flush(self) -> None:
-        self.step_log.flush(self.state, self._steps_done_in_epoch(), self.observer)
+        self.step_log.flush(self.state, self.steps_done_in_epoch(), self.observer)
 
     def _stopped(self, asked: AskedToStop) -> StoppedOnRequest:
         what = "everything is saved; the same command goes on from there"

@@ -9,7 +9,7 @@ from trainer.config.schema import TrainConfig
 from trainer.data.dataset import ImageSet
 from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers_in_passes import preserve_state
-from trainer.training.alive_bytes import count_alive
+from trainer.training.alive_bytes import bytes_per_image, count_alive
 from trainer.training.evaluation import BLOCK_SAMPLES
 
 FEW_BYTES = 300_000_000
@@ -52,8 +52,7 @@ def peak_bytes_per_image(model: nn.Module, images: ImageSet) -> int:
     """
     shape = tuple(images.images.shape[1:])
     two, three = (_measure(model, torch.zeros(count, *shape)) for count in (2, 3))
-    # The part that does not grow with the images comes from the weights.
-    return max(more - fewer for fewer, more in zip(two, three, strict=False))
+    return bytes_per_image(two, three)
 
 
 def _measure(model: nn.Module, inputs: torch.Tensor) -> list[int]:

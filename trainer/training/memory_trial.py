@@ -24,7 +24,7 @@ from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers_in_passes import preserve_state
 from trainer.ranks import collectives, memory, processes
 from trainer.ranks.caller_settings import trim_freed_memory
-from trainer.training.alive_bytes import count_alive
+from trainer.training.alive_bytes import bytes_per_image, count_alive
 from trainer.training.optimizer_state import SMALL_BYTES, states_after_a_step
 
 if TYPE_CHECKING:
@@ -179,9 +179,8 @@ def _is_possible(engine: Engine, batch: Batch, samples: int, free_bytes: float) 
     """
     if engine.accelerator.device.type != "cpu" or samples < 3:
         return True
-    few, more = (_alive_bytes(engine, batch, count) for count in (2, 3))
-    # Tensors that do not grow with the images are left out, as are the images, which are there.
-    each = max(after - before for before, after in zip(few, more, strict=False))
+    each = bytes_per_image(*(_alive_bytes(engine, batch, count) for count in (2, 3)))
+    # The images themselves are there already.
     return (each - batch.images[0].nbytes) * samples <= free_bytes
 
 

@@ -153,9 +153,8 @@ def draw_coverage(curve: CoverageCurve) -> Figure:
     lowest = float(curve.accuracy.min())
     bottom, top = max(0.0, lowest - 0.1 * (1.02 - lowest)), 1 + 0.02 * (1 - lowest) + 0.002
     axes.set_ylim(bottom, top)
-    axes.set_yticks(
-        [tick for tick in axes.get_yticks() if bottom <= tick <= 1]
-    )  # no share is above
+    # No share is above 1.
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 1])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(percent_format())
     finish(axes)
