@@ -226,11 +226,8 @@ def load_once(accelerator: Accelerator, kind: str) -> list[Any]:
         "sha256": [measurements.fingerprint_of(images) for images in sets],
         "classes": len(dataset.class_names),
         "loads": len(loads),
-        "shared_bytes": _mapped_bytes("Rss"),
-        "own_bytes": _mapped_bytes("Pss"),
     }
-    accelerator.wait_for_everyone()  # so that the other one still maps it
-    return gather_object([found])
+    return gather_object([found | _shared_memory(accelerator)])
 
 
 def keep_photographs(accelerator: Accelerator, root: str, elsewhere: bool) -> list[Any]:
@@ -262,14 +259,9 @@ def keep_photographs(accelerator: Accelerator, root: str, elsewhere: bool) -> li
         accelerator.wait_for_everyone()
         for _ in range(2):  # as the others have decoded them, and as they are kept
             pixels, _ = train.fetch(torch.arange(len(train)))
-    found = {
-        "decoded": len(decoded),
-        "sha256": hashlib.sha256(pixels.numpy()).hexdigest(),
-        "shared_bytes": _mapped_bytes("Rss"),
-        "own_bytes": _mapped_bytes("Pss"),
-        "private_bytes": _private_bytes() - before_bytes,
-    }
-    accelerator.wait_for_everyone()  # so that the other one still maps them
+    sha256 = hashlib.sha256(pixels.numpy()).hexdigest()
+    found = {"decoded": len(decoded), "sha256": sha256, **_shared_memory(accelerator)}
+    found["private_bytes"] -= before_bytes
     return gather_object([found])
 
 
@@ -288,11 +280,20 @@ def cache_features(accelerator: Accelerator) -> list[Any]:
             for images in (dataset.train, dataset.validation)
         ],
         "bytes": dataset.train.images.nbytes + dataset.validation.images.nbytes,
+    }
+    return gather_object([found | _shared_memory(accelerator)])
+
+
+def _shared_memory(accelerator: Accelerator) -> dict[str, Any]:
+    """Return how much memory this process shares and has alone, once all have read the images."""
+    accelerator.wait_for_everyone()  # a page is private until another process has read it
+    found = {
         "shared_bytes": _mapped_bytes("Rss"),
         "own_bytes": _mapped_bytes("Pss"),
+        "private_bytes": _private_bytes(),
     }
-    accelerator.wait_for_everyone()
-    return gather_object([found])
+    accelerator.wait_for_everyone()  # so that the other one still maps them
+    return found
 
 
 def _private_bytes() -> int:
