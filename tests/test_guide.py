@@ -96,6 +96,12 @@ def test_the_layers_in_the_guide_are_those_that_the_command_shows(
         assert f"{rows[name]['multiply_adds'] / 1e6:.1f} million" in text
 
 
+def headings(page: Path) -> set[str]:
+    """What a link names the headings of the page by."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_keys_files_and_links_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -106,8 +112,11 @@ def test_keys_files_and_links_exist(page: Path) -> None:
     folders = "trainer|models|tests|configs|launch|benchmarks|docs|examples"
     for file in re.findall(rf"`((?:{folders})/[\w./]*)`", text):
         assert (REPOSITORY / file).exists(), file
-    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (page.parent / link).exists(), link
+    for link, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if heading:
+            assert heading in headings(target), f"{link}#{heading}"
 
 
 def test_the_page_of_commands_is_that_of_the_help() -> None:
