@@ -1,4 +1,4 @@
-"""The pages' commands, keys, files and links are right; that of the commands is `--help`'s.
+"""The pages' keys, files and links are right; that of the commands is `--help`'s.
 
 Write the page again: python -m tests.test_guide > docs/commands.md
 """
@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.commands.command import run_command
 from tests.conftest import REPOSITORY
-from trainer.__main__ import COMMANDS, build_parser
-from trainer.config import command_line
+from tests.pages.shown import PAGES
+from trainer.__main__ import COMMANDS
 from trainer.config.schema import RunConfig, flatten
 
 GUIDE = REPOSITORY / "docs" / "guide.md"
 COMMANDS_PAGE = REPOSITORY / "docs" / "commands.md"
-
-
-def shown_commands(text: str) -> list[list[str]]:
-    """The words of the `python` commands in the page's blocks; what stands behind # is left out."""
-    block = re.sub(r"\\\n\s*", "", text)
-    lines = re.findall(r"^    python (?:-m )?(.+)$", block, re.MULTILINE)
-    return [shlex.split(re.sub(r"\s{2,}[^-\s'].*$", "", line), comments=True) for line in lines]
 
 
 def commands_page() -> str:
@@ -53,33 +45,6 @@ def commands_page() -> str:
             "",
         ]
     )
-
-
-PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted(REPOSITORY.glob("docs/*.md"))]
-SHOWN = {
-    " ".join(words): words
-    for page in PAGES
-    for words in shown_commands(page.read_text(encoding="utf-8"))
-    if words[0] in ("train.py", "trainer")
-}
-
-
-def test_commands_are_found() -> None:
-    assert len(SHOWN) > 50
-    assert len({words[1] for words in SHOWN.values() if words[0] == "trainer"}) == len(COMMANDS)
-
-
-@pytest.mark.parametrize("words", SHOWN.values(), ids=SHOWN)
-def test_a_command_is_taken(words: list[str]) -> None:
-    if words[0] == "train.py":
-        command_line.parse([word for word in words[1:] if word != "--help"])
-        return
-    arguments, others = build_parser().parse_known_args(words[1:])
-    if words[1] in ("models", "inspect-data") and others and not others[0].startswith("-"):
-        others.pop(0)  # the network's name, or a run's folder
-    if others:
-        assert "configuration" in arguments
-        command_line.parse(others)
 
 
 def test_the_layers_in_the_guide_are_those_that_the_command_shows(

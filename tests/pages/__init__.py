@@ -1,0 +1,1 @@
+"""The commands that the pages show: found, taken by their programs' parsers, and run."""
