@@ -47,6 +47,9 @@ class Place:
         for name in LINKED:
             (folder / name).symlink_to(REPOSITORY / name)
         things.write_all(folder)
+        if (images := REPOSITORY.parent / "shared" / "data" / "fashion-mnist").exists():
+            (folder / "data").mkdir()
+            (folder / "data" / "fashion_mnist").symlink_to(images)
         for name, words in RUNS.items():
             place.run(f"python train.py {words} --output_dir runs/{name}")
         place.run("python -m trainer crossval --config digits --folds 2 --output_dir runs/folds")
@@ -71,11 +74,14 @@ class Place:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "WANDB_MODE": "disabled",
+            "LOCKSTEP_PROCESSES": "",  # not as the tests have it
         }
+        if (data := self.folder / "data").exists():
+            own["LOCKSTEP_DATA"] = str(data)
         return subprocess.run(
             ["bash", "-c", in_small(command)],
             cwd=self.folder,
-            env={**os.environ, **own},
+            env={name: value for name, value in {**os.environ, **own}.items() if value},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
