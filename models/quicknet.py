@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.common import check_image_size, check_probability, check_widths, initialise
+from models.common import check_flag, check_image_size, check_probability, check_widths, initialise
 from models.registry import register
 
 # Early pooling makes the net fast.
 _POOLED = (0, 2)
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 @register("quicknet")
@@ -20,13 +21,17 @@ class QuickNet(nn.Module):
 
     Its ingredients (convolutions without bias, batch normalisation, GELU, and the maximum over the
     last map) are those of the small nets in Jordan: 94% on CIFAR-10 in 3.29 Seconds on a Single
-    GPU, 2024, arXiv 2404.00498. Unlike there, pooling comes after the activation.
+    GPU, 2024, arXiv 2404.00498. Unlike there, pooling comes after the activation unless
+    `pool_first` is true.
 
     Args:
         widths: channels of each convolution.
         dropout: before the linear layer.
         pooled: after which convolutions, counted from 0, 2x2 max pooling comes, and images need
             2 ** len(pooled) pixels a side; None: after the first and third, as far as widths go.
+        activation: gelu, relu or silu; on a CPU relu takes a quarter of the time of gelu.
+        pool_first: whether 2x2 pooling comes before the normalisation, as there, which then has a
+            quarter of the numbers, and so has the activation.
     """
 
     def __init__(
@@ -37,10 +42,17 @@ class QuickNet(nn.Module):
         widths: Sequence[int] = (32, 64, 64, 128, 128),
         dropout: float = 0.0,
         pooled: Sequence[int] | None = None,
+        activation: str = "gelu",
+        pool_first: bool = False,
     ) -> None:
         super().__init__()
         check_widths(widths)
         check_probability("dropout", dropout)
+        check_flag("pool_first", pool_first)
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"activation is {activation!r}, but must be one of {', '.join(_ACTIVATIONS)}."
+            )
         if pooled is None:
             pooled = [index for index in _POOLED if index < len(widths)]
         _check_pooled(pooled, len(widths))
@@ -48,9 +60,9 @@ class QuickNet(nn.Module):
         layers: list[nn.Module] = []
         for index, (before, width) in enumerate(zip([in_channels, *widths], widths, strict=False)):
             convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(width), nn.GELU()]
-            if index in pooled:
-                layers.append(nn.MaxPool2d(2))
+            pool = [nn.MaxPool2d(2)] if index in pooled else []
+            rest = [nn.BatchNorm2d(width), _ACTIVATIONS[activation]()]
+            layers += [convolution, *pool, *rest] if pool_first else [convolution, *rest, *pool]
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(widths[-1], num_classes)

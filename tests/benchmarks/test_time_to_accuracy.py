@@ -13,7 +13,7 @@ import time_to_accuracy as benchmark
 def test_both_recipes_run_and_are_compared(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         images=1200, lab_epochs=2, threads=1, root=None, data="digits", seeds=2,
-        more=["--train.epochs", "2"],
+        more=["--train.epochs", "2", "--processes", "1"],
     )  # fmt: skip
     found = benchmark.measure(arguments)
     for outcomes in found.values():
@@ -24,6 +24,5 @@ def test_both_recipes_run_and_are_compared(tmp_path: Path) -> None:
     mean = sum(outcome.accuracy for outcome in found["the lab's recipe"]) / 2
     assert f"| the lab's recipe | {mean:.4f} |" in page
     fast = found["`configs/fashion_mnist_fast.yaml`"]
-    mirrored = sum(outcome.augmented or 0.0 for outcome in fast) / 2
     plain = sum(outcome.accuracy for outcome in fast) / 2
-    assert f"| `configs/fashion_mnist_fast.yaml` | {plain:.4f} | {mirrored:.4f} |" in page
+    assert f"| `configs/fashion_mnist_fast.yaml` | {plain:.4f} |" in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -247,6 +247,32 @@ def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int])
     assert torch.equal(*logits)
 
 
+def test_quicknet_pools_before_the_norm_if_told() -> None:
+    def parts(**more: Any) -> list[str]:
+        network = build("quicknet", {"widths": [4, 6], "pooled": [0], **more})
+        models.check_output(network, num_classes=10, in_channels=1, image_size=(28, 28))
+        assert isinstance(network.features, nn.Sequential)
+        return [type(layer).__name__ for layer in network.features]
+
+    second = ["Conv2d", "BatchNorm2d", "GELU"]
+    assert parts() == ["Conv2d", "BatchNorm2d", "GELU", "MaxPool2d", *second]
+    assert parts(pool_first=True) == ["Conv2d", "MaxPool2d", "BatchNorm2d", "GELU", *second]
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("gelu", nn.functional.gelu), ("relu", torch.relu), ("silu", nn.functional.silu)],
+)
+def test_quicknet_has_the_activation_that_it_is_told(
+    activation: str, function: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    network = build("quicknet", {"widths": [4], "pooled": [], "activation": activation})
+    assert isinstance(network.features, nn.Sequential)
+    images = torch.randn(3, 1, 9, 9)
+    normalised = network.features[:2](images)
+    assert torch.equal(network.features(images), function(normalised))
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
@@ -262,6 +288,9 @@ def test_quicknet_pools_after_the_first_and_third_unless_told(widths: list[int])
         ("quicknet", {"pooled": [0, 0]}, "pooled is [0, 0],"),
         ("quicknet", {"pooled": [True]}, "pooled is [True],"),
         ("quicknet", {"pooled": 2}, "pooled is 2,"),
+        ("quicknet", {"activation": "tanh"}, "activation is 'tanh', but must be one of gelu, relu"),
+        ("quicknet", {"activation": ["relu"]}, "activation is ['relu'], but must be one of"),
+        ("quicknet", {"pool_first": 1}, "pool_first is 1, but must be true or false"),
         ("quicknet", {"pooled": [[0]]}, "pooled is [[0]],"),
         ("quicknet", {"pooled": [0, 1, 2, 3, 4]}, "images of 28x28 pixels are too small: it needs"),
         ("vgg_small", {"widths": [32.5]}, "widths is [32.5],"),
