@@ -22,11 +22,18 @@ class Entry:
     """what is imported"""
 
 
-OURS, BOUND = "lockstep", "bound"
+OURS, ONE_PROCESS = "lockstep_ranks", "lockstep"
+"""our default form, a process of a thread for each core, and one process of all threads"""
+BOUNDS = {OURS: "bound_ranks", ONE_PROCESS: "bound"}
+"""what compute costs in each of these forms"""
+RANKS = {OURS, BOUNDS[OURS]}
+"""those that start a process of a thread for each core"""
 
 CONTENDERS = {
     OURS: Entry("**Lockstep**", "torch", "trainer"),
-    BOUND: Entry("compute bound", "torch", "torch"),
+    ONE_PROCESS: Entry("**Lockstep**, one process", "torch", "trainer"),
+    BOUNDS[OURS]: Entry("compute bound", "torch", "torch"),
+    BOUNDS[ONE_PROCESS]: Entry("compute bound, one process", "torch", "torch"),
     "lab": Entry("the lab's loop", "torch", "torch"),
     "accelerate_example": Entry("Accelerate, `complete_cv_example`", "accelerate", "accelerate"),
     "lightning": Entry("PyTorch Lightning", "pytorch-lightning", "pytorch_lightning"),
@@ -35,3 +42,4 @@ CONTENDERS = {
     "skorch_net": Entry("skorch", "skorch", "skorch"),
     "timm_loop": Entry("timm, `train.py`", "timm", "timm"),
 }
+PEERS = [name for name in CONTENDERS if name not in BOUNDS and name not in BOUNDS.values()]

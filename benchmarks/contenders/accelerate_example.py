@@ -6,17 +6,17 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from turns import Turns
 
-from contenders.task import Augmentation, NamedDataset, Parts, Task
+from contenders.photos import make_parts
+from contenders.task import Task
 
 
 def train(task: Task, turns: Turns) -> None:
     """Train as there without --with_tracking, batches scaled; no learning-rate schedule."""
-    parts = Parts(task)
+    parts = make_parts(task)
     accelerator = Accelerator(cpu=True)
     mean = parts.scaling.mean.to(accelerator.device)
     deviation = parts.scaling.deviation.to(accelerator.device)
-    transform = Augmentation(black=0.0) if parts.transform else None
-    dataset = NamedDataset("image", "label", parts.pixels.float(), parts.targets, transform)
+    dataset = parts.named("image", "label", scaled=False)
     model, optimizer, loader = accelerator.prepare(parts.model, parts.adam(), parts.loader(dataset))
     for _ in range(task.epochs):
         with turns.epoch():

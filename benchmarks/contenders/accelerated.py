@@ -7,12 +7,16 @@ from pytorch_accelerated.callbacks import TrainerCallback, get_default_callbacks
 from torch import nn
 from turns import Turns
 
-from contenders.task import Parts, Task
+from contenders.photos import make_parts
+from contenders.task import Task
 
 
 def train(task: Task, turns: Turns) -> None:
-    """Train with the default callbacks without the bar; workers would take the cores."""
-    parts = Parts(task)
+    """Train with the default callbacks without the bar.
+
+    Workers for images in memory would take the cores.
+    """
+    parts = make_parts(task)
     trainer = Trainer(
         parts.model,
         loss_func=nn.CrossEntropyLoss(),
@@ -26,5 +30,8 @@ def train(task: Task, turns: Turns) -> None:
         train_dataset=parts.dataset(),
         num_epochs=task.epochs,
         per_device_batch_size=task.batch_size,
-        train_dataloader_kwargs={"num_workers": 0},
+        train_dataloader_kwargs={
+            "num_workers": task.workers,
+            "persistent_workers": task.workers > 0,
+        },
     )

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from turns import Turns
 
-from contenders.task import LEARNING_RATE, NamedDataset, Parts, Task
+from contenders.photos import make_parts
+from contenders.task import LEARNING_RATE, Task
 
 
 def train(task: Task, turns: Turns) -> None:
@@ -20,7 +21,7 @@ def train(task: Task, turns: Turns) -> None:
 
     Its own optimiser is a fused AdamW, which without weight decay is Adam.
     """
-    parts = Parts(task)
+    parts = make_parts(task)
     arguments = TrainingArguments(
         output_dir=task.folder,
         use_cpu=True,
@@ -29,6 +30,8 @@ def train(task: Task, turns: Turns) -> None:
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
+        dataloader_num_workers=task.workers,
+        dataloader_persistent_workers=task.workers > 0,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -36,9 +39,7 @@ def train(task: Task, turns: Turns) -> None:
     trainer = Trainer(
         model=Classifier(parts.model),
         args=arguments,
-        train_dataset=NamedDataset(
-            "pixel_values", "labels", parts.images, parts.targets, parts.transform
-        ),
+        train_dataset=parts.named("pixel_values", "labels"),
         callbacks=[turns.callback(TrainerCallback, "on_epoch_begin", "on_epoch_end")],
     )
     trainer.train()

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from turns import Turns
 
+from contenders.photos import Photos, make_parts
 from contenders.task import Parts, Task
 
 
 def train(task: Task, turns: Turns) -> None:
     """Train a LightningModule that logs its loss, by a Trainer without files and bars."""
-    parts = Parts(task)
+    parts = make_parts(task)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=task.epochs,
@@ -28,7 +29,7 @@ def train(task: Task, turns: Turns) -> None:
 class LitClassifier(pl.LightningModule):  # type: ignore[misc]
     """The model with its loss and its optimiser."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts | Photos) -> None:
         super().__init__()
         self.model = parts.model
         self.parts = parts

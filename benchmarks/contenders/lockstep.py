@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from turns import Turns
@@ -11,18 +11,23 @@ from contenders.task import LEARNING_RATE, Task
 from trainer.config import rules, schema
 from trainer.run.engine_builder import build_engine
 from trainer.run.session import Session
+from trainer.training.engine import Engine
 from trainer.training.observer import Observer, Record
 
 
 def train(task: Task, turns: Turns) -> None:
-    """Fit for as many epochs as there are turns."""
-    with Session(configuration(task, microbatches=1)) as session:
+    """Fit in this process for as many epochs as there are turns."""
+    fit(configuration(task, microbatches=1), lambda engine: InTurns(engine, turns))
+
+
+def fit(config: schema.RunConfig, observe: Callable[[Engine], Observer]) -> None:
+    """Fit with an observer in the place of the run's own, on each rank."""
+    with Session(config) as session:
         assert session.open()
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
         engine = build_engine(*parts)
         session.start(engine)
-        assert engine.observer
-        engine.observer = InTurns(engine.observer, turns)
+        engine.observer = observe(engine)
         engine.fit()
 
 
@@ -52,34 +57,42 @@ def configuration(
 
 
 class InTurns:
-    """The run's observer, which waits for a turn before an epoch and ends it after."""
+    """Each rank's observer: the first waits for the turn, and the others for the first."""
 
-    def __init__(self, inner: Observer, turns: Turns) -> None:
-        self.inner = inner
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self.engine = engine
+        self.inner: Observer | None = engine.observer
         self.turns = turns
 
     def epoch_started(self, epoch: int, steps: int, done: int) -> None:
         """Wait first."""
-        self.turns.wait()
-        self.inner.epoch_started(epoch, steps, done)
+        if self.inner:
+            self.turns.wait()
+            self.inner.epoch_started(epoch, steps, done)
+        self.engine.accelerator.wait_for_everyone()
+        self.engine.step_log.start_clock()
 
     def epoch_done(self, record: Record) -> None:
         """Report last."""
-        self.inner.epoch_done(record)
-        self.turns.report()
+        if self.inner:
+            self.inner.epoch_done(record)
+            self.turns.report()
 
     def steps_done(self, records: Sequence[Record], progress: Record) -> None:
         """Pass on."""
-        self.inner.steps_done(records, progress)
+        if self.inner:
+            self.inner.steps_done(records, progress)
 
     def position(self) -> dict[str, Any]:
         """Pass on."""
-        return self.inner.position()
+        return self.inner.position() if self.inner else {}
 
     def sync(self) -> None:
         """Pass on."""
-        self.inner.sync()
+        if self.inner:
+            self.inner.sync()
 
     def go_back(self, position: Record) -> None:
         """Pass on."""
-        self.inner.go_back(position)
+        if self.inner:
+            self.inner.go_back(position)

@@ -19,6 +19,8 @@ from trainer.data.sources import reading
 
 LEARNING_RATE = 1e-3
 CROP_PADDING = 2
+AREA = (0.08, 1.0)
+"""of a photograph that a random crop has"""
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -37,12 +39,31 @@ class Task:
     folder: str
     """for files that a contender cannot do without"""
     augment: Literal["none", "flip_shift"] = "none"
+    image_size: int | None = None
+    """of photographs in `root`/train/CLASS, which are read from their files and cropped at random
+    to this many pixels; None: `data` are images in memory"""
+    weights: Literal["pretrained"] | None = None
+    """model.weights: ImageNet's, of EfficientNet-Lite0"""
+    workers: int = 0
+    """worker processes of the others' loaders"""
     data: DataName = "fashion_mnist"
     root: str | None = None
     seed: int = 0
 
     def data_config(self) -> DataConfig:
         """Return which images; none are held out."""
+        if self.image_size:
+            return DataConfig(
+                name="folder",
+                root=self.root,
+                train_size=self.images,
+                validation_size=0,
+                image_size=self.image_size,
+                channels=3,
+                augment=[{"random_resized_crop": {"area": list(AREA)}}, "flip"],
+                scaling="imagenet",
+                cache="none",
+            )
         return DataConfig(
             name=self.data,
             root=self.root,
@@ -53,7 +74,7 @@ class Task:
 
     def model_config(self) -> ModelConfig:
         """Return the network."""
-        return ModelConfig(name=self.model, args=self.model_args)
+        return ModelConfig(name=self.model, args=self.model_args, weights=self.weights)
 
 
 class Parts:
@@ -81,27 +102,47 @@ class Parts:
         self.test = dataset.test
         black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
         self.transform = Augmentation(black) if task.augment != "none" else None
-        seeding.seed_torch(task.seed, "initialisation")
         channels, height, width = self.images.shape[1:]
-        self.model = models.create(
-            task.model,
-            task.model_args,
-            num_classes=len(dataset.class_names),
-            in_channels=channels,
-            image_size=(height, width),
-        )
+        self.model = build_model(task, len(dataset.class_names), channels, (height, width))
 
     def loader(self, dataset: Dataset[Any] | None = None) -> DataLoader[Any]:
         """Return batches in a random order, read in this process: workers would take the cores."""
         return DataLoader(dataset or self.dataset(), batch_size=self.task.batch_size, shuffle=True)
 
-    def dataset(self) -> ImageDataset:
+    def dataset(self) -> Dataset[Any]:
         """Return the images and targets, augmented one by one."""
         return ImageDataset(self.images, self.targets, self.transform)
+
+    def named(self, image: str, target: str, *, scaled: bool = True) -> Dataset[Any]:
+        """Return the same as dictionaries.
+
+        Args:
+            scaled: or with the numbers of their pixels, as float32.
+        """
+        if scaled:
+            return NamedDataset(image, target, self.images, self.targets, self.transform)
+        transform = Augmentation(black=0.0) if self.transform else None
+        return NamedDataset(image, target, self.pixels.float(), self.targets, transform)
+
+    def first_batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some scaled images, float32 (size, channels, height, width), and their targets."""
+        return self.images[:size], self.targets[:size]
 
     def adam(self) -> torch.optim.Adam:
         """Return the optimiser without further arguments."""
         return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+
+
+def build_model(task: Task, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """Return the model with its first weights."""
+    seeding.seed_torch(task.seed, "initialisation")
+    return models.create(
+        task.model,
+        task.model_args,
+        num_classes=classes,
+        in_channels=channels,
+        image_size=image_size,
+    )
 
 
 class ImageDataset(Dataset[Any]):

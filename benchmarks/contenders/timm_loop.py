@@ -1,6 +1,6 @@
 """train_one_epoch of timm's train.py, github.com/huggingface/pytorch-image-models, from its parts.
 
-train.py is not in the package. Its loader resizes PIL images for ImageNet; here torch's is used.
+train.py is not in the package. Its loader resizes PIL images: for arrays in memory torch's is used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import nn
 from torchvision_operators import define_missing_operators
 from turns import Turns
 
+from contenders.photos import make_parts
 from contenders.task import LEARNING_RATE, Parts, Task
 
 LOG_INTERVAL = 50
@@ -27,8 +28,8 @@ def train(task: Task, turns: Turns) -> None:
     from timm.optim import create_optimizer_v2
     from timm.task import ClassificationTask
 
-    parts = Parts(task)
-    loader = parts.loader()
+    parts = make_parts(task)
+    loader = parts.loader() if isinstance(parts, Parts) else parts.timm_loader()
     optimizer = create_optimizer_v2(parts.model, opt="adam", lr=LEARNING_RATE)
     device = torch.device("cpu")
     training = ClassificationTask(parts.model, nn.CrossEntropyLoss(), device=device)

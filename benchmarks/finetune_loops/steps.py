@@ -9,9 +9,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import apart
+import contenders.lockstep
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,13 +22,9 @@ from finetune_loops import parts
 from finetune_loops.others import BODY_FACTOR, RATE, WEIGHT_DECAY
 from finetune_loops.steps_task import MORE, StepsTask
 from trainer.config import command_line
-from trainer.config.schema import RunConfig
 from trainer.network import memory_layout
 from trainer.ranks import local_processes, processes
-from trainer.run.engine_builder import build_engine
-from trainer.run.session import Session
-from trainer.training.engine import Engine
-from trainer.training.observer import Observer, Record
+from trainer.training.observer import Record
 
 NET = "efficientnet_lite0"
 
@@ -80,60 +76,19 @@ def lockstep(task: StepsTask, turns: Turns, more: Sequence[str]) -> None:
         ]
     )
     processes.check_launch(config)
-    local_processes.run(config, lambda: _fit(config, turns))
+    local_processes.run(
+        config, lambda: contenders.lockstep.fit(config, lambda engine: InTurns(engine, turns))
+    )
 
 
-def _fit(config: RunConfig, turns: Turns) -> None:
-    with Session(config) as session:
-        assert session.open()
-        engine = build_engine(
-            session.accelerator, session.config, session.checkpoints, session.stop
-        )
-        session.start(engine)
-        engine.observer = InTurns(engine, turns)
-        engine.fit()
-
-
-class InTurns:
-    """Each rank's observer: the first waits for the turn, and the others for the first."""
-
-    def __init__(self, engine: Engine, turns: Turns) -> None:
-        self.engine = engine
-        self.inner: Observer | None = engine.observer
-        self.turns = turns
-
-    def epoch_started(self, epoch: int, steps: int, done: int) -> None:
-        """Wait first."""
-        if self.inner:
-            self.turns.wait()
-            self.inner.epoch_started(epoch, steps, done)
-        self.engine.accelerator.wait_for_everyone()
-        self.engine.step_log.start_clock()
+class InTurns(contenders.lockstep.InTurns):
+    """Reports the seconds of the training, without what follows it."""
 
     def epoch_done(self, record: Record) -> None:
-        """Report the seconds of the training, without what follows it."""
+        """Report last."""
         if self.inner:
             self.inner.epoch_done(record)
             self.turns.report(record["seconds"])
-
-    def steps_done(self, records: Sequence[Record], progress: Record) -> None:
-        """Pass on."""
-        if self.inner:
-            self.inner.steps_done(records, progress)
-
-    def position(self) -> dict[str, Any]:
-        """Pass on."""
-        return self.inner.position() if self.inner else {}
-
-    def sync(self) -> None:
-        """Pass on."""
-        if self.inner:
-            self.inner.sync()
-
-    def go_back(self, position: Record) -> None:
-        """Pass on."""
-        if self.inner:
-            self.inner.go_back(position)
 
 
 def main() -> None:

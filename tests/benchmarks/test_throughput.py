@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import throughput
-from contenders import BOUND, CONTENDERS, OURS
+from contenders import BOUNDS, CONTENDERS, ONE_PROCESS, OURS
+from throughput_cases import Figures
+from throughput_page import build_page
 from turns import Process
 
 from tests.conftest import REPOSITORY
 
-ALWAYS_THERE = {OURS, BOUND, "lab", "accelerate_example"}
+ALWAYS_THERE = {OURS, ONE_PROCESS, *BOUNDS.values(), "lab", "accelerate_example"}
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +29,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_it_runs_with_what_is_installed_and_names_what_is_not(tmp_path: Path) -> None:
     output = tmp_path / "throughput.json"
     words = ["--case", "lab_cnn_augmented", "--data", "digits", "--images", "200", "--rounds", "2"]
-    finished = run(*words, "--threads", "1", "--output", str(output))
+    finished = run(*words, "--groups", "1", "--threads", "1", "--output", str(output))
     assert finished.returncode == 0, finished.stderr
     figures = json.loads(output.read_text())["lab_cnn_augmented"]
     assert ", commit " in figures["machine"]
@@ -44,8 +45,8 @@ def test_it_runs_with_what_is_installed_and_names_what_is_not(tmp_path: Path) ->
         assert CONTENDERS[name].title in page.split("Left out, as not installed:")[1]
 
 
-def figures(**seconds: list[float]) -> throughput.Figures:
-    return throughput.Figures(
+def figures(**seconds: list[float]) -> Figures:
+    return Figures(
         case="lab_cnn",
         images=600,
         batch_size=100,
@@ -61,15 +62,32 @@ def figures(**seconds: list[float]) -> throughput.Figures:
 
 def test_ratios_are_formed_within_a_round_and_the_best_peer_is_the_nearest() -> None:
     measured = figures(
-        lockstep=[1.0, 2.0, 3.0], bound=[0.9, 1.8, 2.7], lab=[2.0, 4.0, 6.0], skorch_net=[1.5, 3, 9]
+        lockstep_ranks=[1.0, 2.0, 3.0],
+        lockstep=[2.0, 4.0, 6.0],
+        bound_ranks=[0.9, 1.8, 2.7],
+        bound=[1.0, 2.0, 3.0],
+        lab=[2.0, 4.0, 6.0],
+        skorch_net=[1.5, 3, 9],
     )
     assert measured.best_peer() == "skorch_net"
-    lines = throughput.build_page({"lab_cnn": dataclasses.asdict(measured)})
-    assert (
-        "| The lab's net | 300 | 1.500 (1.500 to 3.000), skorch | 0.900 (0.900 to 0.900) |" in lines
-    )
-    assert "| the lab's loop | 100 | 150 | 300 | 2.000 (2.000 to 2.000) |" in lines
+    lines = build_page({"lab_cnn": dataclasses.asdict(measured)})
+    skorch = "1.500 (1.500 to 3.000), skorch | 0.900 (0.900 to 0.900) | 1.500 |"
+    assert f"| The lab's net | default | 300 | {skorch}" in lines
+    skorch = "0.750 (0.750 to 1.500), skorch | 0.500 (0.500 to 0.500) | 1.500 |"
+    assert f"|  | one process | 150 | {skorch}" in lines
+    both = "2.000 (2.000 to 2.000) | 1.000 (1.000 to 1.000)"
+    assert f"| the lab's loop | 100 | 150 | 300 | {both} |" in lines
+    own_bound = "| compute bound, one process | 200 | 300 | 600 |  | 0.500 (0.500 to 0.500) |"
+    assert own_bound in lines
     assert "Left out, as not installed: timm, `train.py`." in lines
+
+
+def test_figures_of_one_of_our_forms_are_enough() -> None:
+    measured = figures(lockstep=[1.0, 2.0], lab=[2.0, 4.0])
+    lines = build_page({"lab_cnn": dataclasses.asdict(measured)})
+    row = "| The lab's net | one process | 450 | 2.000 (2.000 to 2.000), the lab's loop |  |  |"
+    assert row in lines
+    assert "| the lab's loop | 2.00 |" in lines
 
 
 def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
