@@ -42,6 +42,13 @@ CASES: dict[str, dict[str, Any]] = {
         "batch_size": 100,
         "augment": "none",
     },
+    "LeNet-5": {
+        "model": "lenet5",
+        "model_args": {},
+        "optimizer": "adam",
+        "batch_size": 100,
+        "augment": "none",
+    },
     "default recipe": {"augment": "flip_shift"},
 }
 """what differs from the default recipe"""

@@ -16,7 +16,7 @@ Only training: no evaluation, no checkpoints, no progress bars. All have the sam
 images, batch size, Adam at a constant 1e-3, float32 and cores. Each trainer trains an epoch when it
 is its turn; the order turns round each round, the first round of a process is not counted, and
 ratios are formed within a round: their median, and the quartiles in brackets. A process keeps about
-the speed that it starts with, one a tenth more than another, so each trainer is started several
+the speed that it starts with, one a tenth more than another, so each trainer may be started several
 times; the rounds of all its processes count.
 
 Ours is the engine as `train.py` builds it, with its log and its digests, in two forms: as the
@@ -88,10 +88,9 @@ def section(figures: Figures) -> list[str]:
     lines = [
         f"{figures.threads} threads, "
         f"`{case.model}`, {figures.images:,} images an epoch in batches of {figures.batch_size}.",
+        f"Each trainer was started {'once' if figures.groups == 1 else f'{figures.groups} times'}.",
         f"With {', '.join(f'{name} {number}' for name, number in figures.versions.items())}.",
     ]
-    if figures.groups > 1:
-        lines[0] += f" Each trainer was started {figures.groups} times."
     if figures.left_out:
         titles = ", ".join(CONTENDERS[name].title for name in figures.left_out)
         lines += [f"Left out, as not installed: {titles}."]
