@@ -1,7 +1,4 @@
-"""Processes of several machines agree on what connects them before they are connected.
-
-Each process is a machine of its own, whose GPUs are made up.
-"""
+"""Processes agree on what connects them before they are connected; their GPUs are made up."""
 
 from __future__ import annotations
 
@@ -10,8 +7,10 @@ import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from tests.distributed.launch import fork_ranks
@@ -21,21 +20,29 @@ from trainer.ranks import backends
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 
-def be_machine(port: str, *kinds: str) -> None:
-    """Agree with the others and form a group, by a store of rank 0 if a port is given."""
-    rank = int(os.environ["RANK"])
-    os.environ["LOCAL_WORLD_SIZE"] = "1"
+def be_rank(local_count: str, port: str, *gpus: str) -> None:
+    """Agree with the others and form a group, by a store of rank 0 if a port is given.
+
+    Args:
+        local_count: of processes on a machine.
+        gpus: the one that each rank sees, or CPU.
+    """
+    own = gpus[int(os.environ["RANK"])]
+    os.environ["LOCAL_WORLD_SIZE"] = local_count
     if port:
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
         os.environ["MASTER_PORT"] = port
-    backends._shares_gpu = lambda: kinds[rank] == "shared"
-    try:
-        backend = backends.agree(cpu=kinds[rank] == "CPU", timeout=timedelta(seconds=60))
-    except UserError as error:
-        say(str(error).partition(",")[0])
-        return
-    dist.init_process_group("gloo")
-    dist.barrier()
+    torch.cuda.device_count = lambda: 1
+    torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=own)
+    for _ in range(2):  # as a second run in the process does
+        try:
+            backend = backends.agree(cpu=own == "CPU", timeout=timedelta(seconds=60))
+        except UserError as error:
+            say(str(error).partition(",")[0])
+            return
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        dist.barrier()
     say(str(backend))
 
 
@@ -44,15 +51,17 @@ def say(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "of_rank_0", "expected"),
+    ("local_count", "gpus", "of_rank_0", "expected"),
     [
-        (("own", "shared"), True, "gloo"),
-        (("own", "own"), False, "None"),
-        (("own", "CPU"), False, "ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"),
+        ("1", ("A", "A"), True, "gloo"),
+        ("1", ("A", "B"), False, "None"),
+        ("1", ("A", "CPU"), False, "ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"),
+        ("2", ("A", "A"), False, "gloo"),
+        ("2", ("A", "B"), True, "None"),  # each process sees one GPU, which has the number 0
     ],
 )
-def test_all_machines_choose_the_same(
-    kinds: tuple[str, ...], of_rank_0: bool, expected: str, tmp_path: Path
+def test_all_processes_choose_the_same(
+    local_count: str, gpus: tuple[str, ...], of_rank_0: bool, expected: str, tmp_path: Path
 ) -> None:
     port = ""
     if of_rank_0:
@@ -60,5 +69,6 @@ def test_all_machines_choose_the_same(
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
     output, errors = tmp_path / "output", tmp_path / "errors"
-    assert fork_ranks(2, {}, output, errors, be_machine, port, *kinds) == [0, 0], errors.read_text()
+    codes = fork_ranks(2, {}, output, errors, be_rank, local_count, port, *gpus)
+    assert codes == [0, 0], errors.read_text()
     assert output.read_text().splitlines() == [expected] * 2

@@ -6,7 +6,6 @@ waits for the others until its timeout.
 
 from __future__ import annotations
 
-import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,15 @@ from trainer.ranks import processes
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-_CPU, _OWN_GPU, _SHARED_GPU = "CPU", "GPU", "shared GPU"
+_CPU = "CPU"
 
 _KEY = "lockstep/backend/"
 
 _stores: list[Store] = []
 """of agreements, to the end of the process: the store of rank 0 serves those who read later"""
+
+_answers: list[str] = []
+"""of all ranks, which are asked once, as a group is formed only once"""
 
 
 def agree(*, cpu: bool, timeout: timedelta) -> str | None:
@@ -42,41 +44,41 @@ def agree(*, cpu: bool, timeout: timedelta) -> str | None:
     import torch.distributed as dist
 
     count = processes.launched_count()
-    own = _CPU if cpu else _SHARED_GPU if _shares_gpu() else _OWN_GPU
-    counts = {own: count}
-    # The processes of one machine see the same; and a group is formed only once.
-    if count > processes.local_count() and not dist.is_initialized():
-        counts = _count_answers(own, timeout)
-    if 0 < counts.get(_CPU, 0) < count:
+    if count == 1 or (cpu and count == processes.local_count()):
+        return None
+    if not _answers and not dist.is_initialized():
+        _answers.extend(_ask_all(_CPU if cpu else _gpu(), timeout))
+    gpus = [answer for answer in _answers if answer != _CPU]
+    on_cpu = len(_answers) - len(gpus)
+    if on_cpu and gpus:
         raise UserError(
-            f"ACCELERATE_USE_CPU: {counts[_CPU]} of {count} processes would use the CPU, and the "
+            f"ACCELERATE_USE_CPU: {on_cpu} of {count} processes would use the CPU, and the "
             f"others a GPU; set it to true on all machines, or give each process a GPU"
         )
-    return "gloo" if counts.get(_SHARED_GPU) else None
+    return "gloo" if len(set(gpus)) < len(gpus) else None
 
 
-@functools.cache
-def _count_answers(own: str, timeout: timedelta) -> dict[str, int]:
-    """Return how many ranks give each answer, by the launcher's store, or that of rank 0.
-
-    They are asked once: the store has the numbers for as long as its ranks live.
-    """
+def _ask_all(own: str, timeout: timedelta) -> list[str]:
+    """Return what each rank answers, by the launcher's store, or that of rank 0."""
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, count = next(rendezvous("env://", timeout=timeout))
+    store, rank, count = next(rendezvous("env://", timeout=timeout))
     _stores.append(store)
-    store.add(f"{_KEY}{own}", 1)
-    if store.add(f"{_KEY}answers", 1) == count:
-        store.set(f"{_KEY}complete", "")
-    store.wait([f"{_KEY}complete"], timeout)
-    return {answer: store.add(f"{_KEY}{answer}", 0) for answer in (_CPU, _OWN_GPU, _SHARED_GPU)}
+    store.set(f"{_KEY}{rank}", own)
+    keys = [f"{_KEY}{other}" for other in range(count)]
+    store.wait(keys, timeout)
+    return [answer.decode() for answer in store.multi_get(keys)]
 
 
-def _shares_gpu() -> bool:
-    """Tell whether processes of this machine share a GPU.
+def _gpu() -> str:
+    """Return the name of this process's GPU, which no other one has, on any machine.
 
-    Accelerate gives them the GPUs in turn. Gloo sends their messages by way of the host.
+    Accelerate gives the GPUs that a process sees to the processes of a machine in turn. Where a
+    batch system lets each process see another one, all of them have the number 0.
     """
     import torch
 
-    return 0 < torch.cuda.device_count() < processes.local_count()
+    seen = torch.cuda.device_count()
+    if not seen:  # a GPU that is not CUDA's: what connects them is not NCCL
+        return f"GPU of rank {processes.launched_rank()}"
+    return str(torch.cuda.get_device_properties(processes.launched_local_rank() % seen).uuid)

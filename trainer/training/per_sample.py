@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from trainer.data.batches import Batch
+from trainer.training import microbatches
 from trainer.training.step import TrainStep
 from trainer.training.step_sum import StepSum
 
@@ -52,21 +53,13 @@ class SampleWatch:
         self.figures: list[SampleFigures] = []
         """of this rank's samples, in their order"""
         self._sums = StepSum(train_step.microbatches)
-        own_sizes = [batch.microbatch_sizes[index] for index in train_step.own]
-        targets, samples = batch.targets, sum(batch.microbatch_sizes)
-        weights = torch.full((len(targets),), 1.0 / samples, device=targets.device)
-        if batch.weights is not None:
-            weights = batch.weights
-        pieces = zip(
-            train_step.own,
-            torch.split(targets, own_sizes),
-            torch.split(weights, own_sizes),
-            strict=True,
-        )
+        sizes, targets = batch.microbatch_sizes, batch.targets
+        weights = batch.weights
+        if weights is None:
+            weights = torch.full((len(targets),), 1.0 / sum(sizes), device=targets.device)
+        pieces = list(microbatches.divide(train_step.own, batch.images, targets, sizes, weights))
         self._coming = [piece for piece in pieces if len(piece[1])]
-        self._empty = [
-            index for index, size in zip(train_step.own, own_sizes, strict=True) if not size
-        ]
+        self._empty = [index for index, images, *_ in pieces if not len(images)]
 
     @contextmanager
     def observe_step(self) -> Iterator[None]:
@@ -99,7 +92,8 @@ class SampleWatch:
     def _record(self, module: nn.Module, inputs: object, logits: torch.Tensor) -> None:
         if not self._coming:  # the second pass of a step with train.sam_rho
             return
-        index, targets, weights = self._coming.pop(0)
+        index, _, targets, weights = self._coming.pop(0)
+        assert weights is not None
         logits = logits.float()
         step = self.train_step
         losses = step.loss.of_samples(logits, targets, step.taught)
