@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.distributed.launch import start_forked
 
 LAUNCH = REPOSITORY / "launch"
+COMMAND = ("-m", "accelerate.commands.accelerate_cli", "launch", "--config_file")
 
 PROBE = """
 from trainer.config.schema import RunConfig
@@ -36,6 +38,8 @@ rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
 print(f"rank {rank} of {count}, process\\n", end="", flush=True)
 """
 
+PRINTED = re.compile(r"rank \d+ of \d+, \w+")
+
 ASKED_FOR = {"cpu.yaml": 1, "cpu_2.yaml": 2, "gpu.yaml": 1, "gpus.yaml": 2, "nodes.yaml": 16}
 FILES = sorted(ASKED_FOR)
 
@@ -47,7 +51,7 @@ def probe(tmp_path: Path) -> Path:
     return path
 
 
-def start(file: str, probe: Path, *options: str, use_cpu: bool = True) -> subprocess.Popen[str]:
+def start(file: str, probe: Path, *, use_cpu: bool) -> subprocess.Popen[str]:
     """Start a launch file as a user does, from a shell without the launchers' own variables."""
     inherited = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     environment = {
@@ -59,9 +63,8 @@ def start(file: str, probe: Path, *options: str, use_cpu: bool = True) -> subpro
     if use_cpu:
         environment["ACCELERATE_USE_CPU"] = "true"
     # `accelerate launch`, with everything that this command imports.
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     return subprocess.Popen(
-        [*command, "--config_file", str(LAUNCH / file), *options, str(probe)],
+        [sys.executable, *COMMAND, str(LAUNCH / file), str(probe)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -69,18 +72,32 @@ def start(file: str, probe: Path, *options: str, use_cpu: bool = True) -> subpro
     )
 
 
-def lines_of(*launches: subprocess.Popen[str]) -> list[str]:
-    """What the probes of all launches printed, sorted; fails where a launch failed."""
-    found = []
+def lines_of(launch: subprocess.Popen[str]) -> list[str]:
+    """What the probes of a launch printed, sorted; fails where it failed."""
     try:
-        for launch in launches:
-            output, _ = launch.communicate(timeout=120)
-            assert launch.returncode == 0, output
-            found += re.findall(r"rank \d+ of \d+, \w+", output)
+        output, _ = launch.communicate(timeout=120)
     finally:
-        for launch in launches:
-            launch.kill()
-    return sorted(found)
+        launch.kill()
+    assert launch.returncode == 0, output
+    return sorted(PRINTED.findall(output))
+
+
+def lines_of_machines(file: str, probe: Path, *machines: list[str]) -> list[str]:
+    """What the probes of launches with these options printed, sorted; all of them at once.
+
+    Their launchers are forked from a process that has the slow imports behind it.
+    """
+    folders = [probe.parent / f"machine-{number}" for number in range(len(machines))]
+    for folder in folders:
+        folder.mkdir()
+    words = [[*COMMAND, str(LAUNCH / file), *options, str(probe)] for options in machines]
+    launches = [start_forked(folder, *own) for folder, own in zip(folders, words, strict=True)]
+    for launch in launches:
+        launch.join(120)
+        launch.kill()
+    output = "".join((folder / name).read_text() for folder in folders for name in ("out", "err"))
+    assert [launch.exitcode for launch in launches] == [0] * len(machines), output
+    return sorted(PRINTED.findall(output))
 
 
 def free_port() -> str:
@@ -102,15 +119,18 @@ def test_two_cpu_processes_are_two(probe: Path) -> None:
 
 
 def test_the_count_of_a_launch_file_can_be_changed_on_the_command_line(count: Path) -> None:
-    launch = start("gpus.yaml", count, "--num_processes", "3")
-    assert lines_of(launch) == [f"rank {rank} of 3, process" for rank in range(3)]
+    found = lines_of_machines("gpus.yaml", count, ["--num_processes", "3"])
+    assert found == [f"rank {rank} of 3, process" for rank in range(3)]
 
 
 def test_two_machines_form_one_group(probe: Path) -> None:
     options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1"]
     options += ["--main_process_port", free_port()]
-    machines = [start("nodes.yaml", probe, *options, "--machine_rank", str(m)) for m in (0, 1)]
-    assert lines_of(*machines) == ["rank 0 of 2, cpu", "rank 1 of 2, cpu"]
+    machines = [[*options, "--machine_rank", str(number)] for number in (0, 1)]
+    assert lines_of_machines("nodes.yaml", probe, *machines) == [
+        "rank 0 of 2, cpu",
+        "rank 1 of 2, cpu",
+    ]
 
 
 @pytest.fixture
@@ -131,7 +151,7 @@ def test_as_many_processes_start_as_the_file_says(file: str, count: Path) -> Non
             [*meeting, "--machine_rank", str(machine)]
             for machine in range(settings["num_machines"])
         ]
-    started = lines_of(*(start(file, count, *options) for options in machines))
+    started = lines_of_machines(file, count, *machines)
     expected = settings["num_processes"]
     assert expected == ASKED_FOR[file]
     assert started == sorted(f"rank {rank} of {expected}, process" for rank in range(expected))
