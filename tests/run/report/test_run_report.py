@@ -165,35 +165,46 @@ def report(folder: Path, **choices: Any) -> Page:
     return Page(folder / "report.html")
 
 
-def test_pictures_and_page_are_written(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with its report."""
+    folder = tmp_path_factory.mktemp("usual")
+    report(folder)
+    return folder
+
+
+@pytest.fixture
+def page(usual: Path) -> Page:
+    return Page(usual / "report.html")
+
+
+def test_pictures_and_page_are_written(usual: Path, page: Page) -> None:
     before = {"config.yaml", "metrics.jsonl", "results.json", "predictions.npz"}
-    page = report(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == before | {*PICTURES, "report.html"}
+    assert {path.name for path in usual.iterdir()} == before | {*PICTURES, "report.html"}
     for name in PICTURES:
-        with Image.open(tmp_path / name) as picture:
+        with Image.open(usual / name) as picture:
             assert picture.format == "PNG"
             assert picture.width > 300
     *panels, confusion, calibration = (page.pictures()[place] for place in (0, 1, 2, 3, -2))
-    with Image.open(tmp_path / "curves.png") as picture:
+    with Image.open(usual / "curves.png") as picture:
         row = np.hstack([np.asarray(panel) for panel in panels])
         np.testing.assert_array_equal(np.asarray(picture), row)
     for embedded, name in ((confusion, "confusion.png"), (calibration, "calibration.png")):
-        with Image.open(tmp_path / name) as picture:
+        with Image.open(usual / name) as picture:
             assert embedded.tobytes() == picture.tobytes()
     mistakes = page.pictures()[4:-2]
     assert len(mistakes) == 19
 
 
-def test_the_result_stands_first(tmp_path: Path) -> None:
-    text = report(tmp_path).text
+def test_the_result_stands_first(page: Page) -> None:
+    text = page.text
     assert "Test accuracy 68.33 % 41 of 60 images correct" in text
     assert "Lab accuracy 91.25 % first 1,000 test images" in text
     assert "Worst class: Shirt 5.00 % 1 of 20 correct; 19 taken for T-shirt/top" in text
     assert text.index("68.33 %") < text.index("Training") < text.index("Per class")
 
 
-def test_classes_run_and_repetition(tmp_path: Path) -> None:
-    page = report(tmp_path)
+def test_classes_run_and_repetition(usual: Path, page: Page) -> None:
     assert "Trouser 100.00 % 20 20 25.00 % 100.00 % 12.50 %" in page.text
     assert page.text.count("worst") == 1
     marked = [attrs for tag, attrs in page.tags if tag == "tr" and attrs.get("class") == "worst"]
@@ -201,18 +212,17 @@ def test_classes_run_and_repetition(tmp_path: Path) -> None:
     assert "lab_cnn, 29,034 parameters" in page.text
     assert "2 epochs, 6 steps, 2 min 5 s, 4,321 images/s" in page.text
     assert "those after epoch 2, with 87.65 % on validation" in page.text
-    again = f"--config {tmp_path}/config.yaml --output_dir {tmp_path}-again"
+    again = f"--config {usual}/config.yaml --output_dir {usual}-again"
     assert f"python train.py {again}" in page.text
     assert "ab" * 32 in page.text
     assert "cd" * 32 in page.text
     assert "12" * 32 in page.text
     assert "torch 2.13.0" in page.text
-    config = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    config = (usual / "config.yaml").read_text(encoding="utf-8")
     assert " ".join(config.split()) in page.text
 
 
-def test_calibration_in_words(tmp_path: Path) -> None:
-    page = report(tmp_path)
+def test_calibration_in_words(page: Page, tmp_path: Path) -> None:
     probability = np.linspace(0.5, 0.99, 60, dtype=np.float32)
     assert f"a probability of {100 * probability.mean():.2f} %" in page.text
     assert "68.33 % of the answers are correct: it is overconfident." in page.text
@@ -221,16 +231,16 @@ def test_calibration_in_words(tmp_path: Path) -> None:
     assert "100.00 % of the answers are correct: it is underconfident." in page.text
 
 
-def test_feature_maps_are_shown_where_they_were_drawn(tmp_path: Path) -> None:
-    assert "first layer" not in report(tmp_path).text
+def test_feature_maps_are_shown_where_they_were_drawn(page: Page, tmp_path: Path) -> None:
+    assert "first layer" not in page.text
     Image.new("RGBA", (30, 20), (1, 2, 3, 4)).save(tmp_path / "features.png")
     page = report(tmp_path)
     assert "What the first layer sees" in page.text
     assert page.pictures()[-1].size == (30, 20)
 
 
-def test_the_page_says_which_equality_holds(tmp_path: Path) -> None:
-    assert "the same bits, on any number of processes" in report(tmp_path).text
+def test_the_page_says_which_equality_holds(page: Page, tmp_path: Path) -> None:
+    assert "the same bits, on any number of processes" in page.text
     page = report(tmp_path, rounding=["from step 7: threads 1 against 2"])
     assert "Equal to rounding, not in bits: from step 7: threads 1 against 2" in page.text
 
@@ -243,8 +253,7 @@ def test_mistakes_are_the_most_confident_ones_and_right_images(tmp_path: Path) -
     assert "Shirt → T-shirt/top 99.00 %" in page.text
 
 
-def test_nothing_comes_from_outside(tmp_path: Path) -> None:
-    page = report(tmp_path)
+def test_nothing_comes_from_outside(page: Page) -> None:
     assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
     script = page.source.partition("<script>")[2].partition("</script>")[0]
