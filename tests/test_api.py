@@ -18,18 +18,21 @@ from trainer import api
 from trainer.config.schema import RunConfig, replace
 
 QUIET: dict[str, Any] = {"threads": 1, "tracking": {"wandb": "disabled"}}
+IMAGES = 300
+"""to train on, five steps"""
 
 
 def train(folder: Path, epochs: int = 1, **changes: Any) -> api.Run:
-    """A run of the digits that asks nobody."""
+    """A run of some digits that asks nobody."""
     train_keys = {"epochs": epochs} | changes.pop("train", {})
-    return api.train(DIGITS, output_dir=folder, train=train_keys, **(QUIET | changes))
+    own = QUIET | {"data": {"train_size": IMAGES}} | changes
+    return api.train(DIGITS, output_dir=folder, train=train_keys, **own)
 
 
 @pytest.fixture(scope="module")
 def by_command(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("command") / "run"
-    assert train_here(folder, "--train.epochs", "1") == 0
+    assert train_here(folder, "--train.epochs", "1", "--data.train_size", str(IMAGES)) == 0
     return Run(folder, 0)
 
 
@@ -253,8 +256,8 @@ class Mine(LabCNN):
 for name, seed in (("first", 0), ("second", 1)):
     run = train(sys.argv[1], output_dir=f"{sys.argv[2]}/{name}", seed=seed, threads=1,
                 train={"epochs": 1}, model={"name": "mine", "args": {}},
-                data={"augment": "shift+dim"}, optimizer={"name": "nadam", "args": {"eps": 1e-6}},
-                tracking={"wandb": "disabled"})
+                data={"augment": "shift+dim", "train_size": 300}, tracking={"wandb": "disabled"},
+                optimizer={"name": "nadam", "args": {"eps": 1e-6}})
     assert run.results["train"]["epochs"] == 1
 """
 

@@ -35,12 +35,12 @@ def test_the_command_of_an_example(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert train_here(tmp_path / "run", *command_of(example)) == 0
+    assert train_here(tmp_path / "run", *command_of(example), "--train.epochs", "2") == 0
     run = Run(tmp_path / "run", 0)
     assert run.json("results.json")["test"]["accuracy"] > 0.5
     if example == "own_tracker.py":
         lines = (run.folder / "epochs.tsv").read_text().splitlines()
-        assert [line.split("\t")[0] for line in lines] == ["1", "2", "3", "4", "5"]
+        assert [line.split("\t")[0] for line in lines] == ["1", "2"]
 
 
 def test_the_cells_of_the_notebook(

@@ -53,7 +53,7 @@ def test_the_same_run_twice_is_bit_identical(run: Path, tmp_path: Path, capsys: 
 def test_a_better_run_is_told_from_another(run: Path, tmp_path: Path, capsys: Capture) -> None:
     """On the same test images, with McNemar's test; and several seeds in pairs."""
     other, seeds = tmp_path / "longer", [tmp_path / "seed", tmp_path / "longer seed"]
-    longer = ["--train.epochs", "6", "--data.train_size", "1200"]
+    longer = ["--train.epochs", "3", "--data.train_size", "900"]
     assert train_here(other, *longer) == 0
     for folder, keys in zip(seeds, (SHORT, longer), strict=True):
         assert train_here(folder, *keys, "--seed", "1") == 0

@@ -25,7 +25,7 @@ OWN_MODEL = f"{REPOSITORY}/examples/own_model.py:OwnModel"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    more = ["--data.test_augment", "flip", "--data.test_size", "350"]
+    more = ["--data.test_augment", "flip", "--data.test_size", "350", "--data.train_size", "800"]
     assert train_here(folder, "--train.epochs", "3", *more) == 0
     return Run(folder, 0)
 
@@ -136,8 +136,8 @@ def test_an_unfinished_run(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_a_users_model_must_be_named(tmp_path: Path, capsys: Capture) -> None:
-    words = ["--model.name", OWN_MODEL, "--model.args", "{}", "--train.epochs", "2"]
-    assert train_here(tmp_path / "run", *words) == 0
+    words = ["--model.name", OWN_MODEL, "--model.args", "{}", "--data.train_size", "300"]
+    assert train_here(tmp_path / "run", *words, "--train.epochs", "1") == 0
     code, output, errors = run_command(capsys, "evaluate", tmp_path / "run")
     assert (code, output) == (2, "")
     assert "runs only where you name it" in errors

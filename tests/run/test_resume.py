@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tests.checkpoints import forge_state
 from tests.runs import Run, contents, train_here
 
+SMALL = ["--data.train_size", "300"]
 CONSTANT = ["--schedule.name", "constant"]
 PIECEWISE = ["--schedule.name", "piecewise", "--schedule.milestones", "[0.75]"]
 
@@ -19,16 +20,16 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     run.mkdir()
     (run / ".model.4711.safetensors").touch()
     (run / ".notes.txt").touch()
-    assert train_here(run, "--train.epochs", "1") == 0
+    assert train_here(run, *SMALL, "--train.epochs", "1") == 0
     hidden = {path.name for path in run.iterdir() if path.name.startswith(".")}
     assert hidden == {".lock", ".notes.txt"}
 
 
 @pytest.mark.parametrize("schedule", [CONSTANT, PIECEWISE], ids=" ".join)
 def test_a_finished_run_can_be_given_more_epochs(schedule: list[str], tmp_path: Path) -> None:
-    assert train_here(tmp_path / "long", *schedule, "--train.epochs", "3") == 0
+    assert train_here(tmp_path / "long", *SMALL, *schedule, "--train.epochs", "3") == 0
     for epochs in ("1", "3"):
-        assert train_here(tmp_path / "run", *schedule, "--train.epochs", epochs) == 0
+        assert train_here(tmp_path / "run", *SMALL, *schedule, "--train.epochs", epochs) == 0
     long, run = Run(tmp_path / "long", 0), Run(tmp_path / "run", 0)
     assert run.digest == long.digest
     assert run.metrics("step") == long.metrics("step")
@@ -54,7 +55,7 @@ def write_in_format_3(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_a_run_of_the_format_before_goes_on(optimizer: str, tmp_path: Path) -> None:
-    more = [*CONSTANT, "--optimizer.name", optimizer, "--train.epochs"]
+    more = [*SMALL, *CONSTANT, "--optimizer.name", optimizer, "--train.epochs"]
     assert train_here(tmp_path / "long", *more, "3") == 0
     assert train_here(tmp_path / "run", *more, "1") == 0
     for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
@@ -69,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     for name in ("constant", "cosine"):
         more = ["--schedule.name", name, "--train.epochs", "2"]
-        assert train_here(folder / name, *more) == 0
+        assert train_here(folder / name, *SMALL, *more) == 0
     return {name: folder / name for name in ("constant", "cosine")}
 
 
@@ -93,7 +94,7 @@ def test_another_number_of_epochs_is_refused_where_it_would_be_another_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = contents(finished[schedule])
-    assert train_here(finished[schedule], *more) == 2
+    assert train_here(finished[schedule], *SMALL, *more) == 2
     assert expected in capsys.readouterr().err
     assert contents(finished[schedule]) == before
 
@@ -103,7 +104,7 @@ def test_a_plug_in_that_was_changed_is_another_model(
 ) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("from models.quicknet import QuickNet as Net\n")
-    more = [*CONSTANT, "--model.name", f"{plugin}:Net", "--train.epochs"]
+    more = [*SMALL, *CONSTANT, "--model.name", f"{plugin}:Net", "--train.epochs"]
     assert train_here(tmp_path / "run", *more, "1") == 0
     plugin.write_text("from models.quicknet import QuickNet as Net  # changed\n")
     assert train_here(tmp_path / "run", *more, "2") == 2

@@ -225,6 +225,7 @@ def test_a_mistake_ends_with_2_and_a_message_and_can_be_fixed(
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     """At a rate that soon destroys the net the best epoch is not the last."""
     more = ["--train.epochs", "30", "--train.patience", "2", "--optimizer.lr", "0.3"]
+    more += ["--data.train_size", "600"]
     assert train_here(tmp_path / "run", *more, "--schedule.name", "constant") == 0
     run = Run(tmp_path / "run", 0)
     epochs = [record["validation_accuracy"] for record in run.metrics("epoch")]
@@ -271,7 +272,7 @@ class Net(nn.Module):
 """
     plugin.write_text(text)
     arguments = ["--model.name", f"{plugin}:Net", "--model.args", '{"hidden": 32}']
-    arguments += ["--data.augment", "none"]
+    arguments += ["--data.augment", "none", "--train.epochs", "2"]
     assert train_here(tmp_path / "run", *arguments) == 0
     results = Run(tmp_path / "run", 0).json("results.json")
     assert results["model"]["parameters"] == 80 + 288 * 32 + 32 + 330
