@@ -9,9 +9,12 @@ from trainer.base import kernels
 
 kernels.choose("portable")  # before torch is imported
 
+import sys  # noqa: E402
+
+sys.modules["boto3"] = None  # type: ignore[assignment]  # or accelerate imports it, in seconds
+
 import hashlib  # noqa: E402
 import json  # noqa: E402
-import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -20,8 +20,8 @@ PACKAGES = ("torch", "numpy", "pillow")
 """of whose versions the digests are"""
 
 EMULATOR = "qemu-x86_64-static"
-PROCESSORS = ("Haswell", "EPYC")
-"""models of qemu's"""
+BY_INTEL, BY_AMD = "Haswell", "EPYC"
+"""models of qemu's, without AVX-512"""
 
 
 def versions() -> dict[str, str]:
@@ -39,6 +39,12 @@ def commit() -> str:
 def has_emulator() -> bool:
     """Return whether qemu's emulation of programs is installed."""
     return shutil.which(EMULATOR) is not None
+
+
+def of_the_other_maker() -> str:
+    """Return the model of a processor that is not by the maker of this machine's."""
+    here = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return BY_INTEL if "AuthenticAMD" in here else BY_AMD
 
 
 def stream(
