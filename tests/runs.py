@@ -91,11 +91,14 @@ def train_apart(
     return Run(folder, finished.returncode, finished.stdout, finished.stderr)
 
 
-def train_forked(folder: Path, processes: int, *more: str, **env: str) -> Run:
+def train_forked(folder: Path, processes: int, *more: str, report: bool = False, **env: str) -> Run:
     """Do a run in processes forked from one with everything imported, as if under torchrun."""
     from tests.distributed.launch import run_forked
 
-    finished = run_forked(processes, folder.parent, *command(folder, *more)[1:], **env)
+    start = command(folder, *more)[1:]
+    if report:
+        start = ["-c", (REPOSITORY / "train.py").read_text(), *words(folder, *more)]
+    finished = run_forked(processes, folder.parent, *start, **env)
     return Run(folder, finished.returncode, finished.stdout, finished.stderr)
 
 

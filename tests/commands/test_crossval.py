@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.commands.command import Capture, run_command
-from tests.distributed.launch import environment, run_forked
+from tests.distributed.launch import run_forked, start_forked
 from tests.runs import Run, contents, train_here, words
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load_training
@@ -159,26 +157,14 @@ def test_stopped_and_killed_it_goes_on_in_the_middle_of_a_fold(
     whole: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "folds"
-    for fold, number, code in ((2, signal.SIGTERM, 75), (3, signal.SIGKILL, -9)):
+    for fold, end, code in ((2, BaseProcess.terminate, 75), (3, BaseProcess.kill, -9)):
         log = folder / f"fold-{fold}" / "metrics.jsonl"
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "trainer", *command_words(folder)],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith(f"fold {fold}"):
-                break
-        while process.poll() is None and not log.exists():
+        process = start_forked(tmp_path, "-m", "trainer", *command_words(folder))
+        while process.is_alive() and not log.exists():
             time.sleep(0.02)
-        process.send_signal(number)
-        lines += process.communicate()[0].splitlines()
-        assert process.returncode == code, lines
+        end(process)
+        process.join()
+        assert process.exitcode == code, (tmp_path / "err").read_text()
         assert not (folder / "crossval.json").exists()
     assert crossval(capsys, folder)[0] == 0
     assert without_times(folder) == without_times(whole)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from tests.distributed.launch import environment
+from tests.distributed.launch import run_forked
 from trainer.__main__ import COMMANDS, ON_RANK_0
 
 TOGETHER = {
@@ -36,9 +35,12 @@ def test_every_command_is_of_one_kind() -> None:
     assert set().union(*kinds) == set(COMMANDS)
 
 
-def test_rank_0_works_alone(tmp_path: Path) -> None:
+def test_rank_0_works_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the commands that need the machine for themselves end with one message."""
-    torch.save({"layer.weight": torch.ones(2, 3)}, tmp_path / "mine.pt")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    torch.save({"layer.weight": torch.ones(2, 3)}, here / "mine.pt")
     loop = f"""
 import sys
 from trainer import __main__
@@ -51,19 +53,17 @@ for words in {[[name, *more] for name, more in {**ARGUMENTS, **REFUSED}.items()]
 """
 
     def ends_of(rank: int) -> tuple[dict[str, str], str]:
-        done = subprocess.run(
-            [sys.executable, "-c", loop],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"),
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        done = run_forked(1, tmp_path, "-c", loop, **variables)
+        assert done.returncode == 0, done.stderr
         ends = [line.split() for line in done.stdout.splitlines() if line.startswith("ended")]
         return {name: code for _, code, name in ends}, done.stderr
 
     ends, errors = ends_of(1)
     assert ends == dict.fromkeys(ON_RANK_0, "0") | dict.fromkeys(REFUSED, "2")
     assert errors == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+    assert [path.name for path in here.iterdir()] == ["mine.pt"]
     ends, errors = ends_of(0)
     assert ends == dict.fromkeys(COMMANDS.keys() - TOGETHER, "2") | dict.fromkeys(WORKS, "0")
     assert len(errors.splitlines()) == len(ends) - len(WORKS)
-    assert (tmp_path / "mine.safetensors").is_file()
+    assert (here / "mine.safetensors").is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tests.commands.command import Capture, run_command
-from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment
+from tests.distributed.launch import run_forked
 from tests.network.hub_server import READER, WRITER, Hub, serve
-from tests.runs import Run, contents, train_apart
+from tests.runs import Run, contents, train_forked
 from trainer.base.errors import UserError
 from trainer.commands.push import collect
 from trainer.config import stored_config
@@ -32,7 +30,8 @@ PUSHED = {"README.md", "model.safetensors", "results.json", "receipt.json", "con
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A short run with its report, and so its card."""
     folder = tmp_path_factory.mktemp("runs") / "clothes"
-    return train_apart(folder, "--train.epochs", "1", "--data.train_size", "300", report=True)
+    small = ["--train.epochs", "1", "--data.train_size", "300"]
+    return train_forked(folder, 1, *small, report=True)
 
 
 @pytest.fixture
@@ -46,11 +45,9 @@ def push(
 ) -> subprocess.CompletedProcess[str]:
     # The server speaks Git LFS, which huggingface_hub uses where there is no Xet.
     variables = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token}
-    return subprocess.run(
-        [sys.executable, "-m", "trainer", "push", *map(str, words)],
-        env=environment(**variables, HF_HUB_DISABLE_XET="1"),
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    home.mkdir(exist_ok=True)
+    command = ("-m", "trainer", "push", *map(str, words))
+    return run_forked(1, home, *command, **variables, HF_HUB_DISABLE_XET="1")
 
 
 def test_what_is_pushed_starts_another_run(run: Run, hub: Hub, tmp_path: Path) -> None:
@@ -71,8 +68,9 @@ def test_what_is_pushed_starts_another_run(run: Run, hub: Hub, tmp_path: Path) -
     assert differences(pushed, own) == []
     assert "output_dir" not in yaml.safe_load(files["config.yaml"])
 
-    again = train_apart(
+    again = train_forked(
         tmp_path / "again",
+        1,
         *("--model.weights", "hf:someone/clothes", "--train.epochs", "1"),
         *("--data.train_size", "300"),
         HF_ENDPOINT=hub.address,

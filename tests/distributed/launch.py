@@ -61,8 +61,8 @@ def run_worker(processes: int, output: Path, **task: Any) -> Any:
 def run_forked(
     processes: int, folder: Path, *words: str, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module, `-m` and its name first, or a script in this many processes, as torchrun
-    would; runs leave out their report.
+    """Run in this many processes, as torchrun would: a module after `-m`, a script, or code after
+    `-c`, which finds modules in the current folder. Only runs by code write their report.
 
     Args:
         folder: for their output.
@@ -159,6 +159,11 @@ def _do_task(task: str, output: str) -> None:
 
 
 def _run_python(*words: str) -> None:
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        exec(words[1], {"__name__": "__main__"})
+        return
     from trainer.run import final_report
 
     # The pictures take longer than a test's training.

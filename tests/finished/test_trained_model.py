@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from tests.distributed.launch import run_forked
 from tests.runs import Run, train_here
 from tests.stored import write_model
 from trainer import load_model
@@ -31,9 +32,7 @@ def test_three_lines_of_python(tmp_path: Path) -> None:
     assert len([line for line in lines.splitlines() if line]) == 3
     lines = lines.replace("runs/fashion_mnist", str(tmp_path / "run"))
     lines = lines.replace("boot.png", str(tmp_path / "black.png"))
-    done = subprocess.run(
-        [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    done = run_forked(1, tmp_path, "-c", lines)
     assert done.stdout.startswith("{'0': ")
     model = load_model(tmp_path / "run")
     results = Run(tmp_path / "run", 0).json("results.json")

@@ -56,7 +56,7 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_its_python_imports_what_there_is(script: Path) -> None:
     lines = re.findall(r"^from trainer.+", script.read_text(), re.MULTILINE)
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=REPOSITORY, check=True)
+    exec("\n".join(lines), {})
 
 
 @pytest.mark.parametrize("script", PROGRAMS, ids=lambda path: path.name)

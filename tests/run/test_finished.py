@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.commands.command import run_command
-from tests.runs import Run, contents, train_apart, train_here
+from tests.runs import Run, contents, train_forked, train_here
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "300"]
 
@@ -26,12 +26,13 @@ def write_data(folder: Path, seed: int = 0) -> list[str]:
 
 
 def test_killed_in_its_report_a_run_is_finished_and_the_report_is_written_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As when the system runs out of memory: the process is gone without a message."""
     keys = write_data(tmp_path / "data")
     (tmp_path / "matplotlib.py").write_text("import os\nos._exit(137)\n")
-    killed = train_apart(tmp_path / "run", *keys, report=True, PYTHONPATH=str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    killed = train_forked(tmp_path / "run", 1, *keys, report=True)
     assert killed.exit_code == 137
     assert killed.json("status.json")["state"] == "finished"
     assert not (killed.folder / "report.html").exists()

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 from tests.commands.command import run_command
 from tests.offline_run import OfflineRun
 from tests.run.tracking.test_tensorboard import points
-from tests.runs import DIGITS, Run, train_apart
+from tests.runs import DIGITS, Run, train_forked
 from trainer import api
 from trainer.config.schema import RunConfig
 
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Run:
     keys = ["--data.name", "npy", "--data.root", str(data), "--data.validation_size", "0"]
     trackers = ["--tracking.tensorboard", "true", "--tracking.wandb", "offline"]
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run = train_apart(folder, *keys, "--train.epochs", "1", *trackers, report=True)
+    run = train_forked(folder, 1, *keys, "--train.epochs", "1", *trackers, report=True)
     assert (run.exit_code, run.errors) == (0, "")
     return run
 

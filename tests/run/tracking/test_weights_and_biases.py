@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from tests.distributed.launch import run_forked
 from tests.offline_run import OfflineRun
 from tests.runs import train_forked
 
@@ -47,7 +48,7 @@ DRIVER = """
 import json, logging, os, signal, sys, time
 from pathlib import Path
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-from trainer.run.tracking import tracker as guard
+from trainer.run.tracking import tracker as guard, weights_and_biases
 from trainer.run.tracking.weights_and_biases import start
 assert "wandb" not in sys.modules
 out, mode = Path("run"), sys.argv[1]
@@ -95,16 +96,24 @@ RESULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def nobodys_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Work without the key, netrc file and settings of the user who runs the tests."""
+    for name in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(tmp_path)
+
+
 def run_python(
     code: str, folder: Path, *arguments: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run code without the key, netrc file and settings of the user who runs the tests."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    own = {"HOME": str(folder), "NETRC": str(folder / "netrc"), "PYTHONPATH": str(REPOSITORY)}
+    """Run code in a new interpreter, with all that it does when it ends."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
-        env=kept | own | variables,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -121,9 +130,14 @@ def track(
     between: str = "",
     finished: bool = True,
     project: str | None = "lab",
+    to_its_end: bool = False,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """A run of five steps and an epoch with pictures, tracked in its own process."""
+    """A run of five steps and an epoch with pictures, tracked in its own process.
+
+    Args:
+        to_its_end: by an interpreter that ends like a user's; else by one that is forked.
+    """
     run = folder / "run"
     run.mkdir(exist_ok=True)
     for place, name in enumerate(("curves", "confusion", "mistakes")):
@@ -134,7 +148,11 @@ def track(
         "BETWEEN", between.strip().replace("\n", "\n    ")
     )
     code = code.replace("FINISHED", str(finished)).replace("PROJECT", repr(project))
-    return run_python(code, folder, mode, **variables)
+    if to_its_end:
+        return run_python(code, folder, mode, **variables)
+    done = run_forked(1, folder, "-c", code, mode, **variables)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
@@ -212,7 +230,7 @@ def test_a_run_takes_its_id_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_a_run_that_the_caller_has_open_stays_open(tmp_path: Path) -> None:
-    done = track(tmp_path, "offline", prepare=ACCELERATE + CALLERS_RUN)
+    done = track(tmp_path, "offline", prepare=ACCELERATE + CALLERS_RUN, to_its_end=True)
     assert "caller's run is open True" in done.stdout
     run = OfflineRun(tmp_path / "run")
     assert (run.run.run_id, run.exit_code) == ("abc123", 0)
@@ -290,7 +308,9 @@ NOWHERE = "http://127.0.0.1:9"
 def test_a_server_out_of_reach_falls_back(tmp_path: Path) -> None:
     text = f"machine 127.0.0.1:9\n  login user\n  password {'0123456789' * 4}\n"
     (tmp_path / "netrc").write_text(text, encoding="utf-8")
-    assert_kept_offline(track(tmp_path, "auto", WANDB_BASE_URL=NOWHERE), tmp_path, 40)
+    prepare = f"{ACCELERATE}; weights_and_biases.INIT_TIMEOUT_S = 2"
+    done = track(tmp_path, "auto", prepare=prepare, WANDB_BASE_URL=NOWHERE)
+    assert_kept_offline(done, tmp_path, 20)
 
 
 def test_a_dead_service_ends_the_tracking_with_one_warning(tmp_path: Path) -> None:
@@ -313,9 +333,10 @@ def test_a_hanging_service_is_left_behind(tmp_path: Path) -> None:
         "    child.suspend()\n"
         "    with Path('stopped.txt').open('a') as file:\n"
         "        print(child.pid, file=file)\n"
-        "guard.FINISH_TIMEOUT_S = 2\n"
+        "guard.FINISH_TIMEOUT_S = weights_and_biases.GOODBYE_TIMEOUT_S = 0.5\n"
     )
-    done = track(tmp_path, "offline", between=between)  # neither Python's exit nor our pipe waits
+    # Neither Python's exit nor our pipe waits.
+    done = track(tmp_path, "offline", between=between, to_its_end=True)
     assert "WARNING Weights & Biases is off from here on" in done.stderr
     (stopped,) = (tmp_path / "stopped.txt").read_text().split()
     assert not Path(f"/proc/{stopped}/exe").exists()
