@@ -225,7 +225,6 @@ def test_a_mistake_ends_with_2_and_a_message_and_can_be_fixed(
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     """At a rate that soon destroys the net the best epoch is not the last."""
     more = ["--train.epochs", "30", "--train.patience", "2", "--optimizer.lr", "0.3"]
-    more += ["--data.train_size", "600"]
     assert train_here(tmp_path / "run", *more, "--schedule.name", "constant") == 0
     run = Run(tmp_path / "run", 0)
     epochs = [record["validation_accuracy"] for record in run.metrics("epoch")]
