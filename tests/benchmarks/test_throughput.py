@@ -99,11 +99,7 @@ def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
         process.wait_until_ready()
 
 
-def test_images_that_are_not_whole_batches_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["throughput.py", "--images", "150"])
-    with pytest.raises(SystemExit, match="2"):
-        throughput.main()
-    errors = capsys.readouterr().err
-    assert "--images" in errors and "multiple" in errors
+def test_images_that_are_not_whole_batches_are_refused() -> None:
+    finished = run("--images", "150")
+    assert finished.returncode == 2
+    assert "--images" in finished.stderr and "multiple" in finished.stderr
