@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.pages.shown import PAGES, Command, commands, is_command, without_remark
+from tests.pages.__main__ import LEFT_OUT, reason
+from tests.pages.shown import OURS, PAGES, Command, commands, is_command, without_remark
 from tests.pages.taken import take
 from trainer.__main__ import COMMANDS
 from trainer.base.errors import UserError
@@ -51,3 +54,13 @@ def test_a_command_is_taken(command: Command) -> None:
 def test_a_wrong_command_is_refused(text: str) -> None:
     with pytest.raises((AssertionError, SystemExit, UserError)):
         take(Command(PAGES[0], text))
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_is_not_run_is_shown_somewhere(what: str) -> None:
+    assert any(re.search(what, each.text) for each in SHOWN)
+
+
+def test_most_are_run() -> None:
+    commands_of_ours = [each for each in SHOWN if each.program in OURS]
+    assert sum(reason(each) is None for each in commands_of_ours) > 100
