@@ -68,7 +68,7 @@ def run_forked(
         folder: for their output.
     """
     output, errors = folder / "ranks.out", folder / "ranks.err"
-    codes = fork_ranks(processes, env, output, errors, _run_python, *words)
+    codes = fork_ranks(processes, env, output, errors, run_python, *words)
     failed = next((code for code in codes if code), 0)
     return subprocess.CompletedProcess(words, failed, output.read_text(), errors.read_text())
 
@@ -78,8 +78,15 @@ def start_forked(folder: Path, *words: str, **env: str) -> BaseProcess:
 
     It is the caller who ends it.
     """
-    arguments = (environment(**env), folder / "out", folder / "err", _run_python, words)
-    process = _forkserver().Process(target=_be_rank, args=arguments)
+    return fork_one(env, folder / "out", folder / "err", run_python, *words)
+
+
+def fork_one(
+    env: dict[str, str], output: Path, errors: Path, do: Callable[..., None], *arguments: str
+) -> BaseProcess:
+    """Call `do` in a forked process, and return that."""
+    rank_arguments = (environment(**env), output, errors, do, arguments)
+    process = _forkserver().Process(target=_be_rank, args=rank_arguments)
     process.start()
     return process
 
@@ -158,7 +165,8 @@ def _do_task(task: str, output: str) -> None:
     worker.main(task, output)
 
 
-def _run_python(*words: str) -> None:
+def run_python(*words: str) -> None:
+    """Be a process of `run_forked`."""
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
         sys.path.insert(0, "")

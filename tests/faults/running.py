@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 
+from tests.distributed import forked_runs
+from tests.distributed.forked_runs import Forked
 from tests.distributed.launch import environment
 from tests.runs import command
 
@@ -15,19 +18,40 @@ from tests.runs import command
 LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
 
 
+Started = subprocess.Popen[str] | Forked
+
+PYTHON = [sys.executable]
+"""a launcher of nothing: the run is one new process"""
+
+
 def start(
-    folder: Path, *words: str, launcher: list[str] | None = None, steps: int = 15, **env: str
-) -> subprocess.Popen[str]:
-    """Start a run in its own session and wait until it has trained more than this many steps."""
+    folder: Path,
+    *words: str,
+    launcher: list[str] | None = None,
+    ranks: int | None = None,
+    steps: int = 15,
+    **env: str,
+) -> Started:
+    """Start a run in its own session and wait until it has trained more than this many steps.
+
+    Args:
+        launcher: how new processes are started; None: it is forked, which takes no seconds.
+        ranks: how many are forked by torchrun, which is the process returned.
+    """
     before = steps_logged(folder)
-    process = subprocess.Popen(
-        command(folder, *words, launcher=launcher),
-        env=environment(**env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process: Started
+    if launcher is None:
+        output = folder.with_name(f"{folder.name}.output")
+        process = forked_runs.start(output, *command(folder, *words)[1:], ranks=ranks, **env)
+    else:
+        process = subprocess.Popen(
+            command(folder, *words, launcher=launcher),
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
     deadline_s = time.monotonic() + 120
     while steps_logged(folder) <= before + steps:
         assert process.poll() is None, process.communicate()[0]
@@ -41,7 +65,9 @@ def steps_logged(folder: Path) -> int:
     return path.read_text().count('"step", "epoch"') if path.exists() else 0
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def ranks_of(process: Started) -> list[psutil.Process]:
     """The processes that a launcher has started, by their rank."""
     ranks = psutil.Process(process.pid).children()
+    if isinstance(process, Forked):  # in this order
+        return sorted(ranks, key=lambda rank: rank.pid)
     return sorted(ranks, key=lambda rank: int(rank.environ()["RANK"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,15 +12,15 @@ import psutil
 import pytest
 
 from tests.distributed.launch import ACCELERATE, launcher, own_words
-from tests.faults.running import ranks_of, start
+from tests.faults.running import Started, ranks_of, start
 from tests.runs import Run, train_apart, train_forked
 
 
 def start_ranks(
     folder: Path, *more: str, processes: int = 2
-) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """Start a run that does not end by itself; return the launcher and its ranks."""
-    process = start(folder, "--train.epochs", "10000", *more, launcher=launcher(processes))
+) -> tuple[Started, list[psutil.Process]]:
+    """Start a run that does not end by itself; return torchrun and its ranks."""
+    process = start(folder, "--train.epochs", "10000", *more, ranks=processes)
     return process, ranks_of(process)
 
 
