@@ -17,6 +17,12 @@ from tests.runs import command
 # Long enough to be interrupted: 15 epochs of 22 steps, a checkpoint every 10 steps.
 LONG = ["--train.epochs", "15", "--checkpoint.every_steps", "10"]
 
+# As long where its steps wait, as `start` lets them; otherwise soon at its end, after 88 steps.
+SLOW = [
+    *("--model.name", f"{Path(__file__).with_name('slow_net.py')}:SlowNet"),
+    *("--train.epochs", "4", "--checkpoint.every_steps", "10"),
+]
+
 
 Started = subprocess.Popen[str] | Forked
 
@@ -38,7 +44,7 @@ def start(
         launcher: how new processes are started; None: it is forked, which takes no seconds.
         ranks: how many are forked by torchrun, which is the process returned.
     """
-    before = steps_logged(folder)
+    before, env = steps_logged(folder), {"STEP_S": "0.02"} | env
     process: Started
     if launcher is None:
         output = folder.with_name(f"{folder.name}.output")
