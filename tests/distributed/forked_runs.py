@@ -1,5 +1,6 @@
-"""Start a run as `subprocess.Popen` does, but forked from a process that has the slow imports behind
-it: by itself, or as the ranks of a torchrun that forks them too.
+"""Start a program as `subprocess.Popen` does, but forked from one with the slow imports behind it.
+
+It is a process by itself, or the ranks of a torchrun that forks them too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,16 @@ class Forked:
     """A forked process, with what is used of `subprocess.Popen`.
 
     Args:
-        output: the file that has all that it prints.
+        output: the file that has what it prints.
+        errors: that of its standard error, where it is another one.
     """
 
-    def __init__(self, process: BaseProcess, output: Path | None = None) -> None:
+    def __init__(
+        self, process: BaseProcess, output: Path | None = None, errors: Path | None = None
+    ) -> None:
         assert process.pid is not None
-        self.process, self.pid, self.output = process, process.pid, output
+        self.process, self.pid = process, process.pid
+        self.output, self.errors = output, errors
 
     @property
     def returncode(self) -> int | None:
@@ -45,11 +51,19 @@ class Forked:
             raise subprocess.TimeoutExpired(str(self.process), timeout or 0.0)
         return self.returncode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Wait for its end; return what it has printed."""
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; return what it has printed, and its standard error if it is apart."""
         self.wait(timeout)
         assert self.output is not None
-        return self.output.read_text(), None
+        return self.output.read_text(), self.errors.read_text() if self.errors else ""
+
+    def wait_for_output(self, text: str, limit_s: float = 60.0) -> None:
+        """Wait until it has printed this."""
+        assert self.output is not None
+        deadline_s = time.monotonic() + limit_s
+        while not (self.output.exists() and text in self.output.read_text()):
+            assert time.monotonic() < deadline_s and self.returncode is None, text
+            time.sleep(0.01)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
@@ -70,6 +84,19 @@ def start(output: Path, *words: str, ranks: int | None = None, **env: str) -> Fo
     if ranks is None:
         return Forked(fork_one(env, output, output, _lead, *words), output)
     return Forked(fork_one(env, output, output, _be_torchrun, str(ranks), *words), output)
+
+
+def start_code(folder: Path, code: str, *arguments: str, **env: str) -> Forked:
+    """Start `python -c CODE ARGUMENTS`; what it prints is in new files of a folder."""
+    number = len(list(folder.glob("code-*.out")))
+    output, errors = (folder / f"code-{number}.{kind}" for kind in ("out", "err"))
+    output.touch()
+    return Forked(fork_one(env, output, errors, _run_code, code, *arguments), output, errors)
+
+
+def _run_code(code: str, *arguments: str) -> None:
+    sys.argv = ["-c", *arguments]
+    exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
 
 
 def _lead(*words: str) -> None:

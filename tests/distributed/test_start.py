@@ -33,7 +33,7 @@ def test_work_of_one_rank_may_take_longer_than_the_ranks_wait(tmp_path: Path) ->
     """On rank 0, on one rank of the machine before the others, and on another rank."""
     calls = tmp_path / "calls"
     outcome = run_worker(
-        2, tmp_path / "outcome", name="wait", seconds=8.0, timeout_seconds=6.0, calls=str(calls)
+        2, tmp_path / "outcome", name="wait", seconds=5.0, timeout_seconds=4.0, calls=str(calls)
     )
     assert outcome == [[0, -1], [0, 1]]
     assert calls.read_text().split() == ["0", "0", "1", "1"]

@@ -183,9 +183,9 @@ def predict_each(accelerator: Accelerator, sizes: list[int]) -> list[Any]:
                 "probability": predictions.probability.tolist(),
                 "loss": predictions.loss.tolist(),
                 "probabilities": predictions.probabilities.tolist(),
-                "figures": figures.compute(predictions, config.seed),
             }
         )
+    outcomes[-1]["figures"] = figures.compute(predictions, config.seed)
     return outcomes
 
 

@@ -130,11 +130,11 @@ def test_the_same_bits_on_any_number_of_processes(tmp_path: Path) -> None:
         common | {"train.loss": "bce", "train.sam_rho": 0.05},
         common,
     ]
-    one, two, four = (
+    one, two = (
         run_worker(n, tmp_path / f"out-{n}", name="train", runs=runs, folder=str(tmp_path))
-        for n in (1, 2, 4)
+        for n in (1, 2)
     )
-    assert one == two == four
+    assert one == two
     assert len({outcome["weights"] for outcome in one}) == len(runs)
 
 
