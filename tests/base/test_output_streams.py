@@ -16,7 +16,10 @@ from tests.conftest import REPOSITORY
 from tests.distributed.launch import environment
 from tests.runs import command
 
-MODELS = [sys.executable, "-m", "trainer", "models"]
+TRAINER = [sys.executable, "-m", "trainer"]
+
+SCRIPT = [*TRAINER, "submit", "--script", "run.sbatch"]
+"""a command that prints, and soon"""
 
 WORK = """
 import sys
@@ -78,7 +81,7 @@ def test_work_goes_on_without_a_screen(tmp_path: Path, make: object) -> None:
     assert exit_code_of(words, tmp_path, screen, screen) == 0
     assert (tmp_path / "done").exists()
     if make is closed_pipe:
-        assert exit_code_of([*MODELS, "none"], tmp_path, screen, screen) == 2
+        assert exit_code_of([*TRAINER, "models", "none"], tmp_path, screen, screen) == 2
     os.close(screen)
 
 
@@ -103,8 +106,8 @@ def test_a_training_whose_reader_has_gone_is_finished(tmp_path: Path) -> None:
 def test_a_command_whose_reader_has_gone_ends_quietly(tmp_path: Path) -> None:
     with (tmp_path / "errors").open("w") as errors:
         pipe = closed_pipe()
-        assert exit_code_of(MODELS, tmp_path, pipe, errors) == 0
-        assert exit_code_of([*MODELS, "--help"], tmp_path, pipe, errors) == 0
+        assert exit_code_of(SCRIPT, tmp_path, pipe, errors) == 0
+        assert exit_code_of([*SCRIPT, "--help"], tmp_path, pipe, errors) == 0
         os.close(pipe)
     assert (tmp_path / "errors").read_text() == ""
 
@@ -112,14 +115,14 @@ def test_a_command_whose_reader_has_gone_ends_quietly(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="has /dev/full")
 def test_what_a_command_cannot_write_is_an_error(tmp_path: Path) -> None:
     with (tmp_path / "errors").open("w") as errors:
-        assert exit_code_of(MODELS, tmp_path, full_disk(), errors) == 2
+        assert exit_code_of(SCRIPT, tmp_path, full_disk(), errors) == 2
     message = "standard output: No space left on device; make room and start again\n"
     assert (tmp_path / "errors").read_text() == message
 
 
 def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "trainer", "submit", "--script", b"caf\xe9.sbatch"],
+        [*SCRIPT[:-1], b"caf\xe9.sbatch"],
         cwd=tmp_path,
         env=environment(PYTHONPATH=str(REPOSITORY), PYTHONIOENCODING="utf-8:strict"),
         capture_output=True,

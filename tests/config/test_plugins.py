@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_worker
-from tests.runs import Run, train_apart, train_here
+from tests.runs import Run, train_forked, train_here
 from trainer.base.errors import UserError
 from trainer.config import plugin_checks, plugins
 from trainer.config.plugins import register_augmentation, register_optimizer
@@ -130,7 +130,7 @@ def test_a_tracker_that_fails_is_one_warning(tmp_path: Path) -> None:
                     " def __init__(self, config, folder, step): pass\n"
                     " def log(self, record): raise RuntimeError('no room')\n")  # fmt: skip
     more = ["--tracking.plugin", f"{file}:mine", "--train.epochs", "1"]
-    run = train_apart(tmp_path / "run", *more)
+    run = train_forked(tmp_path / "run", 1, *more)
     assert run.exit_code == 0
     assert run.errors.strip() == (
         f"tracking.plugin {file}:mine is off from here on; metrics.jsonl has everything: no room"

@@ -91,12 +91,7 @@ def start_code(folder: Path, code: str, *arguments: str, **env: str) -> Forked:
     number = len(list(folder.glob("code-*.out")))
     output, errors = (folder / f"code-{number}.{kind}" for kind in ("out", "err"))
     output.touch()
-    return Forked(fork_one(env, output, errors, _run_code, code, *arguments), output, errors)
-
-
-def _run_code(code: str, *arguments: str) -> None:
-    sys.argv = ["-c", *arguments]
-    exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
+    return Forked(fork_one(env, output, errors, run_python, "-c", code, *arguments), output, errors)
 
 
 def _lead(*words: str) -> None:

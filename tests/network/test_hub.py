@@ -20,7 +20,7 @@ from safetensors.torch import save
 import models
 from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
-from tests.distributed.launch import environment
+from tests.distributed.launch import environment, run_forked
 from tests.network.hub_server import Hub, serve
 from tests.runs import DIGITS, train_forked, words
 
@@ -66,11 +66,9 @@ def hub() -> Iterator[Hub]:
 
 def ask(home: Path, address: str, *names: str, download: bool = True, **env: str) -> list[Any]:
     attempts = json.dumps([(name, download) for name in names])
-    found = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("hub_worker.py")), attempts],
-        env=environment(HF_ENDPOINT=address, HF_HOME=str(home), **env),
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    worker = str(Path(__file__).with_name("hub_worker.py"))
+    env |= {"HF_ENDPOINT": address, "HF_HOME": str(home)}
+    found = run_forked(1, home, worker, attempts, **env)
     assert found.returncode == 0, found.stderr
     answers: list[Any] = json.loads(found.stdout.splitlines()[-1])
     return answers

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -34,6 +34,7 @@ def test_cells_are_those_of_the_matrix(pairs: list[tuple[int, int]], data: st.Da
     assert counts == sorted(others[others > 0].tolist(), reverse=True)
 
 
+@settings(max_examples=40)
 @given(PAIRS)
 def test_figures_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     target, predicted = np.array(pairs).T

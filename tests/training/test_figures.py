@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -79,6 +79,7 @@ def by_scikit_learn(found: Predictions, weights: np.ndarray | None = None) -> di
     return expected
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(2, 9), st.booleans())
 def test_figures_are_those_of_scikit_learn(
     seed: int, count: int, classes: int, weighted: bool

@@ -6,29 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import Run, train_apart, train_forked, train_here
+from tests.runs import Run, train_forked, train_here
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
-    run = train_apart(tmp_path / "run", "--optimizer.name", "sgd", "--optimizer.lr", "1e30")
-    assert run.exit_code == 1
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run", 1)
+    assert train_here(run.folder, "--optimizer.name", "sgd", "--optimizer.lr", "1e30") == 1
     steps = run.metrics("step")
     first = next(record["step"] for record in steps if record["loss"] is None)
-    assert f"the loss of step {first} is" in run.errors
+    assert f"the loss of step {first} is" in capsys.readouterr().err
     assert run.json("status.json")["state"] == "failed"
     assert run.json("status.json")["exit_code"] == 1
 
 
-def test_weights_that_the_last_step_destroyed_are_no_result(tmp_path: Path) -> None:
+def test_weights_that_the_last_step_destroyed_are_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One step of one epoch: its own loss is finite, only the evaluation shows the damage."""
     more = ["--optimizer.name", "sgd", "--optimizer.lr", "1e30", "--train.epochs", "1"]
     more += ["--train.batch_size", "2000", "--data.validation_size", "0"]
     more += ["--schedule.warmup_epochs", "0"]
-    run = train_apart(tmp_path / "run", *more)
-    assert run.exit_code == 1
-    assert "the loss of the evaluation after step 1 is nan" in run.errors
+    run = Run(tmp_path / "run", 1)
+    assert train_here(run.folder, *more) == 1
+    assert "the loss of the evaluation after step 1 is nan" in capsys.readouterr().err
     assert run.json("status.json")["state"] == "failed"
     assert not (run.folder / "results.json").exists()
 

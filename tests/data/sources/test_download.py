@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
 from tests.data import known_files
 from tests.data.conftest import Mirror, Published
+from tests.distributed.forked_runs import Forked, start_code
 from trainer.base.errors import UserError
 from trainer.data.sources import idx, known
 from trainer.data.sources.known_sets.published import ArraySet
@@ -171,18 +169,12 @@ print(len(known.read(published, None).train.labels))
 """
 
 
-def start_preparing(published: Published, mirror: Mirror) -> subprocess.Popen[str]:
+def start_preparing(folder: Path, published: Published, mirror: Mirror) -> Forked:
     """Start a process that prepares and then reads the data set."""
     checked = [
         f"{file.name} {file.checksum} {file.unpacked_sha256}" for file in published.known.files
     ]
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, mirror.address, *checked],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return start_code(folder, SCRIPT, mirror.address, *checked)
 
 
 def wait_for_download(cache: Path) -> None:
@@ -194,10 +186,10 @@ def wait_for_download(cache: Path) -> None:
 
 
 def test_of_two_processes_one_downloads_and_the_other_waits(
-    published: Published, start_mirror: Start, cache: Path
+    published: Published, start_mirror: Start, cache: Path, tmp_path: Path
 ) -> None:
     mirror = start_mirror(published.files, delay_s=0.3)
-    other = start_preparing(published, mirror)
+    other = start_preparing(tmp_path, published, mirror)
     wait_for_download(cache)
     known.prepare(published.at(mirror.address), None)
     assert len(known.read(published.known, None).train.labels) == 40
@@ -206,10 +198,10 @@ def test_of_two_processes_one_downloads_and_the_other_waits(
 
 
 def test_a_killed_download_leaves_nothing_in_the_way(
-    published: Published, start_mirror: Start, cache: Path
+    published: Published, start_mirror: Start, cache: Path, tmp_path: Path
 ) -> None:
     stuck = start_mirror(published.files, hang_half_way=True)
-    process = start_preparing(published, stuck)
+    process = start_preparing(tmp_path, published, stuck)
     wait_for_download(cache)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import REPOSITORY
 from tests.data.picture_folders import prepared, write_pictures
+from tests.distributed.forked_runs import start_code
 from tests.runs import contents
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
@@ -233,13 +231,7 @@ print(loading.load(config, 0).fingerprint)
 
 def test_processes_that_start_together_decode_once(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(root)],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    started = [start_code(tmp_path, PREPARE, str(root)) for _ in range(2)]
     outputs = [process.communicate() for process in started]
     assert [errors for _, errors in outputs] == [""] * 2
     words = [word for output, _ in outputs for word in output.split()]
@@ -258,13 +250,7 @@ fcntl.flock = flock
 
 def test_without_locks_each_process_decodes(tmp_path: Path, cache: Path) -> None:
     root = write_pictures(tmp_path / "own", count=100, size=(60, 50))
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WITHOUT_LOCKS + PREPARE, str(root)],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    started = [start_code(tmp_path, WITHOUT_LOCKS + PREPARE, str(root)) for _ in range(2)]
     outputs = [process.communicate() for process in started]
     assert all("cannot be locked here (No locks available)" in errors for _, errors in outputs)
     assert len({output.split()[-1] for output, _ in outputs}) == 1

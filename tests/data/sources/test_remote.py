@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +11,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from tests.conftest import REPOSITORY
 from tests.data.archives import pack
 from tests.data.conftest import Mirror
 from tests.data.picture_folders import write_pictures
 from tests.data.picture_tables import prepared as table_prepared
 from tests.data.picture_tables import write_shard
+from tests.distributed.forked_runs import start_code
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset
@@ -176,22 +173,11 @@ print(load(config, 0).fingerprint)
 """
 
 
-def start(root: str) -> subprocess.Popen[str]:
-    """Start a process that prepares and then reads the data set."""
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, root],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_killed_download_leaves_nothing_behind(
-    archive: Path, start_mirror: Start, caches: Path
+    archive: Path, start_mirror: Start, caches: Path, tmp_path: Path
 ) -> None:
     stuck = start_mirror({"own.zip": archive.read_bytes()}, hang_half_way=True)
-    process = start(f"{stuck.address}own.zip")
+    process = start_code(tmp_path, SCRIPT, f"{stuck.address}own.zip")
     deadline = time.monotonic() + 60
     while not kept(caches):
         assert time.monotonic() < deadline
@@ -205,9 +191,9 @@ def test_a_killed_download_leaves_nothing_behind(
     assert [path.name for path in kept(caches)] == ["own.zip"]
 
 
-def test_of_two_processes_one_downloads(archive: Path, start_mirror: Start) -> None:
+def test_of_two_processes_one_downloads(archive: Path, start_mirror: Start, tmp_path: Path) -> None:
     mirror = start_mirror({"own.zip": archive.read_bytes()}, delay_s=1.0)
-    processes = [start(f"{mirror.address}own.zip") for _ in range(2)]
+    processes = [start_code(tmp_path, SCRIPT, f"{mirror.address}own.zip") for _ in range(2)]
     found = {process.communicate(timeout=60)[0] for process in processes}
     assert found == {f"{prepared(str(archive)).fingerprint}\n"}
     assert mirror.requests == {"own.zip": 1}

@@ -6,8 +6,6 @@ import contextlib
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -18,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
 from tests.data.stored.known import open_pictures, write_photographs
+from tests.distributed.forked_runs import start_code
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data.stored import entries, keeping
@@ -158,18 +156,17 @@ while True:
 """
 
 
-def test_a_process_may_be_killed_while_others_read_what_it_writes(root: Path) -> None:
+def test_a_process_may_be_killed_while_others_read_what_it_writes(
+    root: Path, tmp_path: Path
+) -> None:
     expected = open_pictures(root, cache="none")[0:COUNT]
     for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-c", FILLING, str(root)], cwd=REPOSITORY, stdout=subprocess.PIPE
-        )
-        with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"open\n"
-            for _ in range(20):
-                assert torch.equal(open_pictures(root, cache="disk")[0:COUNT], expected)
-            process.kill()
+        process = start_code(tmp_path, FILLING, str(root))
+        process.wait_for_output("open\n")
+        for _ in range(20):
+            assert torch.equal(open_pictures(root, cache="disk")[0:COUNT], expected)
+        process.kill()
+        process.wait()
         assert torch.equal(open_pictures(root, cache="disk")[0:COUNT], expected)
 
 
@@ -283,14 +280,11 @@ time.sleep(600)
 def test_an_entry_is_held_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
     entry = tmp_path / f"{0:032x}"
     entry.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, str(entry)], cwd=REPOSITORY, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        assert not entries.remove(entry)
-        process.kill()
+    process = start_code(tmp_path, HOLDING, str(entry))
+    process.wait_for_output("held\n")
+    assert not entries.remove(entry)
+    process.kill()
+    process.wait()
     assert entries.remove(entry)
     assert not entry.exists()
 
