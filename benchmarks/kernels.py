@@ -30,7 +30,7 @@ from turns import Process, Turns
 import models
 from trainer.base import seeding
 from trainer.ranks import processes
-from trainer.ranks.caller_settings import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
 
 IMAGE_SIZE = (28, 28)
 WARM_UP_BLOCKS = 2
@@ -50,17 +50,19 @@ class Variant:
     fused: bool | None = True
     """None: neither fused nor foreach"""
     keeps_memory: bool = True
+    huge_pages: bool = True
     compiled: bool = False
     bfloat16: bool = False
 
 
-OURS = "ours: channels_last, fused Adam, freed memory kept, float32, not compiled"
+OURS = "ours: channels_last, fused Adam, freed memory kept in huge pages, float32, not compiled"
 CHANGES: dict[str, dict[str, Any]] = {
     OURS: {},
     "contiguous memory format": {"channels_last": False},
     "foreach Adam": {"fused": False},
     "Adam in a loop": {"fused": None},
-    "the C library's own allocator": {"keeps_memory": False},
+    "the C library's own allocator": {"keeps_memory": False, "huge_pages": False},
+    "small pages": {"huge_pages": False},
     "bfloat16 autocast": {"bfloat16": True},
     "torch.compile": {"compiled": True},
     "one thread": {"threads": 1},
@@ -113,6 +115,8 @@ def work(variant: Variant, steps: int, blocks: int, turns: Turns) -> None:
     torch.set_num_threads(variant.threads)
     if variant.keeps_memory:
         keep_freed_memory()
+    if variant.huge_pages:
+        use_huge_pages()
     step = step_of(variant)
     for _ in range(2):  # torch.compile compiles at the first, and again where shapes vary
         step()
@@ -165,6 +169,7 @@ def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]
     variant = Variant(**list(NETS.values())[-1], threads=processes.usable_cores())
     torch.set_num_threads(variant.threads)
     keep_freed_memory()
+    use_huge_pages()
     model, images = build(variant).eval(), torch.randn(samples, 1, *IMAGE_SIZE)
 
     def seconds(mode: Callable[[], Any], size: int) -> float:

@@ -10,7 +10,7 @@ from turns import Turns
 
 from contenders.photos import make_parts
 from contenders.task import LEARNING_RATE, Task
-from trainer.ranks.caller_settings import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
 
 
 def train(task: Task, turns: Turns) -> None:
@@ -24,6 +24,7 @@ def train(task: Task, turns: Turns) -> None:
 def prepare(task: Task, batch_size: int) -> Callable[[], None]:
     """Return what does the steps of an epoch on one batch of this size."""
     keep_freed_memory()
+    use_huge_pages()
     parts = make_parts(task)
     model = parts.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, targets = parts.first_batch(batch_size)

@@ -10,7 +10,7 @@ from torchvision_operators import define_missing_operators
 
 from finetune_loops import Task
 from finetune_loops.others import LOOPS
-from trainer.ranks.caller_settings import keep_freed_memory
+from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     torch.manual_seed(task.seed)
     torch.set_num_threads(task.workers)
     keep_freed_memory()  # as Lockstep does
+    use_huge_pages()
     library = define_missing_operators()
     print(json.dumps(LOOPS[name](task)))
     del library  # it would have taken the operators with it

@@ -19,6 +19,7 @@ from trainer.ranks import caller_settings
 def batches(task: Task) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
     """Return the batches of one epoch after the other."""
     caller_settings.keep_freed_memory()  # as in a session
+    caller_settings.use_huge_pages()
     config = schema.RunConfig(
         seed=task.seed,
         data=data_config(task),

@@ -1,9 +1,11 @@
-"""The allocator's settings, by the page faults that they save."""
+"""The allocator's settings, by the page faults that they save and the pages that tensors get."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +43,36 @@ def page_faults(**more: str) -> int:
 def test_a_step_finds_its_memory_mapped_unless_the_user_wants_it_otherwise() -> None:
     assert page_faults() < PAGES_OF_A_STEP / 8  # one block of eight, once
     assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > PAGES_OF_A_STEP
+
+
+HUGE = """
+from pathlib import Path
+import torch
+from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
+
+keep_freed_memory()
+use_huge_pages()
+blocks = [torch.ones(2_000_000) for _ in range(8)]
+print(Path("/proc/self/smaps_rollup").read_text())
+"""
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def huge_kb(**more: str) -> int:
+    """Of a process's memory that lies in huge pages."""
+    words = [sys.executable, "-c", HUGE]
+    finished = subprocess.run(
+        words, env=environment(**more), capture_output=True, text=True, check=True
+    )
+    found = re.search(r"AnonHugePages: +(\d+) kB", finished.stdout)
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.skipif(
+    not SWITCH.exists() or "[madvise]" not in SWITCH.read_text(),
+    reason="this kernel has no huge pages for who asks",
+)
+def test_tensors_lie_in_huge_pages_unless_the_user_wants_it_otherwise() -> None:
+    assert huge_kb() > 8 * 8_000 / 2  # where other processes leave the kernel some
+    assert huge_kb(MALLOC_TRIM_THRESHOLD_="131072") == 0

@@ -16,11 +16,19 @@ import torch
 
 from trainer.base import compiler, numerics
 
-# Numbers of parameters of mallopt(3), and the largest value of the first one.
+# Numbers of parameters of mallopt(3), the largest value of the second one, the third one's usual.
 TRIM_THRESHOLD = -1
 MMAP_THRESHOLD = -3
+MMAP_MAX = -4
 LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024
+USUAL_MMAP_MAX = 65_536
 LARGEST_INT = 2**31 - 1
+
+MADV_HUGEPAGE = 14
+"""of madvise(2)"""
+HUGE_PAGE_BYTES = 2 * 1024 * 1024
+HEAP_BYTES = 2**30
+"""of the heap that huge pages are asked for: less than what free memory is trimmed to"""
 
 USUAL_TRIM_THRESHOLD = 2 * LARGEST_MMAP_THRESHOLD
 """where glibc's own adjustment of it ends"""
@@ -126,6 +134,31 @@ def keep_freed_memory() -> None:
     if glibc := _glibc():
         glibc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         glibc.mallopt(TRIM_THRESHOLD, LARGEST_INT)
+
+
+def use_huge_pages() -> None:
+    """Ask Linux for huge pages for glibc's heap, which grows for that without being touched.
+
+    A step goes through more memory than a processor's tables of small pages reach. Call it after
+    `keep_freed_memory`, by which the heap stays; a user's own setting of the allocator stays too.
+    """
+    glibc = _glibc()
+    if glibc is None:
+        return
+    for function in (glibc.sbrk, glibc.malloc):
+        function.restype = ctypes.c_void_p
+    glibc.malloc.argtypes = (ctypes.c_size_t,)
+    glibc.free.argtypes = (ctypes.c_void_p,)
+    glibc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    begin = glibc.sbrk(0)
+    glibc.mallopt(MMAP_MAX, 0)  # the heap, not a mapping beside it
+    block = glibc.malloc(HEAP_BYTES)
+    end = glibc.sbrk(0)
+    first = -(-begin // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+    if end > first:
+        glibc.madvise(first, end - first, MADV_HUGEPAGE)
+    glibc.free(block)
+    glibc.mallopt(MMAP_MAX, USUAL_MMAP_MAX)
 
 
 def return_freed_memory() -> None:

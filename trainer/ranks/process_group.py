@@ -71,7 +71,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     from trainer.base import numerics
-    from trainer.ranks.caller_settings import keep_freed_memory
+    from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
 
     cpu, asked = runs_on_cpu(), config.train.precision
     if asked in ("fp16", "tf32") and cpu:
@@ -85,6 +85,7 @@ def create_accelerator(config: RunConfig) -> Accelerator:
             "ACCELERATE_USE_CPU=true, or add --train.kernels native to the command"
         )
     keep_freed_memory()
+    use_huge_pages()
     # An earlier run in the same process may have had another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     # Read when the first CUDA context is made: without it matrix products have no fixed order.
