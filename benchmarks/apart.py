@@ -63,20 +63,33 @@ def train_command(
 
 
 def run(
-    command: Sequence[str], exit_code: int = 0, *, search: Sequence[Path] = ()
+    command: Sequence[str],
+    exit_code: int = 0,
+    *,
+    search: Sequence[Path] = (),
+    limit_s: float | None = None,
 ) -> tuple[str, float]:
     """Run a command; return what it prints, and its seconds.
 
     Args:
         search: where it looks for modules, too.
+        limit_s: after which it is killed.
 
     Raises:
-        SystemExit: it ended with another exit code; has what it wrote as errors.
+        SystemExit: it ended with another exit code; has what it wrote as errors. Or it was killed.
     """
     start_s = time.perf_counter()
-    finished = subprocess.run(
-        command, env=environment(*search), capture_output=True, text=True, check=False
-    )
+    try:
+        finished = subprocess.run(
+            command,
+            env=environment(*search),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit_s,
+        )
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{shlex.join(command)}: killed after {limit_s:.0f} seconds")
     elapsed_s = time.perf_counter() - start_s
     if finished.returncode != exit_code:
         sys.exit(f"{shlex.join(command)}: {finished.stderr}")

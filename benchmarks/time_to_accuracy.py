@@ -1,10 +1,13 @@
-"""How long the fast recipe takes to 90 % on Fashion-MNIST, compared with the lab's recipe.
+"""Seconds of training against accuracy, of several ways to train, until each reaches a bar.
 
-    python benchmarks/time_to_accuracy.py [--root DIR]       5 minutes; nothing else should run
+    python benchmarks/time_to_accuracy.py [RACE ...] [--mnist DIR] [--fashion_mnist DIR]
 
-Both train on the first 10,000 images and are tested on all 10,000 test images, with the same
-seeds, in turn, each run in a new process. The page is
-benchmarks/results/time_to_accuracy.md.
+Nothing else should run. The ways are those of benchmarks/race; they take turns, each run in a
+process of its own. Their packages are looked for in folders below --packages
+(benchmarks/README.md); what is not installed is left out. Every run is put into
+benchmarks/results/time_to_accuracy.json as it ends, and the same command goes on where it was
+stopped; time_to_accuracy.md and .png are made from all that are there. Two races run elsewhere,
+finetune.py and minutes.py, and are shown from their figures.
 """
 
 from __future__ import annotations
@@ -13,154 +16,280 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
-import time
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 import apart
+import finetune
+import minutes
 import page
 import paired
-import torch
-from contenders.lab import train_epoch
-from contenders.task import Parts, Task
+from race import OURS, RACES, WAYS, Race, Task, held_out, picture, summary
 
 from trainer.ranks import processes
 
+LIMIT_S = 900.0
+LONGEST_REASON = 160
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The figures of a run."""
-
-    accuracy: float
-    """on the test images"""
-    train_s: float
-    """in the training loop, without any evaluation"""
-    process_s: float
-    """from the start of the process to its end"""
-
-
-def run_lab(task: Task) -> dict[str, float]:
-    """Train the lab's recipe in this process: its net, its loop, Adam."""
-    torch.set_num_threads(task.threads)
-    parts = Parts(task)
-    optimizer = parts.adam()
-    start_s = time.perf_counter()
-    for _ in range(task.epochs):
-        train_epoch(parts, optimizer)
-    train_s = time.perf_counter() - start_s
-    images, targets = parts.test.images[:], parts.test.targets
-    parts.model.eval()
-    with torch.no_grad():
-        predicted = parts.model(parts.scaling.apply(images)).argmax(1)
-    accuracy = (predicted == targets).float().mean().item()
-    return {"accuracy": accuracy, "train_s": train_s}
+INTRODUCTION = """
+Seconds are those of the training alone: reading, evaluations, checkpoints' tests and reports are
+left out. Accuracies are plain, over all test images, each classified once as it is. Every way is
+what its documentation shows for small pictures, with its own rates, schedule, batches and
+augmentations; the net is the one that it shows if that is small, else the lab's
+([benchmarks/race](../race/__init__.py) has a file each, with its source). All have the images in
+memory and both cores, ours as a process each, as its command does by itself. A curve is the mean
+over the seeds after each epoch of one run; a schedule that falls to nothing at its end, as most
+have, makes the points before its end worse than a shorter run would be. The bar is reached at the
+first point whose mean is there. Lengths and rates that the documentation leaves open, and our
+recipes, were chosen by training images that were held out (`--held_out` runs the races so); no
+choice was made by test images.
+""".strip()
+NOT_HERE = """
+Two more races are measured by programs of their own and shown in the picture from their figures:
+photographs of clothes by a net that ImageNet has taught ([finetune](finetune.md)), where each point
+is a run of its own length, and CIFAR-10 from scratch ([minutes](minutes.md)).
+""".strip()
 
 
-def lab(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
-    """Train the lab's recipe in a new process."""
-    task = Task(
-        model="lab_cnn",
-        model_args={},
-        batch_size=100,
-        images=arguments.images,
-        epochs=arguments.lab_epochs,
-        threads=arguments.threads,
-        folder=str(folder),
-        root=arguments.root,
-        data=arguments.data,
-        seed=seed,
-    )
-    words = ["--lab", json.dumps(dataclasses.asdict(task))]
-    output, process_s = apart.run(apart.python_command("benchmarks/time_to_accuracy.py", *words))
-    return Outcome(**json.loads(output.splitlines()[-1]), process_s=process_s)
+def search_path(name: str, packages: Path) -> list[Path]:
+    """Return where a way's process looks for modules."""
+    folders = [packages / folder for folder in WAYS[name].folders]
+    return [Path(__file__).parent, *filter(Path.is_dir, folders)]
 
 
-def ours(seed: int, arguments: argparse.Namespace, folder: Path) -> Outcome:
-    """Train the fast recipe by the command that a user gives."""
-    words = ["--seed", str(seed), "--data.train_size", str(arguments.images)]
-    words += ["--data.name", arguments.data, *arguments.more]
-    command = apart.train_command(
-        "fashion_mnist_fast", folder, *words, root=arguments.root, processes=None
-    )
-    _, process_s = apart.run(command)
-    results = apart.read_results(folder)
-    return Outcome(results["test"]["accuracy"], results["train"]["seconds"], process_s)
+def is_installed(name: str, packages: Path) -> bool:
+    """Return whether a way's process can import its library."""
+    places = [*map(str, (apart.REPOSITORY, *search_path(name, packages))), *sys.path]
+    return PathFinder.find_spec(WAYS[name].module, places) is not None
 
 
-RECIPES = {"the lab's recipe": lab, "`configs/fashion_mnist_fast.yaml`": ours}
+def run(name: str, task: Task, packages: Path) -> dict[str, Any]:
+    """Train a way in a new process; return its curve, or why there is none."""
+    command = [sys.executable, "-m", "race", name, json.dumps(dataclasses.asdict(task))]
+    try:
+        printed, process_s = apart.run(command, search=search_path(name, packages), limit_s=LIMIT_S)
+    except SystemExit as failed:
+        lines = str(failed.code).strip().splitlines()
+        return {"failed": lines[-1][:LONGEST_REASON]}
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return {**found, "process_s": process_s}
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, list[Outcome]]:
-    """Return each recipe's outcome for each seed; which goes first turns with the seed."""
-    found: dict[str, list[Outcome]] = {name: [] for name in RECIPES}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(arguments.seeds):
-            for name in list(RECIPES)[:: 1 if seed % 2 else -1]:
-                outcome = RECIPES[name](seed, arguments, Path(folder) / str(seed))
-                found[name].append(outcome)
-                print(seed, name, outcome, flush=True)
+def is_done(found: dict[str, Any] | None, epochs: int | None) -> bool:
+    """Return whether a run need not be repeated: it was this code's, on this kind of machine."""
+    if found is None or "failed" in found:
+        return False
+    here = page.machine()
+    return bool(found["machine"] == here and found["epochs"] == epochs and "changes" not in here)
+
+
+def tasks(arguments: argparse.Namespace, folder: Path) -> dict[str, Task]:
+    """Return what is trained on in each race, of the first seed and our recipe's length."""
+    found = {}
+    for key in arguments.races:
+        race = RACES[key]
+        data, root = arguments.data or race.data, getattr(arguments, race.data)
+        images = arguments.images or race.images
+        if arguments.held_out:
+            images = held_out.write(race, root, folder / key)
+            data, root = "idx", str(folder / key)
+        found[key] = Task(
+            key, data, root, images, arguments.epochs, 0, arguments.threads, str(folder / "files")
+        )
     return found
 
 
-def table(found: dict[str, list[Outcome]]) -> list[str]:
-    """Write a row for each recipe, and the ratios of the times."""
-    rows = []
-    for name, outcomes in found.items():
-        accuracies = [outcome.accuracy for outcome in outcomes]
-        cells = [name, f"{statistics.mean(accuracies):.4f}"]
-        cells += [", ".join(f"{accuracy:.4f}" for accuracy in accuracies)]
-        for kind in ("train_s", "process_s"):
-            cells += [f"{statistics.median(getattr(one, kind) for one in outcomes):.1f} s"]
-        rows.append(cells)
-    labs, fast = found.values()
-    train, process = (
-        paired.spread(
-            paired.ratios(*([getattr(one, kind) for one in outcomes] for outcomes in (fast, labs)))
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is not there yet, and write the page after each run."""
+    with tempfile.TemporaryDirectory() as place:
+        prepared = tasks(arguments, Path(place))
+        for seed in arguments.seeds:
+            for key, task in prepared.items():
+                for name in arguments.ways[:: -1 if seed % 2 else 1]:
+                    epochs = arguments.epochs or RACES[key].epochs.get(name)
+                    figures = page.read_figures(arguments.output)
+                    runs = figures.setdefault(key, {}).setdefault(name, {})
+                    if is_done(runs.get(str(seed)), epochs):
+                        continue
+                    with tempfile.TemporaryDirectory() as files:
+                        one = dataclasses.replace(task, seed=seed, epochs=epochs, folder=files)
+                        found = run(name, one, arguments.packages)
+                    found |= {"epochs": epochs, "machine": page.machine()}
+                    runs[str(seed)] = found
+                    print(key, name, seed, found.get("failed") or found["points"][-1], flush=True)
+                    write(figures, arguments.output)
+
+
+def write(figures: page.Figures, output: Path) -> None:
+    """Write the figures, the page and the picture."""
+    picture.draw(panels(figures), output.with_suffix(".png"), WAYS[OURS].short)
+    page.write_quietly(output, figures, build_page(figures))
+
+
+def panels(figures: page.Figures) -> list[picture.Panel]:
+    """Return the panels of the picture: the races here, then those measured elsewhere."""
+    found = [
+        picture.Panel(
+            race.title,
+            {
+                WAYS[name].short: one.curve
+                for name, one in summary.summaries(in_order(figures[key])).items()
+            },
+            bar=race.bar,
+            lowest=race.lowest,
         )
-        for kind in ("train_s", "process_s")
+        for key, race in RACES.items()
+        if key in figures
+    ]
+    tuned = page.read_figures(page.RESULTS / "finetune.json")
+    curves = {
+        SHORT[name]: [(point[1], point[3]) for point in finetune.points(tuned[name])]
+        for name in SHORT
+        if name in tuned
+    }
+    found.append(picture.Panel("clothing photographs, fine-tuned", curves, whole_runs=True))
+    runs = page.read_figures(page.RESULTS / "minutes.json")
+    points = sorted(
+        (
+            statistics.median(one["train_s"] for one in runs[case].values()),
+            statistics.mean(one["accuracy"] for one in runs[case].values()),
+        )
+        for case in minutes.CASES
+        if case.startswith("cifar10") and case in runs
     )
-    heads = ["recipe", "test accuracy", "each seed"]
+    found.append(
+        picture.Panel("CIFAR-10 from scratch", {WAYS[OURS].short: points}, whole_runs=True)
+    )
+    return found
+
+
+SHORT = {
+    OURS: WAYS[OURS].short,
+    "plain": "a plain loop",
+    "fastai": WAYS["fastai_learner"].short,
+    "timm": WAYS["timm_script"].short,
+    "transformers": WAYS["hf_trainer"].short,
+}
+"""names of finetune.py's trainings in the picture"""
+
+
+def in_order(ways: dict[str, Any]) -> dict[str, Any]:
+    """Return the ways of a race in the order of the table."""
+    return {name: ways[name] for name in WAYS if name in ways}
+
+
+def section(key: str, race: Race, ways: dict[str, Any]) -> list[str]:
+    """Return what the page says of a race."""
+    found, rows = summary.summaries(ways), []
+    ours = found[OURS].seconds_to(race.bar) if OURS in found else None
+    for name, one in found.items():
+        reached = one.seconds_to(race.bar)
+        seeds = f"{min(one.accuracies):.4f} to {max(one.accuracies):.4f}"
+        rows.append(
+            [
+                WAYS[name].title,
+                ", ".join(one.versions),
+                str(len(one.train_s)),
+                str(_epochs(ways[name])),
+                f"{statistics.median(one.train_s):.1f}",
+                f"{statistics.mean(one.accuracies):.4f} ({seeds})",
+                f"{reached:.1f}" if reached else "not reached",
+                f"{reached / ours:.2f}" if reached and ours else "",
+            ]
+        )
+    heads = ["way", "version", "seeds", "epochs", "seconds", "test accuracy"]
+    heads += [f"seconds to {race.bar:.0%}", "over ours"]
+    lines = [f"## {race.title}", "", *page.table(heads, rows), ""]
+    pairs = summary.shared_seeds(ways, "lab")
+    if pairs[0]:
+        ratio = paired.spread(paired.ratios(*pairs))
+        lines += [f"Our whole training over the lab's, seed by seed: {ratio}.", ""]
+    for name, reason in summary.failures(ways).items():
+        lines += [f"Failed: {WAYS[name].title}: `{reason}`", ""]
+    if absent := [WAYS[name].title for name in WAYS if name not in ways]:
+        lines += [f"Left out, as not installed: {', '.join(absent)}.", ""]
+    return lines
+
+
+def _epochs(runs: dict[str, Any]) -> int | str:
+    """Return how long the runs of a way are: those of ours are in the recipe."""
+    found = {run["epochs"] for run in runs.values() if "points" in run}
+    return ", ".join("recipe" if one is None else str(one) for one in found)
+
+
+def build_page(figures: page.Figures) -> list[str]:
+    """Return the page."""
+    lines = [
+        "# Time to accuracy", "", "    python benchmarks/time_to_accuracy.py", "", INTRODUCTION,
+        "", "![Test accuracy against seconds of training](time_to_accuracy.png)", "",
+    ]  # fmt: skip
+    for key, race in RACES.items():
+        if key in figures:
+            lines += section(key, race, in_order(figures[key]))
+    lines += ["## Measured elsewhere", "", NOT_HERE, "", *missing_elsewhere(), ""]
+    machines = {
+        run["machine"] for ways in figures.values() for runs in ways.values()
+        for run in runs.values()
+    }  # fmt: skip
+    return [*lines, "Measured on:", "", *(f"- {machine}" for machine in sorted(machines))]
+
+
+def missing_elsewhere() -> list[str]:
+    """Say which ways the other two races lack."""
+    tuned = page.read_figures(page.RESULTS / "finetune.json")
+    there = {SHORT[name] for name in SHORT if name in tuned}
+    absent = [way.short for name, way in WAYS.items() if way.short not in there and name != OURS]
     return [
-        *page.table([*heads, "training", "whole process"], rows),
-        "",
-        f"The fast recipe's time over that of the lab's recipe: training {train}, whole process",
-        f"{process}. Median, and quartiles, of the ratios of each seed's pair.",
+        f"Not measured on photographs: {', '.join(absent)}. On CIFAR-10 none but ours was",
+        "measured.",
     ]
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = page.parser(__doc__)
-    parser.add_argument("--root", help="data.root of the runs")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("races", nargs="*", metavar="RACE", help=", ".join(RACES))
+    parser.add_argument("--ways", nargs="+", metavar="NAME", help=", ".join(WAYS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    for race in RACES.values():
+        parser.add_argument(f"--{race.data}", metavar="DIR", help="data.root of these images")
     parser.add_argument(
-        "--threads", type=int, default=processes.usable_cores(), help="of the lab's recipe"
+        "--packages", type=Path, default=Path(sys.prefix), metavar="DIR",
+        help="where the folders fastai, keras, lightning, timm and transformers are",
+    )  # fmt: skip
+    parser.add_argument(
+        "--held_out", action="store_true", help="training images in the place of the test images"
     )
-    parser.add_argument("--data", default="fashion_mnist", help="data.name, for tests")
-    parser.add_argument("--images", type=int, default=10_000, help="of the training, the first")
-    parser.add_argument("--lab_epochs", type=int, default=15)
-    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="for train.py")
-    parser.add_argument("--lab", help=argparse.SUPPRESS)
-    page.add_output(parser, "time_to_accuracy.md")
-    return parser
+    parser.add_argument("--threads", type=int, default=processes.usable_cores())
+    parser.add_argument("--epochs", type=int, help="of all ways, for a trial")
+    parser.add_argument("--images", type=int, help="the first to train on, for a trial")
+    parser.add_argument("--data", help="data.name of all races, for a trial")
+    page.add_output(parser, "time_to_accuracy.json")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.races) - RACES.keys():
+        parser.error(f"{', '.join(unknown)}: not a race; there are {', '.join(RACES)}")
+    if unknown := set(arguments.ways or []) - WAYS.keys():
+        parser.error(f"{', '.join(unknown)}: not a way; there are {', '.join(WAYS)}")
+    trial = [arguments.held_out, arguments.epochs, arguments.images, arguments.data]
+    if any(trial) and arguments.output == parser.get_default("output"):
+        parser.error("a trial or --held_out needs an --output of its own")
+    arguments.races = arguments.races or list(RACES)
+    arguments.ways = [
+        name
+        for name in WAYS
+        if name in (arguments.ways or WAYS) and is_installed(name, arguments.packages)
+    ]
+    return arguments
 
 
 def main() -> None:
-    """Measure and write the page; with --lab, do one run of the lab's recipe."""
-    arguments = parser().parse_args()
-    if arguments.lab:
-        print(json.dumps(run_lab(Task(**json.loads(arguments.lab)))))
-        return
-    lines = [
-        f"{arguments.seeds} seeds. Training is the time in the loop: reading, evaluation and",
-        "reports are left out; the whole process has them all. The lab's recipe is its own net and",
-        f"loop, Adam at 0.001, batches of 100, {arguments.lab_epochs} epochs, {arguments.threads}",
-        "threads. The fast recipe's command starts a process of one thread for each core.",
-        "",
-        *table(measure(arguments)),
-    ]
-    command = page.command_of("time_to_accuracy.py", arguments, parser().parse_args([]))
-    page.write(arguments.output, "Time to 90 % on Fashion-MNIST", command, lines)
+    """Measure and write the page."""
+    arguments = parse()
+    measure(arguments)
+    print(arguments.output.with_suffix(".md").read_text())
 
 
 if __name__ == "__main__":

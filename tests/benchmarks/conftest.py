@@ -21,7 +21,7 @@ def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     numbers = itertools.count()
 
-    def run(command: Sequence[str], exit_code: int = 0) -> tuple[str, float]:
+    def run(command: Sequence[str], exit_code: int = 0, **_: object) -> tuple[str, float]:
         words, processes = list(command[1:]), 1
         if words[:2] == ["-m", "torch.distributed.run"]:
             processes, words = int(words[4]), words[5:]

@@ -1,0 +1,65 @@
+"""Lockstep by the command that a user gives: as many processes as there are cores, a thread each.
+
+Fixed settings of the recipe hold nothing out, so that the run classifies no image before its end.
+Its checkpoints are what the curve is made of, afterwards: their weights as they stood in the
+training, and at the end the weights that the run has chosen, with its own test accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import apart
+import torch
+
+from race import RACES, Task
+from race.parts import EVALUATION_BATCH, Curve
+from trainer.base import tensor_files
+from trainer.config import stored_config
+from trainer.config.schema import RunConfig
+from trainer.data import loading
+from trainer.data.dataset import Dataset
+from trainer.finished import trained_model
+from trainer.finished.trained_model import TrainedModel
+
+MOST_POINTS = 1000
+
+
+def train(task: Task, curve: Curve) -> None:
+    """Train the recipe of the race and test its checkpoints."""
+    race, folder = RACES[task.race], Path(task.folder) / "run"
+    words = ["--seed", str(task.seed), "--data.name", task.data]
+    words += ["--data.train_size", str(task.images)]
+    words += ["--train.epochs", str(task.epochs)] if task.epochs else []
+    words += ["--checkpoint.every_epochs", "1", "--checkpoint.keep", str(MOST_POINTS)]
+    words += ["--checkpoint.every_steps", str(race.every_steps)] if race.every_steps else []
+    apart.run(apart.train_command(race.recipe, folder, *words, root=task.root, processes=None))
+    curve.points += points(folder)
+
+
+def points(run: Path) -> list[list[float]]:
+    """Return seconds and test accuracy of each checkpoint of a finished run."""
+    config, model = stored_config.read_folder(run), trained_model.load(run)
+    dataset = loading.load(config.data, config.seed)
+    found = []
+    for checkpoint in sorted((run / "checkpoints").glob("step-*"))[:-1]:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["run"]
+        weights = tensor_files.read_tensors(checkpoint / "model.safetensors")
+        model.module.load_state_dict(weights, strict=False)
+        train_s = state["train_seconds"] + state["epoch_seconds"]
+        found.append([train_s, accuracy(model, dataset, config)])
+    results = apart.read_results(run)
+    return [*found, [results["train"]["seconds"], results["test"]["accuracy"]]]
+
+
+def accuracy(model: TrainedModel, dataset: Dataset, config: RunConfig) -> float:
+    """Return the share of test images that a model classifies correctly, as its run does it."""
+    images, targets, right = dataset.test.images, dataset.test.targets, 0
+    low = torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16")
+    for start in range(0, len(targets), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        with low:
+            found = model.probabilities(images[part])
+        right += int((found.argmax(1) == targets[part]).sum())
+    return right / len(targets)

@@ -1,0 +1,91 @@
+"""What all ways but ours share: images in memory, a net, and the clock of a curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from contenders import task as contenders
+from torch import nn
+
+from race import RACES, Task
+
+EVALUATION_BATCH = 1000
+
+
+def make(
+    task: Task,
+    batch_size: int,
+    *,
+    augment: bool = False,
+) -> contenders.Parts:
+    """Read the images and draw the net's first weights and the order of the images."""
+    parts = contenders.Parts(
+        contenders.Task(
+            model="lab_cnn",
+            model_args={},
+            batch_size=batch_size,
+            images=task.images,
+            epochs=task.length(),
+            threads=task.threads,
+            folder=task.folder,
+            augment=RACES[task.race].augment if augment else "none",
+            data=task.data,
+            root=task.root,
+            seed=task.seed,
+        )
+    )
+    torch.manual_seed(task.seed)
+    return parts
+
+
+class Curve:
+    """Seconds of training without evaluations, and the accuracy on test, after each epoch.
+
+    Attributes:
+        points: [seconds, accuracy] of each epoch.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[list[float]] = []
+        self._train_s = 0.0
+        self._start_s = 0.0
+
+    def begin(self) -> None:
+        """Let the clock run: an epoch begins."""
+        self._start_s = time.perf_counter()
+
+    def end(self, accuracy: Callable[[], float]) -> None:
+        """Stop the clock: an epoch is done; then measure the accuracy."""
+        self._train_s += time.perf_counter() - self._start_s
+        self.points.append([self._train_s, accuracy()])
+
+    def callback(self, base: type, begin: str, end: str, accuracy: Callable[[], float]) -> Any:
+        """Return a callback of a library.
+
+        Args:
+            base: the library's class of callbacks.
+            begin: its method that is called before an epoch.
+            end: its method that is called after an epoch.
+        """
+        methods = {
+            begin: lambda *_, **__: self.begin(),
+            end: lambda *_, **__: self.end(accuracy),
+        }
+        return type("CurveCallback", (base,), methods)()
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, parts: contenders.Parts) -> float:
+    """Return the share of test images that a net classifies correctly; its mode stays."""
+    images, targets = parts.test.images, parts.test.targets
+    was_training, right = net.training, 0
+    net.eval()
+    for start in range(0, len(targets), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        logits = net(parts.scaling.apply(images[part]))
+        right += int((logits.argmax(1) == targets[part]).sum())
+    net.train(was_training)
+    return right / len(targets)

@@ -1,0 +1,81 @@
+"""What a page says of the runs of a race: means over the seeds, and when the bar is reached."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from race import OURS
+
+Runs = Mapping[str, Any]
+"""what each seed has found, or why it failed"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A way's runs with all seeds together.
+
+    Attributes:
+        curve: median seconds of training and mean accuracy, after each epoch or part of it.
+        train_s: the seconds of each seed.
+        accuracies: of each seed, at the end.
+    """
+
+    curve: list[tuple[float, float]]
+    train_s: list[float]
+    accuracies: list[float]
+    versions: list[str]
+
+    def seconds_to(self, bar: float) -> float | None:
+        """Return the seconds after which the mean accuracy is first at the bar, None if never."""
+        return next((seconds for seconds, accuracy in self.curve if accuracy >= bar), None)
+
+
+def summarise(runs: Runs) -> Summary | None:
+    """Return the runs with all seeds together; None if all have failed."""
+    done = [run for _, run in sorted(runs.items()) if "points" in run]
+    if not done:
+        return None
+    # Runs of one length have the same points; a length that was changed meanwhile does not count.
+    length = len(done[-1]["points"])
+    done = [run for run in done if len(run["points"]) == length]
+    curve = [
+        (
+            statistics.median(seconds for seconds, _ in points),
+            statistics.mean(accuracy for _, accuracy in points),
+        )
+        for points in zip(*(run["points"] for run in done), strict=True)
+    ]
+    return Summary(
+        curve=curve,
+        train_s=[run["points"][-1][0] for run in done],
+        accuracies=[run["points"][-1][1] for run in done],
+        versions=sorted({run["version"] for run in done}),
+    )
+
+
+def summaries(ways: Mapping[str, Runs]) -> dict[str, Summary]:
+    """Return those of all ways of a race that have a run, in the order of the ways."""
+    found = {name: summarise(runs) for name, runs in ways.items()}
+    return {name: one for name, one in found.items() if one}
+
+
+def failures(ways: Mapping[str, Runs]) -> dict[str, str]:
+    """Return the last word of each way that failed with a seed."""
+    return {
+        name: run["failed"] for name, runs in ways.items() for run in runs.values()
+        if "failed" in run
+    }  # fmt: skip
+
+
+def shared_seeds(ways: Mapping[str, Runs], other: str) -> tuple[list[float], list[float]]:
+    """Return the seconds of our runs and of another way's, seed by seed."""
+    ours, others = ways.get(OURS, {}), ways.get(other, {})
+    pairs = [
+        (ours[seed]["points"][-1][0], others[seed]["points"][-1][0])
+        for seed in sorted(ours)
+        if "points" in ours[seed] and "points" in others.get(seed, {})
+    ]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
