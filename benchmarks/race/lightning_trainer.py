@@ -2,7 +2,8 @@
 
 SGD with momentum, a weight decay of 5e-4 and `OneCycleLR` up to 0.1 in batches of 256, on images
 that are mirrored and cropped at random. Its ResNet-18 is far too large for two cores: this is the
-lab's net.
+lab's net, in Lightning's mixed precision and PyTorch's channels_last, which more than halve its
+time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from race import Task, parts
 
-HIGHEST_RATE = 0.1
-SETTINGS = {"fashion_mnist": 64, "mnist": 256}
-"""batch size"""
+HIGHEST_RATE, BATCH_SIZE = 0.1, 256
 
 
 def train(task: Task, curve: parts.Curve) -> None:
     """Train by a Trainer without files and bars."""
-    made = parts.make(task, SETTINGS[task.race], augment=True)
+    made = parts.make(task, BATCH_SIZE, augment=True, channels_last=True)
     module = LitClassifier(made, task.length())
     callback = curve.callback(
         pl.Callback, "on_train_epoch_start", "on_train_epoch_end",
@@ -30,6 +29,7 @@ def train(task: Task, curve: parts.Curve) -> None:
     )  # fmt: skip
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision="bf16-mixed",
         max_epochs=task.length(),
         callbacks=[callback],
         logger=False,

@@ -20,6 +20,7 @@ def make(
     batch_size: int,
     *,
     augment: bool = False,
+    channels_last: bool = False,
 ) -> contenders.Parts:
     """Read the images and draw the net's first weights and the order of the images."""
     parts = contenders.Parts(
@@ -37,6 +38,8 @@ def make(
             seed=task.seed,
         )
     )
+    if channels_last:
+        parts.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(task.seed)
     return parts
 

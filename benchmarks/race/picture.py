@@ -40,7 +40,7 @@ def draw(panels: list[Panel], path: Path, ours: str) -> None:
 
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(9.5, 3.6 * rows + 0.5), layout="constrained")
-    all_axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    all_axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     others = [name for name in names if name != ours]
     colours = {name: colormaps["tab10"](index) for index, name in enumerate(others)}
@@ -69,11 +69,12 @@ def draw(panels: list[Panel], path: Path, ours: str) -> None:
         axes.set_xlabel("seconds of training")
         axes.set_ylabel("test accuracy")
         axes.grid(alpha=0.3)
-    for axes in list(all_axes)[len(panels) :]:
-        axes.set_axis_off()
     ordered = [name for name in [ours, *others] if name in handles]
-    figure.legend(
-        [handles[name] for name in ordered], ordered, fontsize="small",
-        loc="outside lower center", ncols=4,
-    )  # fmt: skip
+    legend = [handles[name] for name in ordered], ordered
+    for axes in all_axes[len(panels) :]:
+        axes.set_axis_off()
+    if len(panels) < len(all_axes):
+        all_axes[-1].legend(*legend, loc="center")
+    else:
+        figure.legend(*legend, fontsize="small", loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
