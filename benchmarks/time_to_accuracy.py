@@ -184,6 +184,25 @@ def in_order(ways: dict[str, Any]) -> dict[str, Any]:
     return {name: ways[name] for name in WAYS if name in ways}
 
 
+def overview(figures: page.Figures) -> list[str]:
+    """Return a table of the seconds to each bar, for the README too."""
+    races = {key: race for key, race in RACES.items() if key in figures}
+    found = {key: summary.summaries(in_order(figures[key])) for key in races}
+    rows = []
+    for name, way in WAYS.items():
+        cells = []
+        for key, race in races.items():
+            if one := found[key].get(name):
+                reached = one.seconds_to(race.bar)
+                accuracy, whole_s = statistics.mean(one.accuracies), one.curve[-1][0]
+                cells.append(f"{reached:.1f}" if reached else f"{accuracy:.4f} after {whole_s:.1f}")
+            else:
+                cells.append("")
+        if any(cells):
+            rows.append([way.title, *cells])
+    return page.table(["seconds of training to", *(race.goal for race in races.values())], rows)
+
+
 def section(key: str, race: Race, ways: dict[str, Any]) -> list[str]:
     """Return what the page says of a race."""
     found, rows = summary.summaries(ways), []
@@ -228,6 +247,7 @@ def build_page(figures: page.Figures) -> list[str]:
     lines = [
         "# Time to accuracy", "", "    python benchmarks/time_to_accuracy.py", "", INTRODUCTION,
         "", "![Test accuracy against seconds of training](time_to_accuracy.png)", "",
+        *overview(figures), "",
     ]  # fmt: skip
     for key, race in RACES.items():
         if key in figures:
