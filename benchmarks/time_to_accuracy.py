@@ -42,9 +42,9 @@ augmentations; the net is the one that it shows if that is small, else the lab's
 memory and both cores, ours as a process each, as its command does by itself. A curve is the mean
 over the seeds after each epoch of one run; a schedule that falls to nothing at its end, as most
 have, makes the points before its end worse than a shorter run would be. The bar is reached at the
-first point whose mean is there. Lengths and rates that the documentation leaves open, and our
-recipes, were chosen by training images that were held out (`--held_out` runs the races so); no
-choice was made by test images.
+first point whose mean is there. What the documentation leaves open, the lengths and the rates for
+the lab's net, was set once and not tuned; our recipes were chosen by training images that were held
+out, with which `--held_out` runs the races. No choice was made by test images.
 """.strip()
 NOT_HERE = """
 Two more races are measured by programs of their own and shown in the picture from their figures:

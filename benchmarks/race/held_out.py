@@ -1,4 +1,4 @@
-"""Training images in the place of test images, by which lengths, rates and nets were chosen."""
+"""Training images in the place of test images, by which a length or a rate may be chosen."""
 
 from __future__ import annotations
 
