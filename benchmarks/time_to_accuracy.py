@@ -36,9 +36,9 @@ LONGEST_REASON = 160
 INTRODUCTION = """
 Seconds are those of the training alone: reading, evaluations, checkpoints' tests and reports are
 left out. Accuracies are plain, over all test images, each classified once as it is. Every way is
-what its documentation shows for small pictures, with its own rates, schedule, batches and
-augmentations; the net is the one that it shows if that is small, else the lab's
-([benchmarks/race](../race/__init__.py) has a file each, with its source). All have the images in
+what its documentation shows for small pictures, with its own rates, schedule and batches; those
+that augment clothes mirror them, as our recipe does; the net is the one that it shows if that is
+small, else the lab's ([benchmarks/race](../race/__init__.py) has a file each, with its source). All have the images in
 memory and both cores, ours as a process each, as its command does by itself. A curve is the mean
 over the seeds after each epoch of one run; a schedule that falls to nothing at its end, as most
 have, makes the points before its end worse than a shorter run would be. The bar is reached at the

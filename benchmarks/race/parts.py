@@ -32,16 +32,22 @@ def make(
             epochs=task.length(),
             threads=task.threads,
             folder=task.folder,
-            augment=RACES[task.race].augment if augment else "none",
             data=task.data,
             root=task.root,
             seed=task.seed,
         )
     )
+    if augment and RACES[task.race].mirror:
+        parts.transform = mirror
     if channels_last:
         parts.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(task.seed)
     return parts
+
+
+def mirror(image: torch.Tensor) -> torch.Tensor:
+    """Return an image (channels, height, width) or, half of the time, its mirror image."""
+    return image.flip(-1) if torch.rand(1) < 0.5 else image
 
 
 class Curve:
