@@ -38,13 +38,14 @@ Seconds are those of the training alone: reading, evaluations, checkpoints' test
 left out. Accuracies are plain, over all test images, each classified once as it is. Every way is
 what its documentation shows for small pictures, with its own rates, schedule and batches; those
 that augment clothes mirror them, as our recipe does; the net is the one that it shows if that is
-small, else the lab's ([benchmarks/race](../race/__init__.py) has a file each, with its source). All have the images in
-memory and both cores, ours as a process each, as its command does by itself. A curve is the mean
-over the seeds after each epoch of one run; a schedule that falls to nothing at its end, as most
-have, makes the points before its end worse than a shorter run would be. The bar is reached at the
-first point whose mean is there. What the documentation leaves open, the lengths and the rates for
-the lab's net, was set once and not tuned; our recipes were chosen by training images that were held
-out, with which `--held_out` runs the races. No choice was made by test images.
+small, else the lab's ([benchmarks/race](../race/__init__.py) has a file each, with its source).
+All have the images in memory and both cores, ours as a process each, as its command does.
+A curve is the mean over the seeds after each epoch of one run; a schedule that falls to nothing
+at its end, as most have, makes the points before its end worse than a shorter run would be. The
+bar is reached at the first point whose mean is there. What the documentation leaves open, the
+lengths and the rates for the lab's net, was set once and not tuned; our recipes were chosen by
+training images that were held out, with which `--held_out` runs the races. No choice was made by
+test images.
 """.strip()
 NOT_HERE = """
 Two more races are measured by programs of their own and shown in the picture from their figures:
