@@ -101,7 +101,7 @@ class Parts:
         self.targets = dataset.train.targets
         self.test = dataset.test
         black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
-        self.transform = Augmentation(black) if task.augment != "none" else None
+        self.transform: Transform | None = Augmentation(black) if task.augment != "none" else None
         channels, height, width = self.images.shape[1:]
         self.model = build_model(task, len(dataset.class_names), channels, (height, width))
 
