@@ -91,7 +91,7 @@ class Place:
     def _make_room(self, command: Command) -> None:
         """Remove the prepared run in whose place the command trains one for the first time."""
         words = training_arguments(command)
-        if words is None:
+        if words is None or "--help" in words:
             return
         try:
             name = str(command_line.parse(words).output_dir)
