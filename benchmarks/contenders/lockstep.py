@@ -8,6 +8,7 @@ from typing import Any
 from turns import Turns
 
 from contenders.task import LEARNING_RATE, Task
+from trainer.base.kernels import Kernels
 from trainer.config import rules, schema
 from trainer.run.engine_builder import build_engine
 from trainer.run.session import Session
@@ -32,12 +33,13 @@ def fit(config: schema.RunConfig, observe: Callable[[Engine], Observer]) -> None
 
 
 def configuration(
-    task: Task, *, microbatches: int, save_every: int | None = None
+    task: Task, *, microbatches: int, save_every: int | None = None, kernels: Kernels = "native"
 ) -> schema.RunConfig:
     """Return the run of a task, in the task's folder.
 
     Args:
         save_every: steps between checkpoints; None: none but the last.
+        kernels: which the process has chosen before it imported torch.
     """
     run = schema.RunConfig(
         seed=task.seed,
@@ -46,7 +48,10 @@ def configuration(
         data=task.data_config(),
         model=task.model_config(),
         train=schema.TrainConfig(
-            epochs=task.epochs, batch_size=task.batch_size, microbatches=microbatches
+            epochs=task.epochs,
+            batch_size=task.batch_size,
+            microbatches=microbatches,
+            kernels=kernels,
         ),
         optimizer=schema.OptimizerConfig(name="adam", lr=LEARNING_RATE),
         checkpoint=schema.CheckpointConfig(every_epochs=None, every_steps=save_every),

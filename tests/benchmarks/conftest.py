@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
 
     def run(command: Sequence[str], exit_code: int = 0, **_: object) -> tuple[str, float]:
-        words, processes = list(command[1:]), 1
+        words, processes = list(command[command.index(sys.executable) + 1 :]), 1
         if words[:2] == ["-m", "torch.distributed.run"]:
             processes, words = int(words[4]), words[5:]
         folder = tmp_path / f"program-{next(numbers)}"

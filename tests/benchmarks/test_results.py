@@ -13,6 +13,7 @@ import page
 import photos
 import predict
 import pytest
+import same_weights
 import scaling
 import throughput
 import time_to_accuracy
@@ -30,6 +31,7 @@ from tests.conftest import REPOSITORY
         minutes,
         photos,
         predict,
+        same_weights,
         scaling,
         throughput,
         time_to_accuracy,

@@ -8,14 +8,19 @@ import pytest
 import same_weights
 import torch
 from safetensors.torch import save_file
+from same_weights_trainers import trainings
 
 
 @pytest.mark.usefixtures("forked")
-def test_ours_is_the_same_on_two_processes_and_after_a_kill() -> None:
-    data = {"data": "digits", "images": 64, "batch_size": 16, "epochs": 2, "save_every": 6}
-    *_, row, _ = same_weights.table("Batch norm and dropout", ["lockstep"], data, uneven=59)
-    assert row.startswith("| **Lockstep** | torch ")
-    assert row.endswith(" | same | same | same | none | none |")
+def test_ours_is_the_same_on_two_processes_after_a_kill_and_on_other_cores(tmp_path: Path) -> None:
+    data = {"images": 64, "batch_size": 16, "epochs": 2, "save_every": 6}
+    more = {"timm": None, "kernels": "native"}
+    net = same_weights.NETS["Batch norm and dropout"]
+    ours = trainings.Trainings("lockstep", same_weights.TASK | net | data | more, tmp_path)
+    assert ours.cells(59, elsewhere=False) == {
+        **dict.fromkeys(("again", "two", "resumed", "cores"), "same"),
+        **dict.fromkeys(("seen", "uneven"), "none"),
+    }
 
 
 def test_a_difference_names_the_largest_weight_and_the_share_of_images(tmp_path: Path) -> None:
@@ -35,8 +40,8 @@ def test_a_difference_names_the_largest_weight_and_the_share_of_images(tmp_path:
     for name, changes in {"one": {}, "again": {}, **others}.items():
         (tmp_path / name).mkdir()
         save_file(end | changes, tmp_path / name / "end.safetensors")
-    trainings = same_weights.Trainings("lockstep", {}, tmp_path)
-    found = {name: trainings.difference("one", name) for name in ["again", *others]}
+    ours = trainings.Trainings("lockstep", {}, tmp_path)
+    found = {name: ours.difference("one", name) for name in ["again", *others]}
     assert found == {
         "again": "same",
         "bits": "0.25; 0.00%",
@@ -46,6 +51,6 @@ def test_a_difference_names_the_largest_weight_and_the_share_of_images(tmp_path:
 
 
 def test_images_are_counted_beyond_and_short_of_once_an_epoch() -> None:
-    assert same_weights.twice_or_never([[0, 1], [2], [2, 0], [1]], images=3, epochs=2) == "none"
+    assert trainings.twice_or_never([[0, 1], [2], [2, 0], [1]], images=3, epochs=2) == "none"
     views = [[0, 1], [2, 0], [0, 1]]
-    assert same_weights.twice_or_never(views, images=4, epochs=1) == "3 twice, 1 never"
+    assert trainings.twice_or_never(views, images=4, epochs=1) == "3 twice, 1 never"
