@@ -105,8 +105,8 @@ RACES = {
         "90 % of Fashion-MNIST, from its first 10,000 images", "90 % of Fashion-MNIST",
         "fashion_mnist", 10_000, 0.90,
         "fashion_mnist_fast", True, 0.055,
-        {"lab": 15, "fastai_learner": 15, "lightning_trainer": 15, "timm_script": 15,
-         "hf_trainer": 12, "keras_fit": 12},
+        {"lab": 15, "fastai_learner": 15, "lightning_trainer": 25, "timm_script": 25,
+         "hf_trainer": 25, "keras_fit": 12},
     ),
     "mnist": Race(
         "99 % of MNIST", "99 % of MNIST", "mnist", 60_000, 0.99, "mnist", False, 0.03,
