@@ -3,8 +3,8 @@
 `python -m race NAME TASK` trains one and prints a JSON object; time_to_accuracy.py starts them. A
 way is what its library's documentation shows for small pictures: its own rates, schedule, batches
 and augmentations, and the net that it shows, or else the lab's. All have the same images in
-memory, as floats that are scaled, and the same two threads. Lengths, and rates for the lab's net,
-are set here where the documentation leaves them open.
+memory, the others as floats that are scaled, and the same cores. Lengths, and rates for the lab's
+net, are set here where the documentation leaves them open.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Race:
     epochs: Mapping[str, int]
     """of each way but ours, which has those of its recipe"""
     every_steps: int | None = None
-    """between points of our curve, if the ends of epochs are too few"""
+    """between points of our curve in the picture, if the ends of epochs are too few"""
 
 
 OURS = "lockstep"
