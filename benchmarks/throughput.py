@@ -10,8 +10,8 @@ launch/environment.sh puts them. Trainers that are not installed are left out, a
 
 Each trainer has a process of its own (contenders/), which trains one epoch each time that it is its
 turn (turns.py); after some rounds all are started anew. Each case puts its figures into
-benchmarks/results/throughput.json as it ends, so a measurement that was stopped goes on with those
-that are missing; throughput.md is written from all that are there.
+benchmarks/results/throughput.json as it ends, in the place of older ones; throughput.md is written
+from all that are there. After a measurement that was stopped, --case names those that are missing.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def main() -> None:
             print(f"{key}: left out, as --photos is not given")
             continue
         command = page.command_of(
-            f"throughput.py --case {key}",
+            f"throughput.py --case {key}" + (" --photos DIR" if case.image_size else ""),
             arguments,
             parser().parse_args([]),
             "case",

@@ -1,7 +1,7 @@
 """The trainers that throughput.py compares, a module each, for a process each.
 
 `python -m contenders NAME TASK DESCRIPTOR` runs one; throughput.py starts them. What all share:
-the model, the images, the batch size, Adam at a constant 1e-3 and the threads; no evaluation, no
+the model, the images, the batch size, Adam at a constant 1e-3 and the cores; no evaluation, no
 checkpoints, no progress bar, no log files. If a library's documentation leaves a choice, the
 faster one is taken.
 """

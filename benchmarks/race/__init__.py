@@ -3,8 +3,8 @@
 `python -m race NAME TASK` trains one and prints a JSON object; time_to_accuracy.py starts them. A
 way is what its library's documentation shows for small pictures: its own rates, schedule, batches
 and augmentations, and the net that it shows, or else the lab's. All have the same images in
-memory, as floats that are scaled, and the same two threads. Lengths, and rates for the lab's net,
-are set here where the documentation leaves them open.
+memory, the others as floats that are scaled, and the same cores. Lengths, and rates for the lab's
+net, are set here where the documentation leaves them open.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Race:
     epochs: Mapping[str, int]
     """of each way but ours, which has those of its recipe"""
     every_steps: int | None = None
-    """between points of our curve, if the ends of epochs are too few"""
+    """between points of our curve in the picture, if the ends of epochs are too few"""
 
 
 OURS = "lockstep"
@@ -105,8 +105,8 @@ RACES = {
         "90 % of Fashion-MNIST, from its first 10,000 images", "90 % of Fashion-MNIST",
         "fashion_mnist", 10_000, 0.90,
         "fashion_mnist_fast", True, 0.055,
-        {"lab": 15, "fastai_learner": 15, "lightning_trainer": 15, "timm_script": 15,
-         "hf_trainer": 12, "keras_fit": 12},
+        {"lab": 15, "fastai_learner": 15, "lightning_trainer": 25, "timm_script": 25,
+         "hf_trainer": 25, "keras_fit": 12},
     ),
     "mnist": Race(
         "99 % of MNIST", "99 % of MNIST", "mnist", 60_000, 0.99, "mnist", False, 0.03,

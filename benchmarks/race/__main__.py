@@ -22,7 +22,8 @@ def main() -> None:
     library = define_missing_operators() if "timm" in WAYS[name].folders else None
     importlib.import_module(f"race.{name}").train(task, curve)
     version = importlib.metadata.version(WAYS[name].distribution)
-    print("\n" + json.dumps({"points": curve.points, "version": version}))
+    found = {"points": curve.points, "within": curve.within, "version": version}
+    print("\n" + json.dumps(found))
     del library  # it would have taken the operators with it
 
 

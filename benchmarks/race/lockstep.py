@@ -35,22 +35,25 @@ def train(task: Task, curve: Curve) -> None:
     words += ["--checkpoint.every_epochs", "1", "--checkpoint.keep", str(MOST_POINTS)]
     words += ["--checkpoint.every_steps", str(race.every_steps)] if race.every_steps else []
     apart.run(apart.train_command(race.recipe, folder, *words, root=task.root, processes=None))
-    curve.points += points(folder)
+    curve.points, curve.within = points(folder)
 
 
-def points(run: Path) -> list[list[float]]:
-    """Return seconds and test accuracy of each checkpoint of a finished run."""
+def points(run: Path) -> tuple[list[list[float]], list[list[float]]]:
+    """Return seconds and test accuracy at the ends of a finished run's epochs, and within them."""
     config, model = stored_config.read_folder(run), trained_model.load(run)
     dataset = loading.load(config.data, config.seed)
-    found = []
+    ends: list[list[float]] = []
+    within: list[list[float]] = []
     for checkpoint in sorted((run / "checkpoints").glob("step-*"))[:-1]:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["run"]
         weights = tensor_files.read_tensors(checkpoint / "model.safetensors")
         model.module.load_state_dict(weights, strict=False)
         train_s = state["train_seconds"] + state["epoch_seconds"]
-        found.append([train_s, accuracy(model, dataset, config)])
+        is_end = state["epoch_seconds"] == 0  # those of an epoch that is done are added up
+        (ends if is_end else within).append([train_s, accuracy(model, dataset, config)])
     results = apart.read_results(run)
-    return [*found, [results["train"]["seconds"], results["test"]["accuracy"]]]
+    ends.append([results["train"]["seconds"], results["test"]["accuracy"]])
+    return ends, within
 
 
 def accuracy(model: TrainedModel, dataset: Dataset, config: RunConfig) -> float:

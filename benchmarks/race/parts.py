@@ -55,10 +55,12 @@ class Curve:
 
     Attributes:
         points: [seconds, accuracy] of each epoch.
+        within: the same of moments within epochs, for the picture alone.
     """
 
     def __init__(self) -> None:
         self.points: list[list[float]] = []
+        self.within: list[list[float]] = []
         self._train_s = 0.0
         self._start_s = 0.0
 

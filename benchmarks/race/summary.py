@@ -18,18 +18,23 @@ class Summary:
     """A way's runs with all seeds together.
 
     Attributes:
-        curve: median seconds of training and mean accuracy, after each epoch or part of it.
+        curve: median seconds of training and mean accuracy, after each epoch.
+        drawn: the same, and in between where a way has points within epochs.
         train_s: the seconds of each seed.
         accuracies: of each seed, at the end.
     """
 
     curve: list[tuple[float, float]]
+    drawn: list[tuple[float, float]]
     train_s: list[float]
     accuracies: list[float]
     versions: list[str]
 
     def seconds_to(self, bar: float) -> float | None:
-        """Return the seconds after which the mean accuracy is first at the bar, None if never."""
+        """Return the seconds of the first epoch after which the mean accuracy is at the bar.
+
+        None: it never is. Points within epochs do not count, as not all ways have them.
+        """
         return next((seconds for seconds, accuracy in self.curve if accuracy >= bar), None)
 
 
@@ -39,21 +44,29 @@ def summarise(runs: Runs) -> Summary | None:
     if not done:
         return None
     # Runs of one length have the same points; a length that was changed meanwhile does not count.
-    length = len(done[-1]["points"])
-    done = [run for run in done if len(run["points"]) == length]
-    curve = [
-        (
-            statistics.median(seconds for seconds, _ in points),
-            statistics.mean(accuracy for _, accuracy in points),
-        )
-        for points in zip(*(run["points"] for run in done), strict=True)
-    ]
+    done = [run for run in done if _lengths(run) == _lengths(done[-1])]
+    curve = _means([run["points"] for run in done])
     return Summary(
         curve=curve,
+        drawn=sorted([*curve, *_means([run.get("within", []) for run in done])]),
         train_s=[run["points"][-1][0] for run in done],
         accuracies=[run["points"][-1][1] for run in done],
         versions=sorted({run["version"] for run in done}),
     )
+
+
+def _lengths(run: dict[str, Any]) -> tuple[int, int]:
+    return len(run["points"]), len(run.get("within", []))
+
+
+def _means(curves: list[list[list[float]]]) -> list[tuple[float, float]]:
+    return [
+        (
+            statistics.median(seconds for seconds, _ in points),
+            statistics.mean(accuracy for _, accuracy in points),
+        )
+        for points in zip(*curves, strict=True)
+    ]
 
 
 def summaries(ways: Mapping[str, Runs]) -> dict[str, Summary]:

@@ -1,12 +1,14 @@
 """timm's train.py, github.com/huggingface/pytorch-image-models, from its parts: AdamW, a cosine.
 
-As its documentation of training scripts: AdamW, label smoothing of 0.1, a cosine that moves with
-each epoch after an epoch of warm-up, and `--amp --amp-dtype bfloat16 --channels-last`. Its loader
-is for pictures of ImageNet; here it is torch's.
+As its documentation of training scripts: AdamW, label smoothing of 0.1, a cosine after an epoch of
+warm-up, and `--amp --amp-dtype bfloat16 --channels-last`. `--sched-on-updates` moves the rate with
+each step: else the first epoch, of few here, would be spent at the rate where warm-up begins. Its
+loader is for pictures of ImageNet; here it is torch's.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -29,16 +31,18 @@ def train(task: Task, curve: parts.Curve) -> None:
 
     made = parts.make(task, BATCH_SIZE, augment=True, channels_last=True)
     optimizer = create_optimizer_v2(made.model, opt="adamw", lr=RATE, weight_decay=WEIGHT_DECAY)
-    schedule, _ = create_scheduler_v2(
-        optimizer, "cosine", num_epochs=task.length(), warmup_epochs=1, warmup_lr=1e-5, min_lr=1e-5
-    )
     device, loader = torch.device("cpu"), made.loader()
+    schedule, _ = create_scheduler_v2(
+        optimizer, "cosine", num_epochs=task.length(), warmup_epochs=1, warmup_lr=1e-5, min_lr=1e-5,
+        step_on_epochs=False, updates_per_epoch=len(loader),
+    )  # fmt: skip
+    updates = itertools.count(1)
+    optimizer.register_step_post_hook(lambda *_: schedule.step_update(next(updates)))
     loss = LabelSmoothingCrossEntropy(LABEL_SMOOTHING)
     training = InBfloat16(ClassificationTask(made.model, loss, device=device))
-    for epoch in range(task.length()):
+    for _ in range(task.length()):
         curve.begin()
         train_one_epoch(training, loader, optimizer, device)
-        schedule.step(epoch + 1)
         curve.end(lambda: parts.accuracy(made.model, made))
 
 

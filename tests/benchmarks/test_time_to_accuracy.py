@@ -54,6 +54,12 @@ def test_the_bar_is_reached_when_the_mean_over_the_seeds_is_there() -> None:
     assert found.seconds_to(0.93) is None
 
 
+def test_points_within_an_epoch_are_drawn_and_reach_no_bar() -> None:
+    found = summary.summarise(runs([[2, 0.92], [4, 0.93]], within=[[1, 0.91], [3, 0.90]]))
+    assert found and found.drawn == [(1, 0.91), (2, 0.92), (3, 0.90), (4, 0.93)]
+    assert found.seconds_to(0.90) == 2
+
+
 def test_the_page_compares_with_ours_and_says_what_failed() -> None:
     ways = {
         "lab": runs([[4.0, 0.85], [8.0, 0.905]], [[5.0, 0.85], [10.0, 0.915]]),
