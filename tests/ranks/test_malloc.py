@@ -56,11 +56,19 @@ blocks = [torch.ones(2_000_000) for _ in range(8)]
 print(Path("/proc/self/smaps_rollup").read_text())
 """
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+of_who_asks = pytest.mark.skipif(
+    not SWITCH.exists() or "[madvise]" not in SWITCH.read_text(),
+    reason="this kernel has no huge pages for who asks",
+)
 
 
-def huge_kb(**more: str) -> int:
-    """Of a process's memory that lies in huge pages."""
-    words = [sys.executable, "-c", HUGE]
+def huge_kb(before: str = "", **more: str) -> int:
+    """Of a process's memory that lies in huge pages.
+
+    Args:
+        before: code that the process begins with.
+    """
+    words = [sys.executable, "-c", before + HUGE]
     finished = subprocess.run(
         words, env=environment(**more), capture_output=True, text=True, check=True
     )
@@ -69,10 +77,13 @@ def huge_kb(**more: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.skipif(
-    not SWITCH.exists() or "[madvise]" not in SWITCH.read_text(),
-    reason="this kernel has no huge pages for who asks",
-)
+@of_who_asks
 def test_tensors_lie_in_huge_pages_unless_the_user_wants_it_otherwise() -> None:
     assert huge_kb() > 8 * 8_000 / 2  # where other processes leave the kernel some
     assert huge_kb(MALLOC_TRIM_THRESHOLD_="131072") == 0
+
+
+@of_who_asks
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_nothing_is_reserved_where_a_limit_counts_it(limit: str) -> None:
+    assert huge_kb(f"import resource; resource.setrlimit(resource.{limit}, (2**40, 2**40))") == 0

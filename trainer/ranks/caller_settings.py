@@ -9,6 +9,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,9 +142,10 @@ def use_huge_pages() -> None:
 
     A step goes through more memory than a processor's tables of small pages reach. Call it after
     `keep_freed_memory`, by which the heap stays; a user's own setting of the allocator stays too.
+    Where memory counts before it is touched, nothing is asked for.
     """
     glibc = _glibc()
-    if glibc is None:
+    if glibc is None or _counts_untouched():
         return
     for function in (glibc.sbrk, glibc.malloc):
         function.restype = ctypes.c_void_p
@@ -159,6 +161,17 @@ def use_huge_pages() -> None:
         glibc.madvise(first, end - first, MADV_HUGEPAGE)
     glibc.free(block)
     glibc.mallopt(MMAP_MAX, USUAL_MMAP_MAX)
+
+
+def _counts_untouched() -> bool:
+    """Tell whether memory counts that nothing has touched: by this process's limits, or Linux's."""
+    import resource  # not on Windows
+
+    limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    if any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits):
+        return True
+    strict = Path("/proc/sys/vm/overcommit_memory")
+    return strict.exists() and strict.read_text().strip() == "2"
 
 
 def return_freed_memory() -> None:

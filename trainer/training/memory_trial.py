@@ -23,7 +23,7 @@ from trainer.config.schema import RunConfig, replace
 from trainer.data.sampling import microbatch_sizes
 from trainer.network.buffers_in_passes import preserve_state
 from trainer.ranks import collectives, memory, processes
-from trainer.ranks.caller_settings import trim_freed_memory
+from trainer.ranks.caller_settings import trim_freed_memory, use_huge_pages
 from trainer.training.alive_bytes import bytes_per_image, count_alive
 from trainer.training.optimizer_state import SMALL_BYTES, states_after_a_step
 
@@ -125,6 +125,8 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
     sizes = batch.microbatch_sizes
     if divided:
         sizes = _with_larger_first(sizes, step.own)
+    _return_freed_memory()  # which would not count as free
+    collectives.barrier(engine.accelerator)
     free_bytes = memory.free_bytes() / processes.local_count()
     # None may have begun to try while another one of its machine measures what is free.
     collectives.barrier(engine.accelerator)
@@ -145,10 +147,15 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
     del batch
     if divided or not fits:
         gc.collect()
-        trim_freed_memory()
+        _return_freed_memory()
     if engine.accelerator.device.type == "cuda":
         torch.cuda.empty_cache()
     return fits
+
+
+def _return_freed_memory() -> None:
+    trim_freed_memory()
+    use_huge_pages()  # again, for the rest of the heap, which has been returned too
 
 
 @torch.no_grad()
