@@ -34,6 +34,8 @@ LEFT_OUT = {
     r"^(sbatch|tail) |trainer submit": "needs Slurm; tests/cluster, tests/commands/test_submit.py",
     r"^ssh |--nnodes|--machine_rank": "needs two machines; tests/cluster",
     r"\bdemo RUN|demo runs/\w+$|http\.server|^curl ": "waits for a person; tests/commands/demo",
+    r"^tensorboard ": "waits for a person; tests/run/tracking/test_tensorboard.py",
+    r"^wandb ": "needs an account; tests/run/test_sweeps.py",
     r"benchmarks/": "takes long; tests/benchmarks runs it in small",
     r"-m (pytest|ruff|mypy|tests)\b|^\.venv/bin/python -m pip": ".ci/run, or writes into the clone",
     r"gpus?\.yaml": "needs a GPU",

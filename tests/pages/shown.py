@@ -16,7 +16,8 @@ PAGES = [
 ]
 PROGRAMS = {
     *("accelerate", "curl", "git", "hf", "kubectl", "lockstep", "lscpu", "pip", "podman"),
-    *("pre-commit", "python", "sbatch", "sed", "source", "ssh", "tail", "torchrun"),
+    *("pre-commit", "python", "sbatch", "sed", "source", "ssh", "tail", "tensorboard", "torchrun"),
+    "wandb",
 }
 """what a line of a page's block begins with, if it is a command; or with ./, . or an option"""
 OURS = {"accelerate", "lockstep", "python", "torchrun"}

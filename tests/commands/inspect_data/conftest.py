@@ -15,7 +15,7 @@ from tests.data.picture_folders import write_digits, write_pictures
 from tests.runs import train_here
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Use one cache for all tests, apart from this machine's real one."""
     with pytest.MonkeyPatch.context() as patch:
@@ -23,13 +23,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder of pictures with some wrong labels."""
     return write_digits(tmp_path_factory.mktemp("data") / "own", wrong=WRONG)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """Train a run on it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
