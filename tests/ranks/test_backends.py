@@ -33,7 +33,9 @@ def be_rank(local_count: str, port: str, *gpus: str) -> None:
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
         os.environ["MASTER_PORT"] = port
     torch.cuda.device_count = lambda: 1
-    torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=own)
+    # Slices of a GPU have its address, and each a UUID of its own.
+    found = {"pci_domain_id": 0, "pci_bus_id": ord(own[0]), "pci_device_id": 0, "uuid": own}
+    torch.cuda.get_device_properties = lambda index: SimpleNamespace(**found)
     for _ in range(2):  # as a second run in the process does
         try:
             backend = backends.agree(cpu=own == "CPU", timeout=timedelta(seconds=60))
@@ -57,6 +59,7 @@ def say(text: str) -> None:
         ("1", ("A", "B"), False, "None"),
         ("1", ("A", "CPU"), False, "ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"),
         ("2", ("A", "A"), False, "gloo"),
+        ("2", ("A slice 1", "A slice 2"), False, "gloo"),
         ("2", ("A", "B"), True, "None"),  # each process sees one GPU, which has the number 0
     ],
 )

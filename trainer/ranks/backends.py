@@ -6,8 +6,10 @@ waits for the others until its timeout.
 
 from __future__ import annotations
 
+import platform
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
 from trainer.ranks import processes
@@ -74,11 +76,16 @@ def _gpu() -> str:
     """Return the name of this process's GPU, which no other one has, on any machine.
 
     Accelerate gives the GPUs that a process sees to the processes of a machine in turn. Where a
-    batch system lets each process see another one, all of them have the number 0.
+    batch system lets each process see another one, all of them have the number 0. The slices of a
+    GPU (MIG) have its address, and a UUID each: NCCL goes by the address, and connects no two
+    processes of one GPU.
     """
     import torch
 
     seen = torch.cuda.device_count()
     if not seen:  # a GPU that is not CUDA's: what connects them is not NCCL
         return f"GPU of rank {processes.launched_rank()}"
-    return str(torch.cuda.get_device_properties(processes.launched_local_rank() % seen).uuid)
+    found: Any = torch.cuda.get_device_properties(processes.launched_local_rank() % seen)
+    address = f"{found.pci_domain_id:04x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}"
+    boot = Path("/proc/sys/kernel/random/boot_id")  # containers of a machine have one, as for NCCL
+    return f"{boot.read_text('utf-8').strip() if boot.exists() else platform.node()} {address}"
