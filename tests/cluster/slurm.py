@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 
 PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
 NODES = ("n1", "n2")
-PERIOD_SECONDS = 0.1
+PERIOD_SECONDS = 0.2
 
 # Not "anything but RUNNING": a job that goes on is PREEMPTED, REQUEUED or SIGNALING for moments.
 ENDED = {
@@ -90,7 +90,7 @@ class Slurm:
         self.environment = _without_launchers(os.environ) | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PATH": f"{Path(sys.executable).parent}:{_search_path()}",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent / 'without_report'}",
         }
         self._daemons: list[subprocess.Popen[bytes]] = []
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.cluster.slurm import free_ports, wait_until
 from tests.distributed.launch import environment, launcher
@@ -39,14 +40,30 @@ class Slow(QuickNet):
 WAITING, GOING_ON = "0.5", "0.03"
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    assert train_here(tmp_path / "undisturbed", *LONG) == 0
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of a run with a network that can be slow."""
+    plugin = tmp_path_factory.mktemp("plugin") / "slow.py"
+    plugin.write_text(SLOW_BY_A_FILE)
+    return [*LONG, "--model.name", f"{plugin}:Slow"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train_here(folder, *words) == 0
+    return Run(folder, 0)
+
+
+def test_a_worker_that_is_killed_is_replaced(
+    words: list[str], undisturbed: Run, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    process = start(folder, *LONG, launcher=ELASTIC, steps=30, **OWN_STORE)
+    process = start(folder, *words, launcher=ELASTIC, steps=30, **OWN_STORE)
     ranks_of(process)[1].kill()
     output, _ = process.communicate(timeout=120)
     assert "going on after step" in output
-    check_same(Run(folder, process.returncode, output, output), Run(tmp_path / "undisturbed", 0))
+    check_same(Run(folder, process.returncode, output, output), undisturbed)
 
 
 class Node:
@@ -87,10 +104,9 @@ def processes_in_turn(log: Path) -> list[str]:
     return [processes for processes, _ in itertools.groupby(starts)]
 
 
-def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW_BY_A_FILE)
-    words = [*LONG, "--model.name", f"{tmp_path / 'slow.py'}:Slow"]
-    assert train_here(tmp_path / "undisturbed", *words) == 0
+def test_a_node_is_lost_and_another_joins_later(
+    words: list[str], undisturbed: Run, tmp_path: Path
+) -> None:
     folder, slow, log = tmp_path / "run", tmp_path / "file", tmp_path / "log"
     (port,) = free_ports(1)
     nodes: list[Node] = []
@@ -128,4 +144,4 @@ def test_a_node_is_lost_and_another_joins_later(tmp_path: Path) -> None:
     output = log.read_text()
     assert codes == [0, 0], output
     assert output.count("going on after step") >= 3
-    check_same(Run(folder, 0, output, output), Run(tmp_path / "undisturbed", 0))
+    check_same(Run(folder, 0, output, output), undisturbed)
