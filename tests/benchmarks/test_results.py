@@ -53,7 +53,11 @@ def test_the_list_has_every_page() -> None:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("throughput", "| Lockstep's images/s over those of"), ("same_weights", "| trainer |")],
+    [
+        ("throughput", "| Lockstep's images/s over those of"),
+        ("same_weights", "| trainer |"),
+        ("time_to_accuracy", "| seconds of training to |"),
+    ],
 )
 def test_the_readme_has_the_table_of_the_page(name: str, head: str) -> None:
     page_text = (page.RESULTS / f"{name}.md").read_text()
