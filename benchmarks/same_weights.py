@@ -1,4 +1,4 @@
-"""Do others end with the same weights on two processes, after a kill, on other cores, elsewhere?
+"""Do others end with the same weights on two processes, other cores and processors, after a kill?
 
     python benchmarks/same_weights.py [--packages DIR] [--timm FILE]      20 minutes
 
@@ -113,10 +113,10 @@ def compare(
         data: what differs from TASK.
         uneven: images of an epoch that two processes cannot share evenly.
     """
-    elsewhere = net == next(iter(NETS)) and shutil.which(EMULATOR) is not None  # as it is slow
+    emulated = net == next(iter(NETS)) and shutil.which(EMULATOR) is not None  # as it is slow
     with tempfile.TemporaryDirectory(prefix="same-weights-") as folder:
         trainings = Trainings(name, TASK | NETS[net] | data, Path(folder), packages)
-        cells = trainings.cells(uneven, elsewhere=elsewhere)
+        cells = trainings.cells(uneven, emulated=emulated)
     package = "torch " if name == "lockstep" else ""
     return {"net": net, "trainer": name, "version": package + version, "cells": cells}
 

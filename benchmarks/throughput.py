@@ -9,7 +9,7 @@ launch/environment.sh puts them. Trainers that are not installed are left out, a
 --photos has train/CLASS/*.jpg; without it the cases of photographs are left out.
 
 Each trainer has a process of its own (contenders/), which trains one epoch each time that it is its
-turn (turns.py); after some rounds all are started anew. Each case puts its figures into
+turn (turns.py); after some rounds all are started again. Each case puts its figures into
 benchmarks/results/throughput.json as it ends, in the place of older ones; throughput.md is written
 from all that are there. After a measurement that was stopped, --case names those that are missing.
 """

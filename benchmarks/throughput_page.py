@@ -31,7 +31,7 @@ exchange nothing. It augments nothing and reads no files.
 Images are in memory. Augmentation is a horizontal flip and a shift of up to 2 pixels. The others do
 it image by image as torchvision's RandomHorizontalFlip and RandomCrop with padding do, written only
 with torch, as torchvision cannot be imported next to a CPU build of torch. Photographs are JPEG
-files that all read anew in each epoch, crop at random and mirror: ours by its threads, the others
+files that all read again in each epoch, crop at random and mirror: ours by its threads, the others
 by torchvision's or timm's transforms in two worker processes, which stay from epoch to epoch.
 """.strip()
 

@@ -6,7 +6,7 @@ Nothing else should run. The ways are those of benchmarks/race; they take turns,
 process of its own. Their packages are looked for in folders below --packages
 (benchmarks/README.md); what is not installed is left out. Every run is put into
 benchmarks/results/time_to_accuracy.json as it ends, and the same command goes on where it was
-stopped; time_to_accuracy.md and .png are made from all that are there. Two races run elsewhere,
+stopped; time_to_accuracy.md and .png are made from all that are there. Two races are run by
 finetune.py and minutes.py, and are shown from their figures.
 """
 
@@ -131,7 +131,7 @@ def write(figures: page.Figures, output: Path) -> None:
 
 
 def panels(figures: page.Figures) -> list[picture.Panel]:
-    """Return the panels of the picture: the races here, then those measured elsewhere."""
+    """Return the panels of the picture: the races here, then those that other programs measure."""
     found = [
         picture.Panel(
             race.title,
@@ -254,7 +254,7 @@ def build_page(figures: page.Figures) -> list[str]:
     for key, race in RACES.items():
         if key in figures:
             lines += section(key, race, in_order(figures[key]))
-    lines += ["## Measured elsewhere", "", NOT_HERE, "", *missing_elsewhere(), ""]
+    lines += ["## Measured by other programs", "", NOT_HERE, "", *missing_in_other_races(), ""]
     machines = {
         run["machine"] for ways in figures.values() for runs in ways.values()
         for run in runs.values()
@@ -262,7 +262,7 @@ def build_page(figures: page.Figures) -> list[str]:
     return [*lines, "Measured on:", "", *(f"- {machine}" for machine in sorted(machines))]
 
 
-def missing_elsewhere() -> list[str]:
+def missing_in_other_races() -> list[str]:
     """Say which ways the other two races lack."""
     tuned = page.read_figures(page.RESULTS / "finetune.json")
     there = {SHORT[name] for name in SHORT if name in tuned}

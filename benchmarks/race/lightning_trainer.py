@@ -8,9 +8,11 @@ time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F  # noqa: N812
+from contenders.lightning import LitClassifier
 from contenders.task import Parts
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -22,7 +24,7 @@ HIGHEST_RATE, BATCH_SIZE = 0.1, 256
 def train(task: Task, curve: parts.Curve) -> None:
     """Train by a Trainer without files and bars."""
     made = parts.make(task, BATCH_SIZE, augment=True, channels_last=True)
-    module = LitClassifier(made, task.length())
+    module = LitOneCycle(made, task.length())
     callback = curve.callback(
         pl.Callback, "on_train_epoch_start", "on_train_epoch_end",
         lambda: parts.accuracy(module.model, made),
@@ -41,22 +43,14 @@ def train(task: Task, curve: parts.Curve) -> None:
     trainer.fit(model=module, train_dataloaders=made.loader())
 
 
-class LitClassifier(pl.LightningModule):  # type: ignore[misc]
-    """The net with its loss, its optimiser and its schedule."""
+class LitOneCycle(LitClassifier):
+    """The net with its loss, and another optimiser and schedule."""
 
     def __init__(self, made: Parts, epochs: int) -> None:
-        super().__init__()
-        self.model = made.model
+        super().__init__(made)
         self.epochs = epochs
 
-    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch."""
-        images, targets = batch
-        loss = F.cross_entropy(self.model(images), targets)
-        self.log("train_loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> Any:
         """Return the optimiser, and the schedule that moves with each step."""
         optimizer = torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         steps = int(self.trainer.estimated_stepping_batches)

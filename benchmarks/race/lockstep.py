@@ -14,7 +14,7 @@ import apart
 import torch
 
 from race import RACES, Task
-from race.parts import EVALUATION_BATCH, Curve
+from race.parts import Curve, share_right
 from trainer.base import tensor_files
 from trainer.config import stored_config
 from trainer.config.schema import RunConfig
@@ -58,11 +58,5 @@ def points(run: Path) -> tuple[list[list[float]], list[list[float]]]:
 
 def accuracy(model: TrainedModel, dataset: Dataset, config: RunConfig) -> float:
     """Return the share of test images that a model classifies correctly, as its run does it."""
-    images, targets, right = dataset.test.images, dataset.test.targets, 0
-    low = torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16")
-    for start in range(0, len(targets), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        with low:
-            found = model.probabilities(images[part])
-        right += int((found.argmax(1) == targets[part]).sum())
-    return right / len(targets)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16"):
+        return share_right(model.probabilities, dataset.test)

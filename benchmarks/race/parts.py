@@ -11,6 +11,7 @@ from contenders import task as contenders
 from torch import nn
 
 from race import RACES, Task
+from trainer.data.dataset import ImageSet
 
 EVALUATION_BATCH = 1000
 
@@ -91,12 +92,17 @@ class Curve:
 @torch.no_grad()
 def accuracy(net: nn.Module, parts: contenders.Parts) -> float:
     """Return the share of test images that a net classifies correctly; its mode stays."""
-    images, targets = parts.test.images, parts.test.targets
-    was_training, right = net.training, 0
+    was_training = net.training
     net.eval()
+    found = share_right(lambda images: net(parts.scaling.apply(images)), parts.test)
+    net.train(was_training)
+    return found
+
+
+def share_right(classify: Callable[[torch.Tensor], torch.Tensor], test: ImageSet) -> float:
+    """Return the share of images whose class has the largest output of `classify`."""
+    images, targets, right = test.images, test.targets, 0
     for start in range(0, len(targets), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
-        logits = net(parts.scaling.apply(images[part]))
-        right += int((logits.argmax(1) == targets[part]).sum())
-    net.train(was_training)
+        right += int((classify(images[part]).argmax(1) == targets[part]).sum())
     return right / len(targets)

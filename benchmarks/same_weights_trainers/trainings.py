@@ -50,12 +50,12 @@ class Trainings:
     folder: Path
     packages: Path = Path(sys.prefix)
 
-    def cells(self, uneven: int, *, elsewhere: bool) -> dict[str, str]:
+    def cells(self, uneven: int, *, emulated: bool) -> dict[str, str]:
         """Do them; return their cells of the table, by the keys of HEADS.
 
         Args:
             uneven: images of an epoch that two processes cannot share evenly.
-            elsewhere: whether another processor is wanted.
+            emulated: whether another processor is wanted.
         """
         trainings = [
             self.training("one"),
@@ -71,8 +71,8 @@ class Trainings:
         views = [*self.seen("killed")[: self.kept()], *self.seen("resumed")]
         found = {name: self.difference("one", name) for name in ("again", "two", "resumed")}
         found |= {"cores": self.on_cores()}
-        if elsewhere:
-            found["processor"] = self.elsewhere()
+        if emulated:
+            found["processor"] = self.on_another_processor()
         return found | {
             "seen": twice_or_never(views, self.task["images"], self.task["epochs"]),
             "uneven": twice_or_never(self.seen("uneven"), uneven, epochs=1),
@@ -84,7 +84,7 @@ class Trainings:
             return int(self.task["images"] // self.task["batch_size"])
         return int(self.task["save_every"] * (PIECES if self.name == "lockstep" else 1))
 
-    def elsewhere(self) -> str:
+    def on_another_processor(self) -> str:
         """Compare a training with one on another processor, or with the kernels for that."""
         if self.name != "lockstep":
             variables = [f"{name}={value}" for name, value in AVX2_VARIABLES.items()]

@@ -17,7 +17,7 @@ def test_ours_is_the_same_on_two_processes_after_a_kill_and_on_other_cores(tmp_p
     more = {"timm": None, "kernels": "native"}
     net = same_weights.NETS["Batch norm and dropout"]
     ours = trainings.Trainings("lockstep", same_weights.TASK | net | data | more, tmp_path)
-    assert ours.cells(59, elsewhere=False) == {
+    assert ours.cells(59, emulated=False) == {
         **dict.fromkeys(("again", "two", "resumed", "cores"), "same"),
         **dict.fromkeys(("seen", "uneven"), "none"),
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.base.errors import UserError
@@ -87,5 +86,5 @@ def _gpu() -> str:
         return f"GPU of rank {processes.launched_rank()}"
     found: Any = torch.cuda.get_device_properties(processes.launched_local_rank() % seen)
     address = f"{found.pci_domain_id:04x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}"
-    boot = Path("/proc/sys/kernel/random/boot_id")  # containers of a machine have one, as for NCCL
+    boot = processes.BOOT_ID
     return f"{boot.read_text('utf-8').strip() if boot.exists() else platform.node()} {address}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID = processes.BOOT_ID
 
 
 @dataclass(frozen=True)

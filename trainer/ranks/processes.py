@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trainer.base import kernels
@@ -22,6 +23,9 @@ STARTED_HERE = "lockstep"
 
 LIMIT_VARIABLE = "LOCKSTEP_PROCESSES"
 """how many of these at most"""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Linux's name of a machine since it was started, the same in all of its containers"""
 
 DEFAULT_THREADS = 1
 
