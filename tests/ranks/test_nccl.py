@@ -67,9 +67,10 @@ def test_a_lost_rank_is_named_once(
     codes = fork_ranks(3, env, output, output, be_rank, lost, "1", *states)
     assert codes == [1, -signal.SIGKILL, 1]
     (said,) = re.findall(rf"^rank [02] on {host}: (.*)", output.read_text(), re.MULTILINE)
+    died = "died" if lost == "killed" else "died, or has not answered in time"
     assert said == (
-        f"rank 1 on {host} died, or has not answered in time ({reason}); what each rank exchanged "
-        f"last is on its machine in {tmp_path}/dump-RANK"
+        f"rank 1 on {host} {died} ({reason}); what each rank exchanged last is on its machine in "
+        f"{tmp_path}/dump-RANK"
     )
 
 

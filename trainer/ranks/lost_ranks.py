@@ -25,6 +25,7 @@ from trainer.base.errors import (
     UserError,
 )
 from trainer.base.timeouts import run_with_timeout
+from trainer.ranks import process_ends
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,6 +35,8 @@ FAILURE_KEY = "lockstep/failure"
 """in the launcher's store: the rank that has failed, and why"""
 
 _HOST_KEY = "lockstep/host/"
+
+_PROCESS_KEY = "lockstep/process/"
 
 _END_KEY = "lockstep/end/"
 
@@ -52,6 +55,9 @@ _IN_TORCH = re.compile(r"[/\\](torch|accelerate)[/\\]|[/\\]contextlib\.py$")
 
 PATIENCE_S = 10.0
 """for the other ranks to notice too; launchers kill after thirty seconds"""
+
+ENDED_S = 2.0
+"""the same where all that are missing have ended: for their launcher to say how, if it does"""
 
 ANSWER_S = 5.0
 """for the store to answer, in addition"""
@@ -74,9 +80,11 @@ def is_known_to_all(error: BaseException) -> bool:
 
 
 def note_host(accelerator: Accelerator) -> None:
-    """Note in the store which machine this rank runs on."""
+    """Note in the store which machine this rank runs on, and as which process."""
     if accelerator.num_processes > 1:
-        default_store().set(f"{_HOST_KEY}{accelerator.process_index}", platform.node())
+        store, rank = default_store(), accelerator.process_index
+        store.set(f"{_HOST_KEY}{rank}", platform.node())
+        store.set(f"{_PROCESS_KEY}{rank}", process_ends.own_name())
 
 
 def diagnose(
@@ -160,14 +168,18 @@ def _find_lost(
     store.set(f"{_END_KEY}{rank}", place)
     if error is not None:
         _close_connections(error)
-    end_s = time.monotonic() + PATIENCE_S
+    end_s, have_ended = time.monotonic() + PATIENCE_S, False
     while missing := [r for r in range(count) if not store.check([f"{_END_KEY}{r}"])]:
+        have_ended = all(_has_ended(store, each) for each in missing)
+        if have_ended:
+            end_s = min(end_s, time.monotonic() + ENDED_S)
         if store.check([FAILURE_KEY]) or time.monotonic() > end_s:
             break
         time.sleep(0.1)
     if missing:
         lost = ", ".join(_describe_rank(store, each) for each in missing)
-        message = f"{lost} died, or has not answered in time ({text})"
+        silent = "" if have_ended else ", or has not answered in time"
+        message = f"{lost} died{silent} ({text})"
     elif text == _MISMATCH:
         message = f"the ranks do not call the same collective: {_describe_ends(store, count)}"
     else:
@@ -176,6 +188,11 @@ def _find_lost(
     # A rank whose own code has failed reports it itself.
     own = " failed first (" in first
     return LostRankError(first, prints=not own and store.add(_SAID_KEY, 1) == 1)
+
+
+def _has_ended(store: Store, rank: int) -> bool:
+    key = f"{_PROCESS_KEY}{rank}"
+    return store.check([key]) and process_ends.has_ended(store.get(key).decode())
 
 
 def _own_place(error: BaseException) -> str:
