@@ -2,7 +2,6 @@
 # ruff: noqa: F401
 
 import sklearn.datasets
-import sklearn.metrics
 
 import tests.distributed.worker
 import trainer.commands.train
