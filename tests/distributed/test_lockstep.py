@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment, run_worker
+from tests.distributed.launch import run_worker
 from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, changes, matrix, pairs
+from tests.with_timm import run_with_timm
 
 COMMON = {"train.epochs": 1, "train.batch_size": 128, "data.train_size": 500, "optimizer.lr": 0.01}
 """450 training samples: the last step has 66, in uneven pieces."""
@@ -112,16 +109,15 @@ EARLY = [
 """those whose gradients also leave during the backward pass, on four processes"""
 
 WITH_TIMM = """
-import runpy, sys
+import sys
 from benchmarks.torchvision_operators import define_missing_operators
+from trainer.commands.train import train
+from trainer.run import final_report
 kept = define_missing_operators()
-words = sys.argv[1:]
+final_report.write_report = lambda *_: None
+folder, *words = sys.argv[1:]
 for count in ("4", "1"):
-    sys.argv[1:] = [*words, "--processes", count, "--output_dir", count]
-    try:
-        runpy.run_module("tests.train_without_report", run_name="__main__")
-    except SystemExit as end:
-        assert not end.code, end.code
+    train([*words, "--processes", count, "--output_dir", f"{folder}/{count}"])
 """
 
 # 180 training samples in steps of 64, 64 and 52.
@@ -169,9 +165,6 @@ def test_gradients_that_leave_during_the_backward_pass_change_nothing(
 
 
 def test_a_net_of_timm_has_the_same_bits_on_any_number_of_processes(tmp_path: Path) -> None:
-    apart = Path(sys.prefix) / "timm"
-    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
     words = {
         "model.name": "timm:test_resnet", "optimizer.name": "adamw", "optimizer.lr": "1e-3",
         "train.freeze": "backbone", "train.unfreeze_epoch": "2", "train.epochs": "2",
@@ -179,10 +172,9 @@ def test_a_net_of_timm_has_the_same_bits_on_any_number_of_processes(tmp_path: Pa
         "data.train_size": "260", "data.test_size": "50",
     }  # fmt: skip
     recipe = str(REPOSITORY / "configs" / "digits.yaml")
-    command = [sys.executable, "-c", WITH_TIMM, "--config", recipe]
-    command += [word for key, value in words.items() for word in (f"--{key}", value)]
-    env = environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(apart)]))
-    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    keys = [word for key, value in words.items() for word in (f"--{key}", value)]
+    done = run_with_timm(tmp_path, "-c", WITH_TIMM, str(tmp_path), "--config", recipe, *keys)
+    assert done.returncode == 0, done.stderr
     one, four = (
         json.loads((tmp_path / count / "results.json").read_text()) for count in ("1", "4")
     )

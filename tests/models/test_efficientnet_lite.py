@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,7 @@ from torch.nn import functional
 
 import models
 from models.efficientnet_lite import EfficientNetLite0, EfficientNetLite4, pad_same
-from tests.conftest import REPOSITORY
+from tests.with_timm import run_with_timm
 
 MILLIONS = {0: 4.652, 1: 5.417, 2: 6.092, 3: 8.197, 4: 13.007}
 """parameters with 1,000 classes, as in timm and in the README of the authors' code"""
@@ -54,19 +50,8 @@ def test_the_nets_are_as_large_as_their_authors_say(number: int) -> None:
     assert count / 1e6 == pytest.approx(MILLIONS[number], abs=0.001)
 
 
-def test_timms_weights_fit_and_give_the_same_logits() -> None:
-    apart = Path(sys.prefix) / "timm"
-    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
-    path = os.pathsep.join([str(REPOSITORY), str(apart)])
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_timms_weights_fit_and_give_the_same_logits(tmp_path: Path) -> None:
+    done = run_with_timm(tmp_path, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
     for in_training, in_evaluation in json.loads(done.stdout.splitlines()[-1]):
         assert in_training < 1e-3

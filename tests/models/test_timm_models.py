@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,17 +10,12 @@ from typing import Any
 import pytest
 
 import models
-from tests.conftest import REPOSITORY
+from tests.with_timm import run_with_timm
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, Any]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of each attempt; one process for all, because importing timm takes seconds."""
-    # Where torchvision cannot be imported, neither can `accelerate launch` be used, so timm has
-    # a folder of its own there, which launch/test.sh fills.
-    apart = Path(sys.prefix) / "timm"
-    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
     attempts: dict[str, tuple[str, dict[str, Any]]] = {
         "plain": ("timm:resnet18", {}),
         "with argument": ("timm:resnet18", {"stem_width": 32, "stem_type": "deep"}),
@@ -38,16 +30,8 @@ def outcomes() -> dict[str, Any]:
             {"img_size": 28, "patch_size": 7},
         ),
     }
-    path = os.pathsep.join([str(REPOSITORY), str(apart)])
-    worker = Path(__file__).with_name("timm_worker.py")
-    finished = subprocess.run(
-        [sys.executable, str(worker), json.dumps(list(attempts.values()))],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    worker, words = Path(__file__).with_name("timm_worker.py"), json.dumps(list(attempts.values()))
+    finished = run_with_timm(tmp_path_factory.mktemp("timm"), str(worker), words)
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout.splitlines()[-1])
     return dict(zip(attempts, found, strict=True))

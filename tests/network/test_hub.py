@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,11 @@ import yaml
 from safetensors.torch import save
 
 import models
-from tests.conftest import REPOSITORY
 from tests.data.picture_folders import write_pictures
-from tests.distributed.launch import environment, run_forked
+from tests.distributed.launch import run_forked
 from tests.network.hub_server import Hub, serve
 from tests.runs import DIGITS, train_forked, words
+from tests.with_timm import run_with_timm
 
 OF_TIMM = {
     "architecture": "quicknet",
@@ -134,9 +130,6 @@ def test_one_of_two_processes_downloads_and_the_commit_is_pinned(hub: Hub, tmp_p
 
 def test_pretrained_of_a_net_of_timm_is_what_timm_has_for_it(tmp_path: Path) -> None:
     """From its repository, by the settings of timm; later commands find it in the cache."""
-    apart = Path(sys.prefix) / "timm"
-    if not apart.is_dir() and importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
     root = write_pictures(tmp_path / "pictures", count=8, size=(40, 50), channels=3)
     run, name = tmp_path / "run", "resnet10t"
     given = ["--data.name", "folder", "--data.root", str(root), "--data.image_size", "64"]
@@ -145,13 +138,8 @@ def test_pretrained_of_a_net_of_timm_is_what_timm_has_for_it(tmp_path: Path) -> 
     recipe = words(run, *given)
     commands = [["train", *recipe], ["verify", str(run), "--model.name", f"timm:{name}"]]
     commands += [["train", *recipe, "--train.epochs", "2"]]
-    finished = subprocess.run(
-        [sys.executable, "-m", "tests.network.timm_hub_worker", name, json.dumps(commands)],
-        env=environment(
-            HF_HOME=str(tmp_path / "home"), PYTHONPATH=f"{REPOSITORY}{os.pathsep}{apart}"
-        ),
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    program = ("-m", "tests.network.timm_hub_worker", name, json.dumps(commands))
+    finished = run_with_timm(tmp_path, *program, HF_HOME=str(tmp_path / "home"))
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout.splitlines()[-1])
     assert found["codes"] == [0, 0, 0], finished.stderr

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
 from tests.runs import Run, check_same, train_here
 from tests.training.test_optimizers import small_net
+from tests.with_timm import run_with_timm
 from trainer.base.errors import UserError
 from trainer.config.schema import OptimizerConfig
 from trainer.training.optimizers import build
@@ -178,18 +175,7 @@ assert ours == theirs
 """
 
 
-def test_those_of_timm_and_its_layers() -> None:
-    """In a process of its own, with timm's folder, as in tests/models/test_timm_models.py.
-
-    LAMB counts its steps in its groups, so it is what a checkpoint has to remember there.
-    """
-    apart = Path(sys.prefix) / "timm"
-    if not apart.is_dir():
-        pytest.skip("timm is not installed; ./launch/test.sh installs it for this test")
-    path = os.pathsep.join([str(REPOSITORY), str(apart)])
-    finished = subprocess.run(
-        [sys.executable, "-c", TIMM],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=False, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+def test_those_of_timm_and_its_layers(tmp_path: Path) -> None:
+    """LAMB counts its steps in its groups, so it is what a checkpoint has to remember there."""
+    finished = run_with_timm(tmp_path, "-c", TIMM)
     assert finished.returncode == 0, finished.stderr
