@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import apart
 import pytest
 import torch
+import turns
 
+from tests.distributed import forked_runs
 from tests.distributed.launch import run_forked
 
 
@@ -34,6 +38,13 @@ def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return finished.stdout, time.perf_counter() - start_s
 
     monkeypatch.setattr(apart, "run", run)
+
+
+@pytest.fixture
+def forked_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of the processes that train in turns."""
+    forking = SimpleNamespace(**vars(subprocess) | {"Popen": forked_runs.popen})
+    monkeypatch.setattr(turns, "subprocess", forking)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import kernels
 import pytest
 
 
+@pytest.mark.usefixtures("forked_contenders")
 def test_variants_take_turns_and_are_compared_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [kernels.OURS, "contiguous memory format"]
     net = {"model": "lab_cnn", "model_args": {}, "batch_size": 4}

@@ -54,22 +54,3 @@ def test_a_recipe_is_run_and_the_page_has_its_figures(
 def test_every_case_changes_a_recipe_that_there_is() -> None:
     for case in benchmark.CASES.values():
         assert (REPOSITORY / "configs" / f"{case.recipe}.yaml").is_file()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["cifar10-5"], "cifar10-5: not a case; there are cifar10-4, "),
-        (["cifar10-4"], "--cifar10 must say where the pictures are"),
-    ],
-)
-def test_a_wrong_command_says_what_is_right(
-    words: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["minutes.py", *words])
-    with pytest.raises(SystemExit):
-        benchmark.main()
-    assert message in capsys.readouterr().err

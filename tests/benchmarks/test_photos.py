@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "forked_contenders")
 @pytest.mark.parametrize(
     ("study", "contenders"),
     [("loaders", ["originals", "disk_cache"]), ("training", ["memory", "none"])],

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import throughput
 from contenders import BOUNDS, CONTENDERS, ONE_PROCESS, OURS
 from throughput_cases import Figures
 from throughput_page import build_page
 from turns import Process
 
-from tests.conftest import REPOSITORY
-
 ALWAYS_THERE = {OURS, ONE_PROCESS, *BOUNDS.values(), "lab", "accelerate_example"}
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    script = str(REPOSITORY / "benchmarks" / "throughput.py")
-    return subprocess.run(
-        [sys.executable, script, *words], capture_output=True, text=True, check=False
-    )
-
-
-def test_it_runs_with_what_is_installed_and_names_what_is_not(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("forked_contenders")
+def test_it_runs_with_what_is_installed_and_names_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "throughput.json"
     words = ["--case", "lab_cnn_augmented", "--data", "digits", "--images", "200", "--rounds", "2"]
-    finished = run(*words, "--groups", "1", "--threads", "1", "--output", str(output))
-    assert finished.returncode == 0, finished.stderr
+    words += ["--groups", "1", "--threads", "1", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["throughput.py", *words])
+    throughput.main()
     figures = json.loads(output.read_text())["lab_cnn_augmented"]
     assert ", commit " in figures["machine"]
     took_part, left_out = set(figures["seconds"]), set(figures["left_out"])
@@ -97,9 +92,3 @@ def test_a_contender_that_fails_shows_what_it_printed(tmp_path: Path) -> None:
         pytest.raises(RuntimeError, match=r"skorch_net failed:\nno such thing"),
     ):
         process.wait_until_ready()
-
-
-def test_images_that_are_not_whole_batches_are_refused() -> None:
-    finished = run("--images", "150")
-    assert finished.returncode == 2
-    assert "--images" in finished.stderr and "multiple" in finished.stderr

@@ -126,23 +126,3 @@ def test_every_race_has_a_recipe_and_every_way_but_ours_a_length_and_a_file() ->
         assert race.epochs.keys() == WAYS.keys() - {OURS}
     for name in WAYS:
         assert (REPOSITORY / "benchmarks" / "race" / f"{name}.py").is_file()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["cifar10"], "cifar10: not a race; there are fashion_mnist, mnist"),
-        (["--ways", "skorch"], "skorch: not a way; there are lockstep, lab, "),
-        (["--epochs", "1"], "a trial or --held_out needs an --output of its own"),
-    ],
-)
-def test_a_wrong_command_says_what_is_right(
-    words: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["time_to_accuracy.py", *words])
-    with pytest.raises(SystemExit):
-        benchmark.main()
-    assert message in capsys.readouterr().err

@@ -5,19 +5,30 @@ It is a process by itself, or the ranks of a torchrun that forks them too.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from tests.distributed.launch import fork_one, run_python
+
+NAME = "rank {rank}"
+"""of a forked process, whose variables nobody else can read, unlike those of a new one"""
+
+
+def rank_of(name: str) -> int:
+    """Return the rank of a process with this name."""
+    return int(name.removeprefix(NAME.format(rank="")))
 
 
 class Forked:
@@ -74,16 +85,29 @@ class Forked:
         self.process.kill()
 
 
-def start(output: Path, *words: str, ranks: int | None = None, **env: str) -> Forked:
+def start(
+    output: Path, *words: str, ranks: int | None = None, restarts: int = 0, **env: str
+) -> Forked:
     """Start a script, in a session of its own.
 
     Args:
         ranks: how many torchrun starts, which is the process returned; None: without torchrun.
+        restarts: how often it starts them again when one has failed.
     """
     output.unlink(missing_ok=True)
     if ranks is None:
         return Forked(fork_one(env, output, output, _lead, *words), output)
-    return Forked(fork_one(env, output, output, _be_torchrun, str(ranks), *words), output)
+    options = ["--standalone", "--nproc_per_node", str(ranks), "--max-restarts", str(restarts)]
+    return start_torchrun(output, *options, *words, **env)
+
+
+def start_torchrun(output: Path, *words: str, **env: str) -> Forked:
+    """Start torchrun with its own options, a script and its arguments, in a session of its own.
+
+    Args:
+        output: to which the output is appended.
+    """
+    return Forked(fork_one(env, output, output, _be_torchrun, *words), output)
 
 
 def start_code(folder: Path, code: str, *arguments: str, **env: str) -> Forked:
@@ -94,18 +118,53 @@ def start_code(folder: Path, code: str, *arguments: str, **env: str) -> Forked:
     return Forked(fork_one(env, output, errors, run_python, "-c", code, *arguments), output, errors)
 
 
+def popen(
+    command: list[str],
+    *,
+    env: dict[str, str],
+    stdout: IO[Any],
+    pass_fds: Sequence[int] = (),
+    start_new_session: bool = False,
+    **_: object,
+) -> Forked:
+    """Start a program in Python that `subprocess.Popen` would start, with one file for its output.
+
+    Args:
+        pass_fds: none, or that of a socket, whose number is the last word.
+    """
+    log, words = Path(stdout.name), command[1:]
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(socket.socket(fileno=os.dup(one))) for one in pass_fds]
+        process = fork_one(env, log, log, _be_program, start_new_session, lines, *words)
+    return Forked(process, log)
+
+
+def _be_program(start_new_session: bool, lines: list[socket.socket], *words: str) -> None:
+    if start_new_session:
+        os.setsid()
+    sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    numbers = [str(line.detach()) for line in lines]
+    run_python(*words[: len(words) - len(numbers)], *numbers)
+
+
 def _lead(*words: str) -> None:
     os.setsid()
     run_python(*words)
 
 
-def _be_torchrun(ranks: str, *words: str) -> None:
+def _be_torchrun(*words: str) -> None:
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing import subprocess_handler
 
     os.setsid()
+    fork_what_torchrun_starts()
+    run.main(list(words))
+
+
+def fork_what_torchrun_starts() -> None:
+    """Let torchrun's agents in this process fork their ranks."""
+    from torch.distributed.elastic.multiprocessing import subprocess_handler
+
     subprocess_handler.SubprocessHandler._popen = _fork_rank
-    run.main(["--standalone", "--nproc_per_node", ranks, *words])
 
 
 def _fork_rank(_: Any, arguments: tuple[str, ...], env: dict[str, str]) -> Forked:
@@ -126,6 +185,7 @@ def _be_rank_of_torchrun(env: dict[str, str], words: list[str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     torch.distributed.set_debug_level_from_env()
+    Path("/proc/self/comm").write_text(NAME.format(rank=env["RANK"]))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     run_python(*words)

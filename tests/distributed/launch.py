@@ -82,9 +82,9 @@ def start_forked(folder: Path, *words: str, **env: str) -> BaseProcess:
 
 
 def fork_one(
-    env: dict[str, str], output: Path, errors: Path, do: Callable[..., None], *arguments: str
+    env: dict[str, str], output: Path, errors: Path, do: Callable[..., None], *arguments: Any
 ) -> BaseProcess:
-    """Call `do` in a forked process, and return that."""
+    """Call `do` in a forked process, and return that; the arguments may be open sockets."""
     rank_arguments = (environment(**env), output, errors, do, arguments)
     process = _forkserver().Process(target=_be_rank, args=rank_arguments)
     process.start()
@@ -147,7 +147,7 @@ def _be_rank(
     output: Path,
     errors: Path,
     do: Callable[..., None],
-    arguments: list[str],
+    arguments: list[Any],
 ) -> None:
     """Be a rank: the whole life of a forked process."""
     for path, stream in ((output, sys.stdout), (errors, sys.stderr)):

@@ -35,6 +35,7 @@ def start(
     *words: str,
     launcher: list[str] | None = None,
     ranks: int | None = None,
+    restarts: int = 0,
     steps: int = 15,
     **env: str,
 ) -> Started:
@@ -43,12 +44,14 @@ def start(
     Args:
         launcher: how new processes are started; None: it is forked, which takes no seconds.
         ranks: how many are forked by torchrun, which is the process returned.
+        restarts: how often it forks them again when one has failed.
     """
     before, env = steps_logged(folder), {"STEP_S": "0.02"} | env
     process: Started
     if launcher is None:
         output = folder.with_name(f"{folder.name}.output")
-        process = forked_runs.start(output, *command(folder, *words)[1:], ranks=ranks, **env)
+        script = command(folder, *words)[1:]
+        process = forked_runs.start(output, *script, ranks=ranks, restarts=restarts, **env)
     else:
         process = subprocess.Popen(
             command(folder, *words, launcher=launcher),
@@ -74,6 +77,6 @@ def steps_logged(folder: Path) -> int:
 def ranks_of(process: Started) -> list[psutil.Process]:
     """The processes that a launcher has started, by their rank."""
     ranks = psutil.Process(process.pid).children()
-    if isinstance(process, Forked):  # in this order
-        return sorted(ranks, key=lambda rank: rank.pid)
+    if isinstance(process, Forked):
+        return sorted(ranks, key=lambda rank: forked_runs.rank_of(rank.name()))
     return sorted(ranks, key=lambda rank: int(rank.environ()["RANK"]))

@@ -83,7 +83,7 @@ def test_a_request_during_an_evaluation(tmp_path: Path) -> None:
     more += ["700", "--checkpoint.every_steps", "100"]
     assert train_here(tmp_path / "undisturbed", *more) == 0
     words = command(tmp_path / "run", *more)[1:]
-    process = forked_runs.start(tmp_path / "output", *words, BLOCK_S="3")
+    process = forked_runs.start(tmp_path / "output", *words, BLOCK_S="1")
     while steps_logged(tmp_path / "run") < 13 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
