@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.cluster.slurm import free_ports, wait_until
-from tests.distributed.launch import environment, launcher
+from tests.distributed import forked_runs
 from tests.faults.running import LONG, ranks_of, start, steps_logged
 from tests.runs import Run, check_same, command, train_here
 
 # Without it torch 2.13 gives new workers the store of the old ones, with addresses of dead ones.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-ELASTIC = [*launcher(2), "--max-restarts", "2"]
 
 # Wait less than the default 30 s for more nodes, and count a silent one as gone before 15 s, though
 # not so soon that one on a busy machine does.
@@ -59,7 +56,7 @@ def test_a_worker_that_is_killed_is_replaced(
     words: list[str], undisturbed: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    process = start(folder, *words, launcher=ELASTIC, steps=30, **OWN_STORE)
+    process = start(folder, *words, ranks=2, restarts=2, steps=30, **OWN_STORE)
     ranks_of(process)[1].kill()
     output, _ = process.communicate(timeout=120)
     assert "going on after step" in output
@@ -75,17 +72,13 @@ class Node:
     """
 
     def __init__(self, log: Path, port: int, folder: Path, slow: Path, *more: str) -> None:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2"]
+        torchrun = ["--nnodes", "1:2", "--nproc_per_node", "1", "--max-restarts", "3"]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
         torchrun += ["--rdzv-id", "run", "--rdzv-conf", QUICK, "--local-addr", "127.0.0.1"]
-        torchrun += ["--max-restarts", "3"]
-        with log.open("a") as file:
-            self.agent = subprocess.Popen(
-                command(folder, *more, launcher=torchrun),
-                env=environment(**OWN_STORE, SLOW_FILE=str(slow)),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
+        script = command(folder, *more)[1:]
+        log.touch()
+        env = OWN_STORE | {"SLOW_FILE": str(slow)}
+        self.agent = forked_runs.start_torchrun(log, *torchrun, *script, **env)
 
     def die(self) -> None:
         """Kill torchrun and its worker at once, as a power failure does."""

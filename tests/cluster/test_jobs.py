@@ -18,6 +18,7 @@ import pytest
 
 from tests.cluster.slurm import ENDED, Slurm, wait_until
 from tests.conftest import REPOSITORY
+from tests.distributed.launch import run_forked
 from tests.faults.running import steps_logged
 from tests.runs import Run, check_same, train_here, words
 from trainer.config import stored_config
@@ -182,6 +183,13 @@ def test_a_rank_that_is_killed_is_named_and_the_job_goes_on_when_submitted_again
     check_same(finished, undisturbed)
 
 
+def do_without_slurm(folder: Path, *words: str | Path) -> str:
+    """Run a command in one process; return its output."""
+    done = run_forked(1, folder, "-m", "trainer", *map(str, words))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_an_array_trains_each_seed_in_its_own_folder(slurm: Slurm, tmp_path: Path) -> None:
     """By `submit`, each on the one CPU that Slurm gives a task."""
     runs = tmp_path / "all runs"
@@ -199,7 +207,7 @@ def test_an_array_trains_each_seed_in_its_own_folder(slurm: Slurm, tmp_path: Pat
         digests.add(run.digest)
     assert len(digests) == 2
     folders = [runs / f"seed-{seed}" for seed in range(2)]
-    found = json.loads(slurm.call(sys.executable, "-m", "trainer", "summary", "--json", *folders))
+    found = json.loads(do_without_slurm(tmp_path, "summary", "--json", *folders))
     accuracies = [Run(one, 0).json("results.json")["test"]["accuracy"] for one in folders]
     assert found["accuracy"]["mean"] == pytest.approx(statistics.mean(accuracies))
     assert found["warnings"] == []
@@ -207,9 +215,9 @@ def test_an_array_trains_each_seed_in_its_own_folder(slurm: Slurm, tmp_path: Pat
 
 def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path: Path) -> None:
     """By `submit`; the last call only reports, and the result is that of one process."""
-    command = [sys.executable, "-m", "trainer", "crossval", "--folds", "2"]
+    command = ["crossval", "--folds", "2"]
     short = ["--train.epochs", "1", "--data.train_size", "300"]
-    slurm.call(*command, *words(tmp_path / "one", *short))
+    do_without_slurm(tmp_path, *command, *words(tmp_path / "one", *short))
     single = Run(tmp_path / "one", 0).json("crossval.json")
     run_words = words(tmp_path / "array", *short)
     submit = [sys.executable, "-m", "trainer", "submit", "--folds", "2", "--submit"]
@@ -219,7 +227,7 @@ def test_an_array_trains_the_folds_of_a_cross_validation(slurm: Slurm, tmp_path:
         ended = slurm.wait(f"{number}_{fold}")
         log = tmp_path / "array" / f"slurm-{number}_{fold}.log"
         assert ended["JobState"] == "COMPLETED", log.read_text()
-    slurm.call(*command, *run_words)
+    do_without_slurm(tmp_path, *command, *run_words)
     found = Run(tmp_path / "array", 0).json("crossval.json")
     assert [one["final_weights_sha256"] for one in found["runs"]] == [
         one["final_weights_sha256"] for one in single["runs"]
@@ -231,9 +239,8 @@ def test_an_array_works_on_a_sweep(slurm: Slurm, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("optimizer.lr: {low: 1e-3, high: 0.1, log: true}")
     search = ["--space", tmp_path / "space.yaml", "--trials", "4", "--at_once", "2"]
     short = ["--train.epochs", "1", "--data.train_size", "300"]
-    command = [sys.executable, "-m", "trainer"]
-    slurm.call(*command, "sweep", *search, *words(tmp_path / "one", *short))
-    submit = [*command, "submit", *search, "--workers", "2", "--submit"]
+    do_without_slurm(tmp_path, "sweep", *search, *words(tmp_path / "one", *short))
+    submit = [sys.executable, "-m", "trainer", "submit", *search, "--workers", "2", "--submit"]
     number = slurm.call(*submit, *words(tmp_path / "array", *short)).split()[-1]
     for worker in (1, 2):
         ended = slurm.wait(f"{number}_{worker}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import psutil
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.distributed.launch import environment
+from tests.distributed.forked_runs import Forked, fork_what_torchrun_starts
+from tests.distributed.launch import fork_one, run_python
 from tests.runs import DIGITS
 
 KUBERNETES = REPOSITORY / "launch" / "kubernetes.yaml"
@@ -32,8 +33,8 @@ CONTAINER = JOB["spec"]["template"]["spec"]["containers"][0]
 class Pod:
     """A pod, as the kubelet starts and stops it.
 
-    What differs: one process a pod, the loopback network, a folder for the volume, no report, and a
-    second to wait for more pods.
+    What differs: one process a pod, the loopback network, a folder for the volume, no report, a
+    second to wait for more pods, and processes that are forked, with the slow imports behind them.
 
     Args:
         index: among the pods of the job.
@@ -55,17 +56,11 @@ class Pod:
         command = [*CONTAINER["command"], *CONTAINER["args"]]
         assert command[:5] == ["python", "/opt/lockstep/launch/pod.py", "-m", "trainer", "train"]
         assert command[5:7] == ["--config", "digits"]
-        words = [str(REPOSITORY / "launch" / "pod.py")]
+        words = [str(volume), str(REPOSITORY / "launch" / "pod.py")]
         words += [str(REPOSITORY / "tests" / "train_without_report.py"), "--config", str(DIGITS)]
         words += [*command[7:], "--tracking.wandb", "disabled", *more]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=volume,
-                env=environment(**variables),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.log.touch()
+        self.process = Forked(fork_one(variables, self.log, self.log, _be_pod, *words), self.log)
 
     def evict(self, grace_s: float) -> None:
         """Send SIGTERM, and SIGKILL to all processes that are left after the grace period."""
@@ -89,3 +84,9 @@ class Pod:
                 action: str = rule["action"]
                 return action
         return "Count"
+
+
+def _be_pod(volume: str, *words: str) -> None:
+    os.chdir(volume)
+    fork_what_torchrun_starts()
+    run_python(*words)
