@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.caches import one_cache
 from tests.commands.command import Capture, run_command
 from tests.data.picture_tables import write_shard
 from tests.runs import Run, train_here
@@ -20,10 +22,8 @@ from trainer.data.sources.table_rows import Rows
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Use one cache for all tests, apart from this machine's real one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with one_cache(tmp_path_factory):
         yield
 
 

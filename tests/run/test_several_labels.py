@@ -15,25 +15,16 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from tests import shapes
 from tests.commands.command import run_command
-from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_forked
+from tests.run.several_labels import KEYS, RECIPE, table
 from tests.runs import Run, train_forked, train_here
 from trainer.finished import trained_model
 from trainer.run.report import pages
 from trainer.run.tracking.accelerate_trackers import TensorBoardTracker
 
-RECIPE = REPOSITORY / "configs" / "folder.yaml"
 F1S = ("macro_f1", "micro_f1")
-KEYS = (
-    *("--data.name", "table", "--data.multi_label", "true", "--data.augment", "none"),
-    *("--train.loss", "bce", "--train.epochs", "4", "--train.batch_size", "40"),
-    *("--model.args", '{"widths": [16, 32, 32]}', "--data.test_augment", "flip"),
-)
 
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shapes.write_table(tmp_path_factory.mktemp("shapes") / "set", 400, 150)
+__all__ = ["table"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -151,29 +142,6 @@ def test_the_bits_do_not_depend_on_processes(run: Run, table: Path, tmp_path: Pa
     assert json.loads(three.stdout)["test"] == run.json("results.json")["test"]
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (("--train.loss", "cross_entropy"), "train.loss: "),
-        (("--train.class_weights", "[1, 2]"), "train.class_weights: 2 weights for 6 classes"),
-        (("--train.loss", "mine.py:mine"), "train.loss: mine"),
-    ],
-)
-def test_two_processes_refuse_what_cannot_be_once(
-    table: Path, tmp_path: Path, keys: tuple[str, ...], message: str
-) -> None:
-    """Before any image is read, after it, and where the loss is tried."""
-    file = tmp_path / "mine.py"
-    file.write_text("def mine(logits, targets):\n    return (logits * 0).sum(1) / 0\n")
-    more = [word.replace("mine.py", str(file)) for word in keys]
-    found = train_forked(
-        tmp_path / "run", 2, "--config", str(RECIPE), "--data.root", str(table), *KEYS, *more
-    )
-    assert found.exit_code == 2, found.errors
-    assert found.errors.count(message) == 1, found.errors
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
-
-
 def test_evaluate_gives_the_same_figures(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(command(capsys, "evaluate", str(run.folder), "--json"))
     assert found["equals_results_json"] is True
@@ -240,31 +208,6 @@ def test_an_exported_model_says_what_its_numbers_are(
     facts = json.loads(command(capsys, *words))
     assert "sigmoid" in facts["output"]["values"]
     assert facts["thresholds"] == list(trained_model.load(run.folder).thresholds or ())
-
-
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        (("--train.loss", "cross_entropy"), ["train.loss", "bce, asymmetric"]),
-        (("--train.loss", "focal"), ["train.loss"]),
-        (("--data.sampling", "balanced"), ["data.sampling"]),
-        (("--train.logit_adjustment", "1"), ["train.logit_adjustment"]),
-        (("--train.class_weights", "[1, 2]"), ["train.class_weights", "6 classes"]),
-        (("--data.name", "digits", "--data.root", "null"), ["data.multi_label"]),
-    ],
-)
-def test_what_asks_for_one_class_is_refused(
-    table: Path,
-    tmp_path: Path,
-    keys: tuple[str, ...],
-    words: list[str],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked = ("--data.root", str(table), *KEYS, *keys)
-    assert train_here(tmp_path / "run", *asked, config=RECIPE) == 2
-    errors = capsys.readouterr().err
-    assert all(word in errors for word in words), errors
-    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def trained(table: Path, folder: Path, *keys: str) -> Run:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.caches import one_cache
 from tests.commands.inspect_data.looking import WRONG
 from tests.data.picture_folders import write_digits, write_pictures
 from tests.runs import train_here
 
 
 @pytest.fixture(scope="package", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Use one cache for all tests, apart from this machine's real one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with one_cache(tmp_path_factory):
         yield
 
 

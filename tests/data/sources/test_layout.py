@@ -121,3 +121,77 @@ def test_messages_name_the_archive(tmp_path: Path) -> None:
     archive = pack(root, tmp_path / "own.zip")
     with pytest.raises(UserError, match=f"data.root: {archive}: test lacks dog, unlike {archive}"):
         prepared(archive)
+
+
+def remove(path: Path) -> None:
+    for child in path.iterdir():
+        child.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "train").rename(root / "trained"), "has no folder train; it must"),
+        (lambda root: (root / "test").rename(root / "testing"), "testing would be ignored; name"),
+        (lambda root: (root / "val").mkdir(), "val would be ignored; name it validation"),
+        (lambda root: (root / "test" / "dog").rename(root / "dog"), "test lacks dog, unlike"),
+        (lambda root: (root / "test" / "cow").mkdir(), "test has cow, unlike .*same classes"),
+        (lambda root: remove(root / "test" / "dog"), r"test/dog has no pictures; they end in"),
+        (lambda root: (root / "train" / "a.png").touch(), "is not in the folder of a class"),
+        (
+            lambda root: (root / "validation").symlink_to("gone"),
+            "validation is a link that le",
+        ),
+        (
+            lambda root: (root / "train" / "cow").symlink_to("gone"),
+            "train/cow is a link that le",
+        ),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    root = write_pictures(tmp_path / "own", count=1)
+    change(root)
+    with pytest.raises(UserError, match=rf"data\.root: .*{message}"):
+        prepared(root)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "right"),
+    [
+        ("validation", name, "validation")
+        for name in ("Val", "VALIDATION", "valid", "Valid", "dev", "val2017", "val_set")
+    ]
+    + [("test", name, "test") for name in ("Test", "TEST", "tests", "test_images", "Testing")]
+    + [("test", name, "validation or test") for name in ("eval", "holdout", "Hold-Out", "held_out")]
+    + [("train", name, "train") for name in ("Train", "TRAINING", "train_set")],
+)
+def test_a_part_under_another_name_is_an_error(
+    tmp_path: Path, part: str, name: str, right: str
+) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"), count=1)
+    (root / part).rename(root / name)
+    with pytest.raises(UserError) as raised:
+        prepared(root)
+    assert str(raised.value) == f"data.root: {root / name} would be ignored; name it {right}"
+
+
+def test_a_link_to_a_part_does_not_count(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "own", ("train", "validation", "test"))
+    (root / "val").symlink_to(root / "validation")
+    assert len(prepared(root).validation) == 20
+    (root / "val").unlink()
+    write_pictures(root, ("val",), count=1)
+    advice = f"move its pictures into {root / 'validation'}, or remove it"
+    with pytest.raises(UserError, match=f"own/val would be ignored; {advice}"):
+        prepared(root)
+
+
+def test_folders_next_to_the_parts_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "own")
+    (root / "unsorted").mkdir()
+    (root / "one.png").touch()
+    (root / "notes.txt").touch()
+    prepared(root)
+    assert "none of the folders train, validation, test: one.png, unsorted\n" in caplog.text

@@ -2,161 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
-from tests.conftest import REPOSITORY
-from tests.distributed.launch import run_forked
 from tests.offline_run import OfflineRun
+from tests.run.tracking.tracked import ACCELERATE, EPOCH, RESULTS, STEPS, track
 from tests.runs import train_forked
 
-STEPS = [
-    {
-        "event": "step",
-        "epoch": 1 + (step - 1) // 3,
-        "step": step,
-        "loss": 2 / step,
-        "lr": 1e-3 * step,
-    }
-    for step in range(1, 6)
-]
-EPOCH = {
-    "event": "epoch",
-    "epoch": 1,
-    "train_loss": 1.25,
-    "train_accuracy": 0.5,
-    "validation_loss": None,
-    "validation_accuracy": 0.75,
-    "weights_sha256": "9377ad42",
-    "seconds": 2.5,
-    "samples_per_second": 1000.0,
-}
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-DRIVER = """
-import json, logging, os, signal, sys, time
-from pathlib import Path
-logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-from trainer.run.tracking import tracker as guard, weights_and_biases
-from trainer.run.tracking.weights_and_biases import start
-assert "wandb" not in sys.modules
-out, mode = Path("run"), sys.argv[1]
-inputs = json.loads(Path("inputs.json").read_text())
-begin = time.monotonic()
-PREPARE
-tracker = start({"seed": 7, "train": {"epochs": 2}}, out, mode, PROJECT, "abc123", 0)
-print("start_s", time.monotonic() - begin)
-if tracker:
-    tracker.log(inputs["steps"][:3])
-    BETWEEN
-    tracker.log([inputs["epoch"]])
-    tracker.log(inputs["steps"][3:])
-    begin = time.monotonic()
-    tracker.finish(inputs["results"] if FINISHED else None, stopped=not FINISHED)
-print("finish_s", time.monotonic() - begin)
-print("wandb imported", "wandb" in sys.modules)
-"""
-
-ACCELERATE = "from accelerate import PartialState; PartialState()"
-"""what every run has done; its import takes seconds"""
+pytestmark = pytest.mark.usefixtures("nobodys_account")
 
 CALLERS_RUN = """
 import atexit, wandb
 theirs = wandb.init(project="theirs", mode="offline", dir=".", settings=wandb.Settings(silent=True))
 atexit.register(lambda: print("caller's run is open", wandb.run is theirs))
 """
-
-RESULTS: dict[str, Any] = {
-    "test": {
-        "accuracy": 0.625,
-        "lab_accuracy": 0.5,
-        "augmented": {"by": "flip", "accuracy": 0.75, "loss": 0.25},
-        "loss": 0.75,
-        "samples": 8,
-        "per_class": [
-            {"name": "T-shirt/top", "support": 4, "correct": 3, "accuracy": 0.75,
-             "precision": 0.6, "recall": 0.75, "f1": 0.667},
-            {"name": "Shirt", "support": 4, "correct": 2, "accuracy": 0.5,
-             "precision": 0.667, "recall": 0.5, "f1": 0.571},
-        ],
-        "worst_class": "Shirt",
-        "confusion": [[3, 1], [2, 2]],
-    }
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nobodys_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Work without the key, netrc file and settings of the user who runs the tests."""
-    for name in [key for key in os.environ if key.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.chdir(tmp_path)
-
-
-def run_python(
-    code: str, folder: Path, *arguments: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter, with all that it does when it ends."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-
-
-def track(
-    folder: Path,
-    mode: str,
-    *,
-    prepare: str = ACCELERATE,
-    between: str = "",
-    finished: bool = True,
-    project: str | None = "lab",
-    to_its_end: bool = False,
-    **variables: str,
-) -> subprocess.CompletedProcess[str]:
-    """A run of five steps and an epoch with pictures, tracked in its own process.
-
-    Args:
-        to_its_end: by an interpreter that ends like a user's; else by one that is forked.
-    """
-    run = folder / "run"
-    run.mkdir(exist_ok=True)
-    for place, name in enumerate(("curves", "confusion", "mistakes")):
-        Image.new("RGB", (20 + place, 10), (place, 0, 0)).save(run / f"{name}.png")
-    inputs = {"steps": STEPS, "epoch": EPOCH, "results": RESULTS}
-    (folder / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
-    code = DRIVER.replace("PREPARE", prepare).replace(
-        "BETWEEN", between.strip().replace("\n", "\n    ")
-    )
-    code = code.replace("FINISHED", str(finished)).replace("PROJECT", repr(project))
-    if to_its_end:
-        return run_python(code, folder, mode, **variables)
-    done = run_forked(1, folder, "-c", code, mode, **variables)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def seconds(done: subprocess.CompletedProcess[str], name: str) -> float:
-    return next(float(line.split()[1]) for line in done.stdout.splitlines() if name in line)
 
 
 def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
@@ -259,84 +119,3 @@ def test_disabled_does_not_even_import_it(tmp_path: Path, mode: str, variable: s
     assert "wandb imported False" in done.stdout
     assert done.stderr == ""
     assert not (tmp_path / "run" / "wandb").exists()
-
-
-@pytest.mark.parametrize(
-    ("mode", "level"), [("auto", "INFO"), ("offline", "WARNING"), ("online", "WARNING")]
-)
-def test_not_installed_is_one_line(tmp_path: Path, mode: str, level: str) -> None:
-    done = track(tmp_path, mode, prepare="sys.modules['wandb'] = None")
-    assert done.stderr == f"{level} Weights & Biases is off: the package wandb is not installed\n"
-
-
-def test_a_broken_installation_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "wandb.py").write_text("raise TypeError('wrong protobuf')", encoding="utf-8")
-    done = track(tmp_path, "auto")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING Weights & Biases is off from here on")
-    assert line.endswith("wrong protobuf")
-
-
-def assert_kept_offline(
-    done: subprocess.CompletedProcess[str], folder: Path, limit_s: float
-) -> None:
-    """One warning, soon, and an offline run that holds everything."""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING Weights & Biases: this run is kept offline: ")
-    assert seconds(done, "start_s") < limit_s
-    run = OfflineRun(folder / "run")
-    assert run.rows[5]["train/loss"] == STEPS[4]["loss"]
-    assert "pictures/curves>path" in run.rows[max(run.rows)]
-
-
-@pytest.mark.parametrize(
-    ("mode", "variables"), [("auto", {"WANDB_API_KEY": "too-short"}), ("online", {})]
-)
-def test_without_a_good_key_it_neither_asks_nor_fails(
-    tmp_path: Path, mode: str, variables: dict[str, str]
-) -> None:
-    done = track(tmp_path, mode, **variables)
-    assert_kept_offline(done, tmp_path, 20)
-    assert "too-short" not in done.stderr
-    assert ("wandb login" in done.stderr) == (mode == "online")
-
-
-# Port 9 of this machine (discard) has no listener, so this is a network that refuses.
-NOWHERE = "http://127.0.0.1:9"
-
-
-def test_a_server_out_of_reach_falls_back(tmp_path: Path) -> None:
-    text = f"machine 127.0.0.1:9\n  login user\n  password {'0123456789' * 4}\n"
-    (tmp_path / "netrc").write_text(text, encoding="utf-8")
-    prepare = f"{ACCELERATE}; weights_and_biases.INIT_TIMEOUT_S = 2"
-    done = track(tmp_path, "auto", prepare=prepare, WANDB_BASE_URL=NOWHERE)
-    assert_kept_offline(done, tmp_path, 20)
-
-
-def test_a_dead_service_ends_the_tracking_with_one_warning(tmp_path: Path) -> None:
-    between = (
-        "import psutil\n"
-        "for child in psutil.Process().children(recursive=True):\n"
-        "    child.kill()\n"
-        "time.sleep(0.3)\n"
-    )
-    done = track(tmp_path, "offline", between=between)
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING Weights & Biases is off from here on")
-    assert seconds(done, "finish_s") < 60, "it does not wait as for one that may answer"
-
-
-def test_a_hanging_service_is_left_behind(tmp_path: Path) -> None:
-    between = (
-        "import psutil\n"
-        "for child in psutil.Process().children(recursive=True):\n"
-        "    child.suspend()\n"
-        "    with Path('stopped.txt').open('a') as file:\n"
-        "        print(child.pid, file=file)\n"
-        "guard.FINISH_TIMEOUT_S = weights_and_biases.GOODBYE_TIMEOUT_S = 0.5\n"
-    )
-    # Neither Python's exit nor our pipe waits.
-    done = track(tmp_path, "offline", between=between, to_its_end=True)
-    assert "WARNING Weights & Biases is off from here on" in done.stderr
-    (stopped,) = (tmp_path / "stopped.txt").read_text().split()
-    assert not Path(f"/proc/{stopped}/exe").exists()
