@@ -266,7 +266,7 @@ class TestTestScript:
     def test_hands_arguments_and_exit_code_on(self, place: Place) -> None:
         result = place.run("launch/test.sh", "tests/launch", "-k", "two words", EXIT_CODE="5")
         assert result.returncode == 5
-        assert place.calls()[-1].startswith("-m pytest -n 2 ")
+        assert place.calls()[-1].startswith("-m pytest -n 3 ")
         assert place.calls()[-1].endswith(" tests/launch -k two words")
 
     def test_ci_checks_style_and_types_before_the_tests(self, place: Place) -> None:
