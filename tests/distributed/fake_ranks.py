@@ -1,4 +1,4 @@
-"""Be one of many ranks in this process, and note what it sends to the others and receives.
+"""Be one of many ranks in this process and note what it sends and receives; or be all of them.
 
 Torch's fake process group says which rank it is, and communicates nothing.
 """
@@ -6,17 +6,24 @@ Torch's fake process group says which rank it is, and communicates nothing.
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from tests.distributed.test_reduce import bits
 from trainer.base.flat_buffer import BufferLayout
+from trainer.data.sampling import rank_microbatches
 from trainer.training import exchange
+from trainer.training.step_sum import StepSum
 
 Message = tuple[bool, int, int]
 """whether it is sent, the other rank, and bytes"""
@@ -107,3 +114,70 @@ def play(ranks: Sequence[list[list[Message]]]) -> None:
             done[rank] += 1
             ready.append(rank)
     assert done == [len(groups) for groups in ranks], "some wait for each other"
+
+
+class _Mail:
+    """Messages between ranks, each of which is a thread of this process."""
+
+    def __init__(self) -> None:
+        self.own = threading.local()
+        """its `rank`"""
+        self.failed = threading.Event()
+        """a rank has failed, so that nobody need wait for it"""
+        self._ways: dict[tuple[int, int], queue.SimpleQueue[torch.Tensor]] = {}
+
+    def exchange(self, operations: Sequence[dist.P2POp]) -> list[dist.Work]:
+        """Send and receive, in place of `batch_isend_irecv`."""
+        for each in operations:
+            if each.op is dist.isend:
+                self._way(self.own.rank, each.peer).put(each.tensor.clone())
+        for each in operations:
+            if each.op is dist.irecv:
+                arrived = self._receive(each.peer)
+                assert arrived.shape == each.tensor.shape
+                each.tensor.copy_(arrived)
+        return []
+
+    def _receive(self, sender: int) -> torch.Tensor:
+        for _ in range(600):
+            with contextlib.suppress(queue.Empty):
+                return self._way(sender, self.own.rank).get(timeout=0.1)
+            if self.failed.is_set():
+                break
+        raise TimeoutError(f"rank {self.own.rank} has nothing from rank {sender}")
+
+    def _way(self, sender: int, receiver: int) -> queue.SimpleQueue[torch.Tensor]:
+        return self._ways.setdefault((sender, receiver), queue.SimpleQueue())
+
+
+def sum_on_threads(
+    processes: int,
+    leaves: list[list[torch.Tensor]],
+    *,
+    bucket_bytes: int = 4096,
+    small_bytes: int = 0,
+) -> list[list[bytes]]:
+    """Return the bits of the sum on each of many ranks."""
+    mail = _Mail()
+
+    def sum_as(rank: int) -> list[bytes]:
+        mail.own.rank = rank
+        try:
+            sums = StepSum(len(leaves))
+            for index in rank_microbatches(rank, processes, len(leaves)):
+                sums.add(index, leaves[index])
+            return bits(sums.finish())
+        except BaseException:
+            mail.failed.set()
+            raise
+
+    with (
+        be_rank(0, processes),
+        pytest.MonkeyPatch.context() as patch,
+        ThreadPoolExecutor(processes) as pool,
+    ):
+        patch.setattr(dist, "get_rank", lambda: mail.own.rank)
+        patch.setattr(dist, "batch_isend_irecv", mail.exchange)
+        patch.setattr(exchange, "BUCKET_BYTES", bucket_bytes)
+        patch.setattr(exchange, "SMALL_BYTES", small_bytes)
+        return list(pool.map(sum_as, range(processes)))

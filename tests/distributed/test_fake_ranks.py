@@ -7,16 +7,11 @@ against each other.
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from tests.distributed.fake_ranks import Notes, be_rank, note_messages, play
+from tests.distributed.fake_ranks import Notes, be_rank, note_messages, play, sum_on_threads
 from tests.distributed.test_reduce import bits, make_leaves, tree
 from trainer.data.sampling import rank_microbatches
 from trainer.training import exchange
@@ -81,44 +76,8 @@ def test_messages_during_the_backward_pass_are_the_same(processes: int) -> None:
         assert early.groups == late.groups
 
 
-def sum_on_threads(processes: int, leaves: list[list[torch.Tensor]]) -> list[list[bytes]]:
-    """Return the bits of the sum on each of many ranks, each of which is a thread."""
-    own = threading.local()
-    messages: dict[tuple[int, int], queue.SimpleQueue[torch.Tensor]] = {}
-
-    def on_the_way(sender: int, receiver: int) -> queue.SimpleQueue[torch.Tensor]:
-        return messages.setdefault((sender, receiver), queue.SimpleQueue())
-
-    def exchange_all(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
-        for each in operations:
-            if each.op is dist.isend:
-                on_the_way(own.rank, each.peer).put(each.tensor.clone())
-        for each in operations:
-            if each.op is dist.irecv:
-                each.tensor.copy_(on_the_way(each.peer, own.rank).get(timeout=60))
-        return []
-
-    def sum_as(rank: int) -> list[bytes]:
-        own.rank = rank
-        sums = StepSum(len(leaves))
-        for index in rank_microbatches(rank, processes, len(leaves)):
-            sums.add(index, leaves[index])
-        return bits(sums.finish())
-
-    with (
-        be_rank(0, processes),
-        pytest.MonkeyPatch.context() as patch,
-        ThreadPoolExecutor(processes) as pool,
-    ):
-        patch.setattr(dist, "get_rank", lambda: own.rank)
-        patch.setattr(dist, "batch_isend_irecv", exchange_all)
-        patch.setattr(exchange, "BUCKET_BYTES", 4096)
-        patch.setattr(exchange, "SMALL_BYTES", 700)
-        return list(pool.map(sum_as, range(processes)))
-
-
 @pytest.mark.parametrize(("processes", "each"), [(48, 1), (50, 3), (64, 2), (128, 1)])
 def test_every_one_of_many_ranks_has_the_bits_of_the_tree(processes: int, each: int) -> None:
     leaves = make_leaves(processes * each, 1000, types=3)
     root = bits([tree(list(part)) for part in zip(*leaves, strict=True)])
-    assert sum_on_threads(processes, leaves) == [root] * processes
+    assert sum_on_threads(processes, leaves, small_bytes=700) == [root] * processes

@@ -15,6 +15,9 @@ from tests.runs import Run, train_here
 from tests.weights import load_weights
 from trainer.base.errors import UserError
 from trainer.base.tensor_files import Tensors
+from trainer.config.schema import ModelConfig
+from trainer.network import starting_weights, weights_sources
+from trainer.network.model_state import copy_tensors
 from trainer.network.weight_changes import adapt_channels
 
 SHORT = ["--train.epochs", "1", "--data.train_size", "200"]
@@ -177,6 +180,49 @@ def test_a_tensor_of_two_names_may_be_in_the_file_once(tmp_path: Path) -> None:
     model = Tied()
     load_weights(model, tmp_path / "w.safetensors")
     assert is_filled(model, wanted.state_dict())
+
+
+def test_only_what_is_taken_is_read(tmp_path: Path) -> None:
+    names = {"lockstep/pixel_mean": torch.zeros(1), "another": torch.zeros(1)}
+    save_file(net(classes=5).state_dict() | names, tmp_path / "w.safetensors")
+    found = weights_sources.find(ModelConfig(weights=str(tmp_path / "w.safetensors")))
+    assert found is not None
+    start = starting_weights.read(net(), found, CLASSES)
+    assert start.weights is found
+    assert sorted(start.fit.left_over) == ["3.bias", "3.weight", "another"]
+    assert start.tensors.keys() == {name for name in net().state_dict() if name[0] != "3"}
+
+
+def test_a_number_of_a_parameter_must_be_finite_under_each_of_its_names(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.again.weight = self.first.weight
+            self.register_buffer("mask", torch.tensor([-torch.inf, 0.0]))
+            self.head = nn.Linear(4, 3)
+
+    path, state = tmp_path / "w.safetensors", copy_tensors(Tied())
+    save_file(state, path)
+    load_weights(Tied(), path)  # of a buffer it may be infinite
+    save_file(state | {"again.weight": torch.full((4, 4), torch.inf)}, path)
+    with pytest.raises(UserError) as caught:
+        load_weights(Tied(), path)
+    assert str(caught.value) == (
+        f"model.weights: {path}: again.weight has numbers that are not finite, from which nothing "
+        "could be learnt; take the weights of an earlier epoch"
+    )
+
+
+def test_a_network_may_refuse_what_fits(tmp_path: Path) -> None:
+    model = net()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("not these")
+
+    model.register_load_state_dict_pre_hook(refuse)
+    with pytest.raises(UserError, match=r"model\.weights: .*w\.safetensors: not these"):
+        load_weights(model, saved(tmp_path / "w.safetensors"))
 
 
 def with_nan() -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,23 +32,24 @@ class Matching:
 
 def match(found: Specs, expected: Specs) -> Matching:
     """Match names with the prefixes that let most tensors fit, the shortest of such."""
-    best, best_score = Matching("", ""), (-1, 0)
-    for theirs in _prefixes(found):
-        for ours in _prefixes(expected):
-            matching = Matching(theirs, ours)
-            for source in found:
-                name = source.removeprefix(theirs)
-                target = ours + name if ours + name in expected else name
-                if target not in expected or target in matching.taken:
-                    continue
-                fits = found[source].shape == expected[target].shape
-                (matching.taken if fits else matching.misshapen)[target] = source
-            for name in matching.taken:
-                matching.misshapen.pop(name, None)
-            score = (len(matching.taken), len(matching.misshapen))
-            if score > best_score:
-                best, best_score = matching, score
-    return best
+    choices = itertools.product(_prefixes(found), _prefixes(expected))
+    matchings = [_match(found, expected, theirs, ours) for theirs, ours in choices]
+    return max(matchings, key=lambda one: (len(one.taken), len(one.misshapen)))
+
+
+def _match(found: Specs, expected: Specs, theirs: str, ours: str) -> Matching:
+    """Match names with one choice of prefixes; the first of several that fit one place counts."""
+    matching = Matching(theirs, ours)
+    for source in found:
+        name = source.removeprefix(theirs)
+        target = ours + name if ours + name in expected else name
+        if target not in expected or target in matching.taken:
+            continue
+        fits = found[source].shape == expected[target].shape
+        (matching.taken if fits else matching.misshapen)[target] = source
+    for name in matching.taken:
+        matching.misshapen.pop(name, None)
+    return matching
 
 
 def _prefixes(names: Mapping[str, object]) -> list[str]:
@@ -54,12 +57,8 @@ def _prefixes(names: Mapping[str, object]) -> list[str]:
 
     They are those of all names, and the known ones, one in the other, of some names.
     """
-    first, last = min(names, default=""), max(names, default="")
-    shared = [""]
-    for one, other in zip(first.split(".")[:-1], last.split(".")[:-1], strict=False):
-        if one != other:
-            break
-        shared.append(f"{shared[-1]}{one}.")
+    common = os.path.commonprefix(list(names))  # noqa: RUF071 - it is cut at a dot
+    shared = [common[:end] for end, letter in enumerate(common, start=1) if letter == "."]
     known = [""]
     for prefix in known:  # which grows
         known += [

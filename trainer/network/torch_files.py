@@ -79,7 +79,8 @@ def _tensors_in(content: Any, path: Path, key: str | None) -> tuple[Tensors, str
     place = ""
     for part in key.split(".") if key else ():
         if not isinstance(content, Mapping) or part not in content:
-            raise UserError(f"{path}: has no {key}; at its top are {_names(content)}")
+            where = f"in {place}" if place else "at its top"
+            raise UserError(f"{path}: has no {key}; {where}: {_names(content)}")
         content, place = content[part], f"{place}.{part}".removeprefix(".")
     while key is None and isinstance(content, Mapping):
         inner = next((one for one in NESTED if isinstance(content.get(one), Mapping)), None)

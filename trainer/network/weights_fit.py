@@ -68,9 +68,9 @@ class Fit:
             if name == self.adapted:
                 value = adapt_channels(value, own.shape[1])
             elif name in self.head and self.head_rows is not None:
-                ours, theirs = (list(side) for side in zip(*self.head_rows, strict=True))
                 rows = own.detach().clone()
-                rows[ours] = value[theirs].to(rows.dtype)
+                for ours, theirs in self.head_rows:
+                    rows[ours] = value[theirs]
                 value = rows
             found[name] = value
         return found
