@@ -325,3 +325,4 @@ def test_what_timm_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_networks_have_none_but_by_a_package() -> None:
     message = refusal(lambda: find("pretrained", name="lab_cnn"))
     assert message.startswith("model.weights: pretrained is known of efficientnet_lite0, ")
+    assert "not of lab_cnn; give a file" in message

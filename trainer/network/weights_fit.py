@@ -276,13 +276,13 @@ def _describe_lack(
         text = f"{misshapen[name]!a} is {_words(theirs)}, where {_words(ours)} is expected{more}"
     else:
         text = f"it lacks {name!a}{more}"
-        near = difflib.get_close_matches(name, left_over, 3, cutoff=0.5)
+        near = difflib.get_close_matches(name, left_over, cutoff=0.5)
         if near:
             text += f"; nearest in the file: {', '.join(map(ascii, near))}"
     total = len(expected)
     text += f"; {len(matching.taken):,} of the model's {total:,} tensors fit"
     if no_head:
-        text += f"; the model has no head that could be replaced, {no_head.rstrip('.')}"
+        text += f"; the model has no head that could be replaced, {no_head.removesuffix('.')}"
     return f"does not fit the model: {text}"
 
 

@@ -54,8 +54,8 @@ def find(model: ModelConfig, *, download: bool = True) -> PretrainedWeights | No
 
 def may_be_downloaded(model: ModelConfig) -> bool:
     """Return whether the weights are not a file of the user's."""
-    asked = model.weights or ""
-    return asked == PRETRAINED or asked.startswith(hub.PREFIX)
+    asked = model.weights
+    return asked is not None and (asked == PRETRAINED or asked.startswith(hub.PREFIX))
 
 
 def pin(config: RunConfig, found: PretrainedWeights | None) -> RunConfig:
