@@ -1,4 +1,4 @@
-"""Time the exchange between processes by itself: along the tree in pieces, whole, and gloo's own.
+"""Time the exchange between processes by itself: ours in memory and by sockets, and gloo's own.
 
 scaling.py starts it under a launcher as `scaling_exchange.py CASE OUTPUT`, CASE a JSON object;
 rank 0 writes OUTPUT.
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import apart
 import page
@@ -25,12 +26,13 @@ import torch.distributed as dist
 from trainer.base.flat_buffer import BufferLayout
 from trainer.config.schema import RunConfig
 from trainer.data.sampling import rank_microbatches
-from trainer.ranks import process_group
+from trainer.ranks import mailboxes, process_group
 from trainer.training import exchange
 from trainer.training.reduction import subtrees
 
-WAYS = ("in pieces", "whole", "all-reduce")
-"""ours; the same rounds without cutting (recursive doubling); gloo's, in an order of its own"""
+WAYS = ("in pieces", "by sockets", "whole", "all-reduce")
+"""ours, in memory; the same by gloo's sockets; by these, and without cutting (recursive doubling);
+gloo's, in an order of its own"""
 
 
 # ---------------------------------------------------------------------- in the launched processes
@@ -41,6 +43,8 @@ def main() -> None:
     case, output = json.loads(sys.argv[1]), Path(sys.argv[2])
     accelerator = process_group.create_accelerator(RunConfig())
     torch.set_num_threads(1)
+    mailboxes.open_for_all(accelerator, RunConfig().timeout_seconds)
+    assert mailboxes.current(), "nothing can be shared here"
     found = {str(floats): measure(floats, case) for floats in case["floats"]}
     if accelerator.is_main_process:
         output.write_text(json.dumps(found))
@@ -62,9 +66,14 @@ def measure(floats: int, case: dict[str, Any]) -> dict[str, list[float]]:
         exchange.SMALL_BYTES = small
         exchange.sum_over_ranks(layout, nodes, leaves)
 
+    def by_sockets(small: int) -> None:
+        with patch.object(mailboxes, "current", lambda: None):
+            along_the_tree(small)
+
     ways: dict[str, Callable[[], object]] = {
         "in pieces": lambda: along_the_tree(small_bytes),
-        "whole": lambda: along_the_tree(layout.size_bytes + 1),
+        "by sockets": lambda: by_sockets(small_bytes),
+        "whole": lambda: by_sockets(layout.size_bytes + 1),
         "all-reduce": lambda: dist.all_reduce(vector),
     }
 
@@ -101,21 +110,22 @@ def exchanges_page(figures: dict[str, Any]) -> list[str]:
     for case, sizes in figures.items():
         processes, each = case.split(" x ")
         for floats, ways in sizes.items():
-            ratios = zip(ways["whole"], ways["in pieces"], strict=True)
+            ratios = zip(ways["by sockets"], ways["in pieces"], strict=True)
             rows.append(
                 [
                     processes,
                     each,
                     f"{int(floats):,}",
                     *(f"{1e3 * statistics.median(ways[way]):.2f} ms" for way in WAYS),
-                    paired.spread([whole / pieces for whole, pieces in ratios]),
+                    paired.spread([sockets / memory for sockets, memory in ratios]),
                 ]
             )
-    heads = ["processes", "micro-batches of each", "floats", *WAYS, "whole over in pieces"]
+    heads = ["processes", "micro-batches of each", "floats", *WAYS, "sockets over memory"]
     return [
         "The exchange of a vector by itself, processes of one thread on one machine, taking turns.",
-        "*In pieces* is the trainer's, *whole* the same without cutting (recursive doubling), the",
-        "all-reduce is gloo's, whose order of additions depends on the number of processes.",
+        "*In pieces* is the trainer's, through memory that the processes share; *by sockets* the same",
+        "through gloo's connections, as between machines; *whole* by these, without cutting (recursive",
+        "doubling); the all-reduce is gloo's, whose order of additions depends on how many they are.",
         "",
         *page.table(heads, rows),
     ]

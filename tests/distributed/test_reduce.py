@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import random
 import signal
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from trainer.data.sampling import rank_microbatches
+from trainer.ranks import mailboxes
 from trainer.training import exchange
 from trainer.training.step_sum import StepSum
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be 
 
 Case = dict[str, Any]
 """each: micro-batches of a rank; length of the vector; types; bucket_bytes; early; small_bytes;
-by_host: as the memory of GPUs between processes that share one"""
+by_host: as the memory of GPUs between processes that share one; box_bytes: None for sockets"""
 
 
 def tree(leaves: list[torch.Tensor]) -> torch.Tensor:
@@ -53,7 +55,9 @@ def make_leaves(count: int, length: int, types: int) -> list[list[torch.Tensor]]
     return [leaf() for _ in range(count)]
 
 
-def sum_on_a_rank(number: int, rank: int, processes: int, case: Case) -> list[bytes]:
+def sum_on_a_rank(
+    number: int, rank: int, processes: int, case: Case, boxes: mailboxes.Mailboxes | None
+) -> list[bytes]:
     """Return the bits of the root on this rank.
 
     The ranks come to each exchange in a different order, some of them late; some begin it early.
@@ -62,6 +66,8 @@ def sum_on_a_rank(number: int, rank: int, processes: int, case: Case) -> list[by
     leaves = make_leaves(count, case["length"], case["types"])
     exchange.BUCKET_BYTES, exchange.SMALL_BYTES = case["bucket_bytes"], case["small_bytes"]
     exchange._goes_by_host = lambda _: case["by_host"]
+    mailboxes._open = [boxes] if case["box_bytes"] and boxes else []
+    mailboxes.BOX_BYTES = case["box_bytes"] or mailboxes.BOX_BYTES
     chance = random.Random(f"{number}/{rank}")
     sums = StepSum(count)
     *others, last = rank_microbatches(rank, processes, count)
@@ -84,14 +90,20 @@ def bits(tensors: list[torch.Tensor]) -> list[bytes]:
     return [one.flatten().view(torch.uint8).numpy().tobytes() for one in tensors]
 
 
-def be_rank(rank: int, processes: int, store: Path, connection: Any) -> None:
+def be_rank(
+    rank: int, processes: int, store: Path, memory: mmap.mmap | None, connection: Any
+) -> None:
     """Do the cases that come, until there are none."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(60)  # a rank has failed or the tests are gone: it would wait for ever
     where = f"file://{store}"
     dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
+    boxes = mailboxes.Mailboxes(memory, rank, processes, timeout_s=10) if memory else None
+    dist.barrier()
+    assert boxes is None or boxes.meet()
     for number, case in enumerate(iter(connection.recv, None)):
-        connection.send(sum_on_a_rank(number, rank, processes, case))
+        connection.send(sum_on_a_rank(number, rank, processes, case, boxes))
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -103,10 +115,12 @@ def sum_on_all(
     processes = request.param
     store = tmp_path_factory.mktemp("store") / "store"
     fork = multiprocessing.get_context("fork")
+    can_share = processes > 1 and mailboxes.can_wait()
+    memory = mmap.mmap(-1, mailboxes.Mailboxes.size_bytes(processes)) if can_share else None
     ends, ranks = [], []
     for rank in range(processes):
         here, there = fork.Pipe()
-        ranks.append(fork.Process(target=be_rank, args=(rank, processes, store, there)))
+        ranks.append(fork.Process(target=be_rank, args=(rank, processes, store, memory, there)))
         ends.append(here)
         ranks[-1].start()
         there.close()
@@ -133,6 +147,7 @@ cases = st.fixed_dictionaries(
         "early": st.booleans(),
         "small_bytes": st.sampled_from([0, 300, 2000, 2**20]),
         "by_host": st.booleans(),
+        "box_bytes": st.sampled_from([None, 2048, 65536, mailboxes.BOX_BYTES]),
     }
 )
 

@@ -31,7 +31,7 @@ from trainer.data.sources import reading
 from trainer.data.stored.form import StoredForm
 from trainer.network import model_state
 from trainer.network.new_model import build_model
-from trainer.ranks import collectives, memory_files, process_group
+from trainer.ranks import collectives, mailboxes, memory_files, process_group
 from trainer.ranks.preemption import StopRequest
 from trainer.training import evaluation, exchange, figures
 from trainer.training.engine import Engine
@@ -46,10 +46,16 @@ def train_each(
     folder: str,
     bucket_bytes: list[int] | None = None,
 ) -> list[Any]:
-    """Train each run on the digits; return digests of weights, optimiser state and predictions."""
+    """Train each run on the digits; return digests of weights, optimiser state and predictions.
+
+    Every other run exchanges in the memory of the machine, the others by sockets.
+    """
     outcomes = []
     for number, changes in enumerate(runs):
         _exchange_early(bucket_bytes and bucket_bytes[number])
+        mailboxes.close()
+        if number % 2:
+            mailboxes.open_for_all(accelerator, RunConfig().timeout_seconds)
         place = Path(folder) / f"{number}-{accelerator.num_processes}"
         engine = make_engine(accelerator, changes, Checkpoints(place, CheckpointConfig(keep=1)))
         engine.fit()

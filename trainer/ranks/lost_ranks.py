@@ -25,7 +25,7 @@ from trainer.base.errors import (
     UserError,
 )
 from trainer.base.timeouts import run_with_timeout
-from trainer.ranks import process_ends
+from trainer.ranks import mailboxes, process_ends
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -166,6 +166,7 @@ def _find_lost(
 ) -> LostRankError:
     store = default_store()
     store.set(f"{_END_KEY}{rank}", place)
+    mailboxes.close()
     if error is not None:
         _close_connections(error)
     end_s, have_ended = time.monotonic() + PATIENCE_S, False
@@ -259,7 +260,8 @@ def _first_failure(store: Store, message: str) -> str:
 def _is_connection_error(error: BaseException) -> bool:
     """Tell whether another rank may have caused it, by the names in its text."""
     return isinstance(error, RuntimeError) and (
-        type(error).__module__.startswith("torch.distributed")
+        isinstance(error, mailboxes.LostNeighbourError)
+        or type(error).__module__.startswith("torch.distributed")
         or type(error).__name__.startswith("Dist")
         or re.search(f"{_BY_ANOTHER}|{_MISMATCH}", str(error), re.IGNORECASE) is not None
     )

@@ -53,7 +53,7 @@ def create(size_bytes: int, stack: contextlib.ExitStack) -> MemoryFile | None:
     if not hasattr(os, "memfd_create"):
         return None
     try:
-        descriptor = os.memfd_create(f"lockstep-images-{secrets.token_hex(16)}")
+        descriptor = os.memfd_create(f"lockstep-{secrets.token_hex(16)}")
         stack.callback(os.close, descriptor)
         os.ftruncate(descriptor, size_bytes)
         path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
-from trainer.ranks import backends, collectives, lost_ranks, nccl, processes
+from trainer.ranks import backends, collectives, lost_ranks, mailboxes, nccl, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -143,6 +143,7 @@ def leave(accelerator: Accelerator) -> None:
                 if store.check([lost_ranks.FAILURE_KEY]):
                     return
                 time.sleep(0.02)
+        mailboxes.close()
     # Not earlier: the store's keys serve one group, so the next run of this process needs it.
     atexit.unregister(_destroy_group)
     atexit.register(_destroy_group)

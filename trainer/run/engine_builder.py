@@ -18,7 +18,7 @@ from trainer.network import creation, image_settings, weights_sources
 from trainer.network.hub import NotAtHandError
 from trainer.network.new_model import build_model
 from trainer.network.pretrained import Preprocessing, PretrainedWeights
-from trainer.ranks import collectives, processes
+from trainer.ranks import collectives, mailboxes, processes
 from trainer.ranks.preemption import StopRequest
 from trainer.run.run_folder import fill_pinned
 from trainer.training.engine import Engine
@@ -84,6 +84,8 @@ def build_engine(
         "train.teacher": config.train.teacher_sha256,
     }
     collectives.check_same_parts(accelerator, {**parts, **code})
+
+    mailboxes.open_for_all(accelerator, config.timeout_seconds)
 
     def build(config: RunConfig) -> Engine:
         model = collectives.run_on_all_ranks(

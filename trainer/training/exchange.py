@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from trainer.base.flat_buffer import UNIT_BYTES, BufferLayout
+from trainer.ranks import mailboxes
 from trainer.training.reduction import Accumulator, LeafRange, subtrees
 
 BUCKET_BYTES = 16 * 2**20
@@ -100,6 +101,23 @@ class _Piece:
 
 def sum_bytes(layout: BufferLayout, nodes: Nodes, leaves: int, begin: int, end: int) -> None:
     """Sum the bytes from `begin` to `end` over all ranks, into the buffer of the first node."""
+    at_once = end - begin
+    if mailboxes.current():
+        most_nodes = _most_nodes(leaves, dist.get_world_size())
+        at_once = mailboxes.BOX_BYTES // most_nodes // UNIT_BYTES * UNIT_BYTES
+    for last in range(end, begin, -at_once):
+        _sum_at_once(layout, nodes, leaves, max(begin, last - at_once), last)
+
+
+@functools.lru_cache(maxsize=64)
+def _most_nodes(leaves: int, processes: int) -> int:
+    """Return how many nodes a rank sends at most, in any round."""
+    rounds = [group for rank in range(processes) for group in groups(rank, processes)]
+    blocks = [block for group in rounds for block in group.blocks(leaves, processes)]
+    return max(len(subtrees(leaves, block)) for block in blocks)
+
+
+def _sum_at_once(layout: BufferLayout, nodes: Nodes, leaves: int, begin: int, end: int) -> None:
     root = nodes[0][1]
     pieces = [(node, _Piece(buffer[begin:end], is_own=True)) for node, buffer in nodes]
     gathers: list[tuple[Group, list[tuple[int, int]]]] = []
@@ -146,37 +164,64 @@ def _exchange_pieces(
     cuts: Sequence[tuple[int, int]],
 ) -> dict[int, torch.Tensor]:
     """Send each member its piece of this rank's nodes; return theirs, joined, by their places."""
+    low, high = cuts[group.place]
+    others = {place: member for place, member in enumerate(group.members) if place != group.place}
+    messages = {}
+    for place in others:
+        its = slice(cuts[place][0] - begin, cuts[place][1] - begin)
+        messages[place] = [piece.data[its] for _, piece in pieces]
+    sizes = {place: len(blocks[place]) * (high - low) for place in others}
+    if not (boxes := mailboxes.current()):
+        return _send_and_receive(others, messages, sizes)
+    if cuts[0] == cuts[-1]:
+        to_all = [(list(others.values()), next(iter(messages.values())))]
+    else:
+        to_all = [([others[place]], parts) for place, parts in messages.items()]
+    found = boxes.exchange(to_all, {others[place]: size for place, size in sizes.items()})
+    received = {place: found[member] for place, member in others.items()}
+    # What is added at once to this rank's own may stay where it lies.
+    is_added = len(others) == len(pieces) == 1 and len(blocks[next(iter(others))]) == 1
+    return received if is_added else {place: data.clone() for place, data in received.items()}
+
+
+def _gather(group: Group, root: torch.Tensor, cuts: Sequence[tuple[int, int]]) -> None:
+    """Send this rank's piece of the root to the other members, and receive theirs."""
+    pieces = [root[low:high] for low, high in cuts]
+    own = pieces[group.place]
+    others = {place: member for place, member in enumerate(group.members) if place != group.place}
+    if boxes := mailboxes.current():
+        sizes = {member: pieces[place].numel() for place, member in others.items()}
+        found = boxes.exchange([(list(sizes), [own])], sizes)
+        for place, member in others.items():
+            pieces[place].copy_(found[member])
+        return
+    operations = []
+    for place, member in others.items():
+        operations += [
+            dist.P2POp(dist.isend, own, member),
+            dist.P2POp(dist.irecv, pieces[place], member),
+        ]
+    _wait(operations)
+
+
+def _send_and_receive(
+    others: Mapping[int, int],
+    messages: Mapping[int, Sequence[torch.Tensor]],
+    sizes: Mapping[int, int],
+) -> dict[int, torch.Tensor]:
+    """Send each other member a message, by its place; return theirs, of these sizes in bytes."""
     received = {}
     operations = []
-    low, high = cuts[group.place]
-    for place, member in enumerate(group.members):
-        if place == group.place:
-            continue
-        its = slice(cuts[place][0] - begin, cuts[place][1] - begin)
-        sent = [piece.data[its] for _, piece in pieces]
-        message = sent[0] if len(sent) == 1 else torch.cat(sent)
-        received[place] = torch.empty(
-            len(blocks[place]) * (high - low), dtype=torch.uint8, device=message.device
-        )
+    for place, member in others.items():
+        parts = messages[place]
+        message = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+        received[place] = torch.empty(sizes[place], dtype=torch.uint8, device=message.device)
         operations += [
             dist.P2POp(dist.isend, message, member),
             dist.P2POp(dist.irecv, received[place], member),
         ]
     _wait(operations)
     return received
-
-
-def _gather(group: Group, root: torch.Tensor, cuts: Sequence[tuple[int, int]]) -> None:
-    """Send this rank's piece of the root to the other members, and receive theirs."""
-    pieces = [root[low:high] for low, high in cuts]
-    operations = []
-    for place, member in enumerate(group.members):
-        if place != group.place:
-            operations += [
-                dist.P2POp(dist.isend, pieces[group.place], member),
-                dist.P2POp(dist.irecv, pieces[place], member),
-            ]
-    _wait(operations)
 
 
 def _wait(operations: list[dist.P2POp]) -> None:
