@@ -123,9 +123,9 @@ def exchanges_page(figures: dict[str, Any]) -> list[str]:
     heads = ["processes", "micro-batches of each", "floats", *WAYS, "sockets over memory"]
     return [
         "The exchange of a vector by itself, processes of one thread on one machine, taking turns.",
-        "*In pieces* is the trainer's, through memory that the processes share; *by sockets* the same",
-        "through gloo's connections, as between machines; *whole* by these, without cutting (recursive",
-        "doubling); the all-reduce is gloo's, whose order of additions depends on how many they are.",
+        "*In pieces* is the trainer's, through shared memory; *by sockets* the same through",
+        "gloo's connections, as between machines; *whole* by these, without cutting (recursive",
+        "doubling); the all-reduce is gloo's, whose order of additions depends on their number.",
         "",
         *page.table(heads, rows),
     ]
