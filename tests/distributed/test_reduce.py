@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from trainer.data.sampling import rank_microbatches
-from trainer.ranks import mailboxes
+from trainer.ranks import mailboxes, process_ends
 from trainer.training import exchange
 from trainer.training.step_sum import StepSum
 
@@ -98,9 +98,9 @@ def be_rank(
     signal.alarm(60)  # a rank has failed or the tests are gone: it would wait for ever
     where = f"file://{store}"
     dist.init_process_group("gloo", where, timedelta(seconds=10), processes, rank)
-    boxes = mailboxes.Mailboxes(memory, rank, processes, timeout_s=10) if memory else None
-    dist.barrier()
-    assert boxes is None or boxes.meet()
+    names = [""] * processes
+    dist.all_gather_object(names, process_ends.own_name())
+    boxes = mailboxes.Mailboxes(memory, rank, names, timeout_s=10) if memory else None
     for number, case in enumerate(iter(connection.recv, None)):
         connection.send(sum_on_a_rank(number, rank, processes, case, boxes))
     dist.barrier()

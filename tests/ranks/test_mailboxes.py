@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from tests.runs import train_forked
-from trainer.ranks import mailboxes
+from trainer.ranks import mailboxes, process_ends
 from trainer.ranks.mailboxes import LostNeighbourError, Mailboxes
 
 pytestmark = pytest.mark.skipif(
@@ -29,50 +30,66 @@ def filled(length: int, value: int) -> torch.Tensor:
     return torch.full((length,), value % 251, dtype=torch.uint8)
 
 
-@contextmanager
-def neighbours(
-    do: Callable[[Mailboxes], object], count: int = 2, timeout_s: float = 30, before: int = 0
-) -> Iterator[Mailboxes]:
-    """Yield the boxes of rank 0, while other processes do something with theirs.
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What the boxes of some processes have in common.
 
     Args:
         before: how many exchanges there seem to have been.
     """
-    fork = multiprocessing.get_context("fork")
-    memory = mmap.mmap(-1, Mailboxes.size_bytes(count))
 
-    def make(rank: int) -> Mailboxes:
-        boxes = Mailboxes(memory, rank, count, timeout_s)
-        boxes._number = before
+    memory: mmap.mmap
+    timeout_s: float
+    before: int
+
+    def make_boxes(self, rank: int, names: list[str]) -> Mailboxes:
+        boxes = Mailboxes(self.memory, rank, names, self.timeout_s)
+        boxes._number = self.before
         for word in (mailboxes._POSTED, mailboxes._BEGUN):
-            boxes._words[mailboxes._WORDS * rank + word] = before
+            boxes._words[mailboxes._WORDS * rank + word] = self.before
         return boxes
 
-    own = make(0)
-    ready, ends, others = fork.Barrier(count), list[Connection](), []
 
-    def be(rank: int, end: Connection) -> None:
-        signal.alarm(60)
-        boxes = make(rank)
-        ready.wait()
-        assert boxes.meet()
-        do(boxes)
-        end.recv()
+def be_neighbour(
+    rank: int, setting: Setting, do: Callable[[Mailboxes], object], end: Connection
+) -> None:
+    signal.alarm(60)
+    end.send(process_ends.own_name())
+    boxes = setting.make_boxes(rank, end.recv())
+    end.send("ready")
+    end.recv()
+    do(boxes)
+    end.recv()
 
+
+@contextmanager
+def neighbours(
+    do: Callable[[Mailboxes], object], count: int = 2, timeout_s: float = 30, before: int = 0
+) -> Iterator[Mailboxes]:
+    """Yield the boxes of rank 0, while other processes do something with theirs."""
+    fork = multiprocessing.get_context("fork")
+    memory = mmap.mmap(-1, Mailboxes.size_bytes(count))
+    setting = Setting(memory, timeout_s, before)
+    ends, others = list[Connection](), []
     for rank in range(1, count):
         here, there = fork.Pipe()
         ends.append(here)
-        others.append(fork.Process(target=be, args=(rank, there)))
+        others.append(fork.Process(target=be_neighbour, args=(rank, setting, do, there)))
         others[-1].start()
-    ready.wait()
-    assert own.meet()
+    names = [process_ends.own_name(), *(end.recv() for end in ends)]
+    own = setting.make_boxes(0, names)
+    for end in ends:
+        end.send(names)
+    assert [end.recv() for end in ends] == ["ready"] * len(ends)
+    for end in ends:
+        end.send("all are ready")
     try:
         yield own
         for end in ends:
-            end.send(None)
+            end.send("that is all")
         for other in others:
             other.join()
-        assert [other.exitcode for other in others] == [0] * (count - 1)
+        assert [other.exitcode for other in others] == [0] * len(others)
     finally:
         for other in others:
             other.kill()

@@ -13,15 +13,13 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
-import os
 import platform
-import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainer.ranks import memory_files, processes
+from trainer.ranks import memory_files, process_ends, processes
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +36,9 @@ _ALIGNMENT_BYTES = 64
 """a line of the processor's cache"""
 _WORDS = _ALIGNMENT_BYTES // 4
 """of 32 bits, in the line of a rank"""
-_POSTED, _BEGUN, _LEFT, _PID = range(4)
-"""words in it: its last exchange whose messages are there, the last that it has begun, whether it
-has left, and its process"""
+_POSTED, _BEGUN, _LEFT = range(3)
+"""words in it: its last exchange whose messages are there, the last that it has begun, and whether
+it has left"""
 _SYSTEM_CALL = 202
 """futex on x86-64"""
 _WAIT, _WAKE, _ALL = 0, 1, 2**31 - 1
@@ -80,16 +78,19 @@ def open_for_all(accelerator: Accelerator, timeout_s: float) -> None:
         return
     from accelerate.utils import gather_object
 
-    found = None
-    with memory_files.share(accelerator, _size_bytes(count) if can_wait() else None) as file:
-        if file is not None:
+    names = gather_object([process_ends.own_name() if can_wait() else ""])
+    systems = {name.partition(" ")[0] for name in names}
+    can_watch = len(systems) == 1 and all(systems)
+    found, size_bytes = None, Mailboxes.size_bytes(count) if can_watch else None
+    with memory_files.share(accelerator, size_bytes) as file:
+        if file is not None and size_bytes is not None:
             try:
                 with file.path.open("r+b") as opened:
-                    memory = mmap.mmap(opened.fileno(), _size_bytes(count))
-                found = Mailboxes(memory, accelerator.process_index, count, timeout_s)
+                    memory = mmap.mmap(opened.fileno(), size_bytes)
+                found = Mailboxes(memory, accelerator.process_index, names, timeout_s)
             except OSError:  # no room for it in this process, or it may not look at the file
                 found = None
-    if all(gather_object([found is not None and found.meet()])) and found:
+    if all(gather_object([found is not None])) and found:
         _open.append(found)
 
 
@@ -101,8 +102,7 @@ def close() -> None:
 
 def can_wait() -> bool:
     """Tell whether processes can wait for each other's messages on this system."""
-    is_linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    return is_linux and hasattr(os, "pidfd_open")
+    return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def _size_bytes(count: int) -> int:
@@ -118,16 +118,20 @@ class Mailboxes:
 
     Args:
         memory: shared by all, zeros at first, as large as `size_bytes` says.
-        rank: of this process among `count`.
+        rank: of this process.
+        names: of all processes, as `process_ends.own_name` gives them.
         timeout_s: after which a process that has not answered is given up.
     """
 
     size_bytes = staticmethod(_size_bytes)
 
-    def __init__(self, memory: mmap.mmap, rank: int, count: int, timeout_s: float) -> None:
+    def __init__(
+        self, memory: mmap.mmap, rank: int, names: Sequence[str], timeout_s: float
+    ) -> None:
         import torch
 
-        self._rank, self._count, self._timeout_s = rank, count, timeout_s
+        count = len(names)
+        self._rank, self._count, self._names, self._timeout_s = rank, count, names, timeout_s
         self._number = 0
         self._recipients: tuple[Sequence[int], Sequence[int]] = ((), ())
         """of the last two exchanges"""
@@ -152,31 +156,10 @@ class Mailboxes:
             for owner in range(count)
         ]
         self._call = ctypes.CDLL(None, use_errno=True).syscall
-        self._others = select.poll()
-        self._process_ids: dict[int, int] = {}
-        self._words[_WORDS * rank + _PID] = os.getpid()
-
-    def meet(self) -> bool:
-        """Watch the other processes, once all have been here; tell whether this one can.
-
-        They wait for each other between the construction and this.
-        """
-        try:
-            for other in range(self._count):
-                if other != self._rank:
-                    descriptor = os.pidfd_open(self._words[_WORDS * other + _PID])
-                    self._process_ids[descriptor] = other
-                    self._others.register(descriptor, select.POLLIN)
-        except OSError:  # a container forbids it, or numbers processes in its own way
-            return False
-        return True
 
     def leave(self) -> None:
-        """Let others that wait for this process notice, and watch them no more."""
+        """Let others that wait for this process notice."""
         self._words[_WORDS * self._rank + _LEFT] = 1
-        for descriptor in self._process_ids:
-            os.close(descriptor)
-        self._process_ids.clear()
 
     def exchange(
         self,
@@ -259,7 +242,7 @@ class Mailboxes:
 
     def _look_around(self) -> None:
         """Make sure that all are there: who waits for a rank need not be the one that it needs."""
-        ended = [self._process_ids[descriptor] for descriptor, _ in self._others.poll(0)]
+        ended = [rank for rank, name in enumerate(self._names) if process_ends.has_ended(name)]
         left = [rank for rank in range(self._count) if self._words[_WORDS * rank + _LEFT]]
         for text, ranks in (("has ended", ended), ("has left the run", left)):
             if ranks:
