@@ -47,8 +47,8 @@ processor, chosen by {VARIABLES}.
 What is compared is the last weights and batch-norm statistics, each trainer's with its own. *Same*
 is the same bits; otherwise the page gives the largest difference of a weight, and the share of the
 test images that are classified differently. Images are recognised as they enter the
-net: *twice or never* counts those beyond, or short of, one an epoch among the steps that the last
-weights of the interrupted training are made of; the last column does so for an epoch of
+net. One column counts those that it sees more or less often than once an epoch, in the steps that the
+last weights of the interrupted training are made of; the last column does so for an epoch of
 {UNEVEN:,} images on two processes.
 
 All have the same first weights, the first {TASK["images"]:,} of scikit-learn's digits, a global
@@ -66,8 +66,8 @@ HEADS = {
     "resumed": "killed and restarted",
     "cores": "two cores against one",
     "processor": "another processor",
-    "seen": "twice or never",
-    "uneven": "of an uneven epoch on two",
+    "seen": "images twice or never, after the restart",
+    "uneven": "in an uneven epoch, on two processes",
 }
 NETS: dict[str, dict[str, Any]] = {
     "Batch norm, no dropout": {"model": "quicknet", "model_args": {"widths": [12, 24, 24]}},
