@@ -47,8 +47,8 @@ processor, chosen by {VARIABLES}.
 What is compared is the last weights and batch-norm statistics, each trainer's with its own. *Same*
 is the same bits; otherwise the page gives the largest difference of a weight, and the share of the
 test images that are classified differently. Images are recognised as they enter the
-net. One column counts those that it sees more or less often than once an epoch, in the steps that the
-last weights of the interrupted training are made of; the last column does so for an epoch of
+net. One column counts those that it sees more or less often than once an epoch, in the steps that
+the last weights of the interrupted training are made of; the last column does so for an epoch of
 {UNEVEN:,} images on two processes.
 
 All have the same first weights, the first {TASK["images"]:,} of scikit-learn's digits, a global
