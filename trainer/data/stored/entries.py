@@ -91,11 +91,11 @@ def use(entry: Path, about: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
             hold(entry)
             break
-    text = f"{about}\n"
-    if not (file := entry / ABOUT).exists() or file.stat().st_size < len(text.encode()):
+    content = f"{about}\n".encode(errors="surrogateescape")  # it may name folders of any bytes
+    if not (file := entry / ABOUT).exists() or file.stat().st_size < len(content):
         # Only for people: half of it harms nobody. It may be somebody else's entry.
         with contextlib.suppress(PermissionError):
-            file.write_text(text, encoding="utf-8")
+            file.write_bytes(content)
 
 
 def hold(entry: Path) -> None:
@@ -134,7 +134,11 @@ def remove_superseded(file: Path, of_any_state: str) -> None:
 
 def size_of(entry: Path) -> int:
     """Return how many bytes of the disk an entry takes; 0 where there is none."""
-    return sum(file.stat().st_blocks * 512 for file in entry.rglob("*"))
+    size_bytes = 0
+    for file in entry.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process has renamed or removed it
+            size_bytes += file.stat().st_blocks * 512
+    return size_bytes
 
 
 def list_entries(folder: Path) -> list[Entry]:
@@ -209,7 +213,9 @@ def remove(entry: Path) -> bool:
         # In one step, so that nobody finds half of it.
         going = entry.with_name(f"{_GOING}{entry.name}-{os.getpid()}")
         entry.rename(going)
-        shutil.rmtree(going)
+        shutil.rmtree(going, ignore_errors=True)  # what is left, `remove_leftovers` takes
+    except FileNotFoundError:  # another process was quicker
+        return True
     finally:
         os.close(descriptor)
     return True
@@ -255,7 +261,7 @@ def _describe(path: Path, kind: Kind) -> Entry | None:
         size_bytes = size_of(path)
         about = "images of one size"
         if (path / ABOUT).exists():
-            about = (path / ABOUT).read_text(encoding="utf-8").strip()
+            about = (path / ABOUT).read_text(encoding="utf-8", errors="replace").strip()
         return Entry(path, kind, about, size_bytes, path.stat().st_mtime, _is_held(path))
     except (FileNotFoundError, PermissionError):
         return None

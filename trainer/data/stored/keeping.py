@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config.schema import DataConfig
+from trainer.data.stored import entries
 from trainer.data.stored.form import Bytes
 from trainer.data.stored.slot_index import HEAD
 from trainer.data.stored.slots import Slots
@@ -156,8 +157,7 @@ def choose(config: DataConfig, size_bytes: int, limit_bytes: float, entry: Path)
 
 def _free_bytes(entry: Path) -> int:
     """Return the space that an entry may have: what is free on its disk, and what it has there."""
-    kept_bytes = sum(path.stat().st_blocks * 512 for path in entry.glob("*"))
     folder = entry
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free + kept_bytes
+    return shutil.disk_usage(folder).free + entries.size_of(entry)
