@@ -6,6 +6,7 @@ Whatever a run does to its process, or the kernel to one that takes all memory, 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -53,7 +54,9 @@ class Job:
             name = signal.Signals(-code).name
             memory = ", as the kernel does where memory is short" if code == -signal.SIGKILL else ""
             return f"killed by {name}{memory}"
-        text = (folder_of(self.config) / OUTPUT).read_text("utf-8", errors="replace")
+        output, text = folder_of(self.config) / OUTPUT, ""
+        with contextlib.suppress(OSError):  # it may have failed before it could open this file
+            text = output.read_text("utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:_LONGEST_REASON] if lines else f"ended with code {code}"
 
