@@ -72,13 +72,23 @@ def canonical_json(value: Any) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; a large one is read piece by piece.
+    """Return the SHA-256 of a file, as `digest_of`."""
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Return a digest of a file, hexadecimal; a large one is read piece by piece.
+
+    Args:
+        algorithm: sha256, or of published checksums md5 or sha1.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -6,10 +6,11 @@ import platform
 import zipfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from trainer.base.array_files import write_arrays
 from trainer.base.files import write_file
 from trainer.config.schema import (
     LAB_TEST_SAMPLES,
@@ -202,7 +203,7 @@ def write_predictions(path: Path, predictions: Found, validation: Found | None =
     columns = _columns(predictions)
     if validation is not None:
         columns |= {f"validation_{name}": each for name, each in _columns(validation).items()}
-    write_file(path, lambda temporary: np.savez(temporary, **cast(Any, columns)))
+    write_arrays(path, columns)
 
 
 def _columns(predictions: Found) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import pytest
 from tests.data.archives import pack, picture, write_tar
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
+from trainer.data.pictures import file_states
 from trainer.data.sources import archive as archives
 from trainer.data.sources import listing
 
@@ -171,7 +172,7 @@ def test_a_tar_with_a_member_that_is_not_read(
     form: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(archives, "_CLOCK_STEP_NS", 0)  # as if it were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if it were older
     archive = pack(folder, tmp_path / "own.tar")
     with tarfile.open(archive, "a", format=form) as file:
         info = tarfile.TarInfo(name)
@@ -201,7 +202,7 @@ def test_long_names_in_any_form_of_tar(tmp_path: Path, form: int) -> None:
 def test_an_unchanged_archive_is_listed_and_decompressed_once(
     tmp_path: Path, folder: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_CLOCK_STEP_NS", 0)  # as if they were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if they were older
     packed = [pack(folder, tmp_path / name) for name in ("own.zip", "own.tar", "own.tar.gz")]
     first = [prepared(archive).fingerprint for archive in packed]
     before = files_in(caches / "archives")
@@ -230,7 +231,7 @@ def test_the_copy_of_a_changed_archive_goes_and_others_stay(tmp_path: Path, cach
 def test_a_damaged_copy_in_the_cache_is_made_again(
     tmp_path: Path, folder: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_CLOCK_STEP_NS", 0)  # as if it were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if it were older
     archive = pack(folder, tmp_path / "own.tar.gz")
     first = prepared(archive).fingerprint
     (copy,) = (caches / "archives").rglob("*.tar")

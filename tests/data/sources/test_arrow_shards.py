@@ -87,10 +87,11 @@ def test_a_folder_of_shards_with_parts_and_groups(tmp_path: Path) -> None:
     assert again.fingerprint == found["table", data].fingerprint
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a[1].parquet"])
 def test_pictures_are_copied_once_and_a_killed_copy_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    path = write_shard(tmp_path / "a.parquet", TURNS, NAMES)
+    path = write_shard(tmp_path / name, TURNS, NAMES)
     first = pictures_of(path)
     folder = cache_folder("tables")
     (copy,) = folder.rglob("*.pictures")

@@ -18,7 +18,7 @@ from tests.runs import contents
 from trainer.base.errors import UserError
 from trainer.config.schema import DataConfig
 from trainer.data import measurements
-from trainer.data.pictures import decoding
+from trainer.data.pictures import decoding, file_states
 from trainer.data.pictures.places import Place
 from trainer.data.sources import decoded_cache, notes, picture_index, plan_file, reading
 
@@ -38,7 +38,7 @@ def test_they_are_decoded_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own")
-    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if they were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if they were older
     first = prepared(root)
     (entry,) = entries(cache)
 
@@ -139,7 +139,7 @@ def test_other_pixels_of_the_same_size_and_time_are_seen(
         os.utime(path, (1e9, 1e9))
     with monkeypatch.context() as patch:
         # As if the files were old: that they are new must not decide.
-        patch.setattr(picture_index, "_CLOCK_STEP_NS", 0)
+        patch.setattr(file_states, "CLOCK_STEP_NS", 0)
         prepared(root)
     change(root / "test" / "cat" / "003.png", root / "test" / "dog" / "003.png")
     found = prepared(root).fingerprint
@@ -151,7 +151,7 @@ def test_a_disk_that_fails_once_costs_no_picture_for_ever(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_pictures(tmp_path / "own")
-    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if they were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if they were older
     read = Place.read
 
     def fail(place: Place) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from tests.data.picture_folders import write_pictures
 from trainer.config.schema import DataConfig
 from trainer.data.loading import load
+from trainer.data.pictures import file_states
 from trainer.data.pictures.packed_names import PackedNames
 from trainer.data.sources import picture_index, prepared_pictures, reading
 from trainer.data.sources.source_data import SourceData
@@ -34,7 +35,7 @@ def config_of(root: Path, **keys: Any) -> DataConfig:
 def test_a_later_start_asks_for_no_file_again(
     root: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if the files were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if the files were older
     config = config_of(root)
     reading.prepare(config)
     first = load(config, 0)
@@ -70,7 +71,7 @@ def test_what_is_known_is_in_columns(root: Path, caches: Path) -> None:
 def test_a_first_start_that_is_killed_keeps_what_it_has_read(
     tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if the files were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if the files were older
     config = config_of(write_pictures(tmp_path / "own", ("train",), count=100, size=(4, 4)))
     child = os.fork()
     if child == 0:

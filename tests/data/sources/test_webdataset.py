@@ -13,7 +13,8 @@ import pytest
 from tests.data.archives import picture, write_tar
 from tests.data.picture_folders import prepared, write_pictures
 from trainer.base.errors import UserError
-from trainer.data.sources import archive, listing, webdataset
+from trainer.data.pictures import file_states
+from trainer.data.sources import listing, webdataset
 
 pytestmark = pytest.mark.usefixtures("caches")
 
@@ -115,7 +116,7 @@ def test_a_compressed_shard_is_the_same_set(tmp_path: Path) -> None:
 
 
 def test_an_unchanged_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_CLOCK_STEP_NS", 0)  # as if it were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if it were older
     own = tmp_path / "own"
     write_shards(own, labels=("cat", "dog"), count=8)
     first = listing.list_pictures(own).parts["train"]

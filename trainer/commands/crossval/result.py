@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
+from trainer.base.array_files import write_arrays
 from trainer.base.errors import UserError
-from trainer.base.files import write_file, write_json, write_text
+from trainer.base.files import write_json, write_text
 from trainer.base.strict_json import check_type
 from trainer.base.terminal import format_table, percent
 from trainer.commands.summary import FinishedRun, read_run
@@ -95,7 +96,7 @@ def write_result(folds: Sequence[RunConfig], form: Form) -> dict[str, Any]:
         raise UserError(f"{path}: results.json of a fold is damaged ({error})") from error
     found["data"]["fingerprint"] = fingerprint_of(images)
     write_json(path / "crossval.json", found)
-    write_file(path / "out_of_fold.npz", lambda file: np.savez(file, **cast(Any, columns)))
+    write_arrays(path / "out_of_fold.npz", columns)
     form.write_more(path, found, columns)
     write_text(path / "recipe.yaml", command_line.to_yaml(recipe))
     attempt("the report", lambda: form.write_page(path, found, columns, images.pictures))

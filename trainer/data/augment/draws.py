@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ def choose(numbers: torch.Tensor, probability: float) -> torch.Tensor:
     return (numbers < probability).nonzero()[:, 0]
 
 
-def between(numbers: torch.Tensor, bounds: list[float]) -> torch.Tensor:
+def between(numbers: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
     """Move numbers in [0, 1) to a range."""
     least, most = bounds
     return least + (most - least) * numbers

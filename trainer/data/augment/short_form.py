@@ -17,6 +17,7 @@ from trainer.base import seeding
 from trainer.base.portable_math import square_root
 from trainer.config.augmentations import own_augmentations_of, transforms_of
 from trainer.data.augment import transforms
+from trainer.data.augment.draws import between
 from trainer.data.augment.user_augmentations import UserAugmentations
 
 NUMBERS = 24
@@ -107,8 +108,8 @@ def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """
     channels, height, width = images.shape[1:]
     chosen, area, aspect, top, left = numbers[:, :5].unbind(1)
-    pixels = _between(area, ERASE_AREAS) * (height * width)
-    ratio = _between(aspect, ERASE_ASPECTS)
+    pixels = between(area, ERASE_AREAS) * (height * width)
+    ratio = between(aspect, ERASE_ASPECTS)
     heights = square_root(pixels * ratio).round().clamp(1, height)
     widths = square_root(pixels / ratio).round().clamp(1, width)
     erased = transforms.rectangles(
@@ -120,12 +121,6 @@ def _erase(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     )
     levels = (numbers[:, 5 : 5 + channels] * 256).to(torch.uint8)
     return transforms.erase(images, erased, levels)
-
-
-def _between(numbers: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
-    """Move numbers in [0, 1) to a range."""
-    least, most = bounds
-    return least + (most - least) * numbers
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import lzma
-import os
 import shutil
 import time
 import zlib
@@ -21,7 +19,7 @@ from trainer.base.array_files import Arrays, read_arrays, write_arrays
 from trainer.base.errors import UserError
 from trainer.base.files import remove_leftovers, write_file
 from trainer.base.locks import lock_file
-from trainer.data.pictures.file_states import state_of
+from trainer.data.pictures.file_states import STATE_DIGITS, is_settled, state_key, state_of
 from trainer.data.pictures.packed_names import PackedNames, pack
 from trainer.data.pictures.places import Spans
 from trainer.data.sources.download import cache_folder
@@ -43,11 +41,7 @@ SUFFIXES = (".zip", ".tar", *_COMPRESSED)
 
 _FORMAT = 1
 """of the lists of members in the cache"""
-_STATE_DIGITS = 16
-"""at the end of the name of something in the cache, which change when its archive does"""
 _CHUNK_BYTES = 2**20
-# Some file systems count times in whole seconds, or in steps of two.
-_CLOCK_STEP_NS = 2 * 10**9
 
 
 def is_archive(name: str) -> bool:
@@ -117,7 +111,7 @@ def decompress(path: Path) -> Path:
             if not target.is_file():
                 if alone:
                     remove_leftovers(target)
-                entries.remove_superseded(target, target.stem[:-_STATE_DIGITS])
+                entries.remove_superseded(target, target.stem[:-STATE_DIGITS])
                 write_file(target, copy)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise _not_whole(path, error) from error
@@ -142,20 +136,12 @@ def _suffix(path: Path) -> str | None:
 
 
 def _decompressed(path: Path) -> Path:
-    return _entry_of(path) / f"{path.name.split('.')[0]}-{_key(path)}.tar"
+    return _entry_of(path) / f"{path.name.split('.')[0]}-{state_key(path, _FORMAT)}.tar"
 
 
 def _entry_of(path: Path) -> Path:
     """Return the entry of the cache for all archives in one folder."""
     return cache_folder("archives") / entries.name_of("archives", path.parent)
-
-
-def _key(path: Path) -> str:
-    """Name an archive in its present state: it begins with what names it in any state."""
-    of_path = repr((_FORMAT, os.fsencode(path.resolve())))
-    digests = (hashlib.sha256(text.encode()) for text in (of_path, of_path + repr(state_of(path))))
-    any_state, state = (digest.hexdigest() for digest in digests)
-    return any_state[:8] + state[:_STATE_DIGITS]
 
 
 def remembered(path: Path, file: Path, what: str, read: Callable[[], Arrays]) -> Arrays:
@@ -169,18 +155,17 @@ def remembered(path: Path, file: Path, what: str, read: Callable[[], Arrays]) ->
     Raises:
         UserError: the cache cannot be written.
     """
-    index = _entry_of(path) / f"{what}-{_key(path)}.npz"
+    index = _entry_of(path) / f"{what}-{state_key(path, _FORMAT)}.npz"
     if index.exists():
         entries.use(index.parent, f"{path.parent}: archives")
     if found := _load(file, index):
         return found
     state, read_ns = state_of(path), time.time_ns()
     columns = read()
-    # A later change would not show in the state if it came within the same tick of the clock.
-    if max(state[1], state[2]) + _CLOCK_STEP_NS < read_ns:
+    if is_settled(state, read_ns):
         try:
             entries.use(index.parent, f"{path.parent}: archives")
-            entries.remove_superseded(index, index.stem[:-_STATE_DIGITS])
+            entries.remove_superseded(index, index.stem[:-STATE_DIGITS])
             write_arrays(index, columns)
         except OSError as error:
             raise UserError(

@@ -6,7 +6,6 @@ the copy the pictures lie one after the other, then come the positions where eac
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from pathlib import Path
@@ -16,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_file
-from trainer.data.pictures.file_states import state_of
+from trainer.base.files import remove_leftovers, write_file
+from trainer.data.pictures.file_states import STATE_DIGITS, state_key
 from trainer.data.sources import arrow_arrays
 from trainer.data.sources.arrow_file import ArrowFile
 from trainer.data.stored import entries
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 SUFFIX = ".pictures"
 
 _FORMAT = 1
-_STATE_DIGITS = 16
-"""at the end of a copy's name, which change when the table does"""
 _ROWS_AT_ONCE = 64
 """whose pictures are in memory together"""
 _COUNT = struct.Struct("<q")
@@ -61,9 +58,8 @@ def copy_pictures(table: Path, column: str, folder: Path) -> tuple[Path, npt.NDA
     """
     copy = _copy_of(table, column, folder)
     if not copy.is_file():
-        for leftover in folder.glob(f".{copy.stem}.*{SUFFIX}"):  # of a process that was killed
-            leftover.unlink()
-        entries.remove_superseded(copy, copy.stem[:-_STATE_DIGITS])
+        remove_leftovers(copy)
+        entries.remove_superseded(copy, copy.stem[:-STATE_DIGITS])
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
@@ -121,9 +117,4 @@ def _read_begins(copy: Path) -> npt.NDArray[np.int64]:
 
 def _copy_of(table: Path, column: str, folder: Path) -> Path:
     """Return the file of the copy, whose name changes when the table changes."""
-    column_of = repr((_FORMAT, os.fsencode(table.resolve()), column))
-    digests = (
-        hashlib.sha256(text.encode()) for text in (column_of, column_of + repr(state_of(table)))
-    )
-    any_state, state = (digest.hexdigest() for digest in digests)
-    return folder / f"{table.stem}-{any_state[:8]}{state[:_STATE_DIGITS]}{SUFFIX}"
+    return folder / f"{table.stem}-{state_key(table, _FORMAT, column)}{SUFFIX}"

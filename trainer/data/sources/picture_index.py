@@ -19,14 +19,11 @@ import numpy.typing as npt
 
 from trainer.base.array_files import read_arrays, write_arrays
 from trainer.base.errors import UserError
-from trainer.data.pictures import decoding
+from trainer.data.pictures import decoding, file_states
 from trainer.data.pictures.decoding import ImageInfo
 from trainer.data.pictures.file_states import ABSENT
 from trainer.data.pictures.parallel import in_parallel
 from trainer.data.pictures.places import Place, Places, ReadPlace
-
-# Some file systems count times in whole seconds, or in steps of two.
-_CLOCK_STEP_NS = 2 * 10**9
 
 _WRITE_EVERY_S = 60.0
 """while pictures are read, so that a kill loses no more"""
@@ -86,7 +83,7 @@ class _Index:
 
     def is_settled(self) -> npt.NDArray[np.bool_]:
         """Return whether a later change would show: the last one was long enough before."""
-        changed_ns = self.states[:, 1:3].max(axis=1, initial=0) + _CLOCK_STEP_NS
+        changed_ns = self.states[:, 1:3].max(axis=1, initial=0) + file_states.CLOCK_STEP_NS
         settled: npt.NDArray[np.bool_] = changed_ns < self.read_ns
         return settled & _is_there(self.states)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from trainer.base.errors import UserError
-from trainer.base.files import remove_leftovers, write_file
+from trainer.base.files import digest_of, remove_leftovers, write_file
 from trainer.base.locks import lock_file
 from trainer.data.sources import arrow_file, delimited
 from trainer.data.sources.archive import SUFFIXES, is_archive
@@ -105,7 +105,7 @@ def fetch(root: str, key: str = "data.root") -> Path:
                     remove_leftovers(path)
                 write_file(path, lambda temporary: _download(address, temporary))
                 if address.checksum is None:
-                    found = _hash(path, "sha256")
+                    found = digest_of(path, "sha256")
                     log.warning(
                         "%s: nothing says what it should contain; it has the SHA-256 %s, and "
                         "%s %s#sha256=%s refuses another content",
@@ -150,7 +150,7 @@ def _take_unchecked(address: _Address) -> bool:
     if address.checksum is None or not before.is_file():
         return False
     algorithm, _, digits = address.checksum.partition(":")
-    if _hash(before, algorithm) != digits:
+    if digest_of(before, algorithm) != digits:
         return False
     os.link(before, address.path)
     return True
@@ -166,7 +166,7 @@ def _download(address: _Address, target: Path) -> None:
         _copy(address, target)
     if address.checksum is not None:
         algorithm, _, digits = address.checksum.partition(":")
-        found = _hash(target, algorithm)
+        found = digest_of(target, algorithm)
         if found != digits:
             raise UserError(
                 f"{address.key}: {address.address} has the checksum {algorithm}={found}, not "
@@ -190,8 +190,3 @@ def _copy(address: _Address, target: Path) -> None:
         words = f"{type(error).__name__}: {error}"
         what = f"{address.key}: {address.address}"
         raise UserError(f"{what} cannot be read ({words})") from error
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

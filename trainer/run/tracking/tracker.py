@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from trainer.base.errors import first_line
 from trainer.training.observer import Record
 
 START_TIMEOUT_S = 120
@@ -134,8 +135,3 @@ class GuardedTracker:
     def _end(self) -> None:
         self._tracker = None
         self._calls.put(None)  # ends the thread
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's message in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

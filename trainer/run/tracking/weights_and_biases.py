@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
+from trainer.base.errors import first_line
 from trainer.base.timeouts import run_with_timeout
 from trainer.run.console import worst_rows
 from trainer.run.main_figure import has_several_labels, main_figure
@@ -21,7 +22,7 @@ from trainer.run.tracking.accelerate_trackers import (
     class_figures,
     pictures,
 )
-from trainer.run.tracking.tracker import START_TIMEOUT_S, GuardedTracker, first_line
+from trainer.run.tracking.tracker import START_TIMEOUT_S, GuardedTracker
 from trainer.training.observer import Record
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.base.errors import UserError
-from trainer.base.files import write_text
-from trainer.data.pictures.file_states import state_of
+from trainer.base.files import digest_of, write_text
+from trainer.data.pictures.file_states import is_settled, state_of
 from trainer.data.sources.download import cache_folder
 from trainer.data.sources.known_sets.published import KnownSet, PublishedFile
 
@@ -21,14 +21,12 @@ _PIECE_BYTES = 2**20
 
 _FORMAT = 1
 """of the notes in the cache"""
-# Some file systems count times in whole seconds, or in steps of two.
-_CLOCK_STEP_NS = 2 * 10**9
 
 
 def is_published(file: PublishedFile, path: Path) -> bool:
     """Return whether a file has the bytes that were published."""
     algorithm, _, expected = file.checksum.partition(":")
-    return _digest(path, algorithm) == expected or (
+    return digest_of(path, algorithm) == expected or (
         file.unpacked_sha256 is not None and _unpacked_sha256(path) == file.unpacked_sha256
     )
 
@@ -45,7 +43,7 @@ def verify(known: KnownSet, file: PublishedFile, path: Path, others: Iterable[Kn
     if is_published(file, path):
         return
     algorithm, _, expected = file.checksum.partition(":")
-    found = _digest(path, algorithm)
+    found = digest_of(path, algorithm)
     raise UserError(
         f"{path}: {_identify(path, others)}, not {file} of {known.name} ({algorithm.upper()} of "
         f"the file {found}, of the published one {expected}); get the published file"
@@ -65,8 +63,7 @@ def verify_once(
         return
     state, note, started_ns = state_of(path), _note(file, path), time.time_ns()
     verify(known, file, path, others)
-    # A later change would not show in the state if it came within the same tick of the clock.
-    if max(state[1], state[2]) + _CLOCK_STEP_NS < started_ns and state_of(path) == state:
+    if is_settled(state, started_ns) and state_of(path) == state:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
             write_text(note, f"{path}\n{file.checksum}\n")
@@ -90,20 +87,13 @@ def _note(file: PublishedFile, path: Path) -> Path:
 
 def _identify(path: Path, others: Iterable[KnownSet]) -> str:
     """Say which file it really is."""
-    digests = {f"{name}:{_digest(path, name)}" for name in ("md5", "sha1", "sha256")}
+    digests = {f"{name}:{digest_of(path, name)}" for name in ("md5", "sha1", "sha256")}
     unpacked = _unpacked_sha256(path)
     for known in others:
         for file in (*known.files, *known.unpacked):
             if file.checksum in digests or (unpacked and file.unpacked_sha256 == unpacked):
                 return f"this is {file} of {known.name}"
     return "this is an unknown or altered file, or one that was cut off"
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
 
 
 def _unpacked_sha256(path: Path) -> str | None:
