@@ -30,7 +30,7 @@ from models.construct import check_arguments, construct
 from models.output import check_output, kind_of_output
 from models.registry import find, names
 
-__all__ = ["check", "check_output", "create", "kind_of_output", "names"]
+__all__ = ["WithoutDraws", "check", "check_output", "create", "kind_of_output", "names"]
 
 
 _INIT = nn.init.__name__
@@ -54,14 +54,14 @@ def check(
     elif network is not None:
         check_arguments(name, network, arguments, _LIKELY_DATA)
     else:
-        with _WithoutDraws():
+        with WithoutDraws():
             construct(name, find(name), arguments, _LIKELY_DATA)
 
 
-class _WithoutDraws(TorchFunctionMode):
+class WithoutDraws(TorchFunctionMode):
     """Leaves out random numbers, which take most of the time of a construction.
 
-    To build on the device `meta` for the first time takes seconds of imports.
+    On the device `meta` torch would import its compiler for them, which takes seconds.
     """
 
     def __torch_function__(

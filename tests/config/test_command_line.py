@@ -158,6 +158,7 @@ def test_a_recipe_of_ours_is_found_by_its_name(
         (["--data.train_size", "50%"], ["data.train_size: must be null (all)", "not a share"]),
         (["--data.test_size", "1,000"], ["data.test_size: must be null (all)", "write 1000"]),
         (["--train.batch_size", "1e2"], ["train.batch_size: must be a whole number", "write 100"]),
+        (["--train.epochs", "1.2.3"], ["train.epochs: must be a whole number, found 1.2.3"]),
         (["--schedule.milestones", "2"], ["must be null or a list of numbers", "write '[2]'"]),
         (["--train.max_seconds", "1h"], ["must be null or a number, found 1h"]),
         (["--optimizer.nesterov", "2"], ["must be true or false, found 2"]),

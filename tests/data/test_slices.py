@@ -1,4 +1,4 @@
-"""The values by which images are judged apart, wherever the images are."""
+"""The values by which images are divided into slices, wherever the images are."""
 
 from __future__ import annotations
 

@@ -82,3 +82,9 @@ def test_those_of_a_run_are_in_units_of_one() -> None:
 def test_what_cannot_be_right_is_refused(settings: dict[str, Any], part: str) -> None:
     with pytest.raises(UserError, match=part):
         of_timm(settings, "config.json")
+
+
+def test_a_size_of_nothing_is_refused() -> None:
+    settings = {"size": 0, "crop_size": 224, "do_center_crop": True}
+    with pytest.raises(UserError, match="file: size: must be at least 1 pixel, found 0"):
+        of_transformers(settings, "file")

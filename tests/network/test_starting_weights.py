@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
+def end_like_an_archive(path: Path) -> None:
+    path.write_bytes(bytes(100) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 46, 0, 0))
+
+
 def claim_a_huge_header(path: Path) -> None:
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
 
@@ -286,6 +291,7 @@ def claim_a_huge_header(path: Path) -> None:
     [
         (lambda path: path.touch(), "not a valid safetensors file"),
         (cut, "not a valid safetensors file"),
+        (end_like_an_archive, "not a valid safetensors file"),
         (claim_a_huge_header, "not a valid safetensors file"),
         (lambda path: None, "No such file"),
         (lambda path: path.symlink_to("nowhere"), "No such file"),

@@ -40,8 +40,8 @@ class DataConfig:
     prefetch: int = 2
     """batches that a thread makes ahead, where images are not in the device's memory; 0: none"""
     device_memory_gb: float | None = None
-    """GB of images that a process keeps in its GPU's memory, those to train on first; null: what a
-    step and an evaluation, tried before the first one, leave, less a tenth of all; 0: none"""
+    """GB of images that a process keeps in its GPU's memory, those to train on first; null: what is
+    left after a trial step and a trial evaluation, less a tenth of the whole; 0: none"""
     image_size: list[int] | int | None = None
     """pictures: height and width that each is resized to, or one number for a square; null: those
     that model.weights were trained at; or else the training pictures' medians, shrunk together
@@ -94,11 +94,11 @@ class DataConfig:
     weight_column: str = "weight"
     """table: the column of the weights of data.sampling"""
     slice_columns: list[str] = field(default_factory=list)
-    """by what the test images are judged apart, worst first: columns of the table, such as
-    '[camera, hospital]'; size, of pictures in their files; brightness"""
+    """the test images are judged in slices too, the worst first, by each of these: columns of the
+    table, such as '[camera, hospital]'; size, of pictures in their files; brightness"""
     sampling: Literal["uniform", "balanced", "weights"] = "uniform"
-    """which training images an epoch takes: each once; or as many as there are, of each class
-    equally many; or each time drawn from all of them in proportion to their weights"""
+    """which training images an epoch takes: uniform: each once; balanced: as many in all, but
+    equally many of each class; weights: as many, drawn in proportion to their weights"""
     train_size: int | None = None
     """how many training images, the first in file order; null: all"""
     test_size: int | None = None
@@ -109,9 +109,9 @@ class DataConfig:
     validation: Literal["stratified", "first"] = "stratified"
     """which are held out: a stratified draw, or the first in file order"""
     folds: int | None = None
-    """of a cross-validation: into how many the training images are divided; null: none"""
+    """of a cross-validation: how many parts the training images are divided into; null: none"""
     fold: int | None = None
-    """the one, from 1, that is tested on in place of the test images, which are not used"""
+    """the part, from 1, that is tested on in place of the test images, which are not used"""
     scaling: ScalingKind | None = None
     """one mean and deviation for all pixels, for each channel or for each pixel, of the training
     split; imagenet, ImageNet's for red, green and blue; or pretrained, data.mean and
@@ -128,7 +128,8 @@ class DataConfig:
     they differ from its defaults, such as '[flip, {rotate: {degrees: 10}}, trivial_augment_wide]',
     see docs/augmentation.md"""
     test_augment: Literal["none", "flip"] = "none"
-    """flip: a second accuracy, of test images classified with their mirror images; apart"""
+    """flip: a second accuracy, reported beside the first, of test images classified together with
+    their mirror images"""
     mixup: float = 0.0
     """alpha of mixup: train on pairs, with weights from Beta(alpha, alpha); 0: none"""
     cutmix: float = 0.0

@@ -119,7 +119,7 @@ def _proposal(key: str, found: str, hints: tuple[Any, ...]) -> str:
     if key.endswith("_size") and re.fullmatch(r"0?\.\d+|[\d.]+\s*%", found):
         return "; it is a number of images, not a share of them"
     whole = re.sub(r"(?<=\d)[,_](?=\d{3}\b)", "", found)
-    if int in hints and re.fullmatch(r"[\d.]*\d[\d.]*(?:e\+?\d+)?", whole):
+    if int in hints and re.fullmatch(r"(?:\d+\.?\d*|\.\d+)(?:e\+?\d+)?", whole):
         return f"; write {int(float(whole))}" if float(whole).is_integer() else ""
     if any(get_origin(hint) is list for hint in hints):
         if found[:1] in ("[", "(") and found[-1] not in "])":

@@ -76,9 +76,9 @@ class TrainConfig:
     accumulation: int = 1
     """micro-batches a process computes one after the other, where train.microbatches is null"""
     microbatches: int | None = None
-    """equal pieces of a batch; null: processes x accumulation, twice as many as often as it takes
-    until a step fits into the memory, then pinned; without a launcher one process, or as many as
-    processes says"""
+    """equal pieces of a batch; null: processes x accumulation, doubled until a step fits into the
+    memory, and kept for the rest of the run; without a launcher that is for one process, or as many
+    as processes says"""
     kernels: Literal["native", "portable"] = "native"
     """native: the fastest of this processor; portable: the same bits on every x86-64 processor with
     AVX2, in fp32 on CPUs, by processes of one thread"""
@@ -150,9 +150,9 @@ class TrainConfig:
     ema_decay: float | None = None
     """decay of a moving average of the weights, which is validated and chosen; null: none"""
     average_epochs: int | float | None = None
-    """choose the mean of the weights at the ends of this many last epochs, below 1 that share of
-    train.epochs, with batch-norm statistics computed again, whatever validation says, unless
-    train.patience ends the run before; null: none"""
+    """choose the mean of the weights at the ends of the last epochs, whatever validation says: of
+    this many, or below 1 of this share of train.epochs; batch-norm statistics are computed again;
+    a run that train.patience ends early has no such mean; null: none"""
     choose_by: ChoiceName | None = None
     """the figure of the validation images by which the best epoch's weights are chosen, and
     train.patience and schedule.plateau_epochs judge; of equal ones that of the lower loss; auc: the

@@ -1,4 +1,4 @@
-"""The properties of images by which a classifier is judged apart: data.slice_columns.
+"""The properties by which test images are divided into slices: data.slice_columns.
 
 They are columns of the table, or are measured: `size`, how large a picture is in its file, and
 `brightness`, the mean of an image's pixels.

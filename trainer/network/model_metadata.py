@@ -89,7 +89,10 @@ def _check(found: Any, file: Path) -> None:
             len(sides) == 2 and all(1 <= side <= LARGEST_SIDE for side in sides),
             f"height and width, from 1 to {LARGEST_SIDE:,} pixels",
         ),
-        "in_channels": (1 <= found["in_channels"] <= LARGEST_ARGUMENT, "at least 1"),
+        "in_channels": (
+            1 <= found["in_channels"] <= LARGEST_ARGUMENT,
+            f"from 1 to {LARGEST_ARGUMENT:,}",
+        ),
         "evaluation_batch_size": (
             1 <= found["evaluation_batch_size"] <= LARGEST_EVALUATION_BATCH,
             f"from 1 to {LARGEST_EVALUATION_BATCH:,}",

@@ -162,7 +162,10 @@ def _size(settings: Mapping[str, Any], key: str, where: str) -> tuple[int, int] 
     value = _get(settings, key, int | dict[str, Any] | None, where)
     if isinstance(value, dict):
         sides = [value.get(name, value.get("shortest_edge")) for name in ("height", "width")]
-        for side in sides:
-            check_type(side, int | None, f"{where}: {key}")
-        return None if None in sides else (sides[0], sides[1])  # type: ignore[return-value]
-    return None if value is None else (value, value)
+    else:
+        sides = [value, value]
+    for side in sides:
+        check_type(side, int | None, f"{where}: {key}")
+        if side is not None and side < 1:
+            raise UserError(f"{where}: {key}: must be at least 1 pixel, found {side}")
+    return None if None in sides else (sides[0], sides[1])

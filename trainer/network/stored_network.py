@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 import models
 from models import timm_models
@@ -117,25 +115,6 @@ def weights_file(path: Path) -> Path:
     )
 
 
-class _WithoutFirstWeights(TorchFunctionMode):
-    """Leaves out drawing the first weights of tensors without memory.
-
-    For that torch would import its compiler, which takes longer than all the rest.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        if func is torch.Tensor.normal_ or getattr(func, "__module__", "") == nn.init.__name__:
-            return args[0] if args else named["tensor"]
-        return func(*args, **named)
-
-
 def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> nn.Module:
     """Build the network with the weights of the file, in training mode.
 
@@ -167,7 +146,7 @@ def _build(file: Path, name: str, found: dict[str, Any], memory_format: str) -> 
     try:
         if name in models.names():
             # So that a network of another size costs no memory.
-            with torch.device("meta"), _WithoutFirstWeights():
+            with torch.device("meta"), models.WithoutDraws():
                 sized = models.create(name, arguments, **data)
             check_tensors(sized)
         with seeding.preserve_generators():

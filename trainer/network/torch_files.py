@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import warnings
@@ -36,9 +37,10 @@ def how_to_convert(path: Path) -> str | None:
 
 def is_from_torch_save(path: Path) -> bool:
     """Return whether a file looks like one of torch.save, by its content."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    with contextlib.suppress(zipfile.BadZipFile):  # damaged, or other bytes that look like its end
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return any(name.endswith("/data.pkl") for name in archive.namelist())
     with path.open("rb") as file:
         return file.read(len(_OLD_START)) == _OLD_START
 

@@ -164,4 +164,5 @@ def _tell_launcher(text: str, *, first: bool) -> None:
     moment_s = math.floor(time.time()) if first else math.ceil(time.time())
     details = {"py_callstack": text, "timestamp": str(moment_s)}
     message = {"message": {"message": text, "extraInfo": details}}
-    Path(path).write_text(json.dumps(message), encoding="utf-8")
+    with contextlib.suppress(OSError):  # the disk may be full; this rank prints the message itself
+        Path(path).write_text(json.dumps(message), encoding="utf-8")

@@ -41,8 +41,7 @@ def fit_temperature(target: npt.NDArray[np.int64], probabilities: npt.NDArray[np
 
     Returns:
         A number from LOWEST_TEMPERATURE, as the best would be 0 where every answer is right, to
-        HIGHEST_TEMPERATURE, of five digits, so that it does not depend on how
-        processors round.
+        HIGHEST_TEMPERATURE, of five digits, so that it does not depend on how processors round.
     """
     logs = np.log(probabilities.astype(np.float64).clip(np.finfo(np.float32).tiny))
     low, high, inverse = 1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE, 1.0
