@@ -1,4 +1,4 @@
-"""What rare classes and figures to judge by cost: seconds of epochs, and of figures with intervals.
+"""What balanced sampling and the figures of a run cost: seconds of epochs, and of intervals.
 
     python benchmarks/imbalance_cost.py        5 minutes; nothing else should run
 

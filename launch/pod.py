@@ -1,4 +1,4 @@
-"""A pod of a run, or any other machine that may go: torchrun, with the exit code of the run.
+"""Run torchrun in a pod, or on a machine that may be taken away; end with the run's exit code.
 
 python launch/pod.py [torchrun's options] train.py --config FILE
 

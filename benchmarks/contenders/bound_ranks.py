@@ -1,4 +1,4 @@
-"""The compute bound of a process of a thread for each core: each has its part of the batch.
+"""The compute bound of one process of one thread for each core, each with its part of the batch.
 
 They exchange nothing. `python -m contenders.bound_ranks TASK` is one that follows the first: for
 each line on standard input it does an epoch and answers with a line.

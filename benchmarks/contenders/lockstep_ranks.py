@@ -1,4 +1,4 @@
-"""Lockstep as its command runs: it starts a process of a thread for each core."""
+"""Lockstep as its command runs it: one process of one thread for each core."""
 
 from __future__ import annotations
 

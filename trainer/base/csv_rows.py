@@ -1,4 +1,4 @@
-"""Write CSV whose lines end as those of other programs here do."""
+"""Write CSV whose lines end in a line feed alone, as those of other programs here do."""
 
 from __future__ import annotations
 
