@@ -1,4 +1,4 @@
-"""`python -m trainer COMMAND`, or `lockstep COMMAND` where it is installed: all there is to do."""
+"""The commands of Lockstep: `python -m trainer COMMAND`, or `lockstep COMMAND` once installed."""
 
 from __future__ import annotations
 
