@@ -160,10 +160,9 @@ def _floats(settings: Mapping[str, Any], key: str, where: str) -> tuple[float, .
 def _size(settings: Mapping[str, Any], key: str, where: str) -> tuple[int, int] | None:
     """Return height and width of a size, which is a number or has sides by name."""
     value = _get(settings, key, int | dict[str, Any] | None, where)
+    sides: list[Any] = [value, value]
     if isinstance(value, dict):
         sides = [value.get(name, value.get("shortest_edge")) for name in ("height", "width")]
-    else:
-        sides = [value, value]
     for side in sides:
         check_type(side, int | None, f"{where}: {key}")
         if side is not None and side < 1:
