@@ -11,7 +11,8 @@ import pytest
 
 from tests.data.picture_folders import write_pictures
 from trainer.config.schema import DataConfig
-from trainer.data.sources import notes, picture_index, reading
+from trainer.data.pictures import file_states
+from trainer.data.sources import notes, reading
 from trainer.data.sources.head_start import look_into_pictures
 from trainer.ranks import processes
 
@@ -19,7 +20,7 @@ from trainer.ranks import processes
 @pytest.fixture(autouse=True)
 def _has_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "usable_cores", lambda: 2)
-    monkeypatch.setattr(picture_index, "_CLOCK_STEP_NS", 0)  # as if the files were older
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", 0)  # as if the files were older
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from trainer.config.data_names import PictureSetName
 from trainer.config.schema import DataConfig
 from trainer.data.dataset import Dataset
 from trainer.data.loading import load
+from trainer.data.pictures import file_states
 from trainer.data.sources import known
 from trainer.data.sources.known_sets import verification
 from trainer.data.sources.known_sets.published import PictureSet
@@ -123,9 +124,9 @@ def test_an_archive_is_verified_once_and_again_when_it_has_changed(
     published = listing_of("food101", tmp_path)
     path = tmp_path / "food-101.tar.gz"
     # A file that was written this very moment may change without a trace in its times.
-    monkeypatch.setattr(verification, "_CLOCK_STEP_NS", -(10**9))
+    monkeypatch.setattr(file_states, "CLOCK_STEP_NS", -(10**9))
     reads = Counter[Path]()
-    monkeypatch.setattr(verification, "_digest", count(reads, verification._digest))
+    monkeypatch.setattr(verification, "digest_of", count(reads, verification.digest_of))
     for _ in range(2):
         known.list_pictures(published, str(tmp_path))
     assert reads == {path: 1}
