@@ -107,7 +107,9 @@ def in_small(command: Command) -> str:
     text = command.text.replace("FILE...", "new.jpg").replace("FILE.npz", "file.npz")
     text = text.replace("--trials 20", "--trials 3").replace("--step 270", "--step 9")
     words = training_arguments(command)
-    if not (words is not None or "--config" in text) or {"--help", "doctor"} & {*text.split()}:
+    if "trainer doctor" in text and "--output_dir" not in text:
+        return f"{text} --output_dir runs/another"  # the prepared run is shorter than the recipe's
+    if not (words is not None or "--config" in text) or "--help" in text.split():
         return text
     small = ""
     if "fashion_mnist" in text or words == []:
