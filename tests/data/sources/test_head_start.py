@@ -12,7 +12,7 @@ import pytest
 from tests.data.picture_folders import write_pictures
 from trainer.config.schema import DataConfig
 from trainer.data.pictures import file_states
-from trainer.data.sources import notes, reading
+from trainer.data.sources import notes, picture_index, reading
 from trainer.data.sources.head_start import look_into_pictures
 from trainer.ranks import processes
 
