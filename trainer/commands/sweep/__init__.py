@@ -6,7 +6,7 @@ OUTPUT_DIR/trial-N, judged on the validation images; only the best is tested, at
 trials are does not depend on workers or kills: the same command goes on where it was stopped, and
 may be given on several machines that share the folder. train.max_seconds is for the whole command.
 
-example: python -m trainer sweep --config digits --space digits --trials 20
+example: python -m trainer sweep --config digits --space digits --trials 20 --output_dir runs/sweep
 """
 
 from __future__ import annotations
