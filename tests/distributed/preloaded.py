@@ -5,7 +5,9 @@ import sklearn.datasets
 
 import tests.distributed.worker
 import trainer.commands.train
-import trainer.run.session
+import trainer.data.sources.head_start
+import trainer.ranks.local_processes
+import trainer.run.training_run
 from trainer.config import command_line
 from trainer.run import receipt
 

@@ -30,7 +30,9 @@ def clip_gradients(
         return
     match config.clip_mode:
         case "norm":
-            accelerator.clip_grad_norm_(parameters, limit)
+            # Accelerate's own method imports the whole of torch.distributed.tensor first.
+            accelerator.unscale_gradients()
+            nn.utils.clip_grad_norm_(parameters, limit)
         case "value":
             accelerator.clip_grad_value_(parameters, limit)
         case "agc":
