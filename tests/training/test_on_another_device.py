@@ -6,6 +6,7 @@ The device is an imitation (tests/second_device.py), which computes the CPU's bi
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.network.stored_network import StoredNetwork
 from trainer.ranks.preemption import StopRequest
-from trainer.training import evaluation, optimizers
+from trainer.training import evaluation, optimizers, optimizers_on_gpus
 from trainer.training.engine import Engine
 from trainer.training.step import TrainStep
 from trainer.training.teacher import LoadedTeacher
@@ -201,12 +202,14 @@ def do_steps(
     device: SecondDevice | None,
     *,
     scale: float | None = None,
+    first_may_wait: bool = False,
     **train: Any,
 ) -> list[Any]:
     """Do a step and one with empty micro-batches; return what they lead to.
 
     Args:
         scale: of the losses, as fp16 has it.
+        first_may_wait: whether the first step may, as it makes the optimiser's state.
     """
     config = replace(RunConfig(), {f"train.{key}": value for key, value in train.items()})
     accelerator = accelerator_of(config, second=device is not None)
@@ -214,13 +217,16 @@ def do_steps(
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=scale)
     model = model_state.move(model, accelerator.device).train()
     built = optimizers.build(OptimizerConfig(optimizer, lr=0.01), model, 3)
-    step = TrainStep(accelerator, model, accelerator.prepare_optimizer(built), config.train, seed=0)
+    prepared = accelerator.prepare_optimizer(built, device_placement=False)
+    step = TrainStep(accelerator, model, prepared, config.train, seed=0)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(11, 1, SIDE, SIDE, generator=generator).to(accelerator.device)
     targets = (torch.arange(11) % 3).to(accelerator.device)
-    with device.without_waiting() if device else contextlib.nullcontext():
-        results = [step(1, images, targets, (3, 3, 3, 2))]
-        results.append(step(2, images[:5], targets[:5], (3, 2, 0, 0)))
+    results = []
+    for number, (count, sizes) in enumerate([(11, (3, 3, 3, 2)), (5, (3, 2, 0, 0))], start=1):
+        forbidden = number > 1 or not first_may_wait
+        with device.without_waiting(forbidden=forbidden) if device else contextlib.nullcontext():
+            results.append(step(number, images[:count], targets[:count], sizes))
     figures = [[float(one.loss), float(one.accuracy)] for one in results]
     return [figures, *(value.tolist() for value in model_state.tensors(model).values())]
 
@@ -257,6 +263,25 @@ def test_parameters_without_a_gradient_cost_no_wait(monkeypatch: pytest.MonkeyPa
     expected = steps(None)
     with second_device(monkeypatch) as device:
         assert steps(device) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "RAdam", "Rprop"]
+)
+def test_no_optimiser_of_torch_waits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some round otherwise where they leave numbers on the device that the host has on the CPU."""
+    expected = do_steps(Net(), f"torch:{name}", None, microbatches=4)
+    monkeypatch.setattr(optimizers_on_gpus, "CAPTURABLE_DEVICES", ("meta",))
+    for word in optimizers_on_gpus.CAPTURABLE:
+        module = importlib.import_module(f"torch.optim.{word.lower()}")
+        monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda: ["meta"])
+    with second_device(monkeypatch) as device:
+        found = do_steps(
+            Net(), f"torch:{name}", device, microbatches=4, first_may_wait=name == "ASGD"
+        )
+    assert len(found) == len(expected)
+    for here, there in zip(expected, found, strict=True):
+        assert np.allclose(here, there, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop", "muon"])

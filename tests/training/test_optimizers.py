@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -87,6 +89,32 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out(
     for factors in ([1e30, 1.0, 1.0, 1.0], [1.0, 1e30, 1.0, 1.0]):
         scaled = train(factors, torch.amp.GradScaler("cpu"))
         assert all(torch.equal(*both) for both in zip(plain, scaled, strict=True))
+
+
+def test_a_first_step_that_overflows_leaves_the_first_momentum_of_dampening_to_the_next() -> None:
+    """It is the whole gradient. The host decides until there is one, and then waits no more."""
+
+    def train(factors: list[float], scaler: torch.amp.GradScaler | None) -> list[torch.Tensor]:
+        model = small_net()
+        config = OptimizerConfig("sgd", lr=0.01, momentum=0.9, nesterov=False)
+        optimizer = build(replace(config, args={"dampening": 0.5}), model, 3)
+        waits = []
+        for factor in factors:
+            for number, parameter in enumerate(model.parameters(), start=1):
+                scale = scaler.scale(torch.ones(())).item() if scaler else 1.0
+                parameter.grad = torch.full_like(parameter, number * factor * scale)
+            waits.append(not optimizer._step_supports_amp_scaling)
+            if scaler:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+        assert waits == ([True, True, False, False] if scaler else [True, False])
+        return [*model.parameters(), *(one["momentum_buffer"] for one in optimizer.state.values())]
+
+    plain = train([1.0, 2.0], None)
+    scaled = train([math.inf, 1.0, math.inf, 2.0], torch.amp.GradScaler("cpu", init_scale=1024.0))
+    assert all(torch.equal(*both) for both in zip(plain, scaled, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (5, 5)])

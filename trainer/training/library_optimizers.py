@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -11,19 +12,24 @@ import torch
 from trainer.base.errors import UserError
 from trainer.config.plugins import TIMM, TORCH, Plugin
 from trainer.training.compiler_import import skip_compiler_import
+from trainer.training.optimizers_on_gpus import without_waiting
 
 
-def find(name: str) -> Plugin:
+def find(name: str, device: torch.device) -> Plugin:
     """Return the optimiser that a name stands for.
+
+    Args:
+        device: of the parameters.
 
     Raises:
         UserError: the library has none of that name, or cannot be imported.
     """
     word = name.partition(":")[2]
-    return Plugin("optimizer", name, _of_timm(word) if name.startswith(TIMM) else _of_torch(word))
+    found = _of_timm(word) if name.startswith(TIMM) else _of_torch(word, device)
+    return Plugin("optimizer", name, found)
 
 
-def _of_torch(name: str) -> Callable[..., Any]:
+def _of_torch(name: str, device: torch.device) -> Callable[..., Any]:
     kinds = {
         word: kind
         for word, kind in vars(torch.optim).items()
@@ -32,7 +38,8 @@ def _of_torch(name: str) -> Callable[..., Any]:
     }
     if name not in kinds:
         raise _unknown(TORCH, name, list(kinds))
-    return skip_compiler_import(kinds[name])
+    kind, arguments = without_waiting(kinds[name], device)
+    return functools.partial(skip_compiler_import(kind), **arguments)
 
 
 def _of_timm(name: str) -> Callable[..., Any]:

@@ -141,6 +141,7 @@ def _copy_without_values(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
                 known[id(value)] = torch.empty_like(value, device="meta")
     copied = copy_optimizer(optimizer, known)
     for values in (copied.defaults, *copied.param_groups):
-        if values.get("fused"):  # which makes the same state, but has no kernel for such tensors
-            values["fused"] = False
+        for name in ("fused", "capturable"):  # which make the same state, but not of such tensors
+            if values.get(name):
+                values[name] = False
     return copied

@@ -61,10 +61,23 @@ def build(
 class SGD(torch.optim.SGD):
     """Torch's, which leaves a step of fp16 that overflows out without waiting for the device."""
 
-    def __init__(self, params: list[dict[str, Any]], lr: float, **arguments: Any) -> None:
-        super().__init__(params, lr, **arguments)
-        # With dampening the first momentum is another than that of a gradient of zero.
-        self._step_supports_amp_scaling = not self.defaults["dampening"]
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether the next step can be left out on the device, as GradScaler asks before each.
+
+        With dampening the first momentum is the gradient, and no momentum of zero leads to that: so
+        the host waits, and leaves the step out, as long as a momentum is missing.
+        """
+        return all(
+            parameter.grad is None or "momentum_buffer" in self.state.get(parameter, ())
+            for group in self.param_groups
+            if group["momentum"] and group["dampening"]
+            for parameter in group["params"]
+        )
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        """Leave it at that where torch sets it, for its fused kernel."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

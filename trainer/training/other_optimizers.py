@@ -37,8 +37,9 @@ def build(
             or would not go on after a resume as if nothing had happened.
     """
     of_library = plugins.is_of_library(config.name)
+    device = next(parameter.device for group in groups for parameter in group["params"])
     plugin = (
-        library_optimizers.find(config.name)
+        library_optimizers.find(config.name, device)
         if of_library
         else plugins.find("optimizer", config.name)
     )
