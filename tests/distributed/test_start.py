@@ -10,7 +10,7 @@ from tests.distributed.launch import run_worker
 from tests.runs import Run, train_forked, train_here
 from trainer.base.errors import UserError
 from trainer.config.schema import RunConfig, replace
-from trainer.ranks import process_group
+from trainer.ranks import process_group, processes
 
 WATCHED = """
 import os, sys
@@ -64,5 +64,6 @@ def test_ddp_is_refused_where_torchs_checks_would_end_it(monkeypatch: pytest.Mon
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", processes.STARTED_HERE)  # they need not agree
     with pytest.raises(UserError, match=r"^TORCH_DISTRIBUTED_DEBUG: is DETAIL"):
         process_group.create_accelerator(fast)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.distributed.launch import fork_ranks
+from tests.conftest import REPOSITORY
+from tests.distributed.launch import fork_ranks, run_python
 from trainer.base.errors import UserError
 from trainer.ranks import backends
 
@@ -58,6 +60,8 @@ def say(text: str) -> None:
         ("1", ("A", "A"), True, "gloo"),
         ("1", ("A", "B"), False, "None"),
         ("1", ("A", "CPU"), False, "ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"),
+        ("2", ("CPU", "A"), True, "ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"),
+        ("2", ("CPU", "CPU"), True, "None"),
         ("2", ("A", "A"), False, "gloo"),
         ("2", ("A slice 1", "A slice 2"), False, "gloo"),
         ("2", ("A", "B"), True, "None"),  # each process sees one GPU, which has the number 0
@@ -75,3 +79,33 @@ def test_all_processes_choose_the_same(
     codes = fork_ranks(2, {}, output, errors, be_rank, local_count, port, *gpus)
     assert codes == [0, 0], errors.read_text()
     assert output.read_text().splitlines() == [expected] * 2
+
+
+def train_on_one_device(on_gpu: str, *words: str) -> None:
+    """Train as a rank that has a GPU, which is made up, or none."""
+    if os.environ["RANK"] == on_gpu:
+        os.environ["ACCELERATE_USE_CPU"] = "false"
+        torch.accelerator.is_available = lambda: True
+        torch.cuda.device_count = lambda: 1
+        found = {"pci_domain_id": 0, "pci_bus_id": 1, "pci_device_id": 0}
+        torch.cuda.get_device_properties = lambda index: SimpleNamespace(**found)
+    run_python(str(REPOSITORY / "train.py"), *words)
+
+
+@pytest.mark.parametrize("on_gpu", ["0", "1"])
+def test_ranks_of_one_machine_on_different_devices_end_at_once_with_one_message(
+    on_gpu: str, tmp_path: Path
+) -> None:
+    """Also where the recipe could not be computed on one of these devices."""
+    words = ["--config", str(REPOSITORY / "configs" / "digits.yaml")]
+    words += ["--output_dir", str(tmp_path / "run"), "--timeout_seconds", "100"]
+    words += ["--train.precision", "fp16", "--train.kernels", "native"]
+    errors = tmp_path / "errors"
+    begin_s = time.monotonic()
+    codes = fork_ranks(2, {}, errors, errors, train_on_one_device, on_gpu, *words)
+    assert codes == [2, 2], errors.read_text()
+    assert time.monotonic() - begin_s < 60
+    (message,) = errors.read_text().splitlines()
+    assert message.startswith("ACCELERATE_USE_CPU: 1 of 2 processes would use the CPU"), message
+    assert f"rank {1 - int(on_gpu)} has no GPU" in message
+    assert not (tmp_path / "run").exists()

@@ -1,12 +1,13 @@
-"""Agree on what connects the processes of several machines: NCCL or gloo.
+"""Agree on what connects the processes of a launch: NCCL or gloo.
 
-Each machine sees its own GPUs only, and ranks that choose differently never form a group: each
+Each process sees its own GPUs only, and ranks that choose differently never form a group: each
 waits for the others until its timeout.
 """
 
 from __future__ import annotations
 
 import platform
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ _CPU = "CPU"
 
 _KEY = "lockstep/backend/"
 
+_READERS_KEY = "lockstep/backends read"
+
+READERS_WAIT_S = 5.0
+"""of rank 0, which may keep the store, for the others to read why all end"""
+
 _stores: list[Store] = []
 """of agreements, to the end of the process: the store of rank 0 serves those who read later"""
 
@@ -30,7 +36,8 @@ _answers: list[str] = []
 def agree(*, cpu: bool, timeout: timedelta) -> str | None:
     """Return what connects the processes, the same on all ranks; a collective.
 
-    Call it before the group is formed.
+    Call it before the group is formed, and before anything is refused for the device of a rank:
+    afterwards all have a GPU, or none.
 
     Args:
         cpu: whether this process computes on the CPU.
@@ -45,16 +52,20 @@ def agree(*, cpu: bool, timeout: timedelta) -> str | None:
     import torch.distributed as dist
 
     count = processes.launched_count()
-    if count == 1 or (cpu and count == processes.local_count()):
+    # Whoever starts processes here has chosen the CPU for all of them.
+    if count == 1 or (cpu and processes.is_started_here()):
         return None
     if not _answers and not dist.is_initialized():
         _answers.extend(_ask_all(_CPU if cpu else _gpu(), timeout))
     gpus = [answer for answer in _answers if answer != _CPU]
-    on_cpu = len(_answers) - len(gpus)
+    on_cpu = [rank for rank, answer in enumerate(_answers) if answer == _CPU]
     if on_cpu and gpus:
+        if processes.launched_rank() == 0:
+            _wait_for_readers(count)
         raise UserError(
-            f"ACCELERATE_USE_CPU: {on_cpu} of {count} processes would use the CPU, and the "
-            f"others a GPU; set it to true on all machines, or give each process a GPU"
+            f"ACCELERATE_USE_CPU: {len(on_cpu)} of {count} processes would use the CPU, and the "
+            f"others a GPU; rank {on_cpu[0]} has no GPU, or this variable says so; set it to true "
+            f"for all, or give each process a GPU"
         )
     return "gloo" if len(set(gpus)) < len(gpus) else None
 
@@ -68,7 +79,16 @@ def _ask_all(own: str, timeout: timedelta) -> list[str]:
     store.set(f"{_KEY}{rank}", own)
     keys = [f"{_KEY}{other}" for other in range(count)]
     store.wait(keys, timeout)
-    return [answer.decode() for answer in store.multi_get(keys)]
+    answers = [answer.decode() for answer in store.multi_get(keys)]
+    store.add(_READERS_KEY, 1)
+    return answers
+
+
+def _wait_for_readers(count: int) -> None:
+    """Keep the store until all ranks have read the answers."""
+    end_s = time.monotonic() + READERS_WAIT_S
+    while _stores[-1].add(_READERS_KEY, 0) < count and time.monotonic() < end_s:
+        time.sleep(0.01)
 
 
 def _gpu() -> str:

@@ -74,6 +74,8 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     from trainer.ranks.caller_settings import keep_freed_memory, use_huge_pages
 
     cpu, asked = runs_on_cpu(), config.train.precision
+    timeout = timedelta(seconds=config.timeout_seconds)
+    backend = backends.agree(cpu=cpu, timeout=timeout)
     if asked in ("fp16", "tf32") and cpu:
         raise UserError(
             f"train.precision: {asked} needs a GPU, and this run is on the CPU; "
@@ -96,8 +98,6 @@ def create_accelerator(config: RunConfig) -> Accelerator:
     handler = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     if not cpu:
         nccl.choose_dump_place()
-    timeout = timedelta(seconds=config.timeout_seconds)
-    backend = backends.agree(cpu=cpu, timeout=timeout)
     if config.train.reduction == "fast" and (cpu or backend == "gloo"):
         _check_ddp()
     group = InitProcessGroupKwargs(backend or InitProcessGroupKwargs.backend, timeout=timeout)
