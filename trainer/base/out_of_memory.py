@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -30,6 +30,19 @@ def explain(what: str, advice: str, device: torch.device) -> Iterator[None]:
             raise
         place = "the memory" if device.type == "cpu" else "the GPU's memory"
         raise RankError(f"{what} does not fit into {place}; {advice}") from error
+
+
+def fits(attempt: Callable[[], bool]) -> bool:
+    """Return what `attempt` does, or false where there is too little memory for it.
+
+    Any other error comes out of it. The tensors of a failed attempt are freed.
+    """
+    try:
+        return attempt()
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
+        if not is_out_of_memory(error):
+            raise
+    return False
 
 
 def is_out_of_memory(error: Exception) -> bool:

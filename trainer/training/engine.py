@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.base import device_memory, numerics, profiler_ranges
-from trainer.base.errors import NonFiniteLossError, StoppedOnRequest
+from trainer.base.errors import NonFiniteLossError
 from trainer.checkpoint.reading import Checkpoint
 from trainer.checkpoint.writing import Checkpoints
 from trainer.config.schema import RunConfig
@@ -103,7 +103,7 @@ class Engine:
             Teacher(accelerator, teacher, self.data) if teacher else None,
             build_loss(config, self.data, accelerator.device),
         )  # fmt: skip
-        self.batches = self.make_batches(self.data)
+        self.batches = self._make_batches(self.data)
         self.schedule = Schedule(config, self.batches.steps)
         self.stop_check = StopCheck(accelerator, stop, checkpoints, config.train.max_seconds)
         self.selection = WeightSelection(
@@ -160,7 +160,7 @@ class Engine:
         except AskedToStop as asked:
             self.save()
             self.run_checkpoints.finish(needed=True)
-            raise self._stopped(asked) from None
+            raise self.stop_check.stopped(asked, self.state.step) from None
 
     def _train_epoch(self) -> None:
         state, done = self.state, self.steps_done_in_epoch()
@@ -183,12 +183,20 @@ class Engine:
         if changed or module is not self.train_step.module:
             self.train_step.choose_parameters(module, self.freezing.frozen_norms())
             self.selection.validate_with(module, data)
-            self.batches = self.make_batches(data)
+            self.batches = self._make_batches(data)
             self.trained = TrainedParameters(self.module)
         self.freezing.set_training_mode()
         self.optimizer.train()
 
-    def make_batches(self, data: Dataset) -> Batches:
+    def place_images(self, room_bytes: float) -> None:
+        """Move images to the device, as many as may take its memory; before the first epoch."""
+        self.data = self.data.place(self.accelerator.device, room_bytes)
+        self.batches = self._make_batches(self.data)
+        self.selection.use_images(self.data)
+        if self.cached:
+            self.cached.images = self.data
+
+    def _make_batches(self, data: Dataset) -> Batches:
         """Return this rank's batches of a data set."""
         ranks = (self.accelerator.num_processes, self.accelerator.process_index)
         return Batches(data, self.config, self.accelerator.device, *ranks)
@@ -198,7 +206,8 @@ class Engine:
         state, every_steps = self.state, self.config.checkpoint.every_steps
         for step_of_epoch, batch in enumerate(batches, start=done + 1):
             state.step += 1
-            lr = self._set_learning_rate()
+            lr = self.schedule.rate(state.step, state.plateaus)
+            set_learning_rate(self.optimizer, lr)
             if state.step in state.skipped_steps:
                 result = StepResult.skipped(self.accelerator.device)
             else:
@@ -250,11 +259,6 @@ class Engine:
             return False
         return state.epoch <= self.config.train.epochs
 
-    def _set_learning_rate(self) -> float:
-        lr = self.schedule.rate(self.state.step, self.state.plateaus)
-        set_learning_rate(self.optimizer, lr)
-        return lr
-
     def steps_done_in_epoch(self) -> int:
         """Return how many steps of the epoch in which the run stands are done."""
         return self.state.step - (self.state.epoch - 1) * self.batches.steps
@@ -272,12 +276,6 @@ class Engine:
     def _flush(self) -> None:
         self.step_log.flush(self.state, self.steps_done_in_epoch(), self.observer)
 
-    def _stopped(self, asked: AskedToStop) -> StoppedOnRequest:
-        what = "everything is saved; the same command goes on from there"
-        if self.run_checkpoints.checkpoints.lost:
-            what = "but its checkpoint could not be saved; the same command goes on from the newest"
-        return StoppedOnRequest(f"stopped at step {self.state.step} ({asked}), {what}")
-
     # ------------------------------------------------------------------ test
 
     def test(self) -> TestedWeights:
@@ -290,7 +288,7 @@ class Engine:
         try:
             return self.selection.test(self.state)
         except AskedToStop as asked:
-            raise self._stopped(asked) from None
+            raise self.stop_check.stopped(asked, self.state.step) from None
 
     # ------------------------------------------------------------------ checkpoints
 

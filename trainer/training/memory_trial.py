@@ -6,6 +6,7 @@ Weights, buffers, the optimiser, random generators and the order of the samples 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -91,13 +92,7 @@ def place_images(engine: Engine, own: DeviceMemory | None) -> None:
     needed_bytes = own.end() if fits else math.inf
     needs = gather_object([Need(own.name, own.total_bytes, needed_bytes)])
     free_bytes = gather_object([own.free_bytes()])
-    room = room_bytes(needs, free_bytes, engine.accelerator.process_index)
-    engine.data = engine.data.place(engine.accelerator.device, room)
-    engine.batches = engine.make_batches(engine.data)
-    engine.selection.data = engine.data
-    engine.selection.validate_with(engine.module, engine.data)
-    if engine.cached:
-        engine.cached.images = engine.data
+    engine.place_images(room_bytes(needs, free_bytes, engine.accelerator.process_index))
 
 
 def _step_fits(engine: Engine, *, divided: bool) -> bool:
@@ -118,39 +113,50 @@ def _step_fits_here(engine: Engine, *, divided: bool) -> bool:
         divided: whether it has more micro-batches than at first, which shall leave some memory for
             the rest of the run.
     """
-    last, step = engine.config.train.epochs, engine.train_step
-    if engine.cached and engine.freezing.is_frozen(last):
+    if engine.cached and engine.freezing.is_frozen(engine.config.train.epochs):
         return True  # the head alone is trained, on features that are there only then
     batch = _largest_batch(engine)
     sizes = batch.microbatch_sizes
     if divided:
-        sizes = _with_larger_first(sizes, step.own)
+        sizes = _with_larger_first(sizes, engine.train_step.own)
+    on_host = engine.accelerator.device.type == "cpu"
+    host_bytes = _measure_host(engine) if on_host else math.inf
+    fits = out_of_memory.fits(
+        functools.partial(_try_step, engine, batch, sizes, host_bytes, divided=divided)
+    )
+    del batch
+    if divided or not fits:
+        gc.collect()
+        if on_host:
+            _return_freed_memory()
+    if engine.accelerator.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return fits
+
+
+def _try_step(
+    engine: Engine, batch: Batch, sizes: Sequence[int], host_bytes: float, *, divided: bool
+) -> bool:
+    """Compute this rank's part of a step; return false where the host's memory cannot suffice."""
+    step = engine.train_step
+    with _as_in_epoch(engine, engine.config.train.epochs), seeding.preserve_generators():
+        samples = max(sizes[index] for index in step.own)
+        if not _is_possible(engine, batch, samples, host_bytes):
+            return False
+        kept = _reserve(engine, divided=divided)
+        step.compute_alone(batch.images, batch.targets, sizes, batch.weights)
+        del kept
+    return True
+
+
+def _measure_host(engine: Engine) -> float:
+    """Return how many bytes of the host's memory are free for this process; a collective."""
     _return_freed_memory()  # which would not count as free
     collectives.barrier(engine.accelerator)
     free_bytes = memory.free_bytes() / processes.local_count()
     # None may have begun to try while another one of its machine measures what is free.
     collectives.barrier(engine.accelerator)
-    fits = True
-    try:
-        with _as_in_epoch(engine, last), seeding.preserve_generators():
-            samples = max(sizes[index] for index in step.own)
-            fits = _is_possible(engine, batch, samples, free_bytes)
-            if fits:
-                kept = _reserve(engine, divided=divided)
-                step.compute_alone(batch.images, batch.targets, sizes, batch.weights)
-                del kept
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is one of them
-        if not out_of_memory.is_out_of_memory(error):
-            raise
-        fits = False
-    # The error's frames are gone by now, and with them the tensors that they had.
-    del batch
-    if divided or not fits:
-        gc.collect()
-        _return_freed_memory()
-    if engine.accelerator.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return fits
+    return free_bytes
 
 
 def _return_freed_memory() -> None:
@@ -164,18 +170,17 @@ def _evaluation_fits(engine: Engine) -> bool:
     data, device = engine.data, engine.accelerator.device
     images = data.validation if len(data.validation) else data.test
     first = torch.arange(min(engine.selection.block_samples, len(images)))
-    try:
+
+    def attempt() -> bool:
         with preserve_state(engine.module), seeding.preserve_generators():
             engine.module.eval()
             kept = _reserve(engine, divided=False)
             pixels, _ = images.fetch(first.to(images.images.device))
             engine.module(data.scaling.apply(pixels.to(device)))
             del kept
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory.is_out_of_memory(error):
-            raise
-        return False
-    return True
+        return True
+
+    return out_of_memory.fits(attempt)
 
 
 def _is_possible(engine: Engine, batch: Batch, samples: int, free_bytes: float) -> bool:
@@ -183,8 +188,11 @@ def _is_possible(engine: Engine, batch: Batch, samples: int, free_bytes: float) 
 
     Linux gives memory that it does not have, and kills a process that uses it. So what the tensors
     of two and of three images take is measured, and compared with what is free for this process.
+
+    Args:
+        free_bytes: infinite where the memory is not the host's.
     """
-    if engine.accelerator.device.type != "cpu" or samples < 3:
+    if math.isinf(free_bytes) or samples < 3:
         return True
     each = bytes_per_image(*(_alive_bytes(engine, batch, count) for count in (2, 3)))
     # The images themselves are there already.

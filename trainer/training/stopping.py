@@ -6,6 +6,7 @@ import time
 
 from accelerate import Accelerator
 
+from trainer.base.errors import StoppedOnRequest
 from trainer.checkpoint.writing import Checkpoints
 from trainer.ranks import collectives
 from trainer.ranks.preemption import StopRequest
@@ -56,3 +57,10 @@ class StopCheck:
             signal = self.stop.signal
             raise AskedToStop(signal.name if signal else "train.max_seconds or another rank")
         return largest
+
+    def stopped(self, asked: AskedToStop, step: int) -> StoppedOnRequest:
+        """Return what to raise when a run has stopped after a step, and tried to save that."""
+        what = "everything is saved; the same command goes on from there"
+        if self.checkpoints.lost:
+            what = "but its checkpoint could not be saved; the same command goes on from the newest"
+        return StoppedOnRequest(f"stopped at step {step} ({asked}), {what}")

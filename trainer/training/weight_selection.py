@@ -88,7 +88,6 @@ class WeightSelection:
                 "is nothing to judge by; hold out more of them, or 0"
             )
         self.module = module
-        self.data = dataset
         self.config = config
         self.between_blocks = between_blocks
         self.block_samples = block_samples
@@ -98,7 +97,12 @@ class WeightSelection:
         self.choose_by = config.train.choose_by or "accuracy"
         choice.check(self.choose_by, dataset)
         self.best: Tensors = {}
-        self.validate_with(module, dataset)
+        self.use_images(dataset)
+
+    def use_images(self, dataset: Dataset) -> None:
+        """Validate and test on these images, by the whole network."""
+        self.data = dataset
+        self.validate_with(self.module, dataset)
 
     def validate_with(self, module: nn.Module, dataset: Dataset) -> None:
         """Validate by this network on these images: the whole one, or its head on features."""
