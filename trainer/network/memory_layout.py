@@ -29,7 +29,8 @@ def choose_layout(
     """Set the layout in which convolutions are faster: benchmarks/results/kernels.md.
 
     But a model that calls view() on their output, or on its gradient, cannot use channels_last, nor
-    can one for which oneDNN has no kernel that is sound.
+    can one for which oneDNN has no kernel that is sound. The CPU decides for a GPU as well: it is
+    where a model is tried, and a trained one is used, and such a convolution is rare.
 
     Args:
         model: a trial build.
