@@ -34,7 +34,24 @@ def test_nothing_slow_is_imported_before_the_first_step(tmp_path: Path, optimize
     assert run.json("status.json")["step"] >= 1
     imported = set(re.findall(r"\| +([\w.]+)$", run.errors, re.MULTILINE))
     assert {"torch", "accelerate"} <= imported
-    assert sorted(SLOW & imported) == []
+    assert sorted((SLOW | {"boto3"}) & imported) == []
+
+
+def test_a_module_that_is_left_out_can_be_imported_afterwards() -> None:
+    """By a plug-in, or by what reads a data set from a bucket."""
+    code = """
+import sys
+from trainer.base.unused_imports import without_boto3
+
+with without_boto3():
+    import accelerate
+assert "boto3" not in sys.modules
+import boto3
+with without_boto3():
+    import boto3 as again
+assert again is boto3
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
 
 
 def test_nothing_slow_is_imported_to_classify_a_picture(tmp_path: Path) -> None:

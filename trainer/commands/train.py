@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from trainer.base import garbage
+from trainer.base.unused_imports import without_boto3
 from trainer.commands import options
 from trainer.config import command_line
 from trainer.ranks import processes
@@ -37,7 +38,7 @@ def train(arguments: Sequence[str]) -> None:
     processes.check_launch(known)
     from trainer.data.sources import head_start
 
-    with head_start.look_into_pictures(known.data), garbage.keep_all():
+    with head_start.look_into_pictures(known.data), garbage.keep_all(), without_boto3():
         # Torch and its company take seconds to import: only after --help and a mistyped key.
         from trainer.ranks import local_processes
         from trainer.run.training_run import run_training
