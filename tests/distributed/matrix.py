@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
 
 Combination = dict[str, Any]
 
@@ -61,8 +66,29 @@ def matrix() -> list[Combination]:
     return chosen
 
 
-def changes(combination: Combination) -> dict[str, Any]:
-    """Return the configuration keys of a combination."""
+def runs_of(combinations: Sequence[Combination], folder: Path) -> list[dict[str, Any]]:
+    """Return the configuration keys of each combination.
+
+    Args:
+        folder: where images are put for a family that needs larger ones.
+    """
+    larger = _save_larger_digits(folder)
+    return [
+        _changes(each) | (larger if each["model.name"] == "lenet5" else {}) for each in combinations
+    ]
+
+
+def _save_larger_digits(folder: Path) -> dict[str, Any]:
+    """Save the digits at 16 x 16 pixels, as LeNet-5 needs more than 8 x 8; return its keys."""
+    digits = load_digits()
+    images = np.kron(digits.images * 15, np.ones((1, 2, 2))).astype(np.uint8)
+    for part, place in (("train", slice(300)), ("test", slice(300, 400))):
+        np.save(folder / f"digits_{part}_features.npy", images[place])
+        np.save(folder / f"digits_{part}_targets.npy", digits.target[place])
+    return {"data.name": "npy", "data.root": str(folder)}
+
+
+def _changes(combination: Combination) -> dict[str, Any]:
     keys = dict(combination)
     arguments, has_dropout = FAMILIES[keys["model.name"]]
     dropout = keys.pop("dropout")

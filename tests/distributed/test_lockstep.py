@@ -7,13 +7,11 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_worker
-from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, changes, matrix, pairs
+from tests.distributed.matrix import FAMILIES, OPTIMIZERS, PARTS, matrix, pairs, runs_of
 from tests.with_timm import run_with_timm
 
 COMMON = {"train.epochs": 1, "train.batch_size": 128, "data.train_size": 500, "optimizer.lr": 0.01}
@@ -182,18 +180,6 @@ def test_a_net_of_timm_has_the_same_bits_on_any_number_of_processes(tmp_path: Pa
     assert one["final_weights_sha256"] == four["final_weights_sha256"]
 
 
-@pytest.fixture(scope="module")
-def large_digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The digits at 16 x 16 pixels, as LeNet-5 needs more than 8 x 8."""
-    folder = tmp_path_factory.mktemp("data")
-    digits = load_digits()
-    images = np.kron(digits.images * 15, np.ones((1, 2, 2))).astype(np.uint8)
-    for part, place in (("train", slice(300)), ("test", slice(300, 400))):
-        np.save(folder / f"digits_{part}_features.npy", images[place])
-        np.save(folder / f"digits_{part}_targets.npy", digits.target[place])
-    return {"data.name": "npy", "data.root": str(folder)}
-
-
 def test_the_matrix_holds_every_pair_of_parts() -> None:
     values = {"model.name": list(FAMILIES), "optimizer.name": OPTIMIZERS, **PARTS}
     possible = {
@@ -208,15 +194,10 @@ def test_the_matrix_holds_every_pair_of_parts() -> None:
 
 
 def test_every_family_with_every_optimiser_and_part(
-    large_digits: dict[str, Any], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """On four processes, which have one or two micro-batches each, as on one."""
-    runs = [
-        SMALL
-        | changes(combination)
-        | (large_digits if combination["model.name"] == "lenet5" else {})
-        for combination in matrix()
-    ]
+    runs = [SMALL | one for one in runs_of(matrix(), tmp_path)]
     single, several = (train(processes, tmp_path, runs) for processes in (1, 4))
     for run, one, other in zip(runs, single, several, strict=True):
         assert other == one, run
