@@ -138,10 +138,12 @@ def modes(device: str, small: bool) -> list[Program]:
     alone: dict[str, dict[str, Any]] = {
         "exact, compiled, 1": {"train.compile": "default"},
         "exact, compiled, 4": {"train.compile": "default", **four},
-        "fast, compiled by max-autotune, 4": {
-            "train.reduction": "fast", "train.compile": "max-autotune", **four,
-        },
-    }  # fmt: skip
+        "fast, compiled by max-autotune, 4": {**AUTOTUNED, **four},
+    }
+    recorded = {
+        "fast, compiled by max-autotune, CUDA graphs, 1": AUTOTUNED,
+        "fast, compiled by max-autotune, CUDA graphs, 4": {**AUTOTUNED, **four},
+    }
 
     def complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {
@@ -159,9 +161,10 @@ def modes(device: str, small: bool) -> list[Program]:
     ]  # fmt: skip
     if device == "cuda":
         found += [
-            Program("modes", title, title, "ours", 60, {"data": "images", "keys": keys})
-            for title, keys in complete(alone).items()
-        ]
+            Program("modes", title, title, "ours", 60,
+                    {"data": "images", "keys": keys, "graphs": title in recorded})
+            for title, keys in complete({**alone, **recorded}).items()
+        ]  # fmt: skip
     return found
 
 
@@ -175,6 +178,7 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 TINY = {"widths": [4, 8, 8]}
 LIST = ["alternating_flip", {"shift": {"fraction": 0.0625}}]
+AUTOTUNED: dict[str, Any] = {"train.reduction": "fast", "train.compile": "max-autotune"}
 AIRBENCH: dict[str, Any] = {"model.name": "airbench", "optimizer.lr": 1e-3}
 RECIPE: dict[str, Any] = {
     "data.augment": LIST,
@@ -305,6 +309,17 @@ def speed_lines(found: Found) -> list[str]:
     return [*lines, "", f"94 % of the test images: {'; '.join(reached) or 'reached by none'}."]
 
 
+def modes_lines(found: Found) -> list[str]:
+    """Return the rows of the ways to compute, and how far torch's compiler had CUDA graphs."""
+    rows = [
+        [one["title"], str(one["graph_replays"]), str(one["graph_skips"])]
+        for one in rows_of(found)
+        if "graph_replays" in one
+    ]
+    heads = ["compiled", "replays of CUDA graphs", "graphs that torch left out"]
+    return [*rate_lines(found), *(["", *page.table(heads, rows)] if rows else [])]
+
+
 def cell(text: str) -> str:
     """Return text as a cell of a table."""
     return " ".join(text.replace("|", "/").split())
@@ -317,6 +332,6 @@ PARTS: dict[str, tuple[str, Callable[[Found], list[str]]]] = {
     "images": ("The images", images_lines),
     "speed": ("Small colour images", speed_lines),
     "photos": ("A residual net on photographs, bf16", rate_lines),
-    "modes": ("Ways to compute", rate_lines),
+    "modes": ("Ways to compute", modes_lines),
 }
 """title, and what makes the lines, of each part"""

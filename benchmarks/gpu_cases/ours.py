@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gpu_cases import Save, Task
+from gpu_cases.graphs import watch_graphs
 from trainer.base.errors import UserError
 from trainer.config import rules, schema
 from trainer.run.engine_builder import build_engine
@@ -53,7 +54,10 @@ def train(task: Task, keys: dict[str, Any], save: Save) -> None:
         seconds.append(record["seconds"])
         save({"images_per_second": rates, "epoch_s": seconds, **memory(task)})
 
-    with Session(configuration(task, keys), Hooks(on_epoch=note_epoch)) as session:
+    with (
+        watch_graphs(recorded=task.options.get("graphs", False)) as count_graphs,
+        Session(configuration(task, keys), Hooks(on_epoch=note_epoch)) as session,
+    ):
         assert session.open()
         parts = (session.accelerator, session.config, session.checkpoints, session.stop)
         engine = build_engine(*parts)
@@ -66,6 +70,8 @@ def train(task: Task, keys: dict[str, Any], save: Save) -> None:
                 "not_deterministic": sorted(engine.inexact_kernels),
             }
         )
+        if session.config.train.compile != "none":
+            save(count_graphs())
         if task.options.get("test"):
             save({"accuracy": engine.test().test.accuracy})
 

@@ -20,10 +20,11 @@ import gpu_programs
 import psutil
 import pytest
 import torch
-from gpu_cases import same, suite
+from gpu_cases import graphs, same, suite
 
 from tests.conftest import REPOSITORY
 from tests.distributed.launch import run_forked
+from trainer.base import compiler
 
 TRIED = ("plain", "airbench", "cached", "modes")
 """programs that run other code than those before them"""
@@ -127,6 +128,25 @@ def test_the_programs_find_figures(part: str, prepared: Path, tmp_path: Path) ->
         else:
             assert min(row["images_per_second"]) > 0 and row["peak_mb"] > 0
         assert any(line.startswith(f"| {row['title']} | ") for line in lines)
+
+
+def test_graphs_are_asked_for_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is recorded on a CPU, so the replays are made up."""
+    replayed: list[object] = []
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", replayed.append)
+    device = torch.device("cuda")
+    usual = compiler.options("max-autotune", device)
+    assert "triton.cudagraphs" not in usual
+    for recorded in (False, True):
+        with graphs.watch_graphs(recorded=recorded) as count:
+            asked = compiler.options("max-autotune", device)
+            torch.cuda.CUDAGraph.replay("a graph")
+            assert count()["graph_replays"] == 1
+        assert asked == usual | ({"triton.cudagraphs": True} if recorded else {})
+    assert replayed == ["a graph"] * 2
+    assert compiler.options("max-autotune", device) == usual
+    row = {"title": "one", "status": gpu.DONE, "graph_replays": 12, "graph_skips": 3}
+    assert "| one | 12 | 3 |" in gpu_programs.modes_lines({"one": row})
 
 
 def test_the_tests_are_counted(tmp_path: Path) -> None:

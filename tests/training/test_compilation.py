@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from functorch.compile import make_boxed_func
 from safetensors.torch import load_file
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
+import models
+from tests.distributed.matrix import FAMILIES
 from tests.runs import check_same, train_forked
 from trainer.base import compiler
 from trainer.base.errors import UserError
@@ -81,6 +85,39 @@ def test_settings_are_equal_each_time() -> None:
     """Else torch compiles a network's step again after the trial of the memory."""
     cpu = torch.device("cpu")
     assert compiler.options("default", cpu) == compiler.options("default", cpu)
+
+
+@pytest.mark.parametrize("name", ["quicknet", "preact_resnet"])
+def test_a_pass_changes_no_input_but_buffers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch records no CUDA graph of a pass that changes another one (docs/speed.md)."""
+    found: list[tuple[list[int], list[int], int]] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        context = torch._guards.TracingContext.get()
+        facts: Any = context.fw_metadata
+        changed, static = facts.mutated_inp_runtime_indices, facts.static_input_indices
+        found.append((changed, static, len(inputs)))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(
+        fw_compiler=note, bw_compiler=lambda graph, _: make_boxed_func(graph.forward)
+    )
+
+    def trace(forward: Any, *, options: object, **more: Any) -> Any:
+        return original(forward, backend=backend, **more)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", trace)
+    arguments, _ = FAMILIES[name]
+    network = models.create(name, arguments, num_classes=3, in_channels=1, image_size=(16, 16))
+    network.train()
+    forward_pass = ForwardPass(Accelerator(cpu=True), network, TrainConfig(compile="default"))
+    with forward_pass.prepared():
+        network(torch.ones(3, 1, 16, 16)).sum().backward()
+    ((changed, static, count),) = found
+    assert len(changed) == len(list(network.buffers())) > 0
+    assert set(changed) <= set(static)
+    assert len(static) == count - 1  # all but the images
 
 
 class Undecided(nn.Module):

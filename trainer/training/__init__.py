@@ -2,7 +2,8 @@
 
 - `engine` is the loop, `step` one optimiser step, `loss` its loss, with the answers of a `teacher`
   where there is one, `reduction` the fixed-order sum of gradients,
-  `optimizers` and `schedules` change the weights, `step_log` has the figures of the steps.
+  `optimizers` and `schedules` change the weights, `step_log` has the figures of the steps,
+  `optimizers_on_gpus` what takes the place of torch's optimisers there.
 - `evaluation` predicts, `features` are what goes into a network's head, `metrics` computes
   figures, `weight_selection` validates and chooses the weights,
   `averaging` and `batch_norm_statistics` average them.
