@@ -85,8 +85,9 @@ def neighbours(
         end.send("all are ready")
     try:
         yield own
-        for end in ends:
-            end.send("that is all")
+        for end, other in zip(ends, others, strict=True):
+            if other.is_alive():
+                end.send("that is all")
         for other in others:
             other.join()
         assert [other.exitcode for other in others] == [0] * len(others)
@@ -131,16 +132,30 @@ def test_a_message_for_all_lies_in_the_box_once() -> None:
             assert message.unique().tolist() == [rank]
 
 
-def test_the_end_of_a_process_is_noticed_at_once_though_another_one_is_waited_for() -> None:
+def end_or_answer(boxes: Mailboxes) -> None:
+    if boxes._rank == 2:
+        os._exit(0)
+    time.sleep(1)
+    boxes.exchange([([0], [filled(10, 3)])], {})
+
+
+def test_a_process_that_is_not_waited_for_may_have_ended() -> None:
+    """It has all that it needs, and another one is late."""
+    with neighbours(end_or_answer, 3) as own:
+        assert own.exchange([], {1: 10})[1].tolist() == [3] * 10
+
+
+@pytest.mark.parametrize(("waits_for", "within_s"), [(2, 1.5), (1, 5)], ids=["it", "another one"])
+def test_the_end_of_a_process_is_noticed(waits_for: int, within_s: float) -> None:
     with (
         pytest.raises(LostNeighbourError, match=r"^the process of rank 2 has ended$"),
         neighbours(lambda boxes: os._exit(1) if boxes._rank == 2 else None, 3) as own,
     ):
         start_s = time.monotonic()
         try:
-            own.exchange([], {1: 10})
+            own.exchange([], {waits_for: 10})
         finally:
-            assert time.monotonic() - start_s < 3
+            assert time.monotonic() - start_s < within_s
 
 
 def test_what_a_process_wrote_before_it_ended_counts() -> None:

@@ -121,6 +121,7 @@ def _tell_others(
     store = default_store()
     own = f"{_describe_rank(store, rank)} failed first ({text})"
     first = _first_failure(store, own)
+    mailboxes.close()  # those who wait for this rank find the failure
     if first == own:
         return _first_failed(error)
     # The same mistake on all ranks is reported once, a different one as well.
@@ -148,6 +149,7 @@ def name_lost(
         error: of which the frames refer to the process group.
     """
     rank, count = accelerator.process_index, accelerator.num_processes
+    mailboxes.close()
     try:
         return run_with_timeout(
             PATIENCE_S + ANSWER_S, lambda: _find_lost(rank, count, text, place, error)
@@ -166,7 +168,6 @@ def _find_lost(
 ) -> LostRankError:
     store = default_store()
     store.set(f"{_END_KEY}{rank}", place)
-    mailboxes.close()
     if error is not None:
         _close_connections(error)
     end_s, have_ended = time.monotonic() + PATIENCE_S, False

@@ -16,7 +16,7 @@ import mmap
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trainer.ranks import memory_files, process_ends, processes
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 BOX_BYTES = 2 * 2**20
 """of a box, and so of the messages that a rank sends in an exchange: they stay in a core's cache"""
 LOOK_S = 0.1
-"""how often a rank that waits makes sure that the others are there"""
+"""how often a rank that waits makes sure that the other one is there"""
+GRACE_S = 2.0
+"""after which those count, too, that it does not wait for itself: one that has all that it needs
+may have ended"""
 
 _SPINS = 100
 """how often a number is read before the process sleeps: about as long as falling asleep takes"""
@@ -133,7 +136,7 @@ class Mailboxes:
         count = len(names)
         self._rank, self._count, self._names, self._timeout_s = rank, count, names, timeout_s
         self._number = 0
-        self._recipients: tuple[Sequence[int], Sequence[int]] = ((), ())
+        self._recipients: tuple[list[int], list[int]] = ([], [])
         """of the last two exchanges"""
         self._words = (ctypes.c_uint32 * (_WORDS * count)).from_buffer(memory)
         self._address = ctypes.addressof(self._words)
@@ -183,8 +186,9 @@ class Mailboxes:
         self._number = (self._number + 1) % _WRAP
         number, box = self._number, self._number % 2
         self._write(_BEGUN, number)
-        recipients, self._recipients = self._recipients[0], (self._recipients[1], list(sizes))
-        self._wait(_BEGUN, recipients, (number - 1) % _WRAP)
+        readers = [rank for ranks, _ in messages for rank in ranks]
+        previous, self._recipients = self._recipients[0], (self._recipients[1], readers)
+        self._wait(_BEGUN, previous, (number - 1) % _WRAP)
         begin = 0
         for ranks, parts in messages:
             first = begin
@@ -229,24 +233,30 @@ class Mailboxes:
                 self._sleep(rank, place, number)
 
     def _sleep(self, rank: int, place: int, number: int) -> None:
-        start_s = time.monotonic()
+        waited_s, before_s = 0.0, time.monotonic()
         while ((found := self._words[place]) - number) % _WRAP >= _WRAP // 2:
             self._futex(place, _WAIT, found, _Timespec(0, round(1e9 * LOOK_S)))
+            now_s = time.monotonic()
+            # Time in which the whole machine was stopped does not count.
+            waited_s, before_s = waited_s + min(now_s - before_s, 2 * LOOK_S), now_s
+            gone = self._find_gone(range(self._count) if waited_s > GRACE_S else [rank])
             # What a process wrote before it ended counts.
-            if (self._words[place] - number) % _WRAP >= _WRAP // 2:
-                self._look_around()
-                if time.monotonic() - start_s > self._timeout_s:
-                    raise LostNeighbourError(
-                        f"rank {rank} has not answered for {self._timeout_s:g} s"
-                    )
+            if (self._words[place] - number) % _WRAP < _WRAP // 2:
+                return
+            if gone:
+                raise LostNeighbourError(gone)
+            if waited_s > self._timeout_s:
+                raise LostNeighbourError(f"rank {rank} has not answered for {self._timeout_s:g} s")
 
-    def _look_around(self) -> None:
-        """Make sure that all are there: who waits for a rank need not be the one that it needs."""
-        ended = [rank for rank, name in enumerate(self._names) if process_ends.has_ended(name)]
-        left = [rank for rank in range(self._count) if self._words[_WORDS * rank + _LEFT]]
-        for text, ranks in (("has ended", ended), ("has left the run", left)):
-            if ranks:
-                raise LostNeighbourError(f"the process of rank {min(ranks)} {text}")
+    def _find_gone(self, ranks: Iterable[int]) -> str | None:
+        for rank in ranks:
+            if rank == self._rank:
+                continue
+            if process_ends.has_ended(self._names[rank]):
+                return f"the process of rank {rank} has ended"
+            if self._words[_WORDS * rank + _LEFT]:
+                return f"the process of rank {rank} has left the run"
+        return None
 
     def _futex(self, place: int, operation: int, value: int, timeout: _Timespec | None) -> None:
         self._call(

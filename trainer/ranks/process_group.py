@@ -141,6 +141,7 @@ def leave(accelerator: Accelerator) -> None:
             store.add(f"lockstep/done/{run}", 1)
             while store.add(f"lockstep/done/{run}", 0) < accelerator.num_processes:
                 if store.check([lost_ranks.FAILURE_KEY]):
+                    mailboxes.close()
                     return
                 time.sleep(0.02)
         mailboxes.close()
