@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -32,6 +32,9 @@ class QuickNet(nn.Module):
         activation: gelu, relu or silu; relu takes the least time on a CPU.
         pool_first: whether 2x2 pooling comes before the normalisation, as there, which then has a
             quarter of the numbers, and so has the activation.
+        residual: whether two convolutions that keep the width only change what goes into them: it
+            is added to their result. In He et al.: Deep Residual Learning for Image Recognition,
+            2015. At first they change nothing. Pooling comes after both.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class QuickNet(nn.Module):
         pooled: Sequence[int] | None = None,
         activation: str = "gelu",
         pool_first: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         check_widths(widths)
         check_probability("dropout", dropout)
         check_flag("pool_first", pool_first)
+        check_flag("residual", residual)
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
                 f"activation is {activation!r}, but must be one of {', '.join(_ACTIVATIONS)}."
@@ -57,12 +62,26 @@ class QuickNet(nn.Module):
             pooled = [index for index in _POOLED if index < len(widths)]
         _check_pooled(pooled, len(widths))
         check_image_size(image_size, minimum=2 ** len(pooled))
+        make_activation = _ACTIVATIONS[activation]
         layers: list[nn.Module] = []
-        for index, (before, width) in enumerate(zip([in_channels, *widths], widths, strict=False)):
+        index = 0
+        while index < len(widths):
+            before, width = ([in_channels, *widths])[index : index + 2]
+            if residual and index and list(widths[index : index + 2]) == [before] * 2:
+                if index in pooled:
+                    raise ValueError(
+                        f"pooled has {index}, the first of two convolutions with one shortcut; it "
+                        f"may have {index + 1}."
+                    )
+                layers.append(_Residual(width, make_activation))
+                layers += [nn.MaxPool2d(2)] * (index + 1 in pooled)
+                index += 2
+                continue
             convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
             pool = [nn.MaxPool2d(2)] if index in pooled else []
-            rest = [nn.BatchNorm2d(width), _ACTIVATIONS[activation]()]
+            rest = [nn.BatchNorm2d(width), make_activation()]
             layers += [convolution, *pool, *rest] if pool_first else [convolution, *rest, *pool]
+            index += 1
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(widths[-1], num_classes)
@@ -73,6 +92,25 @@ class QuickNet(nn.Module):
         features = self.features(images).amax((2, 3))
         logits: torch.Tensor = self.classifier(self.dropout(features))
         return logits
+
+
+class _Residual(nn.Module):
+    """Two convolutions, normalised, whose result is added to what goes in."""
+
+    def __init__(self, width: int, make_activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.convolution1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.convolution2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm2.weight)
+        self.activation = make_activation()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return maps of the same shape as `images`, (n, channels, height, width)."""
+        changes = self.activation(self.norm1(self.convolution1(images)))
+        maps: torch.Tensor = self.activation(images + self.norm2(self.convolution2(changes)))
+        return maps
 
 
 def _check_pooled(pooled: Sequence[int], convolutions: int) -> None:
