@@ -52,7 +52,7 @@ class Place:
             (folder / "data" / "fashion_mnist").symlink_to(images)
         for name, words in RUNS.items():
             place.run(f"python train.py {words} --output_dir runs/{name}")
-        place.run("python -m trainer crossval --config digits --folds 2 --output_dir runs/folds")
+        place.run("python -m trainer crossval --config digits --folds 5 --output_dir runs/folds")
         for original, names in SAME_AS.items():
             for name in names.split():
                 shutil.copytree(folder / "runs" / original, folder / "runs" / name)
