@@ -70,6 +70,7 @@ def note_messages() -> Iterator[Notes]:
         sum_bytes(layout, nodes, *rest)
 
     def note(operations: Sequence[dist.P2POp]) -> list[dist.Work]:
+        assert len({operation.tensor.device for operation in operations}) == 1
         for operation in operations:
             storage = operation.tensor.untyped_storage()
             if storage._cdata not in own and storage._cdata not in alive:

@@ -47,9 +47,11 @@ def fit(found: Specs, model: nn.Module | None = None, theirs: Sequence[str] | No
     return weights_fit.fit(model, found, class_names=CLASSES, their_class_names=theirs)
 
 
-def refusal(found: Specs, model: nn.Module | None = None) -> str:
+def refusal(
+    found: Specs, model: nn.Module | None = None, theirs: Sequence[str] | None = None
+) -> str:
     with pytest.raises(UserError) as caught:
-        fit(found, model)
+        fit(found, model, theirs)
     return str(caught.value)
 
 
@@ -266,6 +268,15 @@ def test_a_lack_is_said_with_the_nearest_names() -> None:
     assert refusal({}) == (
         "does not fit the model: it lacks '0.weight' and 5 more; 0 of the model's 9 tensors fit"
     )
+
+
+def test_a_lack_is_said_whatever_becomes_of_the_head() -> None:
+    text = "does not fit the model: it lacks '0.weight'; 8 of the model's 9 tensors fit"
+    for theirs in (None, CLASSES, ("dog", "cat", "fox")):
+        assert refusal(specs(_0_weight=None), theirs=theirs) == text
+    near = "'0.weight'; nearest in the file: '3.weight'; 8"
+    text = text.replace("'0.weight'; 8", near)
+    assert refusal(specs(_0_weight=None), theirs=("owl", "crane", "hen")) == text
 
 
 def test_a_tensor_of_another_shape_is_said_before_those_that_lack() -> None:

@@ -67,12 +67,13 @@ def test_they_leave_during_the_pass_and_what_is_missing_is_zero(
 ) -> None:
     early = EarlyExchange(parameters, ORDERS)
     assert not early.is_safe, "before there was a pass"
-    with early.watch_pass():
-        loss(parameters).backward()
-    assert early.is_safe
-    for parameter, gradient in zip(parameters[:2], gradients(parameters), strict=False):
-        assert torch.equal(parameter.grad, gradient), "an ordinary pass keeps them"
-        parameter.grad = None
+    for _ in range(2):
+        with early.watch_pass():
+            loss(parameters).backward()
+        assert early.is_safe
+        for parameter, gradient in zip(parameters[:2], gradients(parameters), strict=False):
+            assert torch.equal(parameter.grad, gradient), "an ordinary pass keeps them"
+            parameter.grad = None
     for _ in range(2):
         sums = start(early, parameters)
         with early.watch_pass():
@@ -91,6 +92,23 @@ def test_a_micro_batch_without_images_has_no_gradients(parameters: list[nn.Param
     sums = start(early, parameters)
     assert early.complete([OTHER]) == {0, 1, 2}
     check(sums, parameters, [0, 0, 0], [torch.zeros_like(one) for one in parameters])
+
+
+def test_the_last_micro_batch_may_be_the_only_one(parameters: list[nn.Parameter]) -> None:
+    early, sums = EarlyExchange(parameters, ORDERS), StepSum(1)
+    early.begin(sums, 0, [torch.empty(2)])
+    with early.watch_pass():
+        loss(parameters).backward()
+    assert early.complete([OTHER]) == {2}
+    first, present, *found = sums.finish()
+    assert (first.tolist(), present.tolist()) == (OTHER.tolist(), [1, 1, 0])
+    for one, order, gradient in zip(found, ORDERS, gradients(parameters), strict=True):
+        assert torch.equal(one, gradient.permute(order))
+
+
+def test_the_mask_is_where_the_parameters_are() -> None:
+    early = EarlyExchange([nn.Parameter(torch.empty(1, device="meta"))], [[0]])
+    assert early._mask(()).device.type == "meta"
 
 
 def test_only_gradients_of_a_watched_pass_leave(parameters: list[nn.Parameter]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.distributed.fake_ranks import Message, be_rank, note_messages, sum_on_threads
+from tests.distributed.fake_ranks import Message, Notes, be_rank, note_messages, sum_on_threads
 from tests.distributed.test_reduce import bits, make_leaves, tree
 from trainer.data.sampling import rank_microbatches
 from trainer.training import exchange
@@ -38,15 +38,15 @@ def test_all_ranks_get_the_bits_of_the_tree(
         assert sum_on_threads(processes, leaves, small_bytes=small_bytes) == [root] * processes
 
 
-def messages(
+def note(
     rank: int,
     processes: int,
     units: int,
     small_bytes: int,
     each: int = 1,
     bucket_bytes: int = 2**20,
-) -> list[list[Message]]:
-    """What a rank sends and receives, for a vector of so many units."""
+) -> Notes:
+    """Note what a rank does, for a vector of so many units."""
     leaf = [torch.empty(units * UNIT, dtype=torch.uint8, device="meta")]
     with (
         be_rank(rank, processes),
@@ -59,7 +59,12 @@ def messages(
         for index in rank_microbatches(rank, processes, processes * each):
             sums.add(index, leaf)
         sums.finish()
-    return notes.groups
+    return notes
+
+
+def messages(*words: int, **keys: int) -> list[list[Message]]:
+    """What a rank sends and receives; arguments as of `note`."""
+    return note(*words, **keys).groups
 
 
 def swap(*others: tuple[int, int, int]) -> list[Message]:
@@ -92,6 +97,10 @@ def test_later_rounds_are_of_smaller_pieces() -> None:
     whole = [swap((1, 4, 4)), swap((2, 2, 2)), swap((2, 2, 2)), swap((1, 4, 4))]
     assert messages(0, 4, 8, small_bytes=4 * UNIT) == whole
     assert messages(0, 4, 8, small_bytes=4 * UNIT + 1) == [whole[0], swap((2, 4, 4)), whole[0]]
+    # All ranks ask whether the smallest piece is cut once more: of five units that is two.
+    assert messages(0, 4, 5, small_bytes=2 * UNIT + 1) == [
+        swap((1, 3, 2)), swap((2, 2, 2)), swap((1, 2, 3)),
+    ]  # fmt: skip
     assert messages(3, 4, 8, small_bytes=0) == [
         swap((2, 4, 4)), swap((1, 2, 2)), swap((1, 2, 2)), swap((2, 4, 4)),
     ]  # fmt: skip
@@ -103,12 +112,18 @@ def test_sums_that_cannot_be_added_yet_go_in_one_message() -> None:
     assert messages(0, 2, 4, small_bytes=0, each=3) == halves
     assert messages(0, 2, 4, small_bytes=2**20, each=3) == [swap((1, 8, 8))]
     assert messages(0, 2, 4, small_bytes=2**20, each=2) == [swap((1, 4, 4))]
+    # Where they are joined, the message takes memory; one sum is sent from where it is.
+    assert note(0, 2, 4, small_bytes=2**20, each=3).most_bytes == 16 * UNIT
+    assert note(0, 2, 4, small_bytes=2**20, each=2).most_bytes == 4 * UNIT
 
 
 def test_a_long_vector_goes_in_buckets_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     once = [swap((1, 1, 1)), swap((1, 1, 1))]
     rest = [swap((1, 1, 1))]
     assert messages(0, 2, 5, small_bytes=0, bucket_bytes=2 * UNIT) == once + once + rest
+    # Each is cut or not by its own size.
+    whole = [swap((1, 2, 2)), swap((1, 2, 2)), swap((1, 1, 1))]
+    assert messages(0, 2, 5, small_bytes=3 * UNIT, bucket_bytes=2 * UNIT) == whole
     monkeypatch.setattr(exchange, "BUCKET_BYTES", 100)
     assert list(exchange.buckets(201)) == [(101, 201), (1, 101), (0, 1)]
     assert list(exchange.buckets(200)) == [(100, 200), (0, 100)]

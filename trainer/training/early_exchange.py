@@ -87,8 +87,7 @@ class EarlyExchange:
             first: tensors like those that come before the mask and the gradients in the vector.
         """
         self._came.clear()  # an empty micro-batch has no pass
-        pairs = zip(self._parameters, self._orders, strict=True)
-        like = [parameter.permute(order) for parameter, order in pairs]
+        like = [one.permute(self._orders[number]) for number, one in enumerate(self._parameters)]
         self._leaf = sums.begin_last(index, [*first, self._mask(()), *like])
 
     @contextlib.contextmanager

@@ -49,18 +49,24 @@ def test_an_entry_is_named_by_its_root_wherever_that_is_looked_at_from(
 
 INDEX_KEYS = {"name", "root", "max_megapixels"}
 """what decides on which pictures can be read, and what they contain"""
+PLAN_KEYS = {
+    *INDEX_KEYS, "image_size", "resize", "crop_share", "interpolation", "channels", "grey_range",
+    "groups", "on_bad", "file_column", "label_column", "multi_label", "part_column",
+    "group_column", "weight_column",
+}  # fmt: skip
+"""what decides on which of them are taken, and what they become"""
 
 
 @pytest.mark.parametrize(
     ("file_of", "depends"),
     [
-        (notes.index_of, lambda key: key in INDEX_KEYS),
-        (notes.plan_of, lambda key: key not in notes._LATER_KEYS),
+        (notes.index_of, INDEX_KEYS),
+        (notes.plan_of, PLAN_KEYS),
     ],
 )
 def test_a_file_is_named_by_what_it_depends_on(
     file_of: Callable[[DataConfig, str | None], Path],
-    depends: Callable[[str], bool],
+    depends: set[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An equal name for other keys would give a run the notes of another."""
@@ -78,7 +84,7 @@ def test_a_file_is_named_by_what_it_depends_on(
     for field in dataclasses.fields(DataConfig):
         other = "/others" if field.name == "root" else "another value"
         changed = dataclasses.replace(config_of(), **{field.name: other})
-        assert is_other(file_of(changed, None)) is depends(field.name), field.name
+        assert is_other(file_of(changed, None)) is (field.name in depends), field.name
     assert is_other(file_of(config_of(root=None), None))
     assert is_other(file_of(config_of(), "test"))
     with monkeypatch.context() as patch:
@@ -111,3 +117,20 @@ def test_of_each_kind_those_used_last_are_kept(tmp_path: Path) -> None:
     notes.note_use(tmp_path / "plan-gone.npz")
     assert not (tmp_path / "plan-3.npz").exists()
     assert (tmp_path / "plan-4.npz").exists()
+
+
+def test_notes_of_another_user_stay_and_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = notes._MOST_OF_A_KIND
+    for number in range(count + 2):
+        (tmp_path / f"plan-{number}.npz").touch()
+    (tmp_path / "plan-gone.npz").symlink_to("removed meanwhile")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    notes.note_use(tmp_path / "plan-0.npz")
+    assert len(list(tmp_path.iterdir())) == count + 3

@@ -138,6 +138,26 @@ def test_a_picture_is_shrunk_while_it_is_decoded_and_then_by_the_filter(
     assert np.array_equal(form.read_pixels(picture, 1), found)
 
 
+@pytest.mark.parametrize(("size", "shrunk"), [((164, 160), (21, 20)), ((170, 159), (21, 20))])
+def test_both_sides_decide_how_far_it_is_shrunk_while_it_is_decoded(
+    size: tuple[int, int], shrunk: tuple[int, int], tmp_path: Path
+) -> None:
+    """By a half: by a quarter one side or the other would have less than twice the pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    for turned in (False, True):
+        if turned:
+            Image.fromarray(noise.transpose(1, 0, 2)).save(tmp_path / "a.jpg")
+            size, shrunk = size[::-1], shrunk[::-1]
+        assert SHRUNK.sizes(np.array([size])).tolist() == [list(shrunk)]
+        half = Image.open(tmp_path / "a.jpg")
+        half.draft(None, (size[1] // 2, size[0] // 2))
+        assert half.size == tuple(-(-side // 2) for side in size[::-1])
+        expected = half.resize(shrunk[::-1], Image.Resampling.BILINEAR)
+        stored = make(SHRUNK, tmp_path / "a.jpg", shrunk)
+        assert np.array_equal(stored, np.array(expected).reshape(-1))
+
+
 def test_a_jpeg_of_all_pixels(picture: Path) -> None:
     stored = make(JPEG, picture, (300, 210))
     stream = io.BytesIO()
@@ -219,9 +239,9 @@ def test_a_picture_that_was_changed_or_is_broken_is_named(picture: Path) -> None
             "); repair or remove it, or let a run look at all pictures before it begins and leave "
             "such out: data.on_bad: skip"
         )
-    with pytest.raises(UserError) as caught:
-        PIXELS.read_pixels(of_archive, 1)
-    assert str(caught.value).startswith("some.zip: b.jpg: is not a picture that can be read (")
+        with pytest.raises(UserError) as caught:
+            PIXELS.read_pixels(place, 1)
+        assert str(caught.value).startswith(f"{name}: is not a picture that can be read (")
     with pytest.raises(UserError) as caught:
         PIXELS.read_pixels(picture.parent / "none.jpg", 1)
     assert str(caught.value) == f"{picture.parent / 'none.jpg'}: there is no such file"

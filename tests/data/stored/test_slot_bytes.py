@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -51,6 +53,23 @@ def test_what_was_written_is_read_by_whoever_opens_the_file(tmp_path: Path) -> N
     assert check(tmp_path) == {"pictures": 4, "kept": 3, "damaged": 0}
 
 
+def test_pictures_that_come_later_get_slots_behind_the_others(tmp_path: Path) -> None:
+    order = sorted(range(4), key=lambda number: SHA256[number].tobytes())
+    sha256, most_bytes = SHA256[order], MOST_BYTES[order]
+    before = open_slots(tmp_path, sha256[:1], most_bytes[:1])
+    before.write(0, np.ones(1, np.uint8))
+    slots = open_slots(tmp_path, sha256, most_bytes)
+    assert slots.most_bytes.tolist() == most_bytes.tolist()
+    assert slots.offset_bytes[0] == before.offset_bytes[0]
+    bounds = sorted(zip(slots.offset_bytes.tolist(), most_bytes.tolist(), strict=True))
+    for (begin, most), (following, _) in itertools.pairwise(bounds):
+        assert begin + 8 + most == following
+    assert check(tmp_path) == {"pictures": 4, "kept": 1, "damaged": 0}
+    index = (tmp_path / INDEX).stat()
+    open_slots(tmp_path, sha256, most_bytes)
+    assert (tmp_path / INDEX).stat().st_ino == index.st_ino, "nothing is written again"
+
+
 def test_a_slot_as_it_is_in_the_file(tmp_path: Path) -> None:
     """Number of bytes and checksum of the SHA-256 and the bytes, little-endian; then the bytes."""
     slots = filled(tmp_path)
@@ -75,6 +94,12 @@ def test_a_part_is_read_as_well(begin: int, end: int | None, tmp_path: Path) -> 
             assert found is not None
             assert found.tolist() == STORED[0][begin:end].tolist()
             assert one.read(3, begin, end) is None
+
+
+def test_a_slot_is_empty_whatever_the_next_one_has(tmp_path: Path) -> None:
+    slots = open_slots(tmp_path, SHA256[:2], np.array([1, 1]))
+    slots.write(int(np.argmax(slots.offset_bytes)), STORED[2])
+    assert check(tmp_path) == {"pictures": 2, "kept": 1, "damaged": 0}
 
 
 def test_short_reads_and_writes_are_gone_on_with(
@@ -152,14 +177,47 @@ def test_the_limit_is_of_whole_blocks(tmp_path: Path, caplog: pytest.LogCaptureF
         assert check(entry)["kept"] == kept
         assert len([text for text in caplog.messages if str(slots.path) in text]) == (kept < 2)
     caplog.clear()
-    slots = open_slots(tmp_path, SHA256, MOST_BYTES, 1234.5e9)
-    assert slots._has_room(0, 10**12)
-    assert not slots._has_room(0, 2 * 10**12)
+    slots = open_slots(tmp_path, SHA256, MOST_BYTES, 1e18)
+    assert slots._has_room(0, 10**17)
+    assert not slots._has_room(0, 2 * 10**18)
     assert caplog.messages == [
-        f"{slots.path}: the cache has the 1,234.50 GB that it may have here by "
+        f"{slots.path}: the cache has the 1,000,000,000.00 GB that it may have here by "
         "data.cache_limit_gb: pictures that are not in this cache yet are decoded each time "
         "they are needed; data.cache_dir names a folder elsewhere"
     ]
+
+
+def test_a_slot_takes_each_block_in_which_it_has_bytes(tmp_path: Path) -> None:
+    """Of a file in which nothing was written."""
+    slots = open_slots(tmp_path, SHA256, MOST_BYTES)
+    block = slots.path.stat().st_blksize
+    for start, end, blocks in (
+        (block // 2, block + 1, 2),
+        (0, block, 1),
+        (block - 1, 3 * block, 3),
+    ):
+        slots.limit_bytes = blocks * block
+        assert slots._has_room(start, end)
+        slots.limit_bytes -= 1
+        assert not slots._has_room(start, end)
+
+
+def count_open() -> int:
+    """How many files this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_file_is_closed_with_its_slots(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = count_open()
+    for in_memory in (False, True):
+        slots = open_slots(tmp_path, SHA256, MOST_BYTES)
+        more = Slots(slots.path, SHA256, slots.offset_bytes, slots.most_bytes, in_memory=in_memory)
+        assert more.read(0) is not None
+        assert count_open() > before + 1
+        del slots, more
+        gc.collect()
+        assert count_open() == before
 
 
 def test_what_fails_is_said_once_and_nothing_more_is_written(

@@ -21,7 +21,7 @@ _LATER_KEYS = (
     *("augment", "test_augment", "mixup", "cutmix", "image_size_schedule", "prefetch"),
     *("store_size", "store_format", "store_quality"),
     "slice_columns",
-    *("memory_limit_mb", "cache", "cache_dir", "cache_limit_gb"),
+    *("memory_limit_mb", "device_memory_gb", "cache", "cache_dir", "cache_limit_gb"),
 )
 """of what a run does with images when they have been planned"""
 

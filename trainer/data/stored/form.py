@@ -107,7 +107,7 @@ class StoredForm:
             content = place.read()
         place = ReadPlace(place.file, place.member, origin=place.origin, content=content)
         info = decoding.read_info(place, max_megapixels)
-        (height, width) = self.sizes(np.array([[info.height, info.width]], np.int32))[0].tolist()
+        (height, width) = self.sizes(np.array([[info.height, info.width]]))[0].tolist()
         return self.pixels(self._encode(place, (height, width)), (height, width))
 
     def _encode(self, place: Place, size: tuple[int, int]) -> Bytes:
@@ -125,8 +125,7 @@ class StoredForm:
         image = decoding.open_upright(
             place, self.channels, self.grey_range, at_least, max_megapixels=None
         )
-        whole = (0.0, 0.0, float(image.width), float(image.height))
-        image = resizing.crop_image(image, whole, size)
+        image = resizing.resize_image(image, size, resizing.Fit("stretch"))
         if self.quality is None:
             return np.array(image).reshape(-1)
         stream = io.BytesIO()

@@ -237,7 +237,7 @@ def _without_others(entry: Path, rows: Rows, found: npt.NDArray[np.int64]) -> Ro
     kept = rows[:0]
     if is_wanted.any():
         kept = slot_index.with_more(kept, rows["sha256"][is_wanted], rows["most_bytes"][is_wanted])
-    was = dict(zip(rows["sha256"].tolist(), range(len(rows)), strict=True))
+    was = {name: number for number, name in enumerate(rows["sha256"].tolist())}
     # Without an index there are no slots: a kill leaves an empty entry.
     (entry / INDEX).unlink()
     (entry / SLOTS).unlink()
