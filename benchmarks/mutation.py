@@ -1,7 +1,7 @@
 """Mutation testing: the modules that every promise rests on are changed, one place at a time.
 
     pip install -c constraints.txt -e '.[test,mutation]'
-    python benchmarks/mutation.py [--workers 2] [MUTANT ...]        less than half an hour
+    python benchmarks/mutation.py [--workers 2] [MUTANT ...]
 
 A test must fail for each change. Prints how many did by module, and the changes that nothing
 noticed; docs/testing.md says of each why. `[tool.mutmut]` in pyproject.toml names the modules and
