@@ -21,7 +21,7 @@ os.chdir(folder)
 main()
 """
 
-QUIET = ["--tracking.wandb", "disabled", "--threads", "1", "--timeout_seconds", "30"]
+QUIET = ["--tracking.wandb", "disabled", "--threads", "1", "--timeout_seconds", "60"]
 CONSTANT = ["--schedule.name", "constant", "--schedule.warmup_epochs", "0"]
 SHORT = [*CONSTANT, "--data.train_size", "400"]
 
