@@ -133,12 +133,19 @@ def test_losses_may_be_compared_to_a_tolerance() -> None:
         assert not found.agrees(key, 1.0, None)
         assert not found.agrees(key, math.nan, 1.0)
         assert found.agrees(key, math.nan, None)
+        assert found.agrees(key, 40.0, 32.0)
     assert found.agrees("weights_sha256", "a", "b"), "digests are equal or not"
     assert found.agrees("train_accuracy", 0.1, 0.9)
     assert found.largest == pytest.approx(0.26)
     found.agrees("loss", 1.0, 1.1)
     assert found.largest == pytest.approx(0.26)
+    (first, second), _ = (steps[:2] for steps in computed())
+    found.steps_done([{**first, "loss": 1.2}], {})
+    assert found.first_difference is None
+    found.steps_done([{**second, "loss": 0.9, "lr": 0.21}], {})
+    assert found.first_difference == "step 2 (epoch 1): loss 0.5 in the run, 0.9 here"
     exact = compare()
+    assert exact.last_step == {}
     assert not exact.agrees("loss", 1.0, 1.0 + 2**-52)
     assert not exact.agrees("weights_sha256", "a", "b")
     assert exact.largest == 0.0
