@@ -20,7 +20,7 @@ import numpy as np
 import page
 import paired
 from finetune_loops.steps_task import CACHED, FROZEN, PLAIN, TITLES, WHOLE, StepsTask
-from turns import Process
+from turns import LAST_EPOCHS, Process
 
 from trainer.ranks import processes
 
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
                 folder=str(folder / contender),
                 classes=CLASSES,
                 batch_size=arguments.batch_size,
-                epochs=WARM_UP_EPOCHS + arguments.rounds,
+                epochs=WARM_UP_EPOCHS + arguments.rounds + LAST_EPOCHS,
             )
             words = ["-m", "finetune_loops.steps", contender, json.dumps(dataclasses.asdict(task))]
             threads = cores if contender == PLAIN else 1

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from recipes import DEFAULT_RECIPE
 from torch import nn
-from turns import Process, Turns
+from turns import LAST_EPOCHS, Process, Turns
 
 import models
 from trainer.base import seeding
@@ -148,7 +148,7 @@ def compare(
         workers: dict[str, Process] = {}
         for number, (name, variant) in enumerate(variants.items()):
             task = {"variant": dataclasses.asdict(variant), "steps": steps}
-            task |= {"blocks": rounds + WARM_UP_BLOCKS}
+            task |= {"blocks": rounds + WARM_UP_BLOCKS + LAST_EPOCHS}
             words = [script, "--worker", json.dumps(task)]
             log = Path(folder) / f"{number}.log"
             worker = Process(words, [], log, variant.threads)

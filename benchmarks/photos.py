@@ -36,7 +36,7 @@ import photo_million
 import yaml
 from photo_loaders import CACHED, LOADERS, ORIGINALS, OURS, Place, Task
 from photo_loaders.others import AREA
-from turns import Process
+from turns import LAST_EPOCHS, Process
 
 from trainer.ranks import processes
 from trainer.ranks.exit_codes import STOPPED_ON_REQUEST
@@ -95,7 +95,7 @@ def started(
                 image_size=arguments.image_size,
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
-                epochs=WARM_UP_EPOCHS + arguments.rounds,
+                epochs=WARM_UP_EPOCHS + arguments.rounds + LAST_EPOCHS,
                 seed=0,
                 folder=str(Path(folder) / name),
                 cache=place,

@@ -23,7 +23,7 @@ import page
 import paired
 import photo_files
 from photo_loaders import ORIGINALS, Task
-from turns import Process
+from turns import LAST_EPOCHS, Process
 
 from trainer.ranks import processes
 
@@ -55,7 +55,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             image_size=arguments.size,
             batch_size=64,
             workers=processes.usable_cores(),
-            epochs=WARM_UP_EPOCHS + arguments.rounds,
+            epochs=WARM_UP_EPOCHS + arguments.rounds + LAST_EPOCHS,
             seed=0,
             folder=str(folder / "cache"),
             cache="none",

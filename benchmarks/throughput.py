@@ -32,7 +32,7 @@ import paired
 from contenders import BOUNDS, CONTENDERS, PEERS, RANKS
 from throughput_cases import CASES, Case
 from throughput_page import build_page
-from turns import Process
+from turns import LAST_EPOCHS, Process
 
 from trainer.config.data_names import DataName
 from trainer.ranks import processes
@@ -129,7 +129,7 @@ def start(
         "model_args": case.model_args,
         "batch_size": case.batch_size,
         "images": images,
-        "epochs": WARM_UP_EPOCHS + arguments.rounds,
+        "epochs": WARM_UP_EPOCHS + arguments.rounds + LAST_EPOCHS,
         "threads": threads,
         "folder": str(folder / name),
         "augment": case.augment,

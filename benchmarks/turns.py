@@ -6,7 +6,7 @@ The line is a socket of its own, as libraries print on standard output.
                     <- ready    set up, before its first epoch
     go ->
                     <- epoch    done: its seconds, the threads that it had
-    go -> ...                   until its last epoch, after which it ends by itself
+    go -> ...                   until its last epoch, which does not count; then it ends by itself
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import torch
 
 ANSWER_LIMIT_S = 900.0
 """how long a contender may be silent"""
+LAST_EPOCHS = 1
+"""that do not count: what a library does at its end would disturb the one whose turn is next"""
 END_LIMIT_S = 120.0
 """how long a contender may take to end after its last epoch"""
 LOG_LINES = 15
@@ -134,7 +136,8 @@ class Process:
         return float(heard["seconds"])
 
     def finish(self) -> None:
-        """Wait for its end after the last epoch."""
+        """Let it train its last epoch, which does not count, and wait for its end."""
+        self.epoch()
         if self.process.wait(END_LIMIT_S) != 0:
             raise self._failed()
 
