@@ -10,6 +10,7 @@ have begun a later exchange, and so have read it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import mmap
@@ -87,12 +88,10 @@ def open_for_all(accelerator: Accelerator, timeout_s: float) -> None:
     found, size_bytes = None, Mailboxes.size_bytes(count) if can_watch else None
     with memory_files.share(accelerator, size_bytes) as file:
         if file is not None and size_bytes is not None:
-            try:
-                with file.path.open("r+b") as opened:
-                    memory = mmap.mmap(opened.fileno(), size_bytes)
+            # It may have no room for it, or may not look at the file.
+            with contextlib.suppress(OSError), file.path.open("r+b") as opened:
+                memory = mmap.mmap(opened.fileno(), size_bytes)
                 found = Mailboxes(memory, accelerator.process_index, names, timeout_s)
-            except OSError:  # no room for it in this process, or it may not look at the file
-                found = None
     if all(gather_object([found is not None])) and found:
         _open.append(found)
 
@@ -108,10 +107,6 @@ def can_wait() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-def _size_bytes(count: int) -> int:
-    return _header_bytes(count) + 2 * count * BOX_BYTES
-
-
 def _header_bytes(count: int) -> int:
     return math.ceil((count * (_ALIGNMENT_BYTES + 2 * 8 * count)) / mmap.PAGESIZE) * mmap.PAGESIZE
 
@@ -125,8 +120,6 @@ class Mailboxes:
         names: of all processes, as `process_ends.own_name` gives them.
         timeout_s: after which a process that has not answered is given up.
     """
-
-    size_bytes = staticmethod(_size_bytes)
 
     def __init__(
         self, memory: mmap.mmap, rank: int, names: Sequence[str], timeout_s: float
@@ -159,6 +152,11 @@ class Mailboxes:
             for owner in range(count)
         ]
         self._call = ctypes.CDLL(None, use_errno=True).syscall
+
+    @staticmethod
+    def size_bytes(count: int) -> int:
+        """Return how much memory the boxes of so many processes need."""
+        return _header_bytes(count) + 2 * count * BOX_BYTES
 
     def leave(self) -> None:
         """Let others that wait for this process notice."""
@@ -226,24 +224,21 @@ class Mailboxes:
         """Wait until each rank has written this number, or a later one."""
         for rank in ranks:
             place = _WORDS * rank + word
-            for _ in range(_SPINS):
-                if (self._words[place] - number) % _WRAP < _WRAP // 2:
-                    break
-            else:
+            if not any(_has_come(self._words[place], number) for _ in range(_SPINS)):
                 self._sleep(rank, place, number)
 
     def _sleep(self, rank: int, place: int, number: int) -> None:
         waited_s, before_s = 0.0, time.monotonic()
-        while ((found := self._words[place]) - number) % _WRAP >= _WRAP // 2:
+        while not _has_come(found := self._words[place], number):
             self._futex(place, _WAIT, found, _Timespec(0, round(1e9 * LOOK_S)))
+            if _has_come(self._words[place], number):
+                return
             now_s = time.monotonic()
             # Time in which the whole machine was stopped does not count.
             waited_s, before_s = waited_s + min(now_s - before_s, 2 * LOOK_S), now_s
             gone = self._find_gone(range(self._count) if waited_s > GRACE_S else [rank])
             # What a process wrote before it ended counts.
-            if (self._words[place] - number) % _WRAP < _WRAP // 2:
-                return
-            if gone:
+            if gone and not _has_come(self._words[place], number):
                 raise LostNeighbourError(gone)
             if waited_s > self._timeout_s:
                 raise LostNeighbourError(f"rank {rank} has not answered for {self._timeout_s:g} s")
@@ -268,3 +263,8 @@ class Mailboxes:
             None,
             0,
         )
+
+
+def _has_come(found: int, number: int) -> bool:
+    """Tell whether a word is this number, or a later one; they begin again after 32 bits."""
+    return (found - number) % _WRAP < _WRAP // 2

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from trainer.ranks import processes
+
 
 def own_name() -> str:
     """Return what tells this process from any other, now and later, here and elsewhere.
@@ -38,7 +40,7 @@ def _system() -> str:
     Raises:
         OSError: this is not Linux.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    boot = processes.BOOT_ID.read_text(encoding="ascii").strip()
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
