@@ -33,17 +33,21 @@ CONTAINER = JOB["spec"]["template"]["spec"]["containers"][0]
 class Pod:
     """A pod, as the kubelet starts and stops it.
 
-    What differs: one process a pod, the loopback network, a folder for the volume, no report, a
-    second to wait for more pods, and processes that are forked, with the slow imports behind them.
+    What differs: one process a pod, the loopback network, a folder for the volume, no report,
+    another time to wait for more pods, and processes that are forked, with the slow imports behind
+    them.
 
     Args:
         index: among the pods of the job.
         volume: the folder at `/lockstep`.
         port: of the first pod.
         more: arguments of the training.
+        last_call_s: how long the first pod waits for another one.
     """
 
-    def __init__(self, index: int, volume: Path, port: int, *more: str) -> None:
+    def __init__(
+        self, index: int, volume: Path, port: int, *more: str, last_call_s: int = 1
+    ) -> None:
         self.log = volume / f"log-{index}"
         variables = {"JOB_COMPLETION_INDEX": str(index)}
         for each in CONTAINER["env"]:
@@ -52,7 +56,7 @@ class Pod:
         assert variables["PET_RDZV_ENDPOINT"] == "lockstep-0.lockstep:29400"
         variables["PET_RDZV_ENDPOINT"] = f"127.0.0.1:{port}"
         variables["PET_NPROC_PER_NODE"] = "1"
-        variables["PET_RDZV_CONF"] += ",last_call_timeout=1"
+        variables["PET_RDZV_CONF"] += f",last_call_timeout={last_call_s}"
         command = [*CONTAINER["command"], *CONTAINER["args"]]
         assert command[:5] == ["python", "/opt/lockstep/launch/pod.py", "-m", "trainer", "train"]
         assert command[5:7] == ["--config", "digits"]

@@ -76,7 +76,8 @@ def test_a_pod_is_evicted_and_the_job_goes_on_with_fewer(pods: list[Pod], tmp_pa
     assert train_here(tmp_path / "undisturbed", *words) == 0
     folder = tmp_path / "runs" / "digits"
     (port,) = free_ports(1)
-    pods += [Pod(index, tmp_path, port, *words) for index in (1, 0)]
+    # Both come, however slowly, before either trains.
+    pods += [Pod(index, tmp_path, port, *words, last_call_s=60) for index in (1, 0)]
     wait_until(lambda: steps_logged(folder) > 15 or pods[0].process.poll() is not None, 120)
     pods[0].evict(grace_s=JOB["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
     output = "".join(each.log.read_text() for each in pods)
