@@ -14,6 +14,8 @@ from tests.pages.shown import Command
 from trainer.base.errors import UserError
 from trainer.config import command_line
 
+LIMIT_S = 600
+"""for a command with all its processes; one that waits for something would wait for ever"""
 LINKED = ("benchmarks", "configs", "constraints.txt", "examples", "launch", "train.py", "trainer")
 RUNS = {
     "digits": "--config configs/digits.yaml",
@@ -78,8 +80,9 @@ class Place:
         }
         if (data := self.folder / "data").exists():
             own["LOCKSTEP_DATA"] = str(data)
+        limited = ["timeout", "--kill-after=5", str(LIMIT_S), "bash", "-c", in_small(command)]
         return subprocess.run(
-            ["bash", "-c", in_small(command)],
+            limited,
             cwd=self.folder,
             env={name: value for name, value in {**os.environ, **own}.items() if value},
             stdin=subprocess.DEVNULL,
