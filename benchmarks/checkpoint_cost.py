@@ -1,4 +1,4 @@
-"""What checkpoints cost: epochs of the default recipe with a checkpoint against epochs without.
+"""What checkpoints cost: epochs of quicknet with a checkpoint against epochs without.
 
     python benchmarks/checkpoint_cost.py        6 minutes; nothing else should run
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import page
 import paired
 import torch
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 from step_times import Case
 
 from trainer.base import numerics
@@ -34,13 +34,13 @@ STEPS = 45
 
 
 class Training:
-    """Steps of the default recipe, and what saving it takes."""
+    """Steps of quicknet, and what saving it takes."""
 
     def __init__(self, folder: Path) -> None:
         accelerator = process_group.create_accelerator(RunConfig())
         torch.set_num_threads(processes.usable_cores())
         numerics.choose_kernels(deterministic=True)
-        self.case = Case(accelerator, DEFAULT_RECIPE)
+        self.case = Case(accelerator, QUICKNET)
         self.train_step = self.case.lockstep("exact")
         self.sizes = microbatch_sizes(self.case.batch_size, self.case.microbatches)
         module, optimizer = self.train_step.module, self.train_step.optimizer
@@ -86,7 +86,7 @@ def main() -> None:
     ratios = paired.ratios([one_s for one_s, _ in with_one], [one_s for one_s, _ in without])
     shares = [blocked_s / one_s for one_s, blocked_s in with_one]
     lines = [
-        "The default recipe on one process, a checkpoint an epoch of 45 steps: weights, optimiser,",
+        "quicknet on one process, a checkpoint an epoch of 45 steps: weights, optimiser,",
         f"best weights, {size_bytes / 1e6:.1f} MB in all. Median, and quartiles, of "
         f"{arguments.rounds} pairs of",
         "epochs, one with a checkpoint at its beginning and one without:",

@@ -23,7 +23,7 @@ import page
 import paired
 import torch
 import torch.nn.functional as F  # noqa: N812
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 from torch import nn
 from turns import LAST_EPOCHS, Process, Turns
 
@@ -69,9 +69,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 NETS: dict[str, dict[str, Any]] = {
     "the lab's net, batch 100": {"model": "lab_cnn", "model_args": {}, "batch_size": 100},
-    "the default net, pieces of 50": {
-        "model": DEFAULT_RECIPE["model"],
-        "model_args": DEFAULT_RECIPE["model_args"],
+    "quicknet, pieces of 50": {
+        "model": QUICKNET["model"],
+        "model_args": QUICKNET["model_args"],
         "batch_size": 50,
     },
 }
@@ -165,7 +165,7 @@ def over(ours: str, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def evaluation_times(rounds: int, samples: int = 2000) -> dict[str, list[float]]:
-    """Return the time of each way to evaluate the default net, over that of ours."""
+    """Return the time of each way to evaluate quicknet, over that of ours."""
     variant = Variant(**list(NETS.values())[-1], threads=processes.usable_cores())
     torch.set_num_threads(variant.threads)
     keep_freed_memory()
@@ -219,7 +219,7 @@ def main() -> None:
     for title, net in NETS.items():
         ratios = compare(net, list(CHANGES), arguments.rounds, threads)
         lines += table(title[0].upper() + title[1:], ratios)
-    lines += table("Evaluation of the default net", evaluation_times(arguments.rounds))
+    lines += table("Evaluation of quicknet", evaluation_times(arguments.rounds))
     command = page.command_of("kernels.py", arguments, parser.parse_args([]))
     page.write(arguments.output, "Which kernels are fast here", command, lines[:-1])
 

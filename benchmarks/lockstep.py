@@ -16,9 +16,9 @@ from typing import Any
 import apart
 import page
 import paired
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 
-LARGE = DEFAULT_RECIPE | {
+LARGE = QUICKNET | {
     "model": "vgg_small",
     "model_args": {"widths": [64, 256, 1024]},
     "optimizer": "sgd",
@@ -47,9 +47,9 @@ def rivals_table(case: dict[str, Any]) -> list[str]:
 
 def cost(output: Path) -> None:
     """Measure what the fixed order costs, and write the page."""
-    tables = rivals_table(DEFAULT_RECIPE | {"rounds": 24, "steps": 20})
+    tables = rivals_table(QUICKNET | {"rounds": 24, "steps": 20})
     tables += rivals_table(LARGE | {"rounds": 8, "steps": 2})
-    case = DEFAULT_RECIPE | {"microbatches": 1, "rounds": 40, "steps": 10}
+    case = QUICKNET | {"microbatches": 1, "rounds": 40, "steps": 10}
     case |= {"trainers": ["exact", "without the tree"]}
     single = apart.measure(STEP_TIMES, case, processes=1)
     lines = [
@@ -64,7 +64,7 @@ def cost(output: Path) -> None:
         *tables,
         "## One process, one micro-batch",
         "",
-        "The default recipe's model with a batch of 200: the time of exact is",
+        "quicknet with a batch of 200: the time of exact is",
         f"{against(single, 'exact', 'without the tree')} times that of the same",
         "engine with the tree removed.",
     ]

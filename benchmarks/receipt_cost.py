@@ -69,7 +69,7 @@ def main() -> None:
         "0;",
         f"medians of {arguments.rounds}:",
         "",
-        f"- the default recipe, an epoch of 45 steps on one process: "
+        f"- quicknet, an epoch of 45 steps on one process: "
         f"{1e3 * statistics.median(seconds):.1f} ms, {statistics.median(shares):.2%} of the epoch",
         f"- {LARGE_PARAMETERS / 1e6:.1f} million parameters with momentum and best weights, "
         f"{size_bytes / 1e6:,.0f} MB, the whole state: {large_s:.2f} s",

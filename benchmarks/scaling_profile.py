@@ -17,7 +17,7 @@ from typing import Any
 import apart
 import page
 import torch
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 from torch.profiler import ProfilerActivity, profile
 
 from trainer.base import profiler_ranges, seeding
@@ -49,9 +49,9 @@ CASES: dict[str, dict[str, Any]] = {
         "batch_size": 100,
         "augment": "none",
     },
-    "default recipe": {"augment": "flip_shift"},
+    "quicknet": {"augment": "flip_shift"},
 }
-"""what differs from the default recipe"""
+"""what differs from `QUICKNET`"""
 
 PARTS = {
     "forward": "forward pass and loss",
@@ -146,7 +146,7 @@ def profiles(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile each model on one process and on two."""
     found: dict[str, Any] = {}
     for name in arguments.models:
-        case = DEFAULT_RECIPE | CASES[name] | {"steps": arguments.steps}
+        case = QUICKNET | CASES[name] | {"steps": arguments.steps}
         for count in arguments.processes:
             parts = apart.measure("benchmarks/scaling_profile.py", case, count)
             found[f"{name}, processes: {count}"] = parts

@@ -11,13 +11,13 @@ import page
 import paired
 from cost_model import GRADIENT_BYTES, fit_link, ideal_step_s
 from lockstep import STEP_TIMES
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 
 Figures = dict[str, Any]
 
 MODELS: dict[str, dict[str, Any]] = {
     "lab net": {"model": "lab_cnn", "model_args": {}, "optimizer": "adam", "steps": 40},
-    "default recipe": {"steps": 20},
+    "quicknet": {"steps": 20},
     "VGG of 1 M": {
         "model": "vgg_small",
         "model_args": {"widths": [16, 32, 128, 256]},
@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "steps": 3,
     },
 }
-"""what differs from the default recipe, and how many steps make a block"""
+"""what differs from `QUICKNET`, and how many steps make a block"""
 
 ROUNDS = 3
 """blocks of a launch, of which the fastest counts"""
@@ -50,7 +50,7 @@ def processes(arguments: argparse.Namespace) -> Figures:
     figures: Figures = {name: {"steps_s": []} for name in arguments.models}
     for _ in range(arguments.launches):
         for name in arguments.models:
-            case = DEFAULT_RECIPE | MODELS[name] | {"batch_size": arguments.batch_size}
+            case = QUICKNET | MODELS[name] | {"batch_size": arguments.batch_size}
             half = {key: case[key] // 2 for key in ("batch_size", "microbatches")}
             one, parameters = fastest_step_s(1, case | {"trainers": ["exact", "optimiser only"]})
             part, _ = fastest_step_s(1, case | half | {"trainers": ["exact"]})
@@ -122,14 +122,14 @@ def prediction(models: Figures) -> list[str]:
 
 
 def batch(arguments: argparse.Namespace) -> Figures:
-    """Time the default net by batch size, each size on one process and on two, in turn."""
+    """Time QuickNet by batch size, each size on one process and on two, in turn."""
     rates: dict[str, dict[str, list[float]]] = {
         str(count): {str(size): [] for size in arguments.sizes} for count in arguments.processes
     }
     for _ in range(arguments.launches):
         for size in arguments.sizes:
             steps = max(1, arguments.block_images // size)
-            case = DEFAULT_RECIPE | {"batch_size": size, "steps": steps, "trainers": ["exact"]}
+            case = QUICKNET | {"batch_size": size, "steps": steps, "trainers": ["exact"]}
             for count in arguments.processes:
                 seconds, _ = fastest_step_s(count, case)
                 rates[str(count)][str(size)].append(size / seconds["exact"])
@@ -145,7 +145,7 @@ def batch_page(figures: Figures) -> list[str]:
         for size in next(iter(rates.values()))
     ]
     return [
-        "Images per second of the default recipe's steps in four pieces; processes of one thread.",
+        "Images per second of quicknet's steps in four pieces; processes of one thread.",
         "",
         *page.table(["batch size", *(f"processes: {count}" for count in rates)], rows),
     ]

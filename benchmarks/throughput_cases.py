@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import paired
 from contenders import BOUNDS, ONE_PROCESS, OURS, PEERS
-from recipes import DEFAULT_RECIPE
+from quicknet_case import QUICKNET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Case:
 
 LAB = Case("The lab's net", "lab_cnn", batch_size=100, images=6_000)
 DEFAULT = Case(
-    "The default recipe's net",
-    DEFAULT_RECIPE["model"],
-    batch_size=DEFAULT_RECIPE["batch_size"],
+    "QuickNet",
+    QUICKNET["model"],
+    batch_size=QUICKNET["batch_size"],
     images=1_600,
-    model_args=DEFAULT_RECIPE["model_args"],
+    model_args=QUICKNET["model_args"],
 )
 CASES = {
     "lab_cnn": LAB,
@@ -66,7 +66,7 @@ CASES = {
         LAB, title="The lab's net, with augmentation", augment="flip_shift"
     ),
     "quicknet_augmented": dataclasses.replace(
-        DEFAULT, title="The default recipe's net, with augmentation", augment="flip_shift"
+        DEFAULT, title="QuickNet, with augmentation", augment="flip_shift"
     ),
 }
 

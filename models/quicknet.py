@@ -12,7 +12,12 @@ from models.registry import register
 
 # Early pooling makes the net fast.
 _POOLED = (0, 2)
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "hardswish": nn.Hardswish,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
 
 
 @register("quicknet")
@@ -29,7 +34,9 @@ class QuickNet(nn.Module):
         dropout: before the linear layer.
         pooled: after which convolutions, counted from 0, 2x2 max pooling comes, and images need
             2 ** len(pooled) pixels a side; None: after the first and third, as far as widths go.
-        activation: gelu, relu or silu; relu takes the least time on a CPU.
+        activation: gelu, silu, hardswish or relu, the one that takes the most time on a CPU first;
+            hardswish (Howard et al.: Searching for MobileNetV3, 2019) is near silu, and nearly as
+            fast as relu.
         pool_first: whether 2x2 pooling comes before the normalisation, as there, which then has a
             quarter of the numbers, and so has the activation.
         residual: whether two convolutions that keep the width only change what goes into them: it

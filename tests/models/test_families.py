@@ -261,7 +261,12 @@ def test_quicknet_pools_before_the_norm_if_told() -> None:
 
 @pytest.mark.parametrize(
     ("activation", "function"),
-    [("gelu", nn.functional.gelu), ("relu", torch.relu), ("silu", nn.functional.silu)],
+    [
+        ("gelu", nn.functional.gelu),
+        ("hardswish", nn.functional.hardswish),
+        ("relu", torch.relu),
+        ("silu", nn.functional.silu),
+    ],
 )
 def test_quicknet_has_the_activation_that_it_is_told(
     activation: str, function: Callable[[torch.Tensor], torch.Tensor]
@@ -288,7 +293,7 @@ def test_quicknet_has_the_activation_that_it_is_told(
         ("quicknet", {"pooled": [0, 0]}, "pooled is [0, 0],"),
         ("quicknet", {"pooled": [True]}, "pooled is [True],"),
         ("quicknet", {"pooled": 2}, "pooled is 2,"),
-        ("quicknet", {"activation": "tanh"}, "activation is 'tanh', but must be one of gelu, relu"),
+        ("quicknet", {"activation": "tanh"}, "activation is 'tanh', but must be one of gelu, hard"),
         ("quicknet", {"activation": ["relu"]}, "activation is ['relu'], but must be one of"),
         ("quicknet", {"pool_first": 1}, "pool_first is 1, but must be true or false"),
         ("quicknet", {"pooled": [[0]]}, "pooled is [[0]],"),
