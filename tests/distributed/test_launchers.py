@@ -8,6 +8,7 @@ import pytest
 
 from tests.distributed.launch import ACCELERATE, launcher
 from tests.runs import Run, train_apart, train_forked, train_here
+from trainer.ranks import processes
 
 SHORT = ["--train.epochs", "2"]
 
@@ -65,4 +66,12 @@ def test_a_launchers_variable_without_a_launcher(value: str, tmp_path: Path) -> 
     run = train_apart(tmp_path / "run", WORLD_SIZE=value)
     assert run.exit_code == 2
     assert f"WORLD_SIZE: is '{value}', as if by a launcher" in run.errors
+    assert not run.folder.exists()
+
+
+def test_a_launch_of_no_process(tmp_path: Path) -> None:
+    launched = dict.fromkeys(processes.LAUNCH_VARIABLES, "0")
+    run = train_apart(tmp_path / "run", WORLD_SIZE="0", **launched)
+    assert run.exit_code == 2
+    assert run.errors.count("WORLD_SIZE: is '0', but a launcher starts at least one process") == 1
     assert not run.folder.exists()

@@ -197,6 +197,11 @@ def check_count(config: RunConfig, *, starts_others: bool = True) -> None:
             f"{', '.join(lacking or LAUNCH_VARIABLES)}; unset it, or start with a launcher "
             f"(torchrun --nproc_per_node N)"
         )
+    if count == 0:
+        raise UserError(
+            f"WORLD_SIZE: is {world_size!r}, but a launcher starts at least one process; unset it "
+            f"and {', '.join(LAUNCH_VARIABLES)}, or start with a launcher"
+        )
     if config.processes not in (None, count):
         raise UserError(
             f"processes: this run must have {config.processes}, but {count} were started; "
