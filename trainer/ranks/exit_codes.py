@@ -72,6 +72,7 @@ def program() -> Iterator[None]:
     end_with_launcher()
     _silence_other_ranks()
     with output_streams.ignore_write_errors(), exit_with_code():
+        _check_current_folder()
         yield
 
 
@@ -109,6 +110,16 @@ def end_now(error: LostRankError) -> NoReturn:
         _tell_launcher(text, first=False)
     finally:  # also where the disk is full, or nobody reads
         os._exit(FAILED)
+
+
+def _check_current_folder() -> None:
+    """Raise a UserError if it has been removed: each relative path would fail in its own way."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the current folder has been removed; change to another one (cd) and start again"
+        ) from error
 
 
 def _message_of(error: BaseException) -> tuple[str, bool] | None:
