@@ -27,7 +27,7 @@ LEFT_OUT = {
     r"^\./launch/|^\.ci/": "installs; tests/launch/test_scripts.py runs them",
     r"^(source|pre-commit) ": "changes the shell or the clone",
     r"\bpip (install|download|wheel)|^hf ": "installs or downloads",
-    r"^git |name (cifar10|mnist)|\bpush\b|timm:|cifar10\.yaml$": "downloads or uploads",
+    r"^git |name (cifar10|mnist)|\bpush\b|timm:|cifar10\.(yaml$|zip)|--static": "downloads or uploads",
     r"configs/mnist\.yaml": "downloads, and trains on 60,000 images",
     r"resnet18\.pth": "needs a file of weights; tests/commands/test_convert_weights.py",
     r"^(kubectl|podman|sed) ": "needs a cluster; tests/launch/test_pods.py",

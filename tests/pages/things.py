@@ -13,7 +13,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 
 FOLDERS = ("my_pictures", "my_photos", "photos", "pictures", "scans", "more_pictures")
-FILES = ("new.jpg", "mistake.jpg", "boot.png", "my_coat.png", "my_shoe.jpg")
+FILES = ("new.jpg", "shirt.jpg", "mistake.jpg", "boot.png", "my_coat.png", "my_shoe.jpg")
 CLASSES = ("coat", "shoe")
 SHAPE = (40, 48, 3)
 
