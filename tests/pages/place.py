@@ -84,9 +84,8 @@ class Place:
         }
         if (data := self.folder / "data").exists():
             own["LOCKSTEP_DATA"] = str(data)
-        limited = ["timeout", "--kill-after=5", str(LIMIT_S), "bash", "-c", in_small(command)]
         return subprocess.run(
-            limited,
+            ["timeout", "--kill-after=5", str(LIMIT_S), "bash", "-c", in_small(command)],
             cwd=self.folder,
             env={name: value for name, value in {**os.environ, **own}.items() if value},
             stdin=subprocess.DEVNULL,

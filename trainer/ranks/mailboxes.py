@@ -155,7 +155,7 @@ class Mailboxes:
 
     @staticmethod
     def size_bytes(count: int) -> int:
-        """Return how much memory the boxes of so many processes need."""
+        """Return the size of the memory that `count` processes share."""
         return _header_bytes(count) + 2 * count * BOX_BYTES
 
     def leave(self) -> None:

@@ -181,8 +181,8 @@ def check_count(config: RunConfig, *, starts_others: bool = True) -> None:
         starts_others: as for `check_launch`.
 
     Raises:
-        UserError: they differ, or only some of a launcher's variables are set; or so many cannot
-            share the micro-batches.
+        UserError: they differ, or only some of a launcher's variables are set, or these say that
+            no process was started; or so many cannot share the micro-batches.
     """
     if starts_others and not is_launched():
         if config.processes is not None and config.train.microbatches is not None:
