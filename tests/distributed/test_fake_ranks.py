@@ -31,7 +31,7 @@ def sum_as_rank(rank: int, processes: int, each: int, length: int, *, early: boo
         for index in others:
             sums.add(index, leaf)
         if early:
-            arriving = sums.begin_last(last, leaf)
+            arriving = sums.begin(last, leaf, exchanged=True)
             for number in ((rank + place) % 3 for place in range(3)):
                 arriving.put(number, leaf[number])
         else:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from trainer.data.sampling import rank_microbatches
 from trainer.ranks import mailboxes, process_ends
 from trainer.training import exchange
+from trainer.training.arriving_leaf import ArrivingLeaf
 from trainer.training.step_sum import StepSum
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
@@ -61,6 +62,7 @@ def sum_on_a_rank(
     """Return the bits of the root on this rank.
 
     The ranks come to each exchange in a different order, some of them late; some begin it early.
+    Some leaves come as a whole, others one tensor after the other.
     """
     count = processes * case["each"]
     leaves = make_leaves(count, case["length"], case["types"])
@@ -71,13 +73,21 @@ def sum_on_a_rank(
     chance = random.Random(f"{number}/{rank}")
     sums = StepSum(count)
     *others, last = rank_microbatches(rank, processes, count)
+
+    def put_all(arriving: ArrivingLeaf, leaf: list[torch.Tensor]) -> None:
+        for place in chance.sample(range(len(leaf)), len(leaf)):
+            arriving.put(place, leaf[place])
+
     for index in others:
-        sums.add(index, leaves[index])
+        if chance.random() < 0.5:
+            arriving = sums.begin(index, leaves[index], exchanged=False)
+            put_all(arriving, leaves[index])
+            arriving.finish()
+        else:
+            sums.add(index, leaves[index])
     time.sleep(chance.choice([0.0, 0.0, 0.002, 0.005]))
     if processes > 1 and case["early"] and chance.random() < 0.8:
-        arriving = sums.begin_last(last, leaves[last])
-        for place in chance.sample(range(len(leaves[last])), len(leaves[last])):
-            arriving.put(place, leaves[last][place])
+        put_all(sums.begin(last, leaves[last], exchanged=True), leaves[last])
     else:
         sums.add(last, leaves[last])
     root = sums.finish()

@@ -13,8 +13,10 @@ from tests.distributed.launch import run_worker
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing can be forked there")
 
 
-def measure(processes: int, each: list[int], bucket_bytes: int, folder: Path) -> Any:
-    more = {"each": each, "bucket_bytes": bucket_bytes}
+def measure(
+    processes: int, each: list[int], bucket_bytes: int | None, folder: Path, **sizes: int
+) -> Any:
+    more = {"each": each, "bucket_bytes": bucket_bytes, **sizes}
     return run_worker(processes, folder / "out", name="measure steps", **more)
 
 
@@ -38,3 +40,11 @@ def test_a_network_of_one_bucket_sends_nothing_early(tmp_path: Path) -> None:
     (found,) = measure(2, [1], 2**23, tmp_path)
     assert found["begun"] == 0.0
     assert found["gradients"] <= 2.25
+
+
+def test_gradients_that_are_summed_as_they_come_take_less(tmp_path: Path) -> None:
+    """The vector and the gradient of a layer; one vector more for a sum that waits."""
+    most = [1.25, 1.25, 2.25]
+    all_found = measure(1, [2, 3, 4], None, tmp_path, cached_bytes=0)
+    for limit, found in zip(most, all_found, strict=True):
+        assert 1.0 <= found["gradients"] <= limit

@@ -33,7 +33,7 @@ from trainer.network import model_state
 from trainer.network.new_model import build_model
 from trainer.ranks import collectives, mailboxes, memory_files, process_group
 from trainer.ranks.preemption import StopRequest
-from trainer.training import evaluation, exchange, figures
+from trainer.training import arriving_gradients, evaluation, exchange, figures
 from trainer.training.engine import Engine
 from trainer.training.optimizer_state import optimizer_state
 from trainer.training.step import TrainStep
@@ -53,6 +53,8 @@ def train_each(
     outcomes = []
     for number, changes in enumerate(runs):
         _exchange_early(bucket_bytes and bucket_bytes[number])
+        # Gradients are summed as they come on one process, and all at once on two.
+        arriving_gradients.CACHED_BYTES = 0 if accelerator.num_processes % 2 else 2**22
         mailboxes.close()
         if number % 2:
             mailboxes.open_for_all(accelerator, RunConfig().timeout_seconds)
@@ -117,7 +119,7 @@ def measure_each(accelerator: Accelerator, runs: list[dict[str, Any]], steps: in
 
 
 def measure_steps(
-    accelerator: Accelerator, each: list[int], bucket_bytes: int
+    accelerator: Accelerator, each: list[int], bucket_bytes: int | None, cached_bytes: int = 2**22
 ) -> list[dict[str, float]]:
     """Do steps of a net of eight equal layers, for each number of micro-batches to a rank.
 
@@ -126,6 +128,7 @@ def measure_steps(
         vector whose exchange has begun before the first layer gets its gradient.
     """
     _exchange_early(bucket_bytes)
+    arriving_gradients.CACHED_BYTES = cached_bytes
     return [_measure_steps(accelerator, own) for own in each]
 
 
@@ -147,7 +150,9 @@ def _measure_steps(accelerator: Accelerator, own: int) -> dict[str, float]:
         end_s = time.monotonic() + 10
         is_last = len(shares) % own == own - 1
         while step == 2 and is_last and begun_bytes < gradient_bytes / 2:
-            if not train_step.early or time.monotonic() > end_s:
+            arriving = train_step.arriving
+            is_summed = not arriving or arriving.may_take(is_last=False)
+            if is_summed or time.monotonic() > end_s:
                 break
             time.sleep(0.001)
         shares.append(begun_bytes / gradient_bytes)

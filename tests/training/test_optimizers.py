@@ -170,3 +170,44 @@ def test_orthogonalise_is_the_newton_schulz_iteration_on_the_whole_matrix() -> N
             gram = expected @ expected.t()
             expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
         torch.testing.assert_close(orthogonalise(matrix), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("args", [{}, {"amsgrad": True}])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_copies_no_weights_in_channels_last(
+    name: OptimizerName, args: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gives the bits of torch's, also for a gradient that lies otherwise than its weights."""
+    came: list[bool] = []
+    kernel = getattr(torch, f"_fused_{name}_")
+
+    def note(*tensors: list[torch.Tensor], **arguments: object) -> None:
+        came.append(all(one.is_contiguous() for part in tensors[:5] for one in part))
+        kernel(*tensors, **arguments)
+
+    monkeypatch.setattr(torch, f"_fused_{name}_", note)
+    ends = []
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    for ours in (True, False):
+        model = small_net().to(memory_format=torch.channels_last)
+        if ours:
+            optimizer = build(OptimizerConfig(name, lr=0.01, args=args), model, 3)
+        else:
+            decay = OptimizerConfig(name).weight_decay
+            groups = [
+                {"params": [one], "weight_decay": decay if one.ndim > 1 else 0.0}
+                for one in model.parameters()
+            ]
+            optimizer = kinds[name](groups, 0.01, fused=True, **args)
+        generator = torch.Generator().manual_seed(1)
+        for layout in (torch.channels_last, torch.channels_last, torch.contiguous_format):
+            for parameter in model.parameters():
+                gradient = torch.randn(parameter.shape, generator=generator)
+                if gradient.ndim == 4:
+                    gradient = gradient.contiguous(memory_format=layout)
+                parameter.grad = gradient
+            optimizer.step()
+        ends.append(torch.cat([one.flatten() for one in model.parameters()]))
+        if ours:
+            assert came[:2] == [True, True]
+    assert torch.equal(*ends)

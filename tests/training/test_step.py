@@ -10,6 +10,7 @@ from torch import nn
 
 from trainer.config.schema import TrainConfig
 from trainer.data.sampling import microbatch_sizes
+from trainer.training import arriving_gradients
 from trainer.training.step import TrainStep
 
 
@@ -166,3 +167,26 @@ def test_clipping_bounds_the_whole_gradient(accelerator: Accelerator) -> None:
     before = weights(model)
     do_step(accelerator, model, 2, clip_norm=1e-3)
     assert (weights(model) - before).norm().item() == pytest.approx(0.5e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("microbatches", [2, 4, 5, 22])
+def test_gradients_that_are_summed_as_they_come_give_the_same_bits(
+    accelerator: Accelerator, microbatches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second step on, and where the last micro-batch of a short step is empty."""
+    steps = []
+    for cached_bytes in (2**22, 0):
+        monkeypatch.setattr(arriving_gradients, "CACHED_BYTES", cached_bytes)
+        model = Net(norm=True, dropout=0.2).to(memory_format=torch.channels_last)
+        optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), 0.5))
+        train_step = TrainStep(
+            accelerator, model.train(), optimizer, TrainConfig(microbatches=microbatches), seed=0
+        )
+        found = []
+        for number, samples in enumerate((22, 22, microbatches - 1, 22), start=1):
+            sizes = microbatch_sizes(samples, microbatches)
+            result = train_step(number, IMAGES[:samples], TARGETS[:samples], sizes)
+            found.append(torch.cat([weights(model), result.loss.view(1), result.accuracy.view(1)]))
+            assert model.unused.grad is None
+        steps.append([*found, model.norm.running_var])
+    assert all(torch.equal(*pair) for pair in zip(*steps, strict=True))

@@ -1,9 +1,4 @@
-"""A rank's last leaf of a step, which is exchanged bucket by bucket while the rest is computed.
-
-The vector is exchanged from its end, where the gradients of the last layers are, which a backward
-pass computes first: as soon as a bucket is complete, and always in the same order, which all ranks
-share. When a rank exchanges a bucket is its own affair; what it adds and sends is not.
-"""
+"""Leaves of a step's sum whose tensors come one by one, while the rest is computed."""
 
 from __future__ import annotations
 
@@ -20,11 +15,50 @@ from trainer.training import exchange
 
 
 class ArrivingLeaf:
-    """A rank's last leaf of a step, whose tensors come one by one, in any order.
+    """A leaf whose tensors come one by one, in any order.
 
     Args:
         chain: buffers to which it is added, one after the other, each sum to the next: at least
             one. The first one holds nothing yet if `is_new`.
+    """
+
+    def __init__(
+        self, layout: BufferLayout, chain: Sequence[torch.Tensor], *, is_new: bool
+    ) -> None:
+        self._layout = layout
+        self._chain = chain
+        self._is_new = is_new
+        self._views = layout.views(chain[0])
+
+    def __len__(self) -> int:
+        """Return how many tensors the leaf has."""
+        return len(self._views)
+
+    def put(self, number: int, tensor: torch.Tensor) -> None:
+        """Take a tensor of the leaf."""
+        if self._is_new:
+            self._views[number].copy_(tensor)
+        else:
+            self._views[number].add_(tensor)
+
+    def finish(self) -> None:
+        """Add what has come to the rest of the chain, when all tensors have."""
+        self._add(0, self._layout.size_bytes)
+
+    def _add(self, begin: int, end: int) -> None:
+        for right, left in itertools.pairwise(self._chain):
+            self._layout.add(begin, left[begin:end], right[begin:end])
+
+
+class ExchangedLeaf(ArrivingLeaf):
+    """A rank's last leaf, exchanged bucket by bucket while the rest is computed.
+
+    The vector is exchanged from its end, where the gradients of the last layers are, which a
+    backward pass computes first: as soon as a bucket is complete, and always in the same order,
+    which all ranks share. When a rank exchanges a bucket is its own affair; what it adds and sends
+    is not.
+
+    Args:
         nodes: of this rank when that is done, as for `exchange.sum_over_ranks`.
     """
 
@@ -37,12 +71,9 @@ class ArrivingLeaf:
         *,
         is_new: bool,
     ) -> None:
-        self._layout = layout
-        self._chain = chain
+        super().__init__(layout, chain, is_new=is_new)
         self._nodes = nodes
         self._leaves = leaves
-        self._is_new = is_new
-        self._views = layout.views(chain[0])
         self._buckets = list(exchange.buckets(layout.size_bytes))
         self._missing = [0] * len(self._buckets)
         for number in range(len(self._views)):
@@ -52,30 +83,21 @@ class ArrivingLeaf:
         on_gpu = layout.device.type == "cuda"
         self._runner: _Stream | _Thread = _Stream(layout.device) if on_gpu else _Thread()
 
-    def __len__(self) -> int:
-        """Return how many tensors the leaf has."""
-        return len(self._views)
-
     def put(self, number: int, tensor: torch.Tensor) -> None:
         """Take a tensor of the leaf; begin to exchange the buckets that are complete by it."""
-        if self._is_new:
-            self._views[number].copy_(tensor)
-        else:
-            self._views[number].add_(tensor)
+        super().put(number, tensor)
         for bucket in self._buckets_of(number):
             self._missing[bucket] -= 1
         while self._begun < len(self._buckets) and not self._missing[self._begun]:
             self._runner.run(functools.partial(self._sum, *self._buckets[self._begun]))
             self._begun += 1
 
-    def finish(self) -> torch.Tensor:
-        """Wait for the exchange of all buckets, when all tensors have come; return the root."""
+    def finish(self) -> None:
+        """Wait for the exchange of all buckets, when all tensors have come."""
         self._runner.finish()
-        return self._nodes[0][1]
 
     def _sum(self, begin: int, end: int) -> None:
-        for right, left in itertools.pairwise(self._chain):
-            self._layout.add(begin, left[begin:end], right[begin:end])
+        self._add(begin, end)
         exchange.sum_bytes(self._layout, self._nodes, self._leaves, begin, end)
 
     def _buckets_of(self, number: int) -> Iterator[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainer.base.errors import UserError
+from trainer.base.flat_tensors import memory_order
 from trainer.config.schema import OptimizerConfig
 from trainer.training import other_optimizers
 from trainer.training.compiler_import import plain_step, skip_compiler_import
@@ -44,8 +45,8 @@ def build(
     nesterov = {"nesterov": config.nesterov and config.args.get("momentum", config.momentum) != 0}
     kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
         "sgd": (SGD, momentum | nesterov | {"foreach": True}),
-        "adam": (torch.optim.Adam, {"fused": True}),
-        "adamw": (torch.optim.AdamW, {"fused": True}),
+        "adam": (Adam, {"fused": True}),
+        "adamw": (AdamW, {"fused": True}),
         "rmsprop": (RMSprop, momentum | {"foreach": True}),
         "muon": (Muon, momentum | {"nesterov": config.nesterov}),
     }
@@ -107,7 +108,31 @@ def _step_on_device(
     return loss
 
 
-class Muon(torch.optim.AdamW):
+class Adam(torch.optim.Adam):
+    """Torch's, whose fused kernel sees each tensor in the order of its memory.
+
+    It is for contiguous tensors: of others, such as weights in channels_last, it makes copies in
+    each step.
+    """
+
+    def _init_group(self, group: dict[str, Any], *columns: list[Any]) -> bool:
+        """Fill the columns with the parameters, their gradients, their state and their steps."""
+        has_complex: bool = super()._init_group(group, *columns)  # type: ignore[no-untyped-call]
+        parameters = columns[0]
+        for number, parameter in enumerate(parameters):
+            if not parameter.is_contiguous():
+                order = memory_order(parameter)
+                for column in columns[:-1]:
+                    if column:  # one is for `amsgrad` alone
+                        column[number] = column[number].permute(order)
+        return has_complex
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    """Torch's, as `Adam`."""
+
+
+class Muon(AdamW):
     """Muon for groups with `muon: True`, AdamW for the others, with one learning rate for both.
 
     Muon (Jordan et al., https://kellerjordan.github.io/posts/muon, 2024) replaces the momentum of

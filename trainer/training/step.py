@@ -20,8 +20,12 @@ from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
+from trainer.training.arriving_gradients import (
+    ArrivingGradients,
+    choose_arrival,
+    present_mask,
+)
 from trainer.training.clipping import clip_gradients
-from trainer.training.early_exchange import EarlyExchange, can_overlap, present_mask
 from trainer.training.forward_pass import ForwardPass
 from trainer.training.loss import TrainingLoss
 from trainer.training.microbatches import divide
@@ -93,8 +97,8 @@ class TrainStep:
         self.microbatches = config.microbatches
         rank, processes = accelerator.process_index, accelerator.num_processes
         self.own = sampling.rank_microbatches(rank, processes, config.microbatches)
-        self.early: EarlyExchange | None = None
-        """of a network whose gradients are exchanged while others are computed"""
+        self.arriving: ArrivingGradients | None = None
+        """of a network whose gradients are summed or exchanged while others are computed"""
         self.choose_parameters(module, frozen_norms)
 
     def choose_parameters(self, module: nn.Module, frozen_norms: Collection[nn.Module]) -> None:
@@ -115,12 +119,12 @@ class TrainStep:
             handler = self.accelerator.ddp_handler
             arguments = handler.to_kwargs() if handler else {}
             self.model = DistributedDataParallel(self.module, **arguments)
-        if self.early:
-            self.early.remove()
-        is_early = self.config.reduction == "exact" and can_overlap(
-            self.parameters, self.accelerator
-        )
-        self.early = EarlyExchange(self.parameters, self.orders) if is_early else None
+        if self.arriving:
+            self.arriving.remove()
+            self.arriving = None
+        is_summed = self.config.reduction == "exact" and self.microbatches > 1
+        if is_summed and (arrival := choose_arrival(self.parameters, self.accelerator)):
+            self.arriving = ArrivingGradients(self.parameters, self.orders, arrival)
         self.forward_pass = ForwardPass(self.accelerator, self.module, self.config)
 
     def __call__(
@@ -216,18 +220,20 @@ class TrainStep:
             # DDP exchanges gradients only in each rank's last backward pass.
             ddp = cast("DistributedDataParallel", self.model)
             is_last = index == self.own[-1]
-            early = self.early if is_last and self.early and self.early.is_safe else None
-            if early:
+            arriving = self.arriving
+            if arriving and not arriving.may_take(is_last=is_last):
+                arriving = None
+            if arriving:
                 loss_and_accuracy = torch.empty(2, device=self.accelerator.device)
-                early.begin(sums, index, [loss_and_accuracy, *buffers.changes(0.0, first=False)])
+                arriving.begin(sums, index, [loss_and_accuracy, *buffers.changes(0.0, first=False)])
             with ddp.no_sync() if overlapped and not is_last else contextlib.nullcontext():
                 measured = self._backward(
                     piece, piece_targets, piece_weights, sum(sizes), overlapped
                 )
             with profiler_ranges.label("reduction"):
                 changes = buffers.changes(len(piece) / sum(sizes), index == 0)
-                if early:
-                    self.missing &= early.complete([measured, *changes])
+                if arriving:
+                    self.missing &= arriving.complete([measured, *changes])
                     continue
                 leaf = [measured, *changes, *([] if overlapped else self._take_gradients())]
                 sums.add(index, leaf)
@@ -285,7 +291,7 @@ class TrainStep:
             else:
                 losses = self.loss.of_samples(logits, targets, self.taught)
                 loss, weighted = losses.detach().sum() / total, (losses * weights).sum()
-        watched = self.early.watch_pass() if self.early else contextlib.nullcontext()
+        watched = self.arriving.watch_pass() if self.arriving else contextlib.nullcontext()
         with profiler_ranges.label("backward"), watched:
             # DDP takes the mean over the ranks, but the sum is wanted.
             ranks = self.accelerator.num_processes

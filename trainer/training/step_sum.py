@@ -9,7 +9,7 @@ import torch
 
 from trainer.base.flat_buffer import BufferLayout
 from trainer.training import exchange
-from trainer.training.arriving_leaf import ArrivingLeaf
+from trainer.training.arriving_leaf import ArrivingLeaf, ExchangedLeaf
 from trainer.training.reduction import Accumulator
 
 
@@ -24,7 +24,7 @@ class StepSum:
 
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves
-        self._last: ArrivingLeaf | None = None
+        self._last: ExchangedLeaf | None = None
 
     def add(self, index: int, leaf: Sequence[torch.Tensor]) -> None:
         """Add leaf `index` of this rank's block; they come in their order and are alike."""
@@ -36,11 +36,13 @@ class StepSum:
         else:
             self._sums.add_node((index, index + 1), self._layout.pack(leaf))
 
-    def begin_last(self, index: int, like: Sequence[torch.Tensor]) -> ArrivingLeaf:
-        """Begin this rank's last leaf, whose tensors come one by one; a collective, to its end.
+    def begin(self, index: int, like: Sequence[torch.Tensor], *, exchanged: bool) -> ArrivingLeaf:
+        """Begin leaf `index`, whose tensors come one by one.
 
         Args:
             like: tensors of its types and shapes.
+            exchanged: whether it is this rank's last one, and is exchanged as it comes: then this
+                is a collective, to its end.
         """
         self._prepare(like)
         node, chain = (index, index + 1), []
@@ -52,7 +54,9 @@ class StepSum:
         if is_new:
             chain.append(self._layout.allocate())
         self._sums.add_node(node, chain[-1])
-        self._last = ArrivingLeaf(
+        if not exchanged:
+            return ArrivingLeaf(self._layout, chain, is_new=is_new)
+        self._last = ExchangedLeaf(
             self._layout, chain, self._sums.nodes, self._leaves, is_new=is_new
         )
         return self._last
@@ -63,7 +67,8 @@ class StepSum:
         The tensors are views of one buffer.
         """
         if self._last:
-            return self._layout.views(self._last.finish())
+            self._last.finish()
+            return self._layout.views(self._sums.nodes[0][1])
         root = exchange.sum_over_ranks(self._layout, self._sums.nodes, self._leaves)
         return self._layout.views(root)
 

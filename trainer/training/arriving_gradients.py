@@ -1,4 +1,4 @@
-"""Exchange gradients while the backward pass of a rank's last micro-batch still computes others.
+"""Sum or exchange gradients while the backward pass of a micro-batch still computes others.
 
 As in Li et al.: PyTorch Distributed: Experiences on Accelerating Data Parallel Training, 2020.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -18,18 +19,28 @@ from trainer.training import exchange
 from trainer.training.arriving_leaf import ArrivingLeaf
 from trainer.training.step_sum import StepSum
 
+CACHED_BYTES = 2**22
+"""gradients that a core's cache still holds when the backward pass ends: one call packs them all"""
 
-def can_overlap(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> bool:
-    """Tell whether an exchange beside the backward pass saves time.
+Arrival = Literal["exchanged", "summed"]
+"""what is done with a gradient as it arrives"""
 
-    Not of a vector that is one bucket, whose beginning comes last; and not between the processes of
-    one machine on the CPU, whose cores would copy the messages instead of computing.
+
+def choose_arrival(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> Arrival | None:
+    """Choose what to do with each gradient as it arrives; None: nothing, before all are there.
+
+    The last micro-batch's are exchanged if that saves time: not of a vector that is one bucket,
+    whose beginning comes last; and not between the processes of one machine on the CPU, whose cores
+    would copy the messages instead of computing. There each gradient is added to the rank's sum,
+    which is faster than to read them all from the memory again.
     """
     size_bytes = sum(parameter.nbytes for parameter in parameters)
-    on_gpu = accelerator.device.type == "cuda"
+    kind = accelerator.device.type
     by_network = accelerator.num_processes > processes.local_count()
-    is_shared = accelerator.num_processes > 1 and (on_gpu or by_network)
-    return is_shared and size_bytes > exchange.BUCKET_BYTES
+    is_shared = accelerator.num_processes > 1 and (kind == "cuda" or by_network)
+    if is_shared and size_bytes > exchange.BUCKET_BYTES:
+        return "exchanged"
+    return "summed" if kind == "cpu" and size_bytes > CACHED_BYTES else None
 
 
 def present_mask(count: int, missing: Collection[int], device: torch.device) -> torch.Tensor:
@@ -43,17 +54,21 @@ def present_mask(count: int, missing: Collection[int], device: torch.device) -> 
     return values.to(device, non_blocking=True)
 
 
-class EarlyExchange:
-    """Hands the gradients of a rank's last micro-batch over as soon as its backward pass has them.
+class ArrivingGradients:
+    """Hands the gradients of a micro-batch over as soon as its backward pass has them.
 
     Args:
         parameters: that are trained.
         orders: of each, how its dimensions are permuted in the vector.
+        arrival: what is then done with them.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], orders: Sequence[list[int]]) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], orders: Sequence[list[int]], arrival: Arrival
+    ) -> None:
         self._parameters = parameters
         self._orders = orders
+        self._exchanged = arrival == "exchanged"
         self._leaf: ArrivingLeaf | None = None
         self._passing = False
         self._came: set[int] = set()
@@ -65,6 +80,14 @@ class EarlyExchange:
             )
             for number, parameter in enumerate(parameters)
         ]
+
+    def may_take(self, *, is_last: bool) -> bool:
+        """Tell whether the gradients of the next pass may leave as they come.
+
+        Args:
+            is_last: whether it is this rank's last one of the step.
+        """
+        return (is_last or not self._exchanged) and self.is_safe
 
     @property
     def is_safe(self) -> bool:
@@ -81,14 +104,15 @@ class EarlyExchange:
             handle.remove()
 
     def begin(self, sums: StepSum, index: int, first: Sequence[torch.Tensor]) -> None:
-        """Take the gradients of the next pass, for leaf `index`, the last one of this rank.
+        """Take the gradients of the next pass, for leaf `index`.
 
         Args:
             first: tensors like those that come before the mask and the gradients in the vector.
         """
         self._came.clear()  # an empty micro-batch has no pass
         like = [one.permute(self._orders[number]) for number, one in enumerate(self._parameters)]
-        self._leaf = sums.begin_last(index, [*first, self._mask(()), *like])
+        like = [*first, self._mask(()), *like]
+        self._leaf = sums.begin(index, like, exchanged=self._exchanged)
 
     @contextlib.contextmanager
     def watch_pass(self) -> Iterator[None]:
@@ -114,6 +138,8 @@ class EarlyExchange:
             leaf.put(begin + number, nothing.permute(self._orders[number]))
         for number, tensor in enumerate([*first, self._mask(missing)]):
             leaf.put(number, tensor)
+        if not self._exchanged:
+            leaf.finish()
         return missing
 
     def _mask(self, missing: Collection[int]) -> torch.Tensor:
@@ -129,7 +155,7 @@ class EarlyExchange:
         if number in self._came:
             raise RuntimeError(
                 f"the gradient of parameter {number} came in two parts, after passes in which it "
-                f"came in one; its first part was exchanged already"
+                f"came in one; its first part was summed already"
             )
         self._came.add(number)
         assert parameter.grad is not None
