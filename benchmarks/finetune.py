@@ -4,8 +4,9 @@
 
 DIR has train/, validation/ and test/ with CLASS/*.jpg; nothing else should run. ImageNet's weights
 come from the extra `pretrained`; timm and torchvision, next to a CPU build of torch, from the
-folder `timm` of the environment, where launch/environment.sh puts them, and fastai and transformers
-likewise from the folders `fastai` and `transformers` (benchmarks/README.md). What is not installed
+folder `timm` of the environment, where launch/environment.sh puts them, and fastai, Lightning and
+transformers likewise from the folders `fastai`, `lightning` and `transformers`
+(benchmarks/README.md). What is not installed
 is left out. Every training is put into benchmarks/results/finetune.json as it ends; finetune.md and
 finetune.png are made from all that are there.
 """
@@ -28,7 +29,7 @@ from finetune_loops import LOOPS, OURS, Task
 
 PROCESSES = 2
 EPOCHS = [1, 2, 4, 8]
-FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai", "transformers")]
+FOLDERS = [Path(sys.prefix) / name for name in ("timm", "fastai", "lightning", "transformers")]
 
 INTRODUCTION = """
 Seconds are those of the training alone, with reading and decoding and without evaluations: each

@@ -100,8 +100,9 @@ class Parts:
         self.images = dataset.scaling.apply(self.pixels)
         self.targets = dataset.train.targets
         self.test = dataset.test
-        black = float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1)))
-        self.transform: Transform | None = Augmentation(black) if task.augment != "none" else None
+        self.transform: Transform | None = None
+        if task.augment != "none":
+            self.transform = Augmentation(float(dataset.scaling.apply(torch.zeros(1, 1, 1, 1))))
         channels, height, width = self.images.shape[1:]
         self.model = build_model(task, len(dataset.class_names), channels, (height, width))
 

@@ -2,7 +2,7 @@
 
 `python -m race NAME TASK` trains one and prints a JSON object; time_to_accuracy.py starts them. A
 way is what its library's documentation shows for small pictures: its own rates, schedule, batches
-and augmentations, and the net that it shows, or else the lab's. All have the same images in
+and augmentations, and the net that it shows, or else that of the race. All have the same images in
 memory, the others as floats that are scaled, and the same cores. Lengths, and rates for the lab's
 net, are set here where the documentation leaves them open.
 """
@@ -10,7 +10,8 @@ net, are set here where the documentation leaves them open.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from trainer.config.data_names import DataName
 
@@ -71,7 +72,14 @@ class Race:
     lowest: float
     """how far below the bar its picture goes"""
     epochs: Mapping[str, int]
-    """of each way but ours, which has those of its recipe"""
+    """of each way; where ours is not among them, it has those of its recipe"""
+    crop: int = 0
+    """pixels around an image in which a way that augments moves it"""
+    net: str = "lab_cnn"
+    """of the ways whose documentation shows none that is small"""
+    net_args: Mapping[str, Any] = field(default_factory=dict)
+    option: str | None = None
+    """that says where the images are, if it is not called as their data set is"""
     every_steps: int | None = None
     """between points of our curve in the picture, if the ends of epochs are too few"""
 
@@ -113,5 +121,11 @@ RACES = {
         {"lab": 4, "fastai_learner": 5, "lightning_trainer": 4, "timm_script": 4,
          "hf_trainer": 4, "keras_fit": 4},
         every_steps=60,
+    ),
+    "cifar10": Race(
+        "85 % of CIFAR-10", "85 % of CIFAR-10", "folder", 50_000, 0.85, "cifar10", True, 0.35,
+        {OURS: 6, "lab": 10, "fastai_learner": 5, "lightning_trainer": 5, "timm_script": 5,
+         "hf_trainer": 5, "keras_fit": 12},
+        crop=4, net="preact_resnet", net_args={"depth": 20}, option="cifar10",
     ),
 }  # fmt: skip

@@ -17,7 +17,7 @@ RATE, BATCH_SIZE = 3e-3, 64
 
 
 def train(task: Task, curve: parts.Curve) -> None:
-    """Train the lab's net, without files and bars."""
+    """Train the net of the race, without files and bars."""
     made = parts.make(task, BATCH_SIZE, augment=True, channels_last=True)
     arguments = TrainingArguments(
         output_dir=task.folder,

@@ -9,7 +9,7 @@ from race import Task, parts
 
 def train(task: Task, curve: parts.Curve) -> None:
     """Train the lab's net."""
-    made = parts.make(task, batch_size=100)
+    made = parts.make(task, batch_size=100, lab_net=True)
     optimizer = made.adam()
     for _ in range(task.length()):
         curve.begin()

@@ -1,9 +1,9 @@
 """PyTorch Lightning's tutorial for CIFAR-10: lightning.ai/docs/pytorch/stable, cifar10-baseline.
 
 SGD with momentum, a weight decay of 5e-4 and `OneCycleLR` up to 0.1 in batches of 256, on images
-that are mirrored and, there, cropped. Its ResNet-18 is far too large for two cores: this is the
-lab's net, in Lightning's mixed precision and PyTorch's channels_last, which more than halve its
-time.
+that are cropped, of CIFAR-10, and mirrored. Its ResNet-18 is far too large for two cores: this is
+the net of the race, in Lightning's mixed precision and PyTorch's channels_last, which more than
+halve the time of the lab's.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from contenders import task as contenders
 from torch import nn
 
@@ -22,12 +24,18 @@ def make(
     *,
     augment: bool = False,
     channels_last: bool = False,
+    lab_net: bool = False,
 ) -> contenders.Parts:
-    """Read the images and draw the net's first weights and the order of the images."""
+    """Read the images and draw the net's first weights and the order of the images.
+
+    Args:
+        lab_net: whether it is the lab's also where the race has another.
+    """
+    race = RACES[task.race]
     parts = contenders.Parts(
         contenders.Task(
-            model="lab_cnn",
-            model_args={},
+            model="lab_cnn" if lab_net else race.net,
+            model_args={} if lab_net else dict(race.net_args),
             batch_size=batch_size,
             images=task.images,
             epochs=task.length(),
@@ -38,8 +46,10 @@ def make(
             seed=task.seed,
         )
     )
-    if augment and RACES[task.race].mirror:
-        parts.transform = mirror
+    if augment and race.crop:
+        pad_images(parts, race.crop)
+    if augment and race.mirror:
+        parts.transform = functools.partial(crop_and_mirror, race.crop) if race.crop else mirror
     if channels_last:
         parts.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(task.seed)
@@ -49,6 +59,21 @@ def make(
 def mirror(image: torch.Tensor) -> torch.Tensor:
     """Return an image (channels, height, width) or, half of the time, its mirror image."""
     return image.flip(-1) if torch.rand(1) < 0.5 else image
+
+
+def pad_images(parts: contenders.Parts, crop: int) -> None:
+    """Put so many black pixels around the images that are trained on, once for all epochs."""
+    parts.images = parts.scaling.apply(F.pad(parts.pixels, [crop] * 4))
+
+
+def crop_and_mirror(crop: int, image: torch.Tensor) -> torch.Tensor:
+    """Return a part of an image that has `crop` pixels around it, or its mirror image.
+
+    It is what torchvision's `RandomCrop(32, padding=4)` and `RandomHorizontalFlip` do.
+    """
+    top, left = torch.randint(2 * crop + 1, (2,)).tolist()
+    height, width = image.shape[1] - 2 * crop, image.shape[2] - 2 * crop
+    return mirror(image[:, top : top + height, left : left + width])
 
 
 class Curve:

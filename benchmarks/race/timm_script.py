@@ -23,7 +23,7 @@ BATCH_SIZE = 128
 
 
 def train(task: Task, curve: parts.Curve) -> None:
-    """Train the lab's net."""
+    """Train the net of the race."""
     from timm.loss import LabelSmoothingCrossEntropy
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
