@@ -294,7 +294,8 @@ def parse() -> argparse.Namespace:
         parser.error("--cifar10 must say where the pictures are")
     if "cifar10" in arguments.races and arguments.held_out:
         parser.error("--held_out writes grey images: it is not for cifar10")
-    arguments.races = arguments.races or [name for name in RACES if name != "cifar10"]
+    here = [name for name in RACES if name != "cifar10" or arguments.cifar10]
+    arguments.races = arguments.races or here
     arguments.ways = [
         name
         for name in WAYS

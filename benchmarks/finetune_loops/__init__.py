@@ -38,7 +38,7 @@ LOOPS = {
     "plain": Loop("a plain loop, AdamW, a fifth of the rate for the body", "torchvision"),
     "fastai": Loop("fastai, `vision_learner(...).fine_tune`", "fastai"),
     "lightning": Loop(
-        "PyTorch Lightning, `BackboneFinetuning` after one epoch", "pytorch_lightning"
+        "PyTorch Lightning, `BackboneFinetuning` from the second epoch on", "pytorch_lightning"
     ),
     "timm": Loop("timm, `train.py`'s loader, AdamW, mixing and schedule", "timm"),
     "transformers": Loop("HF Trainer, as `run_image_classification`", "transformers"),

@@ -99,8 +99,8 @@ def _Autocast(vision: Any) -> Any:  # noqa: N802
 def lightning(task: Task) -> dict[str, float]:
     """Train as Lightning's documentation of `BackboneFinetuning` does.
 
-    lightning.ai/docs/pytorch/stable/advanced/finetuning.html: the head alone for an epoch, then
-    all, the body from a tenth of the rate on, which doubles with each epoch.
+    lightning.ai/docs/pytorch/stable/advanced/finetuning.html: the head and batch norm for an epoch,
+    then all, the rest of the body from a tenth of the rate on, which doubles with each epoch.
     """
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import BackboneFinetuning

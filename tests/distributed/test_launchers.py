@@ -69,9 +69,16 @@ def test_a_launchers_variable_without_a_launcher(value: str, tmp_path: Path) -> 
     assert not run.folder.exists()
 
 
-def test_a_launch_of_no_process(tmp_path: Path) -> None:
-    launched = dict.fromkeys(processes.LAUNCH_VARIABLES, "0")
-    run = train_apart(tmp_path / "run", WORLD_SIZE="0", **launched)
-    assert run.exit_code == 2
-    assert run.errors.count("WORLD_SIZE: is '0', but a launcher starts at least one process") == 1
-    assert not run.folder.exists()
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE"])
+def test_a_launch_of_no_process(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in processes.LAUNCH_VARIABLES:
+        monkeypatch.setenv(variable, "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv(name, "0")
+    assert train_here(tmp_path / "run") == 2
+    said = f"error: {name}: is '0', but a launcher starts at least one process"
+    assert capsys.readouterr().err.count(said) == 1
+    assert processes.local_count() == 1, "this one, whatever a shell has left behind"
+    assert not (tmp_path / "run").exists()

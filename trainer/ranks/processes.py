@@ -48,8 +48,8 @@ def launched_count() -> int:
 
 
 def local_count() -> int:
-    """Return how many of them are on this machine."""
-    return _launched("LOCAL_WORLD_SIZE", 1)
+    """Return how many of them are on this machine, this one at least."""
+    return max(1, _launched("LOCAL_WORLD_SIZE", 1))
 
 
 def _launched(variable: str, default: int) -> int:
@@ -197,11 +197,12 @@ def check_count(config: RunConfig, *, starts_others: bool = True) -> None:
             f"{', '.join(lacking or LAUNCH_VARIABLES)}; unset it, or start with a launcher "
             f"(torchrun --nproc_per_node N)"
         )
-    if count == 0:
-        raise UserError(
-            f"WORLD_SIZE: is {world_size!r}, but a launcher starts at least one process; unset it "
-            f"and {', '.join(LAUNCH_VARIABLES)}, or start with a launcher"
-        )
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        if _launched(name, 1) == 0:
+            raise UserError(
+                f"{name}: is {os.environ[name]!r}, but a launcher starts at least one process; "
+                f"unset it and {', '.join(LAUNCH_VARIABLES)}, or start with a launcher"
+            )
     if config.processes not in (None, count):
         raise UserError(
             f"processes: this run must have {config.processes}, but {count} were started; "
