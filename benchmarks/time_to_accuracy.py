@@ -222,7 +222,7 @@ def section(key: str, race: Race, ways: dict[str, Any]) -> list[str]:
     for name, reason in summary.failures(ways).items():
         lines += [f"Failed: {WAYS[name].title}: `{reason}`", ""]
     if absent := [WAYS[name].title for name in WAYS if name not in ways]:
-        lines += [f"Left out, as not installed: {', '.join(absent)}.", ""]
+        lines += [f"Not measured: {', '.join(absent)}.", ""]
     return lines
 
 
