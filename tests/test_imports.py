@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import tomllib
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -95,3 +96,11 @@ def test_the_entry_point_stays_short_and_the_files_hold_one_subject() -> None:
     assert len((REPOSITORY / "train.py").read_text().splitlines()) < 60
     for path in [*REPOSITORY.glob("trainer/**/*.py"), *REPOSITORY.glob("models/*.py")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, path
+
+
+def test_what_mutation_testing_names_is_there() -> None:
+    """A module that has moved would be left out without a word."""
+    named = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = named["tool"]["mutmut"]
+    paths = settings["only_mutate"] + settings["pytest_add_cli_args_test_selection"]
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
