@@ -153,23 +153,3 @@ def test_colour_pictures_are_moved_and_mirrored_by_the_others(
     assert len(places) > 10
     assert sum(one.numel() for one in made.model.parameters()) > 200_000, "a residual net"
     assert 0 <= parts.accuracy(made.model, made) <= 1
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["cifar10"], "--cifar10 must say where the pictures are"),
-        (
-            ["cifar10", "--cifar10", "x", "--held_out", "--output", "y.json"],
-            "--held_out writes grey images: it is not for cifar10",
-        ),
-    ],
-)
-def test_what_cifar10_needs_is_said(
-    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["time_to_accuracy.py", *words])
-    with pytest.raises(SystemExit):
-        benchmark.parse()
-    assert message in capsys.readouterr().err

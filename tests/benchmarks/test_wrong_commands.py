@@ -17,7 +17,13 @@ import time_to_accuracy
         (throughput, ["--images", "150"], "--images: must be a multiple of the batch size, "),
         (minutes, ["cifar10-5"], "cifar10-5: not a case; there are cifar10-4, "),
         (minutes, ["cifar10-4"], "--cifar10 must say where the pictures are"),
-        (time_to_accuracy, ["cifar10"], "cifar10: not a race; there are fashion_mnist, mnist"),
+        (time_to_accuracy, ["svhn"], "svhn: not a race; there are fashion_mnist, mnist, cifar10"),
+        (time_to_accuracy, ["cifar10"], "--cifar10 must say where the pictures are"),
+        (
+            time_to_accuracy,
+            ["cifar10", "--cifar10", "x", "--held_out", "--output", "y.json"],
+            "--held_out writes grey images: it is not for cifar10",
+        ),
         (time_to_accuracy, ["--ways", "skorch"], "skorch: not a way; there are lockstep, lab, "),
         (
             time_to_accuracy,
