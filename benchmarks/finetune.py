@@ -6,9 +6,9 @@ DIR has train/, validation/ and test/ with CLASS/*.jpg; nothing else should run.
 come from the extra `pretrained`; timm and torchvision, next to a CPU build of torch, from the
 folder `timm` of the environment, where launch/environment.sh puts them, and fastai, Lightning and
 transformers likewise from the folders `fastai`, `lightning` and `transformers`
-(benchmarks/README.md). What is not installed
-is left out. Every training is put into benchmarks/results/finetune.json as it ends; finetune.md and
-finetune.png are made from all that are there.
+(benchmarks/README.md). What is not installed is left out. Every training is put into
+benchmarks/results/finetune.json as it ends; finetune.md and finetune.png are made from all that are
+there.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def tasks(arguments: argparse.Namespace, folder: Path) -> dict[str, Task]:
     found = {}
     for key in arguments.races:
         race = RACES[key]
-        data, root = arguments.data or race.data, getattr(arguments, race.option or race.data)
+        data, root = arguments.data or race.data, getattr(arguments, key)
         images = arguments.images or race.images
         if arguments.held_out:
             images = held_out.write(race, root, folder / key)
@@ -267,9 +267,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("races", nargs="*", metavar="RACE", help=", ".join(RACES))
     parser.add_argument("--ways", nargs="+", metavar="NAME", help=", ".join(WAYS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    for race in RACES.values():
-        option = race.option or race.data
-        parser.add_argument(f"--{option}", metavar="DIR", help="data.root of these images")
+    for key in RACES:
+        parser.add_argument(f"--{key}", metavar="DIR", help="data.root of these images")
     parser.add_argument(
         "--packages", type=Path, default=Path(sys.prefix), metavar="DIR",
         help="where the folders fastai, keras, lightning, timm and transformers are",

@@ -78,8 +78,6 @@ class Race:
     net: str = "lab_cnn"
     """of the ways whose documentation shows none that is small"""
     net_args: Mapping[str, Any] = field(default_factory=dict)
-    option: str | None = None
-    """that says where the images are, if it is not called as their data set is"""
     every_steps: int | None = None
     """between points of our curve in the picture, if the ends of epochs are too few"""
 
@@ -126,6 +124,6 @@ RACES = {
         "85 % of CIFAR-10", "85 % of CIFAR-10", "folder", 50_000, 0.85, "cifar10", True, 0.35,
         {OURS: 6, "lab": 10, "fastai_learner": 5, "lightning_trainer": 5, "timm_script": 5,
          "hf_trainer": 5, "keras_fit": 12},
-        crop=4, net="preact_resnet", net_args={"depth": 20}, option="cifar10",
+        crop=4, net="preact_resnet", net_args={"depth": 20},
     ),
 }  # fmt: skip

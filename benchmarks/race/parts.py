@@ -62,7 +62,7 @@ def mirror(image: torch.Tensor) -> torch.Tensor:
 
 
 def pad_images(parts: contenders.Parts, crop: int) -> None:
-    """Put so many black pixels around the images that are trained on, once for all epochs."""
+    """Pad the images that are trained on with black pixels, once for all epochs."""
     parts.images = parts.scaling.apply(F.pad(parts.pixels, [crop] * 4))
 
 

@@ -182,7 +182,7 @@ def check_count(config: RunConfig, *, starts_others: bool = True) -> None:
 
     Raises:
         UserError: they differ, or only some of a launcher's variables are set, or these say that
-            no process was started; or so many cannot share the micro-batches.
+            no process was started; or that many cannot share the micro-batches equally.
     """
     if starts_others and not is_launched():
         if config.processes is not None and config.train.microbatches is not None:

@@ -20,11 +20,7 @@ from trainer.config.schema import TrainConfig
 from trainer.data import sampling
 from trainer.network.buffers_in_passes import StepBuffers
 from trainer.training import sharpness
-from trainer.training.arriving_gradients import (
-    ArrivingGradients,
-    choose_arrival,
-    present_mask,
-)
+from trainer.training.arriving_gradients import ArrivingGradients, choose_arrival, present_mask
 from trainer.training.clipping import clip_gradients
 from trainer.training.forward_pass import ForwardPass
 from trainer.training.loss import TrainingLoss
