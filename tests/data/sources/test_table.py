@@ -53,6 +53,7 @@ def test_the_same_table_in_other_dialects_is_the_same(tmp_path: Path) -> None:
     texts = {
         "bom.csv": "\ufeff" + whole.replace("\n", "\r\n\r\n"),
         "semicolons.csv": whole.replace(",", ";"),
+        "empty_lines_first.csv": "\n \n" + whole.replace(",", ";"),
         "quoted.CSV": '"' + whole.replace(",", '", "').replace("\n", '"\n"') + '"',
         "tabs.tsv": whole.replace(",", "\t"),
         "dots.csv": whole.replace("photos", "./photos/../photos"),

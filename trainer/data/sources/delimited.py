@@ -95,7 +95,7 @@ def column_names(path: Path) -> list[str]:
 
 def _start(file: IO[str], path: Path) -> tuple[str, Reader, list[str]]:
     """Return what separates the fields, the reader of the rows, and the header before them."""
-    first = file.readline()
+    first = next((line for line in file if line.strip()), "")
     delimiter = next((one for one in _DELIMITERS[path.suffix.lower()] if one in first), ",")
     file.seek(0)
     reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
